@@ -1,6 +1,19 @@
-//! The data plane of xswitch.
-pub mod engine;
-pub mod model;
-mod facade;
+//! The data plane of xswitch: a switch between AF_XDP sockets, in one process, on a few threads.
+//!
+//! Two floors. [`engine`] is pure: packet bytes in, verdict out; tables, policy, drop reasons. [`io`] is the kernel's side:
+//! UMEM, rings, sockets, netdevs. The [`worker`] loop ties them together on a core, and [`Switch`] manages it all: ports come
+//! and go, counters are read, packets traced and captured. What crosses from control to workers is an immutable view
+//! ([`worker::view`]), what crosses back is counters and learned addresses. `docs/architecture.md` draws the picture.
 
-pub use facade::{CaptureRequest, CaptureStream, Error, ErrorKind, NetdevFinding, Switch};
+pub mod counters;
+pub mod engine;
+pub mod io;
+pub mod model;
+pub mod worker;
+
+mod capture;
+mod control;
+mod error;
+
+pub use control::{CaptureRequest, CaptureStream, NetdevFinding, Switch};
+pub use error::{Error, ErrorKind};

@@ -1,0 +1,93 @@
+//! Copies of frames on their way to a reader.
+//!
+//! A worker that meets a port with a tap copies the frame into the tap's bounded queue; it never waits: when the queue is full
+//! the frame is counted as missed. Taps are part of the workers' view, so ports without one pay a length check a burst.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam::queue::ArrayQueue;
+
+use crate::model::{CapturedFrame, Direction};
+
+/// Frames that wait for a reader at most.
+const BACKLOG: usize = 8192;
+/// How often a reader that waits looks again.
+const READER_POLL: Duration = Duration::from_millis(2);
+
+/// Where the frames of one capture go.
+#[derive(Debug)]
+pub struct Tap {
+    ports: Vec<String>,
+    direction: Option<Direction>,
+    snaplen: usize,
+    backlog: ArrayQueue<CapturedFrame>,
+    missed: AtomicU64,
+}
+
+impl Tap {
+    /// A tap on the named ports (empty: all), one direction or both, keeping up to `snaplen` bytes of a frame.
+    pub fn new(ports: Vec<String>, direction: Option<Direction>, snaplen: usize) -> Arc<Self> {
+        Arc::new(Self { ports, direction, snaplen, backlog: ArrayQueue::new(BACKLOG), missed: AtomicU64::new(0) })
+    }
+
+    /// Whether it is on that port.
+    pub fn covers(&self, port: &str) -> bool {
+        self.ports.is_empty() || self.ports.iter().any(|name| name == port)
+    }
+
+    /// Offers a frame.
+    pub fn offer(&self, vport: u16, queue: u32, direction: Direction, data: &[u8]) {
+        if self.direction.is_some_and(|wanted| wanted != direction) {
+            return;
+        }
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let frame = CapturedFrame {
+            vport,
+            queue,
+            direction,
+            timestamp_ns: u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX),
+            wire_len: data.len() as u32,
+            data: data[..data.len().min(self.snaplen)].to_vec(),
+        };
+        if self.backlog.push(frame).is_err() {
+            self.missed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Frames that came, oldest first; waits up to `timeout` for the first one.
+    pub fn receive(&self, timeout: Duration) -> Vec<CapturedFrame> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let frames: Vec<_> = std::iter::from_fn(|| self.backlog.pop()).take(BACKLOG).collect();
+            if !frames.is_empty() || Instant::now() >= deadline {
+                return frames;
+            }
+            std::thread::sleep(READER_POLL.min(deadline.saturating_duration_since(Instant::now())));
+        }
+    }
+
+    /// Frames that found the backlog full.
+    pub fn missed(&self) -> u64 {
+        self.missed.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_reader_loses_the_newest_frames_and_is_told_how_many() {
+        let tap = Tap::new(Vec::new(), Some(Direction::Rx), 4);
+        for _ in 0..BACKLOG + 3 {
+            tap.offer(1, 0, Direction::Rx, b"abcdef");
+        }
+        tap.offer(1, 0, Direction::Tx, b"other way");
+        let frames = tap.receive(Duration::ZERO);
+        assert_eq!((frames.len(), tap.missed()), (BACKLOG, 3));
+        assert_eq!((frames[0].data.as_slice(), frames[0].wire_len), (b"abcd".as_slice(), 6));
+        assert!(tap.receive(Duration::from_millis(3)).is_empty());
+    }
+}

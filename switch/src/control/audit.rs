@@ -1,0 +1,121 @@
+//! Sums: counters of all ports, and the whereabouts of all frames.
+
+use super::start::Threads;
+use super::{Control, State};
+use crate::model::*;
+use crate::worker::view::PortShared;
+
+/// Adds what was counted at a port to `stats`, its queues summed.
+pub(super) fn add_port(stats: &mut PortStats, port: &PortShared) {
+    port.shards.iter().for_each(|shard| shard.add_to(stats));
+    for queue in &port.queues {
+        stats.rx.add(queue.tally.rx.read());
+        stats.tx.add(queue.tally.tx.read());
+    }
+}
+
+/// Adds the counters of a port that is gone to those of all that are.
+pub(super) fn retire(retired: &mut PortStats, port: PortStats) {
+    retired.rx.add(port.rx);
+    retired.tx.add(port.tx);
+    retired.flood_copies.add(port.flood_copies);
+    retired.vlan_pushes += port.vlan_pushes;
+    retired.vlan_pops += port.vlan_pops;
+    for (reason, count) in port.drops {
+        retired.drops.entry(reason).or_default().add(count);
+    }
+}
+
+/// All counters.
+pub(super) fn stats(state: &State, control: &Control) -> StatsReport {
+    let mut report = StatsReport { retired: control.retired.clone(), ..StatsReport::default() };
+    state.shared.workers.iter().for_each(|worker| worker.orphans.add_to(&mut report.retired));
+    report.ports = control
+        .ports
+        .values()
+        .map(|port| {
+            let mut stats = PortStats {
+                vport: port.shared.no,
+                name: port.spec.name.clone(),
+                queues: port.queue_stats(),
+                ..PortStats::default()
+            };
+            add_port(&mut stats, &port.shared);
+            stats
+        })
+        .collect();
+    for port in report.ports.iter().chain([&report.retired]) {
+        let dropped = port.drops.values().fold(Count::default(), |mut sum, count| {
+            sum.add(*count);
+            sum
+        });
+        let signed = |number: u64| number.cast_signed();
+        report.unaccounted_packets += signed(port.rx.packets) + signed(port.flood_copies.packets)
+            - signed(port.tx.packets)
+            - signed(dropped.packets);
+        report.unaccounted_bytes += signed(port.rx.bytes)
+            + signed(port.flood_copies.bytes)
+            + 4 * (signed(port.vlan_pushes) - signed(port.vlan_pops))
+            - signed(port.tx.bytes)
+            - signed(dropped.bytes);
+    }
+    report
+}
+
+/// The workers.
+pub(super) fn workers(state: &State, control: &Control) -> Vec<WorkerInfo> {
+    let info = |(worker, shared): (usize, &crate::worker::view::WorkerShared)| {
+        let (bursts, idle) = (shared.tally.bursts.read(), shared.tally.idle.read());
+        let queues = control.ports.values().flat_map(|port| &port.shared.queues);
+        WorkerInfo {
+            worker,
+            cpu: state.settings.cpus.get(worker).copied(),
+            queues: queues.filter(|queue| queue.worker == worker).count(),
+            bursts: bursts.packets,
+            packets: bursts.bytes,
+            idle_polls: idle.packets,
+            sleeps: idle.bytes,
+        }
+    };
+    state.shared.workers.iter().enumerate().map(info).collect()
+}
+
+/// Where all frames are.
+pub(super) fn audit(state: &State, threads: &Threads, _control: &Control) -> FrameAudit {
+    // The taps' threads stand still while their gate is closed; the workers while they are paused.
+    let taps = state.gate.pass();
+    threads.pause(&state.shared, |holdings| {
+        let umem = &state.shared.umem;
+        let census = umem.census();
+        let mut audit = FrameAudit { frames: umem.frames(), huge_pages: umem.is_huge(), ..FrameAudit::default() };
+        audit.free = umem.pool_len() + taps.len() as u32;
+        for worker in holdings {
+            audit.free += worker.cached;
+            audit.in_transit += worker.in_transit;
+            for (port, queue, (rx, tx), ledger) in worker.queues {
+                audit.rx += rx;
+                audit.tx += tx;
+                if (rx, tx) != ledger {
+                    audit.problems.push(format!(
+                        "queue {queue} of {port} counts {rx} frames to be filled and {tx} to be sent, the ledger {} and {}",
+                        ledger.0, ledger.1
+                    ));
+                }
+            }
+        }
+        let mut compare = |what: &str, counted: u32, ledger: u32| {
+            if counted != ledger {
+                audit.problems.push(format!("{counted} frames are counted {what}, the ledger says {ledger}"));
+            }
+        };
+        compare("free", audit.free, census.free);
+        compare("with the kernel", audit.rx + audit.tx, census.placed);
+        compare("on their way", audit.in_transit, census.held);
+        let sum = audit.free + audit.rx + audit.tx + audit.in_transit;
+        if sum != audit.frames {
+            audit.problems.push(format!("{sum} frames are somewhere, there are {}", audit.frames));
+        }
+        audit.consistent = audit.problems.is_empty();
+        audit
+    })
+}

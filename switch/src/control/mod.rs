@@ -1,0 +1,361 @@
+//! The running data plane as its manager sees it: [`Switch`].
+//!
+//! All that control knows of ports lies behind one mutex, which no worker ever takes. Adding a port goes from the outside in:
+//! netdevs, XDP program (loaded), sockets with their fill rings full, the new view, the workers, and last the attachment.
+//! Removing goes the other way round, and waits at each border until the other side has let go, so that a frame is never where
+//! nobody looks for it, and what a later port of the same number gets was never meant for this one.
+
+mod audit;
+mod group_tap;
+mod netdevs;
+mod ports;
+mod resolve;
+mod start;
+mod steer;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use self::group_tap::TapGate;
+use self::ports::LivePort;
+use self::start::Threads;
+use crate::capture::Tap;
+use crate::engine::PortNo;
+use crate::engine::fdb::{Fdb, StaticError};
+use crate::engine::snapshot::{BridgePolicy, PortPolicy, Snapshot};
+use crate::engine::trace;
+use crate::io::socket::Donors;
+use crate::model::*;
+use crate::worker::view::{Shared, View};
+use crate::{Error, ErrorKind};
+
+/// What to capture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaptureRequest {
+    /// Names of the ports; empty: all, also those added later.
+    pub ports: Vec<String>,
+    /// Only this direction; `None`: both.
+    pub direction: Option<Direction>,
+    /// Bytes kept of each frame, 14–65535.
+    pub snaplen: u32,
+}
+
+/// A running capture; it ends when this is dropped.
+#[derive(Debug)]
+pub struct CaptureStream {
+    tap: Arc<Tap>,
+    state: Arc<State>,
+}
+
+impl CaptureStream {
+    /// Waits up to `timeout` for frames and returns those that came, oldest first; an empty vector after a timeout.
+    pub fn recv(&mut self, timeout: Duration) -> Vec<CapturedFrame> {
+        self.tap.receive(timeout)
+    }
+
+    /// Frames that matched and were not captured because the reader was too slow, since the start.
+    pub fn missed(&self) -> u64 {
+        self.tap.missed()
+    }
+}
+
+impl Drop for CaptureStream {
+    fn drop(&mut self) {
+        let mut control = self.state.lock();
+        control.taps.retain(|tap| !Arc::ptr_eq(tap, &self.tap));
+        self.state.publish(&mut control);
+    }
+}
+
+/// A finding about the netdevs of a live port, for `doctor`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetdevFinding {
+    /// Port name.
+    pub port: String,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+/// What control knows.
+#[derive(Debug)]
+struct Control {
+    ports: BTreeMap<PortNo, LivePort>,
+    bridge: BridgeSettings,
+    fdb: Arc<Fdb>,
+    taps: Vec<Arc<Tap>>,
+    epoch: u64,
+    generation: u32,
+    /// Counters of ports that are gone.
+    retired: PortStats,
+}
+
+impl Control {
+    fn find(&self, name: &str) -> Result<&LivePort, Error> {
+        self.ports.values().find(|port| port.spec.name == name).ok_or_else(|| no_port(name))
+    }
+
+    fn number(&self, name: &str) -> Result<PortNo, Error> {
+        self.find(name).map(|port| port.shared.no)
+    }
+
+    fn name_of(&self, no: PortNo) -> String {
+        self.ports.get(&no).map_or_else(|| format!("vport {no}"), |port| port.spec.name.clone())
+    }
+}
+
+fn no_port(name: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("there is no port `{name}`"))
+}
+
+/// The parts that the clock thread and captures share with the `Switch`.
+#[derive(Debug)]
+struct State {
+    settings: DataplaneSettings,
+    shared: Arc<Shared>,
+    donors: Donors,
+    gate: Arc<TapGate>,
+    control: Mutex<Control>,
+}
+
+impl State {
+    fn lock(&self) -> MutexGuard<'_, Control> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Builds the view that `control` describes and puts it in place.
+    fn publish(&self, control: &mut Control) {
+        control.epoch += 1;
+        self.shared.publish(build_view(control));
+    }
+}
+
+fn build_view(control: &Control) -> View {
+    let policy = |port: &LivePort| PortPolicy {
+        mac: port.spec.mac,
+        mac_check: port.spec.mac_check.unwrap_or(false),
+        isolated: port.spec.isolated,
+        vlan: port.spec.vlan.clone().unwrap_or(VlanMode::Access { vid: 0 }),
+        mtu: port.spec.mtu.unwrap_or(DEFAULT_MTU),
+        fdb_limit: port.spec.fdb_limit.unwrap_or(u32::MAX),
+    };
+    let bridge = BridgePolicy { forward_reserved: control.bridge.forward_reserved };
+    let policies = control.ports.iter().map(|(&no, port)| (no, policy(port))).collect();
+    let slots = control.ports.keys().next_back().map_or(0, |&last| usize::from(last) + 1);
+    let mut ports = vec![None; slots];
+    let mut taps = if control.taps.is_empty() { Vec::new() } else { vec![Vec::new(); slots] };
+    for (&no, port) in &control.ports {
+        ports[usize::from(no)] = Some(Arc::clone(&port.shared));
+        if let Some(list) = taps.get_mut(usize::from(no)) {
+            *list = control.taps.iter().filter(|tap| tap.covers(&port.spec.name)).cloned().collect();
+        }
+    }
+    View { snapshot: Snapshot::build(control.epoch, &bridge, policies), fdb: Arc::clone(&control.fdb), ports, taps }
+}
+
+/// A running data plane. All methods may be called from any thread; they block for milliseconds at most, but for
+/// [`Switch::add_port`] and [`Switch::del_port`], which wait for the kernel. None of them disturbs the packets of other ports.
+#[derive(Debug)]
+pub struct Switch {
+    state: Arc<State>,
+    threads: Threads,
+}
+
+impl Switch {
+    /// Makes UMEM and starts the workers.
+    pub fn start(settings: &DataplaneSettings, bridge: BridgeSettings) -> Result<Self, Error> {
+        resolve::check_settings(settings)?;
+        resolve::check_bridge(&bridge)?;
+        start::start(settings, bridge)
+    }
+
+    /// Settings it was started with.
+    pub fn settings(&self) -> &DataplaneSettings {
+        &self.state.settings
+    }
+
+    /// Adds a port: makes or adopts its netdevs, binds sockets, attaches the XDP program last. On an error nothing is left.
+    pub fn add_port(&self, spec: PortSpec) -> Result<PortInfo, Error> {
+        let mut control = self.state.lock();
+        let no = ports::add(&self.state, &self.threads, &mut control, spec)?;
+        ports::steer(&self.state, &control);
+        Ok(ports::info(&self.state, &control, &control.ports[&no]))
+    }
+
+    /// Removes a port: detaches first, brings its frames back, removes the veth pair if the switch made it.
+    pub fn del_port(&self, name: &str) -> Result<(), Error> {
+        let mut control = self.state.lock();
+        let no = control.number(name)?;
+        let netdevs = ports::remove(&self.state, &self.threads, &mut control, no);
+        ports::steer(&self.state, &control);
+        drop(control);
+        if let Some(netdevs) = netdevs {
+            netdevs.remove();
+        }
+        Ok(())
+    }
+
+    /// Changes a live port. On an error nothing is changed.
+    pub fn update_port(&self, name: &str, update: PortUpdate) -> Result<PortInfo, Error> {
+        let mut control = self.state.lock();
+        let no = control.number(name)?;
+        ports::update(&self.state, &mut control, no, update)?;
+        ports::steer(&self.state, &control);
+        Ok(ports::info(&self.state, &control, &control.ports[&no]))
+    }
+
+    /// Live ports, by number.
+    pub fn ports(&self) -> Vec<PortInfo> {
+        let control = self.state.lock();
+        control.ports.values().map(|port| ports::info(&self.state, &control, port)).collect()
+    }
+
+    /// One live port.
+    pub fn port(&self, name: &str) -> Result<PortInfo, Error> {
+        let control = self.state.lock();
+        control.find(name).map(|port| ports::info(&self.state, &control, port))
+    }
+
+    /// All counters.
+    pub fn stats(&self) -> StatsReport {
+        audit::stats(&self.state, &self.state.lock())
+    }
+
+    /// The workers.
+    pub fn workers(&self) -> Vec<WorkerInfo> {
+        audit::workers(&self.state, &self.state.lock())
+    }
+
+    /// Current bridge settings.
+    pub fn bridge(&self) -> BridgeSettings {
+        self.state.lock().bridge.clone()
+    }
+
+    /// Changes the bridge settings.
+    pub fn set_bridge(&self, bridge: BridgeSettings) -> Result<(), Error> {
+        resolve::check_bridge(&bridge)?;
+        let mut control = self.state.lock();
+        if bridge.fdb_limit != control.bridge.fdb_limit {
+            control.fdb = Arc::new(control.fdb.resized(bridge.fdb_limit));
+        }
+        control.fdb.set_ageing(bridge.fdb_ageing_seconds);
+        control.bridge = bridge;
+        self.state.publish(&mut control);
+        Ok(())
+    }
+
+    /// MAC table, by VLAN and address.
+    pub fn fdb(&self) -> Vec<FdbEntry> {
+        let control = self.state.lock();
+        let mut rows = control.fdb.entries(self.state.now());
+        rows.sort_by_key(|row| (row.vid, row.mac));
+        let entry = |row: crate::engine::fdb::Row| FdbEntry {
+            mac: row.mac,
+            vlan: row.vid,
+            port: control.name_of(row.port),
+            kind: if row.is_static { FdbKind::Static } else { FdbKind::Learned },
+            age_seconds: row.age,
+        };
+        rows.into_iter().map(entry).collect()
+    }
+
+    /// Adds a static row, or turns a learned one into it. A static row of another port is an error of kind `Exists`.
+    pub fn fdb_add(&self, entry: &FdbSpec) -> Result<(), Error> {
+        resolve::check_mac(entry.mac)?;
+        resolve::check_vlan(&VlanMode::Access { vid: entry.vlan }).map_err(|_| {
+            Error::invalid(format!("vlan: {} is not a VLAN: 1 to 4094, or 0 for the untagged segment, are possible", entry.vlan))
+        })?;
+        let control = self.state.lock();
+        let no = control.number(&entry.port)?;
+        let same = |row: &crate::engine::fdb::Row| row.is_static && row.mac == entry.mac && row.vid == entry.vlan;
+        if let Some(row) = control.fdb.entries(self.state.now()).iter().find(|row| same(row))
+            && row.port != no
+        {
+            return Err(Error::new(
+                ErrorKind::Exists,
+                format!("{} in VLAN {} is static on port `{}`: delete that first", entry.mac, entry.vlan, control.name_of(row.port)),
+            ));
+        }
+        control.fdb.add_static(entry.mac, entry.vlan, no).map_err(|error| match error {
+            StaticError::Full => Error::new(ErrorKind::Full, "the MAC table is full of static rows: raise fdb_limit or delete some"),
+            error => Error::invalid(error.to_string()),
+        })?;
+        ports::steer(&self.state, &control);
+        Ok(())
+    }
+
+    /// Removes a row, static or learned.
+    pub fn fdb_del(&self, mac: MacAddr, vlan: u16) -> Result<(), Error> {
+        let control = self.state.lock();
+        if !control.fdb.remove(mac, vlan) {
+            return Err(Error::new(ErrorKind::NotFound, format!("the MAC table has no {mac} in VLAN {vlan}")));
+        }
+        ports::steer(&self.state, &control);
+        Ok(())
+    }
+
+    /// Forgets learned rows, of one port or of all; returns how many.
+    pub fn fdb_flush(&self, port: Option<&str>) -> Result<usize, Error> {
+        let control = self.state.lock();
+        let no = port.map(|name| control.number(name)).transpose()?;
+        Ok(control.fdb.flush_learned(no))
+    }
+
+    /// Says what would happen to `frame` (Ethernet without FCS) coming in from `port`. Changes nothing.
+    pub fn trace(&self, port: &str, frame: &[u8]) -> Result<TraceReport, Error> {
+        let control = self.state.lock();
+        let no = control.number(port)?;
+        let view = self.state.shared.view.load();
+        Ok(trace::trace(&view.snapshot, &view.fdb, self.state.now(), no, frame, &|no| control.name_of(no)))
+    }
+
+    /// Starts a capture.
+    pub fn capture(&self, request: CaptureRequest) -> Result<CaptureStream, Error> {
+        if !(14..=65_535).contains(&request.snaplen) {
+            return Err(Error::invalid(format!("snaplen: {} is out of range, 14 to 65535 are possible", request.snaplen)));
+        }
+        let mut control = self.state.lock();
+        for name in &request.ports {
+            control.find(name)?;
+        }
+        let tap = Tap::new(request.ports, request.direction, request.snaplen as usize);
+        control.taps.push(Arc::clone(&tap));
+        self.state.publish(&mut control);
+        self.state.shared.quiesce();
+        Ok(CaptureStream { tap, state: Arc::clone(&self.state) })
+    }
+
+    /// Stops the workers between two bursts, counts the frames, lets them go on.
+    pub fn audit(&self) -> FrameAudit {
+        let control = self.state.lock();
+        audit::audit(&self.state, &self.threads, &control)
+    }
+
+    /// Looks at the netdevs of all live ports: offloads that would break checksums, MTU, carrier, foreign programs.
+    pub fn check_netdevs(&self) -> Vec<NetdevFinding> {
+        let control = self.state.lock();
+        let findings = |port: &LivePort| {
+            let name = port.spec.name.clone();
+            port.problems().into_iter().map(move |message| NetdevFinding { port: name.clone(), message }).collect::<Vec<_>>()
+        };
+        control.ports.values().flat_map(findings).collect()
+    }
+
+    /// Detaches all ports, brings their frames back and stops the workers; the netdevs stay. Dropping a `Switch` does the same.
+    pub fn shutdown(self) {}
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        let mut control = self.state.lock();
+        let numbers: Vec<_> = control.ports.keys().copied().collect();
+        for no in numbers {
+            ports::remove(&self.state, &self.threads, &mut control, no);
+        }
+        drop(control);
+        self.threads.stop();
+    }
+}
+
+/// The state as the clock thread holds it: it ends with the `Switch`.
+type WeakState = Weak<State>;

@@ -1,0 +1,418 @@
+//! Live ports: added, changed, removed.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use xdp_prog::{BindFacts, LoadOptions, PortProgram};
+
+use super::group_tap::GroupTap;
+use super::netdevs::{Netdevs, mtu_limit};
+use super::start::Threads;
+use super::steer::{self, Station};
+use super::{Control, State, resolve};
+use crate::engine::PortNo;
+use crate::io::netdev;
+use crate::io::packet::{GroupSocket, Promiscuous};
+use crate::io::socket::{SocketOptions, XskSocket};
+use crate::io::umem::FrameCache;
+use crate::model::*;
+use crate::worker::view::{PortShared, QueueShared};
+use crate::worker::{Command, Queue};
+use crate::{Error, ErrorKind};
+
+/// How long frames that are staged at a port that goes may take to be sent.
+const SEND_GRACE: Duration = Duration::from_millis(100);
+/// Least frames that a queue is supplied with.
+const MIN_FILL: u32 = 64;
+
+/// A port as control has it.
+#[derive(Debug)]
+pub(super) struct LivePort {
+    /// With every default filled in.
+    pub spec: PortSpec,
+    /// What the workers share.
+    pub shared: Arc<PortShared>,
+    netdevs: Netdevs,
+    program: PortProgram,
+    mode: Mode,
+    mode_reason: Option<String>,
+    /// Sockets, for their statistics.
+    sockets: Vec<(Arc<OwnedFd>, bool)>,
+    group_tap: Option<GroupTap>,
+    _promiscuous: Option<Promiscuous>,
+}
+
+impl LivePort {
+    /// What would break its packets now, in words.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let mut problems = self.netdevs.problems(self.spec.mtu.unwrap_or(DEFAULT_MTU));
+        match xdp_prog::attached_programs(self.netdevs.ifindex) {
+            Ok(programs) => problems.extend(programs.iter().filter(|program| program.id != self.program.id()).map(|program| {
+                format!("{} has another XDP program too ({program}): only one of them sees all packets", self.netdevs.ifname)
+            })),
+            Err(error) => problems.push(error.to_string()),
+        }
+        problems
+    }
+
+    /// Counters of its queues, in the switch, the XDP program and the kernel's sockets.
+    pub(super) fn queue_stats(&self) -> Vec<QueueStats> {
+        let xdp = self.program.counters().unwrap_or_default();
+        let queue = |(number, queue): (usize, &QueueShared)| QueueStats {
+            queue: number as u32,
+            rx: queue.tally.rx.read(),
+            tx: queue.tally.tx.read(),
+            xdp: xdp
+                .get(number)
+                .map(|counters| counters.iter().map(|(label, value)| (label.to_owned(), value)).collect())
+                .unwrap_or_default(),
+            xsk: self.sockets.get(number).and_then(|(fd, _)| XskSocket::statistics(fd).ok()).map(|s| {
+                [
+                    ("rx_dropped", s.rx_dropped),
+                    ("rx_invalid_descs", s.rx_invalid_descs),
+                    ("tx_invalid_descs", s.tx_invalid_descs),
+                    ("rx_ring_full", s.rx_ring_full),
+                    ("rx_fill_ring_empty_descs", s.rx_fill_ring_empty_descs),
+                    ("tx_ring_empty_descs", s.tx_ring_empty_descs),
+                ]
+                .map(|(label, value)| (label.to_owned(), value))
+                .into()
+            })
+            .unwrap_or_default(),
+        };
+        self.shared.queues.iter().enumerate().map(queue).collect()
+    }
+}
+
+/// A port as its users see it.
+pub(super) fn info(state: &State, control: &Control, port: &LivePort) -> PortInfo {
+    let link = netdev::find_index(port.netdevs.ifindex).ok().flatten();
+    let queue = |((number, queue), (_, zero_copy)): ((u32, &QueueShared), &(Arc<OwnedFd>, bool))| QueueInfo {
+        queue: number,
+        worker: queue.worker,
+        zero_copy: *zero_copy,
+    };
+    PortInfo {
+        spec: port.spec.clone(),
+        vport: port.shared.no,
+        ifindex: port.netdevs.ifindex,
+        mode: port.mode,
+        mode_reason: port.mode_reason.clone(),
+        link_up: link.is_some_and(|link| link.carrier),
+        max_mtu: live_mtu_limit(state, port).0,
+        queues: (0..).zip(port.shared.queues.iter()).zip(&port.sockets).map(queue).collect(),
+        fdb_entries: control.fdb.count(port.shared.no),
+    }
+}
+
+/// The largest MTU that a live port can be set to: what its mode in force allows.
+fn live_mtu_limit(state: &State, port: &LivePort) -> (u32, &'static str) {
+    let mode = match port.mode {
+        Mode::Native => ModeRequest::Native,
+        Mode::Generic => ModeRequest::Generic,
+    };
+    mtu_limit(mode, port.netdevs.is_veth, state.settings.frame_size)
+}
+
+/// Adds a port; on an error everything done so far is undone by the drops of what was made.
+pub(super) fn add(state: &State, threads: &Threads, control: &mut Control, spec: PortSpec) -> Result<PortNo, Error> {
+    let mut spec = resolve::resolve(spec, |no| control.ports.contains_key(&no))?;
+    if control.ports.values().any(|port| port.spec.name == spec.name) {
+        return Err(Error::new(ErrorKind::Exists, format!("name: there is a port `{}` already", spec.name)));
+    }
+    if let Some(port) = control.ports.values().find(|port| port.spec.ifname == spec.ifname) {
+        return Err(Error::new(
+            ErrorKind::Exists,
+            format!("ifname: {} belongs to port `{}`", port.netdevs.ifname, port.spec.name),
+        ));
+    }
+    let frame_size = state.settings.frame_size;
+    let netdevs = match spec.kind {
+        PortKind::Guest => Netdevs::for_guest(&mut spec, frame_size)?,
+        PortKind::Phy => Netdevs::for_phy(&mut spec, frame_size)?,
+    };
+    match open(state, threads, control, spec, &netdevs) {
+        Ok(opened) => Ok(bring_in(state, threads, control, opened, netdevs)),
+        Err(error) => {
+            netdevs.remove();
+            Err(error)
+        }
+    }
+}
+
+/// A port with everything but its place in the switch.
+struct Opened {
+    spec: PortSpec,
+    program: PortProgram,
+    queues: Vec<Queue>,
+    shared: Arc<PortShared>,
+    mode: Mode,
+    mode_reason: Option<String>,
+    group_tap: Option<GroupTap>,
+    promiscuous: Option<Promiscuous>,
+}
+
+/// Loads the program, opens the sockets and attaches.
+///
+/// The program is attached here, a moment before the workers get the queues: what comes in meanwhile waits in the rings.
+fn open(
+    state: &State,
+    threads: &Threads,
+    control: &mut Control,
+    spec: PortSpec,
+    netdevs: &Netdevs,
+) -> Result<Opened, Error> {
+    let no = spec.vport.unwrap_or_default();
+    let queues = spec.queues.unwrap_or(1);
+    let steering = match spec.steering {
+        Steering::All => xdp_prog::Steering::All,
+        Steering::Shared => xdp_prog::Steering::Shared,
+    };
+    let options = LoadOptions { ifname: netdevs.ifname.clone(), ifindex: netdevs.ifindex, queues, steering };
+    let mut program = PortProgram::load(&options)?;
+    control.generation += 1;
+    let shared = Arc::new(PortShared {
+        no,
+        generation: control.generation,
+        name: spec.name.clone(),
+        shards: (0..threads.count()).map(|_| Default::default()).collect(),
+        queues: threads.spread(queues).map(|worker| QueueShared { worker, tally: Default::default() }).collect(),
+    });
+    let mut cache = FrameCache::new(Arc::clone(&state.shared.umem));
+    let mut opened = Vec::new();
+    let attached = (|| {
+        for number in 0..queues {
+            let socket = open_socket(state, &spec, netdevs, number, queues - number, &mut cache)?;
+            if let Some(fd) = socket.fd() {
+                program.set_socket(number, fd.as_fd())?;
+            }
+            opened.push(Queue::new(Arc::clone(&shared), number, socket));
+        }
+        let promiscuous = match spec.kind {
+            PortKind::Phy => Some(Promiscuous::new(netdevs.ifindex).map_err(|errno| packet_error(&netdevs.ifname, errno))?),
+            PortKind::Guest => None,
+        };
+        let group_tap = match spec.steering {
+            Steering::Shared => Some(
+                GroupSocket::open(netdevs.ifindex)
+                    .and_then(|socket| {
+                        let (shared, gate) = (Arc::clone(&state.shared), Arc::clone(&state.gate));
+                        GroupTap::start(socket, Arc::clone(&opened[0].port), shared, gate)
+                    })
+                    .map_err(|errno| packet_error(&netdevs.ifname, errno))?,
+            ),
+            Steering::All => None,
+        };
+        if let (Steering::Shared, Some(mode)) = (spec.steering, &spec.vlan) {
+            program.set_steering(&steer::keys(no, mode, &stations(control, state)))?;
+        }
+        let attached = program.attach(match spec.mode {
+            ModeRequest::Auto => xdp_prog::ModeRequest::Auto,
+            ModeRequest::Native => xdp_prog::ModeRequest::Native,
+            ModeRequest::Generic => xdp_prog::ModeRequest::Generic,
+        })?;
+        Ok((attached, promiscuous, group_tap))
+    })();
+    match attached {
+        Ok((attached, promiscuous, group_tap)) => {
+            cache.spill_all();
+            let mode = match attached.mode {
+                xdp_prog::Mode::Native => Mode::Native,
+                xdp_prog::Mode::Generic => Mode::Generic,
+            };
+            let mode_reason = attached.fallback_reason;
+            Ok(Opened { spec, program, queues: opened, shared, mode, mode_reason, group_tap, promiscuous })
+        }
+        Err(error) => {
+            drop(program);
+            opened.into_iter().for_each(|queue| queue.socket.close(Duration::ZERO, &mut cache));
+            state.recycle(cache);
+            Err(error)
+        }
+    }
+}
+
+fn open_socket(
+    state: &State,
+    spec: &PortSpec,
+    netdevs: &Netdevs,
+    number: u32,
+    queues_to_come: u32,
+    cache: &mut FrameCache,
+) -> Result<XskSocket, Error> {
+    let umem = &state.shared.umem;
+    let depth = spec.queue_depth.unwrap_or(DEFAULT_QUEUE_DEPTH);
+    // A quarter of UMEM is for frames that are on their way; of the rest each further queue gets a share that leaves
+    // something for many more.
+    let spare = umem.pool_len().saturating_sub(umem.frames() / 4);
+    if umem.pool_len() < 2 * MIN_FILL * queues_to_come {
+        cache.spill_all();
+        return Err(Error::new(
+            ErrorKind::Full,
+            format!(
+                "UMEM is used up: {} of {} frames are free; raise `frames` in [dataplane] and restart, or use fewer queues",
+                umem.pool_len(),
+                umem.frames()
+            ),
+        ));
+    }
+    // Only a driver's queue can be zero-copy, and a veth has none: sharing one registration costs no memory a port.
+    let zero_copy = match spec.zero_copy {
+        ZeroCopy::Auto if netdevs.is_veth || spec.mode == ModeRequest::Generic => ZeroCopy::Off,
+        wish => wish,
+    };
+    let fill = (spare / 32).clamp(MIN_FILL, depth);
+    let options = SocketOptions { ifindex: netdevs.ifindex, queue: number, depth, zero_copy, fill };
+    XskSocket::open(&options, &state.donors, cache).map_err(|errno| {
+        let facts = BindFacts {
+            ifname: netdevs.ifname.clone(),
+            queue: number,
+            channels: Some(netdevs.channels),
+            zero_copy_forced: zero_copy == ZeroCopy::On,
+            memlock: memlock(),
+            umem_bytes: u64::from(umem.frames()) * u64::from(umem.frame_size()),
+        };
+        let kind = match errno {
+            Errno::EBUSY => ErrorKind::Busy,
+            Errno::EOPNOTSUPP => ErrorKind::Unsupported,
+            _ => ErrorKind::System,
+        };
+        Error::new(kind, xdp_prog::explain_bind_error(errno, &facts))
+    })
+}
+
+fn memlock() -> Option<u64> {
+    let (soft, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_MEMLOCK).ok()?;
+    Some(soft).filter(|&limit| limit != nix::sys::resource::RLIM_INFINITY)
+}
+
+fn packet_error(ifname: &str, errno: Errno) -> Error {
+    let advice = if errno == Errno::EPERM { ": CAP_NET_RAW is needed" } else { "" };
+    Error::new(ErrorKind::System, format!("opening a packet socket on {ifname}: {errno}{advice}"))
+}
+
+/// Gives an open port its place: in the view, then in the hands of the workers.
+fn bring_in(state: &State, threads: &Threads, control: &mut Control, opened: Opened, netdevs: Netdevs) -> PortNo {
+    let Opened { spec, program, queues, shared, mode, mode_reason, group_tap, promiscuous } = opened;
+    let no = shared.no;
+    let sockets =
+        queues.iter().filter_map(|queue| Some((queue.socket.fd()?, queue.socket.zero_copy()))).collect();
+    let port = LivePort {
+        spec,
+        shared: Arc::clone(&shared),
+        netdevs,
+        program,
+        mode,
+        mode_reason,
+        sockets,
+        group_tap,
+        _promiscuous: promiscuous,
+    };
+    control.ports.insert(no, port);
+    state.publish(control);
+    for queue in queues {
+        let worker = shared.queues[queue.number as usize].worker;
+        threads.command(&state.shared, worker, Command::Add(Box::new(queue)));
+    }
+    no
+}
+
+/// Removes a port and returns its netdevs, or `None` if there is no such port.
+pub(super) fn remove(state: &State, threads: &Threads, control: &mut Control, no: PortNo) -> Option<Netdevs> {
+    let LivePort { shared, netdevs, mut program, sockets, group_tap, .. } = control.ports.remove(&no)?;
+    if let Err(error) = program.detach() {
+        tracing::warn!(port = shared.name, %error, "detaching the XDP program");
+    }
+    drop(group_tap);
+    let queue_stats_end = || {
+        let mut stats = PortStats::default();
+        super::audit::add_port(&mut stats, &shared);
+        stats
+    };
+    // No worker sends to the port any more, and none learns for it.
+    state.publish(control);
+    state.shared.quiesce();
+    control.fdb.flush_port(no);
+    // The rings' ends are ours again. What other workers had handed over for it finds nobody, and is dropped there.
+    let mut cache = FrameCache::new(Arc::clone(&state.shared.umem));
+    drop(sockets);
+    for queue in threads.take_back(&state.shared, &shared) {
+        queue.socket.close(SEND_GRACE, &mut cache);
+    }
+    state.recycle(cache);
+    drop(program);
+    super::audit::retire(&mut control.retired, queue_stats_end());
+    Some(netdevs)
+}
+
+/// Changes a live port, or nothing.
+pub(super) fn update(state: &State, control: &mut Control, no: PortNo, update: PortUpdate) -> Result<(), Error> {
+    let Some(port) = control.ports.get_mut(&no) else { return Err(super::no_port(&format!("vport {no}"))) };
+    let PortUpdate { mtu, mac, vlan, isolated, mac_check, fdb_limit } = update;
+    let mtu = mtu.filter(|&mtu| Some(mtu) != port.spec.mtu);
+    let mac = mac.filter(|&mac| Some(mac) != port.spec.mac);
+    if let Some(mtu) = mtu {
+        let (max, why) = live_mtu_limit(state, port);
+        resolve::check_mtu(mtu, max, why)?;
+    }
+    mac.map_or(Ok(()), resolve::check_mac)?;
+    vlan.as_ref().map_or(Ok(()), resolve::check_vlan)?;
+    if fdb_limit == Some(0) {
+        return Err(Error::invalid("fdb_limit: 0 is out of range, at least 1 is needed"));
+    }
+    let has_mac = mac.or(port.spec.mac).is_some();
+    if mac_check == Some(true) && !has_mac {
+        return Err(Error::invalid("mac_check: the port has no address to check against: name one as `mac`"));
+    }
+    if let Some(mtu) = mtu {
+        port.netdevs.set_mtu(mtu)?;
+    }
+    if let Some(mac) = mac
+        && port.spec.kind == PortKind::Guest
+        && let Err(error) = port.netdevs.set_peer_mac(mac)
+    {
+        if mtu.is_some() && let Some(before) = port.spec.mtu {
+            port.netdevs.set_mtu(before)?;
+        }
+        return Err(error);
+    }
+    let spec = &mut port.spec;
+    spec.mtu = mtu.or(spec.mtu);
+    spec.mac = mac.or(spec.mac);
+    spec.vlan = vlan.or(spec.vlan.take());
+    spec.isolated = isolated.unwrap_or(spec.isolated);
+    spec.mac_check = mac_check.or(spec.mac_check);
+    spec.fdb_limit = fdb_limit.or(spec.fdb_limit);
+    state.publish(control);
+    Ok(())
+}
+
+/// All stations that are known behind ports: configured addresses, and what the MAC table has.
+fn stations(control: &Control, state: &State) -> Vec<Station> {
+    let configured = control.ports.values().filter_map(|port| {
+        let vlan = match &port.spec.vlan {
+            Some(VlanMode::Access { vid }) => Some(*vid),
+            _ => None,
+        };
+        Some(Station { mac: port.spec.mac?, port: port.shared.no, vlan })
+    });
+    let seen = control.fdb.entries(state.now()).into_iter().map(|row| Station { mac: row.mac, port: row.port, vlan: Some(row.vid) });
+    configured.chain(seen).collect()
+}
+
+/// Brings the steering set of every shared NIC up to date.
+pub(super) fn steer(state: &State, control: &Control) {
+    let mut shared = control.ports.values().filter(|port| port.spec.steering == Steering::Shared).peekable();
+    if shared.peek().is_none() {
+        return;
+    }
+    let stations = stations(control, state);
+    for port in shared {
+        let Some(mode) = &port.spec.vlan else { continue };
+        if let Err(error) = port.program.set_steering(&steer::keys(port.shared.no, mode, &stations)) {
+            tracing::warn!(port = port.spec.name, %error, "the steering set is not up to date");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! From a wish to a port: checks a [`PortSpec`] and fills in every default. Pure; what only the kernel can tell comes in.
+
+use std::ops::RangeInclusive;
+
+use crate::io::netdev::MAX_IFNAME;
+use crate::io::umem::HEADROOM;
+use crate::model::*;
+use crate::{Error, ErrorKind};
+
+/// Bytes of an Ethernet header and one VLAN tag: what a frame has beside its MTU's worth.
+const L2_OVERHEAD: u32 = 14 + 4;
+const NAME_LEN: RangeInclusive<usize> = 1..=128;
+const DEPTHS: RangeInclusive<u32> = 64..=32_768;
+const DEFAULT_FDB_LIMIT: u32 = 4096;
+
+/// Largest MTU that fits a UMEM frame with headroom, header and tag, in bytes.
+pub fn frame_mtu(frame_size: u32) -> u32 {
+    frame_size - HEADROOM - L2_OVERHEAD
+}
+
+/// Checks the settings that are fixed at start.
+pub fn check_settings(settings: &DataplaneSettings) -> Result<(), Error> {
+    let DataplaneSettings { workers, cpus, frames, frame_size, .. } = settings;
+    if !(1..=64).contains(workers) {
+        return Err(Error::invalid(format!("workers: {workers} is out of range, 1 to 64 are possible")));
+    }
+    if !cpus.is_empty() && cpus.len() != *workers {
+        return Err(Error::invalid(format!(
+            "cpus: {} given for {workers} workers: name one for each worker, or none to let them run anywhere",
+            cpus.len()
+        )));
+    }
+    if !frames.is_power_of_two() || !(1024..=1_048_576).contains(frames) {
+        return Err(Error::invalid(format!("frames: {frames} is not a power of two from 1024 to 1048576")));
+    }
+    if ![2048, 4096].contains(frame_size) {
+        return Err(Error::invalid(format!("frame_size: {frame_size} is neither 2048 nor 4096")));
+    }
+    Ok(())
+}
+
+/// Checks the settings of the bridge.
+pub fn check_bridge(bridge: &BridgeSettings) -> Result<(), Error> {
+    if !(16..=1_000_000).contains(&bridge.fdb_limit) {
+        return Err(Error::invalid(format!("fdb_limit: {} is out of range, 16 to 1000000 are possible", bridge.fdb_limit)));
+    }
+    if !(1..=1_000_000).contains(&bridge.fdb_ageing_seconds) {
+        return Err(Error::invalid(format!(
+            "fdb_ageing_seconds: {} is out of range, 1 to 1000000 are possible",
+            bridge.fdb_ageing_seconds
+        )));
+    }
+    Ok(())
+}
+
+/// Checks a name as a port can have it.
+pub fn check_name(name: &str) -> Result<(), Error> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._:-".contains(c);
+    if NAME_LEN.contains(&name.len()) && name.chars().all(plain) && name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "name: `{}` is not a port name: 1 to 128 of the characters A-Z a-z 0-9 . _ : - are expected, a letter or digit first",
+        name.escape_default()
+    )))
+}
+
+/// Checks a netdev's name.
+pub fn check_ifname(field: &str, name: &str) -> Result<(), Error> {
+    let odd = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+    if name.is_empty() || name.len() > MAX_IFNAME || name == "." || name == ".." || name.contains(odd) {
+        return Err(Error::invalid(format!(
+            "{field}: `{}` can't be the name of a netdev: 1 to {MAX_IFNAME} bytes without `/`, `:` and blanks are expected",
+            name.escape_default()
+        )));
+    }
+    Ok(())
+}
+
+/// Checks an MTU against what the port can carry.
+pub fn check_mtu(mtu: u32, max: u32, why: &str) -> Result<(), Error> {
+    if (MIN_MTU..=max).contains(&mtu) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("mtu: {mtu} is out of range, {MIN_MTU} to {max} are possible here: {why}")))
+}
+
+/// Checks a VLAN mode.
+pub fn check_vlan(vlan: &VlanMode) -> Result<(), Error> {
+    let vid = match vlan {
+        VlanMode::Access { vid } => Some(*vid),
+        VlanMode::Trunk { native, .. } => *native,
+    };
+    match vid {
+        Some(vid) if vid > crate::engine::vlan::MAX_VID => Err(Error::invalid(format!(
+            "vlan: {vid} is not a VLAN: 1 to 4094, or 0 for the untagged segment, are possible"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Checks a station's address.
+pub fn check_mac(mac: MacAddr) -> Result<(), Error> {
+    if mac.is_unicast() {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("mac: {mac} is not a unicast address: its first byte must be even, and not all bytes zero")))
+}
+
+/// Checks everything that does not depend on netdevs, and fills in what does not either. `taken` tells which port numbers are.
+pub fn resolve(mut spec: PortSpec, taken: impl Fn(u16) -> bool) -> Result<PortSpec, Error> {
+    check_name(&spec.name)?;
+    let vport = match spec.vport {
+        Some(no) if usize::from(no) >= MAX_PORTS => {
+            return Err(Error::invalid(format!("vport: {no} is out of range, 0 to {} are possible", MAX_PORTS - 1)));
+        }
+        Some(no) if taken(no) => {
+            return Err(Error::new(ErrorKind::Exists, format!("vport: {no} belongs to another port: name a free one, or none")));
+        }
+        Some(no) => no,
+        None => (0..MAX_PORTS as u16)
+            .find(|&no| !taken(no))
+            .ok_or_else(|| Error::new(ErrorKind::Full, format!("all {MAX_PORTS} port numbers are taken: delete a port first")))?,
+    };
+    spec.vport = Some(vport);
+    match spec.kind {
+        PortKind::Guest => {
+            if spec.steering == Steering::Shared {
+                return Err(Error::invalid("steering: shared is for phy ports; a guest port gets all packets of its pair"));
+            }
+            spec.ifname.get_or_insert_with(|| format!("xs{vport}"));
+            spec.queues.get_or_insert(1);
+            spec.mac_check.get_or_insert(true);
+            spec.vlan.get_or_insert(VlanMode::Access { vid: 0 });
+        }
+        PortKind::Phy => {
+            for (field, given) in [("guest_ifname", spec.guest_ifname.is_some()), ("netns", spec.netns.is_some())] {
+                if given {
+                    return Err(Error::invalid(format!("{field}: only guest ports have a guest's end")));
+                }
+            }
+            if spec.ifname.is_none() {
+                return Err(Error::invalid("ifname: a phy port needs the name of an existing netdev"));
+            }
+            spec.mac_check.get_or_insert(false);
+            spec.vlan.get_or_insert_with(|| VlanMode::Trunk { native: Some(0), tagged: VlanSet::all() });
+        }
+    }
+    for (field, name) in [("ifname", &spec.ifname), ("guest_ifname", &spec.guest_ifname)] {
+        name.as_ref().map_or(Ok(()), |name| check_ifname(field, name))?;
+    }
+    if spec.guest_ifname.is_some() && spec.guest_ifname == spec.ifname {
+        return Err(Error::invalid("guest_ifname: the two ends of a pair can't have the same name"));
+    }
+    spec.mac.map_or(Ok(()), check_mac)?;
+    spec.vlan.as_ref().map_or(Ok(()), check_vlan)?;
+    if let Some(queues) = spec.queues
+        && !(1..=MAX_QUEUES).contains(&queues)
+    {
+        return Err(Error::invalid(format!("queues: {queues} is out of range, 1 to {MAX_QUEUES} are possible")));
+    }
+    let depth = *spec.queue_depth.get_or_insert(DEFAULT_QUEUE_DEPTH);
+    if !depth.is_power_of_two() || !DEPTHS.contains(&depth) {
+        return Err(Error::invalid(format!(
+            "queue_depth: {depth} is not a power of two from {} to {}",
+            DEPTHS.start(),
+            DEPTHS.end()
+        )));
+    }
+    if spec.mac_check == Some(true) && spec.kind == PortKind::Phy && spec.mac.is_none() {
+        return Err(Error::invalid("mac_check: a phy port has no address of its own to check against unless `mac` names one"));
+    }
+    if *spec.fdb_limit.get_or_insert(DEFAULT_FDB_LIMIT) == 0 {
+        return Err(Error::invalid("fdb_limit: 0 is out of range, at least 1 is needed"));
+    }
+    Ok(spec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guest() -> PortSpec {
+        PortSpec::new("vm1", PortKind::Guest)
+    }
+
+    #[test]
+    fn a_guest_gets_the_lowest_free_number_and_safe_defaults() {
+        let spec = resolve(guest(), |no| no < 3).unwrap();
+        assert_eq!((spec.vport, spec.ifname.as_deref(), spec.queues), (Some(3), Some("xs3"), Some(1)));
+        assert_eq!((spec.mac_check, spec.vlan), (Some(true), Some(VlanMode::Access { vid: 0 })));
+    }
+
+    #[test]
+    fn bad_values_are_refused_and_the_field_is_named() {
+        type Change = fn(&mut PortSpec);
+        let cases: [(&str, Change); 14] = [
+            ("name", |s| s.name = "a/b".into()),
+            ("name", |s| s.name.clear()),
+            ("vport", |s| s.vport = Some(1024)),
+            ("steering", |s| s.steering = Steering::Shared),
+            ("ifname", |s| s.ifname = Some("a name that is far too long".into())),
+            ("guest_ifname", |s| s.guest_ifname = Some("a b".into())),
+            ("guest_ifname", |s| (s.ifname, s.guest_ifname) = (Some("x".into()), Some("x".into()))),
+            ("mac", |s| s.mac = Some(MacAddr::BROADCAST)),
+            ("vlan", |s| s.vlan = Some(VlanMode::Access { vid: 4095 })),
+            ("queues", |s| s.queues = Some(65)),
+            ("queue_depth", |s| s.queue_depth = Some(1000)),
+            ("fdb_limit", |s| s.fdb_limit = Some(0)),
+            ("ifname", |s| s.kind = PortKind::Phy),
+            ("netns", |s| (s.kind, s.netns) = (PortKind::Phy, Some("n".into()))),
+        ];
+        for (field, change) in cases {
+            let mut spec = guest();
+            change(&mut spec);
+            let error = resolve(spec, |_| false).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+            assert!(error.to_string().starts_with(&format!("{field}: ")), "{field}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_full_switch_and_a_taken_number_are_told_apart() {
+        assert_eq!(resolve(guest(), |_| true).unwrap_err().kind(), ErrorKind::Full);
+        let wish = PortSpec { vport: Some(7), ..guest() };
+        assert_eq!(resolve(wish, |no| no == 7).unwrap_err().kind(), ErrorKind::Exists);
+    }
+}

@@ -1,0 +1,56 @@
+//! Which packets of a shared NIC are for the switch.
+
+use std::collections::BTreeSet;
+
+use xdp_prog::SteerKey;
+
+use crate::engine::PortNo;
+use crate::engine::vlan::{self, VlanMode};
+use crate::model::MacAddr;
+
+/// A station behind the switch: its address, its port, and its VLAN if it is bound to one (else any that the port carries).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Station {
+    /// Address.
+    pub mac: MacAddr,
+    /// Port that it is behind.
+    pub port: PortNo,
+    /// VLAN, 0 for the untagged segment.
+    pub vlan: Option<u16>,
+}
+
+/// The steering set of the NIC at port `nic`: what is addressed to stations behind other ports, with the tag that it has on
+/// that NIC's wire. A station in a VLAN that the NIC does not carry is not reached from there.
+pub fn keys(nic: PortNo, mode: &VlanMode, stations: &[Station]) -> BTreeSet<SteerKey> {
+    let others = stations.iter().filter(|station| station.port != nic);
+    others
+        .filter_map(|station| {
+            let Some(vid) = station.vlan else { return Some(SteerKey { mac: station.mac.0, vid: None }) };
+            match vlan::egress(mode, vid, None)? {
+                vlan::TagEdit::Push { .. } => Some(SteerKey { mac: station.mac.0, vid: Some(vid) }),
+                _ => Some(SteerKey { mac: station.mac.0, vid: Some(0) }),
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::vlan::VlanSet;
+
+    #[test]
+    fn each_station_is_steered_by_the_tag_that_its_vlan_has_on_the_nic() {
+        let mac = |n| MacAddr([2, 0, 0, 0, 0, n]);
+        let stations = [
+            Station { mac: mac(1), port: 1, vlan: Some(10) },
+            Station { mac: mac(2), port: 2, vlan: Some(20) },
+            Station { mac: mac(3), port: 3, vlan: Some(30) },
+            Station { mac: mac(4), port: 4, vlan: None },
+            Station { mac: mac(9), port: 0, vlan: Some(10) },
+        ];
+        let mode = VlanMode::Trunk { native: Some(10), tagged: "20".parse::<VlanSet>().unwrap() };
+        let key = |n, vid| SteerKey { mac: mac(n).0, vid };
+        assert_eq!(keys(0, &mode, &stations), BTreeSet::from([key(1, Some(0)), key(2, Some(20)), key(4, None)]));
+    }
+}

@@ -1,0 +1,62 @@
+//! Memory mappings: the four rings of a socket, and the frames of UMEM.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::NonNull;
+
+use nix::errno::Errno;
+
+/// A mapping that is undone when this is dropped. It hands out its address only; what lies there is its users' concern.
+#[derive(Debug)]
+pub struct Mmap {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the mapping belongs to the process, not to a thread, and `Mmap` itself reads and writes none of it.
+unsafe impl Send for Mmap {}
+// SAFETY: as above; shared references give the address and the length only.
+unsafe impl Sync for Mmap {}
+
+impl Mmap {
+    /// Maps `len` bytes of a socket's ring at `offset`, populated.
+    pub fn ring(fd: BorrowedFd<'_>, len: usize, offset: libc::off_t) -> Result<Self, Errno> {
+        Self::new(len, libc::MAP_SHARED | libc::MAP_POPULATE, fd.as_raw_fd(), offset)
+    }
+
+    /// Maps `len` bytes of zeroes, on huge pages if asked (ENOMEM if there are not enough). `len` is a multiple of 2 MiB then.
+    pub fn anonymous(len: usize, huge: bool) -> Result<Self, Errno> {
+        let flags = if huge { libc::MAP_HUGETLB | libc::MAP_POPULATE } else { 0 };
+        Self::new(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | flags, -1, 0)
+    }
+
+    fn new(len: usize, flags: libc::c_int, fd: libc::c_int, offset: libc::off_t) -> Result<Self, Errno> {
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory that anyone has.
+        let start = unsafe {
+            libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, fd, offset)
+        };
+        if start == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        let start = NonNull::new(start.cast()).ok_or(Errno::ENOMEM)?;
+        Ok(Self { start, len })
+    }
+
+    /// First byte.
+    pub fn start(&self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl Drop for Mmap {
+    fn drop(&mut self) {
+        // SAFETY: this mapping was made by `new`, is undone once, and its users hold it alive while they use it.
+        unsafe {
+            libc::munmap(self.start.as_ptr().cast(), self.len);
+        }
+    }
+}

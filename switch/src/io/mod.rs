@@ -1,0 +1,10 @@
+//! Input and output: UMEM, rings, AF_XDP sockets, netdevs and their settings, capture.
+pub mod ethtool;
+pub mod mmap;
+pub mod netdev;
+pub mod netns;
+pub mod packet;
+pub mod ring;
+pub mod socket;
+pub mod sys;
+pub mod umem;

@@ -1,0 +1,76 @@
+//! Doing something in another network namespace.
+//!
+//! A namespace is a property of a thread, so each visit has a thread of its own that ends with it; the caller's thread and
+//! the daemon's other threads stay where they are.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use nix::sched::{CloneFlags, setns};
+
+use crate::{Error, ErrorKind};
+
+/// A named network namespace, as `ip netns` makes them.
+#[derive(Debug)]
+pub struct NetNs {
+    name: String,
+    file: File,
+}
+
+impl NetNs {
+    /// Opens the namespace of that name.
+    pub fn open(name: &str) -> Result<Self, Error> {
+        let plain = !name.is_empty() && name != "." && name != ".." && !name.contains('/');
+        if !plain {
+            return Err(Error::new(ErrorKind::Invalid, format!("netns: `{name}` is not the name of a network namespace")));
+        }
+        let path = PathBuf::from("/run/netns").join(name);
+        match File::open(&path) {
+            Ok(file) => Ok(Self { name: name.to_owned(), file }),
+            Err(error) => Err(Error::new(
+                ErrorKind::NotFound,
+                format!("netns: network namespace `{name}` can't be opened ({error}): make it with `ip netns add {name}`"),
+            )),
+        }
+    }
+
+    /// Every namespace that has a name and can be opened.
+    pub fn all() -> Vec<Self> {
+        let Ok(entries) = std::fs::read_dir("/run/netns") else { return Vec::new() };
+        entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter_map(|name| Self::open(&name).ok())
+            .collect()
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The descriptor that stands for it.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Runs `work` in it.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+        on_thread(|| {
+            setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|errno| {
+                Error::new(
+                    ErrorKind::System,
+                    format!("network namespace `{}` can't be entered ({errno}): CAP_SYS_ADMIN is needed", self.name),
+                )
+            })?;
+            work()
+        })
+    }
+}
+
+/// Runs `work` on a thread of its own, in the caller's namespace.
+pub fn on_thread<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+    std::thread::scope(|scope| {
+        scope.spawn(work).join().unwrap_or_else(|_| Err(Error::new(ErrorKind::System, "a helper thread panicked")))
+    })
+}

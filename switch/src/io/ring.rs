@@ -1,0 +1,321 @@
+//! The single-producer single-consumer rings that AF_XDP shares with the kernel.
+//!
+//! A ring is a power of two of entries, a producer index, a consumer index and a flags word. The indices run freely over
+//! `u32` and are reduced by the mask; the side that owns an index publishes it with release, the other reads it with acquire
+//! (`Documentation/networking/af_xdp.rst`). Each end keeps a copy of the other's index and looks at the shared one only when
+//! the copy says full or empty, so that a burst costs one read and one write of shared memory.
+//!
+//! Entries are `Copy` values of plain integers: whatever the other side wrote is a valid one, and what it means is checked by
+//! who takes it. [`pair`] makes both ends over ordinary memory, so that all that is built on rings is tested without a kernel.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::mmap::Mmap;
+
+/// Set by the kernel in a ring's flags when it wants a system call to go on.
+const NEED_WAKEUP: u32 = libc::XDP_RING_NEED_WAKEUP;
+
+/// An entry of a ring: integers only, no padding.
+pub trait Entry: Copy + Send + 'static {}
+impl Entry for u64 {}
+
+/// Descriptor of the rx and tx rings: `struct xdp_desc`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Desc {
+    /// First byte of the frame's data, as an offset into UMEM.
+    pub addr: u64,
+    /// Bytes of data.
+    pub len: u32,
+    /// `XDP_PKT_CONTD` and other flags; 0 here, because multi-buffer frames are not asked for.
+    pub options: u32,
+}
+impl Entry for Desc {}
+
+/// What both ends know of the shared memory.
+#[derive(Debug)]
+struct Shared<T> {
+    producer: *const AtomicU32,
+    consumer: *const AtomicU32,
+    flags: *const AtomicU32,
+    entries: *mut T,
+    mask: u32,
+    _memory: Memory,
+    _entry: PhantomData<T>,
+}
+
+/// What keeps the memory of a ring alive.
+#[derive(Debug)]
+enum Memory {
+    Kernel(#[expect(dead_code, reason = "held for its drop")] Mmap),
+    Heap(#[expect(dead_code, reason = "held for its drop")] Arc<dyn std::any::Any + Send + Sync>),
+}
+
+#[derive(Debug)]
+struct HeapRing<T> {
+    indices: [AtomicU32; 3],
+    entries: Box<[std::cell::UnsafeCell<T>]>,
+}
+
+// SAFETY: entries are reached through a `Producer` and a `Consumer` only, whose index protocol lets one of them at an entry.
+unsafe impl<T: Entry> Sync for HeapRing<T> {}
+// SAFETY: the pointers point into `_memory`, which goes along; entries are `Send`.
+unsafe impl<T: Entry> Send for Shared<T> {}
+
+impl<T: Entry> Shared<T> {
+    fn index(&self, which: *const AtomicU32) -> &AtomicU32 {
+        // SAFETY: `which` is one of our three pointers, each to an aligned `u32` in memory that `_memory` keeps mapped, and
+        // which both sides access atomically only.
+        unsafe { &*which }
+    }
+
+    fn size(&self) -> u32 {
+        self.mask + 1
+    }
+
+    fn needs_wakeup(&self) -> bool {
+        self.index(self.flags).load(Ordering::Relaxed) & NEED_WAKEUP != 0
+    }
+}
+
+/// The end that writes.
+#[derive(Debug)]
+pub struct Producer<T> {
+    shared: Shared<T>,
+    /// Next entry to write; ahead of the shared index by what is staged.
+    head: u32,
+    /// The consumer's index as last read.
+    tail: u32,
+}
+
+impl<T: Entry> Producer<T> {
+    /// Takes the producing end of a kernel ring.
+    ///
+    /// # Safety
+    /// `map` is the mapping of a ring of `size` entries of type `T` with this layout, and no other producer of it exists.
+    pub unsafe fn from_kernel(map: Mmap, layout: &libc::xdp_ring_offset, size: u32) -> Self {
+        // SAFETY: passed on.
+        let shared = unsafe { from_kernel(map, layout, size) };
+        let head = shared.index(shared.producer).load(Ordering::Relaxed);
+        let tail = shared.index(shared.consumer).load(Ordering::Acquire);
+        Self { shared, head, tail }
+    }
+
+    /// Stages an entry; false if the ring is full. The consumer sees it after [`Producer::submit`].
+    #[inline]
+    pub fn push(&mut self, entry: T) -> bool {
+        if self.head.wrapping_sub(self.tail) == self.shared.size() {
+            self.tail = self.shared.index(self.shared.consumer).load(Ordering::Acquire);
+            if self.head.wrapping_sub(self.tail) == self.shared.size() {
+                return false;
+            }
+        }
+        let at = (self.head & self.shared.mask) as usize;
+        // SAFETY: `at` is below the ring's size, and the entry is ours: the consumer's index has passed its last use, and it
+        // does not read on before `submit`.
+        unsafe { self.shared.entries.add(at).write(entry) };
+        self.head = self.head.wrapping_add(1);
+        true
+    }
+
+    /// Shows the consumer all that is staged.
+    #[inline]
+    pub fn submit(&mut self) {
+        self.shared.index(self.shared.producer).store(self.head, Ordering::Release);
+    }
+
+    /// Entries that the consumer has not taken yet, staged ones included.
+    #[inline]
+    pub fn pending(&mut self) -> u32 {
+        self.tail = self.shared.index(self.shared.consumer).load(Ordering::Acquire);
+        self.head.wrapping_sub(self.tail)
+    }
+
+    /// Whether the kernel asks to be called.
+    #[inline]
+    pub fn needs_wakeup(&self) -> bool {
+        self.shared.needs_wakeup()
+    }
+
+    /// Number of entries.
+    pub fn size(&self) -> u32 {
+        self.shared.size()
+    }
+}
+
+/// The end that reads.
+#[derive(Debug)]
+pub struct Consumer<T> {
+    shared: Shared<T>,
+    /// The producer's index as last read.
+    head: u32,
+    /// Next entry to read; ahead of the shared index by what is not released yet.
+    tail: u32,
+}
+
+impl<T: Entry> Consumer<T> {
+    /// Takes the consuming end of a kernel ring.
+    ///
+    /// # Safety
+    /// As for [`Producer::from_kernel`].
+    pub unsafe fn from_kernel(map: Mmap, layout: &libc::xdp_ring_offset, size: u32) -> Self {
+        // SAFETY: passed on.
+        let shared = unsafe { from_kernel(map, layout, size) };
+        let tail = shared.index(shared.consumer).load(Ordering::Relaxed);
+        let head = shared.index(shared.producer).load(Ordering::Acquire);
+        Self { shared, head, tail }
+    }
+
+    /// Takes the next entry, if there is one. The producer gets its place back after [`Consumer::release`].
+    #[inline]
+    pub fn pop(&mut self) -> Option<T> {
+        if self.tail == self.head {
+            self.head = self.shared.index(self.shared.producer).load(Ordering::Acquire);
+            if self.tail == self.head {
+                return None;
+            }
+        }
+        let at = (self.tail & self.shared.mask) as usize;
+        // SAFETY: `at` is below the ring's size; the producer's index, read with acquire, says that the entry is written, and
+        // the producer leaves it alone until `release`.
+        let entry = unsafe { self.shared.entries.add(at).read() };
+        self.tail = self.tail.wrapping_add(1);
+        Some(entry)
+    }
+
+    /// Gives the places of all entries taken back to the producer.
+    #[inline]
+    pub fn release(&mut self) {
+        self.shared.index(self.shared.consumer).store(self.tail, Ordering::Release);
+    }
+
+    /// Whether there is nothing to take now.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.tail == self.head && self.tail == self.shared.index(self.shared.producer).load(Ordering::Acquire)
+    }
+}
+
+/// # Safety
+/// As for [`Producer::from_kernel`].
+unsafe fn from_kernel<T: Entry>(map: Mmap, layout: &libc::xdp_ring_offset, size: u32) -> Shared<T> {
+    debug_assert!(size.is_power_of_two());
+    debug_assert!(layout.desc as usize + size as usize * size_of::<T>() <= map.len());
+    let at = |offset: u64| map.start().wrapping_add(offset as usize);
+    Shared {
+        producer: at(layout.producer).cast(),
+        consumer: at(layout.consumer).cast(),
+        flags: at(layout.flags).cast(),
+        entries: at(layout.desc).cast(),
+        mask: size - 1,
+        _memory: Memory::Kernel(map),
+        _entry: PhantomData,
+    }
+}
+
+/// Both ends of a ring over ordinary memory. `size` is a power of two.
+pub fn pair<T: Entry + Default>(size: u32) -> (Producer<T>, Consumer<T>) {
+    let heap = Arc::new(HeapRing {
+        indices: Default::default(),
+        entries: (0..size).map(|_| std::cell::UnsafeCell::new(T::default())).collect(),
+    });
+    let shared = || Shared {
+        producer: &raw const heap.indices[0],
+        consumer: &raw const heap.indices[1],
+        flags: &raw const heap.indices[2],
+        entries: std::cell::UnsafeCell::raw_get(heap.entries.as_ptr()),
+        mask: size - 1,
+        _memory: Memory::Heap(heap.clone()),
+        _entry: PhantomData,
+    };
+    (Producer { shared: shared(), head: 0, tail: 0 }, Consumer { shared: shared(), head: 0, tail: 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Push(u64),
+        Submit,
+        Pop,
+        Release,
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![any::<u64>().prop_map(Op::Push), Just(Op::Submit), Just(Op::Pop), Just(Op::Release)]
+    }
+
+    proptest! {
+        /// The oracle: a queue of submitted entries, a list of staged ones, and a count of places not released yet.
+        #[test]
+        fn ring_behaves_as_a_bounded_queue(size_bits in 0u32..5, ops in prop::collection::vec(op(), 0..300)) {
+            let size = 1 << size_bits;
+            let (mut producer, mut consumer) = pair(size);
+            let (mut staged, mut visible, mut held) = (Vec::new(), VecDeque::new(), 0);
+            for op in ops {
+                match op {
+                    Op::Push(addr) => {
+                        let full = staged.len() + visible.len() + held == size as usize;
+                        prop_assert_eq!(producer.push(Desc { addr, len: 1, options: 0 }), !full);
+                        if !full {
+                            staged.push(addr);
+                        }
+                    }
+                    Op::Submit => {
+                        producer.submit();
+                        visible.extend(staged.drain(..));
+                    }
+                    Op::Pop => {
+                        let taken = consumer.pop().map(|desc| desc.addr);
+                        prop_assert_eq!(taken, visible.pop_front());
+                        held += usize::from(taken.is_some());
+                    }
+                    Op::Release => {
+                        consumer.release();
+                        held = 0;
+                    }
+                }
+                prop_assert_eq!(producer.pending() as usize, staged.len() + visible.len() + held);
+                prop_assert_eq!(consumer.is_empty(), visible.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn entries_arrive_in_order_across_threads_and_index_wrap() {
+        let (mut producer, mut consumer) = pair(8);
+        let near_wrap = u32::MAX - 3;
+        for index in [producer.shared.producer, producer.shared.consumer] {
+            producer.shared.index(index).store(near_wrap, Ordering::Relaxed);
+        }
+        (producer.head, producer.tail, consumer.head, consumer.tail) = (near_wrap, near_wrap, near_wrap, near_wrap);
+        let sender = std::thread::spawn(move || {
+            for addr in 0..10_000 {
+                while !producer.push(Desc { addr, len: 0, options: 0 }) {
+                    producer.submit();
+                    std::thread::yield_now();
+                }
+                producer.submit();
+            }
+        });
+        for expected in 0..10_000 {
+            let desc = loop {
+                match consumer.pop() {
+                    Some(desc) => break desc,
+                    None => std::thread::yield_now(),
+                }
+            };
+            consumer.release();
+            assert_eq!(desc.addr, expected);
+        }
+        sender.join().unwrap();
+    }
+}

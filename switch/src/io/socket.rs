@@ -1,0 +1,365 @@
+//! One AF_XDP socket: a queue of a netdev with its four rings, as a place where frames come from and go to.
+//!
+//! A socket belongs to one thread at a time. Its UMEM is shared: by `XDP_SHARED_UMEM` through any live copy-mode socket, or,
+//! if there is none or it must be able to go zero-copy, by registering the same memory once more. So the first socket may go
+//! while others stay, which is why the data path is not built on a library that ties UMEM to its first socket
+//! (`docs/dependencies.md`).
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use super::mmap::Mmap;
+use super::ring::{Consumer, Desc, Entry, Producer};
+use super::sys::{self, RingKind};
+use super::umem::{Frame, FrameCache, Owner, Umem};
+use crate::model::ZeroCopy;
+
+/// Descriptors that one send call is asked to handle; more does not pay (measured: within noise from 64 up).
+const TX_BUDGET: u32 = 128;
+/// The kernel takes a closed socket off its queue in the background: binding again at once gives EBUSY for this long at most.
+const REBIND_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Live sockets whose UMEM further ones can share.
+#[derive(Debug, Default)]
+pub struct Donors(Mutex<Vec<Weak<OwnedFd>>>);
+
+impl Donors {
+    fn live(&self) -> Vec<Arc<OwnedFd>> {
+        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        list.retain(|fd| fd.strong_count() > 0);
+        list.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    fn add(&self, fd: &Arc<OwnedFd>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(fd));
+    }
+}
+
+/// What to open.
+#[derive(Clone, Copy, Debug)]
+pub struct SocketOptions {
+    /// Netdev.
+    pub ifindex: u32,
+    /// Its queue.
+    pub queue: u32,
+    /// Descriptors of each ring, a power of two.
+    pub depth: u32,
+    /// Zero-copy wish.
+    pub zero_copy: ZeroCopy,
+    /// Frames that the receive side is kept supplied with, at most `depth`.
+    pub fill: u32,
+}
+
+/// Result of a flush.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flush {
+    /// The kernel has taken every descriptor.
+    Done,
+    /// Some are left in the ring; flush again soon.
+    Pending,
+}
+
+/// An open socket.
+#[derive(Debug)]
+pub struct XskSocket {
+    /// `None` over rings without a kernel.
+    fd: Option<Arc<OwnedFd>>,
+    umem: Arc<Umem>,
+    rx: Consumer<Desc>,
+    tx: Producer<Desc>,
+    fill: Producer<u64>,
+    completion: Consumer<u64>,
+    rx_owner: Owner,
+    tx_owner: Owner,
+    rx_out: u32,
+    tx_out: u32,
+    fill_target: u32,
+    zero_copy: bool,
+}
+
+/// The user's ends of a socket's rings.
+#[derive(Debug)]
+pub struct Rings {
+    /// Received frames.
+    pub rx: Consumer<Desc>,
+    /// Frames to send.
+    pub tx: Producer<Desc>,
+    /// Empty frames.
+    pub fill: Producer<u64>,
+    /// Sent frames.
+    pub completion: Consumer<u64>,
+}
+
+impl XskSocket {
+    /// Opens and binds a socket and fills its fill ring from `cache`.
+    ///
+    /// # Errors
+    /// The kernel's, with no meaning put on it; nothing is left open or taken.
+    pub fn open(options: &SocketOptions, donors: &Donors, cache: &mut FrameCache) -> Result<Self, Errno> {
+        let deadline = Instant::now() + REBIND_TIMEOUT;
+        loop {
+            match Self::open_once(options, donors, cache.umem()) {
+                Err(Errno::EBUSY) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+                Err(errno) => return Err(errno),
+                Ok(mut socket) => {
+                    socket.refill(cache);
+                    return Ok(socket);
+                }
+            }
+        }
+    }
+
+    fn open_once(options: &SocketOptions, donors: &Donors, umem: &Arc<Umem>) -> Result<Self, Errno> {
+        // What may become zero-copy has a UMEM registration of its own: sharing inherits the mode of the one shared with.
+        let flags = libc::XDP_USE_NEED_WAKEUP
+            | match options.zero_copy {
+                ZeroCopy::Auto => 0,
+                ZeroCopy::On => libc::XDP_ZEROCOPY,
+                ZeroCopy::Off => libc::XDP_COPY,
+            };
+        if options.zero_copy == ZeroCopy::Off {
+            for donor in donors.live() {
+                match Self::open_bound(options, umem, flags, Some(donor.as_fd())) {
+                    // The donor's netdev is gone, and the kernel has unbound it: try another.
+                    Err(Errno::EBADF) => {}
+                    result => return result,
+                }
+            }
+        }
+        let socket = Self::open_bound(options, umem, flags, None)?;
+        if let (Some(fd), false) = (&socket.fd, socket.zero_copy) {
+            donors.add(fd);
+        }
+        Ok(socket)
+    }
+
+    fn open_bound(
+        options: &SocketOptions,
+        umem: &Arc<Umem>,
+        flags: u16,
+        share: Option<BorrowedFd<'_>>,
+    ) -> Result<Self, Errno> {
+        let fd = sys::socket()?;
+        if share.is_none() {
+            let (start, len) = umem.region();
+            // SAFETY: `umem` is kept alive by the socket, which closes its descriptor first, and its frames are touched only
+            // by their `Frame`s.
+            unsafe { sys::register_umem(fd.as_fd(), start, len, umem.frame_size())? };
+        }
+        for ring in [RingKind::Rx, RingKind::Tx, RingKind::Fill, RingKind::Completion] {
+            sys::set_ring_size(fd.as_fd(), ring, options.depth)?;
+        }
+        // Kernels before 6.17 don't know it, and handle 32.
+        let _ = sys::set_tx_budget(fd.as_fd(), TX_BUDGET.min(options.depth));
+        let layout = sys::mmap_offsets(fd.as_fd())?;
+        let rings = Rings {
+            rx: map_ring(fd.as_fd(), RingKind::Rx, &layout, options.depth, Consumer::from_kernel)?,
+            tx: map_ring(fd.as_fd(), RingKind::Tx, &layout, options.depth, Producer::from_kernel)?,
+            fill: map_ring(fd.as_fd(), RingKind::Fill, &layout, options.depth, Producer::from_kernel)?,
+            completion: map_ring(fd.as_fd(), RingKind::Completion, &layout, options.depth, Consumer::from_kernel)?,
+        };
+        sys::bind(fd.as_fd(), options.ifindex, options.queue, flags, share)?;
+        let zero_copy = sys::is_zero_copy(fd.as_fd())?;
+        let mut socket = Self::over_rings(Arc::clone(umem), rings, options.fill.min(options.depth));
+        socket.zero_copy = zero_copy;
+        socket.fd = Some(Arc::new(fd));
+        Ok(socket)
+    }
+
+    /// A socket over rings that somebody else plays the kernel for.
+    pub fn over_rings(umem: Arc<Umem>, rings: Rings, fill_target: u32) -> Self {
+        let (rx_owner, tx_owner) = (umem.new_owner(), umem.new_owner());
+        let Rings { rx, tx, fill, completion } = rings;
+        Self {
+            fd: None,
+            umem,
+            rx,
+            tx,
+            fill,
+            completion,
+            rx_owner,
+            tx_owner,
+            rx_out: 0,
+            tx_out: 0,
+            fill_target,
+            zero_copy: false,
+        }
+    }
+
+    /// The descriptor, for the XSKMAP and epoll.
+    pub fn fd(&self) -> Option<Arc<OwnedFd>> {
+        self.fd.clone()
+    }
+
+    /// Whether the driver moves frames without a copy.
+    pub fn zero_copy(&self) -> bool {
+        self.zero_copy
+    }
+
+    /// Takes up to `max` received frames into `burst`; returns how many.
+    #[inline]
+    pub fn receive(&mut self, burst: &mut Vec<Frame>, max: usize) -> usize {
+        let mut taken = 0;
+        while taken < max {
+            let Some(desc) = self.rx.pop() else { break };
+            if let Some(frame) = self.umem.claim(desc.addr, desc.len, &mut self.rx_owner) {
+                burst.push(frame);
+                self.rx_out -= 1;
+            }
+            taken += 1;
+        }
+        if taken > 0 {
+            self.rx.release();
+        }
+        taken
+    }
+
+    /// Whether frames wait to be received.
+    pub fn has_received(&self) -> bool {
+        !self.rx.is_empty()
+    }
+
+    /// Supplies the receive side with empty frames up to its target.
+    #[inline]
+    pub fn refill(&mut self, cache: &mut FrameCache) {
+        let mut given = false;
+        while self.rx_out < self.fill_target {
+            let Some(mut frame) = cache.take() else { break };
+            frame.set(0, 0);
+            let addr = self.umem.give(frame, &self.rx_owner);
+            if !self.fill.push(addr) {
+                if let Some(frame) = self.umem.claim(addr, 0, &mut self.rx_owner) {
+                    cache.put(frame);
+                }
+                break;
+            }
+            self.rx_out += 1;
+            given = true;
+        }
+        if given {
+            self.fill.submit();
+        }
+        if self.zero_copy && self.fill.needs_wakeup() && let Some(fd) = &self.fd {
+            sys::kick_rx(fd.as_fd());
+        }
+    }
+
+    /// Stages a frame for sending; the frame comes back if the ring is full.
+    #[inline]
+    pub fn send(&mut self, frame: Frame) -> Result<(), Frame> {
+        let len = frame.len() as u32;
+        let addr = self.umem.give(frame, &self.tx_owner);
+        if self.tx.push(Desc { addr, len, options: 0 }) {
+            self.tx_out += 1;
+            return Ok(());
+        }
+        match self.umem.claim(addr, len, &mut self.tx_owner) {
+            Some(frame) => Err(frame),
+            None => unreachable!("a frame given a moment ago is where it was given to"),
+        }
+    }
+
+    /// Shows the kernel all staged frames and calls it until it has taken them, as long as it makes progress.
+    pub fn flush(&mut self) -> Flush {
+        self.tx.submit();
+        let Some(fd) = &self.fd else { return Flush::Done };
+        if !self.tx.needs_wakeup() {
+            return Flush::Done;
+        }
+        let mut left = self.tx.pending();
+        while left > 0 {
+            let result = sys::kick_tx(fd.as_fd());
+            let now = self.tx.pending();
+            match result {
+                // Without progress the device is stuck (no buffers, carrier or completion space): the worker goes on with
+                // its other ports and comes back.
+                Err(_) if now == left => return Flush::Pending,
+                Ok(()) if now == left => return Flush::Pending,
+                _ => left = now,
+            }
+        }
+        Flush::Done
+    }
+
+    /// Takes back frames that were sent.
+    #[inline]
+    pub fn reap(&mut self, cache: &mut FrameCache) -> usize {
+        let mut reaped = 0;
+        while let Some(addr) = self.completion.pop() {
+            if let Some(frame) = self.umem.claim(addr, 0, &mut self.tx_owner) {
+                cache.put(frame);
+                self.tx_out -= 1;
+            }
+            reaped += 1;
+        }
+        if reaped > 0 {
+            self.completion.release();
+        }
+        reaped
+    }
+
+    /// Frames with the kernel, by this socket's own count: to be filled, to be sent.
+    pub fn outstanding(&self) -> (u32, u32) {
+        (self.rx_out, self.tx_out)
+    }
+
+    /// The same by the ledger. Takes a look at every frame.
+    pub fn ledger(&self) -> (u32, u32) {
+        (self.umem.count(&self.rx_owner), self.umem.count(&self.tx_owner))
+    }
+
+    /// The kernel's counters.
+    pub fn statistics(fd: &OwnedFd) -> Result<libc::xdp_statistics, Errno> {
+        sys::statistics(fd.as_fd())
+    }
+
+    /// Sends what is staged, waits up to `grace` for it to be sent, closes the socket and gives all its frames to `cache`.
+    pub fn close(mut self, grace: Duration, cache: &mut FrameCache) {
+        let deadline = Instant::now() + grace;
+        loop {
+            let flushed = self.flush();
+            self.reap(cache);
+            if (flushed == Flush::Done && self.tx_out == 0) || Instant::now() >= deadline {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // Closing waits until the driver's receive path has let go of the socket (`synchronize_net` in `xsk_unbind_dev`), so
+        // that afterwards nobody writes into its frames. Whoever else holds the descriptor (statistics) must be done by now.
+        let fd = self.fd.take().map(Arc::try_unwrap);
+        if let Some(Err(shared)) = &fd {
+            tracing::error!(fd = shared.as_raw_fd(), "an AF_XDP socket is held elsewhere while it is closed");
+        }
+        drop(fd);
+        let Self { umem, rx_owner, tx_owner, .. } = self;
+        for frame in umem.reclaim(rx_owner).into_iter().chain(umem.reclaim(tx_owner)) {
+            cache.put(frame);
+        }
+    }
+}
+
+fn map_ring<R, T: Entry>(
+    fd: BorrowedFd<'_>,
+    kind: RingKind,
+    layout: &libc::xdp_mmap_offsets,
+    size: u32,
+    end: unsafe fn(Mmap, &libc::xdp_ring_offset, u32) -> R,
+) -> Result<R, Errno>
+where
+    R: RingOf<T>,
+{
+    let offsets = kind.offsets(layout);
+    let len = offsets.desc as usize + size as usize * size_of::<T>();
+    let map = Mmap::ring(fd, len, kind.page_offset())?;
+    // SAFETY: the mapping is that of this ring, of the size that it was made with; the descriptor is new, so this is the only
+    // end on the user's side.
+    Ok(unsafe { end(map, &offsets, size) })
+}
+
+/// Ties an end of a ring to its entry type.
+trait RingOf<T> {}
+impl<T> RingOf<T> for Producer<T> {}
+impl<T> RingOf<T> for Consumer<T> {}

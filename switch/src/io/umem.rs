@@ -1,0 +1,350 @@
+//! The frames that all AF_XDP sockets share, and the book that says where each one is.
+//!
+//! UMEM is one mapping cut into equal frames. A [`Frame`] is the right to touch one of them: it is not `Clone`, so there is one
+//! owner at a time, and safe code can't read a frame that the kernel writes. What belongs to no `Frame` belongs to the place
+//! that the ledger names: the free pool, or the receive or the transmit side of a socket ([`Owner`]). Every move writes the
+//! ledger, so that the frames of a socket that is closed are found again wherever the kernel had them (it keeps some in
+//! lists that no ring shows), and so that an audit can compare it with the counts that each place keeps.
+//!
+//! Free frames lie in a lock-free pool, in slabs of [`SLAB`]; each thread has a [`FrameCache`] in front of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crossbeam::queue::ArrayQueue;
+use nix::errno::Errno;
+
+use super::mmap::Mmap;
+use crate::model::HugePages;
+
+/// Frames that move between a cache and the pool at once.
+pub const SLAB: usize = 32;
+/// Bytes that the kernel keeps free in front of a received packet (`XDP_PACKET_HEADROOM`).
+pub const HEADROOM: u32 = 256;
+/// A cache gives a slab back when it holds more than this.
+const CACHE_LIMIT: usize = 4 * SLAB;
+const HUGE_PAGE: usize = 2 << 20;
+
+const FREE: u32 = 0;
+const HELD: u32 = 1;
+const FIRST_OWNER: u32 = 2;
+
+/// A frame that its holder may read and write: chunk number, and where its data is in the chunk.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a frame that is not given on is lost"]
+pub struct Frame {
+    index: u32,
+    start: u16,
+    len: u16,
+}
+
+impl Frame {
+    /// Bytes of data.
+    #[inline]
+    pub fn len(&self) -> usize {
+        usize::from(self.len)
+    }
+
+    /// Where in the chunk the data starts.
+    #[inline]
+    pub fn start(&self) -> usize {
+        usize::from(self.start)
+    }
+
+    /// Sets where the data is: within the chunk, which is at most 4,096 bytes.
+    #[inline]
+    pub fn set(&mut self, start: usize, len: usize) {
+        debug_assert!(start + len <= 4096);
+        self.start = start as u16;
+        self.len = len as u16;
+    }
+}
+
+/// A place that holds frames for the kernel: one direction of one socket. Not `Clone`: whoever has it may take its frames.
+#[derive(Debug)]
+pub struct Owner(u32);
+
+/// The shared frames.
+#[derive(Debug)]
+pub struct Umem {
+    memory: Mmap,
+    frame_size: u32,
+    frame_shift: u32,
+    owners: Box<[AtomicU32]>,
+    pool: ArrayQueue<[u32; SLAB]>,
+    next_owner: AtomicU32,
+    huge: bool,
+}
+
+impl Umem {
+    /// Maps `frames` frames (a multiple of [`SLAB`]) of `frame_size` bytes (a power of two, at most 4,096), all free.
+    ///
+    /// # Errors
+    /// ENOMEM if memory is short, or huge pages are with [`HugePages::On`].
+    pub fn new(frames: u32, frame_size: u32, huge_pages: HugePages) -> Result<Arc<Self>, Errno> {
+        debug_assert!(frame_size.is_power_of_two() && frame_size <= 4096 && frames as usize % SLAB == 0);
+        let len = frames as usize * frame_size as usize;
+        let huge_len = len.next_multiple_of(HUGE_PAGE);
+        let (memory, huge) = match huge_pages {
+            HugePages::Off => (Mmap::anonymous(len, false)?, false),
+            HugePages::On => (Mmap::anonymous(huge_len, true)?, true),
+            HugePages::Auto => match Mmap::anonymous(huge_len, true) {
+                Ok(memory) => (memory, true),
+                Err(_) => (Mmap::anonymous(len, false)?, false),
+            },
+        };
+        let pool = ArrayQueue::new(frames as usize / SLAB);
+        for first in (0..frames).step_by(SLAB) {
+            let pushed = pool.push(std::array::from_fn(|i| first + i as u32));
+            debug_assert!(pushed.is_ok());
+        }
+        Ok(Arc::new(Self {
+            memory,
+            frame_size,
+            frame_shift: frame_size.trailing_zeros(),
+            owners: (0..frames).map(|_| AtomicU32::new(FREE)).collect(),
+            pool,
+            next_owner: AtomicU32::new(FIRST_OWNER),
+            huge,
+        }))
+    }
+
+    /// Frames in all.
+    pub fn frames(&self) -> u32 {
+        self.owners.len() as u32
+    }
+
+    /// Bytes of a frame.
+    pub fn frame_size(&self) -> u32 {
+        self.frame_size
+    }
+
+    /// Whether it lies on huge pages.
+    pub fn is_huge(&self) -> bool {
+        self.huge
+    }
+
+    /// The mapping, for registration with the kernel: first byte and length.
+    pub fn region(&self) -> (*mut u8, usize) {
+        (self.memory.start(), self.frames() as usize * self.frame_size as usize)
+    }
+
+    /// Free frames in the pool, those in caches not counted.
+    pub fn pool_len(&self) -> u32 {
+        (self.pool.len() * SLAB) as u32
+    }
+
+    /// A new place for frames.
+    pub fn new_owner(&self) -> Owner {
+        Owner(self.next_owner.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The frame's data.
+    #[inline]
+    pub fn data(&self, frame: &Frame) -> &[u8] {
+        // SAFETY: start and length are within the chunk (`Frame::set`, `claim`), the chunk is within the mapping, and a shared
+        // borrow of the one `Frame` of this chunk keeps everybody from writing to it.
+        unsafe { std::slice::from_raw_parts(self.chunk(frame.index).add(frame.start()), frame.len()) }
+    }
+
+    /// All bytes of the frame's chunk, in which the data lies from `start` for `len` bytes.
+    #[inline]
+    #[expect(clippy::mut_from_ref, reason = "the exclusive borrow is that of the frame")]
+    pub fn chunk_mut<'a>(&'a self, frame: &'a mut Frame) -> &'a mut [u8] {
+        // SAFETY: the chunk is within the mapping, and the exclusive borrow of the one `Frame` of this chunk is the right to it.
+        unsafe { std::slice::from_raw_parts_mut(self.chunk(frame.index), self.frame_size as usize) }
+    }
+
+    fn chunk(&self, index: u32) -> *mut u8 {
+        debug_assert!(index < self.frames());
+        self.memory.start().wrapping_add((index as usize) << self.frame_shift)
+    }
+
+    /// Puts a frame into a place; returns the address of its data, as the kernel's rings want it.
+    #[inline]
+    pub fn give(&self, frame: Frame, owner: &Owner) -> u64 {
+        self.owners[frame.index as usize].store(owner.0, Ordering::Relaxed);
+        (u64::from(frame.index) << self.frame_shift) + u64::from(frame.start)
+    }
+
+    /// Takes the frame at `addr` out of a place, with `len` bytes of data there. `None` if that frame is not in that place or
+    /// the data would not lie in one chunk: the kernel never says so, and if it did, nothing of others is touched.
+    #[inline]
+    pub fn claim(&self, addr: u64, len: u32, owner: &mut Owner) -> Option<Frame> {
+        let index = addr >> self.frame_shift;
+        let start = (addr & u64::from(self.frame_size - 1)) as u32;
+        let place = self.owners.get(usize::try_from(index).ok()?)?;
+        if place.load(Ordering::Relaxed) != owner.0 || len > self.frame_size - start {
+            return None;
+        }
+        place.store(HELD, Ordering::Relaxed);
+        Some(Frame { index: index as u32, start: start as u16, len: len as u16 })
+    }
+
+    /// Takes all frames out of a place that the kernel no longer knows, and ends the place.
+    pub fn reclaim(&self, owner: Owner) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        for (index, place) in self.owners.iter().enumerate() {
+            if place.load(Ordering::Relaxed) == owner.0 {
+                place.store(HELD, Ordering::Relaxed);
+                frames.push(Frame { index: index as u32, start: 0, len: 0 });
+            }
+        }
+        frames
+    }
+
+    /// Counts the frames by the ledger, at a moment when nobody moves any: free, held, and those in places.
+    pub fn census(&self) -> Census {
+        let mut census = Census::default();
+        for place in &self.owners {
+            match place.load(Ordering::Relaxed) {
+                FREE => census.free += 1,
+                HELD => census.held += 1,
+                _ => census.placed += 1,
+            }
+        }
+        census
+    }
+
+    /// Frames in a place, by the ledger.
+    pub fn count(&self, owner: &Owner) -> u32 {
+        self.owners.iter().filter(|place| place.load(Ordering::Relaxed) == owner.0).count() as u32
+    }
+}
+
+/// What the ledger says of all frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// In the pool or a cache.
+    pub free: u32,
+    /// In somebody's hands: a [`Frame`] exists.
+    pub held: u32,
+    /// With the kernel.
+    pub placed: u32,
+}
+
+/// A thread's own stock of free frames.
+#[derive(Debug)]
+pub struct FrameCache {
+    umem: Arc<Umem>,
+    free: Vec<u32>,
+}
+
+impl FrameCache {
+    /// An empty cache.
+    pub fn new(umem: Arc<Umem>) -> Self {
+        Self { umem, free: Vec::with_capacity(CACHE_LIMIT + SLAB) }
+    }
+
+    /// The UMEM that it is for.
+    pub fn umem(&self) -> &Arc<Umem> {
+        &self.umem
+    }
+
+    /// A free frame without data, if there is one. Its data starts behind the headroom.
+    #[inline]
+    pub fn take(&mut self) -> Option<Frame> {
+        if self.free.is_empty() {
+            self.free.extend_from_slice(&self.umem.pool.pop()?);
+        }
+        let index = self.free.pop()?;
+        self.umem.owners[index as usize].store(HELD, Ordering::Relaxed);
+        Some(Frame { index, start: HEADROOM as u16, len: 0 })
+    }
+
+    /// Gives a frame back.
+    #[inline]
+    pub fn put(&mut self, frame: Frame) {
+        self.umem.owners[frame.index as usize].store(FREE, Ordering::Relaxed);
+        self.free.push(frame.index);
+        if self.free.len() > CACHE_LIMIT {
+            self.spill();
+        }
+    }
+
+    /// Frames in it.
+    pub fn len(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Gives whole slabs back to the pool until at most `SLAB - 1` frames are left.
+    pub fn spill_all(&mut self) {
+        while self.free.len() >= SLAB {
+            self.spill();
+        }
+    }
+
+    fn spill(&mut self) {
+        let keep = self.free.len() - SLAB;
+        let slab = std::array::from_fn(|i| self.free[keep + i]);
+        self.free.truncate(keep);
+        let pushed = self.umem.pool.push(slab);
+        debug_assert!(pushed.is_ok(), "the pool has room for every frame there is");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn umem(frames: u32) -> Arc<Umem> {
+        Umem::new(frames, 2048, HugePages::Off).unwrap()
+    }
+
+    #[test]
+    fn a_frame_is_claimed_once_and_only_from_where_it_is() {
+        let umem = umem(64);
+        let mut cache = FrameCache::new(Arc::clone(&umem));
+        let (mut here, mut there) = (umem.new_owner(), umem.new_owner());
+        let frame = cache.take().unwrap();
+        let addr = umem.give(frame, &here);
+        assert_eq!(umem.claim(addr, 60, &mut there), None);
+        assert_eq!(umem.claim(addr, 2048 - 255, &mut here), None, "data beyond its chunk");
+        assert_eq!(umem.claim(1 << 40, 60, &mut here), None, "address beyond UMEM");
+        let frame = umem.claim(addr, 60, &mut here).unwrap();
+        assert_eq!((frame.start(), frame.len()), (256, 60));
+        assert_eq!(umem.claim(addr, 60, &mut here), None);
+        cache.put(frame);
+    }
+
+    proptest! {
+        /// Frames go at random between the pool, two places and hands; the ledger agrees with the counts of a model throughout.
+        #[test]
+        fn every_frame_is_in_exactly_one_place(ops in prop::collection::vec((0u8..5, any::<prop::sample::Index>()), 0..400)) {
+            let umem = umem(128);
+            let mut cache = FrameCache::new(Arc::clone(&umem));
+            let mut places = [umem.new_owner(), umem.new_owner()];
+            let mut addrs = [Vec::new(), Vec::new()];
+            let mut hands = Vec::new();
+            for (op, pick) in ops {
+                match op {
+                    0 => hands.extend(cache.take()),
+                    1 | 2 => if !hands.is_empty() {
+                        let place = usize::from(op) - 1;
+                        let frame = hands.swap_remove(pick.index(hands.len()));
+                        addrs[place].push(umem.give(frame, &places[place]));
+                    },
+                    3 => for place in 0..2 {
+                        if let Some(addr) = addrs[place].pop() {
+                            hands.push(umem.claim(addr, 64, &mut places[place]).unwrap());
+                        }
+                    },
+                    _ => if !hands.is_empty() {
+                        cache.put(hands.swap_remove(pick.index(hands.len())));
+                    },
+                }
+                let placed = addrs[0].len() + addrs[1].len();
+                let free = 128 - placed - hands.len();
+                let expected = Census { free: free as u32, held: hands.len() as u32, placed: placed as u32 };
+                prop_assert_eq!(umem.census(), expected);
+                prop_assert_eq!(umem.pool_len() as usize + cache.len(), free);
+                prop_assert_eq!(umem.count(&places[0]) as usize, addrs[0].len());
+            }
+            let [first, second] = places;
+            prop_assert_eq!(umem.reclaim(first).len(), addrs[0].len());
+            prop_assert_eq!(umem.reclaim(second).len(), addrs[1].len());
+        }
+    }
+}

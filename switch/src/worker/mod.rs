@@ -1,0 +1,480 @@
+//! The workers: a thread each, which polls its port queues, runs the bridge on what came in, and sends what goes out.
+//!
+//! A socket belongs to one worker, both ways. A frame for a port whose socket another worker has goes there over a
+//! single-producer single-consumer ring, one for each pair of workers; it is a descriptor that moves, not the data. Which queue
+//! of a port a frame leaves by depends on the port, the worker and the flow only, so frames of a flow stay in order.
+//!
+//! A worker turns its loop as long as there is work, then for [`SPIN`] more, then sleeps in epoll until a socket, another
+//! worker or control has something. It never waits for a lock, allocates or logs for a packet. Control speaks to it by
+//! [`Command`]s, taken between two bursts, and by the [`View`](view::View).
+
+pub mod view;
+
+mod queue;
+mod routes;
+
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Sender};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+pub use self::queue::Queue;
+use self::routes::{Hop, Routes};
+use self::view::{PortShared, Shared, View, WorkerShared};
+use crate::counters::PortShard;
+use crate::engine::PortNo;
+use crate::engine::bridge::{Egress, Observer, Verdict, decide, egress_check};
+use crate::engine::drop::DropReason;
+use crate::engine::parse::{Tag, flow_hash};
+use crate::engine::vlan::{self, TagEdit, Vid};
+use crate::io::socket::Flush;
+use crate::io::umem::{Frame, FrameCache, Umem};
+use crate::model::{Direction, PollMode};
+
+/// Frames taken from a queue at once.
+pub const BURST: usize = 64;
+/// Frames that can wait between two workers.
+pub const TRANSIT_DEPTH: usize = 4096;
+/// How long a worker looks for work before it sleeps.
+const SPIN: Duration = Duration::from_micros(50);
+/// How soon a worker looks again at a device that would not take frames.
+const RETRY: Duration = Duration::from_millis(1);
+
+/// A frame on its way to the worker that sends it.
+#[derive(Debug)]
+pub struct Transit {
+    frame: Frame,
+    port: PortNo,
+    generation: u32,
+    queue: u32,
+}
+
+/// What control asks of a worker.
+#[derive(Debug)]
+pub enum Command {
+    /// Poll this queue from now on.
+    Add(Box<Queue>),
+    /// Give back the queues of this port.
+    Remove(PortNo, Sender<Vec<Queue>>),
+    /// Report what you hold, wait until all have reported and the barrier opens again.
+    Pause(Sender<Holdings>, Arc<Barrier>),
+    /// Give back everything and end.
+    Stop(Sender<Vec<Queue>>),
+}
+
+/// What a worker holds at a pause.
+#[derive(Clone, Debug, Default)]
+pub struct Holdings {
+    /// Free frames in its cache.
+    pub cached: u32,
+    /// Frames that wait to be taken over from other workers and packet sockets.
+    pub in_transit: u32,
+    /// For each queue: port name and queue number, its own count and the ledger's, each receive and transmit side.
+    pub queues: Vec<(String, u32, (u32, u32), (u32, u32))>,
+}
+
+/// How a worker is set up.
+#[derive(Debug)]
+pub struct Setup {
+    /// Number.
+    pub id: usize,
+    /// What all share.
+    pub shared: Arc<Shared>,
+    /// From control.
+    pub commands: Receiver<Command>,
+    /// From each other worker, in any order.
+    pub inboxes: Vec<rtrb::Consumer<Transit>>,
+    /// To each worker by number; `None` to itself.
+    pub outboxes: Vec<Option<rtrb::Producer<Transit>>>,
+    /// When to sleep.
+    pub poll: PollMode,
+}
+
+/// The engine told nobody about its steps, and learning.
+struct Silent;
+
+impl Observer for Silent {
+    const LEARN: bool = true;
+
+    #[inline]
+    fn step(&mut self, _stage: &'static str, _detail: impl FnOnce() -> String) {}
+}
+
+/// A worker's own state.
+#[derive(Debug)]
+pub struct Worker {
+    id: usize,
+    shared: Arc<Shared>,
+    umem: Arc<Umem>,
+    view: Arc<View>,
+    epoch: u64,
+    queues: Vec<Queue>,
+    routes: Routes,
+    cache: FrameCache,
+    commands: Receiver<Command>,
+    inboxes: Vec<rtrb::Consumer<Transit>>,
+    outboxes: Vec<Option<rtrb::Producer<Transit>>>,
+    /// Workers that were sent something in this turn.
+    to_wake: Vec<usize>,
+    burst: Vec<Frame>,
+    receivers: Vec<(PortNo, TagEdit)>,
+    epoll: Epoll,
+    poll: PollMode,
+}
+
+impl Worker {
+    /// A worker without queues.
+    pub fn new(setup: Setup) -> Result<Self, nix::Error> {
+        let Setup { id, shared, commands, inboxes, outboxes, poll } = setup;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(&shared.workers[id].event, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+        let view = shared.view.load_full();
+        let umem = Arc::clone(&shared.umem);
+        Ok(Self {
+            id,
+            epoch: 0,
+            queues: Vec::new(),
+            routes: Routes::default(),
+            cache: FrameCache::new(Arc::clone(&umem)),
+            commands,
+            inboxes,
+            to_wake: Vec::with_capacity(outboxes.len()),
+            outboxes,
+            burst: Vec::with_capacity(BURST),
+            receivers: Vec::with_capacity(crate::model::MAX_PORTS),
+            epoll,
+            poll,
+            shared,
+            umem,
+            view,
+        })
+    }
+
+    /// Works until told to stop.
+    pub fn run(mut self) {
+        let mut idle_since: Option<Instant> = None;
+        loop {
+            if self.me().attention.swap(false, Ordering::Acquire) && !self.obey() {
+                return;
+            }
+            self.refresh_view();
+            if self.turn() {
+                idle_since = None;
+                continue;
+            }
+            self.me().tally.idle.add(1, 0);
+            let since = *idle_since.get_or_insert_with(Instant::now);
+            if self.poll == PollMode::Busy || since.elapsed() < SPIN {
+                std::hint::spin_loop();
+                continue;
+            }
+            self.sleep();
+            idle_since = None;
+        }
+    }
+
+    /// One turn over all that can bring frames; false if none came.
+    pub fn turn(&mut self) -> bool {
+        let mut frames = 0;
+        for at in 0..self.queues.len() {
+            frames += self.poll_queue(at);
+        }
+        frames += self.take_injected();
+        frames += self.take_transit();
+        self.flush();
+        frames > 0
+    }
+
+    fn me(&self) -> &WorkerShared {
+        &self.shared.workers[self.id]
+    }
+
+    /// Picks up a newer view, and says that the old one is no longer used here.
+    pub fn refresh_view(&mut self) {
+        let epoch = self.shared.epoch.load(Ordering::Acquire);
+        if epoch != self.epoch {
+            self.view = self.shared.view.load_full();
+            self.epoch = self.view.snapshot.epoch;
+            self.routes.rebuild(&self.view, &self.queues, self.id);
+            self.me().seen.store(self.epoch, Ordering::Release);
+        }
+    }
+
+    fn poll_queue(&mut self, at: usize) -> usize {
+        let mut burst = std::mem::take(&mut self.burst);
+        let queue = &mut self.queues[at];
+        queue.reap(&mut self.cache);
+        let taken = queue.socket.receive(&mut burst, BURST);
+        if taken > 0 {
+            queue.socket.refill(&mut self.cache);
+            let (port, number) = (Arc::clone(&queue.port), queue.number);
+            self.switch_burst(&mut burst, &port, number);
+        }
+        self.burst = burst;
+        taken
+    }
+
+    /// Frames that packet sockets took for ports of this worker.
+    fn take_injected(&mut self) -> usize {
+        let mut taken = 0;
+        while taken < BURST {
+            let Some(injected) = self.me().injected.pop() else { break };
+            let mut burst = std::mem::take(&mut self.burst);
+            burst.push(injected.frame);
+            self.switch_burst(&mut burst, &injected.port, 0);
+            self.burst = burst;
+            taken += 1;
+        }
+        taken
+    }
+
+    /// Counts a burst in and sends each frame on its way.
+    fn switch_burst(&mut self, burst: &mut Vec<Frame>, port: &Arc<PortShared>, queue: u32) {
+        let bytes: usize = burst.iter().map(Frame::len).sum();
+        port.queues[queue as usize].tally.rx.add(burst.len() as u64, bytes as u64);
+        self.me().tally.bursts.add(1, burst.len() as u64);
+        for tap in self.view.taps(port.no) {
+            burst.iter().for_each(|frame| tap.offer(port.no, queue, Direction::Rx, self.umem.data(frame)));
+        }
+        let view = Arc::clone(&self.view);
+        let now = self.shared.now.load(Ordering::Relaxed);
+        let shard = &port.shards[self.id];
+        for frame in burst.drain(..) {
+            match decide(&view.snapshot, &view.fdb, now, port.no, self.umem.data(&frame), &mut Silent) {
+                Verdict::Drop(reason) => self.discard(frame, reason, shard),
+                Verdict::Unicast { port: egress, edit } => self.output(frame, egress, edit, &view, shard),
+                Verdict::Flood { vid, tag } => self.flood(frame, port.no, vid, tag, &view, shard),
+            }
+        }
+    }
+
+    fn discard(&mut self, frame: Frame, reason: DropReason, shard: &PortShard) {
+        shard.dropped(reason, frame.len());
+        self.cache.put(frame);
+    }
+
+    /// Sends a frame to every receiver of its VLAN: a copy to each but the last, which gets the frame itself.
+    fn flood(&mut self, frame: Frame, ingress: PortNo, vid: Vid, tag: Option<Tag>, view: &View, shard: &PortShard) {
+        let len = frame.len();
+        let mut receivers = std::mem::take(&mut self.receivers);
+        let mut refused = 0;
+        for &egress in view.snapshot.flood_ports(vid) {
+            match egress_check(&view.snapshot, ingress, egress, vid, tag, len) {
+                Egress::Send(edit) => receivers.push((egress, edit)),
+                Egress::Skip => {}
+                Egress::Drop(reason) => {
+                    self.shard_of(view, egress).dropped(reason, len);
+                    refused += 1;
+                }
+            }
+        }
+        shard.flooded((receivers.len() + refused).saturating_sub(1), len);
+        match receivers.pop() {
+            Some((last, last_edit)) => {
+                for (egress, edit) in receivers.drain(..) {
+                    match self.copy(&frame) {
+                        Some(copy) => self.output(copy, egress, edit, view, shard),
+                        None => self.shard_of(view, egress).dropped(DropReason::NoFrame, len),
+                    }
+                }
+                self.output(frame, last, last_edit, view, shard);
+            }
+            None if refused == 0 => self.discard(frame, DropReason::NoDestination, shard),
+            None => self.cache.put(frame),
+        }
+        self.receivers = receivers;
+    }
+
+    fn copy(&mut self, frame: &Frame) -> Option<Frame> {
+        let mut copy = self.cache.take()?;
+        let (start, len) = (copy.start(), frame.len());
+        self.umem.chunk_mut(&mut copy)[start..start + len].copy_from_slice(self.umem.data(frame));
+        copy.set(start, len);
+        Some(copy)
+    }
+
+    /// Where drops on the way out to a port are counted.
+    fn shard_of<'a>(&'a self, view: &'a View, port: PortNo) -> &'a PortShard {
+        view.port(port).map_or(&self.me().orphans, |port| &port.shards[self.id])
+    }
+
+    /// Edits a frame's tag and stages it at its port, here or at the worker that has the port.
+    fn output(&mut self, mut frame: Frame, egress: PortNo, edit: TagEdit, view: &View, ingress_shard: &PortShard) {
+        if edit != TagEdit::None {
+            let (start, len) = (frame.start(), frame.len());
+            let (start, len) = vlan::apply(edit, self.umem.chunk_mut(&mut frame), start, len);
+            frame.set(start, len);
+            ingress_shard.retagged(edit.grows_by());
+        }
+        match self.routes.pick(egress, || flow_hash(self.umem.data(&frame))) {
+            Hop::Here(slot) => self.transmit(slot, frame),
+            Hop::There { worker, queue, generation } => {
+                self.hand_over(worker, Transit { frame, port: egress, generation, queue }, view);
+            }
+            Hop::Nowhere => {
+                self.shard_of(view, egress).dropped(DropReason::PortGone, frame.len());
+                self.cache.put(frame);
+            }
+        }
+    }
+
+    fn hand_over(&mut self, worker: usize, transit: Transit, view: &View) {
+        let refused = match &mut self.outboxes[worker] {
+            Some(outbox) => outbox.push(transit).err().map(|rtrb::PushError::Full(transit)| transit),
+            None => Some(transit),
+        };
+        match refused {
+            None => {
+                if !self.to_wake.contains(&worker) {
+                    self.to_wake.push(worker);
+                }
+            }
+            Some(Transit { frame, port, .. }) => {
+                self.shard_of(view, port).dropped(DropReason::WorkerRingFull, frame.len());
+                self.cache.put(frame);
+            }
+        }
+    }
+
+    /// Frames that other workers have for ports of this one.
+    fn take_transit(&mut self) -> usize {
+        let mut taken = 0;
+        for at in 0..self.inboxes.len() {
+            for _ in 0..BURST {
+                let Ok(transit) = self.inboxes[at].pop() else { break };
+                taken += 1;
+                let Transit { frame, port, generation, queue } = transit;
+                let slot = self.queues.iter().position(|candidate| {
+                    candidate.port.no == port && candidate.port.generation == generation && candidate.number == queue
+                });
+                match slot {
+                    Some(slot) => self.transmit(slot, frame),
+                    None => {
+                        self.me().orphans.dropped(DropReason::PortGone, frame.len());
+                        self.cache.put(frame);
+                    }
+                }
+            }
+        }
+        taken
+    }
+
+    /// Stages a frame at a queue of this worker.
+    fn transmit(&mut self, slot: usize, frame: Frame) {
+        let queue = &mut self.queues[slot];
+        let len = frame.len();
+        for tap in self.view.taps(queue.port.no) {
+            tap.offer(queue.port.no, queue.number, Direction::Tx, self.umem.data(&frame));
+        }
+        if let Err(frame) = queue.send(frame, &mut self.cache) {
+            queue.port.shards[self.id].dropped(DropReason::TxRingFull, len);
+            self.cache.put(frame);
+        }
+    }
+
+    fn flush(&mut self) {
+        for queue in self.queues.iter_mut().filter(|queue| queue.dirty) {
+            queue.flush(&mut self.cache);
+        }
+        for worker in self.to_wake.drain(..) {
+            self.shared.workers[worker].wake();
+        }
+    }
+
+    /// Sleeps until somebody has something, unless somebody has it already.
+    fn sleep(&mut self) {
+        let stuck = self.queues.iter().any(|queue| queue.dirty);
+        self.me().prepare_sleep();
+        if !self.has_work() {
+            self.me().tally.idle.add(0, 1);
+            let timeout = if stuck { EpollTimeout::try_from(RETRY).unwrap_or(EpollTimeout::ZERO) } else { EpollTimeout::NONE };
+            // An interruption is as good as an event: the next turn looks at everything.
+            let _ = self.epoll.wait(&mut [EpollEvent::empty()], timeout);
+        }
+        self.me().awake();
+    }
+
+    fn has_work(&self) -> bool {
+        self.me().attention.load(Ordering::Relaxed)
+            || self.shared.epoch.load(Ordering::Relaxed) != self.epoch
+            || !self.me().injected.is_empty()
+            || self.inboxes.iter().any(|inbox| !inbox.is_empty())
+            || self.queues.iter().any(|queue| queue.socket.has_received())
+    }
+
+    /// Carries out commands; false to end.
+    fn obey(&mut self) -> bool {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Add(queue) => self.add(*queue),
+                Command::Remove(port, reply) => {
+                    let removed = self.remove(|queue| queue.port.no == port);
+                    // Nobody waits any more only if control gave up, which it does not.
+                    let _ = reply.send(removed);
+                }
+                Command::Pause(report, barrier) => {
+                    let _ = report.send(self.holdings());
+                    barrier.wait();
+                }
+                Command::Stop(reply) => {
+                    let removed = self.remove(|_| true);
+                    while self.take_transit() + self.take_injected() > 0 {}
+                    self.cache.spill_all();
+                    let _ = reply.send(removed);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn add(&mut self, queue: Queue) {
+        if let Some(fd) = queue.socket.fd()
+            && let Err(errno) = self.epoll.add(fd.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, 0))
+        {
+            // Without it the queue is served while the worker is awake for another reason only.
+            tracing::error!(port = queue.port.name, queue = queue.number, %errno, "a queue can't wake its worker");
+        }
+        self.queues.push(queue);
+        self.routes.rebuild(&self.view, &self.queues, self.id);
+    }
+
+    fn remove(&mut self, wanted: impl Fn(&Queue) -> bool) -> Vec<Queue> {
+        self.flush();
+        let (removed, kept): (Vec<_>, Vec<_>) = self.queues.drain(..).partition(wanted);
+        self.queues = kept;
+        for queue in &removed {
+            if let Some(fd) = queue.socket.fd() {
+                let _ = self.epoll.delete(fd.as_fd());
+            }
+        }
+        self.routes.rebuild(&self.view, &self.queues, self.id);
+        removed
+    }
+
+    fn holdings(&mut self) -> Holdings {
+        for queue in &mut self.queues {
+            queue.reap(&mut self.cache);
+        }
+        let waiting = self.inboxes.iter().map(rtrb::Consumer::slots).sum::<usize>() + self.me().injected.len();
+        Holdings {
+            cached: self.cache.len() as u32,
+            in_transit: waiting as u32,
+            queues: self
+                .queues
+                .iter()
+                .map(|queue| (queue.port.name.clone(), queue.number, queue.socket.outstanding(), queue.socket.ledger()))
+                .collect(),
+        }
+    }
+}
+
+impl Queue {
+    fn flush(&mut self, cache: &mut FrameCache) {
+        self.dirty = self.socket.flush() == Flush::Pending;
+        self.reap(cache);
+    }
+}

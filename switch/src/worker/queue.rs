@@ -1,0 +1,49 @@
+//! A queue of a port in the hands of its worker.
+
+use std::sync::Arc;
+
+use super::view::PortShared;
+use crate::io::socket::XskSocket;
+use crate::io::umem::{Frame, FrameCache};
+
+/// A port's queue: its socket, and what the worker remembers of it.
+#[derive(Debug)]
+pub struct Queue {
+    /// The port.
+    pub port: Arc<PortShared>,
+    /// Queue of the netdev.
+    pub number: u32,
+    /// Its socket.
+    pub socket: XskSocket,
+    /// Whether frames are staged that the kernel has not taken.
+    pub(super) dirty: bool,
+}
+
+impl Queue {
+    /// A queue that nothing was sent to.
+    pub fn new(port: Arc<PortShared>, number: u32, socket: XskSocket) -> Self {
+        Self { port, number, socket, dirty: false }
+    }
+
+    /// Stages a frame and counts it out. The frame comes back if the ring is full even after the kernel was called.
+    #[inline]
+    pub(super) fn send(&mut self, frame: Frame, cache: &mut FrameCache) -> Result<(), Frame> {
+        let len = frame.len() as u64;
+        self.dirty = true;
+        if let Err(frame) = self.socket.send(frame) {
+            self.socket.flush();
+            self.reap(cache);
+            self.socket.send(frame)?;
+        }
+        self.port.queues[self.number as usize].tally.tx.add(1, len);
+        Ok(())
+    }
+
+    /// Takes back frames that were sent, if any are out.
+    #[inline]
+    pub(super) fn reap(&mut self, cache: &mut FrameCache) {
+        if self.socket.outstanding().1 > 0 {
+            self.socket.reap(cache);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What workers see: an immutable picture of the whole switch, replaced as one.
+//!
+//! Control builds a [`View`] beside the one in use and swaps it in; each worker picks the new one up between two bursts and
+//! says so by its epoch. When every worker has, nothing of the old picture is used any more.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use crossbeam::queue::ArrayQueue;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::capture::Tap;
+use crate::counters::{PortShard, QueueTally, WorkerTally};
+use crate::engine::PortNo;
+use crate::engine::fdb::Fdb;
+use crate::engine::snapshot::Snapshot;
+use crate::io::umem::{Frame, Umem};
+
+/// Frames that wait in front of a worker, from packet sockets, at most.
+const INJECT_BACKLOG: usize = 1024;
+
+/// A port as all workers share it.
+#[derive(Debug)]
+pub struct PortShared {
+    /// Number.
+    pub no: PortNo,
+    /// Tells a port from a later one of the same number.
+    pub generation: u32,
+    /// Name.
+    pub name: String,
+    /// Counters, one shard per worker.
+    pub shards: Box<[PortShard]>,
+    /// Queues, in order.
+    pub queues: Box<[QueueShared]>,
+}
+
+/// A queue as all workers share it.
+#[derive(Debug)]
+pub struct QueueShared {
+    /// Worker that has its socket.
+    pub worker: usize,
+    /// Its counters, written by that worker.
+    pub tally: QueueTally,
+}
+
+/// The picture.
+#[derive(Debug)]
+pub struct View {
+    /// Policy of ports and bridge; carries the epoch.
+    pub snapshot: Snapshot,
+    /// MAC table.
+    pub fdb: Arc<Fdb>,
+    /// Ports by number.
+    pub ports: Vec<Option<Arc<PortShared>>>,
+    /// Taps by port number; empty as a whole when nobody captures.
+    pub taps: Vec<Vec<Arc<Tap>>>,
+}
+
+impl View {
+    /// The port of that number, if there is one.
+    #[inline]
+    pub fn port(&self, no: PortNo) -> Option<&Arc<PortShared>> {
+        self.ports.get(usize::from(no))?.as_ref()
+    }
+
+    /// The taps on that port.
+    #[inline]
+    pub fn taps(&self, no: PortNo) -> &[Arc<Tap>] {
+        self.taps.get(usize::from(no)).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// A frame that came in by another way than the port's socket.
+#[derive(Debug)]
+pub struct Injected {
+    /// The frame.
+    pub frame: Frame,
+    /// Port that it came in from.
+    pub port: Arc<PortShared>,
+}
+
+/// What is known of one worker by everybody.
+#[derive(Debug)]
+pub struct WorkerShared {
+    /// Epoch of the view that it works by.
+    pub seen: AtomicU64,
+    /// Whether there is a command for it.
+    pub attention: AtomicBool,
+    /// Whether it sleeps, or is about to.
+    asleep: AtomicBool,
+    /// Wakes it.
+    pub event: EventFd,
+    /// Counters of its own.
+    pub tally: WorkerTally,
+    /// Drops at ports that were gone when the frame arrived.
+    pub orphans: PortShard,
+    /// Frames from packet sockets.
+    pub injected: ArrayQueue<Injected>,
+}
+
+impl WorkerShared {
+    /// A worker that has seen nothing yet.
+    pub fn new() -> Result<Self, nix::Error> {
+        Ok(Self {
+            seen: AtomicU64::new(0),
+            attention: AtomicBool::new(false),
+            asleep: AtomicBool::new(false),
+            event: EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?,
+            tally: WorkerTally::default(),
+            orphans: PortShard::default(),
+            injected: ArrayQueue::new(INJECT_BACKLOG),
+        })
+    }
+
+    /// Wakes the worker if it sleeps. What it is to find must have been put before.
+    #[inline]
+    pub fn wake(&self) {
+        // Pairs with `prepare_sleep`: of "I put something" and "I go to sleep", one side sees the other's.
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if self.asleep.load(Ordering::Relaxed) {
+            // The only failure is a full counter, which wakes as well.
+            let _ = self.event.write(1);
+        }
+    }
+
+    /// Says that the worker is going to sleep; it must look for work once more afterwards.
+    pub fn prepare_sleep(&self) {
+        self.asleep.store(true, Ordering::Relaxed);
+        std::sync::atomic::fence(Ordering::SeqCst);
+    }
+
+    /// Says that the worker is awake.
+    pub fn awake(&self) {
+        self.asleep.store(false, Ordering::Relaxed);
+        let _ = self.event.read();
+    }
+}
+
+/// What all threads of the data plane share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Frames.
+    pub umem: Arc<Umem>,
+    /// The picture in use.
+    pub view: ArcSwap<View>,
+    /// Epoch of that picture.
+    pub epoch: AtomicU64,
+    /// Seconds since the start, advanced by the clock thread.
+    pub now: AtomicU32,
+    /// The workers.
+    pub workers: Box<[WorkerShared]>,
+}
+
+impl Shared {
+    /// Puts a new view in place of the old and wakes the workers.
+    pub fn publish(&self, view: View) {
+        let epoch = view.snapshot.epoch;
+        self.view.store(Arc::new(view));
+        self.epoch.store(epoch, Ordering::Release);
+        self.workers.iter().for_each(WorkerShared::wake);
+    }
+
+    /// Waits until no worker works by an older view than the current one.
+    pub fn quiesce(&self) {
+        let epoch = self.epoch.load(Ordering::Acquire);
+        for worker in &self.workers {
+            while worker.seen.load(Ordering::Acquire) < epoch {
+                worker.wake();
+                std::thread::sleep(std::time::Duration::from_micros(50));
+            }
+        }
+    }
+}

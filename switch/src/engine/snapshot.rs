@@ -8,8 +8,8 @@
 use std::collections::HashMap;
 
 use super::PortNo;
-use super::vlan::{MAX_VID, VID_COUNT, Vid, VlanMode, VlanSet};
 use super::mac::MacAddr;
+use super::vlan::{MAX_VID, VID_COUNT, Vid, VlanMode, VlanSet};
 use crate::model::MAX_PORTS;
 
 /// What a port may do.
@@ -165,9 +165,8 @@ mod tests {
     #[test]
     fn a_thousand_ports_share_their_lists() {
         let trunk = VlanMode::Trunk { native: Some(0), tagged: VlanSet::all() };
-        let ports = (0..1000).map(|no| {
-            (no, policy(if no < 10 { trunk.clone() } else { VlanMode::Access { vid: 1 + no % 100 } }))
-        });
+        let ports = (0..1000)
+            .map(|no| (no, policy(if no < 10 { trunk.clone() } else { VlanMode::Access { vid: 1 + no % 100 } })));
         let snap = Snapshot::build(1, &BridgePolicy::default(), ports.collect());
         assert_eq!(snap.lists.len(), 1 + 1 + 100, "empty, trunks only, one for each access VLAN");
         assert_eq!(snap.flood_ports(5).len(), 10 + 10);

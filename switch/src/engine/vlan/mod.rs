@@ -107,7 +107,11 @@ impl fmt::Display for VlanSet {
                 f.write_str(",")?;
             }
             first = false;
-            if start == vid { write!(f, "{start}")? } else { write!(f, "{start}-{vid}")? }
+            if start == vid {
+                write!(f, "{start}")?
+            } else {
+                write!(f, "{start}-{vid}")?
+            }
             vid += 1;
         }
         if first { f.write_str("none") } else { Ok(()) }
@@ -131,7 +135,10 @@ impl FromStr for VlanSet {
         }
         let number = |part: &str| match part.trim().parse::<Vid>() {
             Ok(vid @ 1..=MAX_VID) => Ok(vid),
-            _ => Err(format!("`{}` is not a VLAN: numbers from 1 to 4094, ranges such as 20-29, or all are expected", part.trim())),
+            _ => Err(format!(
+                "`{}` is not a VLAN: numbers from 1 to 4094, ranges such as 20-29, or all are expected",
+                part.trim()
+            )),
         };
         let mut set = Self::none();
         for part in text.split(',') {
@@ -229,7 +236,13 @@ pub fn egress(mode: &VlanMode, vid: Vid, tag: Option<Tag>) -> Option<TagEdit> {
         None => TagEdit::Push { tpid: TPID_CTAG, tci: vid },
         Some(_) if access => TagEdit::Pop,
         // Stacked: the tag stays. Its VID is the native one or 0, which means the same to the other end.
-        Some(tag) if native => if tag.stacked { TagEdit::None } else { TagEdit::Pop },
+        Some(tag) if native => {
+            if tag.stacked {
+                TagEdit::None
+            } else {
+                TagEdit::Pop
+            }
+        }
         Some(tag) if tag.vid() == 0 => TagEdit::SetTci(tag.tci | vid),
         Some(_) => TagEdit::None,
     })

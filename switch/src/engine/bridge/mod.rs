@@ -199,12 +199,7 @@ fn admit<'a, O: Observer>(
 
 /// Compares source address and ARP sender with the port's address.
 #[inline]
-fn check_sender<O: Observer>(
-    from: &PortPolicy,
-    l2: &L2,
-    frame: &[u8],
-    observer: &mut O,
-) -> Result<(), DropReason> {
+fn check_sender<O: Observer>(from: &PortPolicy, l2: &L2, frame: &[u8], observer: &mut O) -> Result<(), DropReason> {
     let is_own = |mac: MacAddr| from.mac == Some(mac);
     let own = || from.mac.map_or_else(|| "no address".to_owned(), |mac| mac.to_string());
     if !is_own(l2.src) {
@@ -278,5 +273,4 @@ fn describe_learning(fdb: &Fdb, src: MacAddr, vid: Vid, ingress: PortNo) -> Stri
 }
 
 #[cfg(test)]
-#[path = "bridge_tests.rs"]
 mod tests;

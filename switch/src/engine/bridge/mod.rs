@@ -124,7 +124,13 @@ pub fn decide_at<O: Observer>(
         }
         return flood;
     }
-    let Some(port) = fdb.lookup(l2.dst, vid) else {
+    let port = if !O::LEARN && l2.dst == l2.src && fdb.preview(l2.src, vid, ingress) != Learn::Static {
+        // A frame to its own sender, which would have been learned just now.
+        Some(ingress)
+    } else {
+        fdb.lookup(l2.dst, vid)
+    };
+    let Some(port) = port else {
         observer.step("fdb", || format!("{} is unknown in VLAN {vid}: flood", l2.dst));
         return flood;
     };

@@ -44,7 +44,8 @@ impl MacAddr {
 
     /// A stable, locally administered unicast address for `name`: FNV-1a of the name, I/G cleared, U/L set.
     pub fn derived_from(name: &str) -> Self {
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+        let hash =
+            name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
         let mut mac = Self::from_u64(hash ^ (hash >> 48));
         mac.0[0] = (mac.0[0] & 0xfc) | 0x02;
         mac
@@ -68,11 +69,13 @@ impl FromStr for MacAddr {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || format!("`{text}` is not a MAC address: six pairs of hex digits such as 02:00:00:00:00:01 are expected");
+        let bad =
+            || format!("`{text}` is not a MAC address: six pairs of hex digits such as 02:00:00:00:00:01 are expected");
         let mut mac = [0; 6];
         let mut parts = text.split([':', '-']);
         for byte in &mut mac {
-            let part = parts.next().filter(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit())).ok_or_else(bad)?;
+            let part =
+                parts.next().filter(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit())).ok_or_else(bad)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| bad())?;
         }
         if parts.next().is_some() { Err(bad()) } else { Ok(MacAddr(mac)) }
@@ -101,7 +104,9 @@ mod tests {
         let mac: MacAddr = "02:00:5E-aa:BB:01".parse().unwrap();
         assert_eq!(mac.to_string(), "02:00:5e:aa:bb:01");
         assert_eq!(MacAddr::from_u64(mac.to_u64()), mac);
-        for bad in ["", "02:00:00:00:00", "02:00:00:00:00:01:02", "2:0:0:0:0:1", "+2:00:00:00:00:01", "02:00:00:00:00:0g"] {
+        for bad in
+            ["", "02:00:00:00:00", "02:00:00:00:00:01:02", "2:0:0:0:0:1", "+2:00:00:00:00:01", "02:00:00:00:00:0g"]
+        {
             assert!(bad.parse::<MacAddr>().is_err(), "{bad}");
         }
     }

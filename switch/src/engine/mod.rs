@@ -1,4 +1,26 @@
-//! The switching engine: pure code from packet to verdict. No I/O, no clock, no kernel, nothing of the rest of the project.
+//! The switching engine: pure code from packet bytes to verdict. No I/O, no clock (time is handed in, in seconds), nothing of
+//! the rest of the project but the limits in [`crate::model`].
+//!
+//! The way of a frame: [`parse`] reads its layer 2, [`bridge::decide`] asks the immutable [`snapshot`] and the shared MAC
+//! table [`fdb`], and says where it goes; [`vlan`] says what happens to its tag there. [`trace`] runs the same `decide` with
+//! an observer that writes the steps down. Nothing on that way allocates, waits for a lock, logs or makes a system call.
+//!
+//! The sender of a frame is the adversary: every function here that takes frame bytes is total, for any bytes of any length.
+#![forbid(unsafe_code)]
+
+pub mod bridge;
+pub mod drop;
+pub mod fdb;
 pub mod mac;
+pub mod parse;
+pub mod snapshot;
 pub mod trace;
 pub mod vlan;
+
+pub use bridge::{Decision, Egress, NoObserver, Observer, Verdict, decide, decide_at, egress_check};
+pub use drop::DropReason;
+pub use fdb::Fdb;
+pub use snapshot::{BridgePolicy, PortPolicy, Snapshot};
+
+/// Number of a port (vport), below [`crate::model::MAX_PORTS`].
+pub type PortNo = u16;

@@ -1,0 +1,320 @@
+//! The bridge against a small one written from the rules, in random topologies; rules one by one; trace against decide.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::engine::parse::{TPID_CTAG, TPID_STAG};
+use crate::engine::snapshot::BridgePolicy;
+use crate::engine::trace::trace;
+use crate::engine::vlan::tests::any_mode;
+use crate::engine::vlan::{VlanMode, apply};
+
+fn mac(n: u8) -> MacAddr {
+    MacAddr([2, 0, 0, 0, 0, n])
+}
+
+fn policy(vlan: VlanMode) -> PortPolicy {
+    PortPolicy { mac: None, mac_check: false, isolated: false, vlan, mtu: 100, fdb_limit: 4096 }
+}
+
+fn access(vid: Vid) -> PortPolicy {
+    policy(VlanMode::Access { vid })
+}
+
+fn frame(dst: MacAddr, src: MacAddr, tags: &[(u16, u16)], ethertype: u16, payload: &[u8]) -> Vec<u8> {
+    let mut frame = [dst.0, src.0].concat();
+    tags.iter().for_each(|(tpid, tci)| frame.extend([tpid.to_be_bytes(), tci.to_be_bytes()].concat()));
+    frame.extend(ethertype.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// A snapshot, a table, and what workers do with them.
+struct Switch {
+    snap: Snapshot,
+    fdb: Fdb,
+}
+
+impl Switch {
+    fn new(ports: Vec<PortPolicy>) -> Self {
+        let ports = (0..).zip(ports).collect();
+        Self { snap: Snapshot::build(1, &BridgePolicy::default(), ports), fdb: Fdb::new(1000, 300, 5) }
+    }
+
+    fn decide(&self, ingress: PortNo, frame: &[u8]) -> Verdict {
+        decide(&self.snap, &self.fdb, 0, ingress, frame, &mut NoObserver)
+    }
+
+    /// The frames that come out of each port, or why none does.
+    fn switch(&self, ingress: PortNo, frame: &[u8]) -> Result<BTreeMap<PortNo, Vec<u8>>, DropReason> {
+        let edited = |edit| {
+            let mut buf = [&[0; VLAN_TAG][..], frame].concat();
+            let (start, len) = apply(edit, &mut buf, VLAN_TAG, frame.len());
+            buf[start..start + len].to_vec()
+        };
+        match self.decide(ingress, frame) {
+            Verdict::Drop(reason) => Err(reason),
+            Verdict::Unicast { port, edit } => Ok(BTreeMap::from([(port, edited(edit))])),
+            Verdict::Flood { vid, tag } => {
+                let (mut out, mut why) = (BTreeMap::new(), DropReason::NoDestination);
+                for &port in self.snap.flood_ports(vid) {
+                    match egress_check(&self.snap, ingress, port, vid, tag, frame.len()) {
+                        Egress::Send(edit) => drop(out.insert(port, edited(edit))),
+                        Egress::Drop(reason) => why = reason,
+                        Egress::Skip => {}
+                    }
+                }
+                if out.is_empty() { Err(why) } else { Ok(out) }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_frame_is_flooded_until_its_destination_has_spoken() {
+    let switch = Switch::new(vec![access(0), access(0), access(0), access(7)]);
+    let there = frame(mac(2), mac(1), &[], 0x1234, &[0; 46]);
+    let back = frame(mac(1), mac(2), &[], 0x1234, &[0; 46]);
+    assert_eq!(switch.switch(0, &there).unwrap().into_keys().collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(switch.switch(1, &back).unwrap().into_keys().collect::<Vec<_>>(), [0]);
+    assert_eq!(switch.decide(0, &there), Verdict::Unicast { port: 1, edit: TagEdit::None });
+    assert_eq!(switch.decide(3, &frame(mac(2), mac(3), &[], 1, &[])), Verdict::Flood { vid: 7, tag: None });
+    assert_eq!(switch.switch(3, &frame(mac(2), mac(3), &[], 1, &[])), Err(DropReason::NoDestination));
+    assert_eq!(switch.decide(1, &frame(mac(2), mac(9), &[], 1, &[])), Verdict::Drop(DropReason::SamePort));
+}
+
+#[test]
+fn senders_are_checked_before_anything_is_learned() {
+    let guarded = PortPolicy {
+        mac: Some(mac(1)),
+        mac_check: true,
+        ..policy(VlanMode::Trunk { native: Some(0), tagged: "all".parse().unwrap() })
+    };
+    let switch = Switch::new(vec![guarded.clone(), access(0), PortPolicy { mac: None, ..guarded }]);
+    let arp = |sender: MacAddr, hardware: u8| {
+        let mut arp = vec![0, hardware, 8, 0, 6, 4, 0, 1];
+        arp.extend([&sender.0[..], &[10, 0, 0, 1], &[0; 6], &[10, 0, 0, 2]].concat());
+        arp
+    };
+    let from = |src, tags: &[(u16, u16)], ethertype, payload: &[u8]| {
+        switch.decide(0, &frame(MacAddr::BROADCAST, src, tags, ethertype, payload))
+    };
+    let spoofed = Verdict::Drop(DropReason::ArpSpoofed);
+    assert_eq!(from(mac(9), &[], 0x1234, &[]), Verdict::Drop(DropReason::MacSpoofed));
+    assert_eq!(from(mac(0x81), &[], 0x1234, &[]), Verdict::Drop(DropReason::MacSpoofed));
+    assert_eq!(from(MacAddr::ZERO, &[], 0x1234, &[]), Verdict::Drop(DropReason::SourceMacInvalid));
+    assert_eq!(from(MacAddr([3, 0, 0, 0, 0, 1]), &[], 0x1234, &[]), Verdict::Drop(DropReason::SourceMacInvalid));
+    for tags in [&[][..], &[(TPID_CTAG, 5)], &[(TPID_STAG, 5), (TPID_CTAG, 6)]] {
+        for ethertype in [ETHERTYPE_ARP, ETHERTYPE_RARP] {
+            assert_eq!(from(mac(1), tags, ethertype, &arp(mac(9), 1)), spoofed);
+            assert_eq!(from(mac(1), tags, ethertype, &arp(mac(9), 6)), spoofed, "IEEE 802 hardware type");
+        }
+    }
+    assert!(switch.fdb.is_empty());
+    assert!(matches!(from(mac(1), &[], ETHERTYPE_ARP, &arp(mac(1), 1)), Verdict::Flood { .. }));
+    assert!(
+        matches!(from(mac(1), &[], ETHERTYPE_ARP, &arp(mac(9), 1)[..27]), Verdict::Flood { .. }),
+        "nobody reads that"
+    );
+    assert_eq!(
+        switch.decide(2, &frame(mac(5), mac(1), &[], 1, &[])),
+        Verdict::Drop(DropReason::MacSpoofed),
+        "no address"
+    );
+    assert_eq!(switch.decide(9, &frame(mac(5), mac(1), &[], 1, &[])), Verdict::Drop(DropReason::PortGone));
+}
+
+#[test]
+fn reserved_group_addresses_stay_unless_told_otherwise() {
+    let mut switch = Switch::new(vec![access(0), access(0)]);
+    let to = |last| frame(MacAddr([1, 0x80, 0xc2, 0, 0, last]), mac(1), &[], 0x88cc, &[0; 46]);
+    for last in 0..=15 {
+        assert_eq!(switch.decide(0, &to(last)), Verdict::Drop(DropReason::ReservedMulticast));
+    }
+    assert!(matches!(switch.decide(0, &to(16)), Verdict::Flood { .. }));
+    switch.snap = Snapshot::build(2, &BridgePolicy { forward_reserved: true }, vec![(0, access(0)), (1, access(0))]);
+    assert!(matches!(switch.decide(0, &to(2)), Verdict::Flood { .. }));
+}
+
+#[test]
+fn the_mtu_counts_neither_header_nor_tags() {
+    let trunk = policy(VlanMode::Trunk { native: Some(0), tagged: "all".parse().unwrap() });
+    let switch = Switch::new(vec![trunk.clone(), access(5), PortPolicy { mtu: 200, ..trunk }]);
+    let tagged = [(TPID_CTAG, 5)];
+    let double = [(TPID_STAG, 5), (TPID_CTAG, 6)];
+    let send = |tags: &[(u16, u16)], len| {
+        switch
+            .switch(0, &frame(mac(9), mac(1), tags, 0x1234, &vec![0; len]))
+            .map(|out| out.into_keys().collect::<Vec<_>>())
+    };
+    for tags in [&tagged[..], &double] {
+        assert_eq!(send(tags, 100), Ok(vec![1, 2]));
+        assert_eq!(send(tags, 101), Ok(vec![2]));
+        assert_eq!(send(tags, 201), Err(DropReason::EgressMtu));
+    }
+    // An untagged frame that gets a tag may be 4 bytes longer, and the drop counts at the receiver.
+    let full = |len| frame(mac(1), mac(2), &[], 0x1234, &vec![0; len]);
+    assert_eq!(switch.switch(0, &frame(mac(9), mac(1), &tagged, 0x1234, &[])).unwrap().len(), 2);
+    assert_eq!(switch.switch(1, &full(100)).unwrap()[&0].len(), 118);
+    let late = decide_at(&switch.snap, &switch.fdb, 0, 1, &full(101), &mut NoObserver);
+    assert_eq!(late, Decision { verdict: Verdict::Drop(DropReason::EgressMtu), at: 0 });
+}
+
+#[test]
+fn an_entry_of_a_port_that_left_the_vlan_or_the_switch_is_no_way_through() {
+    let mut switch = Switch::new(vec![access(5), access(5), access(5)]);
+    switch.fdb.add_static(mac(2), 5, 1).unwrap();
+    switch.snap = Snapshot::build(2, &BridgePolicy::default(), vec![(0, access(5)), (1, access(6)), (2, access(5))]);
+    let there = frame(mac(2), mac(1), &[], 0x1234, &[]);
+    let decision = decide_at(&switch.snap, &switch.fdb, 0, 0, &there, &mut NoObserver);
+    assert_eq!(decision, Decision { verdict: Verdict::Drop(DropReason::EgressVlan), at: 1 });
+    switch.snap = Snapshot::build(3, &BridgePolicy::default(), vec![(0, access(5)), (2, access(5))]);
+    assert_eq!(switch.switch(0, &there).unwrap().into_keys().collect::<Vec<_>>(), [2]);
+}
+
+#[derive(Clone, Debug)]
+struct Sent {
+    port: PortNo,
+    dst: u8,
+    src: u8,
+    tags: Vec<(u16, u16)>,
+    len: usize,
+}
+
+fn any_ports() -> impl Strategy<Value = Vec<PortPolicy>> {
+    let one = (any_mode(), any::<bool>(), prop::bool::weighted(0.3), prop_oneof![Just(100_u32), 68_u32..120]);
+    let ports = prop::collection::vec(one, 1..7);
+    ports.prop_map(|ports| {
+        let with = |(n, (vlan, isolated, mac_check, mtu))| PortPolicy {
+            mac: Some(mac(n)),
+            mac_check,
+            isolated,
+            mtu,
+            ..policy(vlan)
+        };
+        (0..).zip(ports).map(with).collect()
+    })
+}
+
+fn any_sent() -> impl Strategy<Value = Sent> {
+    let tag =
+        (prop_oneof![Just(TPID_CTAG), Just(TPID_STAG)], (0_u16..16, 0_u16..6).prop_map(|(bits, vid)| bits << 12 | vid));
+    // Station 7 is the broadcast address, 8 a reserved one.
+    (0_u16..8, 0_u8..9, 0_u8..7, prop::collection::vec(tag, 0..3), 60_usize..120)
+        .prop_map(|(port, dst, src, tags, len)| Sent { port, dst, src, tags, len })
+}
+
+fn address(n: u8) -> MacAddr {
+    match n {
+        7 => MacAddr::BROADCAST,
+        8 => MacAddr([1, 0x80, 0xc2, 0, 0, 0]),
+        n => mac(n),
+    }
+}
+
+/// Who gets a frame, written from the rules with sets and maps. Frames are switched by VLAN and MAC address; tags are the
+/// business of the VLAN tests.
+fn receivers(ports: &[PortPolicy], table: &mut HashMap<(u8, Vid), usize>, sent: &Sent) -> BTreeSet<PortNo> {
+    let nobody = BTreeSet::new();
+    let ingress = usize::from(sent.port);
+    let Some(from) = ports.get(ingress) else { return nobody };
+    let carried = sent.tags.first().map_or(0, |tag| tag.1 & 0xfff);
+    let vid = match &from.vlan {
+        VlanMode::Access { vid } => (carried == 0 && sent.tags.len() < 2).then_some(*vid),
+        VlanMode::Trunk { native, .. } if carried == 0 => *native,
+        VlanMode::Trunk { .. } => from.vlan.is_member(carried).then_some(carried),
+    };
+    let Some(vid) = vid.filter(|vid| *vid < 4095) else { return nobody };
+    if from.mac_check && from.mac != Some(address(sent.src)) {
+        return nobody;
+    }
+    table.insert((sent.src, vid), ingress);
+    let known = table.get(&(sent.dst, vid));
+    (0..ports.len())
+        .filter(|to| sent.dst != 8 && *to != ingress && known.is_none_or(|known| known == to))
+        .filter(|to| !(from.isolated && ports[*to].isolated) && ports[*to].vlan.is_member(vid))
+        .filter(|to| sent.len <= ports[*to].mtu as usize)
+        .map(|to| to as PortNo)
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn random_topologies_are_switched_as_a_small_reference_bridge_does(
+        ports in any_ports(), traffic in prop::collection::vec(any_sent(), 1..60)
+    ) {
+        let switch = Switch::new(ports.clone());
+        let mut table = HashMap::new();
+        for sent in traffic {
+            let bytes = frame(address(sent.dst), address(sent.src), &sent.tags, 0x1234, &vec![0; sent.len]);
+            let before = switch.fdb.len();
+            let traced = trace(&switch.snap, &switch.fdb, 0, sent.port, &bytes, &|port| format!("p{port}"));
+            prop_assert_eq!(before, switch.fdb.len(), "a trace changes nothing");
+            let expected = receivers(&ports, &mut table, &sent);
+            let got = switch.switch(sent.port, &bytes);
+            let ports_out: BTreeSet<_> = got.iter().flat_map(|out| out.keys().copied()).collect();
+            prop_assert_eq!(&ports_out, &expected, "{:?}: {:?}", sent, got);
+            prop_assert!(!ports_out.contains(&sent.port));
+            prop_assert_eq!(&traced.outputs, &ports_out.iter().map(|port| format!("p{port}")).collect::<Vec<_>>());
+            prop_assert_eq!(traced.drop_reason.as_deref(), got.as_ref().err().map(|reason| reason.label()));
+            let verdict = match (&got, switch.decide(sent.port, &bytes)) {
+                (Err(_), _) => "drop",
+                (Ok(_), Verdict::Flood { .. }) => "flood",
+                (Ok(_), _) => "forward",
+            };
+            prop_assert_eq!(&traced.verdict, verdict);
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_the_bridge_or_the_trace_panic(
+        ports in any_ports(), ingress in 0_u16..9, bytes in prop::collection::vec(any::<u8>(), 0..80), tpid: bool
+    ) {
+        let (switch, mut bytes) = (Switch::new(ports), bytes);
+        if tpid && bytes.len() > 13 {
+            bytes[12..14].copy_from_slice(&TPID_CTAG.to_be_bytes());
+        }
+        let report = trace(&switch.snap, &switch.fdb, 0, ingress, &bytes, &|port| port.to_string());
+        prop_assert!(switch.fdb.is_empty());
+        let got = switch.switch(ingress, &bytes);
+        prop_assert_eq!(report.drop_reason, got.err().map(|reason| reason.label().to_owned()));
+    }
+}
+
+#[test]
+fn a_trace_tells_the_whole_way() {
+    let trunk = policy(VlanMode::Trunk { native: Some(0), tagged: "all".parse().unwrap() });
+    let ports =
+        vec![PortPolicy { isolated: true, ..trunk }, access(5), access(6), PortPolicy { isolated: true, ..access(5) }];
+    let switch = Switch::new(ports);
+    let udp =
+        [&[0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2][..], &[0, 53, 0x12, 0x34, 0, 8, 0, 0]]
+            .concat();
+    let bytes = frame(mac(9), mac(1), &[(TPID_CTAG, 0xa005)], 0x0800, &udp);
+    let report = trace(&switch.snap, &switch.fdb, 0, 0, &bytes, &|port| format!("vm{port}"));
+    let text: Vec<_> = report.steps.iter().map(|step| format!("{}: {}", step.stage, step.detail)).collect();
+    assert_eq!(
+        text,
+        [
+            "ingress: 46 bytes from vm0",
+            "parse: 02:00:00:00:00:01 to 02:00:00:00:00:09, EtherType 0x0800",
+            "parse: outer tag: C-tag (0x8100) VID 5 PCP 5",
+            "parse: IPv4 10.0.0.1 to 10.0.0.2, protocol 17",
+            "parse: UDP port 53 to 4660",
+            "vlan: VLAN 5 by port 0: trunk of all, native 0",
+            "anti-spoof: off",
+            "learn: 02:00:00:00:00:01 in VLAN 5 is new and would be learned on port 0",
+            "fdb: 02:00:00:00:00:09 is unknown in VLAN 5: flood",
+            "flood: not to vm0: it came from there",
+            "flood: to vm1: outer tag removed",
+            "flood: not to vm3: isolated from where it came from",
+            "flood: not to ports that are not in VLAN 5: vm2",
+            "verdict: flooded to vm1",
+        ]
+    );
+    assert_eq!((report.verdict.as_str(), report.outputs), ("flood", vec!["vm1".to_owned()]));
+}

@@ -1,0 +1,117 @@
+//! Why a frame was dropped. Every drop in the data plane has one of these reasons; counters are arrays indexed by it, and
+//! its label is what Prometheus, the HTTP API and `xswitch trace` show. Labels are an interface: never rename one.
+
+macro_rules! drop_reasons {
+    ($($(#[$doc:meta])+ $name:ident $label:literal $explain:literal;)+) => {
+        /// Why a frame was dropped.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $($(#[$doc])+ $name,)+
+        }
+
+        impl DropReason {
+            /// Every reason, in the order of [`DropReason::index`].
+            pub const ALL: [DropReason; Self::COUNT] = [$(DropReason::$name),+];
+            /// How many reasons there are.
+            pub const COUNT: usize = [$($label),+].len();
+
+            /// Label in snake case, for counters and traces.
+            pub const fn label(self) -> &'static str {
+                match self { $(DropReason::$name => $label),+ }
+            }
+
+            /// One sentence for operators: what it means and what to do about it.
+            pub const fn explain(self) -> &'static str {
+                match self { $(DropReason::$name => $explain),+ }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// Fewer than the 14 bytes of an Ethernet header.
+    FrameTooShort "frame_too_short"
+        "The frame is shorter than an Ethernet header; its sender is broken, look at what the guest sends.";
+    /// Longer than what the receiving side can hold in one piece.
+    FrameTooLong "frame_too_long"
+        "The frame does not fit in one frame of the switch's packet memory; lower the sender's MTU or switch its \
+         segmentation offload off.";
+    /// The VLAN tag is announced but cut off.
+    VlanMalformed "vlan_malformed"
+        "The frame ends inside its VLAN tag; its sender is broken, look at what the guest sends.";
+    /// The source is a group address or all zero.
+    SourceMacInvalid "source_mac_invalid"
+        "The source address is a group address or all zero, which no station may use; fix the sender.";
+    /// The tag (or its absence) does not fit the VLAN mode of the port it came from.
+    VlanNotAllowed "vlan_not_allowed"
+        "The port does not accept frames with this VLAN tag (or without one); change the port's VLAN mode or the sender's.";
+    /// The source is not the port's MAC address and the port checks it.
+    MacSpoofed "mac_spoofed"
+        "The source address is not the one of the port; set the port's `mac` to the guest's, or its `mac_check` to false if \
+         the guest is trusted with others.";
+    /// ARP or RARP claims a hardware address that is not the port's.
+    ArpSpoofed "arp_spoofed"
+        "The sender hardware address inside the ARP packet is not the one of the port; the guest speaks for another \
+         station, which only `mac_check` set to false allows.";
+    /// Destination 01:80:c2:00:00:00–0f.
+    ReservedMulticast "reserved_multicast"
+        "The destination is one of 01:80:c2:00:00:00-0f (STP, LACP, pause, LLDP), which a bridge keeps to itself; set \
+         `forward_reserved` if it should pass.";
+    /// The destination is on the port that the frame came from.
+    SamePort "same_port"
+        "The destination is behind the port that the frame came from, so it has it already; usual behind an uplink, else \
+         look for the same MAC address in two places.";
+    /// Both ports are isolated.
+    Isolated "isolated"
+        "Both ports are isolated from each other; clear `isolated` on one of them if they should talk.";
+    /// A flood found no receiver.
+    NoDestination "no_destination"
+        "The frame was to be flooded and no other port takes it; check that a second port is in the same VLAN and not \
+         isolated.";
+    /// The destination's port is not in the frame's VLAN.
+    EgressVlan "egress_vlan"
+        "The destination's port is not in the frame's VLAN; change the port's VLAN mode, or remove the static MAC entry \
+         that points there.";
+    /// Longer than the MTU of the port it is for.
+    EgressMtu "egress_mtu"
+        "The packet is longer than the MTU of the port it is for; raise that port's MTU or lower the sender's.";
+    /// The port, the sender's or the receiver's, is being removed.
+    PortGone "port_gone"
+        "The port was removed while the frame was on its way; nothing to do unless the count keeps growing.";
+    /// The receiver does not empty its ring fast enough.
+    TxRingFull "tx_ring_full"
+        "The port's transmit ring is full: its receiver takes frames more slowly than they come; give it CPU time, more \
+         queues or a deeper `queue_depth`.";
+    /// The worker that serves the receiver does not keep up.
+    WorkerRingFull "worker_ring_full"
+        "The ring to the worker that serves the port is full; add workers or spread the ports over them.";
+    /// No free UMEM frame.
+    NoFrame "no_frame"
+        "No frame of packet memory was free for a copy; raise `frames` in the settings of the data plane.";
+}
+
+impl DropReason {
+    /// Place in [`DropReason::ALL`], below [`DropReason::COUNT`]: what counters are indexed by.
+    #[inline]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_unique_snake_case_and_every_reason_is_explained() {
+        let mut labels = std::collections::BTreeSet::new();
+        for (index, reason) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason.index(), index);
+            assert!(reason.label().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{reason:?}");
+            assert!(reason.explain().ends_with('.') && !reason.explain().contains("  "), "{reason:?}");
+            assert!(labels.insert(reason.label()));
+        }
+        assert_eq!(labels.len(), DropReason::COUNT);
+    }
+}

@@ -1,0 +1,111 @@
+//! Who has which entries, and in which order: the writer's side of the MAC table.
+//!
+//! Every used slot is in exactly one doubly linked list, that of its port's learned or of its port's static entries, linked
+//! by slot numbers. A learned list is in the order in which its entries were learned or last got a second chance, oldest
+//! first. Owned by whoever holds the table's lock.
+
+use crate::engine::PortNo;
+use crate::model::MAX_PORTS;
+
+/// End of a list.
+pub const NONE: u32 = u32::MAX;
+
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    previous: u32,
+    next: u32,
+    /// Last-seen time, in seconds, when it was put into its place.
+    listed: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct List {
+    first: u32,
+    last: u32,
+    len: u32,
+}
+
+/// The lists of all ports.
+#[derive(Debug)]
+pub struct Lists {
+    links: Box<[Link]>,
+    /// Two for each port: learned, static.
+    heads: Box<[List]>,
+    /// Ports that ever had an entry are below this, so that a search for the fullest need not look at all.
+    ports: usize,
+}
+
+impl Lists {
+    pub fn new(slots: usize) -> Self {
+        Self {
+            links: vec![Link { previous: NONE, next: NONE, listed: 0 }; slots].into(),
+            heads: vec![List { first: NONE, last: NONE, len: 0 }; 2 * MAX_PORTS].into(),
+            ports: 0,
+        }
+    }
+
+    fn head(port: PortNo, is_static: bool) -> usize {
+        2 * usize::from(port) + usize::from(is_static)
+    }
+
+    pub fn len(&self, port: PortNo, is_static: bool) -> u32 {
+        self.heads[Self::head(port, is_static)].len
+    }
+
+    /// Oldest entry, [`NONE`] if there is none.
+    pub fn first(&self, port: PortNo, is_static: bool) -> u32 {
+        self.heads[Self::head(port, is_static)].first
+    }
+
+    /// The entry after `slot` in its list, [`NONE`] if it is the last.
+    pub fn next(&self, slot: usize) -> u32 {
+        self.links[slot].next
+    }
+
+    /// Last-seen time of a slot when it was listed.
+    pub fn listed(&self, slot: usize) -> u32 {
+        self.links[slot].listed
+    }
+
+    /// Appends a slot that is in no list.
+    pub fn push(&mut self, port: PortNo, is_static: bool, slot: usize, listed: u32) {
+        self.ports = self.ports.max(usize::from(port) + 1);
+        let head = &mut self.heads[Self::head(port, is_static)];
+        self.links[slot] = Link { previous: head.last, next: NONE, listed };
+        match head.last {
+            NONE => head.first = slot as u32,
+            last => self.links[last as usize].next = slot as u32,
+        }
+        head.last = slot as u32;
+        head.len += 1;
+    }
+
+    /// Takes a slot out of the list that it is in.
+    pub fn unlink(&mut self, port: PortNo, is_static: bool, slot: usize) {
+        let head = &mut self.heads[Self::head(port, is_static)];
+        let Link { previous, next, .. } = self.links[slot];
+        match previous {
+            NONE => head.first = next,
+            previous => self.links[previous as usize].next = next,
+        }
+        match next {
+            NONE => head.last = previous,
+            next => self.links[next as usize].previous = previous,
+        }
+        head.len -= 1;
+    }
+
+    /// The port with most learned entries, `favoured` if it is one of several; `None` if nothing is learned.
+    pub fn fullest(&self, favoured: PortNo) -> Option<PortNo> {
+        let own = self.len(favoured, false);
+        let learned = (0..).zip(self.heads.iter().step_by(2).take(self.ports).map(|list| list.len));
+        let (port, len) =
+            learned.fold((favoured, own), |best, (port, len)| if len > best.1 { (port, len) } else { best });
+        (len > 0).then_some(port)
+    }
+
+    /// Number of ports whose lists need to be looked at.
+    pub fn ports(&self) -> PortNo {
+        self.ports as PortNo
+    }
+}

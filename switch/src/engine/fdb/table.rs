@@ -1,0 +1,244 @@
+//! The slots of the MAC table: a two-choice hash table of one 64-bit word per entry.
+//!
+//! A word names its key completely, so that one atomic load gives a reader a key and its port together; there is no way to
+//! see one entry's key with another's port, and no version to check. It fits because the hash is a bijection: the 60 bits of
+//! MAC and VID are permuted, the low bits are the bucket, and only the rest needs to be stored (quotienting).
+//!
+//! ```text
+//!  63                      13   12      11       10      9 … 0
+//! | rest of the permuted key | choice | valid | static | port |
+//! ```
+//!
+//! Each key has one bucket under each of two permutations; `choice` says which. A bucket is a cache line of eight slots.
+//! With two choices and at most half of the slots used, a full pair of buckets does not happen by chance, and not on
+//! purpose either as long as the seed is secret.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::engine::PortNo;
+use crate::engine::mac::MacAddr;
+use crate::engine::vlan::{VID_COUNT, Vid};
+use crate::model::MAX_PORTS;
+
+/// Slots of a bucket: as many as a cache line of 64 bytes holds.
+pub const BUCKET: usize = 8;
+/// Bits of a key: 48 of the address, 12 of the VID.
+const KEY_BITS: u32 = 60;
+const KEY_MASK: u64 = (1 << KEY_BITS) - 1;
+const PORT_BITS: u32 = 10;
+const STATIC: u64 = 1 << PORT_BITS;
+const VALID: u64 = 1 << (PORT_BITS + 1);
+const CHOICE: u32 = PORT_BITS + 2;
+const REST: u32 = PORT_BITS + 3;
+/// The bits of a word that do not belong to the key.
+const VALUE: u64 = STATIC | (STATIC - 1);
+/// Buckets of the smallest table: the bucket number must take 9 bits off the key for the rest to fit its word.
+const MIN_BUCKETS: usize = 1 << (KEY_BITS + REST - 64);
+
+const _: () = assert!(MAX_PORTS <= 1 << PORT_BITS);
+
+/// MAC and VID as one number; `None` if the VID is none.
+#[inline]
+pub fn key(mac: MacAddr, vid: Vid) -> Option<u64> {
+    (usize::from(vid) < VID_COUNT).then(|| mac.to_u64() << 12 | u64::from(vid))
+}
+
+/// An entry's word, 0 for an empty slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Word(u64);
+
+impl Word {
+    pub const EMPTY: Word = Word(0);
+
+    #[inline]
+    pub fn is_valid(self) -> bool {
+        self.0 & VALID != 0
+    }
+
+    #[inline]
+    pub fn is_static(self) -> bool {
+        self.0 & STATIC != 0
+    }
+
+    #[inline]
+    pub fn port(self) -> PortNo {
+        (self.0 & (STATIC - 1)) as PortNo
+    }
+
+    /// The same key with another value.
+    pub fn with(self, port: PortNo, is_static: bool) -> Self {
+        debug_assert!(usize::from(port) < MAX_PORTS);
+        Word(self.0 & !VALUE | u64::from(port) & (STATIC - 1) | if is_static { STATIC } else { 0 })
+    }
+}
+
+/// A bijection of 60-bit numbers that depends on the seed: multiplications by odd numbers carry every bit upwards, shifts by
+/// half the width bring them down again.
+#[derive(Clone, Copy, Debug)]
+struct Permutation {
+    add: u64,
+    factors: [u64; 2],
+    inverses: [u64; 2],
+}
+
+impl Permutation {
+    fn new(seed: &mut u64) -> Self {
+        let add = split_mix(seed) & KEY_MASK;
+        let factors = [split_mix(seed) & KEY_MASK | 1, split_mix(seed) & KEY_MASK | 1];
+        Self { add, factors, inverses: factors.map(inverse) }
+    }
+
+    #[inline]
+    fn forward(&self, key: u64) -> u64 {
+        let x = (key ^ self.add).wrapping_mul(self.factors[0]) & KEY_MASK;
+        let x = (x ^ x >> (KEY_BITS / 2)).wrapping_mul(self.factors[1]) & KEY_MASK;
+        x ^ x >> (KEY_BITS / 2)
+    }
+
+    fn backward(&self, x: u64) -> u64 {
+        // x ^ x >> half is its own inverse when half is at least half of the width.
+        let x = (x ^ x >> (KEY_BITS / 2)).wrapping_mul(self.inverses[1]) & KEY_MASK;
+        let x = (x ^ x >> (KEY_BITS / 2)).wrapping_mul(self.inverses[0]) & KEY_MASK;
+        x ^ self.add
+    }
+}
+
+/// Inverse of an odd number modulo 2^64, hence also modulo 2^60: Newton's iteration doubles the correct bits, from 3.
+fn inverse(odd: u64) -> u64 {
+    (0..5).fold(odd, |x, _| x.wrapping_mul(2_u64.wrapping_sub(odd.wrapping_mul(x))))
+}
+
+/// Next number of the SplitMix64 sequence (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
+fn split_mix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (*state ^ *state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
+}
+
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Bucket([AtomicU64; BUCKET]);
+
+/// Where a key can be: two buckets and the word, without value, that it has in each.
+#[derive(Clone, Copy, Debug)]
+pub struct Places {
+    pub buckets: [usize; 2],
+    pub words: [Word; 2],
+}
+
+impl Places {
+    /// The slots of both buckets, each with the key's word there.
+    pub fn slots(self) -> impl Iterator<Item = (usize, Word)> {
+        (0..2).flat_map(move |c| (0..BUCKET).map(move |i| (self.buckets[c] * BUCKET + i, self.words[c])))
+    }
+}
+
+/// The slots. Anybody may read at any time; who stores must hold the table's lock.
+#[derive(Debug)]
+pub struct Table {
+    buckets: Box<[Bucket]>,
+    permutations: [Permutation; 2],
+    bits: u32,
+}
+
+impl Table {
+    /// A table that is at most half full with `limit` entries.
+    pub fn new(limit: usize, mut seed: u64) -> Self {
+        let count = (limit * 2).div_ceil(BUCKET).next_power_of_two().max(MIN_BUCKETS);
+        Self {
+            buckets: std::iter::repeat_with(Bucket::default).take(count).collect(),
+            permutations: [Permutation::new(&mut seed), Permutation::new(&mut seed)],
+            bits: count.trailing_zeros(),
+        }
+    }
+
+    /// Number of slots.
+    pub fn slots(&self) -> usize {
+        self.buckets.len() * BUCKET
+    }
+
+    #[inline]
+    pub fn places(&self, key: u64) -> Places {
+        let mut places = Places { buckets: [0; 2], words: [Word::EMPTY; 2] };
+        for (c, permutation) in self.permutations.iter().enumerate() {
+            let x = permutation.forward(key);
+            places.buckets[c] = x as usize & (self.buckets.len() - 1);
+            places.words[c] = Word((x >> self.bits) << REST | (c as u64) << CHOICE | VALID);
+        }
+        places
+    }
+
+    /// The slot and word of a key, if it is there.
+    #[inline]
+    pub fn find(&self, key: u64) -> Option<(usize, Word)> {
+        let places = self.places(key);
+        for (bucket, want) in places.buckets.into_iter().zip(places.words) {
+            for (i, slot) in self.buckets[bucket].0.iter().enumerate() {
+                let word = slot.load(Relaxed);
+                if word & !VALUE == want.0 {
+                    return Some((bucket * BUCKET + i, Word(word)));
+                }
+            }
+        }
+        None
+    }
+
+    /// What a slot holds. Relaxed, because a word stands for itself: nothing else is read on its word.
+    #[inline]
+    pub fn load(&self, slot: usize) -> Word {
+        Word(self.buckets[slot / BUCKET].0[slot % BUCKET].load(Relaxed))
+    }
+
+    pub fn store(&self, slot: usize, word: Word) {
+        self.buckets[slot / BUCKET].0[slot % BUCKET].store(word.0, Relaxed);
+    }
+
+    /// A free slot for a key in the emptier of its buckets, and the key's word there.
+    pub fn free_slot(&self, places: Places) -> Option<(usize, Word)> {
+        let free =
+            |c: usize| places.slots().skip(c * BUCKET).take(BUCKET).filter(|(slot, _)| !self.load(*slot).is_valid());
+        let choice = usize::from(free(1).count() > free(0).count());
+        free(choice).next()
+    }
+
+    /// The address and VLAN of an entry.
+    pub fn key_of(&self, slot: usize, word: Word) -> (MacAddr, Vid) {
+        let permutation = &self.permutations[(word.0 >> CHOICE & 1) as usize];
+        let key = permutation.backward((word.0 >> REST) << self.bits | (slot / BUCKET) as u64);
+        (MacAddr::from_u64(key >> 12), (key & 0xfff) as Vid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_word_gives_its_key_back(seed: u64, mac in 0_u64..1 << 48, vid in 0_u16..4096, limit in 16_usize..100_000) {
+            let table = Table::new(limit, seed);
+            let mac = MacAddr::from_u64(mac);
+            let places = table.places(key(mac, vid).unwrap());
+            for (bucket, word) in places.buckets.into_iter().zip(places.words) {
+                prop_assert!(bucket < table.buckets.len());
+                prop_assert_eq!(table.key_of(bucket * BUCKET, word.with(1023, true)), (mac, vid));
+            }
+        }
+    }
+
+    #[test]
+    fn half_full_tables_never_overflow_a_pair_of_buckets() {
+        for seed in 0..4 {
+            let table = Table::new(1 << 16, seed);
+            for n in 0..1_u64 << 16 {
+                // Consecutive addresses, as a lazy sender of floods uses them.
+                let places = table.places(key(MacAddr::from_u64(0x0200_0000_0000 + n), 5).unwrap());
+                let (slot, word) = table.free_slot(places).unwrap();
+                table.store(slot, word);
+            }
+        }
+    }
+}

@@ -43,3 +43,9 @@ impl Error {
         self.kind
     }
 }
+
+impl From<xdp_prog::Error> for Error {
+    fn from(error: xdp_prog::Error) -> Self {
+        Self::new(ErrorKind::System, error.to_string())
+    }
+}

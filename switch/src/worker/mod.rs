@@ -26,7 +26,7 @@ use self::routes::{Hop, Routes};
 use self::view::{PortShared, Shared, View, WorkerShared};
 use crate::counters::PortShard;
 use crate::engine::PortNo;
-use crate::engine::bridge::{Egress, Observer, Verdict, decide, egress_check};
+use crate::engine::bridge::{Egress, NoObserver, Verdict, decide_at, egress_check};
 use crate::engine::drop::DropReason;
 use crate::engine::parse::{Tag, flow_hash};
 use crate::engine::vlan::{self, TagEdit, Vid};
@@ -91,16 +91,6 @@ pub struct Setup {
     pub outboxes: Vec<Option<rtrb::Producer<Transit>>>,
     /// When to sleep.
     pub poll: PollMode,
-}
-
-/// The engine told nobody about its steps, and learning.
-struct Silent;
-
-impl Observer for Silent {
-    const LEARN: bool = true;
-
-    #[inline]
-    fn step(&mut self, _stage: &'static str, _detail: impl FnOnce() -> String) {}
 }
 
 /// A worker's own state.
@@ -243,17 +233,17 @@ impl Worker {
         let now = self.shared.now.load(Ordering::Relaxed);
         let shard = &port.shards[self.id];
         for frame in burst.drain(..) {
-            match decide(&view.snapshot, &view.fdb, now, port.no, self.umem.data(&frame), &mut Silent) {
-                Verdict::Drop(reason) => self.discard(frame, reason, shard),
+            let decision = decide_at(&view.snapshot, &view.fdb, now, port.no, self.umem.data(&frame), &mut NoObserver);
+            match decision.verdict {
+                Verdict::Drop(reason) => {
+                    let at = if decision.at == port.no { shard } else { self.shard_of(&view, decision.at) };
+                    at.dropped(reason, frame.len());
+                    self.cache.put(frame);
+                }
                 Verdict::Unicast { port: egress, edit } => self.output(frame, egress, edit, &view, shard),
                 Verdict::Flood { vid, tag } => self.flood(frame, port.no, vid, tag, &view, shard),
             }
         }
-    }
-
-    fn discard(&mut self, frame: Frame, reason: DropReason, shard: &PortShard) {
-        shard.dropped(reason, frame.len());
-        self.cache.put(frame);
     }
 
     /// Sends a frame to every receiver of its VLAN: a copy to each but the last, which gets the frame itself.
@@ -282,8 +272,12 @@ impl Worker {
                 }
                 self.output(frame, last, last_edit, view, shard);
             }
-            None if refused == 0 => self.discard(frame, DropReason::NoDestination, shard),
-            None => self.cache.put(frame),
+            None => {
+                if refused == 0 {
+                    shard.dropped(DropReason::NoDestination, len);
+                }
+                self.cache.put(frame);
+            }
         }
         self.receivers = receivers;
     }

@@ -285,6 +285,16 @@ proptest! {
     }
 }
 
+/// Found by the random topologies: the switch learns the source before it looks for the destination.
+#[test]
+fn a_frame_to_its_own_sender_is_traced_as_it_is_switched() {
+    let switch = Switch::new(vec![access(0), access(0)]);
+    let bytes = frame(mac(4), mac(4), &[], 0x1234, &[]);
+    let report = trace(&switch.snap, &switch.fdb, 0, 0, &bytes, &|port| port.to_string());
+    assert_eq!(report.drop_reason.as_deref(), Some("same_port"));
+    assert_eq!(switch.decide(0, &bytes), Verdict::Drop(DropReason::SamePort));
+}
+
 #[test]
 fn a_trace_tells_the_whole_way() {
     let trunk = policy(VlanMode::Trunk { native: Some(0), tagged: "all".parse().unwrap() });

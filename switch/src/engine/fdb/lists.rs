@@ -33,6 +33,9 @@ pub struct Lists {
     heads: Box<[List]>,
     /// Ports that ever had an entry are below this, so that a search for the fullest need not look at all.
     ports: usize,
+    /// No learned list is longer than this; exact after a search for the fullest. Under a MAC flood the flooder's own list
+    /// is as long, and no search is needed.
+    longest: u32,
 }
 
 impl Lists {
@@ -41,6 +44,7 @@ impl Lists {
             links: vec![Link { previous: NONE, next: NONE, listed: 0 }; slots].into(),
             heads: vec![List { first: NONE, last: NONE, len: 0 }; 2 * MAX_PORTS].into(),
             ports: 0,
+            longest: 0,
         }
     }
 
@@ -78,6 +82,9 @@ impl Lists {
         }
         head.last = slot as u32;
         head.len += 1;
+        if !is_static {
+            self.longest = self.longest.max(head.len);
+        }
     }
 
     /// Takes a slot out of the list that it is in.
@@ -96,12 +103,15 @@ impl Lists {
     }
 
     /// The port with most learned entries, `favoured` if it is one of several; `None` if nothing is learned.
-    pub fn fullest(&self, favoured: PortNo) -> Option<PortNo> {
+    pub fn fullest(&mut self, favoured: PortNo) -> Option<PortNo> {
         let own = self.len(favoured, false);
-        let learned = (0..).zip(self.heads.iter().step_by(2).take(self.ports).map(|list| list.len));
-        let (port, len) =
-            learned.fold((favoured, own), |best, (port, len)| if len > best.1 { (port, len) } else { best });
-        (len > 0).then_some(port)
+        let mut best = (favoured, own);
+        if own < self.longest {
+            let learned = (0..).zip(self.heads.iter().step_by(2).take(self.ports).map(|list| list.len));
+            best = learned.fold(best, |best, (port, len)| if len > best.1 { (port, len) } else { best });
+            self.longest = best.1;
+        }
+        (best.1 > 0).then_some(best.0)
     }
 
     /// Number of ports whose lists need to be looked at.

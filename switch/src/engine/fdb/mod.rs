@@ -1,15 +1,15 @@
 //! The MAC table (filtering database, IEEE 802.1Q-2022, clause 8.8), shared by all workers.
 //!
-//! **Readers** (every worker, every packet) take no lock and retry nothing: an entry is one atomic word, see [`table`].
+//! **Readers** (every worker, every packet) take no lock and retry nothing: an entry is one atomic word, see `table.rs`.
 //! **Writers** hold one mutex. A worker that has something to learn only tries it, and if another writer is at work the
-//! next frame of the station learns; control waits for it. What control does under it is done in steps of [`STEP`] entries,
+//! next frame of the station learns; control waits for it. What control does under it is done in steps of `STEP` entries,
 //! so that workers get their turn. Seeing a known station again takes no lock: one relaxed store of the second, at most once
 //! a second for an entry.
 //!
 //! **Limits** are what stands between a MAC flood and the other ports (as in Open vSwitch's `lib/mac-learning.h`): at its own
 //! cap a port loses its own oldest entry, and at the cap of the table the port with most learned entries loses its oldest.
 //! A port can so never cost another one an entry while it has more itself. "Oldest" is by list order, where an entry that was
-//! seen since it was listed gets a second chance, up to [`CHANCES`] in a row.
+//! seen since it was listed gets a second chance, up to `CHANCES` in a row.
 //!
 //! **Ageing** is a sweep by control, [`Fdb::age`], once a second or so: entries go at most that much late, and lookups need
 //! not look at the time. An expired entry that is not yet swept is simply refreshed if its station speaks up.
@@ -365,13 +365,13 @@ impl Fdb {
 
     /// Puts a key that is not in the table into it, making room if need be; false if there is none to be had.
     fn insert(&self, lists: &mut Lists, key: u64, port: PortNo, is_static: bool, now: u32) -> bool {
+        let places = self.table.places(key);
+        let free = self.table.free_slot(places).or_else(|| self.make_room(lists, places, port, is_static));
+        let Some((slot, word)) = free else { return false };
         if self.len.load(Relaxed) >= self.limit {
             let Some(fullest) = lists.fullest(port) else { return false };
             self.evict_oldest(lists, fullest);
         }
-        let places = self.table.places(key);
-        let free = self.table.free_slot(places).or_else(|| self.make_room(lists, places, port, is_static));
-        let Some((slot, word)) = free else { return false };
         // The time first: no sweep shall meet the new entry with the old time.
         self.seen[slot].store(now, Relaxed);
         self.table.store(slot, word.with(port, is_static));

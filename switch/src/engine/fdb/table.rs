@@ -230,6 +230,19 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_whose_word_differs_in_any_key_bit_is_another_one() {
+        let table = Table::new(100, 1);
+        let key = key(MacAddr::from_u64(0x0200_0000_0001), 5).unwrap();
+        let (slot, word) = table.free_slot(table.places(key)).unwrap();
+        for bit in 0..64 {
+            let other = Word(word.0 ^ 1 << bit);
+            table.store(slot, other);
+            let is_value = VALUE >> bit & 1 != 0;
+            assert_eq!(table.find(key), is_value.then_some((slot, other)), "bit {bit}");
+        }
+    }
+
+    #[test]
     fn half_full_tables_never_overflow_a_pair_of_buckets() {
         for seed in 0..4 {
             let table = Table::new(1 << 16, seed);

@@ -276,3 +276,31 @@ fn readers_beside_writers_never_see_another_keys_port() {
     fdb.flush_learned(None);
     assert!(fdb.is_empty() && fdb.entries(0).is_empty());
 }
+
+/// Addresses that share both buckets, as no sender can find them without the seed.
+#[test]
+fn colliding_addresses_displace_only_entries_of_fuller_ports() {
+    let fdb = Fdb::new(1000, 300, 3);
+    let pair = |n| {
+        let mut buckets = fdb.table.places(key(mac(n), 0).unwrap()).buckets;
+        buckets.sort_unstable();
+        buckets
+    };
+    let mut same = (1..).filter(|n| pair(*n) == pair(0) && pair(0)[0] != pair(0)[1]);
+    let mut learn = |port| fdb.learn(mac(same.next().unwrap()), 0, port, 4096, 0);
+    (0..10).for_each(|_| assert_eq!(learn(1), Learn::Learned));
+    (0..6).for_each(|_| assert_eq!(learn(2), Learn::Learned));
+    // Full. The port with fewer takes from the one with more, until both are even; then each takes its turn with its own.
+    assert_eq!(learn(2), Learn::Learned);
+    assert_eq!((fdb.count(1), fdb.count(2)), (9, 7));
+    assert_eq!(learn(1), Learn::Learned);
+    assert_eq!((fdb.count(1), fdb.count(2)), (9, 7));
+    // A port with many entries elsewhere and none here gets nothing.
+    (0..50).for_each(|n| assert_eq!(fdb.learn(mac(u64::from(u32::MAX) + n), 0, 3, 4096, 0), Learn::Learned));
+    assert_eq!(learn(3), Learn::Skipped);
+    assert_eq!((fdb.count(1), fdb.count(2), fdb.count(3)), (9, 7, 50));
+    // Static entries must go in, but not over each other.
+    (0..16).for_each(|_| assert_eq!(fdb.add_static(mac(same.next().unwrap()), 0, 4), Ok(())));
+    assert_eq!(fdb.add_static(mac(same.next().unwrap()), 0, 4), Err(StaticError::Full));
+    assert_eq!((fdb.count(1), fdb.count(2), fdb.len()), (0, 0, 66));
+}

@@ -138,7 +138,7 @@ fn all_fragments_of_a_datagram_hash_alike_and_without_ports() {
     assert_eq!(first.flow_hash, v4(0x2000, &udp(3, 4)).flow_hash);
     assert_ne!(first.flow_hash, v4(0, &udp(1, 2)).flow_hash);
 
-    // In IPv6 the header behind the fragment header differs between the fragments.
+    // In IPv6 only the first fragment shows what is behind the options.
     let v6 = |next: u8, place: u16, payload: &[u8]| {
         let mut rest = vec![next, 0];
         rest.extend(place.to_be_bytes());
@@ -147,7 +147,7 @@ fn all_fragments_of_a_datagram_hash_alike_and_without_ports() {
         headers(&[], ETHERTYPE_IPV6, &ipv6(44, &rest))
     };
     let options = [&[17, 0, 0, 0, 0, 0, 0, 0][..], &udp(1, 2)].concat();
-    let (first, later) = (v6(60, 1, &options), v6(17, 16 << 3, &[60; 16]));
+    let (first, later) = (v6(60, 1, &options), v6(60, 16 << 3, &[60; 16]));
     assert_eq!(first.l4, L4::Udp { src: 1, dst: 2 });
     assert_eq!((later.l4, later.malformed), (L4::Other, None));
     assert_eq!(first.flow_hash, later.flow_hash);

@@ -1,37 +1,30 @@
-//! stub
-#![allow(missing_docs, dead_code, missing_debug_implementations)]
-use std::collections::BTreeSet;
-use std::os::fd::BorrowedFd;
-pub const VETH_NATIVE_MAX_MTU: u32 = 3500;
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode { Native, Generic }
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ModeRequest { Auto, Native, Generic }
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Steering { All, Shared }
-#[derive(Debug)]
-pub struct LoadOptions { pub ifname: String, pub ifindex: u32, pub queues: u32, pub steering: Steering }
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SteerKey { pub mac: [u8; 6], pub vid: Option<u16> }
-pub struct Attached { pub mode: Mode, pub fallback_reason: Option<String> }
-#[derive(Debug)]
-pub struct PortProgram;
-#[derive(Debug, thiserror::Error)]
-#[error("x")]
-pub struct Error;
-pub struct QueueCounters;
-impl QueueCounters { pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> { [].into_iter() } }
-pub struct ForeignProgram { pub id: u32 }
-impl std::fmt::Display for ForeignProgram { fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { Ok(()) } }
-impl PortProgram {
-  pub fn load(_: &LoadOptions) -> Result<Self, Error> { Ok(Self) }
-  pub fn set_socket(&self, _: u32, _: BorrowedFd<'_>) -> Result<(), Error> { Ok(()) }
-  pub fn attach(&mut self, _: ModeRequest) -> Result<Attached, Error> { Err(Error) }
-  pub fn detach(&mut self) -> Result<(), Error> { Ok(()) }
-  pub fn set_steering(&self, _: &BTreeSet<SteerKey>) -> Result<(), Error> { Ok(()) }
-  pub fn counters(&self) -> Result<Vec<QueueCounters>, Error> { Ok(vec![]) }
-  pub fn id(&self) -> u32 { 0 }
+//! The XDP programs of xswitch: compiled from `bpf/`, loaded, attached, steered and counted.
+//!
+//! A [`PortProgram`] is the program on the netdev of one port. It is loaded first, gets its sockets, and is attached last; it
+//! is detached first. It goes on by a BPF link, so that it ends with the process that has it, and nobody else can replace it
+//! unseen. Where another program sits already, on whichever hook, it is named and left alone.
+//!
+//! All calls act in the network namespace of the calling thread. Bare errno values are turned into what to do about them:
+//! [`Error`] for programs, [`explain_bind_error`] for AF_XDP sockets.
+
+mod attach;
+mod counters;
+mod doctor;
+mod error;
+mod explain;
+mod program;
+mod query;
+
+#[allow(missing_docs, missing_debug_implementations, clippy::all, clippy::pedantic, clippy::undocumented_unsafe_blocks)]
+#[allow(rust_2018_idioms, elided_lifetimes_in_paths)]
+mod skeleton {
+    include!(concat!(env!("OUT_DIR"), "/port.skel.rs"));
 }
-pub fn attached_programs(_: u32) -> Result<Vec<ForeignProgram>, Error> { Ok(vec![]) }
-pub struct BindFacts { pub ifname: String, pub queue: u32, pub channels: Option<u32>, pub zero_copy_forced: bool, pub memlock: Option<u64>, pub umem_bytes: u64 }
-pub fn explain_bind_error(_: nix::errno::Errno, _: &BindFacts) -> String { String::new() }
+
+pub use attach::{Attached, Mode, ModeRequest};
+pub use counters::QueueCounters;
+pub use doctor::{Finding, Status, check_kernel};
+pub use error::{Error, ErrorKind};
+pub use explain::{AttachFacts, BindFacts, VETH_NATIVE_MAX_MTU, explain_attach_error, explain_bind_error};
+pub use program::{LoadOptions, MAX_QUEUES, PortProgram, STATIONS, SteerKey, Steering};
+pub use query::{ForeignProgram, attached_programs};

@@ -3,6 +3,7 @@
 use super::start::Threads;
 use super::{Control, State};
 use crate::model::*;
+use crate::worker::QueueHoldings;
 use crate::worker::view::PortShared;
 
 /// Adds what was counted at a port to `stats`, its queues summed.
@@ -92,7 +93,7 @@ pub(super) fn audit(state: &State, threads: &Threads, _control: &Control) -> Fra
         for worker in holdings {
             audit.free += worker.cached;
             audit.in_transit += worker.in_transit;
-            for (port, queue, (rx, tx), ledger) in worker.queues {
+            for QueueHoldings { port, queue, counted: (rx, tx), ledger } in worker.queues {
                 audit.rx += rx;
                 audit.tx += tx;
                 if (rx, tx) != ledger {

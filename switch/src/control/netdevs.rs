@@ -93,6 +93,8 @@ impl Netdevs {
         let made = || -> Result<Self, Error> {
             let here = expect_link(ifname)?;
             let there = expect_link(&peer)?;
+            // The host's stack must not speak to the guest on the switch's end.
+            netdev::silence_ipv6(here.index)?;
             if let Some(ns) = &ns {
                 netdev::move_to(there.index, ns.file().as_fd())?;
             }

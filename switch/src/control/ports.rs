@@ -217,7 +217,7 @@ fn open(
     })();
     match attached {
         Ok((attached, promiscuous, group_tap)) => {
-            cache.spill_all();
+            state.recycle(cache);
             let mode = match attached.mode {
                 xdp_prog::Mode::Native => Mode::Native,
                 xdp_prog::Mode::Generic => Mode::Generic,

@@ -25,8 +25,9 @@ impl Mmap {
 
     /// Maps `len` bytes of zeroes, on huge pages if asked (ENOMEM if there are not enough). `len` is a multiple of 2 MiB then.
     pub fn anonymous(len: usize, huge: bool) -> Result<Self, Errno> {
-        let flags = if huge { libc::MAP_HUGETLB | libc::MAP_POPULATE } else { 0 };
-        Self::new(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | flags, -1, 0)
+        // Huge pages must be reserved by the call: without (MAP_NORESERVE) it succeeds and the first touch kills.
+        let flags = if huge { libc::MAP_HUGETLB } else { libc::MAP_NORESERVE };
+        Self::new(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags, -1, 0)
     }
 
     fn new(len: usize, flags: libc::c_int, fd: libc::c_int, offset: libc::off_t) -> Result<Self, Errno> {
@@ -47,7 +48,7 @@ impl Mmap {
     }
 
     /// Length in bytes.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.len
     }
 }

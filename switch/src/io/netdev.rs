@@ -121,7 +121,7 @@ fn failed(what: &str, error: &rtnetlink::Error) -> Error {
         Errno::EPERM => (ErrorKind::System, ": CAP_NET_ADMIN is needed"),
         Errno::EEXIST => (ErrorKind::Exists, ": a netdev of that name is there already"),
         Errno::ENODEV => (ErrorKind::NotFound, ""),
-        Errno::EOPNOTSUPP => (ErrorKind::Unsupported, ": this kernel or driver can't do it"),
+        Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT => (ErrorKind::Unsupported, ": this kernel or driver can't do it"),
         _ => (ErrorKind::System, ""),
     };
     Error::new(kind, format!("{what}: {errno}{advice}"))
@@ -170,17 +170,14 @@ fn absent_is_none(found: Result<Option<LinkMessage>, Error>) -> Result<Option<Li
     }
 }
 
-/// Makes a veth pair, both ends down, without IPv6 addresses of their own: the host's stack must not speak on either.
+/// Makes a veth pair, both ends down.
 pub fn create_veth(spec: &VethSpec<'_>) -> Result<(), Error> {
-    let silent = || {
-        LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)])])
-    };
     let queues = [LinkAttribute::NumTxQueues(spec.queues), LinkAttribute::NumRxQueues(spec.queues)];
     let mut peer = LinkMessageBuilder::<LinkUnspec>::new()
         .name(spec.peer.to_owned())
         .mtu(spec.mtu)
         .address(spec.peer_mac.0.to_vec());
-    let mut pair = LinkMessageBuilder::<LinkVeth>::new(spec.name, spec.peer).mtu(spec.mtu).alias(spec.alias).append_extra_attribute(silent());
+    let mut pair = LinkMessageBuilder::<LinkVeth>::new(spec.name, spec.peer).mtu(spec.mtu).alias(spec.alias);
     for attribute in queues {
         peer = peer.append_extra_attribute(attribute.clone());
         pair = pair.append_extra_attribute(attribute);
@@ -198,6 +195,16 @@ fn set(what: &str, link: LinkMessageBuilder<LinkUnspec>) -> Result<(), Error> {
 /// Sets a netdev up.
 pub fn set_up(index: u32) -> Result<(), Error> {
     set(&format!("setting netdev #{index} up"), LinkUnspec::new_with_index(index).up())
+}
+
+/// Keeps the host's IPv6 stack from giving the netdev an address of its own and speaking on it. Does nothing without IPv6.
+pub fn silence_ipv6(index: u32) -> Result<(), Error> {
+    let mode = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
+    let link = LinkUnspec::new_with_index(index).append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![mode]));
+    match set(&format!("keeping IPv6 off netdev #{index}"), link) {
+        Err(error) if error.kind() == ErrorKind::Unsupported => Ok(()),
+        result => result,
+    }
 }
 
 /// Sets the MTU, in bytes.

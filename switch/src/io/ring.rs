@@ -202,7 +202,7 @@ impl<T: Entry> Consumer<T> {
 /// As for [`Producer::from_kernel`].
 unsafe fn from_kernel<T: Entry>(map: Mmap, layout: &libc::xdp_ring_offset, size: u32) -> Shared<T> {
     debug_assert!(size.is_power_of_two());
-    debug_assert!(layout.desc as usize + size as usize * size_of::<T>() <= map.len());
+    debug_assert!(layout.desc as usize + size as usize * size_of::<T>() <= map.size());
     let at = |offset: u64| map.start().wrapping_add(offset as usize);
     Shared {
         producer: at(layout.producer).cast(),

@@ -45,6 +45,12 @@ impl Frame {
         usize::from(self.len)
     }
 
+    /// Whether there is no data.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Where in the chunk the data starts.
     #[inline]
     pub fn start(&self) -> usize {
@@ -82,7 +88,7 @@ impl Umem {
     /// # Errors
     /// ENOMEM if memory is short, or huge pages are with [`HugePages::On`].
     pub fn new(frames: u32, frame_size: u32, huge_pages: HugePages) -> Result<Arc<Self>, Errno> {
-        debug_assert!(frame_size.is_power_of_two() && frame_size <= 4096 && frames as usize % SLAB == 0);
+        debug_assert!(frame_size.is_power_of_two() && frame_size <= 4096 && (frames as usize).is_multiple_of(SLAB));
         let len = frames as usize * frame_size as usize;
         let huge_len = len.next_multiple_of(HUGE_PAGE);
         let (memory, huge) = match huge_pages {
@@ -149,7 +155,6 @@ impl Umem {
 
     /// All bytes of the frame's chunk, in which the data lies from `start` for `len` bytes.
     #[inline]
-    #[expect(clippy::mut_from_ref, reason = "the exclusive borrow is that of the frame")]
     pub fn chunk_mut<'a>(&'a self, frame: &'a mut Frame) -> &'a mut [u8] {
         // SAFETY: the chunk is within the mapping, and the exclusive borrow of the one `Frame` of this chunk is the right to it.
         unsafe { std::slice::from_raw_parts_mut(self.chunk(frame.index), self.frame_size as usize) }
@@ -265,6 +270,11 @@ impl FrameCache {
     /// Frames in it.
     pub fn len(&self) -> usize {
         self.free.len()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.free.is_empty()
     }
 
     /// Gives whole slabs back to the pool until at most `SLAB - 1` frames are left.

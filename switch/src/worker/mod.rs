@@ -72,8 +72,21 @@ pub struct Holdings {
     pub cached: u32,
     /// Frames that wait to be taken over from other workers and packet sockets.
     pub in_transit: u32,
-    /// For each queue: port name and queue number, its own count and the ledger's, each receive and transmit side.
-    pub queues: Vec<(String, u32, (u32, u32), (u32, u32))>,
+    /// Each queue.
+    pub queues: Vec<QueueHoldings>,
+}
+
+/// Frames that a queue has with the kernel: to be filled, and to be sent.
+#[derive(Clone, Debug)]
+pub struct QueueHoldings {
+    /// Port name.
+    pub port: String,
+    /// Queue of the netdev.
+    pub queue: u32,
+    /// By the socket's own count.
+    pub counted: (u32, u32),
+    /// By the ledger of UMEM.
+    pub ledger: (u32, u32),
 }
 
 /// How a worker is set up.
@@ -460,7 +473,12 @@ impl Worker {
             queues: self
                 .queues
                 .iter()
-                .map(|queue| (queue.port.name.clone(), queue.number, queue.socket.outstanding(), queue.socket.ledger()))
+                .map(|queue| QueueHoldings {
+                    port: queue.port.name.clone(),
+                    queue: queue.number,
+                    counted: queue.socket.outstanding(),
+                    ledger: queue.socket.ledger(),
+                })
                 .collect(),
         }
     }

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The XDP program on the netdev of every port: which packets go to the switch.
+ *
+ * A packet for the switch goes to the AF_XDP socket of the queue that it came in on; an AF_XDP socket receives from its own
+ * netdev and queue only (net/xdp/xsk.c, xsk_rcv_check), so there is nothing else to choose. With steering `all` that is
+ * every packet; with `shared` those whose destination address and outer VLAN tag are in the steering set, so that the host
+ * keeps its own traffic on the same NIC.
+ *
+ * Every packet is counted by what became of it, per queue and CPU, without atomics. A redirect is counted before the socket
+ * takes the packet; what a full ring loses afterwards is in the socket's own XDP_STATISTICS.
+ *
+ * A tag that a NIC strips into its descriptor is not seen here: VLAN stripping must be off on a shared NIC that has VLANs.
+ */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "xswitch.h"
+
+#define MAX_QUEUES 64
+#define MAX_STATIONS 16384
+
+/* Set by the loader before the program is loaded, constant afterwards: the verifier drops the branches not taken. */
+const volatile __u32 queue_count = 1;
+const volatile _Bool steer_shared = 0;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, MAX_QUEUES);
+	__type(key, __u32);
+	__type(value, __u32);
+} sockets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MAX_QUEUES);
+	__type(key, __u32);
+	__type(value, struct xsw_counters);
+} counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_STATIONS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct xsw_steer_key);
+	__type(value, __u8);
+} stations SEC(".maps");
+
+struct vlan_tag {
+	__be16 tci;
+	__be16 ethertype;
+};
+
+static __always_inline int verdict(struct xsw_counters *counts, enum xsw_outcome outcome, int action)
+{
+	if (counts)
+		counts->outcomes[outcome]++;
+	return action;
+}
+
+/* Whether a unicast frame is for a station behind the switch. */
+static __always_inline int is_ours(const struct ethhdr *eth, const void *end)
+{
+	struct xsw_steer_key key = {};
+
+	__builtin_memcpy(key.mac, eth->h_dest, ETH_ALEN);
+	if (eth->h_proto == bpf_htons(ETH_P_8021Q) || eth->h_proto == bpf_htons(ETH_P_8021AD)) {
+		const struct vlan_tag *tag = (const void *)(eth + 1);
+
+		if ((const void *)(tag + 1) <= end)
+			key.vid = bpf_ntohs(tag->tci) & 0xfff;
+	}
+	if (bpf_map_lookup_elem(&stations, &key))
+		return 1;
+	key.vid = XSW_ANY_VID;
+	return bpf_map_lookup_elem(&stations, &key) != NULL;
+}
+
+SEC("xdp")
+int xswitch_port(struct xdp_md *ctx)
+{
+	const void *data = (const void *)(long)ctx->data;
+	const void *end = (const void *)(long)ctx->data_end;
+	const struct ethhdr *eth = data;
+	__u32 queue = ctx->rx_queue_index;
+	/* What comes in on a queue that the port does not have counts at its queue 0. */
+	__u32 row = queue < queue_count ? queue : 0;
+	struct xsw_counters *counts = bpf_map_lookup_elem(&counters, &row);
+
+	if ((const void *)(eth + 1) > end)
+		return verdict(counts, XSW_DROP_SHORT, XDP_DROP);
+	if (steer_shared) {
+		if (eth->h_dest[0] & 1)
+			return verdict(counts, XSW_PASS_GROUP, XDP_PASS);
+		if (!is_ours(eth, end))
+			return verdict(counts, XSW_PASS, XDP_PASS);
+	}
+	if (queue >= queue_count)
+		return verdict(counts, XSW_DROP_QUEUE, XDP_DROP);
+	if (!bpf_map_lookup_elem(&sockets, &queue))
+		return verdict(counts, XSW_DROP_NO_SOCKET, XDP_DROP);
+	verdict(counts, XSW_REDIRECT, XDP_REDIRECT);
+	return bpf_redirect_map(&sockets, queue, XDP_DROP);
+}
+
+char LICENSE[] SEC("license") = "GPL";

@@ -1,0 +1,47 @@
+//! What a program counted.
+
+use crate::skeleton::types::xsw_counters;
+
+/// Packets of one queue by what the program did with them, since it was loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueCounters {
+    /// To the queue's AF_XDP socket.
+    pub redirect: u64,
+    /// To the host's stack, not being for the switch.
+    pub pass: u64,
+    /// To the host's stack, being group-addressed on a shared NIC.
+    pub pass_group: u64,
+    /// Dropped: the queue has no socket.
+    pub drop_no_socket: u64,
+    /// Dropped: shorter than an Ethernet header.
+    pub drop_short: u64,
+    /// Dropped: came in on a queue that the port does not have (counted at queue 0).
+    pub drop_queue: u64,
+}
+
+impl QueueCounters {
+    /// Label and number of each, in the order of `enum xsw_outcome`.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [
+            ("redirect", self.redirect),
+            ("pass", self.pass),
+            ("pass_group", self.pass_group),
+            ("drop_no_socket", self.drop_no_socket),
+            ("drop_short", self.drop_short),
+            ("drop_queue", self.drop_queue),
+        ]
+        .into_iter()
+    }
+
+    /// Sums the rows of all CPUs, each as the map gives it: eight numbers in the machine's byte order.
+    pub(crate) fn sum<'a>(rows: impl Iterator<Item = &'a [u8]>) -> Self {
+        let mut sums = [0u64; size_of::<xsw_counters>() / size_of::<u64>()];
+        for row in rows {
+            for (sum, bytes) in sums.iter_mut().zip(row.chunks_exact(size_of::<u64>())) {
+                *sum += bytes.try_into().map_or(0, u64::from_ne_bytes);
+            }
+        }
+        let [redirect, pass, pass_group, drop_no_socket, drop_short, drop_queue, ..] = sums;
+        Self { redirect, pass, pass_group, drop_no_socket, drop_short, drop_queue }
+    }
+}

@@ -1,0 +1,84 @@
+//! The crate's error.
+
+use nix::errno::Errno;
+
+use crate::query::ForeignProgram;
+
+/// What kind of error it is, for callers that map it to codes of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Somebody else's program or socket is there.
+    Busy,
+    /// The driver or the kernel can't.
+    Unsupported,
+    /// A map is full.
+    Full,
+    /// The system refused.
+    System,
+}
+
+/// What went wrong with a program, and what to do about it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// Another program is on the netdev.
+    #[error(
+        "{ifname} has an XDP program of somebody else: {program}; xswitch replaces none: stop what attached it, or detach it \
+         yourself (`ip link set dev {ifname} xdp off`)"
+    )]
+    Foreign {
+        /// Netdev.
+        ifname: String,
+        /// The program.
+        program: ForeignProgram,
+    },
+    /// The kernel did not take the program.
+    #[error("loading the XDP program for {ifname}: {why}")]
+    Load {
+        /// Netdev.
+        ifname: String,
+        /// Reason and advice.
+        why: String,
+    },
+    /// The program can't be attached in the mode that was asked for.
+    #[error("{why}")]
+    Attach {
+        /// Kernel's error.
+        errno: Errno,
+        /// Reason and advice, naming netdev and mode.
+        why: String,
+    },
+    /// The steering set is full.
+    #[error("the steering set of {ifname} is full: {max} stations can share a NIC with the host; use steering all, or fewer")]
+    SteeringFull {
+        /// Netdev.
+        ifname: String,
+        /// Capacity.
+        max: u32,
+    },
+    /// A call that should not fail did.
+    #[error("{what}: {why}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// What the kernel or libbpf said.
+        why: String,
+    },
+}
+
+impl Error {
+    /// Its kind.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Error::Foreign { .. } | Error::Attach { errno: Errno::EBUSY | Errno::EEXIST, .. } => ErrorKind::Busy,
+            Error::Attach { errno: Errno::EPERM | Errno::ENOMEM | Errno::ENODEV, .. } => ErrorKind::System,
+            Error::Attach { .. } => ErrorKind::Unsupported,
+            Error::SteeringFull { .. } => ErrorKind::Full,
+            Error::Load { .. } | Error::System { .. } => ErrorKind::System,
+        }
+    }
+
+    pub(crate) fn system(what: impl Into<String>, why: &impl std::fmt::Display) -> Self {
+        // The alternate form shows an error's chain of causes.
+        Self::System { what: what.into(), why: format!("{why:#}") }
+    }
+}

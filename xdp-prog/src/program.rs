@@ -1,0 +1,200 @@
+//! The program of one port: loaded, given its sockets and steering set, attached, read, detached.
+
+use std::collections::BTreeSet;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
+
+use crate::attach::{Attached, Mode, ModeRequest, XdpLink, attach};
+use crate::counters::QueueCounters;
+use crate::error::Error;
+use crate::query;
+use crate::skeleton::PortSkelBuilder;
+
+/// Most queues of a port (`MAX_QUEUES` in `bpf/port.bpf.c`).
+pub const MAX_QUEUES: u32 = 64;
+/// Most stations of a steering set (`MAX_STATIONS` there).
+pub const STATIONS: u32 = 16_384;
+/// VLAN of a key that stands for any (`XSW_ANY_VID`).
+const ANY_VID: u16 = 0xffff;
+
+/// Which packets go to the switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steering {
+    /// All.
+    All,
+    /// Those in the steering set.
+    Shared,
+}
+
+/// A station of the steering set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SteerKey {
+    /// Destination address.
+    pub mac: [u8; 6],
+    /// VLAN of the outer tag, 0 for none; `None` for any.
+    pub vid: Option<u16>,
+}
+
+impl SteerKey {
+    /// As `struct xsw_steer_key` in memory.
+    fn bytes(self) -> [u8; 8] {
+        let vid = self.vid.unwrap_or(ANY_VID).to_ne_bytes();
+        let m = self.mac;
+        [m[0], m[1], m[2], m[3], m[4], m[5], vid[0], vid[1]]
+    }
+}
+
+/// What to load a program for.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Netdev, for messages.
+    pub ifname: String,
+    /// Its index in the caller's namespace.
+    pub ifindex: u32,
+    /// Queues of the port, 1 to [`MAX_QUEUES`].
+    pub queues: u32,
+    /// Which packets go to the switch.
+    pub steering: Steering,
+}
+
+/// A loaded program. Dropping it takes it off its netdev.
+#[derive(Debug)]
+pub struct PortProgram {
+    options: LoadOptions,
+    program: OwnedFd,
+    id: u32,
+    sockets: MapHandle,
+    counters: MapHandle,
+    stations: MapHandle,
+    /// What `stations` holds, so that an update costs its difference only.
+    ledger: Mutex<BTreeSet<SteerKey>>,
+    link: Option<(XdpLink, Mode)>,
+}
+
+impl PortProgram {
+    /// Loads the program and its maps; nothing is attached.
+    ///
+    /// # Errors
+    /// [`Error::Load`], with what to do about missing capabilities or a kernel that is too old.
+    pub fn load(options: &LoadOptions) -> Result<Self, Error> {
+        let failed = |error: &libbpf_rs::Error| Error::Load { ifname: options.ifname.clone(), why: explain_load_error(error) };
+        let mut storage = MaybeUninit::uninit();
+        let mut open = PortSkelBuilder::default().open(&mut storage).map_err(|error| failed(&error))?;
+        if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
+            rodata.queue_count = options.queues.clamp(1, MAX_QUEUES);
+            rodata.steer_shared = options.steering == Steering::Shared;
+        }
+        let skeleton = open.load().map_err(|error| failed(&error))?;
+        let handles = || -> libbpf_rs::Result<_> {
+            Ok((
+                MapHandle::try_from(&skeleton.maps.sockets)?,
+                MapHandle::try_from(&skeleton.maps.counters)?,
+                MapHandle::try_from(&skeleton.maps.stations)?,
+            ))
+        };
+        let (sockets, counters, stations) = handles().map_err(|error| failed(&error))?;
+        // The skeleton and libbpf's object go at the end of this function; the descriptors are what is needed.
+        let program = skeleton.progs.xswitch_port.as_fd().try_clone_to_owned();
+        let program = program.map_err(|error| Error::system("keeping the XDP program", &error))?;
+        let (id, _) = query::info(&program).map_err(|errno| Error::system("asking for the XDP program's id", &errno))?;
+        let options = options.clone();
+        Ok(Self { options, program, id, sockets, counters, stations, ledger: Mutex::default(), link: None })
+    }
+
+    /// Puts the AF_XDP socket of a queue into the map. The kernel takes it out when the socket is closed.
+    pub fn set_socket(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), Error> {
+        let value = socket.as_raw_fd().to_ne_bytes();
+        self.sockets.update(&queue.to_ne_bytes(), &value, MapFlags::ANY).map_err(|error| {
+            Error::system(format!("putting the socket of {} queue {queue} into the XSKMAP", self.options.ifname), &error)
+        })
+    }
+
+    /// Takes the socket of a queue out of the map; without one this does nothing.
+    pub fn clear_socket(&self, queue: u32) -> Result<(), Error> {
+        match self.sockets.delete(&queue.to_ne_bytes()) {
+            Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => Err(Error::system(
+                format!("taking the socket of {} queue {queue} out of the XSKMAP", self.options.ifname),
+                &error,
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Attaches the program.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`] if another program is on the netdev; [`Error::Attach`] if the mode can't be had, with the reason.
+    pub fn attach(&mut self, request: ModeRequest) -> Result<Attached, Error> {
+        let (link, attached) = attach(self.program.as_fd(), self.options.ifindex, &self.options.ifname, request)?;
+        self.link = Some((link, attached.mode));
+        Ok(attached)
+    }
+
+    /// Takes the program off its netdev, if it is on it.
+    pub fn detach(&mut self) -> Result<(), Error> {
+        self.link.take().map_or(Ok(()), |(link, _)| link.detach())
+    }
+
+    /// Mode in force, if attached.
+    pub fn mode(&self) -> Option<Mode> {
+        self.link.as_ref().map(|(_, mode)| *mode)
+    }
+
+    /// BPF program id.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Makes `keys` the steering set: what is new is added before what is gone is taken out, so that a station in both never
+    /// misses a packet.
+    ///
+    /// # Errors
+    /// [`Error::SteeringFull`] above [`STATIONS`] keys, with nothing changed.
+    pub fn set_steering(&self, keys: &BTreeSet<SteerKey>) -> Result<(), Error> {
+        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        if ledger.union(keys).count() > STATIONS as usize {
+            return Err(Error::SteeringFull { ifname: self.options.ifname.clone(), max: STATIONS });
+        }
+        let failed = |error: &libbpf_rs::Error| Error::system(format!("steering on {}", self.options.ifname), error);
+        for key in keys.difference(&ledger.clone()) {
+            self.stations.update(&key.bytes(), &[1], MapFlags::ANY).map_err(|error| failed(&error))?;
+            ledger.insert(*key);
+        }
+        for key in ledger.clone().difference(keys) {
+            match self.stations.delete(&key.bytes()) {
+                Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => return Err(failed(&error)),
+                _ => ledger.remove(key),
+            };
+        }
+        Ok(())
+    }
+
+    /// Counters of each queue, summed over CPUs.
+    pub fn counters(&self) -> Result<Vec<QueueCounters>, Error> {
+        (0..self.options.queues)
+            .map(|queue| {
+                let rows = self.counters.lookup_percpu(&queue.to_ne_bytes(), MapFlags::ANY);
+                let rows = rows.map_err(|error| Error::system(format!("reading counters of {}", self.options.ifname), &error))?;
+                Ok(QueueCounters::sum(rows.iter().flatten().map(Vec::as_slice)))
+            })
+            .collect()
+    }
+}
+
+fn explain_load_error(error: &libbpf_rs::Error) -> String {
+    use libbpf_rs::ErrorKind;
+    let advice = match error.kind() {
+        ErrorKind::PermissionDenied => {
+            "; CAP_BPF and CAP_NET_ADMIN (or CAP_SYS_ADMIN) are needed, and no container or lockdown that forbids bpf()"
+        }
+        ErrorKind::OutOfMemory => "; memory, or on kernels before 5.11 RLIMIT_MEMLOCK, is too small",
+        ErrorKind::InvalidInput => "; the kernel is too old: 5.10 or later with CONFIG_XDP_SOCKETS and BPF is needed",
+        _ => "",
+    };
+    format!("{error:#}{advice}")
+}
+

@@ -1,0 +1,74 @@
+//! Which XDP programs sit on a netdev.
+
+use std::ffi::CStr;
+use std::fmt;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use libbpf_rs::libbpf_sys;
+use nix::errno::Errno;
+
+use crate::attach::Mode;
+use crate::error::Error;
+
+/// A program on one of a netdev's hooks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignProgram {
+    /// BPF program id.
+    pub id: u32,
+    /// Name, cut off by the kernel after 15 bytes; empty if it has none.
+    pub name: String,
+    /// The hook; a program in the NIC's hardware counts as native.
+    pub mode: Mode,
+}
+
+impl fmt::Display for ForeignProgram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` (id {}, {} mode)", self.name, self.id, self.mode)
+    }
+}
+
+/// Every XDP program on the netdev with that index, on its native (or hardware) and its generic hook.
+pub fn attached_programs(ifindex: u32) -> Result<Vec<ForeignProgram>, Error> {
+    let mut query =
+        libbpf_sys::bpf_xdp_query_opts { sz: size_of::<libbpf_sys::bpf_xdp_query_opts>() as _, ..Default::default() };
+    // SAFETY: `query` is a live options block of the size that its first field tells.
+    let result = unsafe { libbpf_sys::bpf_xdp_query(ifindex.cast_signed(), 0, &raw mut query) };
+    if result < 0 {
+        return Err(Error::system(format!("asking for the XDP programs of netdev #{ifindex}"), &Errno::from_raw(-result)));
+    }
+    let mut hooks = vec![(query.drv_prog_id, Mode::Native), (query.hw_prog_id, Mode::Native), (query.skb_prog_id, Mode::Generic)];
+    // With one program the kernel tells it as `prog_id` only, and the hook as `attach_mode` (XDP_ATTACHED_SKB is 2).
+    if hooks.iter().all(|&(id, _)| id == 0) {
+        hooks.push((query.prog_id, if query.attach_mode == 2 { Mode::Generic } else { Mode::Native }));
+    }
+    let programs = hooks.into_iter().filter(|&(id, _)| id != 0);
+    Ok(programs.map(|(id, mode)| ForeignProgram { id, name: program_name(id).unwrap_or_default(), mode }).collect())
+}
+
+fn program_name(id: u32) -> Option<String> {
+    // SAFETY: no pointers; a non-negative result is a descriptor that nobody else owns.
+    let fd = unsafe { libbpf_sys::bpf_prog_get_fd_by_id(id) };
+    if fd < 0 {
+        return None;
+    }
+    // SAFETY: see above.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    info(&fd).ok().map(|info| info.1)
+}
+
+/// Id and name of a program.
+pub(crate) fn info(program: &OwnedFd) -> Result<(u32, String), Errno> {
+    let mut info = libbpf_sys::bpf_prog_info::default();
+    let mut len = size_of::<libbpf_sys::bpf_prog_info>() as u32;
+    // SAFETY: `info` is all zero (it asks for nothing by pointer) and `len` bytes long.
+    let result = unsafe {
+        libbpf_sys::bpf_obj_get_info_by_fd(program.as_raw_fd(), std::ptr::from_mut(&mut info).cast(), &raw mut len)
+    };
+    if result < 0 {
+        return Err(Errno::from_raw(-result));
+    }
+    // SAFETY: the kernel's names end in a zero within their 16 bytes, and `info` lives on.
+    let name = unsafe { CStr::from_ptr(info.name.as_ptr()) };
+    Ok((info.id, name.to_string_lossy().into_owned()))
+}

@@ -1,0 +1,86 @@
+//! A namespace with a veth pair, and a socket that sends frames as they are.
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::process::Command;
+
+use nix::sched::{CloneFlags, unshare};
+use xdp_prog::{LoadOptions, PortProgram, Steering};
+
+/// Runs `test` in a network namespace of its own, in which the pair `sw` and `vm` is up. The namespace ends with its thread.
+pub fn with_veth(test: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("root makes namespaces");
+            // The stack's own neighbour discovery would be counted among the test's packets.
+            let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
+            ip("link add sw numtxqueues 2 numrxqueues 2 type veth peer name vm numtxqueues 2 numrxqueues 2");
+            ip("link set sw up");
+            ip("link set vm up");
+            test();
+        });
+        if let Err(panic) = run.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+/// Runs `ip` with these arguments.
+pub fn ip(args: &str) {
+    let status = Command::new("ip").args(args.split(' ')).status().expect("ip runs");
+    assert!(status.success(), "ip {args}");
+}
+
+/// Index of a netdev of this namespace.
+pub fn ifindex(name: &str) -> u32 {
+    nix::net::if_::if_nametoindex(name).expect("the netdev exists")
+}
+
+/// Loads a program for `sw`.
+pub fn load(steering: Steering) -> PortProgram {
+    PortProgram::load(&LoadOptions { ifname: "sw".into(), ifindex: ifindex("sw"), queues: 2, steering }).expect("it loads")
+}
+
+/// Sends frames out of `vm`, so that they come in at `sw`.
+pub fn send(frames: &[&[u8]]) {
+    let index = ifindex("vm").cast_signed();
+    // SAFETY: no pointers; a non-negative result is a descriptor that nobody else owns.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    assert!(fd >= 0);
+    // SAFETY: see above.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    for frame in frames {
+        let to = libc::sockaddr_ll {
+            sll_family: libc::AF_PACKET as u16,
+            sll_protocol: 0,
+            sll_ifindex: index,
+            sll_hatype: 0,
+            sll_pkttype: 0,
+            sll_halen: 6,
+            sll_addr: [0; 8],
+        };
+        // SAFETY: frame and address are live for the call, with the lengths given.
+        let sent = unsafe {
+            libc::sendto(
+                fd.as_raw_fd(),
+                frame.as_ptr().cast(),
+                frame.len(),
+                0,
+                std::ptr::from_ref(&to).cast(),
+                size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+            )
+        };
+        assert_eq!(sent, frame.len().cast_signed());
+    }
+}
+
+/// A frame to `dst`, with a VLAN tag if `vid` is given, 60 bytes long.
+pub fn frame(dst: [u8; 6], vid: Option<u16>) -> Vec<u8> {
+    let mut frame = [&dst[..], &[2, 0, 0, 0, 0, 0xfe]].concat();
+    if let Some(vid) = vid {
+        frame.extend([0x81, 0x00]);
+        frame.extend(vid.to_be_bytes());
+    }
+    frame.extend([0x88, 0xb5]);
+    frame.resize(60, 0);
+    frame
+}

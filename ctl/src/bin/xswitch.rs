@@ -1,2 +1,20 @@
-//! placeholder
-fn main() {}
+//! The command line.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use ctl::cli::args::Arguments;
+use ctl::cli::{ReaderGone, run};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(run(arguments))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<ReaderGone>() => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xswitch: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

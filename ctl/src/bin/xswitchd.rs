@@ -1,2 +1,53 @@
-//! placeholder
-fn main() {}
+//! The daemon.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use ctl::daemon::{self, Options};
+use tracing_subscriber::EnvFilter;
+
+/// Threads of the control side: it must leave the cores to the workers.
+const CONTROL_THREADS: usize = 2;
+
+/// AF_XDP switch for virtual machines.
+#[derive(Debug, Parser)]
+#[command(name = "xswitchd", version)]
+struct Arguments {
+    /// Configuration file (TOML); default /etc/xswitch/xswitch.toml if it is there.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory of the sockets.
+    #[arg(long, value_name = "DIR", default_value = "/run/xswitch")]
+    run_dir: PathBuf,
+    /// Directory of the state file.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/xswitch")]
+    state_dir: PathBuf,
+    /// Only say whether configuration and state can be used.
+    #[arg(long)]
+    check: bool,
+}
+
+fn main() -> ExitCode {
+    let Arguments { config, run_dir, state_dir, check } = Arguments::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let options = Options { config, run_dir, state_dir };
+    let result = if check {
+        daemon::check(&options).map_err(anyhow::Error::from)
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(CONTROL_THREADS)
+            .enable_all()
+            .build()
+            .map_err(anyhow::Error::from)
+            .and_then(|runtime| runtime.block_on(daemon::run(options)).map_err(anyhow::Error::from))
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xswitchd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

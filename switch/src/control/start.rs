@@ -259,7 +259,7 @@ impl State {
     pub(super) fn recycle(&self, mut cache: FrameCache) {
         cache.spill_all();
         let mut rest = self.gate.pass();
-        while cache.len() > 0 {
+        while !cache.is_empty() {
             match cache.take() {
                 Some(frame) => rest.put(frame),
                 None => break,

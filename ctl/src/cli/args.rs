@@ -1,0 +1,445 @@
+//! The command line's grammar.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use switch::model::*;
+
+use crate::packet::PacketSpec;
+
+/// Manages a running xswitchd.
+#[derive(Debug, Parser)]
+#[command(name = "xswitch", version)]
+pub struct Arguments {
+    /// Directory of the daemon's sockets.
+    #[arg(long, value_name = "DIR", default_value = "/run/xswitch", global = true)]
+    pub run_dir: PathBuf,
+    /// Print the API's JSON instead of tables.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Ports: add, delete, change, list, show.
+    #[command(subcommand)]
+    Port(PortCommand),
+    /// Counters of all ports, or of one with its queues and drop reasons.
+    Stats {
+        /// Port, by name or number.
+        port: Option<String>,
+    },
+    /// The MAC table.
+    #[command(subcommand)]
+    Fdb(FdbCommand),
+    /// Settings of the bridge.
+    #[command(subcommand)]
+    Bridge(BridgeCommand),
+    /// Say what would happen to a packet, step by step.
+    Trace(TraceArguments),
+    /// Capture frames of ports as pcapng.
+    Capture(CaptureArguments),
+    /// Live rates.
+    Top {
+        /// Seconds between samples.
+        #[arg(long, default_value_t = 1.0, value_parser = seconds)]
+        interval: f64,
+        /// Samples after which it ends; default: never.
+        #[arg(long)]
+        count: Option<u64>,
+    },
+    /// Look at kernel, privileges, memory and netdevs, and say what to do.
+    Doctor {
+        /// A netdev to look at as well; may be given several times.
+        #[arg(long, value_name = "IF")]
+        ifname: Vec<String>,
+    },
+    /// Count the frames of packet memory.
+    Audit,
+    /// The worker threads.
+    Workers,
+    /// Versions of this program and of the daemon.
+    Version,
+}
+
+/// `port`.
+#[derive(Debug, Subcommand)]
+pub enum PortCommand {
+    /// Add a port.
+    Add(Box<PortArguments>),
+    /// Delete ports.
+    #[command(visible_alias = "delete")]
+    Del {
+        /// Names or numbers.
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Change a port; what is not given stays.
+    Set(PortSetArguments),
+    /// List ports.
+    List,
+    /// Show a port with everything.
+    Show {
+        /// Name or number.
+        name: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OnOff {
+    On,
+    Off,
+}
+
+impl From<OnOff> for bool {
+    fn from(value: OnOff) -> bool {
+        matches!(value, OnOff::On)
+    }
+}
+
+/// Makes a value enum's words those of the API.
+fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(|error| error.to_string())
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    text.parse::<f64>().ok().filter(|seconds| (0.05..=86_400.0).contains(seconds)).ok_or_else(|| "0.05 to 86400 seconds are possible".to_owned())
+}
+
+/// Reads a VLAN mode: `access:10`, `trunk`, `trunk:10,20-29`, with `,native=5` or `,native=none` at a trunk's end.
+pub fn vlan_mode(text: &str) -> Result<VlanMode, String> {
+    let help = "access:VID, trunk, trunk:10,20-29 or trunk:…,native=VID|none is expected";
+    let vid = |text: &str| text.parse::<u16>().ok().filter(|vid| *vid <= 4094).ok_or_else(|| format!("`{text}` is not a VLAN (0 to 4094)"));
+    let (mode, rest) = text.split_once(':').unwrap_or((text, ""));
+    match (mode, rest) {
+        ("access", vlan) if !vlan.is_empty() => Ok(VlanMode::Access { vid: vid(vlan)? }),
+        ("trunk", rest) => {
+            let (native, sets): (Vec<&str>, Vec<&str>) =
+                rest.split(',').filter(|part| !part.is_empty()).partition(|part| part.starts_with("native="));
+            let native = match native.as_slice() {
+                [] => Some(0),
+                ["native=none"] => None,
+                [one] => Some(vid(&one["native=".len()..])?),
+                _ => return Err("native is given twice".to_owned()),
+            };
+            let tagged = if sets.is_empty() { VlanSet::all() } else { sets.join(",").parse()? };
+            Ok(VlanMode::Trunk { native, tagged })
+        }
+        _ => Err(help.to_owned()),
+    }
+}
+
+/// `port add`.
+#[derive(Debug, Args)]
+pub struct PortArguments {
+    /// Name of the port.
+    name: String,
+    /// What is at the other end: guest (a veth pair) or phy (a netdev).
+    #[arg(long, default_value = "guest", value_parser = word::<PortKind>)]
+    kind: PortKind,
+    /// Port number; default: the lowest free one.
+    #[arg(long)]
+    vport: Option<u16>,
+    /// The switch's netdev.
+    #[arg(long, value_name = "IF")]
+    ifname: Option<String>,
+    /// The guest's end of a pair.
+    #[arg(long, value_name = "IF")]
+    guest_ifname: Option<String>,
+    /// Named network namespace for the guest's end.
+    #[arg(long, value_name = "NAME")]
+    netns: Option<String>,
+    /// MAC address of the guest.
+    #[arg(long)]
+    mac: Option<MacAddr>,
+    /// Layer 3 MTU in bytes.
+    #[arg(long)]
+    mtu: Option<u32>,
+    /// Queues.
+    #[arg(long)]
+    queues: Option<u32>,
+    /// Descriptors of each ring, a power of two.
+    #[arg(long)]
+    queue_depth: Option<u32>,
+    /// XDP mode: auto, native or generic.
+    #[arg(long, default_value = "auto", value_parser = word::<ModeRequest>)]
+    mode: ModeRequest,
+    /// Which packets of a phy come to the switch: all or shared.
+    #[arg(long, default_value = "all", value_parser = word::<Steering>)]
+    steering: Steering,
+    /// Zero-copy: auto, on or off.
+    #[arg(long, default_value = "auto", value_parser = word::<ZeroCopy>)]
+    zero_copy: ZeroCopy,
+    /// VLAN mode: access:VID, trunk, trunk:10,20-29[,native=VID|none].
+    #[arg(long, value_parser = vlan_mode)]
+    vlan: Option<VlanMode>,
+    /// Exchange nothing with other isolated ports.
+    #[arg(long)]
+    isolated: bool,
+    /// Drop what does not come from the port's MAC address.
+    #[arg(long)]
+    mac_check: Option<OnOff>,
+    /// Most MAC addresses learned on it.
+    #[arg(long)]
+    fdb_limit: Option<u32>,
+}
+
+impl From<PortArguments> for PortSpec {
+    fn from(a: PortArguments) -> Self {
+        PortSpec {
+            name: a.name,
+            kind: a.kind,
+            vport: a.vport,
+            ifname: a.ifname,
+            guest_ifname: a.guest_ifname,
+            netns: a.netns,
+            mac: a.mac,
+            mtu: a.mtu,
+            queues: a.queues,
+            queue_depth: a.queue_depth,
+            mode: a.mode,
+            steering: a.steering,
+            zero_copy: a.zero_copy,
+            vlan: a.vlan,
+            isolated: a.isolated,
+            mac_check: a.mac_check.map(bool::from),
+            fdb_limit: a.fdb_limit,
+        }
+    }
+}
+
+/// `port set`.
+#[derive(Debug, Args)]
+pub struct PortSetArguments {
+    /// Name or number.
+    pub name: String,
+    /// Layer 3 MTU in bytes.
+    #[arg(long)]
+    mtu: Option<u32>,
+    /// MAC address of the guest.
+    #[arg(long)]
+    mac: Option<MacAddr>,
+    /// VLAN mode.
+    #[arg(long, value_parser = vlan_mode)]
+    vlan: Option<VlanMode>,
+    /// Exchange nothing with other isolated ports.
+    #[arg(long)]
+    isolated: Option<OnOff>,
+    /// Drop what does not come from the port's MAC address.
+    #[arg(long)]
+    mac_check: Option<OnOff>,
+    /// Most MAC addresses learned on it.
+    #[arg(long)]
+    fdb_limit: Option<u32>,
+}
+
+impl PortSetArguments {
+    /// The change.
+    pub fn update(&self) -> PortUpdate {
+        PortUpdate {
+            mtu: self.mtu,
+            mac: self.mac,
+            vlan: self.vlan.clone(),
+            isolated: self.isolated.map(bool::from),
+            mac_check: self.mac_check.map(bool::from),
+            fdb_limit: self.fdb_limit,
+        }
+    }
+}
+
+/// `fdb`.
+#[derive(Debug, Subcommand)]
+pub enum FdbCommand {
+    /// List rows.
+    List {
+        /// Only of this port.
+        #[arg(long)]
+        port: Option<String>,
+        /// Only of this VLAN.
+        #[arg(long)]
+        vlan: Option<u16>,
+        /// Only this address.
+        #[arg(long)]
+        mac: Option<MacAddr>,
+    },
+    /// Add a static row.
+    Add {
+        /// Address.
+        mac: MacAddr,
+        /// Port.
+        port: String,
+        /// VLAN; 0 is the untagged segment.
+        #[arg(long, default_value_t = 0)]
+        vlan: u16,
+    },
+    /// Delete a row.
+    #[command(visible_alias = "delete")]
+    Del {
+        /// Address.
+        mac: MacAddr,
+        /// VLAN; 0 is the untagged segment.
+        #[arg(long, default_value_t = 0)]
+        vlan: u16,
+    },
+    /// Forget learned rows.
+    Flush {
+        /// Only of this port.
+        #[arg(long)]
+        port: Option<String>,
+    },
+}
+
+/// `bridge`.
+#[derive(Debug, Subcommand)]
+pub enum BridgeCommand {
+    /// Show the settings.
+    Show,
+    /// Change settings; what is not given stays.
+    Set {
+        /// Most MAC addresses in all.
+        #[arg(long)]
+        fdb_limit: Option<u32>,
+        /// Seconds after which an address is forgotten.
+        #[arg(long)]
+        fdb_ageing_seconds: Option<u32>,
+        /// Forward 01:80:c2:00:00:00-0f.
+        #[arg(long)]
+        forward_reserved: Option<bool>,
+    },
+}
+
+/// `trace`.
+#[derive(Debug, Args)]
+pub struct TraceArguments {
+    /// Port that the packet comes in from.
+    #[arg(long = "in", value_name = "PORT")]
+    pub port: String,
+    /// The frame in hex digits; `-` reads them from standard input.
+    #[arg(long, conflicts_with_all = ["src", "dst", "vlan", "ethertype", "ip_src", "ip_dst", "proto", "sport", "dport", "len"])]
+    pub hex: Option<String>,
+    /// Source MAC address.
+    #[arg(long)]
+    src: Option<MacAddr>,
+    /// Destination MAC address.
+    #[arg(long)]
+    dst: Option<MacAddr>,
+    /// VLAN of the outer tag.
+    #[arg(long)]
+    vlan: Option<u16>,
+    /// Priority in that tag.
+    #[arg(long, requires = "vlan")]
+    pcp: Option<u8>,
+    /// VLAN of an inner tag.
+    #[arg(long, requires = "vlan")]
+    inner_vlan: Option<u16>,
+    /// `arp` or a number.
+    #[arg(long)]
+    ethertype: Option<String>,
+    /// Source IP address.
+    #[arg(long)]
+    ip_src: Option<IpAddr>,
+    /// Destination IP address.
+    #[arg(long)]
+    ip_dst: Option<IpAddr>,
+    /// tcp, udp, icmp, icmpv6 or a number.
+    #[arg(long)]
+    proto: Option<String>,
+    /// Source port.
+    #[arg(long)]
+    sport: Option<u16>,
+    /// Destination port.
+    #[arg(long)]
+    dport: Option<u16>,
+    /// Length of the frame in bytes.
+    #[arg(long)]
+    len: Option<u32>,
+}
+
+impl TraceArguments {
+    /// The packet by its fields.
+    pub fn packet(&self) -> PacketSpec {
+        PacketSpec {
+            src: self.src,
+            dst: self.dst,
+            vlan: self.vlan,
+            pcp: self.pcp,
+            inner_vlan: self.inner_vlan,
+            ethertype: self.ethertype.clone(),
+            ip_src: self.ip_src,
+            ip_dst: self.ip_dst,
+            proto: self.proto.clone(),
+            sport: self.sport,
+            dport: self.dport,
+            len: self.len,
+        }
+    }
+}
+
+/// `capture`.
+#[derive(Debug, Args)]
+pub struct CaptureArguments {
+    /// Ports; none: all.
+    pub ports: Vec<String>,
+    /// File to write, or `-` for standard output.
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    pub write: String,
+    /// Only this direction, as the switch sees it: rx or tx.
+    #[arg(long, value_parser = word::<Direction>)]
+    pub direction: Option<Direction>,
+    /// Bytes kept of each frame.
+    #[arg(long)]
+    pub snaplen: Option<u32>,
+    /// Frames after which it ends.
+    #[arg(long)]
+    pub count: Option<u64>,
+    /// Seconds after which it ends.
+    #[arg(long, value_parser = seconds)]
+    pub duration: Option<f64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Arguments {
+        Arguments::try_parse_from(line.split(' ')).unwrap()
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_port_is_described_in_full() {
+        let line = "xswitch port add up --kind phy --ifname eth1 --vlan trunk:10,20-29,native=none --steering shared --mac-check off";
+        let Command::Port(PortCommand::Add(arguments)) = parse(line).command else { panic!() };
+        let spec = PortSpec::from(*arguments);
+        assert_eq!((spec.kind, spec.steering, spec.mac_check), (PortKind::Phy, Steering::Shared, Some(false)));
+        let tagged = "10,20-29".parse().unwrap();
+        assert_eq!(spec.vlan, Some(VlanMode::Trunk { native: None, tagged }));
+    }
+
+    #[test]
+    fn vlan_modes_are_read_and_refused() {
+        assert_eq!(vlan_mode("access:7"), Ok(VlanMode::Access { vid: 7 }));
+        assert_eq!(vlan_mode("trunk"), Ok(VlanMode::Trunk { native: Some(0), tagged: VlanSet::all() }));
+        assert_eq!(vlan_mode("trunk:all,native=9"), Ok(VlanMode::Trunk { native: Some(9), tagged: VlanSet::all() }));
+        for bad in ["", "access", "access:x", "access:4095", "trunk:0", "trunk:native=1,native=2", "hybrid:1", "trunk:20-10"] {
+            assert!(vlan_mode(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn options_that_exclude_each_other_are_refused() {
+        for bad in ["xswitch trace --in a --hex 00 --src 02:00:00:00:00:01", "xswitch trace --in a --pcp 3", "xswitch port del", "xswitch top --interval 0"] {
+            assert!(Arguments::try_parse_from(bad.split(' ')).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The configuration file: what is fixed from start to end, and ports that are declared rather than added.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use switch::model::{BridgeSettings, DataplaneSettings, PortSpec};
+
+use crate::error::Error;
+
+/// Where it is looked for when none is named.
+pub const DEFAULT_PATH: &str = "/etc/xswitch/xswitch.toml";
+
+/// Contents of the file; every part may be absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Workers and packet memory; fixed until a restart.
+    pub dataplane: DataplaneSettings,
+    /// The bridge; taken when the state file has none yet, and on SIGHUP.
+    pub bridge: Option<BridgeSettings>,
+    /// The Prometheus scrape.
+    pub metrics: MetricsConfig,
+    /// The HTTP API.
+    pub api: ApiConfig,
+    /// Ports that are added at start and on SIGHUP unless a port of that name exists.
+    pub port: Vec<PortSpec>,
+}
+
+/// `[metrics]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsConfig {
+    /// TCP address of the scrape; empty: none.
+    pub listen: String,
+}
+
+impl Default for MetricsConfig {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:9477".to_owned() }
+    }
+}
+
+/// `[api]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApiConfig {
+    /// Permission bits of the Unix socket, in octal as text.
+    pub socket_mode: String,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self { socket_mode: "0660".to_owned() }
+    }
+}
+
+impl ApiConfig {
+    /// The permission bits.
+    pub fn mode(&self) -> Result<u32, String> {
+        u32::from_str_radix(&self.socket_mode, 8)
+            .ok()
+            .filter(|mode| *mode <= 0o777)
+            .ok_or_else(|| format!("api.socket_mode: `{}` is not an octal mode such as 0660", self.socket_mode))
+    }
+}
+
+impl Config {
+    /// Reads the file that is named, or the default one if it is there, or takes the defaults.
+    pub fn load(named: Option<&Path>) -> Result<Self, Error> {
+        let path = named.map_or_else(|| PathBuf::from(DEFAULT_PATH), Path::to_owned);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Self::parse(&text).map_err(|why| Error::Config { path, why }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => Ok(Self::default()),
+            Err(error) => Err(Error::Config { path, why: error.to_string() }),
+        }
+    }
+
+    /// Reads a file's text.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let config: Self = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+        config.api.mode()?;
+        if !config.metrics.listen.is_empty() && config.metrics.listen.parse::<std::net::SocketAddr>().is_err() {
+            return Err(format!("metrics.listen: `{}` is not an address such as 127.0.0.1:9477", config.metrics.listen));
+        }
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_means_the_defaults() {
+        assert_eq!(Config::parse("").unwrap(), Config::default());
+        assert_eq!(Config::default().api.mode(), Ok(0o660));
+    }
+
+    #[test]
+    fn a_whole_file_is_understood() {
+        let text = r#"
+            [dataplane]
+            workers = 2
+            cpus = [0, 1]
+            [bridge]
+            fdb_ageing_seconds = 60
+            [metrics]
+            listen = ""
+            [[port]]
+            name = "uplink"
+            kind = "phy"
+            ifname = "eth1"
+            vlan = { mode = "trunk", tagged = "10,20-29" }
+        "#;
+        let config = Config::parse(text).unwrap();
+        assert_eq!((config.dataplane.workers, config.port[0].name.as_str()), (2, "uplink"));
+        assert_eq!(config.bridge.unwrap().fdb_limit, BridgeSettings::default().fdb_limit);
+    }
+
+    #[test]
+    fn an_error_names_line_and_key() {
+        for (text, key) in [
+            ("[dataplane]\nworker = 2\n", "worker"),
+            ("[bridge]\nfdb_limit = \"many\"\n", "fdb_limit"),
+            ("[metrics]\nlisten = \"nowhere\"\n", "metrics.listen"),
+            ("[api]\nsocket_mode = \"9\"\n", "api.socket_mode"),
+            ("[[port]]\nname = \"x\"\nkind = \"tap\"\n", "kind"),
+        ] {
+            let why = Config::parse(text).unwrap_err();
+            assert!(why.contains(key), "{key}: {why}");
+        }
+        assert!(Config::parse("[dataplane]\nworker = 2\n").unwrap_err().contains("line 2"));
+    }
+
+    #[test]
+    fn a_named_file_must_be_there() {
+        assert!(matches!(Config::load(Some(Path::new("/nonexistent/xswitch.toml"))), Err(Error::Config { .. })));
+    }
+}

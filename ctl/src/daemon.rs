@@ -1,0 +1,197 @@
+//! `xswitchd` put together: locks, configuration, data plane, service, sockets, signals.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use switch::Switch;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::http::{self, ApiSocket};
+use crate::metrics;
+use crate::service::{BridgeUpdate, Service};
+use crate::state::{DirLock, Store};
+
+/// How often ports that could not be brought up are tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Where the daemon finds and keeps things.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Configuration file, if one is named.
+    pub config: Option<PathBuf>,
+    /// Directory of its sockets.
+    pub run_dir: PathBuf,
+    /// Directory of its state file.
+    pub state_dir: PathBuf,
+}
+
+/// Reads configuration and state and says whether they could be used, changing nothing.
+pub fn check(options: &Options) -> Result<(), Error> {
+    Config::load(options.config.as_deref())?;
+    Store::open(&options.state_dir)?.load()?;
+    Ok(())
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(options: Options) -> Result<(), Error> {
+    let config = Config::load(options.config.as_deref())?;
+    let _run_lock = DirLock::take(&options.run_dir)?;
+    let _state_lock = DirLock::take(&options.state_dir)?;
+    let store = Store::open(&options.state_dir)?;
+    let state = store.load()?;
+    let mut signals = Signals::new()?;
+
+    let settings = config.dataplane.clone();
+    let bridge = state.bridge.or_else(|| config.bridge.clone()).unwrap_or_default();
+    let declared = config.clone();
+    let service = blocking(move || {
+        let dataplane = Switch::start(&settings, bridge)?;
+        Service::start(Box::new(dataplane), store, &declared)
+    })
+    .await?;
+
+    let mode = config.api.mode().map_err(Error::invalid)?;
+    let socket = ApiSocket::bind(&options.run_dir.join("api.sock"), mode)?;
+    let (stop, stopped) = watch::channel(false);
+    let api = tokio::spawn(http::serve(socket, http::router(Arc::clone(&service)), stopped.clone()));
+    let scrape = start_metrics(&config, &service, stopped).await?;
+    notify(NotifyState::Ready);
+    tracing::info!(run_dir = %options.run_dir.display(), ports = service.ports().len(), "ready");
+
+    serve_signals(&mut signals, &options, config, &service).await;
+
+    notify(NotifyState::Stopping);
+    tracing::info!("stopping");
+    let _ = stop.send(true);
+    let _ = api.await;
+    if let Some(scrape) = scrape {
+        let _ = scrape.await;
+    }
+    // The last one to have the service detaches the ports; a capture that still ends has it for a moment longer.
+    blocking(move || {
+        drop(service);
+        Ok(())
+    })
+    .await
+}
+
+async fn start_metrics(
+    config: &Config,
+    service: &Arc<Service>,
+    mut stopped: watch::Receiver<bool>,
+) -> Result<Option<tokio::task::JoinHandle<()>>, Error> {
+    let listen = &config.metrics.listen;
+    if listen.is_empty() {
+        return Ok(None);
+    }
+    let failed = |error| Error::io(format!("metrics.listen: listening on {listen}"), error);
+    let listener = TcpListener::bind(listen).await.map_err(failed)?;
+    let registry = metrics::registry(Arc::clone(service)).map_err(|error| failed(std::io::Error::other(error)))?;
+    let router = metrics::router(registry);
+    Ok(Some(tokio::spawn(async move {
+        let until = async move {
+            let _ = stopped.wait_for(|stop| *stop).await;
+        };
+        if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(until).await {
+            tracing::error!(%error, "the metrics server ended");
+        }
+    })))
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Error> {
+        let on = |kind| signal(kind).map_err(|error| Error::io("waiting for signals", error));
+        Ok(Self { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())?, hangup: on(SignalKind::hangup())? })
+    }
+}
+
+/// Returns when it is time to stop.
+async fn serve_signals(signals: &mut Signals, options: &Options, mut config: Config, service: &Arc<Service>) {
+    let mut retry = tokio::time::interval(RETRY);
+    retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let watchdog = watchdog_period();
+    let mut alive = tokio::time::interval(watchdog.unwrap_or(Duration::from_secs(3600)));
+    loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => return,
+            _ = signals.interrupt.recv() => return,
+            _ = signals.hangup.recv() => {
+                notify(NotifyState::Reloading);
+                reload(options, &mut config, service).await;
+                notify(NotifyState::Ready);
+            }
+            _ = retry.tick() => {
+                let service = Arc::clone(service);
+                let _ = blocking(move || {
+                    service.retry();
+                    Ok(())
+                }).await;
+            }
+            _ = alive.tick(), if watchdog.is_some() => notify(NotifyState::Watchdog),
+        }
+    }
+}
+
+/// Half of what systemd asks for, if it does.
+fn watchdog_period() -> Option<Duration> {
+    let micros = std::env::var("WATCHDOG_USEC").ok()?.parse::<u64>().ok()?;
+    Some(Duration::from_micros(micros / 2)).filter(|period| !period.is_zero())
+}
+
+/// Takes up what may change at run time, and says what may not.
+async fn reload(options: &Options, config: &mut Config, service: &Arc<Service>) {
+    let new = match Config::load(options.config.as_deref()) {
+        Ok(new) => new,
+        Err(error) => {
+            tracing::error!(%error, "the configuration stays as it was");
+            return;
+        }
+    };
+    if new.dataplane != config.dataplane || new.metrics != config.metrics || new.api != config.api {
+        tracing::warn!("[dataplane], [metrics] and [api] are taken up by a restart only");
+    }
+    let (service, bridge, ports) = (Arc::clone(service), new.bridge.clone(), new.port.clone());
+    let changed = new.bridge != config.bridge;
+    let result = blocking(move || {
+        if let Some(bridge) = bridge.filter(|_| changed) {
+            service.update_bridge(&BridgeUpdate {
+                fdb_limit: Some(bridge.fdb_limit),
+                fdb_ageing_seconds: Some(bridge.fdb_ageing_seconds),
+                forward_reserved: Some(bridge.forward_reserved),
+            })?;
+        }
+        service.retry();
+        service.declare(&ports);
+        Ok(())
+    })
+    .await;
+    match result {
+        Ok(()) => tracing::info!("the configuration was read again"),
+        Err(error) => tracing::error!(%error, "the configuration was not taken up in full"),
+    }
+    *config = new;
+}
+
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(false, &[state]) {
+        tracing::debug!(%error, "telling the service manager");
+    }
+}
+
+async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(call)
+        .await
+        .unwrap_or_else(|error| Err(Error::io("a task ended early", std::io::Error::other(error))))
+}

@@ -1,0 +1,247 @@
+//! Looks at the machine as an AF_XDP switch needs it, and says what to do about what is wrong.
+
+use serde::{Deserialize, Serialize};
+use switch::io::{ethtool, netdev};
+use switch::model::{DataplaneSettings, HugePages};
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// As it should be.
+    Ok,
+    /// Works, but not as well as it could.
+    Warn,
+    /// Does not work.
+    Fail,
+}
+
+/// One check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Check {
+    /// What was looked at.
+    pub name: String,
+    /// How it ended.
+    pub status: Status,
+    /// What was found.
+    pub text: String,
+    /// What to do, unless all is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
+}
+
+impl Check {
+    /// A check that ended well.
+    pub fn ok(name: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { name: name.into(), status: Status::Ok, text: text.into(), advice: None }
+    }
+
+    /// A check that did not.
+    pub fn bad(status: Status, name: impl Into<String>, text: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { name: name.into(), status, text: text.into(), advice: Some(advice.into()) }
+    }
+}
+
+/// Capabilities that the daemon needs, by number (`linux/capability.h`), with what for.
+const CAPABILITIES: [(u32, &str, &str); 4] = [
+    (12, "CAP_NET_ADMIN", "netdevs, XDP programs"),
+    (13, "CAP_NET_RAW", "AF_XDP and packet sockets"),
+    (39, "CAP_BPF", "BPF programs and maps (CAP_SYS_ADMIN serves too)"),
+    (21, "CAP_SYS_ADMIN", "guests in named network namespaces"),
+];
+const CAP_IPC_LOCK: u32 = 14;
+const CAP_SYS_ADMIN: u32 = 21;
+const MIN_KERNEL: (u32, u32) = (5, 10);
+
+/// The checks that need no daemon: kernel, privileges, memory, CPUs, and the netdevs named.
+pub fn local_checks(settings: &DataplaneSettings, ifnames: &[String]) -> Vec<Check> {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let mut checks = vec![check_kernel_version(read("/proc/sys/kernel/osrelease").trim())];
+    checks.extend(xdp_prog::check_kernel().into_iter().map(|finding| Check {
+        name: finding.name,
+        status: match finding.status {
+            xdp_prog::Status::Ok => Status::Ok,
+            xdp_prog::Status::Warn => Status::Warn,
+            xdp_prog::Status::Fail => Status::Fail,
+        },
+        text: finding.text,
+        advice: finding.advice,
+    }));
+    let effective = effective_capabilities(&read("/proc/self/status"));
+    checks.extend(check_capabilities(effective));
+    let umem = u64::from(settings.frames) * u64::from(settings.frame_size);
+    let (memlock, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_MEMLOCK).unwrap_or_default();
+    checks.push(check_memlock(memlock, umem, effective >> CAP_IPC_LOCK & 1 != 0));
+    checks.push(check_memory(&read("/proc/meminfo"), umem, settings.huge_pages));
+    checks.push(check_jit(read("/proc/sys/net/core/bpf_jit_enable").trim()));
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    checks.push(check_cpus(cpus, settings.workers));
+    checks.extend(ifnames.iter().flat_map(|ifname| check_netdev(ifname, settings)));
+    checks
+}
+
+fn check_kernel_version(release: &str) -> Check {
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let name = "kernel";
+    if version < MIN_KERNEL {
+        let advice = "5.10 or later is needed (AF_XDP with need-wakeup and shared packet memory, XDP links)";
+        return Check::bad(Status::Fail, name, release, advice);
+    }
+    let note = if version >= (6, 17) { "" } else { "; from 6.17 on one send call handles more than 32 frames" };
+    Check::ok(name, format!("{release}{note}"))
+}
+
+/// The mask of effective capabilities in `/proc/PID/status`.
+fn effective_capabilities(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+fn check_capabilities(effective: u64) -> Vec<Check> {
+    let has = |number: u32| effective >> number & 1 != 0;
+    let check = |(number, name, what): (u32, &str, &str)| {
+        if has(number) || (name == "CAP_BPF" && has(CAP_SYS_ADMIN)) {
+            return Check::ok(name, "this process has it");
+        }
+        let status = if number == CAP_SYS_ADMIN { Status::Warn } else { Status::Fail };
+        let advice = format!("needed for {what}: run as root, or give it to the daemon (`AmbientCapabilities={name}`)");
+        Check::bad(status, name, "this process does not have it", advice)
+    };
+    CAPABILITIES.into_iter().map(check).collect()
+}
+
+fn check_memlock(limit: u64, umem: u64, exempt: bool) -> Check {
+    let name = "locked memory";
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    if exempt || limit >= umem {
+        let why = if exempt { "CAP_IPC_LOCK exempts this process" } else { "the limit is high enough" };
+        return Check::ok(name, format!("{} MiB of packet memory; {why}", mib(umem)));
+    }
+    let text = format!("{} MiB of packet memory, and the limit is {} MiB", mib(umem), mib(limit));
+    Check::bad(Status::Fail, name, text, "raise it (`LimitMEMLOCK=infinity`, `ulimit -l`), give CAP_IPC_LOCK, or lower `frames`")
+}
+
+fn check_memory(meminfo: &str, umem: u64, huge_pages: HugePages) -> Check {
+    let field = |name: &str| {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.and_then(|value| value.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let name = "memory";
+    let (free, wanted) = (field("HugePages_Free"), umem.div_ceil(2 << 20));
+    let available = field("MemAvailable") << 10;
+    if huge_pages != HugePages::Off && free >= wanted {
+        return Check::ok(name, format!("{free} huge pages are free, {wanted} are wanted"));
+    }
+    if huge_pages == HugePages::On {
+        let text = format!("huge_pages is `on`: {wanted} are wanted, {free} are free");
+        return Check::bad(Status::Fail, name, text, format!("`sysctl vm.nr_hugepages={wanted}`, or set huge_pages to auto"));
+    }
+    if available < umem + umem / 4 {
+        let text = format!("{} MiB are available, packet memory takes {}", available >> 20, umem >> 20);
+        return Check::bad(Status::Fail, name, text, "lower `frames` in [dataplane]");
+    }
+    Check::ok(name, format!("{} MiB are available, packet memory takes {} on ordinary pages", available >> 20, umem >> 20))
+}
+
+fn check_jit(enabled: &str) -> Check {
+    match enabled {
+        "0" => Check::bad(Status::Warn, "BPF JIT", "off: XDP programs are interpreted", "`sysctl net.core.bpf_jit_enable=1`"),
+        _ => Check::ok("BPF JIT", "on"),
+    }
+}
+
+fn check_cpus(cpus: usize, workers: usize) -> Check {
+    if workers > cpus {
+        let text = format!("{workers} workers on {cpus} CPUs");
+        return Check::bad(Status::Warn, "CPUs", text, "workers that share a CPU wait for each other: lower `workers`");
+    }
+    Check::ok("CPUs", format!("{cpus} for {workers} workers"))
+}
+
+/// Looks at a netdev as a port would use it.
+fn check_netdev(ifname: &str, settings: &DataplaneSettings) -> Vec<Check> {
+    let name = |what: &str| format!("{ifname}: {what}");
+    let link = match netdev::find(ifname) {
+        Ok(Some(link)) => link,
+        Ok(None) => {
+            return vec![Check::bad(Status::Fail, ifname, "there is no such netdev here", "check the name and the network namespace")];
+        }
+        Err(error) => return vec![Check::bad(Status::Fail, ifname, error.to_string(), "see above")],
+    };
+    let mut checks = Vec::new();
+    let driver = ethtool::driver(ifname).unwrap_or_else(|_| "unknown".to_owned());
+    let queues = ethtool::rx_channels(ifname).unwrap_or(link.rx_queues);
+    checks.push(if link.up {
+        Check::ok(name("state"), format!("up, driver {driver}, {queues} receive queues"))
+    } else {
+        Check::bad(Status::Warn, name("state"), format!("down, driver {driver}"), format!("`ip link set {ifname} up`"))
+    });
+    let limit = settings.frame_size - 256 - 18;
+    checks.push(if link.mtu > limit {
+        let text = format!("{}, and a frame of packet memory carries {limit}", link.mtu);
+        Check::bad(Status::Fail, name("MTU"), text, format!("`ip link set {ifname} mtu {limit}` or less"))
+    } else if link.is_veth && link.mtu > xdp_prog::VETH_NATIVE_MAX_MTU {
+        let text = format!("{}: native XDP on a veth ends at {}", link.mtu, xdp_prog::VETH_NATIVE_MAX_MTU);
+        Check::bad(Status::Warn, name("MTU"), text, "generic mode will be used, which is slower; lower the MTU for native mode")
+    } else {
+        Check::ok(name("MTU"), link.mtu.to_string())
+    });
+    match ethtool::hidden_bytes(ifname) {
+        Ok(features) if link.is_veth && !features.is_empty() => checks.push(Check::bad(
+            Status::Warn,
+            name("offloads"),
+            format!("on: {}", features.join(", ")),
+            format!("if a kernel stack sends to the switch from here: `ethtool -K {ifname} tx off txvlan off`"),
+        )),
+        Ok(_) => checks.push(Check::ok(name("offloads"), "none that matters")),
+        Err(errno) => checks.push(Check::bad(Status::Warn, name("offloads"), errno.to_string(), "can't be read")),
+    }
+    match xdp_prog::attached_programs(link.index) {
+        Ok(programs) if programs.is_empty() => checks.push(Check::ok(name("XDP programs"), "none")),
+        Ok(programs) => checks.extend(programs.iter().map(|program| {
+            if program.name == "xswitch_port" {
+                Check::ok(name("XDP programs"), format!("{program}, of an xswitch"))
+            } else {
+                let advice = format!("stop what attached it, or detach it (`ip link set dev {ifname} xdp off`)");
+                Check::bad(Status::Fail, name("XDP programs"), program.to_string(), advice)
+            }
+        })),
+        Err(error) => checks.push(Check::bad(Status::Warn, name("XDP programs"), error.to_string(), "can't be read")),
+    }
+    checks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_and_new_kernels_are_told_apart() {
+        for (release, status) in [("5.9.1", Status::Fail), ("5.10.0-28-amd64", Status::Ok), ("6.18.44-x", Status::Ok), ("x", Status::Fail)] {
+            assert_eq!(check_kernel_version(release).status, status, "{release}");
+        }
+    }
+
+    #[test]
+    fn lacking_capabilities_are_named() {
+        let all = effective_capabilities("Name:\tx\nCapEff:\t000001ffffffffff\n");
+        assert!(check_capabilities(all).iter().all(|check| check.status == Status::Ok));
+        let none = check_capabilities(effective_capabilities("CapEff:\t0000000000000000"));
+        assert_eq!(none.iter().filter(|check| check.status == Status::Fail).count(), 3);
+        // CAP_SYS_ADMIN stands in for CAP_BPF.
+        assert_eq!(check_capabilities(1 << 21)[2].status, Status::Ok);
+    }
+
+    #[test]
+    fn memory_is_measured_against_packet_memory() {
+        let mib = |n: u64| n << 20;
+        assert_eq!(check_memlock(mib(8), mib(256), false).status, Status::Fail);
+        assert_eq!(check_memlock(mib(8), mib(256), true).status, Status::Ok);
+        let meminfo = "MemAvailable:    1048576 kB\nHugePages_Free:      4\n";
+        assert_eq!(check_memory(meminfo, mib(256), HugePages::Auto).status, Status::Ok);
+        assert_eq!(check_memory(meminfo, mib(1000), HugePages::Auto).status, Status::Fail);
+        assert_eq!(check_memory(meminfo, mib(256), HugePages::On).status, Status::Fail);
+        assert_eq!(check_memory(meminfo, mib(8), HugePages::On).status, Status::Ok);
+    }
+}

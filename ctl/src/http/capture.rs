@@ -1,0 +1,121 @@
+//! A capture as a stream of pcapng.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use switch::CaptureRequest;
+use switch::model::Direction;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::extract::Query;
+use crate::dataplane::Capture;
+use crate::error::{Error, ErrorBody};
+use crate::pcapng::PcapngWriter;
+use crate::service::Service;
+
+/// How soon a reader that went away, or the end of its time, is noticed.
+const TURN: Duration = Duration::from_millis(100);
+/// Pieces that wait for a slow reader; then the capture waits, and its own backlog fills.
+const BACKLOG: usize = 16;
+
+/// What to capture.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct CaptureQuery {
+    /// Names of ports, joined by commas; absent: all.
+    ports: Option<String>,
+    /// `rx` or `tx`, as the switch sees it; absent: both.
+    direction: Option<Direction>,
+    /// Bytes kept of each frame, 14–65535; default 65535.
+    snaplen: Option<u32>,
+    /// Frames after which it ends; absent: never.
+    count: Option<u64>,
+    /// Seconds after which it ends; absent: never.
+    duration: Option<f64>,
+}
+
+/// Capture frames of ports, as a stream of pcapng that ends with the connection.
+#[utoipa::path(get, path = "/capture", params(CaptureQuery), responses(
+    (status = 200, content_type = "application/x-pcapng", body = Vec<u8>),
+    (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
+pub(super) async fn capture(
+    State(service): State<Arc<Service>>,
+    Query(query): Query<CaptureQuery>,
+) -> Result<Response, Error> {
+    let ports = query.ports.iter().flat_map(|names| names.split(',')).filter(|name| !name.is_empty());
+    let request = CaptureRequest {
+        ports: ports.map(str::to_owned).collect(),
+        direction: query.direction,
+        snaplen: query.snaplen.unwrap_or(65_535),
+    };
+    let seconds = query.duration.map(Duration::try_from_secs_f64).transpose();
+    let duration = seconds.map_err(|_| Error::invalid("duration: seconds, 0 or more, are expected"))?;
+    let snaplen = request.snaplen;
+    let keeper = Arc::clone(&service);
+    let stream = super::routes::blocking(service, move |service| service.capture(request)).await?;
+    let (sender, receiver) = mpsc::channel::<std::io::Result<Bytes>>(BACKLOG);
+    let limits = Limits { count: query.count.unwrap_or(u64::MAX), end: duration.map(|duration| Instant::now() + duration) };
+    // A thread of its own, because it may run for days.
+    std::thread::Builder::new()
+        .name("xs-capture".to_owned())
+        .spawn(move || {
+            if let Err(error) = pump(stream, &keeper, snaplen, limits, &sender) {
+                tracing::debug!(%error, "a capture ended");
+            }
+        })
+        .map_err(|error| Error::io("starting a capture", error))?;
+    let body = Body::from_stream(ReceiverStream::new(receiver));
+    Ok(([(header::CONTENT_TYPE, "application/x-pcapng")], body).into_response())
+}
+
+struct Limits {
+    count: u64,
+    end: Option<Instant>,
+}
+
+/// Moves frames to the reader until one of them ends it.
+fn pump(
+    mut stream: Box<dyn Capture>,
+    service: &Service,
+    snaplen: u32,
+    limits: Limits,
+    sender: &mpsc::Sender<std::io::Result<Bytes>>,
+) -> std::io::Result<()> {
+    let gone = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+    let send = |bytes: Vec<u8>| sender.blocking_send(Ok(Bytes::from(bytes))).map_err(|_| gone());
+    let (mut writer, head) = PcapngWriter::new(snaplen)?;
+    send(head)?;
+    let mut names: HashMap<u16, String> = HashMap::new();
+    let mut left = limits.count;
+    while left > 0 && limits.end.is_none_or(|end| Instant::now() < end) {
+        if sender.is_closed() {
+            return Err(gone());
+        }
+        let wait = limits.end.map_or(TURN, |end| TURN.min(end.saturating_duration_since(Instant::now())));
+        let mut piece = Vec::new();
+        for frame in stream.receive(wait) {
+            if left == 0 {
+                break;
+            }
+            left -= 1;
+            let name = names.entry(frame.vport).or_insert_with(|| {
+                let ports = service.dataplane().ports();
+                let port = ports.iter().find(|port| port.vport == frame.vport);
+                port.map_or_else(|| format!("vport {}", frame.vport), |port| port.spec.name.clone())
+            });
+            piece.extend(writer.frame(name, &frame)?);
+        }
+        if !piece.is_empty() {
+            send(piece)?;
+        }
+    }
+    send(writer.finish(stream.missed())?)
+}

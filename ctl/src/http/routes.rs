@@ -1,0 +1,234 @@
+//! The routes.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use switch::model::*;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::capture;
+use super::extract::{Json, Query};
+use crate::doctor::{Check, Status, local_checks};
+use crate::error::{Error, ErrorBody};
+use crate::service::{BridgeUpdate, FdbFilter, PortEntry, Service, TraceRequest};
+
+type Shared = State<Arc<Service>>;
+type Answer<T> = Result<Json<T>, Error>;
+
+/// Every route of the API, below its prefix.
+pub(super) fn all() -> OpenApiRouter<Arc<Service>> {
+    OpenApiRouter::new()
+        .routes(routes!(list_ports, add_port))
+        .routes(routes!(show_port, update_port, del_port))
+        .routes(routes!(stats))
+        .routes(routes!(list_fdb, add_fdb))
+        .routes(routes!(del_fdb))
+        .routes(routes!(flush_fdb))
+        .routes(routes!(show_bridge, update_bridge))
+        .routes(routes!(trace))
+        .routes(routes!(capture::capture))
+        .routes(routes!(workers))
+        .routes(routes!(audit))
+        .routes(routes!(doctor))
+        .routes(routes!(version))
+}
+
+/// Runs a call that may block where it holds nobody up.
+pub(super) async fn blocking<T: Send + 'static>(
+    service: Arc<Service>,
+    call: impl FnOnce(&Service) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(move || call(&service))
+        .await
+        .unwrap_or_else(|error| Err(Error::io("a request ended early", std::io::Error::other(error))))
+}
+
+/// All configured ports.
+#[utoipa::path(get, path = "/ports", responses((status = 200, body = [PortEntry])))]
+async fn list_ports(State(service): Shared) -> Answer<Vec<PortEntry>> {
+    blocking(service, |service| Ok(service.ports())).await.map(Json)
+}
+
+/// Add a port.
+#[utoipa::path(post, path = "/ports", request_body = PortSpec, responses(
+    (status = 201, body = PortEntry),
+    (status = 400, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+    (status = 422, body = ErrorBody), (status = 507, body = ErrorBody)))]
+async fn add_port(State(service): Shared, Json(spec): Json<PortSpec>) -> Result<(StatusCode, Json<PortEntry>), Error> {
+    let port = blocking(service, |service| service.add_port(spec)).await?;
+    Ok((StatusCode::CREATED, Json(port)))
+}
+
+/// One port, by name or number.
+#[utoipa::path(get, path = "/ports/{port}", params(("port" = String, Path)),
+    responses((status = 200, body = PortEntry), (status = 404, body = ErrorBody)))]
+async fn show_port(State(service): Shared, Path(port): Path<String>) -> Answer<PortEntry> {
+    blocking(service, move |service| service.port(&port)).await.map(Json)
+}
+
+/// Change a port; absent fields stay.
+#[utoipa::path(patch, path = "/ports/{port}", params(("port" = String, Path)), request_body = PortUpdate,
+    responses((status = 200, body = PortEntry), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn update_port(State(service): Shared, Path(port): Path<String>, Json(update): Json<PortUpdate>) -> Answer<PortEntry> {
+    blocking(service, move |service| service.update_port(&port, update)).await.map(Json)
+}
+
+/// Delete a port and its static MAC rows.
+#[utoipa::path(delete, path = "/ports/{port}", params(("port" = String, Path)),
+    responses((status = 204), (status = 404, body = ErrorBody)))]
+async fn del_port(State(service): Shared, Path(port): Path<String>) -> Result<StatusCode, Error> {
+    blocking(service, move |service| service.del_port(&port)).await.map(|()| StatusCode::NO_CONTENT)
+}
+
+/// Which port.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+struct PortQuery {
+    /// Name or number; absent: all.
+    port: Option<String>,
+}
+
+/// Counters.
+#[utoipa::path(get, path = "/stats", params(PortQuery), responses((status = 200, body = StatsReport)))]
+async fn stats(State(service): Shared, Query(query): Query<PortQuery>) -> Answer<StatsReport> {
+    blocking(service, move |service| service.stats(query.port.as_deref())).await.map(Json)
+}
+
+/// The MAC table.
+#[utoipa::path(get, path = "/fdb", params(FdbFilter), responses((status = 200, body = [FdbEntry])))]
+async fn list_fdb(State(service): Shared, Query(filter): Query<FdbFilter>) -> Answer<Vec<FdbEntry>> {
+    blocking(service, move |service| service.fdb(&filter)).await.map(Json)
+}
+
+/// Add a static MAC row.
+#[utoipa::path(post, path = "/fdb", request_body = FdbSpec,
+    responses((status = 201, body = FdbSpec), (status = 400, body = ErrorBody), (status = 409, body = ErrorBody)))]
+async fn add_fdb(State(service): Shared, Json(row): Json<FdbSpec>) -> Result<(StatusCode, Json<FdbSpec>), Error> {
+    let added = row.clone();
+    blocking(service, move |service| service.fdb_add(row)).await?;
+    Ok((StatusCode::CREATED, Json(added)))
+}
+
+/// Which VLAN.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+struct VlanQuery {
+    /// VLAN 0–4094; default 0, the untagged segment.
+    vlan: u16,
+}
+
+/// Delete a MAC row, static or learned.
+#[utoipa::path(delete, path = "/fdb/{mac}", params(("mac" = String, Path), VlanQuery),
+    responses((status = 204), (status = 404, body = ErrorBody)))]
+async fn del_fdb(State(service): Shared, Path(mac): Path<String>, Query(query): Query<VlanQuery>) -> Result<StatusCode, Error> {
+    let mac = mac.parse::<MacAddr>().map_err(|why| Error::invalid(format!("mac: {why}")))?;
+    blocking(service, move |service| service.fdb_del(mac, query.vlan)).await.map(|()| StatusCode::NO_CONTENT)
+}
+
+/// What to flush.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, default)]
+struct Flush {
+    /// Port; absent: all.
+    port: Option<String>,
+}
+
+/// What was flushed.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct Flushed {
+    /// Learned rows that were forgotten.
+    flushed: usize,
+}
+
+/// Forget learned MAC rows.
+#[utoipa::path(post, path = "/fdb/flush", request_body = Flush, responses((status = 200, body = Flushed)))]
+async fn flush_fdb(State(service): Shared, Json(flush): Json<Flush>) -> Answer<Flushed> {
+    let flushed = blocking(service, move |service| service.fdb_flush(flush.port.as_deref())).await?;
+    Ok(Json(Flushed { flushed }))
+}
+
+/// The bridge settings.
+#[utoipa::path(get, path = "/bridge", responses((status = 200, body = BridgeSettings)))]
+async fn show_bridge(State(service): Shared) -> Answer<BridgeSettings> {
+    blocking(service, |service| Ok(service.dataplane().bridge())).await.map(Json)
+}
+
+/// Change bridge settings; absent fields stay.
+#[utoipa::path(patch, path = "/bridge", request_body = BridgeUpdate,
+    responses((status = 200, body = BridgeSettings), (status = 400, body = ErrorBody)))]
+async fn update_bridge(State(service): Shared, Json(update): Json<BridgeUpdate>) -> Answer<BridgeSettings> {
+    blocking(service, move |service| service.update_bridge(&update)).await.map(Json)
+}
+
+/// Say what would happen to a packet.
+#[utoipa::path(post, path = "/trace", request_body = TraceRequest,
+    responses((status = 200, body = TraceReport), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn trace(State(service): Shared, Json(request): Json<TraceRequest>) -> Answer<TraceReport> {
+    blocking(service, move |service| service.trace(&request)).await.map(Json)
+}
+
+/// The workers.
+#[utoipa::path(get, path = "/workers", responses((status = 200, body = [WorkerInfo])))]
+async fn workers(State(service): Shared) -> Answer<Vec<WorkerInfo>> {
+    blocking(service, |service| Ok(service.dataplane().workers())).await.map(Json)
+}
+
+/// Count the frames of packet memory.
+#[utoipa::path(get, path = "/audit", responses((status = 200, body = FrameAudit)))]
+async fn audit(State(service): Shared) -> Answer<FrameAudit> {
+    blocking(service, |service| Ok(service.dataplane().audit())).await.map(Json)
+}
+
+/// Which netdevs.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+struct DoctorQuery {
+    /// Names of netdevs to look at besides those of ports, joined by commas.
+    ifnames: Option<String>,
+}
+
+/// Look at the machine and the ports.
+#[utoipa::path(get, path = "/doctor", params(DoctorQuery), responses((status = 200, body = [Check])))]
+async fn doctor(State(service): Shared, Query(query): Query<DoctorQuery>) -> Answer<Vec<Check>> {
+    blocking(service, move |service| {
+        let ifnames: Vec<_> =
+            query.ifnames.iter().flat_map(|names| names.split(',')).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        let mut checks = local_checks(service.dataplane().settings(), &ifnames);
+        for port in service.ports() {
+            let name = format!("port {}", port.name);
+            match (port.error, port.info.and_then(|info| info.mode_reason)) {
+                (Some(error), _) => checks.push(Check::bad(Status::Fail, name, error, "it is tried again every few seconds")),
+                (None, Some(reason)) => checks.push(Check::bad(Status::Warn, name, "generic XDP mode", reason)),
+                (None, None) => checks.push(Check::ok(name, "up")),
+            }
+        }
+        let findings = service.dataplane().check_netdevs();
+        checks.extend(
+            findings.into_iter().map(|finding| Check::bad(Status::Warn, format!("port {}", finding.port), finding.message, "see the text")),
+        );
+        Ok(checks)
+    })
+    .await
+    .map(Json)
+}
+
+/// The daemon's version.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct Version {
+    /// Name of the program.
+    name: &'static str,
+    /// Its version.
+    version: &'static str,
+}
+
+/// The daemon's version.
+#[utoipa::path(get, path = "/version", responses((status = 200, body = Version)))]
+async fn version() -> Json<Version> {
+    Json(Version { name: "xswitchd", version: env!("CARGO_PKG_VERSION") })
+}

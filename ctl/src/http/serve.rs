@@ -1,0 +1,90 @@
+//! Serving the router on a Unix socket.
+
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+
+use crate::error::Error;
+
+/// How long a client may take to send a request's head.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long open requests may take to end when the daemon does.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// A listening socket; its file goes when this is dropped.
+#[derive(Debug)]
+pub struct ApiSocket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl ApiSocket {
+    /// Listens at `path` with permission bits `mode`. A socket that a dead daemon left is replaced; one that answers is not.
+    ///
+    /// # Errors
+    /// If somebody listens there already, or the file can't be made.
+    pub fn bind(path: &Path, mode: u32) -> Result<Self, Error> {
+        match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => return Err(Error::InUse { path: path.to_owned(), holder: "unknown".to_owned() }),
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path).map_err(|error| Error::io(format!("removing {}", path.display()), error))?;
+            }
+            Err(_) => {}
+        }
+        let listener = UnixListener::bind(path).map_err(|error| Error::io(format!("listening on {}", path.display()), error))?;
+        let socket = Self { listener, path: path.to_owned() };
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+            .map_err(|error| Error::io(format!("setting the mode of {}", path.display()), error))?;
+        Ok(socket)
+    }
+}
+
+impl Drop for ApiSocket {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Serves until `stop` says true, then lets open requests end for a moment.
+pub async fn serve(socket: ApiSocket, router: Router, mut stop: watch::Receiver<bool>) {
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = socket.listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(connection(stream, router.clone()));
+                }
+                Err(error) => {
+                    // Out of descriptors, most likely: those of others may be closed soon.
+                    tracing::warn!(%error, "accepting an API connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            () = stopped(&mut stop) => break,
+        }
+    }
+    let _ = tokio::time::timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;
+}
+
+/// Ends when `stop` says true, or nobody can say it any more.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+async fn connection(stream: UnixStream, router: Router) {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    let service = TowerToHyperService::new(router);
+    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+        tracing::debug!(error, "an API connection ended");
+    }
+}

@@ -1,0 +1,230 @@
+//! The Prometheus scrape: every counter of the switch, read at the moment of the scrape.
+//!
+//! Names follow Prometheus' conventions: base units, `_total` for what only grows. A port that is deleted takes its series
+//! along; what it had counted goes on in the `xswitch_retired_…` sums, so that totals over all ports never go back.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{Encoder, Registry, TextEncoder};
+use switch::model::*;
+
+use crate::service::{PortState, Service};
+
+/// Reads the switch whenever it is asked.
+struct SwitchCollector(Arc<Service>);
+
+impl Collector for SwitchCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        // Its families change with the ports: it is registered as one that says nothing beforehand.
+        Vec::new()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let dataplane = self.0.dataplane();
+        let mut families = Families::default();
+        let ports = self.0.ports();
+        let infos: Vec<_> = ports.iter().filter_map(|port| port.info.as_ref()).collect();
+        for port in &ports {
+            let up = port.state == PortState::Up && port.info.as_ref().is_some_and(|info| info.link_up);
+            families.gauge("xswitch_port_up", "Whether the port works and its netdev has carrier.", &[("port", &port.name)], f64::from(u8::from(up)));
+        }
+        infos.iter().for_each(|info| families.port_info(info));
+        let stats = dataplane.stats();
+        stats.ports.iter().for_each(|port| families.port(port));
+        families.retired(&stats.retired);
+        families.gauge("xswitch_unaccounted_packets", "Packets that went in and neither came out nor were dropped yet.", &[], stats.unaccounted_packets as f64);
+        dataplane.workers().iter().for_each(|worker| families.worker(worker));
+        families.frames(&dataplane.audit());
+        families.gauge("xswitch_build_info", "Version of the daemon.", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+        families.finish()
+    }
+}
+
+/// Families in the making, by name.
+#[derive(Default)]
+struct Families {
+    families: Vec<MetricFamily>,
+    places: HashMap<&'static str, usize>,
+}
+
+type Labels<'a> = &'a [(&'a str, &'a str)];
+
+impl Families {
+    fn family(&mut self, name: &'static str, help: &str, kind: MetricType) -> &mut MetricFamily {
+        let at = *self.places.entry(name).or_insert_with(|| {
+            let mut family = MetricFamily::default();
+            family.set_name(name.to_owned());
+            family.set_help(help.to_owned());
+            family.set_field_type(kind);
+            self.families.push(family);
+            self.families.len() - 1
+        });
+        &mut self.families[at]
+    }
+
+    fn counter(&mut self, name: &'static str, help: &str, labels: Labels<'_>, value: u64) {
+        let mut counter = Counter::default();
+        counter.set_value(value as f64);
+        let mut metric = metric(labels);
+        metric.set_counter(counter);
+        self.family(name, help, MetricType::COUNTER).mut_metric().push(metric);
+    }
+
+    fn gauge(&mut self, name: &'static str, help: &str, labels: Labels<'_>, value: f64) {
+        let mut gauge = Gauge::default();
+        gauge.set_value(value);
+        let mut metric = metric(labels);
+        metric.set_gauge(gauge);
+        self.family(name, help, MetricType::GAUGE).mut_metric().push(metric);
+    }
+
+    fn port_info(&mut self, info: &PortInfo) {
+        let kind = match info.spec.kind {
+            PortKind::Guest => "guest",
+            PortKind::Phy => "phy",
+        };
+        let mode = match info.mode {
+            Mode::Native => "native",
+            Mode::Generic => "generic",
+        };
+        let (name, vport) = (info.spec.name.as_str(), info.vport.to_string());
+        let ifname = info.spec.ifname.as_deref().unwrap_or_default();
+        let labels = [("port", name), ("vport", &vport), ("kind", kind), ("mode", mode), ("ifname", ifname)];
+        self.gauge("xswitch_port_info", "What the port is; always 1.", &labels, 1.0);
+        let mtu = f64::from(info.spec.mtu.unwrap_or(DEFAULT_MTU));
+        self.gauge("xswitch_port_mtu_bytes", "Layer 3 MTU of the port.", &[("port", name)], mtu);
+        let entries = f64::from(info.fdb_entries);
+        self.gauge("xswitch_fdb_entries", "MAC addresses learned on the port.", &[("port", name)], entries);
+    }
+
+    fn port(&mut self, port: &PortStats) {
+        let name = port.name.as_str();
+        let here = [("port", name)];
+        let rx = "Frames that came in from the port.";
+        self.counter("xswitch_port_receive_packets_total", rx, &here, port.rx.packets);
+        let rx = "Bytes of frames that came in from the port, without FCS.";
+        self.counter("xswitch_port_receive_bytes_total", rx, &here, port.rx.bytes);
+        let tx = "Frames that went out to the port.";
+        self.counter("xswitch_port_transmit_packets_total", tx, &here, port.tx.packets);
+        let tx = "Bytes of frames that went out to the port, without FCS.";
+        self.counter("xswitch_port_transmit_bytes_total", tx, &here, port.tx.bytes);
+        let copies = "Further copies made to flood frames that came in from the port.";
+        self.counter("xswitch_port_flood_copies_total", copies, &here, port.flood_copies.packets);
+        let tags = "VLAN tags pushed on frames that came in from the port.";
+        self.counter("xswitch_port_vlan_pushes_total", tags, &here, port.vlan_pushes);
+        let tags = "VLAN tags popped from frames that came in from the port.";
+        self.counter("xswitch_port_vlan_pops_total", tags, &here, port.vlan_pops);
+        for (reason, count) in &port.drops {
+            let labels = [("port", name), ("reason", reason.as_str())];
+            self.counter("xswitch_port_dropped_packets_total", "Frames dropped at the port, by reason.", &labels, count.packets);
+            let help = "Bytes of frames dropped at the port, by reason.";
+            self.counter("xswitch_port_dropped_bytes_total", help, &labels, count.bytes);
+        }
+        for queue in &port.queues {
+            self.queue(name, queue);
+        }
+    }
+
+    fn queue(&mut self, port: &str, queue: &QueueStats) {
+        let number = queue.queue.to_string();
+        let labels = [("port", port), ("queue", number.as_str())];
+        let rx = "Frames that the switch took from the queue.";
+        self.counter("xswitch_queue_receive_packets_total", rx, &labels, queue.rx.packets);
+        let tx = "Frames that the switch gave to the queue.";
+        self.counter("xswitch_queue_transmit_packets_total", tx, &labels, queue.tx.packets);
+        for (outcome, packets) in &queue.xdp {
+            let labels = [labels[0], labels[1], ("outcome", outcome.as_str())];
+            let help = "Packets that the queue's XDP program saw, by what it did with them.";
+            self.counter("xswitch_xdp_packets_total", help, &labels, *packets);
+        }
+        for (event, count) in &queue.xsk {
+            let labels = [labels[0], labels[1], ("event", event.as_str())];
+            let help = "Events of the queue's AF_XDP socket, by their name in the kernel's XDP_STATISTICS.";
+            self.counter("xswitch_xsk_events_total", help, &labels, *count);
+        }
+    }
+
+    fn retired(&mut self, retired: &PortStats) {
+        let rx = "Frames that had come in from ports that are gone.";
+        self.counter("xswitch_retired_receive_packets_total", rx, &[], retired.rx.packets);
+        let tx = "Frames that had gone out to ports that are gone.";
+        self.counter("xswitch_retired_transmit_packets_total", tx, &[], retired.tx.packets);
+        for (reason, count) in &retired.drops {
+            let help = "Frames dropped at ports that are gone, by reason.";
+            self.counter("xswitch_retired_dropped_packets_total", help, &[("reason", reason)], count.packets);
+        }
+    }
+
+    fn worker(&mut self, worker: &WorkerInfo) {
+        let number = worker.worker.to_string();
+        let labels = [("worker", number.as_str())];
+        self.gauge("xswitch_worker_queues", "Port queues that the worker polls.", &labels, worker.queues as f64);
+        self.counter("xswitch_worker_bursts_total", "Bursts with at least one frame.", &labels, worker.bursts);
+        self.counter("xswitch_worker_packets_total", "Frames that the worker took in.", &labels, worker.packets);
+        self.counter("xswitch_worker_idle_polls_total", "Turns of the worker that found nothing.", &labels, worker.idle_polls);
+        self.counter("xswitch_worker_sleeps_total", "Times that the worker went to sleep.", &labels, worker.sleeps);
+    }
+
+    fn frames(&mut self, audit: &FrameAudit) {
+        let places =
+            [("free", audit.free), ("rx", audit.rx), ("tx", audit.tx), ("in_transit", audit.in_transit)];
+        for (place, frames) in places {
+            let help = "Frames of packet memory, by where they are.";
+            self.gauge("xswitch_umem_frames", help, &[("place", place)], f64::from(frames));
+        }
+    }
+
+    fn finish(self) -> Vec<MetricFamily> {
+        self.families
+    }
+}
+
+fn metric(labels: Labels<'_>) -> Metric {
+    let pair = |(name, value): &(&str, &str)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    };
+    Metric::from_label(labels.iter().map(pair).collect())
+}
+
+/// The scrape's text.
+///
+/// # Errors
+/// What the encoder says; it writes to memory.
+pub fn scrape(registry: &Registry) -> prometheus::Result<String> {
+    let mut text = Vec::new();
+    TextEncoder::new().encode(&registry.gather(), &mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// A registry that has the switch in it.
+///
+/// # Errors
+/// None in practice: it is new.
+pub fn registry(service: Arc<Service>) -> prometheus::Result<Registry> {
+    let registry = Registry::new();
+    registry.register(Box::new(SwitchCollector(service)))?;
+    Ok(registry)
+}
+
+/// `GET /metrics`.
+pub fn router(registry: Registry) -> Router {
+    Router::new().route("/metrics", get(metrics)).with_state(registry)
+}
+
+async fn metrics(State(registry): State<Registry>) -> Response {
+    match tokio::task::spawn_blocking(move || scrape(&registry)).await {
+        Ok(Ok(text)) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        failed => (StatusCode::INTERNAL_SERVER_ERROR, format!("{failed:?}\n")).into_response(),
+    }
+}

@@ -1,0 +1,263 @@
+//! The daemon under test in a namespace of its own, and guests at its ports.
+//!
+//! A test ends by [`Daemon::finish`]: every packet and every frame is accounted for, the daemon ends cleanly by SIGTERM, and no
+//! XDP program is left on any netdev of its namespace.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use crate::netns::NetNs;
+use crate::packet::Mac;
+use crate::raw::RawSocket;
+use crate::{http, shell, wait};
+
+/// How long the daemon may take to start, to stop, or to come to rest.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How to start it.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Worker threads.
+    pub workers: usize,
+    /// Frames of packet memory.
+    pub frames: u32,
+    /// More lines of its configuration file.
+    pub config: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { workers: 1, frames: 16_384, config: String::new() }
+    }
+}
+
+/// A running daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Option<Child>,
+    dir: tempfile::TempDir,
+    /// Namespace that it runs in.
+    pub ns: NetNs,
+}
+
+fn binary(name: &str) -> PathBuf {
+    let dir = std::env::var_os("XSWITCH_BIN_DIR").map(PathBuf::from).unwrap_or_else(|| {
+        // Test binaries are in target/<profile>/deps, the programs one up.
+        let test = std::env::current_exe().expect("a test knows its program");
+        test.ancestors().nth(2).expect("a test is in target/<profile>/deps").to_owned()
+    });
+    let path = dir.join(name);
+    assert!(path.exists(), "{} is missing: `cargo build -p ctl` makes it", path.display());
+    path
+}
+
+impl Daemon {
+    /// Starts one with the defaults.
+    pub fn start(label: &str) -> Self {
+        Self::with(label, &Options::default())
+    }
+
+    /// Starts one.
+    pub fn with(label: &str, options: &Options) -> Self {
+        let ns = NetNs::new(label);
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let Options { workers, frames, config } = options;
+        let text = format!("[dataplane]\nworkers = {workers}\nframes = {frames}\n{config}\n");
+        std::fs::write(dir.path().join("xswitch.toml"), text).expect("writing the configuration");
+        let mut daemon = Self { child: None, dir, ns };
+        daemon.launch();
+        daemon
+    }
+
+    /// A path in its directory, which holds `run`, `state`, `xswitch.toml` and `log`.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A command that starts (another) daemon on its directories.
+    pub fn command(&self) -> Command {
+        let mut command = self.ns.command(binary("xswitchd"));
+        command.arg("--config").arg(self.path("xswitch.toml"));
+        command.arg("--run-dir").arg(self.path("run")).arg("--state-dir").arg(self.path("state"));
+        command
+    }
+
+    /// Starts the daemon and waits until it answers.
+    pub fn launch(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        let log = File::options().create(true).append(true).open(self.path("log")).expect("a log file");
+        let child = self.command().env("RUST_BACKTRACE", "1").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+        self.child = Some(child.expect("xswitchd starts"));
+        let answers = wait::until(PATIENCE, || {
+            if self.child.as_mut().and_then(|child| child.try_wait().ok().flatten()).is_some() {
+                panic!("xswitchd ended at once:\n{}", self.log());
+            }
+            http::over_unix(&self.path("run/api.sock"), "GET", "/api/v1/version", b"").ok()
+        });
+        assert!(answers.is_some(), "xswitchd does not answer:\n{}", self.log());
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.child.as_ref().expect("it runs").id().cast_signed()
+    }
+
+    /// Sends a request to the API; returns status and JSON.
+    pub fn call(&self, method: &str, target: &str, body: &Value) -> (u16, Value) {
+        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        let answer = http::over_unix(&self.path("run/api.sock"), method, &format!("/api/v1/{target}"), &body);
+        let answer = answer.unwrap_or_else(|error| panic!("{method} {target}: {error}\n{}", self.log()));
+        let json = if answer.body.is_empty() { Value::Null } else { serde_json::from_slice(&answer.body).expect("JSON") };
+        (answer.status, json)
+    }
+
+    /// GET that must succeed.
+    pub fn get(&self, target: &str) -> Value {
+        let (status, answer) = self.call("GET", target, &Value::Null);
+        assert_eq!(status, 200, "GET {target}: {answer}");
+        answer
+    }
+
+    /// A request with a body that must succeed.
+    pub fn ok(&self, method: &str, target: &str, body: Value) -> Value {
+        let (status, answer) = self.call(method, target, &body);
+        assert!((200..300).contains(&status), "{method} {target} {body}: {status} {answer}");
+        answer
+    }
+
+    /// Runs `xswitch` with a line of words.
+    pub fn cli(&self, line: &str) -> Output {
+        let mut command = self.ns.command(binary("xswitch"));
+        shell::output(command.arg("--run-dir").arg(self.path("run")).args(line.split_whitespace()))
+    }
+
+    /// A command for `xswitch`, its words still to come.
+    pub fn cli_command(&self) -> Command {
+        let mut command = self.ns.command(binary("xswitch"));
+        command.arg("--run-dir").arg(self.path("run"));
+        command
+    }
+
+    /// Adds a guest port with its guest's end in a new namespace. `more` holds further fields of the port.
+    pub fn guest(&self, name: &str, more: Value) -> Guest {
+        let ns = NetNs::new(name);
+        let mut spec = json!({ "name": name, "kind": "guest", "netns": ns.name() });
+        spec.as_object_mut().expect("an object").extend(more.as_object().cloned().unwrap_or_default());
+        let port = self.ok("POST", "ports", spec);
+        let text = |field: &str| port["spec"][field].as_str().unwrap_or_else(|| panic!("{field} in {port}")).to_owned();
+        Guest { ifname: text("guest_ifname"), mac: text("mac").parse().expect("a MAC address"), name: name.to_owned(), ns }
+    }
+
+    /// Counters of a port.
+    pub fn stats(&self, port: &str) -> Value {
+        self.get(&format!("stats?port={port}"))["ports"][0].clone()
+    }
+
+    /// Packets dropped at a port for a reason.
+    pub fn dropped(&self, port: &str, reason: &str) -> u64 {
+        self.stats(port)["drops"][reason]["packets"].as_u64().unwrap_or(0)
+    }
+
+    /// Waits until a port has dropped that many packets for a reason, and no more.
+    pub fn expect_dropped(&self, port: &str, reason: &str, packets: u64) {
+        wait::expect(&format!("{packets} {reason} at {port}"), PATIENCE, || self.dropped(port, reason) >= packets);
+        assert_eq!(self.dropped(port, reason), packets, "{reason} at {port}");
+    }
+
+    /// Waits until every packet that went in is out or dropped, and every frame is in its place.
+    pub fn assert_balanced(&self) {
+        let mut last = Value::Null;
+        let balanced = wait::until(PATIENCE, || {
+            let audit = self.get("audit");
+            assert_eq!(audit["consistent"], true, "{audit}");
+            last = self.get("stats");
+            let zero = last["unaccounted_packets"] == 0 && last["unaccounted_bytes"] == 0;
+            zero.then_some(())
+        });
+        assert!(balanced.is_some(), "not balanced: {last}");
+    }
+
+    /// Ends it by SIGKILL.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("it can be killed");
+        child.wait().expect("it can be waited for");
+    }
+
+    /// Ends it by SIGTERM; it must end well.
+    pub fn stop(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).expect("it can be signalled");
+        let ended = wait::until(PATIENCE, || child.try_wait().expect("it can be waited for"));
+        let Some(status) = ended else {
+            let _ = child.kill();
+            panic!("xswitchd does not end:\n{}", self.log());
+        };
+        assert!(status.success(), "xswitchd ended with {status}:\n{}", self.log());
+    }
+
+    /// The end of a test.
+    pub fn finish(mut self) {
+        self.assert_balanced();
+        self.stop();
+        for link in self.ns.links() {
+            assert!(link.get("xdp").is_none_or(Value::is_null), "a program is left: {link}");
+        }
+        assert!(!self.path("run/api.sock").exists(), "the API's socket is left");
+        assert!(!self.log().contains("panicked"), "{}", self.log());
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("log of xswitchd:\n{}", self.log());
+        }
+    }
+}
+
+/// A guest: a namespace with the guest's end of a port.
+#[derive(Debug)]
+pub struct Guest {
+    /// Its namespace.
+    pub ns: NetNs,
+    /// Its netdev.
+    pub ifname: String,
+    /// Address of that.
+    pub mac: Mac,
+    /// Name of its port.
+    pub name: String,
+}
+
+impl Guest {
+    /// A packet socket on its netdev.
+    pub fn raw(&self) -> RawSocket {
+        RawSocket::open(&self.ns, &self.ifname)
+    }
+
+    /// Gives it an address such as `10.0.0.1/24`.
+    pub fn address(&self, address: &str) {
+        self.ns.sh(&format!("ip address add {address} dev {}", self.ifname));
+    }
+
+    /// Whether it gets answers to pings.
+    pub fn pings(&self, ip: &str) -> bool {
+        let mut ping = self.ns.command("ping");
+        shell::output(ping.args(["-c", "3", "-i", "0.2", "-W", "2", ip])).status.success()
+    }
+}

@@ -15,7 +15,9 @@ fn main() {
         .source(bpf.join("port.bpf.c"))
         .clang_args([multiarch.as_str(), "-Wall", "-Werror"])
         .build_and_generate(out.join("port.skel.rs"))
-        .unwrap_or_else(|error| panic!("compiling bpf/port.bpf.c (clang and the kernel's headers are needed): {error:#}"));
+        .unwrap_or_else(|error| {
+            panic!("compiling bpf/port.bpf.c (clang and the kernel's headers are needed): {error:#}")
+        });
     for file in ["port.bpf.c", "xswitch.h"] {
         println!("cargo::rerun-if-changed={}", bpf.join(file).display());
     }

@@ -61,14 +61,20 @@ impl Client {
     }
 
     /// Sends a request and returns the answer's head; an answer that is an error is one.
-    async fn request(&self, method: Method, path: &str, body: Option<Bytes>) -> Result<Response<Incoming>, ClientError> {
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+    ) -> Result<Response<Incoming>, ClientError> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|source| match source.kind() {
             ErrorKind::PermissionDenied => ClientError::Forbidden { path: self.socket.clone() },
             _ => ClientError::NoDaemon { path: self.socket.clone(), source },
         })?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        let mut request = Request::builder().method(method).uri(format!("/api/v1/{path}")).header(header::HOST, "xswitch");
+        let mut request =
+            Request::builder().method(method).uri(format!("/api/v1/{path}")).header(header::HOST, "xswitch");
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }

@@ -80,7 +80,10 @@ impl Config {
         let config: Self = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
         config.api.mode()?;
         if !config.metrics.listen.is_empty() && config.metrics.listen.parse::<std::net::SocketAddr>().is_err() {
-            return Err(format!("metrics.listen: `{}` is not an address such as 127.0.0.1:9477", config.metrics.listen));
+            return Err(format!(
+                "metrics.listen: `{}` is not an address such as 127.0.0.1:9477",
+                config.metrics.listen
+            ));
         }
         Ok(config)
     }

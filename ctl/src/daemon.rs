@@ -113,7 +113,11 @@ struct Signals {
 impl Signals {
     fn new() -> Result<Self, Error> {
         let on = |kind| signal(kind).map_err(|error| Error::io("waiting for signals", error));
-        Ok(Self { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())?, hangup: on(SignalKind::hangup())? })
+        Ok(Self {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+            hangup: on(SignalKind::hangup())?,
+        })
     }
 }
 

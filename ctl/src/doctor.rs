@@ -119,7 +119,12 @@ fn check_memlock(limit: u64, umem: u64, exempt: bool) -> Check {
         return Check::ok(name, format!("{} MiB of packet memory; {why}", mib(umem)));
     }
     let text = format!("{} MiB of packet memory, and the limit is {} MiB", mib(umem), mib(limit));
-    Check::bad(Status::Fail, name, text, "raise it (`LimitMEMLOCK=infinity`, `ulimit -l`), give CAP_IPC_LOCK, or lower `frames`")
+    Check::bad(
+        Status::Fail,
+        name,
+        text,
+        "raise it (`LimitMEMLOCK=infinity`, `ulimit -l`), give CAP_IPC_LOCK, or lower `frames`",
+    )
 }
 
 fn check_memory(meminfo: &str, umem: u64, huge_pages: HugePages) -> Check {
@@ -135,18 +140,31 @@ fn check_memory(meminfo: &str, umem: u64, huge_pages: HugePages) -> Check {
     }
     if huge_pages == HugePages::On {
         let text = format!("huge_pages is `on`: {wanted} are wanted, {free} are free");
-        return Check::bad(Status::Fail, name, text, format!("`sysctl vm.nr_hugepages={wanted}`, or set huge_pages to auto"));
+        return Check::bad(
+            Status::Fail,
+            name,
+            text,
+            format!("`sysctl vm.nr_hugepages={wanted}`, or set huge_pages to auto"),
+        );
     }
     if available < umem + umem / 4 {
         let text = format!("{} MiB are available, packet memory takes {}", available >> 20, umem >> 20);
         return Check::bad(Status::Fail, name, text, "lower `frames` in [dataplane]");
     }
-    Check::ok(name, format!("{} MiB are available, packet memory takes {} on ordinary pages", available >> 20, umem >> 20))
+    Check::ok(
+        name,
+        format!("{} MiB are available, packet memory takes {} on ordinary pages", available >> 20, umem >> 20),
+    )
 }
 
 fn check_jit(enabled: &str) -> Check {
     match enabled {
-        "0" => Check::bad(Status::Warn, "BPF JIT", "off: XDP programs are interpreted", "`sysctl net.core.bpf_jit_enable=1`"),
+        "0" => Check::bad(
+            Status::Warn,
+            "BPF JIT",
+            "off: XDP programs are interpreted",
+            "`sysctl net.core.bpf_jit_enable=1`",
+        ),
         _ => Check::ok("BPF JIT", "on"),
     }
 }
@@ -165,7 +183,12 @@ fn check_netdev(ifname: &str, settings: &DataplaneSettings) -> Vec<Check> {
     let link = match netdev::find(ifname) {
         Ok(Some(link)) => link,
         Ok(None) => {
-            return vec![Check::bad(Status::Fail, ifname, "there is no such netdev here", "check the name and the network namespace")];
+            return vec![Check::bad(
+                Status::Fail,
+                ifname,
+                "there is no such netdev here",
+                "check the name and the network namespace",
+            )];
         }
         Err(error) => return vec![Check::bad(Status::Fail, ifname, error.to_string(), "see above")],
     };
@@ -183,7 +206,12 @@ fn check_netdev(ifname: &str, settings: &DataplaneSettings) -> Vec<Check> {
         Check::bad(Status::Fail, name("MTU"), text, format!("`ip link set {ifname} mtu {limit}` or less"))
     } else if link.is_veth && link.mtu > xdp_prog::VETH_NATIVE_MAX_MTU {
         let text = format!("{}: native XDP on a veth ends at {}", link.mtu, xdp_prog::VETH_NATIVE_MAX_MTU);
-        Check::bad(Status::Warn, name("MTU"), text, "generic mode will be used, which is slower; lower the MTU for native mode")
+        Check::bad(
+            Status::Warn,
+            name("MTU"),
+            text,
+            "generic mode will be used, which is slower; lower the MTU for native mode",
+        )
     } else {
         Check::ok(name("MTU"), link.mtu.to_string())
     });
@@ -218,7 +246,9 @@ mod tests {
 
     #[test]
     fn old_and_new_kernels_are_told_apart() {
-        for (release, status) in [("5.9.1", Status::Fail), ("5.10.0-28-amd64", Status::Ok), ("6.18.44-x", Status::Ok), ("x", Status::Fail)] {
+        for (release, status) in
+            [("5.9.1", Status::Fail), ("5.10.0-28-amd64", Status::Ok), ("6.18.44-x", Status::Ok), ("x", Status::Fail)]
+        {
             assert_eq!(check_kernel_version(release).status, status, "{release}");
         }
     }

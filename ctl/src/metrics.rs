@@ -34,13 +34,23 @@ impl Collector for SwitchCollector {
         let infos: Vec<_> = ports.iter().filter_map(|port| port.info.as_ref()).collect();
         for port in &ports {
             let up = port.state == PortState::Up && port.info.as_ref().is_some_and(|info| info.link_up);
-            families.gauge("xswitch_port_up", "Whether the port works and its netdev has carrier.", &[("port", &port.name)], f64::from(u8::from(up)));
+            families.gauge(
+                "xswitch_port_up",
+                "Whether the port works and its netdev has carrier.",
+                &[("port", &port.name)],
+                f64::from(u8::from(up)),
+            );
         }
         infos.iter().for_each(|info| families.port_info(info));
         let stats = dataplane.stats();
         stats.ports.iter().for_each(|port| families.port(port));
         families.retired(&stats.retired);
-        families.gauge("xswitch_unaccounted_packets", "Packets that went in and neither came out nor were dropped yet.", &[], stats.unaccounted_packets as f64);
+        families.gauge(
+            "xswitch_unaccounted_packets",
+            "Packets that went in and neither came out nor were dropped yet.",
+            &[],
+            stats.unaccounted_packets as f64,
+        );
         dataplane.workers().iter().for_each(|worker| families.worker(worker));
         families.frames(&dataplane.audit());
         families.gauge("xswitch_build_info", "Version of the daemon.", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
@@ -124,7 +134,12 @@ impl Families {
         self.counter("xswitch_port_vlan_pops_total", tags, &here, port.vlan_pops);
         for (reason, count) in &port.drops {
             let labels = [("port", name), ("reason", reason.as_str())];
-            self.counter("xswitch_port_dropped_packets_total", "Frames dropped at the port, by reason.", &labels, count.packets);
+            self.counter(
+                "xswitch_port_dropped_packets_total",
+                "Frames dropped at the port, by reason.",
+                &labels,
+                count.packets,
+            );
             let help = "Bytes of frames dropped at the port, by reason.";
             self.counter("xswitch_port_dropped_bytes_total", help, &labels, count.bytes);
         }
@@ -169,13 +184,17 @@ impl Families {
         self.gauge("xswitch_worker_queues", "Port queues that the worker polls.", &labels, worker.queues as f64);
         self.counter("xswitch_worker_bursts_total", "Bursts with at least one frame.", &labels, worker.bursts);
         self.counter("xswitch_worker_packets_total", "Frames that the worker took in.", &labels, worker.packets);
-        self.counter("xswitch_worker_idle_polls_total", "Turns of the worker that found nothing.", &labels, worker.idle_polls);
+        self.counter(
+            "xswitch_worker_idle_polls_total",
+            "Turns of the worker that found nothing.",
+            &labels,
+            worker.idle_polls,
+        );
         self.counter("xswitch_worker_sleeps_total", "Times that the worker went to sleep.", &labels, worker.sleeps);
     }
 
     fn frames(&mut self, audit: &FrameAudit) {
-        let places =
-            [("free", audit.free), ("rx", audit.rx), ("tx", audit.tx), ("in_transit", audit.in_transit)];
+        let places = [("free", audit.free), ("rx", audit.rx), ("tx", audit.tx), ("in_transit", audit.in_transit)];
         for (place, frames) in places {
             let help = "Frames of packet memory, by where they are.";
             self.gauge("xswitch_umem_frames", help, &[("place", place)], f64::from(frames));

@@ -186,9 +186,9 @@ fn parse_ethertype(text: &str) -> Result<u16, String> {
             None => text.parse().ok(),
         },
     };
-    number.filter(|number| *number >= 0x0600).ok_or_else(|| {
-        format!("ethertype: `{text}` is neither arp nor a number from 0x0600 to 0xffff")
-    })
+    number
+        .filter(|number| *number >= 0x0600)
+        .ok_or_else(|| format!("ethertype: `{text}` is neither arp nor a number from 0x0600 to 0xffff"))
 }
 
 fn arp_request(src: MacAddr, ips: Option<(IpAddr, IpAddr)>) -> Result<Vec<u8>, String> {
@@ -220,7 +220,10 @@ pub fn from_hex(text: &str) -> Result<Vec<u8>, String> {
         }
     }
     if digits.is_empty() || digits.len() % 2 != 0 || digits.len() / 2 > MAX_LEN {
-        return Err(format!("{} hex digits make no frame: 2 for each of 1 to {MAX_LEN} bytes are expected", digits.len()));
+        return Err(format!(
+            "{} hex digits make no frame: 2 for each of 1 to {MAX_LEN} bytes are expected",
+            digits.len()
+        ));
     }
     Ok(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }
@@ -243,7 +246,8 @@ mod tests {
 
     /// The Internet checksum of a header or pseudo-header, by the book (RFC 1071): 0 over data that holds its own.
     fn checksum(data: &[u8]) -> u16 {
-        let mut sum: u32 = data.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))).sum();
+        let mut sum: u32 =
+            data.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))).sum();
         while sum > 0xffff {
             sum = (sum & 0xffff) + (sum >> 16);
         }
@@ -270,8 +274,10 @@ mod tests {
             assert!(matches!(headers.l4, L4::Udp { .. } | L4::Tcp { .. }), "{:?}", headers.l4);
             let (number, transport) = if proto == "udp" { (17, 0) } else { (6, 0) };
             let ip = &frame[14..];
-            let (addresses, segment) = if from.contains(':') { (&ip[8..40], &ip[40..]) } else { (&ip[12..20], &ip[20..]) };
-            let pseudo = [addresses, &(segment.len() as u32).to_be_bytes(), &[0, 0, transport, number], segment].concat();
+            let (addresses, segment) =
+                if from.contains(':') { (&ip[8..40], &ip[40..]) } else { (&ip[12..20], &ip[20..]) };
+            let pseudo =
+                [addresses, &(segment.len() as u32).to_be_bytes(), &[0, 0, transport, number], segment].concat();
             assert_eq!(checksum(&pseudo), 0, "{proto} over {from}");
         }
         let echo = spec(|s| {

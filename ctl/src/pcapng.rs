@@ -28,7 +28,10 @@ pub struct PcapngWriter {
 
 impl std::fmt::Debug for PcapngWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PcapngWriter").field("ports", &self.ports).field("snaplen", &self.snaplen).finish_non_exhaustive()
+        f.debug_struct("PcapngWriter")
+            .field("ports", &self.ports)
+            .field("snaplen", &self.snaplen)
+            .finish_non_exhaustive()
     }
 }
 

@@ -224,7 +224,9 @@ impl Service {
         let found = by_name.or_else(|| {
             ports.iter().position(|port| number.is_some() && port.info.as_ref().map(|info| info.vport) == number)
         });
-        found.and_then(|at| ports.into_iter().nth(at)).ok_or_else(|| Error::not_found(format!("there is no port `{key}`")))
+        found
+            .and_then(|at| ports.into_iter().nth(at))
+            .ok_or_else(|| Error::not_found(format!("there is no port `{key}`")))
     }
 
     /// Adds a port.
@@ -277,7 +279,11 @@ impl Service {
         let Some(before) = entry.info else {
             return Err(Error::Switch(switch::Error::new(
                 ErrorKind::Busy,
-                format!("port `{}` is not up ({}): delete it and add it anew", entry.name, entry.error.unwrap_or_default()),
+                format!(
+                    "port `{}` is not up ({}): delete it and add it anew",
+                    entry.name,
+                    entry.error.unwrap_or_default()
+                ),
             )));
         };
         let mut inner = self.lock();

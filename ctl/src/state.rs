@@ -65,10 +65,14 @@ impl Store {
         struct Version {
             version: u32,
         }
-        let damaged = |error: serde_json::Error| Error::State { path: path.clone(), why: format!("it is damaged: {error}") };
+        let damaged =
+            |error: serde_json::Error| Error::State { path: path.clone(), why: format!("it is damaged: {error}") };
         let Version { version } = serde_json::from_slice(&text).map_err(damaged)?;
         if version != VERSION {
-            return Err(Error::State { path, why: format!("its format is version {version}, this xswitchd knows {VERSION}") });
+            return Err(Error::State {
+                path,
+                why: format!("its format is version {version}, this xswitchd knows {VERSION}"),
+            });
         }
         serde_json::from_slice(&text).map_err(damaged)
     }

@@ -65,7 +65,8 @@ async fn a_port_lives_from_post_to_delete() {
     assert_eq!(api.call("GET", "ports", None).await.1.as_array().unwrap().len(), 1);
     assert_eq!(api.call("GET", "ports/vm1", None).await.1["info"]["vport"], 0);
     assert_eq!(api.call("GET", "ports/0", None).await.1["name"], "vm1");
-    let (status, port) = api.call("PATCH", "ports/vm1", json!({ "mtu": 1400, "vlan": { "mode": "access", "vid": 7 } })).await;
+    let (status, port) =
+        api.call("PATCH", "ports/vm1", json!({ "mtu": 1400, "vlan": { "mode": "access", "vid": 7 } })).await;
     assert_eq!((status, &port["spec"]["mtu"], &port["spec"]["vlan"]["vid"]), (200, &json!(1400), &json!(7)));
     assert_eq!(api.call("DELETE", "ports/vm1", None).await, (204, Value::Null));
     assert_eq!(api.call("GET", "ports/vm1", None).await.0, 404);
@@ -81,8 +82,22 @@ async fn bad_requests_say_what_is_wrong_and_change_nothing() {
         ("POST", "ports", Some("{\"name\": \"x\", \"kind\": \"guest\", \"color\": 1}"), 400, "EINVAL", "color"),
         ("POST", "ports", Some("{\"name\": \"x\"}"), 400, "EINVAL", "kind"),
         ("POST", "ports", Some("{\"name\": 7, \"kind\": \"guest\"}"), 400, "EINVAL", "name"),
-        ("POST", "ports", Some("{\"name\": \"x\", \"kind\": \"guest\", \"mac\": \"zz\"}"), 400, "EINVAL", "MAC address"),
-        ("POST", "ports", Some("{\"name\": \"x\", \"kind\": \"guest\", \"vlan\": {\"mode\": \"trunk\", \"tagged\": \"5000\"}}"), 400, "EINVAL", "VLAN"),
+        (
+            "POST",
+            "ports",
+            Some("{\"name\": \"x\", \"kind\": \"guest\", \"mac\": \"zz\"}"),
+            400,
+            "EINVAL",
+            "MAC address",
+        ),
+        (
+            "POST",
+            "ports",
+            Some("{\"name\": \"x\", \"kind\": \"guest\", \"vlan\": {\"mode\": \"trunk\", \"tagged\": \"5000\"}}"),
+            400,
+            "EINVAL",
+            "VLAN",
+        ),
         ("POST", "ports", Some("{\"name\": \"vm1\", \"kind\": \"guest\"}"), 409, "EEXIST", "vm1"),
         ("POST", "ports", None, 400, "EINVAL", ""),
         ("PATCH", "ports/vm1", Some("{\"mtu\": 9000}"), 400, "EINVAL", "mtu"),
@@ -107,7 +122,12 @@ async fn bad_requests_say_what_is_wrong_and_change_nothing() {
     ];
     for (method, path, body, status, code, text) in cases {
         let answer = api.raw(method, path, body).await;
-        assert_eq!((answer.0, answer.1["code"].as_str()), (status, Some(code)), "{method} {path} {body:?}: {}", answer.1);
+        assert_eq!(
+            (answer.0, answer.1["code"].as_str()),
+            (status, Some(code)),
+            "{method} {path} {body:?}: {}",
+            answer.1
+        );
         assert!(answer.1["error"].as_str().unwrap().contains(text), "{method} {path}: {}", answer.1["error"]);
     }
     let after = (api.call("GET", "ports", None).await, std::fs::read(api.dir.path().join("state.json")).unwrap());
@@ -134,7 +154,10 @@ async fn what_was_acknowledged_outlives_the_daemon() {
     let api = api.restart();
     let ports = api.call("GET", "ports", None).await.1;
     // The number goes along: vm2 does not slip into the place of vm1.
-    assert_eq!((ports.as_array().unwrap().len(), &ports[0]["name"], &ports[0]["spec"]["vport"]), (1, &json!("vm2"), &json!(1)));
+    assert_eq!(
+        (ports.as_array().unwrap().len(), &ports[0]["name"], &ports[0]["spec"]["vport"]),
+        (1, &json!("vm2"), &json!(1))
+    );
     assert_eq!(api.call("GET", "fdb", None).await.1[0]["port"], "vm2");
     assert_eq!(api.call("GET", "bridge", None).await.1["fdb_ageing_seconds"], 60);
 }
@@ -200,14 +223,27 @@ async fn the_openapi_document_has_every_route() {
     let mut paths: Vec<_> = document["paths"].as_object().unwrap().keys().cloned().collect();
     paths.sort();
     let expected = [
-        "audit", "bridge", "capture", "doctor", "fdb", "fdb/flush", "fdb/{mac}", "ports", "ports/{port}", "stats", "trace",
-        "version", "workers",
+        "audit",
+        "bridge",
+        "capture",
+        "doctor",
+        "fdb",
+        "fdb/flush",
+        "fdb/{mac}",
+        "ports",
+        "ports/{port}",
+        "stats",
+        "trace",
+        "version",
+        "workers",
     ];
     assert_eq!(paths, expected.map(|path| format!("/api/v1/{path}")));
     for (path, operations) in document["paths"].as_object().unwrap() {
         for method in operations.as_object().unwrap().keys() {
-            let uri = path.trim_start_matches("/api/v1/").replace("{port}", "vm1").replace("{mac}", "02:00:00:00:00:01");
-            let request = Request::builder().method(method.to_uppercase().as_str()).uri(format!("/api/v1/{uri}?duration=0"));
+            let uri =
+                path.trim_start_matches("/api/v1/").replace("{port}", "vm1").replace("{mac}", "02:00:00:00:00:01");
+            let request =
+                Request::builder().method(method.to_uppercase().as_str()).uri(format!("/api/v1/{uri}?duration=0"));
             let response = api.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
             assert_ne!(response.status(), StatusCode::METHOD_NOT_ALLOWED, "{method} {path}");
         }

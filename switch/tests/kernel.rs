@@ -65,7 +65,8 @@ fn two_guests_talk(hint: &str, workers: usize, mode: ModeRequest) {
             assert_eq!(port.mode, expected, "{:?}", port.mode_reason);
             ip(&format!("-n {ns} addr add {address}/24 dev {}", port.spec.guest_ifname.unwrap()));
         }
-        let ping = Command::new("ip").args(["netns", "exec", a, "ping", "-c3", "-i0.2", "-W2", "10.0.0.2"]).output().unwrap();
+        let ping =
+            Command::new("ip").args(["netns", "exec", a, "ping", "-c3", "-i0.2", "-W2", "10.0.0.2"]).output().unwrap();
         assert!(ping.status.success(), "{}", String::from_utf8_lossy(&ping.stdout));
         // A stream through both stacks: wrong checksums would stall it.
         const BYTES: usize = 20 << 20;
@@ -91,7 +92,10 @@ fn two_guests_talk(hint: &str, workers: usize, mode: ModeRequest) {
         });
         assert_balanced(&switch);
         let learned = switch.fdb();
-        assert!(learned.iter().any(|row| row.port == "vm1") && learned.iter().any(|row| row.port == "vm2"), "{learned:?}");
+        assert!(
+            learned.iter().any(|row| row.port == "vm1") && learned.iter().any(|row| row.port == "vm2"),
+            "{learned:?}"
+        );
         switch.del_port("vm1").unwrap();
         assert_balanced(&switch);
         switch.shutdown();
@@ -119,7 +123,9 @@ fn frames_and_queues_come_back_when_ports_go_in_any_order() {
         let switch = Switch::start(&settings(2), BridgeSettings::default()).unwrap();
         for round in 0..5 {
             for n in 0..6 {
-                switch.add_port(PortSpec { queues: Some(2), ..PortSpec::new(format!("p{n}"), PortKind::Guest) }).unwrap();
+                switch
+                    .add_port(PortSpec { queues: Some(2), ..PortSpec::new(format!("p{n}"), PortKind::Guest) })
+                    .unwrap();
             }
             assert!(switch.audit().consistent);
             // The first socket that was opened goes first in even rounds: others share its UMEM registration.

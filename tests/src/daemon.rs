@@ -92,7 +92,8 @@ impl Daemon {
     pub fn launch(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         let log = File::options().create(true).append(true).open(self.path("log")).expect("a log file");
-        let child = self.command().env("RUST_BACKTRACE", "1").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+        let child =
+            self.command().env("RUST_BACKTRACE", "1").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
         self.child = Some(child.expect("xswitchd starts"));
         let answers = wait::until(PATIENCE, || {
             if self.child.as_mut().and_then(|child| child.try_wait().ok().flatten()).is_some() {
@@ -118,7 +119,8 @@ impl Daemon {
         let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
         let answer = http::over_unix(&self.path("run/api.sock"), method, &format!("/api/v1/{target}"), &body);
         let answer = answer.unwrap_or_else(|error| panic!("{method} {target}: {error}\n{}", self.log()));
-        let json = if answer.body.is_empty() { Value::Null } else { serde_json::from_slice(&answer.body).expect("JSON") };
+        let json =
+            if answer.body.is_empty() { Value::Null } else { serde_json::from_slice(&answer.body).expect("JSON") };
         (answer.status, json)
     }
 
@@ -156,7 +158,12 @@ impl Daemon {
         spec.as_object_mut().expect("an object").extend(more.as_object().cloned().unwrap_or_default());
         let port = self.ok("POST", "ports", spec);
         let text = |field: &str| port["spec"][field].as_str().unwrap_or_else(|| panic!("{field} in {port}")).to_owned();
-        Guest { ifname: text("guest_ifname"), mac: text("mac").parse().expect("a MAC address"), name: name.to_owned(), ns }
+        Guest {
+            ifname: text("guest_ifname"),
+            mac: text("mac").parse().expect("a MAC address"),
+            name: name.to_owned(),
+            ns,
+        }
     }
 
     /// Counters of a port.

@@ -94,9 +94,11 @@ impl<'a> Generator<'a> {
         let mut object = object("generator");
         let seq_at = template.mark_at().expect("the template is a stream packet") as u32 + 8;
         let row = GeneratorRow { next: 0, ifindex: ns.ifindex(ifname), seq_at };
-        let mut map: Array<_, GeneratorRow> = object.map_mut("GENERATOR").expect("the map").try_into().expect("an array");
+        let mut map: Array<_, GeneratorRow> =
+            object.map_mut("GENERATOR").expect("the map").try_into().expect("an array");
         map.set(0, row, 0).expect("the map takes a row");
-        let program: &mut Xdp = object.program_mut("generate").expect("the program").try_into().expect("an XDP program");
+        let program: &mut Xdp =
+            object.program_mut("generate").expect("the program").try_into().expect("an XDP program");
         program.load().expect("the kernel takes it");
         Self { object, ns, template, sent: 0 }
     }

@@ -49,7 +49,8 @@ fn exchange(mut stream: impl Read + Write, method: &str, target: &str, body: &[u
     {
         return Err(error);
     }
-    parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, String::from_utf8_lossy(&answer).into_owned()))
+    parse(&answer)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, String::from_utf8_lossy(&answer).into_owned()))
 }
 
 fn parse(answer: &[u8]) -> Option<Response> {

@@ -69,7 +69,8 @@ impl NetNs {
 
     /// Moves the calling thread into the namespace, for good.
     pub fn enter(&self) {
-        setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET).unwrap_or_else(|errno| panic!("entering {}: {errno}", self.name));
+        setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET)
+            .unwrap_or_else(|errno| panic!("entering {}: {errno}", self.name));
     }
 
     /// A command that will run inside the namespace and is killed when the thread that starts it ends.
@@ -124,7 +125,8 @@ fn sweep() {
     let Ok(entries) = std::fs::read_dir(NETNS_DIR) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()).and_then(|pid| pid.parse::<u32>().ok());
+        let owner =
+            name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()).and_then(|pid| pid.parse::<u32>().ok());
         if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
             let _ = Command::new("ip").args(["netns", "del", &name]).output();
         }

@@ -4,7 +4,9 @@ use std::process::{Command, Output};
 
 /// Runs `command` to its end and returns its output, whatever its exit code; panics if it can't be started.
 pub fn output(command: &mut Command) -> Output {
-    command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; `make setup` installs the tools that tests use"))
+    command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}; `make setup` installs the tools that tests use"))
 }
 
 /// Runs `command` and returns what it printed; panics with all of it unless it succeeds.

@@ -52,6 +52,7 @@ pub fn address(end: End<'_>, address: &str) {
 /// Hardware address of `end`.
 pub fn mac(end: End<'_>) -> crate::Mac {
     let links = end.ns.links();
-    let link = links.iter().find(|link| link["ifname"] == end.ifname).unwrap_or_else(|| panic!("no netdev {}", end.ifname));
+    let link =
+        links.iter().find(|link| link["ifname"] == end.ifname).unwrap_or_else(|| panic!("no netdev {}", end.ifname));
     link["address"].as_str().expect("a netdev has an address").parse().expect("ip prints addresses that parse")
 }

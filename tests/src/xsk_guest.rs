@@ -37,8 +37,10 @@ impl XskGuest {
     pub fn open(guest: &Guest) -> Self {
         let size = QueueSize::new(RING).expect("a power of two");
         let config = UmemConfig::builder().fill_queue_size(size).comp_queue_size(size).build().expect("a valid layout");
-        let (umem, mut frames) =
-            Umem::new(config, NonZeroU32::new(FRAMES).expect("some"), false).expect("memory for a guest");
+        // The UMEM opens the socket that is bound later, and a socket belongs to the namespace that it was opened in.
+        let (umem, mut frames) = guest
+            .ns
+            .run(|| Umem::new(config, NonZeroU32::new(FRAMES).expect("some"), false).expect("memory for a guest"));
         let socket = SocketConfig::builder()
             .rx_queue_size(size)
             .tx_queue_size(size)

@@ -101,7 +101,8 @@ fn a_static_address_stays_where_it_was_put() {
     daemon.stop();
     daemon.launch();
     let rows = daemon.get("fdb");
-    let row = rows.as_array().expect("rows").iter().find(|row| row["mac"] == station.to_string()).expect("it is still there");
+    let row =
+        rows.as_array().expect("rows").iter().find(|row| row["mac"] == station.to_string()).expect("it is still there");
     assert_eq!((row["port"].as_str(), row["kind"].as_str()), (Some("b"), Some("static")));
     daemon.ok("DELETE", &format!("fdb/{station}"), Value::Null);
     assert_eq!(daemon.call("DELETE", &format!("fdb/{station}"), &Value::Null).0, 404);
@@ -126,7 +127,9 @@ fn a_mac_flood_costs_the_flooder_and_nobody_else() {
     for n in 2000..2050 {
         c.send(&frame(Mac::stranger(n), Mac::BROADCAST, 3));
     }
-    wait::expect("all of it has come in", SOON, || daemon.stats("b")["rx"]["packets"] == 500 && daemon.stats("c")["rx"]["packets"] == 50);
+    wait::expect("all of it has come in", SOON, || {
+        daemon.stats("b")["rx"]["packets"] == 500 && daemon.stats("c")["rx"]["packets"] == 50
+    });
     assert_eq!(count("a"), 10, "another port's flood took entries of a");
     assert_eq!(count("c"), 8, "the cap of a port");
     assert!(count("a") + count("b") + count("c") <= 64);
@@ -179,10 +182,13 @@ fn the_same_address_in_two_vlans_is_two_stations() {
     let guests = three(&daemon, [trunk.clone(), trunk.clone(), trunk]);
     let [a, b, c] = raws(&guests);
     let station = Mac::stranger(7);
-    let tagged = |from, to, vid, mark: u8| Frame::ethernet(from, to).tag(CTAG, 0, vid).payload(TEST_ETHERTYPE, &[mark; 46]);
+    let tagged =
+        |from, to, vid, mark: u8| Frame::ethernet(from, to).tag(CTAG, 0, vid).payload(TEST_ETHERTYPE, &[mark; 46]);
     b.send(&tagged(station, Mac::BROADCAST, 10, 1));
     c.send(&tagged(station, Mac::BROADCAST, 20, 2));
-    wait::expect("both are learned", SOON, || daemon.get(&format!("fdb?mac={station}")).as_array().expect("rows").len() == 2);
+    wait::expect("both are learned", SOON, || {
+        daemon.get(&format!("fdb?mac={station}")).as_array().expect("rows").len() == 2
+    });
     for socket in [&a, &b, &c] {
         socket.drain();
     }
@@ -201,7 +207,12 @@ fn an_inner_tag_is_never_touched() {
     let trunk = json!({ "vlan": { "mode": "trunk", "tagged": "all" } });
     let guests = three(&daemon, [trunk, json!({ "vlan": { "mode": "access", "vid": 100 } }), json!({})]);
     let [a, b, _] = raws(&guests);
-    a.send(&Frame::ethernet(guests[0].mac, Mac::BROADCAST).tag(STAG, 2, 100).tag(CTAG, 5, 7).payload(TEST_ETHERTYPE, &[1; 46]));
+    a.send(
+        &Frame::ethernet(guests[0].mac, Mac::BROADCAST)
+            .tag(STAG, 2, 100)
+            .tag(CTAG, 5, 7)
+            .payload(TEST_ETHERTYPE, &[1; 46]),
+    );
     gets(&b, &Frame::ethernet(guests[0].mac, Mac::BROADCAST).tag(CTAG, 5, 7).payload(TEST_ETHERTYPE, &[1; 46]));
     daemon.finish();
 }

@@ -51,7 +51,10 @@ fn kernel_guests_and_a_kernel_host_behind_a_phy_have_right_checksums() {
     transfer(&a.ns, &b.ns, "10.0.0.2");
     transfer(&a.ns, &host, "10.0.0.9");
     transfer(&host, &b.ns, "10.0.0.2");
-    assert_eq!(daemon.get("doctor").as_array().expect("checks").iter().filter(|check| check["status"] == "fail").count(), 0);
+    assert_eq!(
+        daemon.get("doctor").as_array().expect("checks").iter().filter(|check| check["status"] == "fail").count(),
+        0
+    );
     // Somebody turns the work of a NIC on again: that is found out and told.
     a.ns.sh(&format!("ethtool -K {} tx on", a.ifname));
     let told = daemon.get("doctor").to_string();
@@ -77,7 +80,8 @@ fn each_mode_carries_packets_and_is_reported() {
 #[test]
 fn native_mode_that_cannot_be_had_is_refused_or_replaced_with_the_reason() {
     let daemon = Daemon::start("native");
-    let (status, error) = daemon.call("POST", "ports", &json!({ "name": "x", "kind": "guest", "mode": "native", "mtu": 3600 }));
+    let (status, error) =
+        daemon.call("POST", "ports", &json!({ "name": "x", "kind": "guest", "mode": "native", "mtu": 3600 }));
     assert_eq!(status, 400, "{error}");
     assert!(error["error"].as_str().expect("a text").contains("68 to 3506"), "{error}");
     let port = daemon.ok("POST", "ports", json!({ "name": "x", "kind": "guest", "mtu": 3600 }));
@@ -97,7 +101,10 @@ fn the_largest_mtu_passes_and_more_is_refused_with_the_range() {
     b.address("10.0.0.2/24");
     // 28 bytes of IP and ICMP headers; no fragments.
     a.ns.sh("ping -c 2 -i 0.2 -W 2 -M do -s 3478 10.0.0.2");
-    let (big_a, big_b) = (daemon.guest("ga", json!({ "mtu": 3822, "mode": "generic" })), daemon.guest("gb", json!({ "mtu": 3822, "mode": "generic" })));
+    let (big_a, big_b) = (
+        daemon.guest("ga", json!({ "mtu": 3822, "mode": "generic" })),
+        daemon.guest("gb", json!({ "mtu": 3822, "mode": "generic" })),
+    );
     big_a.address("10.0.1.1/24");
     big_b.address("10.0.1.2/24");
     big_a.ns.sh("ping -c 2 -i 0.2 -W 2 -M do -s 3794 10.0.1.2");
@@ -112,7 +119,9 @@ fn the_largest_mtu_passes_and_more_is_refused_with_the_range() {
     }
     // Both ends follow a change.
     daemon.ok("PATCH", "ports/a", json!({ "mtu": 1400 }));
-    let mtu = |ns: &NetNs, ifname: &str| ns.links().iter().find(|link| link["ifname"] == ifname).expect("the netdev")["mtu"].clone();
+    let mtu = |ns: &NetNs, ifname: &str| {
+        ns.links().iter().find(|link| link["ifname"] == ifname).expect("the netdev")["mtu"].clone()
+    };
     assert_eq!((mtu(&a.ns, &a.ifname), mtu(&daemon.ns, "xs0")), (json!(1400), json!(1400)));
     // b may send more than a takes.
     let long = Frame::ethernet(b.mac, a.mac).payload(0x88b5, &[1; 2000]);
@@ -176,7 +185,11 @@ fn what_is_refused_changes_nothing() {
         (json!({ "name": "b", "kind": "guest", "ifname": "xs0" }), 409, "ifname"),
         (json!({ "name": "b", "kind": "guest", "ifname": "lo" }), 409, "ifname"),
         (json!({ "name": "b", "kind": "guest", "netns": "no-such-namespace" }), 404, "netns"),
-        (json!({ "name": "b", "kind": "guest", "netns": guest.ns.name(), "guest_ifname": guest.ifname }), 409, "guest_ifname"),
+        (
+            json!({ "name": "b", "kind": "guest", "netns": guest.ns.name(), "guest_ifname": guest.ifname }),
+            409,
+            "guest_ifname",
+        ),
         (json!({ "name": "b", "kind": "guest", "queues": 65 }), 400, "queues"),
         (json!({ "name": "b", "kind": "guest", "queue_depth": 100 }), 400, "queue_depth"),
         (json!({ "name": "b", "kind": "guest", "mac": "01:00:00:00:00:01" }), 400, "mac"),
@@ -236,7 +249,8 @@ fn the_command_line_says_what_the_api_says() {
     }
     assert!(daemon.cli("port del vm1").status.success());
     assert_eq!(daemon.get("ports"), json!([]));
-    let nobody = Command::new(daemon.cli_command().get_program()).args(["--run-dir", "/nonexistent", "port", "list"]).output();
+    let nobody =
+        Command::new(daemon.cli_command().get_program()).args(["--run-dir", "/nonexistent", "port", "list"]).output();
     let nobody = nobody.expect("it starts");
     assert_eq!(nobody.status.code(), Some(1));
     assert!(shell::text(&nobody).contains("start xswitchd"), "{}", shell::text(&nobody));

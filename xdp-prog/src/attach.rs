@@ -94,7 +94,8 @@ pub(crate) fn attach(
     }
     let try_mode = |mode| {
         link(program, ifindex, mode).map_err(|errno| {
-            let facts = AttachFacts { ifname: ifname.to_owned(), mode, kernel_words: kernel_words(program, ifindex, mode) };
+            let facts =
+                AttachFacts { ifname: ifname.to_owned(), mode, kernel_words: kernel_words(program, ifindex, mode) };
             Error::Attach { errno, why: explain_attach_error(errno, &facts) }
         })
     };
@@ -146,9 +147,8 @@ fn kernel_words(program: BorrowedFd<'_>, ifindex: u32, mode: Mode) -> Option<Str
     let before = set_print(Some((PrintLevel::Warn, remember)));
     let flags = mode.flag() | libbpf_sys::XDP_FLAGS_UPDATE_IF_NOEXIST;
     // SAFETY: no options.
-    let result = unsafe {
-        libbpf_sys::bpf_xdp_attach(ifindex.cast_signed(), program.as_raw_fd(), flags, std::ptr::null())
-    };
+    let result =
+        unsafe { libbpf_sys::bpf_xdp_attach(ifindex.cast_signed(), program.as_raw_fd(), flags, std::ptr::null()) };
     if result == 0 {
         // What kept the link off is over: nothing to tell, and nothing may stay.
         // SAFETY: no options.

@@ -33,7 +33,11 @@ pub fn check_kernel() -> Vec<Finding> {
     // SAFETY: no options; the probe makes a tiny map of this type and lets it go.
     let map = unsafe { libbpf_sys::libbpf_probe_bpf_map_type(libbpf_sys::BPF_MAP_TYPE_XSKMAP, std::ptr::null()) };
     vec![
-        finding("XDP programs", program, "a kernel with CONFIG_BPF_SYSCALL, and CAP_BPF with CAP_NET_ADMIN, are needed"),
+        finding(
+            "XDP programs",
+            program,
+            "a kernel with CONFIG_BPF_SYSCALL, and CAP_BPF with CAP_NET_ADMIN, are needed",
+        ),
         finding("XSKMAP (AF_XDP)", map, "a kernel with CONFIG_XDP_SOCKETS, and CAP_BPF with CAP_NET_ADMIN, are needed"),
     ]
 }
@@ -43,7 +47,9 @@ fn finding(name: &str, probe: i32, advice: &str) -> Finding {
     let (status, text) = match probe {
         1 => (Status::Ok, "the kernel takes them".to_owned()),
         0 => (Status::Fail, "the kernel does not take them".to_owned()),
-        errno => (Status::Fail, format!("the kernel could not be asked: {}", nix::errno::Errno::from_raw(-errno).desc())),
+        errno => {
+            (Status::Fail, format!("the kernel could not be asked: {}", nix::errno::Errno::from_raw(-errno).desc()))
+        }
     };
     let advice = (status != Status::Ok).then(|| advice.to_owned());
     Finding { name: name.to_owned(), status, text, advice }

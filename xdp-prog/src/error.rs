@@ -48,7 +48,9 @@ pub enum Error {
         why: String,
     },
     /// The steering set is full.
-    #[error("the steering set of {ifname} is full: {max} stations can share a NIC with the host; use steering all, or fewer")]
+    #[error(
+        "the steering set of {ifname} is full: {max} stations can share a NIC with the host; use steering all, or fewer"
+    )]
     SteeringFull {
         /// Netdev.
         ifname: String,

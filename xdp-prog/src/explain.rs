@@ -24,13 +24,16 @@ pub struct AttachFacts {
 /// Why a program can't be attached, and what to do.
 pub fn explain_attach_error(errno: Errno, facts: &AttachFacts) -> String {
     let AttachFacts { ifname, mode, kernel_words } = facts;
-    let words = kernel_words.as_deref().map_or_else(|| errno.desc().to_owned(), |words| format!("the kernel says \"{words}\""));
+    let words =
+        kernel_words.as_deref().map_or_else(|| errno.desc().to_owned(), |words| format!("the kernel says \"{words}\""));
     let lower = words.to_lowercase();
     let advice = match errno {
         Errno::EPERM => "CAP_NET_ADMIN and CAP_BPF (or CAP_SYS_ADMIN) are needed".to_owned(),
         Errno::EBUSY | Errno::EEXIST => "another XDP program is on it: stop what attached it".to_owned(),
         Errno::ENODEV => "the netdev is gone".to_owned(),
-        Errno::EOPNOTSUPP if *mode == Mode::Native => "its driver has no native XDP: use mode auto or generic".to_owned(),
+        Errno::EOPNOTSUPP if *mode == Mode::Native => {
+            "its driver has no native XDP: use mode auto or generic".to_owned()
+        }
         _ if lower.contains("mtu") => format!(
             "its MTU, or that of its other end, is too large for native XDP without multi-buffer support: on a veth at most \
              {VETH_NATIVE_MAX_MTU} on both ends; lower it, or use mode auto or generic"
@@ -41,9 +44,11 @@ pub fn explain_attach_error(errno: Errno, facts: &AttachFacts) -> String {
         _ if lower.contains("lro") || lower.contains("gro") => {
             format!("an offload that joins packets is on: `ethtool -K {ifname} lro off gro-hw off`")
         }
-        _ if *mode == Mode::Native => "use mode auto or generic, or look at the driver's conditions for XDP (MTU, queues, \
+        _ if *mode == Mode::Native => {
+            "use mode auto or generic, or look at the driver's conditions for XDP (MTU, queues, \
                                        offloads)"
-            .to_owned(),
+                .to_owned()
+        }
         _ => "look at the kernel's log".to_owned(),
     };
     format!("{ifname}: {mode} XDP can't be had: {words}; {advice}")
@@ -71,9 +76,11 @@ pub fn explain_bind_error(errno: Errno, facts: &BindFacts) -> String {
     let BindFacts { ifname, queue, channels, zero_copy_forced, memlock, umem_bytes } = facts;
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     let why = match errno {
-        Errno::EBUSY => "another AF_XDP socket is bound to this queue: end the program that has it (a queue that was let go is \
+        Errno::EBUSY => {
+            "another AF_XDP socket is bound to this queue: end the program that has it (a queue that was let go is \
                          free within seconds)"
-            .to_owned(),
+                .to_owned()
+        }
         Errno::EINVAL if channels.is_some_and(|channels| *queue >= channels) => format!(
             "it has {} queues, numbered from 0: ask for fewer, or give it more (`ethtool -L {ifname} combined N`)",
             channels.unwrap_or_default()
@@ -132,7 +139,11 @@ mod tests {
             (Errno::EINVAL, |f| f.channels = Some(2), "it has 2 queues"),
             (Errno::EINVAL, |f| f.zero_copy_forced = true, "zero_copy at auto"),
             (Errno::EOPNOTSUPP, |f| f.zero_copy_forced = true, "zero_copy at auto"),
-            (Errno::ENOBUFS, |f| f.memlock = Some(8 << 20), "256 MiB of packet memory must be locked and the limit is 8 MiB"),
+            (
+                Errno::ENOBUFS,
+                |f| f.memlock = Some(8 << 20),
+                "256 MiB of packet memory must be locked and the limit is 8 MiB",
+            ),
             (Errno::ENOMEM, |_| {}, "lower `frames`"),
             (Errno::ENETDOWN, |_| {}, "ip link set eth7 up"),
             (Errno::EPERM, |_| {}, "CAP_NET_RAW"),
@@ -153,7 +164,8 @@ mod tests {
         assert!(mtu.contains("\"Peer MTU is too large to set XDP\"") && mtu.contains("3506"), "{mtu}");
         assert!(text(Errno::EOPNOTSUPP, Mode::Native, None).contains("no native XDP"));
         assert!(text(Errno::EPERM, Mode::Generic, None).contains("CAP_NET_ADMIN"));
-        let queues = text(Errno::ENOSPC, Mode::Native, Some("XDP expects number of rx queues not less than peer tx queues"));
+        let queues =
+            text(Errno::ENOSPC, Mode::Native, Some("XDP expects number of rx queues not less than peer tx queues"));
         assert!(queues.contains("ethtool -L"), "{queues}");
     }
 }

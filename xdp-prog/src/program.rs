@@ -81,7 +81,8 @@ impl PortProgram {
     /// # Errors
     /// [`Error::Load`], with what to do about missing capabilities or a kernel that is too old.
     pub fn load(options: &LoadOptions) -> Result<Self, Error> {
-        let failed = |error: &libbpf_rs::Error| Error::Load { ifname: options.ifname.clone(), why: explain_load_error(error) };
+        let failed =
+            |error: &libbpf_rs::Error| Error::Load { ifname: options.ifname.clone(), why: explain_load_error(error) };
         let mut storage = MaybeUninit::uninit();
         let mut open = PortSkelBuilder::default().open(&mut storage).map_err(|error| failed(&error))?;
         if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
@@ -100,7 +101,8 @@ impl PortProgram {
         // The skeleton and libbpf's object go at the end of this function; the descriptors are what is needed.
         let program = skeleton.progs.xswitch_port.as_fd().try_clone_to_owned();
         let program = program.map_err(|error| Error::system("keeping the XDP program", &error))?;
-        let (id, _) = query::info(&program).map_err(|errno| Error::system("asking for the XDP program's id", &errno))?;
+        let (id, _) =
+            query::info(&program).map_err(|errno| Error::system("asking for the XDP program's id", &errno))?;
         let options = options.clone();
         Ok(Self { options, program, id, sockets, counters, stations, ledger: Mutex::default(), link: None })
     }
@@ -109,7 +111,10 @@ impl PortProgram {
     pub fn set_socket(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), Error> {
         let value = socket.as_raw_fd().to_ne_bytes();
         self.sockets.update(&queue.to_ne_bytes(), &value, MapFlags::ANY).map_err(|error| {
-            Error::system(format!("putting the socket of {} queue {queue} into the XSKMAP", self.options.ifname), &error)
+            Error::system(
+                format!("putting the socket of {} queue {queue} into the XSKMAP", self.options.ifname),
+                &error,
+            )
         })
     }
 
@@ -178,7 +183,8 @@ impl PortProgram {
         (0..self.options.queues)
             .map(|queue| {
                 let rows = self.counters.lookup_percpu(&queue.to_ne_bytes(), MapFlags::ANY);
-                let rows = rows.map_err(|error| Error::system(format!("reading counters of {}", self.options.ifname), &error))?;
+                let rows = rows
+                    .map_err(|error| Error::system(format!("reading counters of {}", self.options.ifname), &error))?;
                 Ok(QueueCounters::sum(rows.iter().flatten().map(Vec::as_slice)))
             })
             .collect()
@@ -197,4 +203,3 @@ fn explain_load_error(error: &libbpf_rs::Error) -> String {
     };
     format!("{error:#}{advice}")
 }
-

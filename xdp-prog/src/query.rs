@@ -35,9 +35,13 @@ pub fn attached_programs(ifindex: u32) -> Result<Vec<ForeignProgram>, Error> {
     // SAFETY: `query` is a live options block of the size that its first field tells.
     let result = unsafe { libbpf_sys::bpf_xdp_query(ifindex.cast_signed(), 0, &raw mut query) };
     if result < 0 {
-        return Err(Error::system(format!("asking for the XDP programs of netdev #{ifindex}"), &Errno::from_raw(-result)));
+        return Err(Error::system(
+            format!("asking for the XDP programs of netdev #{ifindex}"),
+            &Errno::from_raw(-result),
+        ));
     }
-    let mut hooks = vec![(query.drv_prog_id, Mode::Native), (query.hw_prog_id, Mode::Native), (query.skb_prog_id, Mode::Generic)];
+    let mut hooks =
+        vec![(query.drv_prog_id, Mode::Native), (query.hw_prog_id, Mode::Native), (query.skb_prog_id, Mode::Generic)];
     // With one program the kernel tells it as `prog_id` only, and the hook as `attach_mode` (XDP_ATTACHED_SKB is 2).
     if hooks.iter().all(|&(id, _)| id == 0) {
         hooks.push((query.prog_id, if query.attach_mode == 2 { Mode::Generic } else { Mode::Native }));

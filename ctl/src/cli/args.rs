@@ -108,13 +108,18 @@ fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
-    text.parse::<f64>().ok().filter(|seconds| (0.05..=86_400.0).contains(seconds)).ok_or_else(|| "0.05 to 86400 seconds are possible".to_owned())
+    text.parse::<f64>()
+        .ok()
+        .filter(|seconds| (0.05..=86_400.0).contains(seconds))
+        .ok_or_else(|| "0.05 to 86400 seconds are possible".to_owned())
 }
 
 /// Reads a VLAN mode: `access:10`, `trunk`, `trunk:10,20-29`, with `,native=5` or `,native=none` at a trunk's end.
 pub fn vlan_mode(text: &str) -> Result<VlanMode, String> {
     let help = "access:VID, trunk, trunk:10,20-29 or trunk:…,native=VID|none is expected";
-    let vid = |text: &str| text.parse::<u16>().ok().filter(|vid| *vid <= 4094).ok_or_else(|| format!("`{text}` is not a VLAN (0 to 4094)"));
+    let vid = |text: &str| {
+        text.parse::<u16>().ok().filter(|vid| *vid <= 4094).ok_or_else(|| format!("`{text}` is not a VLAN (0 to 4094)"))
+    };
     let (mode, rest) = text.split_once(':').unwrap_or((text, ""));
     match (mode, rest) {
         ("access", vlan) if !vlan.is_empty() => Ok(VlanMode::Access { vid: vid(vlan)? }),
@@ -431,14 +436,21 @@ mod tests {
         assert_eq!(vlan_mode("access:7"), Ok(VlanMode::Access { vid: 7 }));
         assert_eq!(vlan_mode("trunk"), Ok(VlanMode::Trunk { native: Some(0), tagged: VlanSet::all() }));
         assert_eq!(vlan_mode("trunk:all,native=9"), Ok(VlanMode::Trunk { native: Some(9), tagged: VlanSet::all() }));
-        for bad in ["", "access", "access:x", "access:4095", "trunk:0", "trunk:native=1,native=2", "hybrid:1", "trunk:20-10"] {
+        for bad in
+            ["", "access", "access:x", "access:4095", "trunk:0", "trunk:native=1,native=2", "hybrid:1", "trunk:20-10"]
+        {
             assert!(vlan_mode(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn options_that_exclude_each_other_are_refused() {
-        for bad in ["xswitch trace --in a --hex 00 --src 02:00:00:00:00:01", "xswitch trace --in a --pcp 3", "xswitch port del", "xswitch top --interval 0"] {
+        for bad in [
+            "xswitch trace --in a --hex 00 --src 02:00:00:00:00:01",
+            "xswitch trace --in a --pcp 3",
+            "xswitch port del",
+            "xswitch top --interval 0",
+        ] {
             assert!(Arguments::try_parse_from(bad.split(' ')).is_err(), "{bad}");
         }
     }

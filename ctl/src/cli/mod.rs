@@ -142,7 +142,11 @@ async fn port(client: &Client, printer: &Printer, command: PortCommand) -> anyho
 async fn fdb(client: &Client, printer: &Printer, command: FdbCommand) -> anyhow::Result<()> {
     match command {
         FdbCommand::List { port, vlan, mac } => {
-            let wanted = query(&[("port", port), ("vlan", vlan.map(|vlan| vlan.to_string())), ("mac", mac.map(|mac| mac.to_string()))]);
+            let wanted = query(&[
+                ("port", port),
+                ("vlan", vlan.map(|vlan| vlan.to_string())),
+                ("mac", mac.map(|mac| mac.to_string())),
+            ]);
             let answer = client.get(&format!("fdb{wanted}")).await?;
             printer.show(&answer, |rows: Vec<FdbEntry>| show::fdb(&rows))
         }

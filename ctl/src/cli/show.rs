@@ -23,7 +23,20 @@ fn vlan(mode: Option<&VlanMode>) -> String {
 
 /// `port list`.
 pub(super) fn ports(ports: &[PortEntry]) -> String {
-    let mut table = Table::new(&["VPORT", "PORT", "KIND", "STATE", "LINK", "MODE", "NETDEV", "GUEST END", "MAC", "MTU", "VLAN", "MACS"]);
+    let mut table = Table::new(&[
+        "VPORT",
+        "PORT",
+        "KIND",
+        "STATE",
+        "LINK",
+        "MODE",
+        "NETDEV",
+        "GUEST END",
+        "MAC",
+        "MTU",
+        "VLAN",
+        "MACS",
+    ]);
     for port in ports {
         let info = port.info.as_ref();
         let guest = match (&port.spec.guest_ifname, &port.spec.netns) {
@@ -92,7 +105,8 @@ pub(super) fn port(port: &PortEntry) -> String {
 
 /// `stats`.
 pub(super) fn stats(report: &StatsReport, with_queues: bool) -> String {
-    let mut table = Table::new(&["PORT", "RX PACKETS", "RX BYTES", "TX PACKETS", "TX BYTES", "FLOOD COPIES", "DROPPED"]);
+    let mut table =
+        Table::new(&["PORT", "RX PACKETS", "RX BYTES", "TX PACKETS", "TX BYTES", "FLOOD COPIES", "DROPPED"]);
     let mut drops = Table::new(&["DROPPED AT", "REASON", "PACKETS", "BYTES"]);
     let retired = (report.retired.rx.packets > 0 || !report.retired.drops.is_empty()) && !with_queues;
     let gone = PortStats { name: "(ports that are gone)".to_owned(), ..report.retired.clone() };

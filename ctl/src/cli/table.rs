@@ -21,16 +21,22 @@ impl Table {
     pub fn render(&self) -> String {
         let columns = self.rows.first().map_or(0, Vec::len);
         let cell = |row: &[String], column: usize| row.get(column).cloned().unwrap_or_default();
-        let widths: Vec<_> =
-            (0..columns).map(|column| self.rows.iter().map(|row| cell(row, column).chars().count()).max().unwrap_or(0)).collect();
-        let is_number = |text: &str| text.is_empty() || text.starts_with(|c: char| c.is_ascii_digit()) && !text.contains(':');
+        let widths: Vec<_> = (0..columns)
+            .map(|column| self.rows.iter().map(|row| cell(row, column).chars().count()).max().unwrap_or(0))
+            .collect();
+        let is_number =
+            |text: &str| text.is_empty() || text.starts_with(|c: char| c.is_ascii_digit()) && !text.contains(':');
         let numeric: Vec<_> =
             (0..columns).map(|column| self.rows.iter().skip(1).all(|row| is_number(&cell(row, column)))).collect();
         let line = |row: &Vec<String>| {
             let cells: Vec<_> = (0..columns)
                 .map(|column| {
                     let (text, width) = (cell(row, column), widths[column]);
-                    if numeric[column] && self.rows.len() > 1 { format!("{text:>width$}") } else { format!("{text:<width$}") }
+                    if numeric[column] && self.rows.len() > 1 {
+                        format!("{text:>width$}")
+                    } else {
+                        format!("{text:<width$}")
+                    }
                 })
                 .collect();
             cells.join("  ").trim_end().to_owned() + "\n"

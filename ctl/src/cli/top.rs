@@ -66,7 +66,10 @@ mod tests {
 
     fn sample(name: &str, packets: u64) -> StatsReport {
         let rx = Count { packets, bytes: packets * 100 };
-        StatsReport { ports: vec![PortStats { name: name.to_owned(), rx, ..PortStats::default() }], ..StatsReport::default() }
+        StatsReport {
+            ports: vec![PortStats { name: name.to_owned(), rx, ..PortStats::default() }],
+            ..StatsReport::default()
+        }
     }
 
     #[test]

@@ -30,8 +30,11 @@ const MAX_BODY: usize = 1 << 20;
 /// The document's head.
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "xswitch", description = "Management of an AF_XDP switch for virtual machines. Served on the Unix socket \
-                                           `api.sock` in the daemon's run directory."),
+    info(
+        title = "xswitch",
+        description = "Management of an AF_XDP switch for virtual machines. Served on the Unix socket \
+                                           `api.sock` in the daemon's run directory."
+    ),
     components(schemas(ErrorBody))
 )]
 struct Document;
@@ -45,7 +48,11 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/api/v1/openapi.json", get(move || async move { axum::Json((*document).clone()) }))
         .fallback(|| async { error_response(StatusCode::NOT_FOUND, ErrorKind::NotFound, "there is no such path") })
         .method_not_allowed_fallback(|| async {
-            error_response(StatusCode::METHOD_NOT_ALLOWED, ErrorKind::Unsupported, "this path does not take that method")
+            error_response(
+                StatusCode::METHOD_NOT_ALLOWED,
+                ErrorKind::Unsupported,
+                "this path does not take that method",
+            )
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(service)

@@ -72,7 +72,11 @@ async fn show_port(State(service): Shared, Path(port): Path<String>) -> Answer<P
 /// Change a port; absent fields stay.
 #[utoipa::path(patch, path = "/ports/{port}", params(("port" = String, Path)), request_body = PortUpdate,
     responses((status = 200, body = PortEntry), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
-async fn update_port(State(service): Shared, Path(port): Path<String>, Json(update): Json<PortUpdate>) -> Answer<PortEntry> {
+async fn update_port(
+    State(service): Shared,
+    Path(port): Path<String>,
+    Json(update): Json<PortUpdate>,
+) -> Answer<PortEntry> {
     blocking(service, move |service| service.update_port(&port, update)).await.map(Json)
 }
 
@@ -125,7 +129,11 @@ struct VlanQuery {
 /// Delete a MAC row, static or learned.
 #[utoipa::path(delete, path = "/fdb/{mac}", params(("mac" = String, Path), VlanQuery),
     responses((status = 204), (status = 404, body = ErrorBody)))]
-async fn del_fdb(State(service): Shared, Path(mac): Path<String>, Query(query): Query<VlanQuery>) -> Result<StatusCode, Error> {
+async fn del_fdb(
+    State(service): Shared,
+    Path(mac): Path<String>,
+    Query(query): Query<VlanQuery>,
+) -> Result<StatusCode, Error> {
     let mac = mac.parse::<MacAddr>().map_err(|why| Error::invalid(format!("mac: {why}")))?;
     blocking(service, move |service| service.fdb_del(mac, query.vlan)).await.map(|()| StatusCode::NO_CONTENT)
 }
@@ -197,21 +205,28 @@ struct DoctorQuery {
 #[utoipa::path(get, path = "/doctor", params(DoctorQuery), responses((status = 200, body = [Check])))]
 async fn doctor(State(service): Shared, Query(query): Query<DoctorQuery>) -> Answer<Vec<Check>> {
     blocking(service, move |service| {
-        let ifnames: Vec<_> =
-            query.ifnames.iter().flat_map(|names| names.split(',')).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        let ifnames: Vec<_> = query
+            .ifnames
+            .iter()
+            .flat_map(|names| names.split(','))
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect();
         let mut checks = local_checks(service.dataplane().settings(), &ifnames);
         for port in service.ports() {
             let name = format!("port {}", port.name);
             match (port.error, port.info.and_then(|info| info.mode_reason)) {
-                (Some(error), _) => checks.push(Check::bad(Status::Fail, name, error, "it is tried again every few seconds")),
+                (Some(error), _) => {
+                    checks.push(Check::bad(Status::Fail, name, error, "it is tried again every few seconds"))
+                }
                 (None, Some(reason)) => checks.push(Check::bad(Status::Warn, name, "generic XDP mode", reason)),
                 (None, None) => checks.push(Check::ok(name, "up")),
             }
         }
         let findings = service.dataplane().check_netdevs();
-        checks.extend(
-            findings.into_iter().map(|finding| Check::bad(Status::Warn, format!("port {}", finding.port), finding.message, "see the text")),
-        );
+        checks.extend(findings.into_iter().map(|finding| {
+            Check::bad(Status::Warn, format!("port {}", finding.port), finding.message, "see the text")
+        }));
         Ok(checks)
     })
     .await

@@ -39,7 +39,8 @@ impl ApiSocket {
             }
             Err(_) => {}
         }
-        let listener = UnixListener::bind(path).map_err(|error| Error::io(format!("listening on {}", path.display()), error))?;
+        let listener =
+            UnixListener::bind(path).map_err(|error| Error::io(format!("listening on {}", path.display()), error))?;
         let socket = Self { listener, path: path.to_owned() };
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
             .map_err(|error| Error::io(format!("setting the mode of {}", path.display()), error))?;

@@ -43,8 +43,14 @@ pub struct GroupTap {
 
 impl GroupTap {
     /// Starts to bring the group-addressed frames of `socket` to queue 0 of `port`.
-    pub fn start(socket: GroupSocket, port: Arc<PortShared>, shared: Arc<Shared>, gate: Arc<TapGate>) -> Result<Self, Errno> {
-        let stop = Arc::new((EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?, AtomicBool::new(false)));
+    pub fn start(
+        socket: GroupSocket,
+        port: Arc<PortShared>,
+        shared: Arc<Shared>,
+        gate: Arc<TapGate>,
+    ) -> Result<Self, Errno> {
+        let stop =
+            Arc::new((EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?, AtomicBool::new(false)));
         let seen_stop = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
             .name(format!("xs-group-{}", port.no))

@@ -263,7 +263,10 @@ impl Switch {
     pub fn fdb_add(&self, entry: &FdbSpec) -> Result<(), Error> {
         resolve::check_mac(entry.mac)?;
         resolve::check_vlan(&VlanMode::Access { vid: entry.vlan }).map_err(|_| {
-            Error::invalid(format!("vlan: {} is not a VLAN: 1 to 4094, or 0 for the untagged segment, are possible", entry.vlan))
+            Error::invalid(format!(
+                "vlan: {} is not a VLAN: 1 to 4094, or 0 for the untagged segment, are possible",
+                entry.vlan
+            ))
         })?;
         let control = self.state.lock();
         let no = control.number(&entry.port)?;
@@ -273,11 +276,18 @@ impl Switch {
         {
             return Err(Error::new(
                 ErrorKind::Exists,
-                format!("{} in VLAN {} is static on port `{}`: delete that first", entry.mac, entry.vlan, control.name_of(row.port)),
+                format!(
+                    "{} in VLAN {} is static on port `{}`: delete that first",
+                    entry.mac,
+                    entry.vlan,
+                    control.name_of(row.port)
+                ),
             ));
         }
         control.fdb.add_static(entry.mac, entry.vlan, no).map_err(|error| match error {
-            StaticError::Full => Error::new(ErrorKind::Full, "the MAC table is full of static rows: raise fdb_limit or delete some"),
+            StaticError::Full => {
+                Error::new(ErrorKind::Full, "the MAC table is full of static rows: raise fdb_limit or delete some")
+            }
             error => Error::invalid(error.to_string()),
         })?;
         ports::steer(&self.state, &control);
@@ -312,7 +322,10 @@ impl Switch {
     /// Starts a capture.
     pub fn capture(&self, request: CaptureRequest) -> Result<CaptureStream, Error> {
         if !(14..=65_535).contains(&request.snaplen) {
-            return Err(Error::invalid(format!("snaplen: {} is out of range, 14 to 65535 are possible", request.snaplen)));
+            return Err(Error::invalid(format!(
+                "snaplen: {} is out of range, 14 to 65535 are possible",
+                request.snaplen
+            )));
         }
         let mut control = self.state.lock();
         for name in &request.ports {
@@ -336,7 +349,10 @@ impl Switch {
         let control = self.state.lock();
         let findings = |port: &LivePort| {
             let name = port.spec.name.clone();
-            port.problems().into_iter().map(move |message| NetdevFinding { port: name.clone(), message }).collect::<Vec<_>>()
+            port.problems()
+                .into_iter()
+                .map(move |message| NetdevFinding { port: name.clone(), message })
+                .collect::<Vec<_>>()
         };
         control.ports.values().flat_map(findings).collect()
     }

@@ -59,7 +59,10 @@ pub fn mtu_limit(mode: ModeRequest, is_veth: bool, frame_size: u32) -> (u32, &'s
             "native XDP on veth needs each packet in one page with its headroom; mode generic carries more",
         );
     }
-    (frame, "an AF_XDP frame holds one packet with 256 bytes of headroom, Ethernet header and VLAN tag; jumbo frames do not fit")
+    (
+        frame,
+        "an AF_XDP frame holds one packet with 256 bytes of headroom, Ethernet header and VLAN tag; jumbo frames do not fit",
+    )
 }
 
 impl Netdevs {
@@ -89,12 +92,13 @@ impl Netdevs {
                 ));
             }
         }
-        netdev::create_veth(&VethSpec { name: ifname, peer: &peer, queues, mtu, peer_mac: mac, alias: ALIAS })?;
+        netdev::create_veth(&VethSpec { name: ifname, peer: &peer, queues, mtu, peer_mac: mac })?;
         let made = || -> Result<Self, Error> {
             let here = expect_link(ifname)?;
             let there = expect_link(&peer)?;
             // The host's stack must not speak to the guest on the switch's end.
             netdev::silence_ipv6(here.index)?;
+            netdev::set_alias(here.index, ALIAS)?;
             if let Some(ns) = &ns {
                 netdev::move_to(there.index, ns.file().as_fd())?;
             }
@@ -296,7 +300,11 @@ fn make_plain(ifname: &str) -> Result<(), Error> {
         Error::new(ErrorKind::System, format!("turning off the offloads of {ifname}: {errno}{advice}"))
     })?;
     if !left.is_empty() {
-        tracing::warn!(ifname, features = left.join(", "), "these offloads can't be turned off: checksums may be wrong");
+        tracing::warn!(
+            ifname,
+            features = left.join(", "),
+            "these offloads can't be turned off: checksums may be wrong"
+        );
     }
     Ok(())
 }

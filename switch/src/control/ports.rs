@@ -49,9 +49,14 @@ impl LivePort {
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems = self.netdevs.problems(self.spec.mtu.unwrap_or(DEFAULT_MTU));
         match xdp_prog::attached_programs(self.netdevs.ifindex) {
-            Ok(programs) => problems.extend(programs.iter().filter(|program| program.id != self.program.id()).map(|program| {
-                format!("{} has another XDP program too ({program}): only one of them sees all packets", self.netdevs.ifname)
-            })),
+            Ok(programs) => {
+                problems.extend(programs.iter().filter(|program| program.id != self.program.id()).map(|program| {
+                    format!(
+                        "{} has another XDP program too ({program}): only one of them sees all packets",
+                        self.netdevs.ifname
+                    )
+                }))
+            }
             Err(error) => problems.push(error.to_string()),
         }
         problems
@@ -68,19 +73,23 @@ impl LivePort {
                 .get(number)
                 .map(|counters| counters.iter().map(|(label, value)| (label.to_owned(), value)).collect())
                 .unwrap_or_default(),
-            xsk: self.sockets.get(number).and_then(|(fd, _)| XskSocket::statistics(fd).ok()).map(|s| {
-                [
-                    ("rx_dropped", s.rx_dropped),
-                    ("rx_invalid_descs", s.rx_invalid_descs),
-                    ("tx_invalid_descs", s.tx_invalid_descs),
-                    ("rx_ring_full", s.rx_ring_full),
-                    ("rx_fill_ring_empty_descs", s.rx_fill_ring_empty_descs),
-                    ("tx_ring_empty_descs", s.tx_ring_empty_descs),
-                ]
-                .map(|(label, value)| (label.to_owned(), value))
-                .into()
-            })
-            .unwrap_or_default(),
+            xsk: self
+                .sockets
+                .get(number)
+                .and_then(|(fd, _)| XskSocket::statistics(fd).ok())
+                .map(|s| {
+                    [
+                        ("rx_dropped", s.rx_dropped),
+                        ("rx_invalid_descs", s.rx_invalid_descs),
+                        ("tx_invalid_descs", s.tx_invalid_descs),
+                        ("rx_ring_full", s.rx_ring_full),
+                        ("rx_fill_ring_empty_descs", s.rx_fill_ring_empty_descs),
+                        ("tx_ring_empty_descs", s.tx_ring_empty_descs),
+                    ]
+                    .map(|(label, value)| (label.to_owned(), value))
+                    .into()
+                })
+                .unwrap_or_default(),
         };
         self.shared.queues.iter().enumerate().map(queue).collect()
     }
@@ -191,7 +200,9 @@ fn open(
             opened.push(Queue::new(Arc::clone(&shared), number, socket));
         }
         let promiscuous = match spec.kind {
-            PortKind::Phy => Some(Promiscuous::new(netdevs.ifindex).map_err(|errno| packet_error(&netdevs.ifname, errno))?),
+            PortKind::Phy => {
+                Some(Promiscuous::new(netdevs.ifindex).map_err(|errno| packet_error(&netdevs.ifname, errno))?)
+            }
             PortKind::Guest => None,
         };
         let group_tap = match spec.steering {
@@ -297,8 +308,7 @@ fn packet_error(ifname: &str, errno: Errno) -> Error {
 fn bring_in(state: &State, threads: &Threads, control: &mut Control, opened: Opened, netdevs: Netdevs) -> PortNo {
     let Opened { spec, program, queues, shared, mode, mode_reason, group_tap, promiscuous } = opened;
     let no = shared.no;
-    let sockets =
-        queues.iter().filter_map(|queue| Some((queue.socket.fd()?, queue.socket.zero_copy()))).collect();
+    let sockets = queues.iter().filter_map(|queue| Some((queue.socket.fd()?, queue.socket.zero_copy()))).collect();
     let port = LivePort {
         spec,
         shared: Arc::clone(&shared),
@@ -373,7 +383,9 @@ pub(super) fn update(state: &State, control: &mut Control, no: PortNo, update: P
         && port.spec.kind == PortKind::Guest
         && let Err(error) = port.netdevs.set_peer_mac(mac)
     {
-        if mtu.is_some() && let Some(before) = port.spec.mtu {
+        if mtu.is_some()
+            && let Some(before) = port.spec.mtu
+        {
             port.netdevs.set_mtu(before)?;
         }
         return Err(error);
@@ -398,7 +410,11 @@ fn stations(control: &Control, state: &State) -> Vec<Station> {
         };
         Some(Station { mac: port.spec.mac?, port: port.shared.no, vlan })
     });
-    let seen = control.fdb.entries(state.now()).into_iter().map(|row| Station { mac: row.mac, port: row.port, vlan: Some(row.vid) });
+    let seen = control.fdb.entries(state.now()).into_iter().map(|row| Station {
+        mac: row.mac,
+        port: row.port,
+        vlan: Some(row.vid),
+    });
     configured.chain(seen).collect()
 }
 

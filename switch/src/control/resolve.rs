@@ -42,7 +42,10 @@ pub fn check_settings(settings: &DataplaneSettings) -> Result<(), Error> {
 /// Checks the settings of the bridge.
 pub fn check_bridge(bridge: &BridgeSettings) -> Result<(), Error> {
     if !(16..=1_000_000).contains(&bridge.fdb_limit) {
-        return Err(Error::invalid(format!("fdb_limit: {} is out of range, 16 to 1000000 are possible", bridge.fdb_limit)));
+        return Err(Error::invalid(format!(
+            "fdb_limit: {} is out of range, 16 to 1000000 are possible",
+            bridge.fdb_limit
+        )));
     }
     if !(1..=1_000_000).contains(&bridge.fdb_ageing_seconds) {
         return Err(Error::invalid(format!(
@@ -56,7 +59,10 @@ pub fn check_bridge(bridge: &BridgeSettings) -> Result<(), Error> {
 /// Checks a name as a port can have it.
 pub fn check_name(name: &str) -> Result<(), Error> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._:-".contains(c);
-    if NAME_LEN.contains(&name.len()) && name.chars().all(plain) && name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+    if NAME_LEN.contains(&name.len())
+        && name.chars().all(plain)
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+    {
         return Ok(());
     }
     Err(Error::invalid(format!(
@@ -104,7 +110,9 @@ pub fn check_mac(mac: MacAddr) -> Result<(), Error> {
     if mac.is_unicast() {
         return Ok(());
     }
-    Err(Error::invalid(format!("mac: {mac} is not a unicast address: its first byte must be even, and not all bytes zero")))
+    Err(Error::invalid(format!(
+        "mac: {mac} is not a unicast address: its first byte must be even, and not all bytes zero"
+    )))
 }
 
 /// Checks everything that does not depend on netdevs, and fills in what does not either. `taken` tells which port numbers are.
@@ -115,18 +123,23 @@ pub fn resolve(mut spec: PortSpec, taken: impl Fn(u16) -> bool) -> Result<PortSp
             return Err(Error::invalid(format!("vport: {no} is out of range, 0 to {} are possible", MAX_PORTS - 1)));
         }
         Some(no) if taken(no) => {
-            return Err(Error::new(ErrorKind::Exists, format!("vport: {no} belongs to another port: name a free one, or none")));
+            return Err(Error::new(
+                ErrorKind::Exists,
+                format!("vport: {no} belongs to another port: name a free one, or none"),
+            ));
         }
         Some(no) => no,
-        None => (0..MAX_PORTS as u16)
-            .find(|&no| !taken(no))
-            .ok_or_else(|| Error::new(ErrorKind::Full, format!("all {MAX_PORTS} port numbers are taken: delete a port first")))?,
+        None => (0..MAX_PORTS as u16).find(|&no| !taken(no)).ok_or_else(|| {
+            Error::new(ErrorKind::Full, format!("all {MAX_PORTS} port numbers are taken: delete a port first"))
+        })?,
     };
     spec.vport = Some(vport);
     match spec.kind {
         PortKind::Guest => {
             if spec.steering == Steering::Shared {
-                return Err(Error::invalid("steering: shared is for phy ports; a guest port gets all packets of its pair"));
+                return Err(Error::invalid(
+                    "steering: shared is for phy ports; a guest port gets all packets of its pair",
+                ));
             }
             spec.ifname.get_or_insert_with(|| format!("xs{vport}"));
             spec.queues.get_or_insert(1);
@@ -168,7 +181,9 @@ pub fn resolve(mut spec: PortSpec, taken: impl Fn(u16) -> bool) -> Result<PortSp
         )));
     }
     if spec.mac_check == Some(true) && spec.kind == PortKind::Phy && spec.mac.is_none() {
-        return Err(Error::invalid("mac_check: a phy port has no address of its own to check against unless `mac` names one"));
+        return Err(Error::invalid(
+            "mac_check: a phy port has no address of its own to check against unless `mac` names one",
+        ));
     }
     if *spec.fdb_limit.get_or_insert(DEFAULT_FDB_LIMIT) == 0 {
         return Err(Error::invalid("fdb_limit: 0 is out of range, at least 1 is needed"));

@@ -41,7 +41,9 @@ pub(super) fn start(settings: &DataplaneSettings, bridge: BridgeSettings) -> Res
     let umem = Umem::new(settings.frames, settings.frame_size, settings.huge_pages).map_err(|errno| {
         let bytes = u64::from(settings.frames) * u64::from(settings.frame_size);
         let advice = match settings.huge_pages {
-            HugePages::On => format!(": {} free 2 MiB huge pages are needed (sysctl vm.nr_hugepages)", bytes.div_ceil(2 << 20)),
+            HugePages::On => {
+                format!(": {} free 2 MiB huge pages are needed (sysctl vm.nr_hugepages)", bytes.div_ceil(2 << 20))
+            }
             _ => ": lower `frames` in [dataplane]".to_owned(),
         };
         Error::new(ErrorKind::System, format!("UMEM of {} MiB can't be had ({errno}){advice}", bytes >> 20))

@@ -77,7 +77,12 @@ pub fn hidden_bytes(ifname: &str) -> Result<Vec<String>, Errno> {
     block[..2].copy_from_slice(&[GFEATURES, words as u32]);
     ioctl(ifname, &mut block)?;
     let is_active = |bit: usize| block[2 + 4 * (bit / 32) + 2] >> (bit % 32) & 1 != 0;
-    Ok(names.into_iter().enumerate().filter(|(bit, name)| hides_bytes(name) && is_active(*bit)).map(|(_, name)| name).collect())
+    Ok(names
+        .into_iter()
+        .enumerate()
+        .filter(|(bit, name)| hides_bytes(name) && is_active(*bit))
+        .map(|(_, name)| name)
+        .collect())
 }
 
 /// Turns off every feature that hides bytes; returns those that stay on all the same.
@@ -121,10 +126,14 @@ mod tests {
         for on in ["tx-checksum-ip-generic", "tx-checksum-sctp", "tx-vlan-hw-insert", "tx-vlan-stag-hw-insert"] {
             assert!(hides_bytes(on), "{on}");
         }
-        for on in ["tx-tcp-segmentation", "tx-tcp6-segmentation", "tx-udp-segmentation", "tx-gso-partial", "tx-gso-list"] {
+        for on in
+            ["tx-tcp-segmentation", "tx-tcp6-segmentation", "tx-udp-segmentation", "tx-gso-partial", "tx-gso-list"]
+        {
             assert!(hides_bytes(on), "{on}");
         }
-        for off in ["tx-generic-segmentation", "tx-scatter-gather", "rx-checksum", "rx-vlan-hw-parse", "tx-nocache-copy"] {
+        for off in
+            ["tx-generic-segmentation", "tx-scatter-gather", "rx-checksum", "rx-vlan-hw-parse", "tx-nocache-copy"]
+        {
             assert!(!hides_bytes(off), "{off}");
         }
     }

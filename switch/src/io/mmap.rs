@@ -32,9 +32,8 @@ impl Mmap {
 
     fn new(len: usize, flags: libc::c_int, fd: libc::c_int, offset: libc::off_t) -> Result<Self, Errno> {
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory that anyone has.
-        let start = unsafe {
-            libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, fd, offset)
-        };
+        let start =
+            unsafe { libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, fd, offset) };
         if start == libc::MAP_FAILED {
             return Err(Errno::last());
         }

@@ -10,7 +10,8 @@ use nix::errno::Errno;
 use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
+    LinkMessage,
 };
 use rtnetlink::packet_route::nsid::{NsidAttribute, NsidMessage};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, new_connection};
@@ -108,8 +109,6 @@ pub struct VethSpec<'a> {
     pub mtu: u32,
     /// Address of the guest's end.
     pub peer_mac: MacAddr,
-    /// Free text on the switch's end.
-    pub alias: &'a str,
 }
 
 fn failed(what: &str, error: &rtnetlink::Error) -> Error {
@@ -177,7 +176,7 @@ pub fn create_veth(spec: &VethSpec<'_>) -> Result<(), Error> {
         .name(spec.peer.to_owned())
         .mtu(spec.mtu)
         .address(spec.peer_mac.0.to_vec());
-    let mut pair = LinkMessageBuilder::<LinkVeth>::new(spec.name, spec.peer).mtu(spec.mtu).alias(spec.alias);
+    let mut pair = LinkMessageBuilder::<LinkVeth>::new(spec.name, spec.peer).mtu(spec.mtu);
     for attribute in queues {
         peer = peer.append_extra_attribute(attribute.clone());
         pair = pair.append_extra_attribute(attribute);
@@ -205,6 +204,11 @@ pub fn silence_ipv6(index: u32) -> Result<(), Error> {
         Err(error) if error.kind() == ErrorKind::Unsupported => Ok(()),
         result => result,
     }
+}
+
+/// Sets the free text of a netdev (the kernel takes none while it makes one).
+pub fn set_alias(index: u32, alias: &str) -> Result<(), Error> {
+    set(&format!("naming netdev #{index} as ours"), LinkUnspec::new_with_index(index).alias(alias))
 }
 
 /// Sets the MTU, in bytes.

@@ -23,14 +23,19 @@ impl NetNs {
     pub fn open(name: &str) -> Result<Self, Error> {
         let plain = !name.is_empty() && name != "." && name != ".." && !name.contains('/');
         if !plain {
-            return Err(Error::new(ErrorKind::Invalid, format!("netns: `{name}` is not the name of a network namespace")));
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("netns: `{name}` is not the name of a network namespace"),
+            ));
         }
         let path = PathBuf::from("/run/netns").join(name);
         match File::open(&path) {
             Ok(file) => Ok(Self { name: name.to_owned(), file }),
             Err(error) => Err(Error::new(
                 ErrorKind::NotFound,
-                format!("netns: network namespace `{name}` can't be opened ({error}): make it with `ip netns add {name}`"),
+                format!(
+                    "netns: network namespace `{name}` can't be opened ({error}): make it with `ip netns add {name}`"
+                ),
             )),
         }
     }

@@ -110,7 +110,8 @@ impl GroupSocket {
                 recvmsg::<()>(self.socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::MSG_DONTWAIT)?;
             let aux = message.cmsgs()?.find_map(|message| match message {
                 ControlMessageOwned::Unknown(raw)
-                    if raw.cmsg_header.cmsg_level == libc::SOL_PACKET && raw.cmsg_header.cmsg_type == libc::PACKET_AUXDATA =>
+                    if raw.cmsg_header.cmsg_level == libc::SOL_PACKET
+                        && raw.cmsg_header.cmsg_type == libc::PACKET_AUXDATA =>
                 {
                     // tpacket_auxdata: status, len, snaplen (u32 each), mac, net, vlan_tci, vlan_tpid (u16 each).
                     let bytes = raw.data_bytes;

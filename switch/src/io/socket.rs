@@ -242,7 +242,10 @@ impl XskSocket {
         if given {
             self.fill.submit();
         }
-        if self.zero_copy && self.fill.needs_wakeup() && let Some(fd) = &self.fd {
+        if self.zero_copy
+            && self.fill.needs_wakeup()
+            && let Some(fd) = &self.fd
+        {
             sys::kick_rx(fd.as_fd());
         }
     }

@@ -136,7 +136,13 @@ pub fn is_zero_copy(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
 }
 
 /// Binds to one queue of a netdev. With `share`, the UMEM of that bound socket is used and `flags` must be 0.
-pub fn bind(fd: BorrowedFd<'_>, ifindex: u32, queue: u32, flags: u16, share: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+pub fn bind(
+    fd: BorrowedFd<'_>,
+    ifindex: u32,
+    queue: u32,
+    flags: u16,
+    share: Option<BorrowedFd<'_>>,
+) -> Result<(), Errno> {
     let address = libc::sockaddr_xdp {
         sxdp_family: libc::AF_XDP as u16,
         sxdp_flags: if share.is_some() { libc::XDP_SHARED_UMEM } else { flags },

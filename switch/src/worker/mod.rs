@@ -397,7 +397,8 @@ impl Worker {
         self.me().prepare_sleep();
         if !self.has_work() {
             self.me().tally.idle.add(0, 1);
-            let timeout = if stuck { EpollTimeout::try_from(RETRY).unwrap_or(EpollTimeout::ZERO) } else { EpollTimeout::NONE };
+            let timeout =
+                if stuck { EpollTimeout::try_from(RETRY).unwrap_or(EpollTimeout::ZERO) } else { EpollTimeout::NONE };
             // An interruption is as good as an event: the next turn looks at everything.
             let _ = self.epoll.wait(&mut [EpollEvent::empty()], timeout);
         }

@@ -45,9 +45,9 @@ impl Routes {
         }
         for (ways, port) in self.0.iter_mut().zip(&view.ports).filter(|(ways, _)| ways.0.is_empty()) {
             let Some(port) = port else { continue };
-            ways.0.extend(port.queues.iter().zip(0..).filter(|(queue, _)| queue.worker != worker).map(|(queue, number)| {
-                Hop::There { worker: queue.worker, queue: number, generation: port.generation }
-            }));
+            ways.0.extend(port.queues.iter().zip(0..).filter(|(queue, _)| queue.worker != worker).map(
+                |(queue, number)| Hop::There { worker: queue.worker, queue: number, generation: port.generation },
+            ));
         }
     }
 }

@@ -37,7 +37,8 @@ pub fn ifindex(name: &str) -> u32 {
 
 /// Loads a program for `sw`.
 pub fn load(steering: Steering) -> PortProgram {
-    PortProgram::load(&LoadOptions { ifname: "sw".into(), ifindex: ifindex("sw"), queues: 2, steering }).expect("it loads")
+    PortProgram::load(&LoadOptions { ifname: "sw".into(), ifindex: ifindex("sw"), queues: 2, steering })
+        .expect("it loads")
 }
 
 /// Sends frames out of `vm`, so that they come in at `sw`.

@@ -1,5 +1,6 @@
 //! The daemon.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -31,7 +32,12 @@ struct Arguments {
 fn main() -> ExitCode {
     let Arguments { config, run_dir, state_dir, check } = Arguments::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
     let options = Options { config, run_dir, state_dir };
     let result = if check {
         daemon::check(&options).map_err(anyhow::Error::from)

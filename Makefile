@@ -1,0 +1,40 @@
+# xswitch: `make` lists what there is.
+
+SHELL := /bin/bash
+# Tests and demo make network namespaces: they need root.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E env "PATH=$$PATH")
+FUZZ_SECONDS ?= 60
+
+.PHONY: help setup build test demo bench fuzz lint clean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: ## Install what is missing (apt, by root or sudo)
+	@scripts/setup.sh
+
+build: setup ## Build the daemon and the command line (release)
+	cargo build --release -p ctl
+
+test: setup ## Set up, build, and run every test
+	cargo build --workspace --all-targets
+	@if command -v cargo-nextest >/dev/null; then $(AS_ROOT) cargo nextest run --workspace; \
+	else $(AS_ROOT) cargo test --workspace --no-fail-fast -- --test-threads 2; fi
+
+demo: build ## Set up, build, and show three guests on one switch
+	$(AS_ROOT) demo/demo.sh target/release
+
+bench: build ## Forwarding rate beside a Linux bridge on the same veths
+	cargo build --release -p bench
+	XSWITCH_BIN_DIR=$(CURDIR)/target/release $(AS_ROOT) target/release/veth-bench
+
+fuzz: setup ## Run each fuzz target for FUZZ_SECONDS (60)
+	@scripts/fuzz.sh $(FUZZ_SECONDS)
+
+lint: setup ## Formatting and clippy
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+clean: ## Remove build output
+	cargo clean
+	rm -rf fuzz/target

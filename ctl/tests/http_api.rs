@@ -117,6 +117,8 @@ async fn bad_requests_say_what_is_wrong_and_change_nothing() {
         ("GET", "capture?ports=vm9", None, 404, "ENOENT", "vm9"),
         ("GET", "capture?direction=up", None, 400, "EINVAL", "direction"),
         ("GET", "capture?duration=-1", None, 400, "EINVAL", "duration"),
+        // Found by fuzzing: a path that is no UTF-8 was answered in plain text.
+        ("GET", "ports/%ff", None, 400, "EINVAL", "UTF-8"),
         ("GET", "nowhere", None, 404, "ENOENT", "path"),
         ("PUT", "ports", None, 405, "EOPNOTSUPP", "method"),
     ];

@@ -1,6 +1,6 @@
 //! Taking requests apart, with errors in this API's own form.
 
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -24,6 +24,11 @@ impl<T: serde::Serialize> IntoResponse for Json<T> {
 #[from_request(via(axum::extract::Query), rejection(Rejection))]
 pub(super) struct Query<T>(pub T);
 
+/// A piece of the path.
+#[derive(Debug, FromRequestParts)]
+#[from_request(via(axum::extract::Path), rejection(Rejection))]
+pub(super) struct Path<T>(pub T);
+
 /// What could not be taken apart.
 #[derive(Debug)]
 pub(super) struct Rejection {
@@ -43,6 +48,12 @@ impl From<JsonRejection> for Rejection {
             _ => "",
         };
         Self { status, text: format!("{}{hint}", rejection.body_text()) }
+    }
+}
+
+impl From<PathRejection> for Rejection {
+    fn from(rejection: PathRejection) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, text: rejection.body_text() }
     }
 }
 

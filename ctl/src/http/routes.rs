@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use switch::model::*;
@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::capture;
-use super::extract::{Json, Query};
+use super::extract::{Json, Path, Query};
 use crate::doctor::{Check, Status, local_checks};
 use crate::error::{Error, ErrorBody};
 use crate::service::{BridgeUpdate, FdbFilter, PortEntry, Service, TraceRequest};

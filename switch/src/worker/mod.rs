@@ -12,6 +12,8 @@ pub mod view;
 
 mod queue;
 mod routes;
+#[cfg(test)]
+mod tests;
 
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;

@@ -1,0 +1,284 @@
+//! Workers over rings that the test plays the kernel for.
+
+use std::collections::HashMap;
+
+use arc_swap::ArcSwap;
+use proptest::prelude::*;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use super::view::QueueShared;
+use super::*;
+use crate::engine::fdb::Fdb;
+use crate::engine::snapshot::{BridgePolicy, PortPolicy, Snapshot};
+use crate::engine::vlan::{VlanMode, VlanSet};
+use crate::io::ring::{Consumer, Desc, Producer, pair};
+use crate::io::socket::{Rings, XskSocket};
+use crate::io::umem::HEADROOM;
+use crate::model::{HugePages, PortStats};
+
+const FRAMES: u32 = 512;
+const DEPTH: u32 = 64;
+
+/// The kernel's ends of a socket's rings.
+struct Kernel {
+    rx: Producer<Desc>,
+    tx: Consumer<Desc>,
+    fill: Consumer<u64>,
+    completion: Producer<u64>,
+    umem: Arc<Umem>,
+}
+
+impl Kernel {
+    fn with_socket(umem: &Arc<Umem>) -> (Self, XskSocket) {
+        let ((rx, user_rx), (user_tx, tx)) = (pair(DEPTH), pair(DEPTH));
+        let ((user_fill, fill), (completion, user_completion)) = (pair(DEPTH), pair(DEPTH));
+        let rings = Rings { rx: user_rx, tx: user_tx, fill: user_fill, completion: user_completion };
+        let kernel = Self { rx, tx, fill, completion, umem: Arc::clone(umem) };
+        (kernel, XskSocket::over_rings(Arc::clone(umem), rings, DEPTH / 2))
+    }
+
+    /// Receives a frame from the wire; false if the fill ring is empty.
+    fn receive(&mut self, data: &[u8]) -> bool {
+        let Some(addr) = self.fill.pop() else { return false };
+        self.fill.release();
+        let at = addr + u64::from(HEADROOM);
+        // SAFETY: the fill ring gave this frame away for filling; it lies in UMEM and has room for the data.
+        unsafe { self.umem.region().0.add(at as usize).copy_from_nonoverlapping(data.as_ptr(), data.len()) };
+        assert!(self.rx.push(Desc { addr: at, len: data.len() as u32, options: 0 }));
+        self.rx.submit();
+        true
+    }
+
+    /// Sends what is in the tx ring to the wire.
+    fn transmit(&mut self) -> Vec<Vec<u8>> {
+        let mut sent = Vec::new();
+        while let Some(desc) = self.tx.pop() {
+            // SAFETY: the tx ring gave this frame away for reading; it lies in UMEM.
+            let data =
+                unsafe { std::slice::from_raw_parts(self.umem.region().0.add(desc.addr as usize), desc.len as usize) };
+            sent.push(data.to_vec());
+            assert!(self.completion.push(desc.addr));
+        }
+        self.tx.release();
+        self.completion.submit();
+        sent
+    }
+}
+
+/// Workers with ports on them, all in one thread.
+struct Bed {
+    shared: Arc<Shared>,
+    workers: Vec<Worker>,
+    kernels: Vec<Kernel>,
+}
+
+impl Bed {
+    /// A port for each mode, spread over the workers in turn.
+    fn new(workers: usize, modes: &[VlanMode]) -> Self {
+        let umem = Umem::new(FRAMES, 2048, HugePages::Off).unwrap();
+        let policy = |vlan: &VlanMode| PortPolicy {
+            mac: None,
+            mac_check: false,
+            isolated: false,
+            vlan: vlan.clone(),
+            mtu: 1500,
+            fdb_limit: 64,
+        };
+        let policies = (0..).zip(modes.iter().map(policy)).collect();
+        let ports: Vec<_> = (0..modes.len())
+            .map(|no| {
+                Arc::new(PortShared {
+                    no: no as PortNo,
+                    generation: 1,
+                    name: format!("p{no}"),
+                    shards: (0..workers).map(|_| PortShard::default()).collect(),
+                    queues: [QueueShared { worker: no % workers, tally: Default::default() }].into(),
+                })
+            })
+            .collect();
+        let view = View {
+            snapshot: Snapshot::build(1, &BridgePolicy::default(), policies),
+            fdb: Arc::new(Fdb::new(256, 300, 7)),
+            ports: ports.iter().cloned().map(Some).collect(),
+            taps: Vec::new(),
+        };
+        let shared = Arc::new(Shared {
+            umem: Arc::clone(&umem),
+            view: ArcSwap::from_pointee(view),
+            epoch: AtomicU64::new(1),
+            now: AtomicU32::new(0),
+            workers: (0..workers).map(|_| WorkerShared::new().unwrap()).collect(),
+        });
+        let mut inboxes: Vec<_> = (0..workers).map(|_| Vec::new()).collect();
+        let mut outboxes: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
+        for (from, outboxes) in outboxes.iter_mut().enumerate() {
+            for (to, inboxes) in inboxes.iter_mut().enumerate() {
+                outboxes.push((from != to).then(|| {
+                    let (producer, consumer) = rtrb::RingBuffer::new(8);
+                    inboxes.push(consumer);
+                    producer
+                }));
+            }
+        }
+        let mut built: Vec<_> = inboxes
+            .into_iter()
+            .zip(outboxes)
+            .enumerate()
+            .map(|(id, (inboxes, outboxes))| {
+                let (_, commands) = crossbeam::channel::unbounded();
+                let shared = Arc::clone(&shared);
+                let mut worker =
+                    Worker::new(Setup { id, shared, commands, inboxes, outboxes, poll: PollMode::Adaptive }).unwrap();
+                worker.refresh_view();
+                worker
+            })
+            .collect();
+        let kernels = ports
+            .into_iter()
+            .enumerate()
+            .map(|(no, port)| {
+                let (kernel, mut socket) = Kernel::with_socket(&umem);
+                let worker = &mut built[no % workers];
+                socket.refill(&mut worker.cache);
+                worker.add(Queue::new(port, 0, socket));
+                kernel
+            })
+            .collect();
+        Self { shared, workers: built, kernels }
+    }
+
+    /// Turns all workers until none finds anything; returns what went out of each port.
+    fn settle(&mut self) -> Vec<Vec<Vec<u8>>> {
+        let mut sent = vec![Vec::new(); self.kernels.len()];
+        loop {
+            let busy = self.workers.iter_mut().map(Worker::turn).fold(false, |any, busy| any | busy);
+            for (sent, kernel) in sent.iter_mut().zip(&mut self.kernels) {
+                sent.extend(kernel.transmit());
+            }
+            if !busy {
+                return sent;
+            }
+        }
+    }
+
+    /// Every frame is in one place, by both ledgers, and packets and bytes add up.
+    fn assert_balanced(&mut self) {
+        let holdings: Vec<_> = self.workers.iter_mut().map(Worker::holdings).collect();
+        let (mut free, mut placed) = (self.shared.umem.pool_len(), 0);
+        for worker in holdings {
+            assert_eq!(worker.in_transit, 0);
+            free += worker.cached;
+            for queue in worker.queues {
+                assert_eq!(queue.counted, queue.ledger);
+                placed += queue.counted.0 + queue.counted.1;
+            }
+        }
+        let census = self.shared.umem.census();
+        assert_eq!((free, placed, 0), (census.free, census.placed, census.held));
+        assert_eq!(free + placed, FRAMES);
+        let mut sum = PortStats::default();
+        for port in self.shared.view.load().ports.iter().flatten() {
+            port.shards.iter().for_each(|shard| shard.add_to(&mut sum));
+            sum.rx.add(port.queues[0].tally.rx.read());
+            sum.tx.add(port.queues[0].tally.tx.read());
+        }
+        let dropped: u64 = sum.drops.values().map(|count| count.packets).sum();
+        let dropped_bytes: u64 = sum.drops.values().map(|count| count.bytes).sum();
+        assert_eq!(sum.rx.packets + sum.flood_copies.packets, sum.tx.packets + dropped, "{sum:?}");
+        let gained = sum.rx.bytes + sum.flood_copies.bytes + 4 * sum.vlan_pushes;
+        assert_eq!(gained, sum.tx.bytes + dropped_bytes + 4 * sum.vlan_pops, "{sum:?}");
+    }
+}
+
+fn station(n: u8) -> [u8; 6] {
+    [2, 0, 0, 0, 0, n]
+}
+
+fn frame(from: u8, to: Option<u8>, mark: u8, len: usize) -> Vec<u8> {
+    let mut frame = [to.map_or([0xff; 6], station), station(from)].concat();
+    frame.extend([0x88, 0xb5, mark]);
+    frame.resize(len.max(15), mark);
+    frame
+}
+
+proptest! {
+    /// The oracle: a map from station to port. A station may move; each frame is settled before the next.
+    #[test]
+    fn frames_go_where_a_simple_bridge_sends_them(
+        workers in 1usize..4,
+        packets in prop::collection::vec((0usize..4, 0u8..6, prop::option::of(0u8..6), 15usize..1500), 1..80),
+    ) {
+        let mut bed = Bed::new(workers, &[const { VlanMode::Access { vid: 0 } }; 4]);
+        let mut known: HashMap<u8, usize> = HashMap::new();
+        for (mark, (port, from, to, len)) in packets.into_iter().enumerate() {
+            let data = frame(from, to, mark as u8, len);
+            prop_assert!(bed.kernels[port].receive(&data));
+            let sent = bed.settle();
+            known.insert(from, port);
+            let receivers = match to.and_then(|to| known.get(&to)) {
+                Some(&there) => vec![there; usize::from(there != port)],
+                None => (0..4).filter(|&other| other != port).collect(),
+            };
+            for (other, sent) in sent.iter().enumerate() {
+                let expected = if receivers.contains(&other) { vec![data.clone()] } else { Vec::new() };
+                prop_assert_eq!(sent, &expected);
+            }
+        }
+        bed.assert_balanced();
+    }
+
+    /// Whatever comes in, in bursts and with any bytes, nothing is lost from the books.
+    #[test]
+    fn the_books_balance_after_any_traffic(
+        workers in 1usize..3,
+        bursts in prop::collection::vec(prop::collection::vec((0usize..3, prop::collection::vec(any::<u8>(), 0..80)), 0..40), 1..12),
+    ) {
+        let all = VlanMode::Trunk { native: Some(0), tagged: VlanSet::all() };
+        let mut bed = Bed::new(workers, &[all.clone(), VlanMode::Access { vid: 0 }, all]);
+        for burst in bursts {
+            for (port, data) in burst {
+                bed.kernels[port].receive(&data);
+            }
+            bed.settle();
+        }
+        bed.assert_balanced();
+    }
+}
+
+#[test]
+fn a_burst_between_two_workers_stays_in_order_and_the_rest_is_dropped_with_a_reason() {
+    let mut bed = Bed::new(2, &[const { VlanMode::Access { vid: 0 } }; 2]);
+    // More than the ring between the workers holds, in one turn of the first.
+    for mark in 0..20 {
+        assert!(bed.kernels[0].receive(&frame(1, None, mark, 60)));
+    }
+    assert!(bed.workers[0].turn());
+    let sent = bed.settle();
+    let expected: Vec<_> = (0..8).map(|mark| frame(1, None, mark, 60)).collect();
+    assert_eq!(sent[1], expected);
+    let mut stats = PortStats::default();
+    let view = bed.shared.view.load();
+    view.ports[1].as_ref().unwrap().shards.iter().for_each(|shard| shard.add_to(&mut stats));
+    assert_eq!(stats.drops["worker_ring_full"].packets, 12);
+    drop(view);
+    bed.assert_balanced();
+}
+
+#[test]
+fn a_receiver_that_takes_nothing_fills_its_ring_and_no_other() {
+    let mut bed = Bed::new(1, &[const { VlanMode::Access { vid: 0 } }; 3]);
+    let turns = 4 * DEPTH;
+    for n in 0..turns {
+        assert!(bed.kernels[0].receive(&frame(1, None, n as u8, 60)));
+        bed.workers[0].turn();
+        bed.kernels[1].transmit();
+    }
+    let mut stats = PortStats::default();
+    let view = bed.shared.view.load();
+    view.ports[2].as_ref().unwrap().shards.iter().for_each(|shard| shard.add_to(&mut stats));
+    assert_eq!(stats.drops["tx_ring_full"].packets, u64::from(turns - DEPTH));
+    drop(view);
+    assert_eq!(bed.kernels[2].transmit().len(), DEPTH as usize);
+    bed.settle();
+    bed.assert_balanced();
+}

@@ -54,6 +54,8 @@ dataplane! {
     fn update_port(&self, name: &str, update: PortUpdate) -> Result<PortInfo, Error>;
     /// As [`Switch::ports`].
     fn ports(&self) -> Vec<PortInfo>;
+    /// As [`Switch::port`].
+    fn port(&self, name: &str) -> Result<PortInfo, Error>;
     /// As [`Switch::stats`].
     fn stats(&self) -> StatsReport;
     /// As [`Switch::workers`].

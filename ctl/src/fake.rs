@@ -111,6 +111,10 @@ impl Dataplane for FakeDataplane {
         self.lock().ports.clone()
     }
 
+    fn port(&self, name: &str) -> Result<PortInfo, Error> {
+        self.lock().ports.iter().find(|port| port.spec.name == name).cloned().ok_or_else(|| missing(name))
+    }
+
     fn stats(&self) -> StatsReport {
         let port = |port: &PortInfo| PortStats {
             vport: port.vport,

@@ -196,37 +196,26 @@ impl Service {
     /// All configured ports, in the order of their numbers, failed ones last.
     pub fn ports(&self) -> Vec<PortEntry> {
         let inner = self.lock();
-        let up = self.dataplane.ports().into_iter().map(|info| PortEntry {
-            name: info.spec.name.clone(),
-            state: PortState::Up,
-            error: None,
-            spec: info.spec.clone(),
-            info: Some(info),
-        });
+        let up = self.dataplane.ports().into_iter().map(up_entry);
         let failed = inner.failed.iter().filter_map(|port| {
             let spec = inner.state.ports.iter().find(|spec| spec.name == port.name)?;
-            Some(PortEntry {
-                name: port.name.clone(),
-                state: PortState::Failed,
-                error: Some(port.why.clone()),
-                spec: spec.clone(),
-                info: None,
-            })
+            Some(failed_entry(port, spec))
         });
         up.chain(failed).collect()
     }
 
     /// One configured port, by name or by number.
     pub fn port(&self, key: &str) -> Result<PortEntry, Error> {
+        let inner = self.lock();
         let number = key.parse::<u16>().ok();
-        let ports = self.ports();
-        let by_name = ports.iter().position(|port| port.name == key);
-        let found = by_name.or_else(|| {
-            ports.iter().position(|port| number.is_some() && port.info.as_ref().map(|info| info.vport) == number)
-        });
-        found
-            .and_then(|at| ports.into_iter().nth(at))
-            .ok_or_else(|| Error::not_found(format!("there is no port `{key}`")))
+        let ports = &inner.state.ports;
+        let by_number = || ports.iter().find(|spec| number.is_some() && spec.vport == number);
+        let spec = ports.iter().find(|spec| spec.name == key).or_else(by_number);
+        let spec = spec.ok_or_else(|| Error::not_found(format!("there is no port `{key}`")))?;
+        match inner.failed.iter().find(|port| port.name == spec.name) {
+            Some(port) => Ok(failed_entry(port, spec)),
+            None => Ok(up_entry(self.dataplane.port(&spec.name)?)),
+        }
     }
 
     /// Adds a port.
@@ -242,13 +231,7 @@ impl Service {
         state.ports.push(info.spec.clone());
         self.keep(&mut inner, state, || self.dataplane.del_port(&info.spec.name))?;
         inner.failed.retain(|port| port.name != info.spec.name);
-        Ok(PortEntry {
-            name: info.spec.name.clone(),
-            state: PortState::Up,
-            error: None,
-            spec: info.spec.clone(),
-            info: Some(info),
-        })
+        Ok(up_entry(info))
     }
 
     /// Deletes a port and its static rows.
@@ -301,7 +284,7 @@ impl Service {
             fdb_limit: before.spec.fdb_limit,
         };
         self.keep(&mut inner, state, || self.dataplane.update_port(&entry.name, undo).map(drop))?;
-        Ok(PortEntry { spec: info.spec.clone(), info: Some(info), ..entry })
+        Ok(up_entry(info))
     }
 
     /// Writes a new state, or undoes what it stands for.
@@ -406,6 +389,16 @@ impl Service {
     pub fn capture(&self, request: CaptureRequest) -> Result<Box<dyn Capture>, Error> {
         Ok(self.dataplane.capture(request)?)
     }
+}
+
+fn up_entry(info: PortInfo) -> PortEntry {
+    let (name, spec) = (info.spec.name.clone(), info.spec.clone());
+    PortEntry { name, state: PortState::Up, error: None, spec, info: Some(info) }
+}
+
+fn failed_entry(port: &Failed, spec: &PortSpec) -> PortEntry {
+    let (name, spec) = (spec.name.clone(), spec.clone());
+    PortEntry { name, state: PortState::Failed, error: Some(port.why.clone()), spec, info: None }
 }
 
 fn exists(name: &str) -> Error {

@@ -265,7 +265,7 @@ pub struct QueueStats {
     pub xsk: BTreeMap<String, u64>,
 }
 
-/// What a port counted since it was added, or was last cleared. Directions are the switch's: `rx` came in from the port.
+/// What a port counted since it was added. Directions are the switch's: `rx` came in from the port.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct PortStats {

@@ -93,7 +93,8 @@ pub(super) fn audit(state: &State, threads: &Threads, _control: &Control) -> Fra
         for worker in holdings {
             audit.free += worker.cached;
             audit.in_transit += worker.in_transit;
-            for QueueHoldings { port, queue, counted: (rx, tx), ledger } in worker.queues {
+            for QueueHoldings { port, queue, counted: (rx, tx), owners } in worker.queues {
+                let ledger = (census.at(owners.0), census.at(owners.1));
                 audit.rx += rx;
                 audit.tx += tx;
                 if (rx, tx) != ledger {
@@ -110,7 +111,7 @@ pub(super) fn audit(state: &State, threads: &Threads, _control: &Control) -> Fra
             }
         };
         compare("free", audit.free, census.free);
-        compare("with the kernel", audit.rx + audit.tx, census.placed);
+        compare("with the kernel", audit.rx + audit.tx, census.placed());
         compare("on their way", audit.in_transit, census.held);
         let sum = audit.free + audit.rx + audit.tx + audit.in_transit;
         if sum != audit.frames {

@@ -206,8 +206,7 @@ impl Switch {
 
     /// Live ports, by number.
     pub fn ports(&self) -> Vec<PortInfo> {
-        let control = self.state.lock();
-        control.ports.values().map(|port| ports::info(&self.state, &control, port)).collect()
+        ports::infos(&self.state, &self.state.lock())
     }
 
     /// One live port.

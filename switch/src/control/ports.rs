@@ -1,5 +1,6 @@
 //! Live ports: added, changed, removed.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use super::start::Threads;
 use super::steer::{self, Station};
 use super::{Control, State, resolve};
 use crate::engine::PortNo;
-use crate::io::netdev;
+use crate::io::netdev::{self, Link};
 use crate::io::packet::{GroupSocket, Promiscuous};
 use crate::io::socket::{SocketOptions, XskSocket};
 use crate::io::umem::FrameCache;
@@ -98,6 +99,16 @@ impl LivePort {
 /// A port as its users see it.
 pub(super) fn info(state: &State, control: &Control, port: &LivePort) -> PortInfo {
     let link = netdev::find_index(port.netdevs.ifindex).ok().flatten();
+    describe(state, control, port, link.as_ref())
+}
+
+/// All ports as their users see them: one look at all netdevs, not one a port.
+pub(super) fn infos(state: &State, control: &Control) -> Vec<PortInfo> {
+    let links: HashMap<_, _> = netdev::list().unwrap_or_default().into_iter().map(|link| (link.index, link)).collect();
+    control.ports.values().map(|port| describe(state, control, port, links.get(&port.netdevs.ifindex))).collect()
+}
+
+fn describe(state: &State, control: &Control, port: &LivePort, link: Option<&Link>) -> PortInfo {
     let queue = |((number, queue), (_, zero_copy)): ((u32, &QueueShared), &(Arc<OwnedFd>, bool))| QueueInfo {
         queue: number,
         worker: queue.worker,

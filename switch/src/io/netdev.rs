@@ -169,6 +169,13 @@ fn absent_is_none(found: Result<Option<LinkMessage>, Error>) -> Result<Option<Li
     }
 }
 
+/// Every netdev of the namespace.
+pub fn list() -> Result<Vec<Link>, Error> {
+    let messages: Vec<LinkMessage> =
+        netlink("listing netdevs", async |handle| handle.link().get().execute().try_collect().await)?;
+    Ok(messages.iter().map(Link::parse).collect())
+}
+
 /// Makes a veth pair, both ends down.
 pub fn create_veth(spec: &VethSpec<'_>) -> Result<(), Error> {
     let queues = [LinkAttribute::NumTxQueues(spec.queues), LinkAttribute::NumRxQueues(spec.queues)];

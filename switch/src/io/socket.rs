@@ -309,9 +309,9 @@ impl XskSocket {
         (self.rx_out, self.tx_out)
     }
 
-    /// The same by the ledger. Takes a look at every frame.
-    pub fn ledger(&self) -> (u32, u32) {
-        (self.umem.count(&self.rx_owner), self.umem.count(&self.tx_owner))
+    /// What the ledger calls its two places, in the same order.
+    pub fn owners(&self) -> (u32, u32) {
+        (self.rx_owner.id(), self.tx_owner.id())
     }
 
     /// The kernel's counters.

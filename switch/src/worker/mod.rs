@@ -87,8 +87,8 @@ pub struct QueueHoldings {
     pub queue: u32,
     /// By the socket's own count.
     pub counted: (u32, u32),
-    /// By the ledger of UMEM.
-    pub ledger: (u32, u32),
+    /// What the ledger of UMEM calls these places.
+    pub owners: (u32, u32),
 }
 
 /// How a worker is set up.
@@ -480,7 +480,7 @@ impl Worker {
                     port: queue.port.name.clone(),
                     queue: queue.number,
                     counted: queue.socket.outstanding(),
-                    ledger: queue.socket.ledger(),
+                    owners: queue.socket.owners(),
                 })
                 .collect(),
         }

@@ -164,17 +164,17 @@ impl Bed {
     /// Every frame is in one place, by both ledgers, and packets and bytes add up.
     fn assert_balanced(&mut self) {
         let holdings: Vec<_> = self.workers.iter_mut().map(Worker::holdings).collect();
+        let census = self.shared.umem.census();
         let (mut free, mut placed) = (self.shared.umem.pool_len(), 0);
         for worker in holdings {
             assert_eq!(worker.in_transit, 0);
             free += worker.cached;
             for queue in worker.queues {
-                assert_eq!(queue.counted, queue.ledger);
+                assert_eq!(queue.counted, (census.at(queue.owners.0), census.at(queue.owners.1)));
                 placed += queue.counted.0 + queue.counted.1;
             }
         }
-        let census = self.shared.umem.census();
-        assert_eq!((free, placed, 0), (census.free, census.placed, census.held));
+        assert_eq!((free, placed, 0), (census.free, census.placed(), census.held));
         assert_eq!(free + placed, FRAMES);
         let mut sum = PortStats::default();
         for port in self.shared.view.load().ports.iter().flatten() {

@@ -17,7 +17,7 @@ use crate::error::ErrorBody;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody answers.
-    #[error("no daemon answers at {path} ({source}): start xswitchd, or name its directory by --run-dir")]
+    #[error("no daemon answers at {path}: start xswitchd, or name its directory by --run-dir")]
     NoDaemon {
         /// Socket.
         path: PathBuf,

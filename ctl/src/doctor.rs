@@ -190,7 +190,9 @@ fn check_netdev(ifname: &str, settings: &DataplaneSettings) -> Vec<Check> {
                 "check the name and the network namespace",
             )];
         }
-        Err(error) => return vec![Check::bad(Status::Fail, ifname, error.to_string(), "see above")],
+        Err(error) => {
+            return vec![Check { name: ifname.to_owned(), status: Status::Fail, text: error.to_string(), advice: None }];
+        }
     };
     let mut checks = Vec::new();
     let driver = ethtool::driver(ifname).unwrap_or_else(|_| "unknown".to_owned());
@@ -214,6 +216,20 @@ fn check_netdev(ifname: &str, settings: &DataplaneSettings) -> Vec<Check> {
         )
     } else {
         Check::ok(name("MTU"), link.mtu.to_string())
+    });
+    checks.push(match xdp_prog::driver_features(link.index) {
+        Ok(features) if features.native => {
+            let copy = if features.zero_copy { "with zero-copy" } else { "with a copy" };
+            Check::ok(name("XDP modes"), format!("native and generic; AF_XDP {copy}"))
+        }
+        Ok(_) => Check::bad(
+            Status::Warn,
+            name("XDP modes"),
+            "generic only, as its driver says (before kernel 6.3 no driver says anything)",
+            "generic mode works and is slower; on a veth, native mode needs as many receive queues as the other end has \
+             transmit queues",
+        ),
+        Err(error) => Check::bad(Status::Warn, name("XDP modes"), error.to_string(), "can't be read"),
     });
     match ethtool::hidden_bytes(ifname) {
         Ok(features) if link.is_veth && !features.is_empty() => checks.push(Check::bad(

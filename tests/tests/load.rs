@@ -102,6 +102,11 @@ fn an_idle_switch_takes_no_cpu() {
     for n in 0..20 {
         daemon.ok("POST", "ports", json!({ "name": format!("p{n}"), "kind": "guest", "queue_depth": 256 }));
     }
+    // A port whose netdev was pulled keeps the frames that are flooded to it; that must keep nobody awake.
+    daemon.ns.sh("ip link del xs0");
+    let from = daemon.get("ports/p1")["spec"]["mac"].as_str().expect("an address").parse().expect("an address");
+    let raw = tests::raw::RawSocket::open(&daemon.ns, "xg1");
+    raw.send(&Frame::ethernet(from, tests::Mac::BROADCAST).payload(0x88b5, &[0; 46]));
     // User and system time in ticks of 10 ms, fields 14 and 15 of proc(5) stat; no name of ours has a blank.
     let ticks = || {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).expect("it runs");

@@ -27,4 +27,4 @@ pub use doctor::{Finding, Status, check_kernel};
 pub use error::{Error, ErrorKind};
 pub use explain::{AttachFacts, BindFacts, VETH_NATIVE_MAX_MTU, explain_attach_error, explain_bind_error};
 pub use program::{LoadOptions, MAX_QUEUES, PortProgram, STATIONS, SteerKey, Steering};
-pub use query::{ForeignProgram, attached_programs};
+pub use query::{DriverFeatures, ForeignProgram, attached_programs, driver_features};

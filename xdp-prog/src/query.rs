@@ -28,18 +28,40 @@ impl fmt::Display for ForeignProgram {
     }
 }
 
-/// Every XDP program on the netdev with that index, on its native (or hardware) and its generic hook.
-pub fn attached_programs(ifindex: u32) -> Result<Vec<ForeignProgram>, Error> {
+/// What a netdev's driver says that it can do (`enum netdev_xdp_act` in `linux/netdev.h`; kernel 6.3 and later tell it).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DriverFeatures {
+    /// Native XDP with redirection, which AF_XDP in native mode needs.
+    pub native: bool,
+    /// AF_XDP without a copy.
+    pub zero_copy: bool,
+}
+
+const XDP_ACT_BASIC: u64 = 1;
+const XDP_ACT_REDIRECT: u64 = 2;
+const XDP_ACT_XSK_ZEROCOPY: u64 = 8;
+
+/// The features of the driver of the netdev with that index. A kernel that does not tell looks as if there were none.
+pub fn driver_features(ifindex: u32) -> Result<DriverFeatures, Error> {
+    let flags = query(ifindex)?.feature_flags;
+    let has = |wanted: u64| flags & wanted == wanted;
+    Ok(DriverFeatures { native: has(XDP_ACT_BASIC | XDP_ACT_REDIRECT), zero_copy: has(XDP_ACT_XSK_ZEROCOPY) })
+}
+
+fn query(ifindex: u32) -> Result<libbpf_sys::bpf_xdp_query_opts, Error> {
     let mut query =
         libbpf_sys::bpf_xdp_query_opts { sz: size_of::<libbpf_sys::bpf_xdp_query_opts>() as _, ..Default::default() };
     // SAFETY: `query` is a live options block of the size that its first field tells.
     let result = unsafe { libbpf_sys::bpf_xdp_query(ifindex.cast_signed(), 0, &raw mut query) };
-    if result < 0 {
-        return Err(Error::system(
-            format!("asking for the XDP programs of netdev #{ifindex}"),
-            &Errno::from_raw(-result),
-        ));
+    match result {
+        0.. => Ok(query),
+        errno => Err(Error::system(format!("asking for the XDP state of netdev #{ifindex}"), &Errno::from_raw(-errno))),
     }
+}
+
+/// Every XDP program on the netdev with that index, on its native (or hardware) and its generic hook.
+pub fn attached_programs(ifindex: u32) -> Result<Vec<ForeignProgram>, Error> {
+    let query = query(ifindex)?;
     let mut hooks =
         vec![(query.drv_prog_id, Mode::Native), (query.hw_prog_id, Mode::Native), (query.skb_prog_id, Mode::Generic)];
     // With one program the kernel tells it as `prog_id` only, and the hook as `attach_mode` (XDP_ATTACHED_SKB is 2).

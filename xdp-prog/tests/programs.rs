@@ -6,7 +6,10 @@ use std::collections::BTreeSet;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
 use support::{frame, ifindex, ip, load, send, with_veth};
-use xdp_prog::{Error, ErrorKind, Mode, ModeRequest, SteerKey, Steering, VETH_NATIVE_MAX_MTU, attached_programs};
+use xdp_prog::{
+    DriverFeatures, Error, ErrorKind, Mode, ModeRequest, SteerKey, Steering, VETH_NATIVE_MAX_MTU, attached_programs,
+    driver_features,
+};
 
 const OURS: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -144,6 +147,14 @@ fn shared_steering_follows_its_set_in_native_mode() {
 #[test]
 fn shared_steering_follows_its_set_in_generic_mode() {
     shared_steering_follows_its_set(ModeRequest::Generic);
+}
+
+#[test]
+fn a_driver_tells_what_it_can_do() {
+    with_veth(|| {
+        assert_eq!(driver_features(ifindex("sw")).unwrap(), DriverFeatures { native: true, zero_copy: false });
+        assert_eq!(driver_features(ifindex("lo")).unwrap(), DriverFeatures { native: false, zero_copy: false });
+    });
 }
 
 #[test]

@@ -224,8 +224,11 @@ async fn doctor(State(service): Shared, Query(query): Query<DoctorQuery>) -> Ans
             }
         }
         let findings = service.dataplane().check_netdevs();
-        checks.extend(findings.into_iter().map(|finding| {
-            Check::bad(Status::Warn, format!("port {}", finding.port), finding.message, "see the text")
+        checks.extend(findings.into_iter().map(|finding| Check {
+            name: format!("port {}", finding.port),
+            status: Status::Warn,
+            text: finding.message,
+            advice: None,
         }));
         Ok(checks)
     })

@@ -185,12 +185,8 @@ impl Netdevs {
         // A veth's other end is somebody's stack, whose offloads would leave checksums out; a real NIC completes them.
         let peer = find_peer(&link, None)?.map(|(place, peer)| (place, peer.name));
         let netdevs = Self { ifindex: link.index, ifname, is_veth: link.is_veth, channels, peer, made: false };
-        if netdevs.is_veth && netdevs.peer.is_none() {
-            tracing::warn!(
-                ifname = netdevs.ifname,
-                "the other end of this veth can't be reached: if a kernel stack uses it, turn its offloads off there \
-                 (`ethtool -K IF tx off txvlan off`), or its checksums will be wrong"
-            );
+        if let Some(problem) = netdevs.unreached_peer() {
+            tracing::warn!("{problem}");
         }
         netdevs.set_up(None, (mtu != link.mtu).then_some(mtu))?;
         Ok(netdevs)
@@ -235,6 +231,17 @@ impl Netdevs {
         place.run(|| netdev::set_mac(expect_link(peer)?.index, mac))
     }
 
+    /// What to know of a veth whose other end is in a namespace without a name.
+    fn unreached_peer(&self) -> Option<String> {
+        (self.is_veth && self.peer.is_none()).then(|| {
+            format!(
+                "the other end of {} can't be reached: if a kernel stack uses it, turn its offloads off there (`ethtool -K IF tx \
+                 off txvlan off`), or its packets will have wrong checksums",
+                self.ifname
+            )
+        })
+    }
+
     /// Deletes the pair if the switch made it.
     pub fn remove(&self) {
         if self.made
@@ -247,7 +254,7 @@ impl Netdevs {
 
     /// What would break packets now, in words.
     pub fn problems(&self, mtu: u32) -> Vec<String> {
-        let mut problems = Vec::new();
+        let mut problems = Vec::from_iter(self.unreached_peer());
         match netdev::find_index(self.ifindex) {
             Ok(Some(link)) => {
                 if !link.up {

@@ -277,10 +277,11 @@ impl XskSocket {
             let result = sys::kick_tx(fd.as_fd());
             let now = self.tx.pending();
             match result {
-                // Without progress the device is stuck (no buffers, carrier or completion space): the worker goes on with
-                // its other ports and comes back.
-                Err(_) if now == left => return Flush::Pending,
-                Ok(()) if now == left => return Flush::Pending,
+                // The netdev is down or gone: trying again soon is of no use, and the next frame tries anyway.
+                Err(Errno::ENETDOWN | Errno::ENXIO | Errno::ENODEV) => return Flush::Done,
+                // Without progress the device is stuck (no buffers or completion space): the worker goes on with its other
+                // ports and comes back.
+                _ if now == left => return Flush::Pending,
                 _ => left = now,
             }
         }

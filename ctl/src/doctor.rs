@@ -191,7 +191,12 @@ fn check_netdev(ifname: &str, settings: &DataplaneSettings) -> Vec<Check> {
             )];
         }
         Err(error) => {
-            return vec![Check { name: ifname.to_owned(), status: Status::Fail, text: error.to_string(), advice: None }];
+            return vec![Check {
+                name: ifname.to_owned(),
+                status: Status::Fail,
+                text: error.to_string(),
+                advice: None,
+            }];
         }
     };
     let mut checks = Vec::new();

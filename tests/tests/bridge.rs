@@ -121,15 +121,18 @@ fn a_mac_flood_costs_the_flooder_and_nobody_else() {
     }
     let count = |port: &str| daemon.get(&format!("fdb?port={port}")).as_array().expect("rows").len();
     wait::expect("ten addresses of a", SOON, || count("a") == 10);
+    // No more at once than the port's fill ring holds: what the kernel loses before the switch is not this test's concern.
+    let came_in = |port: &str| daemon.stats(port)["rx"]["packets"].as_u64().expect("a number");
     for n in 1000..1500 {
         b.send(&frame(Mac::stranger(n), Mac::BROADCAST, 2));
+        if n % 100 == 99 {
+            wait::expect("the flood has come in", SOON, || came_in("b") == u64::from(n - 999));
+        }
     }
     for n in 2000..2050 {
         c.send(&frame(Mac::stranger(n), Mac::BROADCAST, 3));
     }
-    wait::expect("all of it has come in", SOON, || {
-        daemon.stats("b")["rx"]["packets"] == 500 && daemon.stats("c")["rx"]["packets"] == 50
-    });
+    wait::expect("the other flood has come in", SOON, || came_in("c") == 50);
     assert_eq!(count("a"), 10, "another port's flood took entries of a");
     assert_eq!(count("c"), 8, "the cap of a port");
     assert!(count("a") + count("b") + count("c") <= 64);

@@ -71,7 +71,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let _ = stop.send(true);
     let _ = api.await;
     if let Some(scrape) = scrape {
-        let _ = scrape.await;
+        // A client that holds its connection must not hold the daemon.
+        let _ = tokio::time::timeout(Duration::from_secs(1), scrape).await;
     }
     // The last one to have the service detaches the ports; a capture that still ends has it for a moment longer.
     blocking(move || {

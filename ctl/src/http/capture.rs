@@ -62,8 +62,10 @@ pub(super) async fn capture(
     let keeper = Arc::clone(&service);
     let stream = super::routes::blocking(service, move |service| service.capture(request)).await?;
     let (sender, receiver) = mpsc::channel::<std::io::Result<Bytes>>(BACKLOG);
-    let limits =
-        Limits { count: query.count.unwrap_or(u64::MAX), end: duration.map(|duration| Instant::now() + duration) };
+    let limits = Limits {
+        count: query.count.unwrap_or(u64::MAX),
+        end: duration.and_then(|duration| Instant::now().checked_add(duration)),
+    };
     // A thread of its own, because it may run for days.
     std::thread::Builder::new()
         .name("xs-capture".to_owned())

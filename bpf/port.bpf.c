@@ -21,6 +21,8 @@
 #define MAX_QUEUES 64
 #define MAX_STATIONS 16384
 
+_Static_assert(XSW_OUTCOMES <= 8, "an outcome needs a place in struct xsw_counters");
+
 /* Set by the loader before the program is loaded, constant afterwards: the verifier drops the branches not taken. */
 const volatile __u32 queue_count = 1;
 const volatile _Bool steer_shared = 0;
@@ -41,7 +43,8 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_STATIONS);
+	/* Twice, so that a full set can be replaced by another full one with the additions first. */
+	__uint(max_entries, 2 * MAX_STATIONS);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct xsw_steer_key);
 	__type(value, __u8);
@@ -68,8 +71,10 @@ static __always_inline int is_ours(const struct ethhdr *eth, const void *end)
 	if (eth->h_proto == bpf_htons(ETH_P_8021Q) || eth->h_proto == bpf_htons(ETH_P_8021AD)) {
 		const struct vlan_tag *tag = (const void *)(eth + 1);
 
-		if ((const void *)(tag + 1) <= end)
-			key.vid = bpf_ntohs(tag->tci) & 0xfff;
+		/* A tag that is cut off names no VLAN, and least of all the untagged segment. */
+		if ((const void *)(tag + 1) > end)
+			return 0;
+		key.vid = bpf_ntohs(tag->tci) & 0xfff;
 	}
 	if (bpf_map_lookup_elem(&stations, &key))
 		return 1;

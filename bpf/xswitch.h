@@ -1,7 +1,7 @@
 /* What the XDP programs and their loader share: outcomes, map shapes, the key of the steering set.
  *
- * The C side includes it; the Rust side reads the same names out of the generated skeleton, so that one list of outcomes
- * rules both. Plain C types only.
+ * The C side includes it; the Rust side has the structs from the generated skeleton. The order of the outcomes is in no map's
+ * type and thus in no skeleton: `QueueCounters` in `xdp-prog/src/counters.rs` repeats it. Plain C types only.
  */
 #ifndef XSWITCH_H
 #define XSWITCH_H

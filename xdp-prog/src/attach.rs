@@ -88,7 +88,8 @@ pub(crate) fn attach(
     ifname: &str,
     request: ModeRequest,
 ) -> Result<(XdpLink, Attached), Error> {
-    // The kernel refuses a second program on the same hook only; one on the other hook would see our packets first or last.
+    // The kernel refuses a second program on either hook (dev_xdp_attach: EBUSY on the same one, EEXIST on the other), but does
+    // not say whose the first one is.
     if let Some(foreign) = attached_programs(ifindex)?.into_iter().next() {
         return Err(Error::Foreign { ifname: ifname.to_owned(), program: foreign });
     }
@@ -150,9 +151,15 @@ fn kernel_words(program: BorrowedFd<'_>, ifindex: u32, mode: Mode) -> Option<Str
     let result =
         unsafe { libbpf_sys::bpf_xdp_attach(ifindex.cast_signed(), program.as_raw_fd(), flags, std::ptr::null()) };
     if result == 0 {
-        // What kept the link off is over: nothing to tell, and nothing may stay.
-        // SAFETY: no options.
-        unsafe { libbpf_sys::bpf_xdp_detach(ifindex.cast_signed(), mode.flag(), std::ptr::null()) };
+        // What kept the link off is over: nothing to tell, and nothing may stay. Naming our program keeps the kernel from
+        // taking off one that replaced it meanwhile.
+        let options = libbpf_sys::bpf_xdp_attach_opts {
+            sz: size_of::<libbpf_sys::bpf_xdp_attach_opts>() as _,
+            old_prog_fd: program.as_raw_fd(),
+            ..Default::default()
+        };
+        // SAFETY: `options` is a live options block of the size that its first field tells.
+        unsafe { libbpf_sys::bpf_xdp_detach(ifindex.cast_signed(), mode.flag(), &raw const options) };
     }
     set_print(before);
     let printed = PRINTED.lock().unwrap_or_else(PoisonError::into_inner);

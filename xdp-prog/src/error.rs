@@ -2,6 +2,7 @@
 
 use nix::errno::Errno;
 
+use crate::attach::Mode;
 use crate::query::ForeignProgram;
 
 /// What kind of error it is, for callers that map it to codes of their own.
@@ -22,14 +23,35 @@ pub enum ErrorKind {
 pub enum Error {
     /// Another program is on the netdev.
     #[error(
-        "{ifname} has an XDP program of somebody else: {program}; xswitch replaces none: stop what attached it, or detach it \
-         yourself (`ip link set dev {ifname} xdp off`)"
+        "{ifname} has an XDP program of somebody else: {program}; xswitch replaces none: stop what attached it, or take it off \
+         yourself (`ip link set dev {ifname} {} off`; if the kernel then says that it is a BPF link, only ending what holds \
+         the link does: `bpftool link`)",
+        // Plain `xdp off` means the driver's hook and leaves a generic program where it is, without an error.
+        match program.mode { Mode::Native => "xdpdrv", Mode::Generic => "xdpgeneric" }
     )]
     Foreign {
         /// Netdev.
         ifname: String,
         /// The program.
         program: ForeignProgram,
+    },
+    /// The program is attached already.
+    #[error("the XDP program of {ifname} is attached already, in {mode} mode: detach it first")]
+    Attached {
+        /// Netdev.
+        ifname: String,
+        /// Mode in force.
+        mode: Mode,
+    },
+    /// The number of queues is out of range.
+    #[error("{ifname}: {queues} queues are out of range, 1 to {max} are possible")]
+    Queues {
+        /// Netdev.
+        ifname: String,
+        /// Queues asked for.
+        queues: u32,
+        /// Most queues of a port.
+        max: u32,
     },
     /// The kernel did not take the program.
     #[error("loading the XDP program for {ifname}: {why}")]
@@ -71,9 +93,11 @@ impl Error {
     /// Its kind.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Error::Foreign { .. } | Error::Attach { errno: Errno::EBUSY | Errno::EEXIST, .. } => ErrorKind::Busy,
+            Error::Foreign { .. }
+            | Error::Attached { .. }
+            | Error::Attach { errno: Errno::EBUSY | Errno::EEXIST, .. } => ErrorKind::Busy,
             Error::Attach { errno: Errno::EPERM | Errno::ENOMEM | Errno::ENODEV, .. } => ErrorKind::System,
-            Error::Attach { .. } => ErrorKind::Unsupported,
+            Error::Attach { .. } | Error::Queues { .. } => ErrorKind::Unsupported,
             Error::SteeringFull { .. } => ErrorKind::Full,
             Error::Load { .. } | Error::System { .. } => ErrorKind::System,
         }

@@ -35,8 +35,8 @@ pub fn explain_attach_error(errno: Errno, facts: &AttachFacts) -> String {
             "its driver has no native XDP: use mode auto or generic".to_owned()
         }
         _ if lower.contains("mtu") => format!(
-            "its MTU, or that of its other end, is too large for native XDP without multi-buffer support: on a veth at most \
-             {VETH_NATIVE_MAX_MTU} on both ends; lower it, or use mode auto or generic"
+            "an MTU is too large for native XDP without multi-buffer support: on a NIC its own, on a veth that of the other end, \
+             which may be {VETH_NATIVE_MAX_MTU} at most; lower it, or use mode auto or generic"
         ),
         _ if lower.contains("queue") => {
             "it needs at least as many receive queues as the other end has transmit queues: `ethtool -L`".to_owned()

@@ -79,14 +79,18 @@ impl PortProgram {
     /// Loads the program and its maps; nothing is attached.
     ///
     /// # Errors
-    /// [`Error::Load`], with what to do about missing capabilities or a kernel that is too old.
+    /// [`Error::Queues`] if the number of queues is out of range; [`Error::Load`], with what to do about missing capabilities or
+    /// a kernel that is too old.
     pub fn load(options: &LoadOptions) -> Result<Self, Error> {
+        if !(1..=MAX_QUEUES).contains(&options.queues) {
+            return Err(Error::Queues { ifname: options.ifname.clone(), queues: options.queues, max: MAX_QUEUES });
+        }
         let failed =
             |error: &libbpf_rs::Error| Error::Load { ifname: options.ifname.clone(), why: explain_load_error(error) };
         let mut storage = MaybeUninit::uninit();
         let mut open = PortSkelBuilder::default().open(&mut storage).map_err(|error| failed(&error))?;
         if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
-            rodata.queue_count = options.queues.clamp(1, MAX_QUEUES);
+            rodata.queue_count = options.queues;
             rodata.steer_shared = options.steering == Steering::Shared;
         }
         let skeleton = open.load().map_err(|error| failed(&error))?;
@@ -132,8 +136,12 @@ impl PortProgram {
     /// Attaches the program.
     ///
     /// # Errors
-    /// [`Error::Foreign`] if another program is on the netdev; [`Error::Attach`] if the mode can't be had, with the reason.
+    /// [`Error::Attached`] if it is attached already; [`Error::Foreign`] if another program is on the netdev;
+    /// [`Error::Attach`] if the mode can't be had, with the reason.
     pub fn attach(&mut self, request: ModeRequest) -> Result<Attached, Error> {
+        if let Some(mode) = self.mode() {
+            return Err(Error::Attached { ifname: self.options.ifname.clone(), mode });
+        }
         let (link, attached) = attach(self.program.as_fd(), self.options.ifindex, &self.options.ifname, request)?;
         self.link = Some((link, attached.mode));
         Ok(attached)
@@ -161,7 +169,8 @@ impl PortProgram {
     /// [`Error::SteeringFull`] above [`STATIONS`] keys, with nothing changed.
     pub fn set_steering(&self, keys: &BTreeSet<SteerKey>) -> Result<(), Error> {
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        if ledger.union(keys).count() > STATIONS as usize {
+        // The map has room for two full sets (`bpf/port.bpf.c`), so that the additions can go first even then.
+        if keys.len() > STATIONS as usize {
             return Err(Error::SteeringFull { ifname: self.options.ifname.clone(), max: STATIONS });
         }
         let failed = |error: &libbpf_rs::Error| Error::system(format!("steering on {}", self.options.ifname), error);

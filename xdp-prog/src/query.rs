@@ -62,12 +62,8 @@ fn query(ifindex: u32) -> Result<libbpf_sys::bpf_xdp_query_opts, Error> {
 /// Every XDP program on the netdev with that index, on its native (or hardware) and its generic hook.
 pub fn attached_programs(ifindex: u32) -> Result<Vec<ForeignProgram>, Error> {
     let query = query(ifindex)?;
-    let mut hooks =
-        vec![(query.drv_prog_id, Mode::Native), (query.hw_prog_id, Mode::Native), (query.skb_prog_id, Mode::Generic)];
-    // With one program the kernel tells it as `prog_id` only, and the hook as `attach_mode` (XDP_ATTACHED_SKB is 2).
-    if hooks.iter().all(|&(id, _)| id == 0) {
-        hooks.push((query.prog_id, if query.attach_mode == 2 { Mode::Generic } else { Mode::Native }));
-    }
+    let hooks =
+        [(query.drv_prog_id, Mode::Native), (query.hw_prog_id, Mode::Native), (query.skb_prog_id, Mode::Generic)];
     let programs = hooks.into_iter().filter(|&(id, _)| id != 0);
     Ok(programs.map(|(id, mode)| ForeignProgram { id, name: program_name(id).unwrap_or_default(), mode }).collect())
 }

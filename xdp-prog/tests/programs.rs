@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
-use support::{frame, ifindex, ip, load, send, with_veth};
+use support::{frame, ifindex, ip, load, load_for, send, udp, with_veth};
 use xdp_prog::{
     DriverFeatures, Error, ErrorKind, Mode, ModeRequest, SteerKey, Steering, VETH_NATIVE_MAX_MTU, attached_programs,
     driver_features,
@@ -56,8 +56,91 @@ fn a_foreign_program_on_either_hook_is_named_and_left_alone() {
             let Error::Foreign { program, .. } = &error else { panic!("{error}") };
             assert_eq!((program.id, program.name.as_str()), (foreign.id(), "xswitch_port"));
             assert!(error.to_string().contains(&format!("`xswitch_port` (id {}", foreign.id())), "{error}");
+            let off = if theirs == ModeRequest::Native { "xdpdrv off" } else { "xdpgeneric off" };
+            assert!(error.to_string().contains(off), "{error}");
             assert_eq!(attached_programs(ifindex("sw")).unwrap().len(), 1);
         }
+    });
+}
+
+#[test]
+fn a_second_attach_is_not_blamed_on_somebody_else() {
+    with_veth(|| {
+        let mut program = load(Steering::All);
+        program.attach(ModeRequest::Native).unwrap();
+        let error = program.attach(ModeRequest::Generic).unwrap_err();
+        assert!(matches!(error, Error::Attached { mode: Mode::Native, .. }), "{error}");
+        assert_eq!(program.mode(), Some(Mode::Native));
+    });
+}
+
+#[test]
+fn detaching_after_the_netdev_went_is_no_error() {
+    with_veth(|| {
+        let mut program = load(Steering::All);
+        program.attach(ModeRequest::Native).unwrap();
+        ip("link del sw");
+        program.detach().unwrap();
+        assert_eq!(program.mode(), None);
+    });
+}
+
+#[test]
+fn too_few_receive_queues_end_in_generic_mode_with_the_reason() {
+    with_veth(|| {
+        ip("link add sw1 numtxqueues 1 numrxqueues 1 type veth peer name vm1 numtxqueues 4 numrxqueues 4");
+        let error = load_for("sw1", 1, Steering::All).unwrap().attach(ModeRequest::Native).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("rx queues") && error.to_string().contains("ethtool -L"), "{error}");
+        let attached = load_for("sw1", 1, Steering::All).unwrap().attach(ModeRequest::Auto).unwrap();
+        assert_eq!(attached.mode, Mode::Generic);
+        assert!(attached.fallback_reason.unwrap().contains("rx queues"));
+    });
+}
+
+#[test]
+fn only_the_other_ends_mtu_limits_a_veth() {
+    with_veth(|| {
+        ip("link set sw mtu 9000");
+        assert_eq!(load(Steering::All).attach(ModeRequest::Native).unwrap().mode, Mode::Native);
+    });
+}
+
+#[test]
+fn a_number_of_queues_out_of_range_is_refused() {
+    with_veth(|| {
+        for queues in [0, xdp_prog::MAX_QUEUES + 1] {
+            let error = load_for("sw", queues, Steering::All).unwrap_err();
+            assert!(error.to_string().contains("1 to 64"), "{error}");
+        }
+    });
+}
+
+#[test]
+fn packets_of_a_queue_that_the_port_does_not_have_are_dropped_and_counted() {
+    with_veth(|| {
+        // The netdev has two queues, the port the first of them. Flows spread over both by their hash.
+        let mut program = load_for("sw", 1, Steering::All).unwrap();
+        program.attach(ModeRequest::Native).unwrap();
+        let flows: Vec<_> = (0..64).map(|n| udp(OURS, 1000 + n * 77)).collect();
+        send(&flows.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let [counters] = program.counters().unwrap()[..] else { panic!("one row a queue") };
+        assert!(counters.drop_queue > 0 && counters.drop_no_socket > 0, "{counters:?}");
+        assert_eq!(counters.drop_queue + counters.drop_no_socket, 64);
+    });
+}
+
+#[test]
+fn a_cut_off_vlan_tag_is_not_the_untagged_segment() {
+    with_veth(|| {
+        let mut program = load(Steering::Shared);
+        program.set_steering(&BTreeSet::from([SteerKey { mac: OURS, vid: Some(0) }])).unwrap();
+        program.attach(ModeRequest::Native).unwrap();
+        let tagged = frame(OURS, Some(7));
+        send(&[&tagged[..16], &frame(OURS, None)]);
+        let counters = program.counters().unwrap();
+        let sum = |which: fn(&xdp_prog::QueueCounters) -> u64| counters.iter().map(which).sum::<u64>();
+        assert_eq!((sum(|c| c.pass), sum(|c| c.drop_no_socket)), (1, 1));
     });
 }
 
@@ -166,5 +249,8 @@ fn a_steering_set_beyond_its_capacity_is_refused_whole() {
         assert_eq!(program.set_steering(&keys).unwrap_err().kind(), ErrorKind::Full);
         let most: BTreeSet<_> = (0..xdp_prog::STATIONS).map(key).collect();
         program.set_steering(&most).unwrap();
+        // Not one key in common, and both sets full.
+        let others: BTreeSet<_> = (xdp_prog::STATIONS..2 * xdp_prog::STATIONS).map(key).collect();
+        program.set_steering(&others).unwrap();
     });
 }

@@ -4,7 +4,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::Command;
 
 use nix::sched::{CloneFlags, unshare};
-use xdp_prog::{LoadOptions, PortProgram, Steering};
+use xdp_prog::{Error, LoadOptions, PortProgram, Steering};
 
 /// Runs `test` in a network namespace of its own, in which the pair `sw` and `vm` is up. The namespace ends with its thread.
 pub fn with_veth(test: impl FnOnce() + Send) {
@@ -37,8 +37,12 @@ pub fn ifindex(name: &str) -> u32 {
 
 /// Loads a program for `sw`.
 pub fn load(steering: Steering) -> PortProgram {
-    PortProgram::load(&LoadOptions { ifname: "sw".into(), ifindex: ifindex("sw"), queues: 2, steering })
-        .expect("it loads")
+    load_for("sw", 2, steering).expect("it loads")
+}
+
+/// Loads a program for a port with so many queues.
+pub fn load_for(ifname: &str, queues: u32, steering: Steering) -> Result<PortProgram, Error> {
+    PortProgram::load(&LoadOptions { ifname: ifname.into(), ifindex: ifindex(ifname), queues, steering })
 }
 
 /// Sends frames out of `vm`, so that they come in at `sw`.
@@ -82,6 +86,16 @@ pub fn frame(dst: [u8; 6], vid: Option<u16>) -> Vec<u8> {
         frame.extend(vid.to_be_bytes());
     }
     frame.extend([0x88, 0xb5]);
+    frame.resize(60, 0);
+    frame
+}
+
+/// An empty IPv4/UDP packet to `dst` from that port, whose hash decides the sending queue.
+pub fn udp(dst: [u8; 6], port: u16) -> Vec<u8> {
+    let mut frame = [&dst[..], &[2, 0, 0, 0, 0, 0xfe, 0x08, 0x00]].concat();
+    frame.extend([0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    frame.extend(port.to_be_bytes());
+    frame.extend([0, 53, 0, 8, 0, 0]);
     frame.resize(60, 0);
     frame
 }

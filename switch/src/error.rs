@@ -13,6 +13,8 @@ pub enum ErrorKind {
     Full,
     /// In use by somebody else, such as a foreign XDP program or a bound queue (EBUSY, HTTP 409).
     Busy,
+    /// It would lead back to where it starts (ELOOP, HTTP 409).
+    Loop,
     /// Not possible on this port kind, driver or kernel (EOPNOTSUPP, HTTP 422).
     Unsupported,
     /// The system refused; the text says what to do (HTTP 500).

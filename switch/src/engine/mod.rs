@@ -12,8 +12,11 @@ pub mod bridge;
 pub mod drop;
 pub mod fdb;
 pub mod mac;
+pub mod meter;
 pub mod parse;
+pub mod rule;
 pub mod snapshot;
+pub mod tables;
 pub mod trace;
 pub mod vlan;
 

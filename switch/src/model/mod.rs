@@ -12,6 +12,12 @@ pub use crate::engine::mac::MacAddr;
 pub use crate::engine::trace::{TraceReport, TraceStep};
 pub use crate::engine::vlan::{VlanMode, VlanSet};
 
+mod masked;
+mod tables;
+
+pub use masked::{Masked, MaskedIp, MaskedMac};
+pub use tables::*;
+
 /// Largest number of ports that one switch can have (vport numbers are `0..MAX_PORTS`).
 pub const MAX_PORTS: usize = 1024;
 /// Largest number of queues of one port.

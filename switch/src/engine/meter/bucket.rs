@@ -1,0 +1,122 @@
+//! A token bucket that any number of threads draw from without a lock.
+//!
+//! Level and time of the last refill are one 128-bit word, replaced as one: so a token is given out once, and time is turned
+//! into tokens once, whatever the interleaving. Tokens have a unit in which a nanosecond brings a whole number of them
+//! ([`Unit`]), so nothing is ever rounded and nothing drifts. From that follows the bound that a meter promises: over any
+//! interval it lets through at most rate × interval + burst.
+//!
+//! Rate and burst are words of their own, so that they change at any time: the level stays, neither emptied nor filled.
+
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::AtomicU64;
+
+use portable_atomic::AtomicU128;
+
+/// What is counted. A bucket's level is in parts so small that a rate brings `rate` of them a nanosecond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Rates in kbit/s: a part is 10⁻⁶ bit.
+    Kbit,
+    /// Rates in frames/s: a part is 10⁻⁹ frame.
+    Frame,
+}
+
+impl Unit {
+    /// What a frame of `len` bytes costs, in parts.
+    #[inline]
+    pub const fn cost(self, len: usize) -> u64 {
+        match self {
+            Unit::Kbit => len as u64 * 8_000_000,
+            Unit::Frame => 1_000_000_000,
+        }
+    }
+
+    /// What `frames` frames of `bytes` bytes together cost, in parts.
+    #[inline]
+    pub const fn cost_of_all(self, frames: usize, bytes: usize) -> u64 {
+        match self {
+            Unit::Kbit => self.cost(bytes),
+            Unit::Frame => frames as u64 * 1_000_000_000,
+        }
+    }
+
+    /// A burst of that many kbit or frames, in parts.
+    pub const fn burst(self, burst: u32) -> u64 {
+        // A kbit is 1,000 bits of 10⁶ parts each; a frame 10⁹ parts. 32 bits of either fit in 64.
+        burst as u64 * 1_000_000_000
+    }
+}
+
+/// The bucket.
+#[derive(Debug)]
+pub struct Bucket {
+    /// Level in parts (low 64 bits) and nanosecond up to which it was refilled (high 64 bits).
+    state: AtomicU128,
+    /// Parts a nanosecond.
+    rate: AtomicU64,
+    /// Most parts that it holds.
+    burst: AtomicU64,
+}
+
+const fn pack(level: u64, at: u64) -> u128 {
+    (at as u128) << 64 | level as u128
+}
+
+const fn unpack(state: u128) -> (u64, u64) {
+    (state as u64, (state >> 64) as u64)
+}
+
+impl Bucket {
+    /// A full bucket at nanosecond `now`.
+    pub fn new(rate: u32, burst: u64, now: u64) -> Self {
+        Self {
+            state: AtomicU128::new(pack(burst, now)),
+            rate: AtomicU64::new(u64::from(rate)),
+            burst: AtomicU64::new(burst),
+        }
+    }
+
+    /// What is in it at `now`, and the time that stands for: never earlier than another thread has seen.
+    #[inline]
+    fn filled(&self, state: u128, now: u64) -> (u64, u64) {
+        let (level, at) = unpack(state);
+        let gained = u128::from(now.saturating_sub(at)) * u128::from(self.rate.load(Relaxed));
+        let level = (u128::from(level) + gained).min(u128::from(self.burst.load(Relaxed)));
+        (level as u64, at.max(now))
+    }
+
+    /// Takes `cost` parts at nanosecond `now`, all or nothing.
+    #[inline]
+    pub fn take(&self, cost: u64, now: u64) -> bool {
+        let mut state = self.state.load(Acquire);
+        loop {
+            let (level, at) = self.filled(state, now);
+            let Some(rest) = level.checked_sub(cost) else { return false };
+            match self.state.compare_exchange_weak(state, pack(rest, at), AcqRel, Acquire) {
+                Ok(_) => return true,
+                Err(other) => state = other,
+            }
+        }
+    }
+
+    /// Parts that could be taken at `now`.
+    pub fn level(&self, now: u64) -> u64 {
+        self.filled(self.state.load(Acquire), now).0
+    }
+
+    /// Changes rate and burst at `now`. The level stays, but for what a smaller burst can't hold: until now the old rate has
+    /// filled it, from now on the new one does.
+    pub fn configure(&self, rate: u32, burst: u64, now: u64) {
+        // Settles the time up to now at the old rate, so that the new one does not reach back.
+        let mut state = self.state.load(Acquire);
+        loop {
+            let (level, at) = self.filled(state, now);
+            match self.state.compare_exchange_weak(state, pack(level, at), AcqRel, Acquire) {
+                Ok(_) => break,
+                Err(other) => state = other,
+            }
+        }
+        self.rate.store(u64::from(rate), Relaxed);
+        self.burst.store(burst, Relaxed);
+    }
+}

@@ -1,0 +1,250 @@
+//! Meters: which frames are within a rate (policing), and how they are marked (RFC 2698, RFC 4115).
+//!
+//! A [`Meter`] belongs to no thread: workers ask it for frames ([`Meter::color`]) or for a whole burst at once
+//! ([`Meter::take_all`]), control changes its rates under them ([`Meter::configure`]). Time is handed in, in nanoseconds since
+//! any moment, the same for all callers; a caller whose time is a little behind loses nothing and gains nothing.
+//!
+//! Frames cost their Ethernet length without FCS. A frame that finds too few tokens takes none.
+
+mod bucket;
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
+
+pub use bucket::{Bucket, Unit};
+
+use super::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, inner_tag, parse_l2};
+use crate::counters::Tally;
+use crate::model::{Count, MeterMode, MeterSpec, MeterType};
+
+/// Least bytes of a full frame: MTU 1500 and an Ethernet header. The default burst holds ten.
+const FULL_FRAME: u64 = 1514;
+/// Least burst in kbit: a frame of packet memory, 4,096 bytes, fits.
+pub const MIN_BURST_KBIT: u32 = 33;
+/// Value of [`Meter::yellow_dscp`] that stands for none.
+const NO_DSCP: u8 = u8::MAX;
+
+/// What a meter says of a frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Color {
+    /// Within the (committed) rate.
+    #[default]
+    Green,
+    /// Above the committed rate, within the peak or excess rate.
+    Yellow,
+    /// Above all: to be dropped.
+    Red,
+}
+
+impl Color {
+    /// Its name.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Color::Green => "green",
+            Color::Yellow => "yellow",
+            Color::Red => "red",
+        }
+    }
+}
+
+/// What one worker counts for one meter.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Shard {
+    colors: [Tally; 3],
+}
+
+/// A meter.
+#[derive(Debug)]
+pub struct Meter {
+    id: u32,
+    unit: Unit,
+    mode: MeterMode,
+    committed: Bucket,
+    /// The peak bucket of RFC 2698, the excess bucket of RFC 4115; unused in single mode.
+    peak: Bucket,
+    color_aware: AtomicBool,
+    yellow_dscp: AtomicU8,
+    /// One for each worker.
+    shards: Box<[Shard]>,
+}
+
+/// The default burst of a rate, in kbit or frames: 100 ms of it, at least ten full frames.
+pub fn default_burst(kind: MeterType, rate: u32) -> u32 {
+    match kind {
+        MeterType::Kbps => (rate / 10).max((FULL_FRAME * 8 * 10).div_ceil(1000) as u32),
+        MeterType::Pps => (rate / 10).max(10),
+    }
+}
+
+/// Bursts in force of a configuration: committed, and peak or excess (0 in single mode), in kbit or frames.
+pub fn bursts(spec: &MeterSpec) -> (u32, u32) {
+    let peak_rate = spec.peak_rate.unwrap_or(0);
+    let peak = match spec.mode {
+        MeterMode::Single => 0,
+        _ => spec.peak_burst.unwrap_or_else(|| default_burst(spec.kind, peak_rate)),
+    };
+    (spec.burst.unwrap_or_else(|| default_burst(spec.kind, spec.rate)), peak)
+}
+
+impl Meter {
+    /// A meter whose buckets are full at `now`. The configuration must have been checked
+    /// ([`check`](super::tables::check_meter)).
+    pub fn new(spec: &MeterSpec, workers: usize, now: u64) -> Self {
+        let unit = match spec.kind {
+            MeterType::Kbps => Unit::Kbit,
+            MeterType::Pps => Unit::Frame,
+        };
+        let (burst, peak_burst) = bursts(spec);
+        Self {
+            id: spec.id,
+            unit,
+            mode: spec.mode,
+            committed: Bucket::new(spec.rate, unit.burst(burst), now),
+            peak: Bucket::new(spec.peak_rate.unwrap_or(0), unit.burst(peak_burst), now),
+            color_aware: AtomicBool::new(spec.color_aware),
+            yellow_dscp: AtomicU8::new(spec.yellow_dscp.unwrap_or(NO_DSCP)),
+            shards: (0..workers).map(|_| Shard::default()).collect(),
+        }
+    }
+
+    /// Number.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Changes rates, bursts and marking; what it counts and its mode stay.
+    pub fn configure(&self, spec: &MeterSpec, now: u64) {
+        let (burst, peak_burst) = bursts(spec);
+        self.committed.configure(spec.rate, self.unit.burst(burst), now);
+        self.peak.configure(spec.peak_rate.unwrap_or(0), self.unit.burst(peak_burst), now);
+        self.color_aware.store(spec.color_aware, Relaxed);
+        self.yellow_dscp.store(spec.yellow_dscp.unwrap_or(NO_DSCP), Relaxed);
+    }
+
+    /// Colours a frame of `len` bytes that earlier meters have given the colour `before`, and counts it for `worker`.
+    #[inline]
+    pub fn color(&self, worker: usize, len: usize, before: Color, now: u64) -> Color {
+        let color = self.judge(len, before, now);
+        if let Some(shard) = self.shards.get(worker) {
+            shard.colors[color as usize].add(1, len as u64);
+        }
+        color
+    }
+
+    #[inline]
+    fn judge(&self, len: usize, before: Color, now: u64) -> Color {
+        let cost = self.unit.cost(len);
+        let before = if self.color_aware.load(Relaxed) { before } else { Color::Green };
+        match self.mode {
+            MeterMode::Single if self.committed.take(cost, now) => Color::Green,
+            MeterMode::Single => Color::Red,
+            // RFC 2698, section 3: red leaves both buckets alone, yellow takes from the peak bucket only.
+            MeterMode::Rfc2698 => {
+                if before == Color::Red || !self.peak.take(cost, now) {
+                    Color::Red
+                } else if before == Color::Yellow || !self.committed.take(cost, now) {
+                    Color::Yellow
+                } else {
+                    Color::Green
+                }
+            }
+            // RFC 4115, section 2: green takes from the committed bucket only, yellow from the excess bucket only.
+            MeterMode::Rfc4115 => {
+                if before == Color::Green && self.committed.take(cost, now) {
+                    Color::Green
+                } else if before != Color::Red && self.peak.take(cost, now) {
+                    Color::Yellow
+                } else {
+                    Color::Red
+                }
+            }
+        }
+    }
+
+    /// The colour that a frame would have now; takes nothing and counts nothing.
+    pub fn preview(&self, len: usize, before: Color, now: u64) -> Color {
+        let cost = self.unit.cost(len);
+        let before = if self.color_aware.load(Relaxed) { before } else { Color::Green };
+        let (committed, peak) = (self.committed.level(now) >= cost, self.peak.level(now) >= cost);
+        match self.mode {
+            MeterMode::Single if committed => Color::Green,
+            MeterMode::Single => Color::Red,
+            MeterMode::Rfc2698 if before == Color::Red || !peak => Color::Red,
+            MeterMode::Rfc2698 if before == Color::Yellow || !committed => Color::Yellow,
+            MeterMode::Rfc2698 => Color::Green,
+            MeterMode::Rfc4115 if before == Color::Green && committed => Color::Green,
+            MeterMode::Rfc4115 if before != Color::Red && peak => Color::Yellow,
+            MeterMode::Rfc4115 => Color::Red,
+        }
+    }
+
+    /// Lets a whole burst pass as green if there are tokens for all of it; else takes nothing and returns false, and the
+    /// caller asks frame by frame.
+    #[inline]
+    pub fn take_all(&self, worker: usize, frames: usize, bytes: usize, now: u64) -> bool {
+        let all = self.mode == MeterMode::Single && self.committed.take(self.unit.cost_of_all(frames, bytes), now);
+        if all && let Some(shard) = self.shards.get(worker) {
+            shard.colors[Color::Green as usize].add(frames as u64, bytes as u64);
+        }
+        all
+    }
+
+    /// DSCP for yellow packets.
+    #[inline]
+    pub fn yellow_dscp(&self) -> Option<u8> {
+        Some(self.yellow_dscp.load(Relaxed)).filter(|dscp| *dscp != NO_DSCP)
+    }
+
+    /// Frames and bytes it has called green, yellow and red.
+    pub fn counts(&self) -> [Count; 3] {
+        let mut counts = [Count::default(); 3];
+        for shard in &self.shards {
+            counts.iter_mut().zip(&shard.colors).for_each(|(count, tally)| count.add(tally.read()));
+        }
+        counts
+    }
+
+    /// What it could let pass now as green, in thousandths of a bit or of a frame.
+    pub fn level(&self, now: u64) -> u64 {
+        match self.unit {
+            Unit::Kbit => self.committed.level(now) / 1000,
+            Unit::Frame => self.committed.level(now) / 1_000_000,
+        }
+    }
+
+    /// Mode.
+    pub fn mode(&self) -> MeterMode {
+        self.mode
+    }
+}
+
+/// Writes a DSCP (0–63) into the IP header of a frame, if it has one; an IPv4 checksum is mended (RFC 1624).
+pub fn remark(frame: &mut [u8], dscp: u8) {
+    let Ok(l2) = parse_l2(frame) else { return };
+    let (ethertype, at) = match inner_tag(frame, &l2) {
+        Some((_, ethertype, offset)) => (ethertype, offset),
+        None => (l2.ethertype, l2.payload_offset()),
+    };
+    let Some(header) = frame.get_mut(at..) else { return };
+    match ethertype {
+        ETHERTYPE_IPV4 if header.len() >= 20 && header[0] >> 4 == 4 => {
+            let before = u16::from_be_bytes([header[0], header[1]]);
+            header[1] = (header[1] & 0x03) | dscp << 2;
+            let after = u16::from_be_bytes([header[0], header[1]]);
+            // RFC 1624, equation 3: HC' = ~(~HC + ~m + m').
+            let sum = !u16::from_be_bytes([header[10], header[11]]);
+            let sum = u32::from(sum) + u32::from(!before) + u32::from(after);
+            let sum = (sum & 0xffff) + (sum >> 16);
+            let sum = !(((sum & 0xffff) + (sum >> 16)) as u16);
+            header[10..12].copy_from_slice(&sum.to_be_bytes());
+        }
+        ETHERTYPE_IPV6 if header.len() >= 40 && header[0] >> 4 == 6 => {
+            // Traffic class: the low half of the first byte and the high half of the second; DSCP is its upper six bits.
+            header[0] = 0x60 | dscp >> 2;
+            header[1] = (header[1] & 0x3f) | (dscp & 0x03) << 6;
+        }
+        _ => {}
+    }
+}

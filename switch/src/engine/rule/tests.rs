@@ -1,0 +1,321 @@
+//! The classifier against a linear scan over what users wrote, and the cache against no cache.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::engine::mac::MacAddr;
+use crate::engine::parse::{Headers, parse};
+use crate::model::{IpType, Masked, MaskedIp, MaskedMac, RuleAction, RuleKey, RuleTarget};
+
+fn rule(index: u32, key: RuleKey) -> RuleSpec {
+    RuleSpec { key_index: index, key, action: RuleAction::to(RuleTarget::Drop) }
+}
+
+fn install(table: &mut RuleTable, spec: &RuleSpec) {
+    table.insert(Arc::new(Rule::new(spec.clone(), None, 1).unwrap()));
+}
+
+/// Few values, so that rules and packets meet.
+fn small() -> impl Strategy<Value = u32> + Clone {
+    prop_oneof![0_u32..4, Just(0xf0), Just(0xff)]
+}
+
+fn masked<const BITS: u32>() -> impl Strategy<Value = Option<Masked<BITS>>> {
+    let full = Masked::<BITS>::FULL;
+    let mask = prop_oneof![Just(full), Just(u32::MAX), Just(0), Just(1), Just(0xfe), any::<u32>()];
+    prop::option::weighted(0.3, (small(), mask).prop_map(move |(value, mask)| Masked { value: value & mask & full, mask }))
+}
+
+fn masked_mac() -> impl Strategy<Value = Option<MaskedMac>> {
+    let mask = prop_oneof![Just(MaskedMac::FULL), Just(u64::MAX), Just(0), Just(1), Just(0xff_ffff_0000), any::<u64>()];
+    prop::option::weighted(0.2, (small(), mask).prop_map(|(value, mask)| MaskedMac {
+        value: MacAddr::from_u64((0x0200_0000_0000 | u64::from(value)) & mask),
+        mask,
+    }))
+}
+
+fn v4(value: u32) -> Ipv4Addr {
+    Ipv4Addr::from(0x0a00_0000 | value)
+}
+
+fn v6(value: u32) -> Ipv6Addr {
+    Ipv6Addr::from(0x2001_0db8_u128 << 96 | u128::from(value) << 64 | u128::from(value))
+}
+
+fn masked_ip(six: bool) -> impl Strategy<Value = Option<MaskedIp>> {
+    let mask = prop_oneof![Just(u128::MAX), Just(0), Just(u128::MAX << 8), Just(u128::MAX << 97), any::<u128>()];
+    prop::option::weighted(0.3, (small(), mask).prop_map(move |(value, mask)| {
+        if six {
+            MaskedIp { addr: IpAddr::V6((u128::from(v6(value)) & mask).into()), mask: IpAddr::V6(mask.into()) }
+        } else {
+            let mask = mask as u32;
+            MaskedIp { addr: IpAddr::V4((u32::from(v4(value)) & mask).into()), mask: IpAddr::V4(mask.into()) }
+        }
+    }))
+}
+
+fn any_key() -> impl Strategy<Value = RuleKey> {
+    let l2 = (masked::<16>(), masked_mac(), masked_mac(), masked::<12>());
+    let l4 = (masked::<8>(), masked::<16>(), masked::<16>());
+    (l2, l4, any::<bool>(), 0_u8..3).prop_flat_map(|(l2, l4, six, version)| {
+        (masked_ip(six), masked_ip(six)).prop_map(move |(dip, sip)| RuleKey {
+            vid: l2.0,
+            dmac: l2.1,
+            smac: l2.2,
+            vlan: l2.3,
+            ip_type: (version == 0).then_some(if six { IpType::Ipv6 } else { IpType::Ipv4 }),
+            ipprotocol: l4.0,
+            dip,
+            sip,
+            dl4port: l4.1,
+            sl4port: l4.2,
+        })
+    })
+}
+
+/// A packet by its fields.
+#[derive(Clone, Debug)]
+struct Packet {
+    port: u16,
+    macs: [u32; 2],
+    vlan: Option<u16>,
+    /// Protocol, whether IPv6, addresses.
+    ip: Option<(u8, bool, [u32; 2])>,
+    ports: [u32; 2],
+}
+
+fn any_packet() -> impl Strategy<Value = Packet> {
+    let protocol = prop_oneof![Just(6), Just(17), Just(1), 0_u8..4];
+    (
+        0_u16..4,
+        [small(), small()],
+        prop::option::of(0_u16..4),
+        prop::option::weighted(0.8, (protocol, any::<bool>(), [small(), small()])),
+        [small(), small()],
+    )
+        .prop_map(|(port, macs, vlan, ip, ports)| Packet { port, macs, vlan, ip, ports })
+}
+
+impl Packet {
+    fn mac(&self, which: usize) -> MacAddr {
+        MacAddr::from_u64(0x0200_0000_0000 | u64::from(self.macs[which]))
+    }
+
+    fn headers(&self) -> Headers {
+        let mut frame = [self.mac(0).0, self.mac(1).0].concat();
+        if let Some(vlan) = self.vlan {
+            frame.extend([0x81, 0x00, 0x40, vlan as u8]);
+        }
+        let mut l4 = [self.ports[1] as u16, self.ports[0] as u16].map(u16::to_be_bytes).concat();
+        l4.resize(20, 0);
+        l4[12] = 0x50;
+        l4[4..6].copy_from_slice(&20_u16.to_be_bytes());
+        match self.ip {
+            None => frame.extend([0x12, 0x34]),
+            Some((protocol, false, [dst, src])) => {
+                frame.extend([8, 0, 0x45, 0, 0, 40, 0, 0, 0, 0, 64, protocol, 0, 0]);
+                frame.extend([v4(src).octets(), v4(dst).octets()].concat());
+            }
+            Some((protocol, true, [dst, src])) => {
+                frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, protocol, 64]);
+                frame.extend([v6(src).octets(), v6(dst).octets()].concat());
+            }
+        }
+        frame.extend(l4);
+        parse(&frame).unwrap()
+    }
+
+    /// Whether a rule as its user wrote it matches, field by field, from the packet's own fields.
+    fn matches(&self, key: &RuleKey) -> bool {
+        fn number<const BITS: u32>(field: Option<Masked<BITS>>, has: Option<u32>) -> bool {
+            field.is_none_or(|field| field.mask == 0 || has.is_some_and(|has| has & field.mask == field.value))
+        }
+        fn mac(field: Option<MaskedMac>, has: MacAddr) -> bool {
+            field.is_none_or(|field| has.to_u64() & field.mask == field.value.to_u64())
+        }
+        fn ip(field: Option<MaskedIp>, has: Option<IpAddr>) -> bool {
+            field.is_none_or(|field| match (field.mask, field.addr, has) {
+                (mask, _, _) if mask.is_unspecified() => true,
+                (IpAddr::V4(mask), IpAddr::V4(addr), Some(IpAddr::V4(has))) => has & mask == addr,
+                (IpAddr::V6(mask), IpAddr::V6(addr), Some(IpAddr::V6(has))) => has & mask == addr,
+                _ => false,
+            })
+        }
+        let has_ports = matches!(self.ip, Some((6 | 17, ..)));
+        let addr = |which: usize| {
+            self.ip.map(|(_, six, addrs)| if six { IpAddr::V6(v6(addrs[which])) } else { IpAddr::V4(v4(addrs[which])) })
+        };
+        let version = self.ip.map(|(_, six, _)| if six { IpType::Ipv6 } else { IpType::Ipv4 });
+        // A mask of nothing in the key's 8 bits still asks for IP if it has other bits: it was written to ask for something.
+        number(key.vid, Some(u32::from(self.port)))
+            && mac(key.dmac, self.mac(0))
+            && mac(key.smac, self.mac(1))
+            && number(key.vlan, Some(u32::from(self.vlan.unwrap_or(0))))
+            && key.ip_type.is_none_or(|wanted| version == Some(wanted))
+            && number(key.ipprotocol, self.ip.map(|(protocol, ..)| u32::from(protocol)))
+            && ip(key.dip, addr(0))
+            && ip(key.sip, addr(1))
+            && number(key.dl4port, has_ports.then_some(self.ports[0]))
+            && number(key.sl4port, has_ports.then_some(self.ports[1]))
+    }
+}
+
+/// Writes and deletes, in batches.
+fn any_changes() -> impl Strategy<Value = Vec<Vec<(u32, Option<RuleKey>)>>> {
+    let change = (prop_oneof![0_u32..40, 250_u32..260, Just(65_535)], prop::option::weighted(0.75, any_key()));
+    prop::collection::vec(prop::collection::vec(change, 1..30), 1..5)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(250))]
+
+    #[test]
+    fn the_classifier_finds_what_a_linear_scan_finds(
+        batches in any_changes(), packets in prop::collection::vec(any_packet(), 1..40)
+    ) {
+        let (mut table, mut model) = (RuleTable::default(), BTreeMap::new());
+        let mut cache = FlowCache::default();
+        let mut old: Vec<(Rules, BTreeMap<u32, RuleKey>)> = Vec::new();
+        for batch in batches {
+            for (index, key) in batch {
+                match key {
+                    Some(key) => {
+                        let replaced = table.insert(Arc::new(Rule::new(rule(index, key.clone()), None, 1).unwrap()));
+                        prop_assert_eq!(replaced.map(|rule| rule.spec.key.clone()), model.insert(index, key));
+                    }
+                    None => prop_assert_eq!(table.remove(index).is_some(), model.remove(&index).is_some()),
+                }
+            }
+            old.push((table.commit(), model.clone()));
+            // The new version, and every older one that somebody still holds.
+            for (rules, model) in &old {
+                prop_assert_eq!(rules.len() as usize, model.len());
+                prop_assert!(rules.iter_from(0).map(|rule| rule.spec.key_index).eq(model.keys().copied()));
+                for packet in &packets {
+                    let key = Key::of(packet.port, &packet.headers());
+                    let expected = model.iter().find(|(_, rule)| packet.matches(rule)).map(|(index, _)| *index);
+                    let found = rules.find(&key).map(|rule| rule.spec.key_index);
+                    prop_assert_eq!(found, expected, "{:?}", packet);
+                    for _ in 0..3 {
+                        let cached = cache.find(rules, &key).map(|rule| rule.spec.key_index);
+                        prop_assert_eq!(cached, expected, "by the cache");
+                    }
+                    for rule in rules.iter_from(0) {
+                        let differs = first_difference(&rule.compiled, &key);
+                        prop_assert_eq!(differs.is_none(), packet.matches(&rule.spec.key), "{:?} {:?}", rule.spec, differs);
+                    }
+                }
+            }
+        }
+        let taken: Vec<_> = model.keys().copied().collect();
+        prop_assert_eq!(table.first_free(), (0..).find(|index| !taken.contains(index)).unwrap());
+    }
+}
+
+fn exact(n: u32) -> RuleKey {
+    RuleKey {
+        dip: Some(MaskedIp { addr: IpAddr::V4(n.into()), mask: IpAddr::V4(u32::MAX.into()) }),
+        ..RuleKey::default()
+    }
+}
+
+fn key_to(n: u32) -> Key {
+    let packet = Packet { port: 0, macs: [1, 2], vlan: None, ip: Some((17, false, [0, 1])), ports: [1, 2] };
+    let mut headers = packet.headers();
+    if let crate::engine::parse::L3::V4(ip) = &mut headers.l3 {
+        ip.dst = n.into();
+    }
+    Key::of(0, &headers)
+}
+
+#[test]
+fn a_full_table_finds_each_of_its_rules_and_empties_again() {
+    const RULES: u32 = 65_536;
+    let mut table = RuleTable::default();
+    (0..RULES).for_each(|n| install(&mut table, &rule(n, exact(n.wrapping_mul(2_654_435_761)))));
+    let full = table.commit();
+    assert_eq!((full.len(), full.masks(), table.first_free()), (RULES, 1, RULES));
+    for n in 0..RULES {
+        let found = full.find(&key_to(n.wrapping_mul(2_654_435_761))).unwrap();
+        assert_eq!(found.spec.key_index, n);
+    }
+    assert!(full.find(&key_to(1)).is_none());
+    (0..RULES).step_by(2).for_each(|n| drop(table.remove(n)));
+    assert_eq!(table.first_free(), 0);
+    (0..RULES).for_each(|n| drop(table.remove(n)));
+    let empty = table.commit();
+    assert_eq!((empty.len(), empty.masks(), empty.find(&key_to(0)).is_none()), (0, 0, true));
+    assert_eq!(full.find(&key_to(0)).unwrap().spec.key_index, 0, "who holds the full one keeps it");
+}
+
+#[test]
+fn rules_of_the_same_key_stand_behind_each_other() {
+    let mut table = RuleTable::default();
+    [7, 3, 9, 5].into_iter().for_each(|n| install(&mut table, &rule(n, exact(1))));
+    for expected in [3, 5, 7, 9] {
+        assert_eq!(table.rules().find(&key_to(1)).unwrap().spec.key_index, expected);
+        assert_eq!(table.rules().masks(), 1);
+        table.remove(expected);
+    }
+    assert!(table.rules().find(&key_to(1)).is_none());
+}
+
+#[test]
+fn a_change_in_a_full_table_shares_all_but_a_page_with_the_version_before() {
+    let mut table = RuleTable::default();
+    (0..65_536).for_each(|n| install(&mut table, &rule(n, exact(n))));
+    let before = table.commit();
+    install(&mut table, &rule(1000, exact(70_000)));
+    let after = table.commit();
+    let shared = before.by_index.iter().zip(&*after.by_index).filter(|(a, b)| match (a, b) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        _ => false,
+    });
+    assert_eq!(shared.count(), 255, "of 256 leaves");
+    assert_ne!(before.version(), after.version());
+}
+
+#[test]
+fn a_sender_of_ever_new_flows_takes_only_probation_places_of_the_cache() {
+    let mut table = RuleTable::default();
+    install(&mut table, &rule(5, exact(1)));
+    let rules = table.commit();
+    let mut cache = FlowCache::default();
+    let used: Vec<_> = (0..200).map(|n| key_to(0xc000_0000 + n)).collect();
+    for _ in 0..3 {
+        used.iter().for_each(|key| _ = cache.find(&rules, key));
+    }
+    (0..200_000).for_each(|n| _ = cache.find(&rules, &key_to(n)));
+    let (hits, _) = cache.counts();
+    used.iter().for_each(|key| _ = cache.find(&rules, key));
+    let kept = cache.counts().0 - hits;
+    assert!(kept >= 180, "{kept} of 200 flows in use are still there");
+}
+
+#[test]
+fn impossible_keys_are_refused_and_the_field_is_named() {
+    let of = |text: &str| serde_json::from_str::<RuleKey>(text).unwrap();
+    for (field, text) in [
+        ("vid", r#"{"vid": 1024}"#),
+        ("vid", r#"{"vid": "3/0x1"}"#),
+        ("dmac", r#"{"dmac": "02:00:00:00:00:01/ff:ff:ff:00:00:00"}"#),
+        ("smac", r#"{"smac": "02:00:00:00:00:01/0x0"}"#),
+        ("vlan", r#"{"vlan": 4096}"#),
+        ("vlan", r#"{"vlan": "7/0x6"}"#),
+        ("ipprotocol", r#"{"ipprotocol": 256}"#),
+        ("dl4port", r#"{"dl4port": 65536}"#),
+        ("sl4port", r#"{"sl4port": "81/0xf0"}"#),
+        ("dip", r#"{"dip": "10.0.0.1/8"}"#),
+        ("sip", r#"{"sip": "2001:db8::1/32"}"#),
+        ("dip", r#"{"ip_type": "ipv6", "dip": "10.0.0.0/8"}"#),
+        ("sip", r#"{"dip": "10.0.0.0/8", "sip": "::1"}"#),
+        ("sip", r#"{"ip_type": "ipv4", "sip": "::/0"}"#),
+    ] {
+        let error = Match::compile(&of(text)).unwrap_err();
+        assert!(error.starts_with(&format!("{field}: ")), "{text}: {error}");
+    }
+    assert!(Match::compile(&of(r#"{"vlan": "5/0xffffffff", "dmac": "02:00:00:00:00:01/0xffffffffffffffff"}"#)).is_ok());
+}

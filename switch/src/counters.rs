@@ -40,6 +40,8 @@ fn bump(counter: &AtomicU64, by: u64) {
 #[repr(align(128))]
 pub struct PortShard {
     copies: Tally,
+    mirrored: Tally,
+    redirected: Tally,
     pushes: AtomicU64,
     pops: AtomicU64,
     drops: [Tally; DropReason::COUNT],
@@ -58,6 +60,18 @@ impl PortShard {
         self.copies.add(copies as u64, (copies * len) as u64);
     }
 
+    /// A copy of a frame of `len` bytes that came from this port was made by a rule's mirror.
+    #[inline]
+    pub fn mirrored(&self, len: usize) {
+        self.mirrored.add(1, len as u64);
+    }
+
+    /// A frame of `len` bytes that was for this port goes elsewhere by a redirect.
+    #[inline]
+    pub fn redirected(&self, len: usize) {
+        self.redirected.add(1, len as u64);
+    }
+
     /// A frame that came from this port grew (or shrank) by a VLAN tag.
     #[inline]
     pub fn retagged(&self, grown_by: i32) {
@@ -71,6 +85,8 @@ impl PortShard {
     /// Adds what was counted here to `stats`.
     pub fn add_to(&self, stats: &mut PortStats) {
         stats.flood_copies.add(self.copies.read());
+        stats.mirror_copies.add(self.mirrored.read());
+        stats.redirected.add(self.redirected.read());
         stats.vlan_pushes += self.pushes.load(Ordering::Relaxed);
         stats.vlan_pops += self.pops.load(Ordering::Relaxed);
         for reason in DropReason::ALL {

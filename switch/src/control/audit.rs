@@ -20,6 +20,8 @@ pub(super) fn retire(retired: &mut PortStats, port: PortStats) {
     retired.rx.add(port.rx);
     retired.tx.add(port.tx);
     retired.flood_copies.add(port.flood_copies);
+    retired.mirror_copies.add(port.mirror_copies);
+    retired.redirected.add(port.redirected);
     retired.vlan_pushes += port.vlan_pushes;
     retired.vlan_pops += port.vlan_pops;
     for (reason, count) in port.drops {
@@ -51,11 +53,14 @@ pub(super) fn stats(state: &State, control: &Control) -> StatsReport {
             sum
         });
         let signed = |number: u64| number.cast_signed();
-        report.unaccounted_packets += signed(port.rx.packets) + signed(port.flood_copies.packets)
+        report.unaccounted_packets += signed(port.rx.packets)
+            + signed(port.flood_copies.packets)
+            + signed(port.mirror_copies.packets)
             - signed(port.tx.packets)
             - signed(dropped.packets);
         report.unaccounted_bytes += signed(port.rx.bytes)
             + signed(port.flood_copies.bytes)
+            + signed(port.mirror_copies.bytes)
             + 4 * (signed(port.vlan_pushes) - signed(port.vlan_pops))
             - signed(port.tx.bytes)
             - signed(dropped.bytes);

@@ -12,6 +12,7 @@ mod ports;
 mod resolve;
 mod start;
 mod steer;
+mod tables;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -24,6 +25,7 @@ use crate::capture::Tap;
 use crate::engine::PortNo;
 use crate::engine::fdb::{Fdb, StaticError};
 use crate::engine::snapshot::{BridgePolicy, PortPolicy, Snapshot};
+use crate::engine::tables::Tables;
 use crate::engine::trace;
 use crate::io::socket::Donors;
 use crate::model::*;
@@ -83,7 +85,13 @@ struct Control {
     ports: BTreeMap<PortNo, LivePort>,
     bridge: BridgeSettings,
     fdb: Arc<Fdb>,
+    /// Meters, rules and redirects.
+    tables: Tables,
+    /// Numbers kept for ports that are configured and not up, with their names and queues.
+    reserved: BTreeMap<PortNo, (String, u32)>,
     taps: Vec<Arc<Tap>>,
+    /// Views that a worker may still have.
+    old_views: Vec<Arc<View>>,
     epoch: u64,
     generation: u32,
     /// Counters of ports that are gone.
@@ -126,7 +134,20 @@ impl State {
     /// Builds the view that `control` describes and puts it in place.
     fn publish(&self, control: &mut Control) {
         control.epoch += 1;
-        self.shared.publish(build_view(control));
+        let view = build_view(control);
+        self.put(control, view);
+    }
+
+    /// Puts a view in place, and lets go of old ones that no worker has any more. The workers must not be the last to have
+    /// one: they would spend their time on freeing it.
+    fn put(&self, control: &mut Control, view: View) {
+        control.old_views.push(self.shared.publish(view));
+        self.forget_views(control);
+    }
+
+    fn forget_views(&self, control: &mut Control) {
+        let oldest = self.shared.oldest_epoch();
+        control.old_views.retain(|view| view.snapshot.epoch >= oldest);
     }
 }
 
@@ -150,7 +171,17 @@ fn build_view(control: &Control) -> View {
             *list = control.taps.iter().filter(|tap| tap.covers(&port.spec.name)).cloned().collect();
         }
     }
-    View { snapshot: Snapshot::build(control.epoch, &bridge, policies), fdb: Arc::clone(&control.fdb), ports, taps }
+    let snapshot = Snapshot::build(control.epoch, &bridge, policies);
+    View {
+        snapshot: tables::with_redirects(snapshot, &control.tables)
+            .with_rules(control.epoch, control.tables.rules().clone()),
+        ports_epoch: control.epoch,
+        fdb: Arc::clone(&control.fdb),
+        ports: ports.into(),
+        meters: control.tables.port_meters(slots).into(),
+        metered: control.tables.has_meters(),
+        taps: taps.into(),
+    }
 }
 
 /// A running data plane. All methods may be called from any thread; they block for milliseconds at most, but for
@@ -178,14 +209,18 @@ impl Switch {
     pub fn add_port(&self, spec: PortSpec) -> Result<PortInfo, Error> {
         let mut control = self.state.lock();
         let no = ports::add(&self.state, &self.threads, &mut control, spec)?;
+        control.reserved.remove(&no);
         ports::steer(&self.state, &control);
         Ok(ports::info(&self.state, &control, &control.ports[&no]))
     }
 
-    /// Removes a port: detaches first, brings its frames back, removes the veth pair if the switch made it.
+    /// Removes a port: detaches first, brings its frames back, removes the veth pair if the switch made it. Its meter bindings
+    /// and its redirect go with it. `Busy` if what would go to another port is redirected to it.
     pub fn del_port(&self, name: &str) -> Result<(), Error> {
         let mut control = self.state.lock();
         let no = control.number(name)?;
+        control.tables.check_port_unused(no)?;
+        control.tables.forget_port(no);
         let netdevs = ports::remove(&self.state, &self.threads, &mut control, no);
         ports::steer(&self.state, &control);
         drop(control);
@@ -310,12 +345,22 @@ impl Switch {
         Ok(control.fdb.flush_learned(no))
     }
 
-    /// Says what would happen to `frame` (Ethernet without FCS) coming in from `port`. Changes nothing.
-    pub fn trace(&self, port: &str, frame: &[u8]) -> Result<TraceReport, Error> {
+    /// Says what would happen to `frame` (Ethernet without FCS) coming in from `port`, and why `rule` does not apply to it,
+    /// if it does not. Changes nothing.
+    pub fn trace(&self, port: &str, frame: &[u8], rule: Option<u32>) -> Result<TraceReport, Error> {
         let control = self.state.lock();
         let no = control.number(port)?;
-        let view = self.state.shared.view.load();
-        Ok(trace::trace(&view.snapshot, &view.fdb, self.state.now(), no, frame, &|no| control.name_of(no)))
+        let view = self.state.shared.view.load_full();
+        let input = trace::TraceInput {
+            snapshot: &view.snapshot,
+            fdb: &view.fdb,
+            meters: &view.meters,
+            now: self.state.now(),
+            now_ns: self.state.shared.now_ns(),
+            names: &|no| control.name_of(no),
+            rule,
+        };
+        Ok(trace::trace(&input, no, frame))
     }
 
     /// Starts a capture.

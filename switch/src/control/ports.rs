@@ -138,7 +138,10 @@ fn live_mtu_limit(state: &State, port: &LivePort) -> (u32, &'static str) {
 
 /// Adds a port; on an error everything done so far is undone by the drops of what was made.
 pub(super) fn add(state: &State, threads: &Threads, control: &mut Control, spec: PortSpec) -> Result<PortNo, Error> {
-    let mut spec = resolve::resolve(spec, |no| control.ports.contains_key(&no))?;
+    // A number that is kept for a port of another name is taken; one that is kept for this one is its own.
+    let kept = |no: &PortNo| control.reserved.get(no).is_some_and(|(name, _)| *name != spec.name);
+    let taken = |no| control.ports.contains_key(&no) || kept(&no);
+    let mut spec = resolve::resolve(spec.clone(), state.settings.capacity.port_slots(), taken)?;
     if control.ports.values().any(|port| port.spec.name == spec.name) {
         return Err(Error::new(ErrorKind::Exists, format!("name: there is a port `{}` already", spec.name)));
     }

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use crate::engine::tables::check_capacity;
 use crate::io::netdev::MAX_IFNAME;
 use crate::io::umem::HEADROOM;
 use crate::model::*;
@@ -24,6 +25,7 @@ pub fn check_settings(settings: &DataplaneSettings) -> Result<(), Error> {
     if !(1..=64).contains(workers) {
         return Err(Error::invalid(format!("workers: {workers} is out of range, 1 to 64 are possible")));
     }
+    check_capacity(&settings.capacity)?;
     if !cpus.is_empty() && cpus.len() != *workers {
         return Err(Error::invalid(format!(
             "cpus: {} given for {workers} workers: name one for each worker, or none to let them run anywhere",
@@ -116,11 +118,12 @@ pub fn check_mac(mac: MacAddr) -> Result<(), Error> {
 }
 
 /// Checks everything that does not depend on netdevs, and fills in what does not either. `taken` tells which port numbers are.
-pub fn resolve(mut spec: PortSpec, taken: impl Fn(u16) -> bool) -> Result<PortSpec, Error> {
+/// There can be `slots` ports.
+pub fn resolve(mut spec: PortSpec, slots: usize, taken: impl Fn(u16) -> bool) -> Result<PortSpec, Error> {
     check_name(&spec.name)?;
     let vport = match spec.vport {
-        Some(no) if usize::from(no) >= MAX_PORTS => {
-            return Err(Error::invalid(format!("vport: {no} is out of range, 0 to {} are possible", MAX_PORTS - 1)));
+        Some(no) if usize::from(no) >= slots => {
+            return Err(Error::invalid(format!("vport: {no} is out of range, 0 to {} are possible", slots - 1)));
         }
         Some(no) if taken(no) => {
             return Err(Error::new(
@@ -129,8 +132,8 @@ pub fn resolve(mut spec: PortSpec, taken: impl Fn(u16) -> bool) -> Result<PortSp
             ));
         }
         Some(no) => no,
-        None => (0..MAX_PORTS as u16).find(|&no| !taken(no)).ok_or_else(|| {
-            Error::new(ErrorKind::Full, format!("all {MAX_PORTS} port numbers are taken: delete a port first"))
+        None => (0..slots as u16).find(|&no| !taken(no)).ok_or_else(|| {
+            Error::new(ErrorKind::Full, format!("vport: all {slots} port numbers are taken: delete a port first"))
         })?,
     };
     spec.vport = Some(vport);
@@ -201,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_guest_gets_the_lowest_free_number_and_safe_defaults() {
-        let spec = resolve(guest(), |no| no < 3).unwrap();
+        let spec = resolve(guest(), MAX_PORTS, |no| no < 3).unwrap();
         assert_eq!((spec.vport, spec.ifname.as_deref(), spec.queues), (Some(3), Some("xs3"), Some(1)));
         assert_eq!((spec.mac_check, spec.vlan), (Some(true), Some(VlanMode::Access { vid: 0 })));
     }
@@ -228,7 +231,7 @@ mod tests {
         for (field, change) in cases {
             let mut spec = guest();
             change(&mut spec);
-            let error = resolve(spec, |_| false).unwrap_err();
+            let error = resolve(spec, MAX_PORTS, |_| false).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
             assert!(error.to_string().starts_with(&format!("{field}: ")), "{field}: {error}");
         }
@@ -236,8 +239,8 @@ mod tests {
 
     #[test]
     fn a_full_switch_and_a_taken_number_are_told_apart() {
-        assert_eq!(resolve(guest(), |_| true).unwrap_err().kind(), ErrorKind::Full);
+        assert_eq!(resolve(guest(), 256, |_| true).unwrap_err().kind(), ErrorKind::Full);
         let wish = PortSpec { vport: Some(7), ..guest() };
-        assert_eq!(resolve(wish, |no| no == 7).unwrap_err().kind(), ErrorKind::Exists);
+        assert_eq!(resolve(wish, MAX_PORTS, |no| no == 7).unwrap_err().kind(), ErrorKind::Exists);
     }
 }

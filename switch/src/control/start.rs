@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use super::group_tap::TapGate;
 use super::{Control, State, Switch, WeakState, build_view, ports};
 use crate::engine::fdb::Fdb;
+use crate::engine::tables::Tables;
 use crate::io::umem::{FrameCache, Umem};
 use crate::model::*;
 use crate::worker::view::{PortShared, Shared, WorkerShared};
@@ -56,7 +57,10 @@ pub(super) fn start(settings: &DataplaneSettings, bridge: BridgeSettings) -> Res
         ports: Default::default(),
         bridge,
         fdb,
+        tables: Tables::new(settings.capacity, settings.workers),
+        reserved: Default::default(),
         taps: Vec::new(),
+        old_views: Vec::new(),
         epoch: 1,
         generation: 0,
         retired: PortStats { name: "retired".to_owned(), ..PortStats::default() },
@@ -67,6 +71,7 @@ pub(super) fn start(settings: &DataplaneSettings, bridge: BridgeSettings) -> Res
         view: ArcSwap::from_pointee(build_view(&control)),
         epoch: AtomicU64::new(control.epoch),
         now: AtomicU32::new(0),
+        start: Instant::now(),
         workers: workers.map_err(|errno| system("making an eventfd", errno))?,
     });
     let threads = Threads::start(settings, &shared)?;
@@ -244,7 +249,8 @@ fn start_clock(state: WeakState, stop: Arc<(Mutex<bool>, Condvar)>) -> std::io::
             let fdb = Arc::clone(&state.shared.view.load().fdb);
             fdb.age(state.now());
             // Control may be busy, or waiting for this thread: the next tick will do.
-            if let Ok(control) = state.control.try_lock() {
+            if let Ok(mut control) = state.control.try_lock() {
+                state.forget_views(&mut control);
                 ports::steer(&state, &control);
             }
         }

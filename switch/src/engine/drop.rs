@@ -62,6 +62,18 @@ drop_reasons! {
     SamePort "same_port"
         "The destination is behind the port that the frame came from, so it has it already; usual behind an uplink, else \
          look for the same MAC address in two places.";
+    /// A traffic rule says so.
+    RuleDrop "rule_drop"
+        "A traffic rule says to drop it; `trace` names the rule.";
+    /// A traffic rule sends it to a port that there is none of.
+    RuleNoPort "rule_no_port"
+        "A traffic rule sends it to a port number without a port; add that port, or delete the rule that `trace` names.";
+    /// The meter of what the port sends has no tokens.
+    MeterFrom "meter_from"
+        "The port sends more than the meter on its sending direction allows; raise that meter's rate or burst, or unbind it.";
+    /// The meter of a rule has no tokens.
+    MeterRule "meter_rule"
+        "More frames match a traffic rule than its meter allows; raise that meter's rate or burst.";
     /// Both ports are isolated.
     Isolated "isolated"
         "Both ports are isolated from each other; clear `isolated` on one of them if they should talk.";
@@ -76,6 +88,9 @@ drop_reasons! {
     /// Longer than the MTU of the port it is for.
     EgressMtu "egress_mtu"
         "The packet is longer than the MTU of the port it is for; raise that port's MTU or lower the sender's.";
+    /// The meter of what the port is sent has no tokens.
+    MeterTo "meter_to"
+        "More is sent to the port than the meter on its receiving direction allows; raise that meter's rate or burst, or unbind it.";
     /// The port, the sender's or the receiver's, is being removed.
     PortGone "port_gone"
         "The port was removed while the frame was on its way; nothing to do unless the count keeps growing.";
@@ -92,6 +107,30 @@ drop_reasons! {
 }
 
 impl DropReason {
+    /// Whether the frame was lost on the way out, at the port that it was for; else on the way in, at the port it came from.
+    pub const fn is_egress(self) -> bool {
+        matches!(
+            self,
+            DropReason::EgressVlan
+                | DropReason::EgressMtu
+                | DropReason::MeterTo
+                | DropReason::TxRingFull
+                | DropReason::WorkerRingFull
+                | DropReason::NoFrame
+        )
+    }
+
+    /// Whether the frame itself was broken, so that a NIC would call it an error rather than a drop.
+    pub const fn is_error(self) -> bool {
+        matches!(
+            self,
+            DropReason::FrameTooShort
+                | DropReason::FrameTooLong
+                | DropReason::VlanMalformed
+                | DropReason::SourceMacInvalid
+        )
+    }
+
     /// Place in [`DropReason::ALL`], below [`DropReason::COUNT`]: what counters are indexed by.
     #[inline]
     pub const fn index(self) -> usize {

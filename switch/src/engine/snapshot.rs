@@ -1,14 +1,17 @@
-//! What the bridge goes by: ports, their policies and who is in which VLAN, as one immutable value.
+//! What the bridge goes by: ports, their policies, who is in which VLAN, rules and redirects, as one immutable value.
 //!
 //! Control builds a snapshot beside the running one and swaps it in; workers pick it up between bursts and never see half of
 //! a change. Everything that can be computed ahead is: the receivers of a flood are a slice per VLAN. VLANs with the same
 //! members share one slice, and the build looks at distinct VLAN modes instead of ports × VLANs, so that 1,000 ports cost a
-//! millisecond or two and a trunk of all VLANs costs no list for each of them.
+//! millisecond or two and a trunk of all VLANs costs no list for each of them. What a change leaves alone is shared with the
+//! snapshot before, so that one rule more costs the same with 1,000 ports.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::PortNo;
 use super::mac::MacAddr;
+use super::rule::Rules;
 use super::vlan::{MAX_VID, VID_COUNT, Vid, VlanMode, VlanSet};
 use crate::model::MAX_PORTS;
 
@@ -43,6 +46,16 @@ pub struct Snapshot {
     pub epoch: u64,
     /// Policy of the bridge as a whole.
     pub bridge: BridgePolicy,
+    /// Traffic rules.
+    pub rules: Rules,
+    topology: Arc<Topology>,
+    /// By port number: where what would go to it goes. Empty if nothing is redirected.
+    exits: Arc<[PortNo]>,
+}
+
+/// Ports and VLANs.
+#[derive(Debug)]
+struct Topology {
     /// By port number.
     ports: Box<[Option<PortPolicy>]>,
     /// Distinct receiver lists, each ascending; the first one is empty.
@@ -70,25 +83,52 @@ impl Snapshot {
             }
         }
         let (lists, list_of) = receiver_lists(&table);
-        Self { epoch, bridge: *bridge, ports: table, lists, list_of }
+        let topology = Arc::new(Topology { ports: table, lists, list_of });
+        Self { epoch, bridge: *bridge, rules: Rules::default(), topology, exits: Arc::default() }
+    }
+
+    /// The same ports with other rules, under another number.
+    pub fn with_rules(&self, epoch: u64, rules: Rules) -> Self {
+        Self { epoch, rules, ..self.clone() }
+    }
+
+    /// The same with other redirects: each port with the one where its frames end.
+    pub fn with_redirects(mut self, redirects: impl IntoIterator<Item = (PortNo, PortNo)>) -> Self {
+        let mut exits = Vec::new();
+        for (src, end) in redirects {
+            if exits.is_empty() {
+                exits = (0..MAX_PORTS as PortNo).collect();
+            }
+            if let Some(exit) = exits.get_mut(usize::from(src)) {
+                *exit = end;
+            }
+        }
+        self.exits = exits.into();
+        self
+    }
+
+    /// Where what would go to `no` goes: `no` itself, unless it is redirected.
+    #[inline]
+    pub fn exit(&self, no: PortNo) -> PortNo {
+        self.exits.get(usize::from(no)).copied().unwrap_or(no)
     }
 
     /// Policy of a port; `None` if there is none of that number.
     #[inline]
     pub fn port(&self, no: PortNo) -> Option<&PortPolicy> {
-        self.ports.get(usize::from(no))?.as_ref()
+        self.topology.ports.get(usize::from(no))?.as_ref()
     }
 
     /// Every port, ascending.
     pub fn ports(&self) -> impl Iterator<Item = (PortNo, &PortPolicy)> {
-        (0..).zip(self.ports.iter()).filter_map(|(no, policy)| Some((no, policy.as_ref()?)))
+        (0..).zip(self.topology.ports.iter()).filter_map(|(no, policy)| Some((no, policy.as_ref()?)))
     }
 
     /// Ports that are members of `vid`, ascending.
     #[inline]
     pub fn flood_ports(&self, vid: Vid) -> &[PortNo] {
-        let list = self.list_of.get(usize::from(vid)).map_or(0, |list| usize::from(*list));
-        self.lists.get(list).map_or(&[], |list| list)
+        let list = self.topology.list_of.get(usize::from(vid)).map_or(0, |list| usize::from(*list));
+        self.topology.lists.get(list).map_or(&[], |list| list)
     }
 }
 
@@ -168,7 +208,7 @@ mod tests {
         let ports = (0..1000)
             .map(|no| (no, policy(if no < 10 { trunk.clone() } else { VlanMode::Access { vid: 1 + no % 100 } })));
         let snap = Snapshot::build(1, &BridgePolicy::default(), ports.collect());
-        assert_eq!(snap.lists.len(), 1 + 1 + 100, "empty, trunks only, one for each access VLAN");
+        assert_eq!(snap.topology.lists.len(), 1 + 1 + 100, "empty, trunks only, one for each access VLAN");
         assert_eq!(snap.flood_ports(50).len(), 10 + 10);
         assert_eq!(snap.flood_ports(4094).len(), 10);
     }

@@ -457,13 +457,15 @@ impl Tables {
         let RedirectSpec { src, dest } = spec;
         expect_port("src_pfid", src, ports)?;
         expect_port("dest_pfid", dest, ports)?;
-        if src != dest && self.end_of(dest) == src {
-            let mut way = vec![src.to_string(), dest.to_string()];
-            let mut next = dest;
-            while let Some(&to) = self.redirects.get(&next).filter(|_| next != src) {
-                way.push(to.to_string());
-                next = to;
-            }
+        // The way on from there, as it would be: a redirect of `src` that is there now would be replaced.
+        let mut way = vec![src, dest];
+        let mut next = dest;
+        while let Some(&to) = self.redirects.get(&next).filter(|_| next != src) {
+            way.push(to);
+            next = to;
+        }
+        if src != dest && next == src {
+            let way: Vec<_> = way.iter().map(ToString::to_string).collect();
             return Err(Error::new(
                 ErrorKind::Loop,
                 format!("dest_pfid: the redirect would be a loop ({}): undo one of the others first", way.join(" -> ")),

@@ -1,23 +1,28 @@
 //! What happens to one packet, step by step, told by the very code that switches packets.
 //!
 //! [`trace`] runs [`bridge::decide`] with an observer that writes down what it hears, then asks [`bridge::egress_check`] for
-//! each receiver of a flood as a worker would. Nothing is learned, counted or sent. For control, which may allocate.
+//! each receiver of a flood as a worker would. Nothing is learned, counted, metered or sent. For control, which may allocate.
 
 use serde::{Deserialize, Serialize};
 
 use super::PortNo;
-use super::bridge::{self, Egress, Observer, Verdict};
+use super::bridge::{self, Egress, Names, Observer, Verdict};
 use super::drop::DropReason;
 use super::fdb::Fdb;
+use super::meter::{Color, Meter};
 use super::parse::{self, Fragment, Headers, L3, L4, TPID_CTAG, Tag};
+use super::rule::{Key, Rule, Rules, first_difference};
 use super::snapshot::Snapshot;
+use super::tables::PortMeters;
 use super::vlan::{TagEdit, Vid};
+use crate::model::{RuleAction, RuleTarget};
 
 /// One step on the way of a traced packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TraceStep {
-    /// Stage: `parse`, `ingress`, `vlan`, `anti-spoof`, `learn`, `fdb`, `flood`, `egress`, …
+    /// Stage: `ingress`, `meter`, `parse`, `vlan`, `anti-spoof`, `learn`, `rule`, `mirror`, `fdb`, `redirect`, `flood`,
+    /// `egress`, `verdict`.
     pub stage: String,
     /// What was looked at and found.
     pub detail: String,
@@ -36,48 +41,138 @@ pub struct TraceReport {
     /// Label of the drop reason, if the verdict is `drop`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drop_reason: Option<String>,
+    /// Index of the traffic rule that applies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<u32>,
+    /// Port that gets a copy by that rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<String>,
 }
 
-/// Tells the way of `frame`, as if it came in from `ingress` at second `now`; `names` gives the names of ports.
-pub fn trace(
-    snap: &Snapshot,
-    fdb: &Fdb,
-    now: u32,
-    ingress: PortNo,
-    frame: &[u8],
-    names: &dyn Fn(PortNo) -> String,
-) -> TraceReport {
-    let mut tracer = Tracer { steps: Vec::new() };
+/// Rules that are named as not matching, at most.
+const SHOWN_RULES: usize = 10;
+
+/// What a trace looks at.
+#[derive(Clone, Copy)]
+pub struct TraceInput<'a> {
+    /// Policy.
+    pub snapshot: &'a Snapshot,
+    /// MAC table.
+    pub fdb: &'a Fdb,
+    /// Meters of ports.
+    pub meters: &'a PortMeters,
+    /// Seconds, as the MAC table counts them.
+    pub now: u32,
+    /// Nanoseconds, as meters count them.
+    pub now_ns: u64,
+    /// Names of ports.
+    pub names: Names<'a>,
+    /// A rule that is to be told about even if many others don't match.
+    pub rule: Option<u32>,
+}
+
+impl std::fmt::Debug for TraceInput<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TraceInput").field("now", &self.now).field("rule", &self.rule).finish_non_exhaustive()
+    }
+}
+
+/// Tells the way of `frame`, as if it came in from `ingress` now.
+pub fn trace(input: &TraceInput<'_>, ingress: PortNo, frame: &[u8]) -> TraceReport {
+    let TraceInput { snapshot, fdb, meters, now, names, .. } = *input;
+    let mut tracer = Tracer { steps: Vec::new(), input: *input, color: Color::Green };
     tracer.say("ingress", format!("{} bytes from {}", frame.len(), names(ingress)));
+    if tracer.meter(meters.from(ingress), &format!("what {} sends", names(ingress)), frame.len()) == Color::Red {
+        return tracer.dropped(DropReason::MeterFrom, None);
+    }
     match parse::parse(frame) {
         Ok(headers) => tracer.headers(&headers),
         Err(reason) => tracer.say("parse", format!("layer 2 is unusable: {}", reason.label())),
     }
-    let decision = bridge::decide_at(snap, fdb, now, ingress, frame, &mut tracer);
-    match decision.verdict {
-        Verdict::Drop(reason) => tracer.dropped(reason, (decision.at != ingress).then(|| names(decision.at))),
-        Verdict::Unicast { port, edit } => {
-            tracer.say("egress", format!("out of {}: {}", names(port), describe_edit(edit)));
-            tracer.end("forward", vec![names(port)], format!("forwarded to {}", names(port)))
+    let decision = bridge::decide_at(snapshot, fdb, now, ingress, frame, &mut tracer);
+    let mut mirrored = None;
+    if let Some(rule) = decision.rule {
+        if let Some(mirror) = rule.spec.action.mirror {
+            mirrored = tracer.mirror(ingress, snapshot.exit(mirror), frame);
         }
-        Verdict::Flood { vid, tag } => tracer.flood(snap, ingress, vid, tag, frame.len(), names),
+        let what = format!("rule {}", rule.spec.key_index);
+        if !matches!(decision.verdict, Verdict::Drop(_))
+            && tracer.meter(rule.meter.as_ref(), &what, frame.len()) == Color::Red
+        {
+            return tracer.dropped(DropReason::MeterRule, None).with(decision.rule, mirrored);
+        }
+    }
+    let report = match decision.verdict {
+        Verdict::Drop(reason) => tracer.dropped(reason, (decision.at != ingress).then(|| names(decision.at))),
+        Verdict::Unicast { port, edit, queue, .. } => {
+            let queue = queue.map(|queue| format!(" queue {queue}")).unwrap_or_default();
+            tracer.say("egress", format!("out of {}{queue}: {}", names(port), describe_edit(edit)));
+            let len = grown(frame.len(), edit);
+            if tracer.meter(meters.to(port), &format!("what {} is sent", names(port)), len) == Color::Red {
+                tracer.dropped(DropReason::MeterTo, Some(names(port)))
+            } else {
+                tracer.end("forward", vec![names(port)], format!("forwarded to {}", names(port)))
+            }
+        }
+        Verdict::Flood { vid, tag } => tracer.flood(ingress, vid, tag, frame.len()),
+    };
+    report.with(decision.rule, mirrored)
+}
+
+impl TraceReport {
+    fn with(mut self, rule: Option<&Rule>, mirrored: Option<String>) -> Self {
+        self.rule = rule.map(|rule| rule.spec.key_index);
+        self.mirror = mirrored;
+        self
     }
 }
 
 /// The observer that writes down.
-struct Tracer {
+struct Tracer<'t> {
     steps: Vec<TraceStep>,
+    input: TraceInput<'t>,
+    /// What the meters so far have called the frame.
+    color: Color,
 }
 
-impl Observer for Tracer {
+impl Observer for Tracer<'_> {
     const LEARN: bool = false;
 
-    fn step(&mut self, stage: &'static str, detail: impl FnOnce() -> String) {
-        self.say(stage, detail());
+    fn step(&mut self, stage: &'static str, detail: impl FnOnce(Names<'_>) -> String) {
+        self.say(stage, detail(self.input.names));
+    }
+
+    fn classify<'a>(&mut self, rules: &'a Rules, key: &Key) -> Option<&'a Rule> {
+        let found = rules.find(key).map(AsRef::as_ref);
+        let better = |rule: &&std::sync::Arc<Rule>| found.is_none_or(|found| rule.spec.key_index < found.spec.key_index);
+        let tell = |rule: &Rule| {
+            let index = rule.spec.key_index;
+            first_difference(&rule.compiled, key)
+                .map(|(field, has, wanted)| format!("rule {index} does not match: {field} is {has}, it asks for {wanted}"))
+        };
+        let passed: Vec<_> = rules.iter_from(0).take_while(better).take(SHOWN_RULES).filter_map(|rule| tell(rule)).collect();
+        passed.into_iter().for_each(|detail| self.say("rule", detail));
+        let more = rules.iter_from(0).take_while(better).count().saturating_sub(SHOWN_RULES);
+        if more > 0 {
+            self.say("rule", format!("{more} more rules of better index do not match either (ask for one by its index)"));
+        }
+        match self.input.rule.map(|index| (index, rules.get(index))) {
+            Some((index, None)) => self.say("rule", format!("there is no rule {index}")),
+            Some((index, Some(rule))) if found.is_none_or(|found| found.spec.key_index != index) => {
+                let told = tell(rule).unwrap_or_else(|| format!("rule {index} matches too, and has a worse index"));
+                self.say("rule", told);
+            }
+            _ => {}
+        }
+        match found {
+            Some(rule) => self.say("rule", self.describe_rule(rule)),
+            None => self.say("rule", "no rule matches".to_owned()),
+        }
+        found
     }
 }
 
-impl Tracer {
+impl Tracer<'_> {
     fn say(&mut self, stage: &str, detail: String) {
         self.steps.push(TraceStep { stage: stage.to_owned(), detail });
     }
@@ -103,25 +198,64 @@ impl Tracer {
         }
     }
 
-    fn flood(
-        mut self,
-        snap: &Snapshot,
-        ingress: PortNo,
-        vid: Vid,
-        tag: Option<Tag>,
-        len: usize,
-        names: &dyn Fn(PortNo) -> String,
-    ) -> TraceReport {
+    fn describe_rule(&self, rule: &Rule) -> String {
+        let RuleAction { vid, qid, meter, mirror } = &rule.spec.action;
+        let mut text = format!("rule {} matches: ", rule.spec.key_index);
+        text += &match vid {
+            RuleTarget::Drop => "drop".to_owned(),
+            RuleTarget::Normal => "on by the MAC table".to_owned(),
+            RuleTarget::Port(no) => format!("to {}", (self.input.names)(*no)),
+        };
+        text += &qid.map(|qid| format!(" queue {qid}")).unwrap_or_default();
+        text += &meter.map(|meter| format!(", meter {meter}")).unwrap_or_default();
+        text + &mirror.map(|mirror| format!(", mirrored to {}", (self.input.names)(mirror))).unwrap_or_default()
+    }
+
+    /// Asks a meter, if there is one, and says what it says.
+    fn meter(&mut self, meter: Option<&std::sync::Arc<Meter>>, what: &str, len: usize) -> Color {
+        let Some(meter) = meter else { return Color::Green };
+        self.color = meter.preview(len, self.color, self.input.now_ns);
+        let mark = match (self.color, meter.yellow_dscp()) {
+            (Color::Yellow, Some(dscp)) => format!(", DSCP {dscp} is written"),
+            _ => String::new(),
+        };
+        self.say("meter", format!("meter {} of {what}: {} now{mark}", meter.id(), self.color.label()));
+        self.color
+    }
+
+    fn mirror(&mut self, ingress: PortNo, mirror: PortNo, frame: &[u8]) -> Option<String> {
+        let name = (self.input.names)(mirror);
+        let refused = bridge::mirror_check(self.input.snapshot, ingress, mirror, frame).err();
+        match refused {
+            None => self.say("mirror", format!("a copy to {name}, as it came in")),
+            Some(why) => self.say("mirror", format!("no copy to {name}: {}", why.label())),
+        }
+        refused.is_none().then_some(name)
+    }
+
+    fn flood(mut self, ingress: PortNo, vid: Vid, tag: Option<Tag>, len: usize) -> TraceReport {
+        let TraceInput { snapshot: snap, names, meters, .. } = self.input;
         let members = snap.flood_ports(vid);
         let (mut outputs, mut drop) = (Vec::new(), DropReason::NoDestination);
         for &port in members {
             let name = names(port);
             let detail = match bridge::egress_check(snap, ingress, port, vid, tag, len) {
-                Egress::Send(edit) => {
-                    outputs.push(name.clone());
-                    format!("to {name}: {}", describe_edit(edit))
+                Egress::Send { port: exit, edit } => {
+                    let by = if exit == port { String::new() } else { format!(", redirected to {}", names(exit)) };
+                    let color = self.color;
+                    let what = format!("what {} is sent", names(exit));
+                    if self.meter(meters.to(exit), &what, grown(len, edit)) == Color::Red {
+                        drop = DropReason::MeterTo;
+                    } else {
+                        outputs.push(names(exit));
+                    }
+                    self.color = color;
+                    format!("to {name}{by}: {}", describe_edit(edit))
                 }
                 Egress::Skip if port == ingress => format!("not to {name}: it came from there"),
+                Egress::Skip if snap.exit(port) != port => {
+                    format!("not to {name}: redirected to {}, which has it already", names(snap.exit(port)))
+                }
                 Egress::Skip => format!("not to {name}: isolated from where it came from"),
                 Egress::Drop(reason) => {
                     drop = reason;
@@ -150,8 +284,14 @@ impl Tracer {
 
     fn end(mut self, verdict: &str, outputs: Vec<String>, detail: String) -> TraceReport {
         self.say("verdict", detail);
-        TraceReport { steps: self.steps, verdict: verdict.to_owned(), outputs, drop_reason: None }
+        let (rule, mirror) = (None, None);
+        TraceReport { steps: self.steps, verdict: verdict.to_owned(), outputs, drop_reason: None, rule, mirror }
     }
+}
+
+/// Length of a frame after an edit.
+fn grown(len: usize, edit: TagEdit) -> usize {
+    len.saturating_add_signed(edit.grows_by() as isize)
 }
 
 fn describe_tag(tag: Tag) -> String {

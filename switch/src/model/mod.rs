@@ -285,6 +285,12 @@ pub struct PortStats {
     pub tx: Count,
     /// Further copies made because a frame of this port was flooded: with k receivers, k − 1.
     pub flood_copies: Count,
+    /// Copies made by rules' mirrors of frames of this port.
+    #[serde(default)]
+    pub mirror_copies: Count,
+    /// Frames that were for this port and went elsewhere by a redirect.
+    #[serde(default)]
+    pub redirected: Count,
     /// VLAN tags pushed on frames that came from this port; each adds 4 bytes.
     pub vlan_pushes: u64,
     /// VLAN tags popped from frames that came from this port; each takes 4 bytes.
@@ -417,6 +423,8 @@ pub struct DataplaneSettings {
     pub huge_pages: HugePages,
     /// Sleep or spin.
     pub poll: PollMode,
+    /// How many ports, meters and rules there can be.
+    pub capacity: Capacity,
 }
 
 impl Default for DataplaneSettings {
@@ -428,6 +436,7 @@ impl Default for DataplaneSettings {
             frame_size: 4096,
             huge_pages: HugePages::Auto,
             poll: PollMode::Adaptive,
+            capacity: Capacity::default(),
         }
     }
 }

@@ -28,9 +28,11 @@ use self::routes::{Hop, Routes};
 use self::view::{PortShared, Shared, View, WorkerShared};
 use crate::counters::PortShard;
 use crate::engine::PortNo;
-use crate::engine::bridge::{Egress, NoObserver, Verdict, decide_at, egress_check};
+use crate::engine::bridge::{Cached, Egress, Verdict, decide_at, egress_check, mirror_check};
 use crate::engine::drop::DropReason;
+use crate::engine::meter::{Color, Meter, remark};
 use crate::engine::parse::{Tag, flow_hash};
+use crate::engine::rule::FlowCache;
 use crate::engine::vlan::{self, TagEdit, Vid};
 use crate::io::socket::Flush;
 use crate::io::umem::{Frame, FrameCache, Umem};
@@ -118,6 +120,9 @@ pub struct Worker {
     epoch: u64,
     queues: Vec<Queue>,
     routes: Routes,
+    /// Epoch of the ports that the routes are for.
+    routes_epoch: u64,
+    flows: FlowCache,
     cache: FrameCache,
     commands: Receiver<Command>,
     inboxes: Vec<rtrb::Consumer<Transit>>,
@@ -128,6 +133,16 @@ pub struct Worker {
     receivers: Vec<(PortNo, TagEdit)>,
     epoll: Epoll,
     poll: PollMode,
+}
+
+/// What the frames of a burst have in common on their way, and the colour of the one that is on it.
+struct Way<'a> {
+    view: &'a View,
+    /// Counters of the port that they came from.
+    shard: &'a PortShard,
+    ingress: PortNo,
+    now_ns: u64,
+    color: Color,
 }
 
 impl Worker {
@@ -143,6 +158,8 @@ impl Worker {
             epoch: 0,
             queues: Vec::new(),
             routes: Routes::default(),
+            routes_epoch: 0,
+            flows: FlowCache::default(),
             cache: FrameCache::new(Arc::clone(&umem)),
             commands,
             inboxes,
@@ -203,7 +220,10 @@ impl Worker {
         if epoch != self.epoch {
             self.view = self.shared.view.load_full();
             self.epoch = self.view.snapshot.epoch;
-            self.routes.rebuild(&self.view, &self.queues, self.id);
+            if self.view.ports_epoch != self.routes_epoch {
+                self.routes_epoch = self.view.ports_epoch;
+                self.routes.rebuild(&self.view, &self.queues, self.id);
+            }
             self.me().seen.store(self.epoch, Ordering::Release);
         }
     }
@@ -246,50 +266,120 @@ impl Worker {
         }
         let view = Arc::clone(&self.view);
         let now = self.shared.now.load(Ordering::Relaxed);
-        let shard = &port.shards[self.id];
-        for frame in burst.drain(..) {
-            let decision = decide_at(&view.snapshot, &view.fdb, now, port.no, self.umem.data(&frame), &mut NoObserver);
+        let now_ns = if view.metered { self.shared.now_ns() } else { 0 };
+        let mut way = Way { view: &view, shard: &port.shards[self.id], ingress: port.no, now_ns, color: Color::Green };
+        let meter = view.meters.from(port.no);
+        // What all of the burst has tokens for is not asked for frame by frame.
+        let meter = meter.filter(|meter| !meter.take_all(self.id, burst.len(), bytes, now_ns));
+        for mut frame in burst.drain(..) {
+            way.color = Color::Green;
+            if meter.is_some_and(|meter| !self.passes(meter, &mut frame, &mut way)) {
+                self.discard(frame, way.shard, DropReason::MeterFrom);
+                continue;
+            }
+            let data = self.umem.data(&frame);
+            let decision = decide_at(&view.snapshot, &view.fdb, now, port.no, data, &mut Cached(&mut self.flows));
+            if let Some(rule) = decision.rule {
+                rule.applied(self.id, frame.len());
+                if let Some(mirror) = rule.spec.action.mirror {
+                    self.mirror(&frame, mirror, &way);
+                }
+                if let Some(meter) = &rule.meter
+                    && !matches!(decision.verdict, Verdict::Drop(_))
+                    && !self.passes(meter, &mut frame, &mut way)
+                {
+                    self.discard(frame, way.shard, DropReason::MeterRule);
+                    continue;
+                }
+            }
             match decision.verdict {
                 Verdict::Drop(reason) => {
-                    let at = if decision.at == port.no { shard } else { self.shard_of(&view, decision.at) };
+                    let at = if decision.at == port.no { way.shard } else { self.shard_of(&view, decision.at) };
                     at.dropped(reason, frame.len());
                     self.cache.put(frame);
                 }
-                Verdict::Unicast { port: egress, edit } => self.output(frame, egress, edit, &view, shard),
-                Verdict::Flood { vid, tag } => self.flood(frame, port.no, vid, tag, &view, shard),
+                Verdict::Unicast { port: egress, edit, queue, instead_of } => {
+                    if let Some(asked) = instead_of {
+                        self.shard_of(&view, asked).redirected(frame.len());
+                    }
+                    self.output(frame, egress, edit, queue, &way);
+                }
+                Verdict::Flood { vid, tag } => self.flood(frame, vid, tag, &way),
             }
         }
     }
 
+    fn discard(&mut self, frame: Frame, at: &PortShard, reason: DropReason) {
+        at.dropped(reason, frame.len());
+        self.cache.put(frame);
+    }
+
+    /// Asks a meter for a frame; false if it is red. A yellow one may be marked.
+    #[inline]
+    fn passes(&self, meter: &Meter, frame: &mut Frame, way: &mut Way<'_>) -> bool {
+        way.color = meter.color(self.id, frame.len(), way.color, way.now_ns);
+        if way.color == Color::Yellow
+            && let Some(dscp) = meter.yellow_dscp()
+        {
+            let (start, len) = (frame.start(), frame.len());
+            remark(&mut self.umem.chunk_mut(frame)[start..start + len], dscp);
+        }
+        way.color != Color::Red
+    }
+
+    /// Sends a copy of a frame as it is to a rule's mirror.
+    fn mirror(&mut self, frame: &Frame, mirror: PortNo, way: &Way<'_>) {
+        let (view, len) = (way.view, frame.len());
+        let exit = view.snapshot.exit(mirror);
+        let refused = match mirror_check(&view.snapshot, way.ingress, exit, self.umem.data(frame)) {
+            Err(DropReason::SamePort) => return,
+            Err(reason) => Some(reason),
+            Ok(()) => None,
+        };
+        way.shard.mirrored(len);
+        if exit != mirror {
+            self.shard_of(view, mirror).redirected(len);
+        }
+        match refused.map_or_else(|| self.copy(frame).ok_or(DropReason::NoFrame), Err) {
+            Ok(copy) => self.output(copy, exit, TagEdit::None, None, way),
+            Err(reason) => self.shard_of(view, exit).dropped(reason, len),
+        }
+    }
+
     /// Sends a frame to every receiver of its VLAN: a copy to each but the last, which gets the frame itself.
-    fn flood(&mut self, frame: Frame, ingress: PortNo, vid: Vid, tag: Option<Tag>, view: &View, shard: &PortShard) {
-        let len = frame.len();
+    fn flood(&mut self, frame: Frame, vid: Vid, tag: Option<Tag>, way: &Way<'_>) {
+        let (view, len) = (way.view, frame.len());
         let mut receivers = std::mem::take(&mut self.receivers);
         let mut refused = 0;
         for &egress in view.snapshot.flood_ports(vid) {
-            match egress_check(&view.snapshot, ingress, egress, vid, tag, len) {
-                Egress::Send(edit) => receivers.push((egress, edit)),
+            match egress_check(&view.snapshot, way.ingress, egress, vid, tag, len) {
+                Egress::Send { port, edit } => {
+                    if port != egress {
+                        self.shard_of(view, egress).redirected(len);
+                    }
+                    receivers.push((port, edit));
+                }
                 Egress::Skip => {}
                 Egress::Drop(reason) => {
-                    self.shard_of(view, egress).dropped(reason, len);
+                    self.shard_of(view, view.snapshot.exit(egress)).dropped(reason, len);
                     refused += 1;
                 }
             }
         }
-        shard.flooded((receivers.len() + refused).saturating_sub(1), len);
+        way.shard.flooded((receivers.len() + refused).saturating_sub(1), len);
         match receivers.pop() {
             Some((last, last_edit)) => {
                 for (egress, edit) in receivers.drain(..) {
                     match self.copy(&frame) {
-                        Some(copy) => self.output(copy, egress, edit, view, shard),
+                        Some(copy) => self.output(copy, egress, edit, None, way),
                         None => self.shard_of(view, egress).dropped(DropReason::NoFrame, len),
                     }
                 }
-                self.output(frame, last, last_edit, view, shard);
+                self.output(frame, last, last_edit, None, way);
             }
             None => {
                 if refused == 0 {
-                    shard.dropped(DropReason::NoDestination, len);
+                    way.shard.dropped(DropReason::NoDestination, len);
                 }
                 self.cache.put(frame);
             }
@@ -310,15 +400,33 @@ impl Worker {
         view.port(port).map_or(&self.me().orphans, |port| &port.shards[self.id])
     }
 
-    /// Edits a frame's tag and stages it at its port, here or at the worker that has the port.
-    fn output(&mut self, mut frame: Frame, egress: PortNo, edit: TagEdit, view: &View, ingress_shard: &PortShard) {
+    /// Meters what the port is sent, edits the frame's tag and stages it at the port, here or at the worker that has it.
+    fn output(&mut self, mut frame: Frame, egress: PortNo, edit: TagEdit, queue: Option<u32>, way: &Way<'_>) {
+        let view = way.view;
+        if let Some(meter) = view.meters.to(egress) {
+            let len = frame.len().saturating_add_signed(edit.grows_by() as isize);
+            match meter.color(self.id, len, way.color, way.now_ns) {
+                Color::Red => {
+                    self.shard_of(view, egress).dropped(DropReason::MeterTo, frame.len());
+                    self.cache.put(frame);
+                    return;
+                }
+                Color::Yellow => {
+                    if let Some(dscp) = meter.yellow_dscp() {
+                        let (start, len) = (frame.start(), frame.len());
+                        remark(&mut self.umem.chunk_mut(&mut frame)[start..start + len], dscp);
+                    }
+                }
+                Color::Green => {}
+            }
+        }
         if edit != TagEdit::None {
             let (start, len) = (frame.start(), frame.len());
             let (start, len) = vlan::apply(edit, self.umem.chunk_mut(&mut frame), start, len);
             frame.set(start, len);
-            ingress_shard.retagged(edit.grows_by());
+            way.shard.retagged(edit.grows_by());
         }
-        match self.routes.pick(egress, || flow_hash(self.umem.data(&frame))) {
+        match self.routes.pick(egress, queue, || flow_hash(self.umem.data(&frame))) {
             Hop::Here(slot) => self.transmit(slot, frame),
             Hop::There { worker, queue, generation } => {
                 self.hand_over(worker, Transit { frame, port: egress, generation, queue }, view);

@@ -1,7 +1,7 @@
 //! Where a worker puts a frame for a port: a queue of its own, or another worker.
 
 use super::queue::Queue;
-use super::view::View;
+use super::view::{QueueShared, View};
 use crate::engine::PortNo;
 
 /// The next hop of one frame.
@@ -15,39 +15,56 @@ pub(super) enum Hop {
     There { worker: usize, queue: u32, generation: u32 },
 }
 
-/// The ways to one port; several if it has several queues.
+/// The ways to one port.
 #[derive(Debug, Default)]
-struct Ways(Vec<Hop>);
+struct Ways {
+    /// Those to choose from by flow; several if the port has several queues.
+    any: Vec<Hop>,
+    /// By queue.
+    by_queue: Vec<Hop>,
+}
 
 /// The ways to all ports, by number.
 #[derive(Debug, Default)]
 pub(super) struct Routes(Vec<Ways>);
 
 impl Routes {
-    /// The next hop to a port; `flow` is asked for the frame's flow hash only if there is a choice.
+    /// The next hop to a port: to its `queue` if one is named and there is one of that number, else to one of its queues, for
+    /// which `flow` is asked for the frame's flow hash only if there is a choice.
     #[inline]
-    pub(super) fn pick(&self, port: PortNo, flow: impl FnOnce() -> u32) -> Hop {
-        match self.0.get(usize::from(port)).map(|ways| ways.0.as_slice()) {
-            None | Some([]) => Hop::Nowhere,
-            Some([hop]) => *hop,
-            Some(hops) => hops[flow() as usize % hops.len()],
+    pub(super) fn pick(&self, port: PortNo, queue: Option<u32>, flow: impl FnOnce() -> u32) -> Hop {
+        let Some(ways) = self.0.get(usize::from(port)) else { return Hop::Nowhere };
+        if let Some(hop) = queue.and_then(|queue| ways.by_queue.get(queue as usize)) {
+            return *hop;
+        }
+        match ways.any.as_slice() {
+            [] => Hop::Nowhere,
+            [hop] => *hop,
+            hops => hops[flow() as usize % hops.len()],
         }
     }
 
     /// Works out all ways anew: queues of this worker if it has some, else those of others.
-    pub(super) fn rebuild(&mut self, view: &View, queues: &[Queue], worker: usize) {
+    pub(super) fn rebuild(&mut self, view: &View, queues: &[Queue], here: usize) {
         self.0.clear();
         self.0.resize_with(view.ports.len(), Ways::default);
+        for (ways, port) in self.0.iter_mut().zip(&*view.ports) {
+            let Some(port) = port else { continue };
+            let there = |(queue, number): (&QueueShared, u32)| {
+                let (worker, generation) = (queue.worker, port.generation);
+                if queue.worker == here { Hop::Nowhere } else { Hop::There { worker, queue: number, generation } }
+            };
+            ways.by_queue.extend(port.queues.iter().zip(0..).map(there));
+        }
         for (slot, queue) in queues.iter().enumerate() {
             if view.port(queue.port.no).is_some_and(|port| port.generation == queue.port.generation) {
-                self.0[usize::from(queue.port.no)].0.push(Hop::Here(slot));
+                let ways = &mut self.0[usize::from(queue.port.no)];
+                ways.any.push(Hop::Here(slot));
+                ways.by_queue[queue.number as usize] = Hop::Here(slot);
             }
         }
-        for (ways, port) in self.0.iter_mut().zip(&view.ports).filter(|(ways, _)| ways.0.is_empty()) {
-            let Some(port) = port else { continue };
-            ways.0.extend(port.queues.iter().zip(0..).filter(|(queue, _)| queue.worker != worker).map(
-                |(queue, number)| Hop::There { worker: queue.worker, queue: number, generation: port.generation },
-            ));
+        for ways in self.0.iter_mut().filter(|ways| ways.any.is_empty()) {
+            ways.any = ways.by_queue.iter().filter(|hop| **hop != Hop::Nowhere).copied().collect();
         }
     }
 }

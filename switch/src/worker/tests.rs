@@ -98,15 +98,19 @@ impl Bed {
             .collect();
         let view = View {
             snapshot: Snapshot::build(1, &BridgePolicy::default(), policies),
+            ports_epoch: 1,
             fdb: Arc::new(Fdb::new(256, 300, 7)),
-            ports: ports.iter().cloned().map(Some).collect(),
-            taps: Vec::new(),
+            ports: Arc::new(ports.iter().cloned().map(Some).collect()),
+            meters: Arc::default(),
+            metered: false,
+            taps: Arc::default(),
         };
         let shared = Arc::new(Shared {
             umem: Arc::clone(&umem),
             view: ArcSwap::from_pointee(view),
             epoch: AtomicU64::new(1),
             now: AtomicU32::new(0),
+            start: Instant::now(),
             workers: (0..workers).map(|_| WorkerShared::new().unwrap()).collect(),
         });
         let mut inboxes: Vec<_> = (0..workers).map(|_| Vec::new()).collect();

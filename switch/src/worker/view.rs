@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use crossbeam::queue::ArrayQueue;
@@ -15,6 +16,7 @@ use crate::counters::{PortShard, QueueTally, WorkerTally};
 use crate::engine::PortNo;
 use crate::engine::fdb::Fdb;
 use crate::engine::snapshot::Snapshot;
+use crate::engine::tables::PortMeters;
 use crate::io::umem::{Frame, Umem};
 
 /// Frames that wait in front of a worker, from packet sockets, at most.
@@ -44,17 +46,23 @@ pub struct QueueShared {
     pub tally: QueueTally,
 }
 
-/// The picture.
-#[derive(Debug)]
+/// The picture. Its parts are shared between views, so that one with another rule is made in no time.
+#[derive(Clone, Debug)]
 pub struct View {
-    /// Policy of ports and bridge; carries the epoch.
+    /// Policy of ports and bridge, rules and redirects; carries the epoch.
     pub snapshot: Snapshot,
+    /// Epoch of the last view in which the ports changed.
+    pub ports_epoch: u64,
     /// MAC table.
     pub fdb: Arc<Fdb>,
     /// Ports by number.
-    pub ports: Vec<Option<Arc<PortShared>>>,
+    pub ports: Arc<Vec<Option<Arc<PortShared>>>>,
+    /// Meters of ports.
+    pub meters: Arc<PortMeters>,
+    /// Whether there are meters at all, so that bursts need a time.
+    pub metered: bool,
     /// Taps by port number; empty as a whole when nobody captures.
-    pub taps: Vec<Vec<Arc<Tap>>>,
+    pub taps: Arc<Vec<Vec<Arc<Tap>>>>,
 }
 
 impl View {
@@ -148,17 +156,32 @@ pub struct Shared {
     pub epoch: AtomicU64,
     /// Seconds since the start, advanced by the clock thread.
     pub now: AtomicU32,
+    /// The start, from which meters count their time.
+    pub start: Instant,
     /// The workers.
     pub workers: Box<[WorkerShared]>,
 }
 
 impl Shared {
-    /// Puts a new view in place of the old and wakes the workers.
-    pub fn publish(&self, view: View) {
+    /// Puts a new view in place of the old, wakes the workers, and returns the old one: whoever lets go of it last frees what
+    /// it alone has, and that is not to be a worker.
+    pub fn publish(&self, view: View) -> Arc<View> {
         let epoch = view.snapshot.epoch;
-        self.view.store(Arc::new(view));
+        let old = self.view.swap(Arc::new(view));
         self.epoch.store(epoch, Ordering::Release);
         self.workers.iter().for_each(WorkerShared::wake);
+        old
+    }
+
+    /// The oldest epoch that a worker may still work by.
+    pub fn oldest_epoch(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.seen.load(Ordering::Acquire)).min().unwrap_or(u64::MAX)
+    }
+
+    /// Nanoseconds since the start.
+    #[inline]
+    pub fn now_ns(&self) -> u64 {
+        self.start.elapsed().as_nanos() as u64
     }
 
     /// Waits until no worker works by an older view than the current one.

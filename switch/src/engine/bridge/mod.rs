@@ -1,5 +1,9 @@
 //! The learning bridge: where a frame goes (IEEE 802.1Q-2022, clause 8.6, as far as it concerns a VM switch).
 //!
+//! The way of a frame: is its sender allowed to send it, in which VLAN is it, which traffic rule applies; then by the rule, or
+//! by the MAC table, to a port or to all of the VLAN; and last where redirects lead from there. Meters, mirrors and counters
+//! are the worker's to see to: a [`Decision`] names the rule.
+//!
 //! [`decide`] is called by a worker for each frame of a burst, with the snapshot that the worker holds for that burst; it
 //! reads the frame's first bytes, the snapshot and the MAC table, and returns a [`Verdict`] of a few words. It changes
 //! nothing but the MAC table, which is made for many workers at once. A flood is not expanded here: the worker walks
@@ -13,19 +17,47 @@ use super::drop::DropReason;
 use super::fdb::{Fdb, Learn};
 use super::mac::MacAddr;
 use super::parse::{self, Arp, ETH_HEADER, ETHERTYPE_ARP, ETHERTYPE_RARP, L2, Tag, VLAN_TAG};
+use super::rule::{FlowCache, Key, Rule, Rules};
 use super::snapshot::{PortPolicy, Snapshot};
 use super::vlan::{self, TagEdit, Vid};
+use crate::model::{RuleAction, RuleTarget};
+
+/// Gives the name of a port.
+pub type Names<'a> = &'a dyn Fn(PortNo) -> String;
 
 /// Hears what [`decide`] does.
 pub trait Observer {
     /// Whether the source address is learned; false for a trace, which changes nothing.
     const LEARN: bool;
 
-    /// A step was taken: its stage as in [`super::trace::TraceStep::stage`], and what was found, computed only if wanted.
-    fn step(&mut self, stage: &'static str, detail: impl FnOnce() -> String);
+    /// A step was taken: its stage as in [`super::trace::TraceStep::stage`], and what was found, told with the names of ports
+    /// and only if wanted.
+    fn step(&mut self, stage: &'static str, detail: impl FnOnce(Names<'_>) -> String);
+
+    /// The rule that applies to `key`; the observer may have a cache.
+    #[inline]
+    fn classify<'a>(&mut self, rules: &'a Rules, key: &Key) -> Option<&'a Rule> {
+        rules.find(key).map(AsRef::as_ref)
+    }
 }
 
-/// The observer of the hot path: hears nothing.
+/// The observer of the hot path: hears nothing, and classifies with a worker's cache in front.
+#[derive(Debug)]
+pub struct Cached<'c>(pub &'c mut FlowCache);
+
+impl Observer for Cached<'_> {
+    const LEARN: bool = true;
+
+    #[inline(always)]
+    fn step(&mut self, _stage: &'static str, _detail: impl FnOnce(Names<'_>) -> String) {}
+
+    #[inline]
+    fn classify<'a>(&mut self, rules: &'a Rules, key: &Key) -> Option<&'a Rule> {
+        self.0.find(rules, key)
+    }
+}
+
+/// An observer that hears nothing and has no cache.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoObserver;
 
@@ -33,7 +65,7 @@ impl Observer for NoObserver {
     const LEARN: bool = true;
 
     #[inline(always)]
-    fn step(&mut self, _stage: &'static str, _detail: impl FnOnce() -> String) {}
+    fn step(&mut self, _stage: &'static str, _detail: impl FnOnce(Names<'_>) -> String) {}
 }
 
 /// What to do with a frame.
@@ -47,6 +79,10 @@ pub enum Verdict {
         port: PortNo,
         /// What to do to its tag first.
         edit: TagEdit,
+        /// Queue of that port; `None`: by flow hash.
+        queue: Option<u32>,
+        /// The port that it was for, if what would go there is redirected.
+        instead_of: Option<PortNo>,
     },
     /// Send it to every port of a VLAN for which [`egress_check`] says so; if there is none, the caller drops it as
     /// `NoDestination`.
@@ -58,21 +94,30 @@ pub enum Verdict {
     },
 }
 
-/// A verdict, and the port that a drop counts at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decision {
+/// A verdict, the port that a drop counts at, and the rule that applies.
+#[derive(Clone, Copy, Debug)]
+pub struct Decision<'a> {
     /// What to do with the frame.
     pub verdict: Verdict,
     /// If it is a drop: the port that it was for if the drop is on the way out (`egress_…`), else the one it came from.
     pub at: PortNo,
+    /// The traffic rule that applies, whose counters, meter and mirror are the caller's to see to. Frames that are refused
+    /// before rules are looked at have none.
+    pub rule: Option<&'a Rule>,
 }
 
 /// What becomes of one receiver of a flood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Egress {
-    /// It gets a copy with this edit.
-    Send(TagEdit),
-    /// It is none: the port the frame came from, isolated from it, not in the VLAN, or gone. Not a drop.
+    /// A copy goes out of `port`: the receiver, or where what would go to it is redirected.
+    Send {
+        /// That port.
+        port: PortNo,
+        /// What to do to the copy's tag first.
+        edit: TagEdit,
+    },
+    /// It is none: the port the frame came from, isolated from it, not in the VLAN, gone, or redirected to a port that gets
+    /// its copy already or is where the frame came from. Not a drop.
     Skip,
     /// It would be one, but for this reason; counts at the receiver.
     Drop(DropReason),
@@ -93,34 +138,54 @@ pub fn decide<O: Observer>(
 
 /// As [`decide`], and names the port that a drop counts at.
 #[inline]
-pub fn decide_at<O: Observer>(
-    snap: &Snapshot,
+pub fn decide_at<'a, O: Observer>(
+    snap: &'a Snapshot,
     fdb: &Fdb,
     now: u32,
     ingress: PortNo,
     frame: &[u8],
     observer: &mut O,
-) -> Decision {
-    let here = |verdict| Decision { verdict, at: ingress };
+) -> Decision<'a> {
     let (l2, vid, from) = match admit(snap, ingress, frame, observer) {
         Ok(admitted) => admitted,
-        Err(reason) => return here(Verdict::Drop(reason)),
+        Err(reason) => return Decision { verdict: Verdict::Drop(reason), at: ingress, rule: None },
     };
     if O::LEARN {
         fdb.learn(l2.src, vid, ingress, from.fdb_limit, now);
     } else {
-        observer.step("learn", || describe_learning(fdb, l2.src, vid, ingress));
+        observer.step("learn", |name| describe_learning(fdb, l2.src, vid, ingress, &name(ingress)));
+    }
+    let rule = classify(&snap.rules, ingress, frame, observer);
+    let here = |verdict| Decision { verdict, at: ingress, rule };
+    let way = Way { snap, from, ingress, vid, tag: l2.tag, len: frame.len() };
+    let to_port = |port, queue, observer: &mut O| {
+        let (verdict, at) = match way.to(port, queue, observer) {
+            Ok(verdict) => return here(verdict),
+            Err(reason) if reason.is_egress() => (Verdict::Drop(reason), snap.exit(port)),
+            Err(reason) => (Verdict::Drop(reason), ingress),
+        };
+        Decision { verdict, at, rule }
+    };
+    match rule.map(|rule| &rule.spec.action) {
+        Some(RuleAction { vid: RuleTarget::Drop, .. }) => return here(Verdict::Drop(DropReason::RuleDrop)),
+        Some(RuleAction { vid: RuleTarget::Port(port), qid, .. }) => {
+            if snap.port(*port).is_none() {
+                return here(Verdict::Drop(DropReason::RuleNoPort));
+            }
+            return to_port(*port, *qid, observer);
+        }
+        Some(RuleAction { vid: RuleTarget::Normal, .. }) | None => {}
     }
     let flood = here(Verdict::Flood { vid, tag: l2.tag });
     if l2.dst.is_group() {
         if is_reserved(l2.dst) {
             if !snap.bridge.forward_reserved {
-                observer.step("fdb", || format!("{} is reserved for bridges and not forwarded", l2.dst));
+                observer.step("fdb", |_| format!("{} is reserved for bridges and not forwarded", l2.dst));
                 return here(Verdict::Drop(DropReason::ReservedMulticast));
             }
-            observer.step("fdb", || format!("{} is reserved for bridges, but forward_reserved is set", l2.dst));
+            observer.step("fdb", |_| format!("{} is reserved for bridges, but forward_reserved is set", l2.dst));
         } else {
-            observer.step("fdb", || format!("{} is a group address: flood VLAN {vid}", l2.dst));
+            observer.step("fdb", |_| format!("{} is a group address: flood VLAN {vid}", l2.dst));
         }
         return flood;
     }
@@ -131,21 +196,84 @@ pub fn decide_at<O: Observer>(
         fdb.lookup(l2.dst, vid)
     };
     let Some(port) = port else {
-        observer.step("fdb", || format!("{} is unknown in VLAN {vid}: flood", l2.dst));
+        observer.step("fdb", |_| format!("{} is unknown in VLAN {vid}: flood", l2.dst));
         return flood;
     };
-    let Some(to) = snap.port(port) else {
+    if snap.port(port).is_none() {
         // The port went and its entries are on their way out: the station, if still there, may be anywhere.
-        observer.step("fdb", || format!("{} was last seen on port {port}, which is gone: flood", l2.dst));
+        observer.step("fdb", |name| format!("{} was last seen on {}, which is gone: flood", l2.dst, name(port)));
         return flood;
-    };
-    observer.step("fdb", || format!("{} in VLAN {vid} is behind port {port}", l2.dst));
-    match path(from, to, ingress == port, vid, l2.tag, frame.len()) {
-        Ok(edit) => here(Verdict::Unicast { port, edit }),
-        Err(reason @ (DropReason::EgressVlan | DropReason::EgressMtu)) => {
-            Decision { verdict: Verdict::Drop(reason), at: port }
+    }
+    observer.step("fdb", |name| format!("{} in VLAN {vid} is behind {}", l2.dst, name(port)));
+    to_port(port, None, observer)
+}
+
+/// Whether a rule's copy of a frame from `ingress` can go to `mirror` (where what would go there ends): not back to where it
+/// came from, and not if it is too long. VLANs and isolation don't matter to a mirror.
+///
+/// # Errors
+/// Why not: `SamePort`, `PortGone` or `EgressMtu`.
+#[inline]
+pub fn mirror_check(snap: &Snapshot, ingress: PortNo, mirror: PortNo, frame: &[u8]) -> Result<(), DropReason> {
+    let tag = parse::parse_l2(frame)?.tag;
+    match snap.port(mirror) {
+        _ if mirror == ingress => Err(DropReason::SamePort),
+        None => Err(DropReason::PortGone),
+        Some(port) if packet_len(tag, frame.len()) > port.mtu as usize => Err(DropReason::EgressMtu),
+        Some(_) => Ok(()),
+    }
+}
+
+/// The rule that applies to a frame, if there are rules.
+#[inline]
+fn classify<'a, O: Observer>(rules: &'a Rules, ingress: PortNo, frame: &[u8], observer: &mut O) -> Option<&'a Rule> {
+    if rules.is_empty() {
+        return None;
+    }
+    observer.classify(rules, &Key::of(ingress, &parse::parse(frame).ok()?))
+}
+
+/// A frame on its way from the port that it came in from.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    snap: &'a Snapshot,
+    from: &'a PortPolicy,
+    ingress: PortNo,
+    vid: Vid,
+    tag: Option<Tag>,
+    len: usize,
+}
+
+impl Way<'_> {
+    /// To one port, or where that is redirected to. What the port itself would get is what goes there: its VLAN mode and its
+    /// isolation apply, and the MTU of the port that the frame really leaves by.
+    #[inline]
+    fn to<O: Observer>(&self, port: PortNo, queue: Option<u32>, observer: &mut O) -> Result<Verdict, DropReason> {
+        let exit = self.snap.exit(port);
+        if exit != port {
+            observer.step("redirect", |name| format!("what would go to {} goes to {}", name(port), name(exit)));
         }
-        Err(reason) => here(Verdict::Drop(reason)),
+        let edit = self.check(port, exit)?;
+        let instead_of = (exit != port).then_some(port);
+        // A queue is one of the port that the rule names.
+        Ok(Verdict::Unicast { port: exit, edit, queue: queue.filter(|_| exit == port), instead_of })
+    }
+
+    /// What is done to the frame's tag for `port`, whose frames leave by `exit`.
+    #[inline]
+    fn check(&self, port: PortNo, exit: PortNo) -> Result<TagEdit, DropReason> {
+        let (Some(to), Some(out)) = (self.snap.port(port), self.snap.port(exit)) else {
+            return Err(DropReason::PortGone);
+        };
+        let same = self.ingress == port || self.ingress == exit;
+        path(self.from, to, out.mtu, same, self.vid, self.tag, self.len)
+    }
+
+    /// Whether `exit` gets its copy of a flood for another port than `port`: for itself, or for an earlier redirected one.
+    fn is_served(&self, port: PortNo, exit: PortNo) -> bool {
+        let others = self.snap.flood_ports(self.vid).iter().filter(|other| **other != port);
+        let to_exit = others.filter(|other| self.snap.exit(**other) == exit && (**other == exit || **other < port));
+        to_exit.into_iter().any(|other| self.check(*other, exit).is_ok())
     }
 }
 
@@ -160,12 +288,14 @@ pub fn egress_check(
     tag: Option<Tag>,
     len: usize,
 ) -> Egress {
-    let (Some(from), Some(to)) = (snap.port(ingress), snap.port(egress)) else {
-        return Egress::Skip;
-    };
-    match path(from, to, ingress == egress, vid, tag, len) {
-        Ok(edit) => Egress::Send(edit),
+    let Some(from) = snap.port(ingress) else { return Egress::Skip };
+    let way = Way { snap, from, ingress, vid, tag, len };
+    let port = snap.exit(egress);
+    match way.check(egress, port) {
+        Ok(_) if port != egress && way.is_served(egress, port) => Egress::Skip,
+        Ok(edit) => Egress::Send { port, edit },
         Err(DropReason::EgressMtu) => Egress::Drop(DropReason::EgressMtu),
+        Err(DropReason::PortGone) if port != egress && snap.port(egress).is_some() => Egress::Drop(DropReason::PortGone),
         Err(_) => Egress::Skip,
     }
 }
@@ -180,25 +310,25 @@ fn admit<'a, O: Observer>(
 ) -> Result<(L2, Vid, &'a PortPolicy), DropReason> {
     let l2 = parse::parse_l2(frame)?;
     if !l2.src.is_unicast() {
-        observer.step("ingress", || format!("{} cannot be the address of a station", l2.src));
+        observer.step("ingress", |_| format!("{} cannot be the address of a station", l2.src));
         return Err(DropReason::SourceMacInvalid);
     }
     let Some(from) = snap.port(ingress) else {
-        observer.step("ingress", || format!("port {ingress} does not exist"));
+        observer.step("ingress", |name| format!("{} does not exist", name(ingress)));
         return Err(DropReason::PortGone);
     };
     let vid = match vlan::ingress(&from.vlan, l2.tag) {
         Ok(vid) => vid,
         Err(reason) => {
-            observer.step("vlan", || format!("not accepted by port {ingress}: {}", describe_mode(&from.vlan)));
+            observer.step("vlan", |name| format!("not accepted by {}: {}", name(ingress), describe_mode(&from.vlan)));
             return Err(reason);
         }
     };
-    observer.step("vlan", || format!("VLAN {vid} by port {ingress}: {}", describe_mode(&from.vlan)));
+    observer.step("vlan", |name| format!("VLAN {vid} by {}: {}", name(ingress), describe_mode(&from.vlan)));
     if from.mac_check {
         check_sender(from, &l2, frame, observer)?;
     } else {
-        observer.step("anti-spoof", || "off".to_owned());
+        observer.step("anti-spoof", |_| "off".to_owned());
     }
     Ok((l2, vid, from))
 }
@@ -209,7 +339,7 @@ fn check_sender<O: Observer>(from: &PortPolicy, l2: &L2, frame: &[u8], observer:
     let is_own = |mac: MacAddr| from.mac == Some(mac);
     let own = || from.mac.map_or_else(|| "no address".to_owned(), |mac| mac.to_string());
     if !is_own(l2.src) {
-        observer.step("anti-spoof", || format!("source {} while the port has {}", l2.src, own()));
+        observer.step("anti-spoof", |_| format!("source {} while the port has {}", l2.src, own()));
         return Err(DropReason::MacSpoofed);
     }
     // Behind a second tag too: the receiver of a QinQ tunnel takes it off.
@@ -221,10 +351,10 @@ fn check_sender<O: Observer>(from: &PortPolicy, l2: &L2, frame: &[u8], observer:
         && let Ok(Some(arp)) = Arp::read(frame.get(offset..).unwrap_or_default())
         && !is_own(arp.sender_mac)
     {
-        observer.step("anti-spoof", || format!("ARP sender {} while the port has {}", arp.sender_mac, own()));
+        observer.step("anti-spoof", |_| format!("ARP sender {} while the port has {}", arp.sender_mac, own()));
         return Err(DropReason::ArpSpoofed);
     }
-    observer.step("anti-spoof", || format!("sender is {}, as it should", l2.src));
+    observer.step("anti-spoof", |_| format!("sender is {}, as it should", l2.src));
     Ok(())
 }
 
@@ -233,6 +363,7 @@ fn check_sender<O: Observer>(from: &PortPolicy, l2: &L2, frame: &[u8], observer:
 fn path(
     from: &PortPolicy,
     to: &PortPolicy,
+    mtu: u32,
     same: bool,
     vid: Vid,
     tag: Option<Tag>,
@@ -245,13 +376,18 @@ fn path(
         return Err(DropReason::Isolated);
     }
     let edit = vlan::egress(&to.vlan, vid, tag).ok_or(DropReason::EgressVlan)?;
-    // MTU plus Ethernet header plus 4 bytes for each tag of the frame as it goes out, two at most, bound its length then.
-    // An edit changes length and tags alike, so the frame as it came in decides it as well.
-    let tags = tag.map_or(0, |tag| 1 + usize::from(tag.stacked));
-    if len.saturating_sub(ETH_HEADER + VLAN_TAG * tags) > to.mtu as usize {
+    // An edit changes length and tags alike, so the frame as it came in decides.
+    if packet_len(tag, len) > mtu as usize {
         return Err(DropReason::EgressMtu);
     }
     Ok(edit)
+}
+
+/// What of a frame of `len` bytes an MTU bounds: all but the Ethernet header and its tags, of which two count at most.
+#[inline]
+fn packet_len(tag: Option<Tag>, len: usize) -> usize {
+    let tags = tag.map_or(0, |tag| 1 + usize::from(tag.stacked));
+    len.saturating_sub(ETH_HEADER + VLAN_TAG * tags)
 }
 
 /// 01:80:c2:00:00:00–0f, which bridges keep to themselves (IEEE 802.1Q-2022, table 8-1).
@@ -269,12 +405,12 @@ fn describe_mode(mode: &vlan::VlanMode) -> String {
     }
 }
 
-fn describe_learning(fdb: &Fdb, src: MacAddr, vid: Vid, ingress: PortNo) -> String {
+fn describe_learning(fdb: &Fdb, src: MacAddr, vid: Vid, ingress: PortNo, name: &str) -> String {
     match fdb.preview(src, vid, ingress) {
-        Learn::Learned => format!("{src} in VLAN {vid} is new and would be learned on port {ingress}"),
-        Learn::Moved => format!("{src} in VLAN {vid} would move to port {ingress}"),
+        Learn::Learned => format!("{src} in VLAN {vid} is new and would be learned on {name}"),
+        Learn::Moved => format!("{src} in VLAN {vid} would move to {name}"),
         Learn::Static => format!("{src} in VLAN {vid} is static and stays where it is"),
-        Learn::Known | Learn::Refreshed | Learn::Skipped => format!("{src} in VLAN {vid} is known on port {ingress}"),
+        Learn::Known | Learn::Refreshed | Learn::Skipped => format!("{src} in VLAN {vid} is known on {name}"),
     }
 }
 

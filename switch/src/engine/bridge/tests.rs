@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::engine::parse::{TPID_CTAG, TPID_STAG};
 use crate::engine::snapshot::BridgePolicy;
-use crate::engine::trace::trace;
+use crate::engine::tables::PortMeters;
+use crate::engine::trace::{TraceInput, TraceReport, trace};
 use crate::engine::vlan::tests::any_mode;
 use crate::engine::vlan::{VlanMode, apply};
 
@@ -47,6 +48,13 @@ impl Switch {
         decide(&self.snap, &self.fdb, 0, ingress, frame, &mut NoObserver)
     }
 
+    fn trace(&self, ingress: PortNo, frame: &[u8], names: Names<'_>) -> TraceReport {
+        let Self { snap, fdb } = self;
+        let meters = &PortMeters::default();
+        let input = TraceInput { snapshot: snap, fdb, meters, now: 0, now_ns: 0, names, rule: None };
+        trace(&input, ingress, frame)
+    }
+
     /// The frames that come out of each port, or why none does.
     fn switch(&self, ingress: PortNo, frame: &[u8]) -> Result<BTreeMap<PortNo, Vec<u8>>, DropReason> {
         let edited = |edit| {
@@ -56,12 +64,12 @@ impl Switch {
         };
         match self.decide(ingress, frame) {
             Verdict::Drop(reason) => Err(reason),
-            Verdict::Unicast { port, edit } => Ok(BTreeMap::from([(port, edited(edit))])),
+            Verdict::Unicast { port, edit, .. } => Ok(BTreeMap::from([(port, edited(edit))])),
             Verdict::Flood { vid, tag } => {
                 let (mut out, mut why) = (BTreeMap::new(), DropReason::NoDestination);
                 for &port in self.snap.flood_ports(vid) {
                     match egress_check(&self.snap, ingress, port, vid, tag, frame.len()) {
-                        Egress::Send(edit) => drop(out.insert(port, edited(edit))),
+                        Egress::Send { port, edit } => assert!(out.insert(port, edited(edit)).is_none(), "twice"),
                         Egress::Drop(reason) => why = reason,
                         Egress::Skip => {}
                     }
@@ -79,7 +87,7 @@ fn a_frame_is_flooded_until_its_destination_has_spoken() {
     let back = frame(mac(1), mac(2), &[], 0x1234, &[0; 46]);
     assert_eq!(switch.switch(0, &there).unwrap().into_keys().collect::<Vec<_>>(), [1, 2]);
     assert_eq!(switch.switch(1, &back).unwrap().into_keys().collect::<Vec<_>>(), [0]);
-    assert_eq!(switch.decide(0, &there), Verdict::Unicast { port: 1, edit: TagEdit::None });
+    assert_eq!(switch.decide(0, &there), Verdict::Unicast { port: 1, edit: TagEdit::None, queue: None, instead_of: None });
     assert_eq!(switch.decide(3, &frame(mac(2), mac(3), &[], 1, &[])), Verdict::Flood { vid: 7, tag: None });
     assert_eq!(switch.switch(3, &frame(mac(2), mac(3), &[], 1, &[])), Err(DropReason::NoDestination));
     assert_eq!(switch.decide(1, &frame(mac(2), mac(9), &[], 1, &[])), Verdict::Drop(DropReason::SamePort));
@@ -159,7 +167,7 @@ fn the_mtu_counts_neither_header_nor_tags() {
     assert_eq!(switch.switch(0, &frame(mac(9), mac(1), &tagged, 0x1234, &[])).unwrap().len(), 2);
     assert_eq!(switch.switch(1, &full(100)).unwrap()[&0].len(), 118);
     let late = decide_at(&switch.snap, &switch.fdb, 0, 1, &full(101), &mut NoObserver);
-    assert_eq!(late, Decision { verdict: Verdict::Drop(DropReason::EgressMtu), at: 0 });
+    assert_eq!((late.verdict, late.at), (Verdict::Drop(DropReason::EgressMtu), 0));
 }
 
 #[test]
@@ -169,7 +177,7 @@ fn an_entry_of_a_port_that_left_the_vlan_or_the_switch_is_no_way_through() {
     switch.snap = Snapshot::build(2, &BridgePolicy::default(), vec![(0, access(5)), (1, access(6)), (2, access(5))]);
     let there = frame(mac(2), mac(1), &[], 0x1234, &[]);
     let decision = decide_at(&switch.snap, &switch.fdb, 0, 0, &there, &mut NoObserver);
-    assert_eq!(decision, Decision { verdict: Verdict::Drop(DropReason::EgressVlan), at: 1 });
+    assert_eq!((decision.verdict, decision.at), (Verdict::Drop(DropReason::EgressVlan), 1));
     switch.snap = Snapshot::build(3, &BridgePolicy::default(), vec![(0, access(5)), (2, access(5))]);
     assert_eq!(switch.switch(0, &there).unwrap().into_keys().collect::<Vec<_>>(), [2]);
 }
@@ -252,7 +260,7 @@ proptest! {
         for sent in traffic {
             let bytes = frame(address(sent.dst), address(sent.src), &sent.tags, 0x1234, &vec![0; sent.len]);
             let before = switch.fdb.len();
-            let traced = trace(&switch.snap, &switch.fdb, 0, sent.port, &bytes, &|port| format!("p{port}"));
+            let traced = switch.trace(sent.port, &bytes, &|port| format!("p{port}"));
             prop_assert_eq!(before, switch.fdb.len(), "a trace changes nothing");
             let expected = receivers(&ports, &mut table, &sent);
             let got = switch.switch(sent.port, &bytes);
@@ -278,7 +286,7 @@ proptest! {
         if tpid && bytes.len() > 13 {
             bytes[12..14].copy_from_slice(&TPID_CTAG.to_be_bytes());
         }
-        let report = trace(&switch.snap, &switch.fdb, 0, ingress, &bytes, &|port| port.to_string());
+        let report = switch.trace(ingress, &bytes, &|port| port.to_string());
         prop_assert!(switch.fdb.is_empty());
         let got = switch.switch(ingress, &bytes);
         prop_assert_eq!(report.drop_reason, got.err().map(|reason| reason.label().to_owned()));
@@ -290,7 +298,7 @@ proptest! {
 fn a_frame_to_its_own_sender_is_traced_as_it_is_switched() {
     let switch = Switch::new(vec![access(0), access(0)]);
     let bytes = frame(mac(4), mac(4), &[], 0x1234, &[]);
-    let report = trace(&switch.snap, &switch.fdb, 0, 0, &bytes, &|port| port.to_string());
+    let report = switch.trace(0, &bytes, &|port| port.to_string());
     assert_eq!(report.drop_reason.as_deref(), Some("same_port"));
     assert_eq!(switch.decide(0, &bytes), Verdict::Drop(DropReason::SamePort));
 }
@@ -305,7 +313,7 @@ fn a_trace_tells_the_whole_way() {
         [&[0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2][..], &[0, 53, 0x12, 0x34, 0, 8, 0, 0]]
             .concat();
     let bytes = frame(mac(9), mac(1), &[(TPID_CTAG, 0xa005)], 0x0800, &udp);
-    let report = trace(&switch.snap, &switch.fdb, 0, 0, &bytes, &|port| format!("vm{port}"));
+    let report = switch.trace(0, &bytes, &|port| format!("vm{port}"));
     let text: Vec<_> = report.steps.iter().map(|step| format!("{}: {}", step.stage, step.detail)).collect();
     assert_eq!(
         text,
@@ -315,9 +323,9 @@ fn a_trace_tells_the_whole_way() {
             "parse: outer tag: C-tag (0x8100) VID 5 PCP 5",
             "parse: IPv4 10.0.0.1 to 10.0.0.2, protocol 17",
             "parse: UDP port 53 to 4660",
-            "vlan: VLAN 5 by port 0: trunk of all, native 0",
+            "vlan: VLAN 5 by vm0: trunk of all, native 0",
             "anti-spoof: off",
-            "learn: 02:00:00:00:00:01 in VLAN 5 is new and would be learned on port 0",
+            "learn: 02:00:00:00:00:01 in VLAN 5 is new and would be learned on vm0",
             "fdb: 02:00:00:00:00:09 is unknown in VLAN 5: flood",
             "flood: not to vm0: it came from there",
             "flood: to vm1: outer tag removed",

@@ -205,8 +205,8 @@ def rule_v6():
 
 
 def rule_drop():
-    """Everything is dropped."""
-    return key(12), dpu.RuleAction(vid=-1, qid=-1)
+    """Everything is dropped; an address may be left out, or be zero with a mask of zero."""
+    return key(12, sip=[0], sip_mask=[0]), dpu.RuleAction(vid=-1, qid=-1)
 
 
 def changed(message, **fields):

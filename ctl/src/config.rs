@@ -22,6 +22,8 @@ pub struct Config {
     pub metrics: MetricsConfig,
     /// The HTTP API.
     pub api: ApiConfig,
+    /// The DPU interface.
+    pub dpu: DpuConfig,
     /// Ports that are added at start and on SIGHUP unless a port of that name exists.
     pub port: Vec<PortSpec>,
 }
@@ -54,13 +56,72 @@ impl Default for ApiConfig {
     }
 }
 
+/// `[dpu]`: gRPC.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DpuConfig {
+    /// Permission bits of the Unix socket, in octal as text.
+    pub socket_mode: String,
+    /// TCP address to listen on as well, with mutual TLS; absent: none.
+    pub listen: Option<String>,
+    /// The server's certificate chain (PEM).
+    pub certificate: Option<PathBuf>,
+    /// Its private key (PEM).
+    pub key: Option<PathBuf>,
+    /// Authority that has signed the certificates of clients (PEM).
+    pub client_ca: Option<PathBuf>,
+}
+
+impl Default for DpuConfig {
+    fn default() -> Self {
+        let ApiConfig { socket_mode } = ApiConfig::default();
+        Self { socket_mode, listen: None, certificate: None, key: None, client_ca: None }
+    }
+}
+
+fn mode(section: &str, text: &str) -> Result<u32, String> {
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o777)
+        .ok_or_else(|| format!("{section}.socket_mode: `{text}` is not an octal mode such as 0660"))
+}
+
+fn address(name: &str, text: &str) -> Result<(), String> {
+    let parsed = text.parse::<std::net::SocketAddr>();
+    parsed.map(drop).map_err(|_| format!("{name}: `{text}` is not an address such as 127.0.0.1:9477"))
+}
+
 impl ApiConfig {
     /// The permission bits.
     pub fn mode(&self) -> Result<u32, String> {
-        u32::from_str_radix(&self.socket_mode, 8)
-            .ok()
-            .filter(|mode| *mode <= 0o777)
-            .ok_or_else(|| format!("api.socket_mode: `{}` is not an octal mode such as 0660", self.socket_mode))
+        mode("api", &self.socket_mode)
+    }
+}
+
+impl DpuConfig {
+    /// The permission bits.
+    pub fn mode(&self) -> Result<u32, String> {
+        mode("dpu", &self.socket_mode)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.mode()?;
+        let files = [("certificate", &self.certificate), ("key", &self.key), ("client_ca", &self.client_ca)];
+        match &self.listen {
+            Some(listen) => {
+                address("dpu.listen", listen)?;
+                match files.iter().find(|(_, file)| file.is_none()) {
+                    None => Ok(()),
+                    Some((name, _)) => {
+                        Err(format!("dpu.{name}: dpu.listen needs it: without TLS there is the Unix socket only"))
+                    }
+                }
+            }
+            None => match files.iter().find(|(_, file)| file.is_some()) {
+                None => Ok(()),
+                Some((name, _)) => Err(format!("dpu.{name}: it is of no use without dpu.listen")),
+            },
+        }
     }
 }
 
@@ -79,11 +140,9 @@ impl Config {
     pub fn parse(text: &str) -> Result<Self, String> {
         let config: Self = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
         config.api.mode()?;
-        if !config.metrics.listen.is_empty() && config.metrics.listen.parse::<std::net::SocketAddr>().is_err() {
-            return Err(format!(
-                "metrics.listen: `{}` is not an address such as 127.0.0.1:9477",
-                config.metrics.listen
-            ));
+        config.dpu.check()?;
+        if !config.metrics.listen.is_empty() {
+            address("metrics.listen", &config.metrics.listen)?;
         }
         Ok(config)
     }
@@ -127,6 +186,10 @@ mod tests {
             ("[bridge]\nfdb_limit = \"many\"\n", "fdb_limit"),
             ("[metrics]\nlisten = \"nowhere\"\n", "metrics.listen"),
             ("[api]\nsocket_mode = \"9\"\n", "api.socket_mode"),
+            ("[dpu]\nlisten = \"1.2.3.4:5\"\n", "dpu.certificate"),
+            ("[dpu]\nkey = \"x\"\n", "dpu.key"),
+            ("[dpu]\nlisten = \"x\"\n", "dpu.listen"),
+            ("[dpu]\nsocket_mode = \"rw\"\n", "dpu.socket_mode"),
             ("[[port]]\nname = \"x\"\nkind = \"tap\"\n", "kind"),
         ] {
             let why = Config::parse(text).unwrap_err();

@@ -12,9 +12,10 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::grpc;
 use crate::http::{self, ApiSocket};
 use crate::metrics;
-use crate::service::{BridgeUpdate, Service};
+use crate::service::Service;
 use crate::state::{DirLock, Store};
 
 /// How often ports that could not be brought up are tried again.
@@ -34,8 +35,7 @@ pub struct Options {
 /// Reads configuration and state and says whether they could be used, changing nothing.
 pub fn check(options: &Options) -> Result<(), Error> {
     Config::load(options.config.as_deref())?;
-    Store::open(&options.state_dir)?.load()?;
-    Ok(())
+    Store::check(&options.state_dir)
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -44,11 +44,10 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let _run_lock = DirLock::take(&options.run_dir)?;
     let _state_lock = DirLock::take(&options.state_dir)?;
     let store = Store::open(&options.state_dir)?;
-    let state = store.load()?;
     let mut signals = Signals::new()?;
 
     let settings = config.dataplane.clone();
-    let bridge = state.bridge.or_else(|| config.bridge.clone()).unwrap_or_default();
+    let bridge = config.bridge.clone().unwrap_or_default();
     let declared = config.clone();
     let service = blocking(move || {
         let dataplane = Switch::start(&settings, bridge)?;
@@ -58,7 +57,10 @@ pub async fn run(options: Options) -> Result<(), Error> {
 
     let mode = config.api.mode().map_err(Error::invalid)?;
     let socket = ApiSocket::bind(&options.run_dir.join("api.sock"), mode)?;
+    let dpu = ApiSocket::bind(&options.run_dir.join("dpu.sock"), config.dpu.mode().map_err(Error::invalid)?)?;
     let (stop, stopped) = watch::channel(false);
+    let dpu = grpc::serve_unix(dpu, &service, stopped.clone())?;
+    let dpu_tcp = grpc::serve_tcp(&config.dpu, &service, stopped.clone()).await?;
     let api = tokio::spawn(http::serve(socket, http::router(Arc::clone(&service)), stopped.clone()));
     let scrape = start_metrics(&config, &service, stopped).await?;
     notify(NotifyState::Ready);
@@ -70,9 +72,12 @@ pub async fn run(options: Options) -> Result<(), Error> {
     tracing::info!("stopping");
     let _ = stop.send(true);
     let _ = api.await;
-    if let Some(scrape) = scrape {
-        // A client that holds its connection must not hold the daemon.
-        let _ = tokio::time::timeout(Duration::from_secs(1), scrape).await;
+    // A client that holds its connection must not hold the daemon.
+    for mut server in [Some(dpu), dpu_tcp, scrape].into_iter().flatten() {
+        if tokio::time::timeout(Duration::from_secs(1), &mut server).await.is_err() {
+            server.abort();
+            let _ = server.await;
+        }
     }
     // The last one to have the service detaches the ports; a capture that still ends has it for a moment longer.
     blocking(move || {
@@ -164,18 +169,18 @@ async fn reload(options: &Options, config: &mut Config, service: &Arc<Service>) 
             return;
         }
     };
-    if new.dataplane != config.dataplane || new.metrics != config.metrics || new.api != config.api {
-        tracing::warn!("[dataplane], [metrics] and [api] are taken up by a restart only");
+    if new.dataplane != config.dataplane
+        || new.metrics != config.metrics
+        || new.api != config.api
+        || new.dpu != config.dpu
+    {
+        tracing::warn!("[dataplane], [metrics], [api] and [dpu] are taken up by a restart only");
     }
     let (service, bridge, ports) = (Arc::clone(service), new.bridge.clone(), new.port.clone());
     let changed = new.bridge != config.bridge;
     let result = blocking(move || {
-        if let Some(bridge) = bridge.filter(|_| changed) {
-            service.update_bridge(&BridgeUpdate {
-                fdb_limit: Some(bridge.fdb_limit),
-                fdb_ageing_seconds: Some(bridge.fdb_ageing_seconds),
-                forward_reserved: Some(bridge.forward_reserved),
-            })?;
+        if changed {
+            service.configure_bridge(bridge.as_ref())?;
         }
         service.retry();
         service.declare(&ports);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use switch::model::*;
-use switch::{CaptureRequest, CaptureStream, Error, NetdevFinding, Switch};
+use switch::{CaptureRequest, CaptureStream, Error, KeptTables, NetdevFinding, RuleUndo, Switch};
 
 /// A running capture.
 pub trait Capture: Send {
@@ -73,7 +73,57 @@ dataplane! {
     /// As [`Switch::fdb_flush`].
     fn fdb_flush(&self, port: Option<&str>) -> Result<usize, Error>;
     /// As [`Switch::trace`].
-    fn trace(&self, port: &str, frame: &[u8]) -> Result<TraceReport, Error>;
+    fn trace(&self, port: &str, frame: &[u8], rule: Option<u32>) -> Result<TraceReport, Error>;
+    /// As [`Switch::reserve_ports`].
+    fn reserve_ports(&self, ports: Vec<(u16, String, u32)>);
+    /// As [`Switch::forget_port`].
+    fn forget_port(&self, no: u16) -> Result<(), Error>;
+    /// As [`Switch::restore_tables`].
+    fn restore_tables(&self, kept: KeptTables) -> Vec<String>;
+    /// As [`Switch::port_slots`].
+    fn port_slots(&self) -> u32;
+    /// As [`Switch::meter_usage`].
+    fn meter_usage(&self) -> Usage;
+    /// As [`Switch::add_meter`].
+    fn add_meter(&self, spec: MeterSpec, implicit: bool) -> Result<(), Error>;
+    /// As [`Switch::del_meter`].
+    fn del_meter(&self, id: u32) -> Result<(), Error>;
+    /// As [`Switch::update_meter`].
+    fn update_meter(&self, id: u32, update: &MeterUpdate) -> Result<MeterSpec, Error>;
+    /// As [`Switch::configure_meter`].
+    fn configure_meter(&self, spec: MeterSpec) -> Result<(), Error>;
+    /// As [`Switch::meter`].
+    fn meter(&self, id: u32) -> Result<MeterInfo, Error>;
+    /// As [`Switch::meters`].
+    fn meters(&self, from: u32, limit: usize) -> Vec<MeterInfo>;
+    /// As [`Switch::set_meter_implicit`].
+    fn set_meter_implicit(&self, id: u32, implicit: bool);
+    /// As [`Switch::bind_meter`].
+    fn bind_meter(&self, binding: &MeterBinding) -> Result<Option<u32>, Error>;
+    /// As [`Switch::unbind_meter`].
+    fn unbind_meter(&self, vport: u16, direction: MeterDirection) -> Result<u32, Error>;
+    /// As [`Switch::meter_bindings`].
+    fn meter_bindings(&self) -> Vec<MeterBinding>;
+    /// As [`Switch::rule_usage`].
+    fn rule_usage(&self) -> Usage;
+    /// As [`Switch::rule_masks`].
+    fn rule_masks(&self) -> usize;
+    /// As [`Switch::free_rule`].
+    fn free_rule(&self) -> Result<u32, Error>;
+    /// As [`Switch::change_rules`].
+    fn change_rules(&self, changes: Vec<RuleChange>) -> Result<RuleUndo, Error>;
+    /// As [`Switch::undo_rules`].
+    fn undo_rules(&self, undo: RuleUndo);
+    /// As [`Switch::rule`].
+    fn rule(&self, index: u32) -> Option<RuleInfo>;
+    /// As [`Switch::rules`].
+    fn rules(&self, from: u32, limit: usize) -> Vec<RuleInfo>;
+    /// As [`Switch::redirect`].
+    fn redirect(&self, spec: RedirectSpec) -> Result<Option<u16>, Error>;
+    /// As [`Switch::restore_redirect`].
+    fn restore_redirect(&self, src: u16, dest: Option<u16>);
+    /// As [`Switch::redirects`].
+    fn redirects(&self) -> Vec<RedirectInfo>;
     /// As [`Switch::audit`].
     fn audit(&self) -> FrameAudit;
     /// As [`Switch::check_netdevs`].

@@ -37,6 +37,16 @@ pub enum Error {
         /// Reason.
         source: std::io::Error,
     },
+    /// The state can't be written, and the change could not be undone either.
+    #[error(
+        "the change is in force but can't be kept ({source}), and undoing it failed too: {undo}; after a restart it is gone"
+    )]
+    NotUndone {
+        /// Why it can't be kept.
+        source: Box<Error>,
+        /// Why it can't be undone.
+        undo: switch::Error,
+    },
     /// Another daemon has this directory.
     #[error("{path} is in use by another xswitchd (process {holder}): end that one, or name another directory")]
     InUse {
@@ -71,6 +81,11 @@ impl Error {
         Self::Switch(switch::Error::new(ErrorKind::NotFound, message))
     }
 
+    /// Something that is taken.
+    pub fn exists(message: impl Into<String>) -> Self {
+        Self::Switch(switch::Error::new(ErrorKind::Exists, message))
+    }
+
     /// Its kind.
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -101,6 +116,7 @@ impl ErrorBody {
             ErrorKind::Invalid => ("EINVAL", libc::EINVAL),
             ErrorKind::Full => ("ENOSPC", libc::ENOSPC),
             ErrorKind::Busy => ("EBUSY", libc::EBUSY),
+            ErrorKind::Loop => ("ELOOP", libc::ELOOP),
             ErrorKind::Unsupported => ("EOPNOTSUPP", libc::EOPNOTSUPP),
             ErrorKind::System => ("EIO", libc::EIO),
         };

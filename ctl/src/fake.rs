@@ -3,8 +3,9 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use switch::engine::tables::Tables;
 use switch::model::*;
-use switch::{CaptureRequest, Error, ErrorKind, NetdevFinding};
+use switch::{CaptureRequest, Error, ErrorKind, KeptTables, NetdevFinding, RuleUndo};
 
 use crate::dataplane::{Capture, Dataplane};
 
@@ -16,16 +17,41 @@ struct Inner {
     ports: Vec<PortInfo>,
     fdb: Vec<FdbEntry>,
     bridge: BridgeSettings,
+    reserved: Vec<(u16, String, u32)>,
 }
 
-/// The fake.
-#[derive(Debug, Default)]
+/// The fake. Its tables are the real ones; its packets don't exist.
+#[derive(Debug)]
 pub struct FakeDataplane {
     settings: DataplaneSettings,
     inner: Mutex<Inner>,
+    tables: Mutex<Tables>,
+}
+
+impl Default for FakeDataplane {
+    fn default() -> Self {
+        Self::with(Capacity::default())
+    }
 }
 
 impl FakeDataplane {
+    /// One with tables of that size.
+    pub fn with(capacity: Capacity) -> Self {
+        let settings = DataplaneSettings { capacity, ..DataplaneSettings::default() };
+        Self { settings, inner: Mutex::default(), tables: Mutex::new(Tables::new(capacity, 1)) }
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues of a port that is there or kept.
+    fn queues(&self, no: u16) -> Option<u32> {
+        let inner = self.lock();
+        let live = inner.ports.iter().find(|port| port.vport == no).map(|port| port.queues.len() as u32);
+        live.or_else(|| inner.reserved.iter().find(|port| port.0 == no).map(|port| port.2))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -64,12 +90,26 @@ impl Dataplane for FakeDataplane {
         if inner.ports.iter().any(|port| port.spec.name == spec.name) {
             return Err(Error::new(ErrorKind::Exists, "name: it is taken"));
         }
-        let taken = |no: u16| inner.ports.iter().any(|port| port.vport == no);
+        let slots = self.settings.capacity.port_slots() as u16;
+        let kept = |no: u16| inner.reserved.iter().any(|port| port.0 == no && port.1 != spec.name);
+        let taken = |no: u16| inner.ports.iter().any(|port| port.vport == no) || kept(no);
+        if spec.queue_depth.is_some_and(|depth| !depth.is_power_of_two()) {
+            return Err(Error::new(ErrorKind::Invalid, "queue_depth: it is not a power of two"));
+        }
         let vport = match spec.vport {
             Some(no) if taken(no) => return Err(Error::new(ErrorKind::Exists, "vport: it is taken")),
+            Some(no) if no >= slots => return Err(Error::new(ErrorKind::Invalid, "vport: it is out of range")),
             Some(no) => no,
-            None => (0..).find(|&no| !taken(no)).unwrap_or(0),
+            None => match (0..slots).find(|&no| !taken(no)) {
+                Some(no) => no,
+                None => return Err(Error::new(ErrorKind::Full, "vport: all are taken")),
+            },
         };
+        spec.queues.get_or_insert(1);
+        spec.queue_depth.get_or_insert(DEFAULT_QUEUE_DEPTH);
+        spec.mtu.get_or_insert(DEFAULT_MTU);
+        let mac = MacAddr::derived_from(spec.uuid());
+        spec.mac.get_or_insert(mac);
         spec.vport = Some(vport);
         let info = PortInfo {
             spec,
@@ -80,6 +120,7 @@ impl Dataplane for FakeDataplane {
             link_up: true,
             max_mtu: 3822,
             queues: vec![QueueInfo { queue: 0, worker: 0, zero_copy: false }],
+            active_queues: 0,
             fdb_entries: 0,
         };
         inner.ports.push(info.clone());
@@ -88,8 +129,13 @@ impl Dataplane for FakeDataplane {
     }
 
     fn del_port(&self, name: &str) -> Result<(), Error> {
+        // In this order, as everywhere: tables, then ports.
+        let mut tables = self.tables();
         let mut inner = self.lock();
         let at = inner.ports.iter().position(|port| port.spec.name == name).ok_or_else(|| missing(name))?;
+        let no = inner.ports[at].vport;
+        tables.check_port_unused(no)?;
+        tables.forget_port(no);
         inner.ports.remove(at);
         inner.fdb.retain(|row| row.port != name);
         Ok(())
@@ -101,6 +147,11 @@ impl Dataplane for FakeDataplane {
         if update.mtu.is_some_and(|mtu| mtu > port.max_mtu) {
             return Err(Error::new(ErrorKind::Invalid, "mtu: it is out of range"));
         }
+        if update.queues.is_some_and(|queues| Some(queues) != port.spec.queues) {
+            return Err(Error::new(ErrorKind::Unsupported, "queues: they are fixed"));
+        }
+        port.spec.queue_depth = update.queue_depth.or(port.spec.queue_depth);
+        port.spec.mac = update.mac.or(port.spec.mac);
         port.spec.mtu = update.mtu.or(port.spec.mtu);
         port.spec.isolated = update.isolated.unwrap_or(port.spec.isolated);
         port.spec.vlan = update.vlan.or(port.spec.vlan.take());
@@ -178,10 +229,126 @@ impl Dataplane for FakeDataplane {
         Ok(0)
     }
 
-    fn trace(&self, port: &str, frame: &[u8]) -> Result<TraceReport, Error> {
+    fn trace(&self, port: &str, frame: &[u8], rule: Option<u32>) -> Result<TraceReport, Error> {
         let detail = format!("{} bytes from {port}", frame.len());
         let steps = vec![TraceStep { stage: "ingress".to_owned(), detail }];
-        Ok(TraceReport { steps, verdict: "flood".to_owned(), outputs: Vec::new(), drop_reason: None })
+        Ok(TraceReport {
+            steps,
+            verdict: "flood".to_owned(),
+            outputs: Vec::new(),
+            drop_reason: None,
+            rule,
+            mirror: None,
+        })
+    }
+
+    fn reserve_ports(&self, ports: Vec<(u16, String, u32)>) {
+        self.lock().reserved = ports;
+    }
+
+    fn forget_port(&self, no: u16) -> Result<(), Error> {
+        self.tables().check_port_unused(no)?;
+        self.tables().forget_port(no);
+        Ok(())
+    }
+
+    fn restore_tables(&self, kept: KeptTables) -> Vec<String> {
+        self.tables().restore(kept, 0)
+    }
+
+    fn port_slots(&self) -> u32 {
+        self.settings.capacity.port_slots() as u32
+    }
+
+    fn meter_usage(&self) -> Usage {
+        self.tables().meter_usage()
+    }
+
+    fn add_meter(&self, spec: MeterSpec, implicit: bool) -> Result<(), Error> {
+        self.tables().add_meter(spec, implicit, 0)
+    }
+
+    fn del_meter(&self, id: u32) -> Result<(), Error> {
+        self.tables().del_meter(id)
+    }
+
+    fn update_meter(&self, id: u32, update: &MeterUpdate) -> Result<MeterSpec, Error> {
+        self.tables().update_meter(id, update, 0)
+    }
+
+    fn configure_meter(&self, spec: MeterSpec) -> Result<(), Error> {
+        self.tables().configure_meter(spec, 0)
+    }
+
+    fn meter(&self, id: u32) -> Result<MeterInfo, Error> {
+        self.tables().meter(id, &|no| self.queues(no))
+    }
+
+    fn meters(&self, from: u32, limit: usize) -> Vec<MeterInfo> {
+        self.tables().meters(from, limit, &|no| self.queues(no))
+    }
+
+    fn set_meter_implicit(&self, id: u32, implicit: bool) {
+        self.tables().set_implicit(id, implicit);
+    }
+
+    fn bind_meter(&self, binding: &MeterBinding) -> Result<Option<u32>, Error> {
+        self.tables().bind(binding, &|no| self.queues(no))
+    }
+
+    fn unbind_meter(&self, vport: u16, direction: MeterDirection) -> Result<u32, Error> {
+        self.tables().unbind(vport, direction)
+    }
+
+    fn meter_bindings(&self) -> Vec<MeterBinding> {
+        self.tables().bindings()
+    }
+
+    fn rule_usage(&self) -> Usage {
+        self.tables().rule_usage()
+    }
+
+    fn rule_masks(&self) -> usize {
+        self.tables().rules().masks()
+    }
+
+    fn free_rule(&self) -> Result<u32, Error> {
+        self.tables().free_rule()
+    }
+
+    fn change_rules(&self, changes: Vec<RuleChange>) -> Result<RuleUndo, Error> {
+        self.tables().change_rules(changes, &|no| self.queues(no))
+    }
+
+    fn undo_rules(&self, undo: RuleUndo) {
+        self.tables().undo_rules(undo);
+    }
+
+    fn rule(&self, index: u32) -> Option<RuleInfo> {
+        let tables = self.tables();
+        tables.rules().get(index).map(|rule| RuleInfo { spec: rule.spec.clone(), matched: rule.matched() })
+    }
+
+    fn rules(&self, from: u32, limit: usize) -> Vec<RuleInfo> {
+        let rules = self.tables().rules().clone();
+        let info = |rule: &std::sync::Arc<switch::engine::rule::Rule>| RuleInfo {
+            spec: rule.spec.clone(),
+            matched: rule.matched(),
+        };
+        rules.iter_from(from).take(limit).map(info).collect()
+    }
+
+    fn redirect(&self, spec: RedirectSpec) -> Result<Option<u16>, Error> {
+        self.tables().redirect(spec, &|no| self.queues(no))
+    }
+
+    fn restore_redirect(&self, src: u16, dest: Option<u16>) {
+        self.tables().restore_redirect(src, dest);
+    }
+
+    fn redirects(&self) -> Vec<RedirectInfo> {
+        let info = |(spec, ends_at)| RedirectInfo { spec, ends_at, redirected: Count::default() };
+        self.tables().redirects().map(info).collect()
     }
 
     fn audit(&self) -> FrameAudit {

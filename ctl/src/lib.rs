@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod error;
 #[doc(hidden)]
 pub mod fake;
+pub mod grpc;
 pub mod http;
 pub mod metrics;
 pub mod packet;

@@ -1,95 +1,298 @@
 //! The state file: what was configured at run time and outlives the daemon.
 //!
-//! It is replaced as a whole: written beside the old one, synced, renamed over it, and the directory synced. So after a crash
-//! or a power cut there is the old state or the new one. A file that can't be read is never overwritten.
+//! A `redb` database of one table: a row for each port, static MAC row, meter, binding, rule and redirect, its value in JSON. A
+//! change of any number of rows is one transaction, synced before it is acknowledged: after a crash or a power cut all of it
+//! is there or nothing of it, and it costs the same with 65,536 rules as with none. A file that can't be read is never
+//! overwritten.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use switch::model::{BridgeSettings, FdbSpec, PortSpec};
+use switch::model::MacAddr;
+use switch::model::{
+    BridgeSettings, FdbSpec, MeterBinding, MeterDirection, MeterSpec, PortSpec, RedirectSpec, RuleSpec,
+};
 
 use crate::error::Error;
 
 /// Version of the format that this program writes, and the only one it reads.
-const VERSION: u32 = 1;
-const FILE: &str = "state.json";
+const VERSION: &str = "1";
+const FILE: &str = "state.redb";
+const TABLE: TableDefinition<'_, &str, &str> = TableDefinition::new("state");
+/// Memory that the database may keep of its file, in bytes.
+const CACHE: usize = 4 << 20;
+
+/// A meter as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MeterRecord {
+    /// As configured.
+    pub spec: MeterSpec,
+    /// Whether it was never bound.
+    pub implicit: bool,
+}
 
 /// What is kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
-    version: u32,
-    /// Bridge settings, once they were set.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Bridge settings, once they were set at run time.
     pub bridge: Option<BridgeSettings>,
-    /// Ports, in the order they were added, with every default filled in.
+    /// `[bridge]` of the configuration file when it was last taken up.
+    pub bridge_configured: Option<BridgeSettings>,
+    /// Ports, by name, with every default filled in (but for those that never came up).
     pub ports: Vec<PortSpec>,
     /// Static rows of the MAC table.
     pub fdb: Vec<FdbSpec>,
+    /// Meters.
+    pub meters: Vec<MeterRecord>,
+    /// Which ports they are bound to.
+    pub bindings: Vec<MeterBinding>,
+    /// Traffic rules, by their place.
+    pub rules: Vec<RuleSpec>,
+    /// Redirects.
+    pub redirects: Vec<RedirectSpec>,
+}
+
+/// A row to be written or removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    key: String,
+    value: Option<String>,
+}
+
+impl Row {
+    fn put(key: String, value: &impl Serialize) -> Self {
+        // Plain data with text keys: it can always be written as JSON.
+        Self { key, value: Some(serde_json::to_string(value).unwrap_or_default()) }
+    }
+
+    fn remove(key: String) -> Self {
+        Self { key, value: None }
+    }
+
+    /// Run-time bridge settings, or none.
+    pub fn bridge(bridge: Option<&BridgeSettings>) -> Self {
+        bridge.map_or_else(|| Self::remove("bridge".into()), |bridge| Self::put("bridge".into(), bridge))
+    }
+
+    /// Bridge settings of the configuration file, or none.
+    pub fn bridge_configured(bridge: Option<&BridgeSettings>) -> Self {
+        let key = "bridge-configured".to_owned();
+        bridge.map_or_else(|| Self::remove(key.clone()), |bridge| Self::put(key.clone(), bridge))
+    }
+
+    /// A port.
+    pub fn port(spec: &PortSpec) -> Self {
+        Self::put(format!("port/{}", spec.name), spec)
+    }
+
+    /// No port of that name.
+    pub fn no_port(name: &str) -> Self {
+        Self::remove(format!("port/{name}"))
+    }
+
+    /// A static row of the MAC table.
+    pub fn fdb(row: &FdbSpec) -> Self {
+        Self::put(format!("fdb/{}/{}", row.vlan, row.mac), row)
+    }
+
+    /// No such static row.
+    pub fn no_fdb(mac: MacAddr, vlan: u16) -> Self {
+        Self::remove(format!("fdb/{vlan}/{mac}"))
+    }
+
+    /// A meter.
+    pub fn meter(record: &MeterRecord) -> Self {
+        Self::put(format!("meter/{:010}", record.spec.id), record)
+    }
+
+    /// No meter of that number.
+    pub fn no_meter(id: u32) -> Self {
+        Self::remove(format!("meter/{id:010}"))
+    }
+
+    /// A binding.
+    pub fn binding(binding: &MeterBinding) -> Self {
+        Self { value: Self::put(String::new(), binding).value, ..Self::no_binding(binding.vport, binding.direction) }
+    }
+
+    /// No meter bound there.
+    pub fn no_binding(vport: u16, direction: MeterDirection) -> Self {
+        Self::remove(format!("binding/{vport:05}/{direction:?}"))
+    }
+
+    /// A rule.
+    pub fn rule(rule: &RuleSpec) -> Self {
+        Self::put(format!("rule/{:010}", rule.key_index), rule)
+    }
+
+    /// No rule in that place.
+    pub fn no_rule(index: u32) -> Self {
+        Self::remove(format!("rule/{index:010}"))
+    }
+
+    /// No rule at all.
+    pub fn no_rules() -> Self {
+        Self::remove("rule/*".into())
+    }
+
+    /// A redirect; to itself: none.
+    pub fn redirect(redirect: &RedirectSpec) -> Self {
+        let key = format!("redirect/{:05}", redirect.src);
+        if redirect.src == redirect.dest { Self::remove(key) } else { Self::put(key, redirect) }
+    }
 }
 
 /// The place of the file.
 #[derive(Debug)]
 pub struct Store {
-    dir: PathBuf,
+    path: PathBuf,
+    database: Database,
+}
+
+fn unusable(path: &Path, why: impl std::fmt::Display) -> Error {
+    Error::State { path: path.to_owned(), why: why.to_string() }
+}
+
+fn database_error(path: &Path, error: &DatabaseError) -> Error {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => unusable(path, "another process has it open"),
+        error => unusable(path, format_args!("it is damaged or no state file: {error}")),
+    }
 }
 
 impl Store {
     /// The store in a directory, which is made if it is not there.
+    ///
+    /// # Errors
+    /// If it can't be made, or a file that is there can't be used.
     pub fn open(dir: &Path) -> Result<Self, Error> {
         std::fs::create_dir_all(dir).map_err(|error| Error::io(format!("making {}", dir.display()), error))?;
-        Ok(Self { dir: dir.to_owned() })
+        let path = dir.join(FILE);
+        if !path.exists() {
+            // Made beside its place and moved there, so that a file in place is always a whole one.
+            let new = dir.join(format!("{FILE}.new"));
+            let _ = std::fs::remove_file(&new);
+            let database = Database::create(&new).map_err(|error| database_error(&new, &error))?;
+            let store = Self { path: new.clone(), database };
+            store.write(&[Row { key: "version".into(), value: Some(VERSION.into()) }])?;
+            drop(store);
+            std::fs::rename(&new, &path)
+                .and_then(|()| File::open(dir)?.sync_all())
+                .map_err(|error| Error::io(format!("making {}", path.display()), error))?;
+        }
+        let database = Database::builder().set_cache_size(CACHE).open(&path);
+        let database = database.map_err(|error| database_error(&path, &error))?;
+        Ok(Self { path, database })
+    }
+
+    /// A store without a file.
+    #[doc(hidden)]
+    pub fn in_memory() -> Self {
+        let backend = redb::backends::InMemoryBackend::new();
+        let database = Database::builder().create_with_backend(backend).expect("memory for a database");
+        let store = Self { path: PathBuf::from("memory"), database };
+        store.write(&[Row { key: "version".into(), value: Some(VERSION.into()) }]).expect("memory can be written");
+        store
+    }
+
+    /// Says whether the state of a directory could be used; changes nothing. Nothing there is fine, and so is a state that a
+    /// running daemon has.
+    pub fn check(dir: &Path) -> Result<(), Error> {
+        let path = dir.join(FILE);
+        if !path.exists() {
+            return Ok(());
+        }
+        match Database::builder().open_read_only(&path) {
+            Ok(database) => load(&path, &database).map(drop),
+            Err(DatabaseError::DatabaseAlreadyOpen) => Ok(()),
+            // Left by a daemon that was killed: the next one mends it as it opens it.
+            Err(DatabaseError::RepairAborted) => Ok(()),
+            Err(error) => Err(database_error(&path, &error)),
+        }
     }
 
     /// The file.
-    pub fn path(&self) -> PathBuf {
-        self.dir.join(FILE)
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
-    /// Reads the state; without a file it is empty.
+    /// Reads the state.
     pub fn load(&self) -> Result<State, Error> {
-        let path = self.path();
-        let text = match std::fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(State { version: VERSION, ..State::default() });
+        load(&self.path, &self.database)
+    }
+
+    /// Writes rows, all of them or none, and syncs.
+    ///
+    /// # Errors
+    /// [`Error::NotKept`], and nothing is changed.
+    pub fn write(&self, rows: &[Row]) -> Result<(), Error> {
+        self.transact(rows)
+            .map_err(|error| Error::NotKept { path: self.path.clone(), source: std::io::Error::other(error) })
+    }
+
+    fn transact(&self, rows: &[Row]) -> Result<(), redb::Error> {
+        let transaction = self.database.begin_write()?;
+        {
+            let mut table = transaction.open_table(TABLE)?;
+            for Row { key, value } in rows {
+                match (value, key.strip_suffix('*')) {
+                    (Some(value), _) => drop(table.insert(key.as_str(), value.as_str())?),
+                    (None, Some(prefix)) => table.retain(|key, _| !key.starts_with(prefix))?,
+                    (None, None) => drop(table.remove(key.as_str())?),
+                }
             }
-            Err(error) => return Err(Error::State { path, why: error.to_string() }),
+        }
+        Ok(transaction.commit()?)
+    }
+}
+
+fn load(path: &Path, database: &impl ReadableDatabase) -> Result<State, Error> {
+    let rows = || -> Result<BTreeMap<String, String>, redb::Error> {
+        let transaction = database.begin_read()?;
+        let table = transaction.open_table(TABLE)?;
+        let mut rows = BTreeMap::new();
+        for row in table.iter()? {
+            let (key, value) = row?;
+            rows.insert(key.value().to_owned(), value.value().to_owned());
+        }
+        Ok(rows)
+    };
+    let mut rows = rows().map_err(|error| unusable(path, format_args!("it is damaged: {error}")))?;
+    match rows.remove("version").as_deref() {
+        Some(VERSION) => {}
+        version => {
+            let version = version.unwrap_or("none");
+            return Err(unusable(path, format_args!("its format is version {version}, this xswitchd knows {VERSION}")));
+        }
+    }
+    let mut state = State::default();
+    for (key, value) in &rows {
+        let read = match key.split('/').next().unwrap_or_default() {
+            "bridge" => one(value).map(|bridge| state.bridge = Some(bridge)),
+            "bridge-configured" => one(value).map(|bridge| state.bridge_configured = Some(bridge)),
+            "port" => one(value).map(|port| state.ports.push(port)),
+            "fdb" => one(value).map(|row| state.fdb.push(row)),
+            "meter" => one(value).map(|meter| state.meters.push(meter)),
+            "binding" => one(value).map(|binding| state.bindings.push(binding)),
+            "rule" => one(value).map(|rule| state.rules.push(rule)),
+            "redirect" => one(value).map(|redirect| state.redirects.push(redirect)),
+            _ => Err("nothing of that name is known".to_owned()),
         };
-        // The version first: a newer format is told from a damaged file.
-        #[derive(Deserialize)]
-        struct Version {
-            version: u32,
-        }
-        let damaged =
-            |error: serde_json::Error| Error::State { path: path.clone(), why: format!("it is damaged: {error}") };
-        let Version { version } = serde_json::from_slice(&text).map_err(damaged)?;
-        if version != VERSION {
-            return Err(Error::State {
-                path,
-                why: format!("its format is version {version}, this xswitchd knows {VERSION}"),
-            });
-        }
-        serde_json::from_slice(&text).map_err(damaged)
+        read.map_err(|why| unusable(path, format_args!("row `{}` can't be understood: {why}", key.escape_default())))?;
     }
+    Ok(state)
+}
 
-    /// Replaces the state on disk.
-    pub fn save(&self, state: &State) -> Result<(), Error> {
-        self.replace(state).map_err(|source| Error::NotKept { path: self.path(), source })
-    }
-
-    fn replace(&self, state: &State) -> std::io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".state-").suffix(".tmp").tempfile_in(&self.dir)?;
-        serde_json::to_writer_pretty(&mut file, &State { version: VERSION, ..state.clone() })?;
-        file.write_all(b"\n")?;
-        file.as_file().sync_all()?;
-        file.persist(self.path())?;
-        File::open(&self.dir)?.sync_all()
-    }
+fn one<T: DeserializeOwned>(value: &str) -> Result<T, String> {
+    serde_json::from_str(value).map_err(|error| error.to_string())
 }
 
 /// A directory that no other daemon has while this lives.
@@ -125,53 +328,108 @@ impl DirLock {
 
 #[cfg(test)]
 mod tests {
-    use switch::model::PortKind;
+    use switch::model::{PortKind, RuleAction, RuleKey, RuleTarget};
 
     use super::*;
 
-    fn store() -> (tempfile::TempDir, Store) {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        (dir, store)
+    fn rule(key_index: u32) -> RuleSpec {
+        RuleSpec { key_index, key: RuleKey::default(), action: RuleAction::to(RuleTarget::Drop) }
+    }
+
+    fn whole() -> State {
+        let meter = MeterSpec::new(4_000_000_000, 64);
+        State {
+            bridge: Some(BridgeSettings::default()),
+            bridge_configured: Some(BridgeSettings { fdb_limit: 99, ..BridgeSettings::default() }),
+            ports: vec![PortSpec::new("vm1", PortKind::Guest)],
+            fdb: vec![FdbSpec { mac: MacAddr([2, 0, 0, 0, 0, 1]), vlan: 7, port: "vm1".into() }],
+            meters: vec![MeterRecord { spec: meter, implicit: true }],
+            bindings: vec![MeterBinding { vport: 3, direction: MeterDirection::To, meter: 4_000_000_000 }],
+            rules: vec![rule(9), rule(10), rule(65_535)],
+            redirects: vec![RedirectSpec { src: 1, dest: 2 }],
+        }
+    }
+
+    fn rows(state: &State) -> Vec<Row> {
+        let mut rows =
+            vec![Row::bridge(state.bridge.as_ref()), Row::bridge_configured(state.bridge_configured.as_ref())];
+        rows.extend(state.ports.iter().map(Row::port));
+        rows.extend(state.fdb.iter().map(Row::fdb));
+        rows.extend(state.meters.iter().map(Row::meter));
+        rows.extend(state.bindings.iter().map(Row::binding));
+        rows.extend(state.rules.iter().map(Row::rule));
+        rows.extend(state.redirects.iter().map(Row::redirect));
+        rows
     }
 
     #[test]
-    fn what_was_saved_is_loaded() {
-        let (_dir, store) = store();
-        assert_eq!(store.load().unwrap().ports, []);
-        let mut state = store.load().unwrap();
-        state.ports.push(PortSpec::new("vm1", PortKind::Guest));
-        store.save(&state).unwrap();
-        assert_eq!(store.load().unwrap(), state);
+    fn what_was_written_is_loaded_and_what_was_removed_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.load().unwrap(), State::default());
+        store.write(&rows(&whole())).unwrap();
+        drop(store);
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.load().unwrap(), whole());
+        Store::check(dir.path()).unwrap();
+        let gone = [
+            Row::bridge(None),
+            Row::bridge_configured(None),
+            Row::no_port("vm1"),
+            Row::no_fdb(MacAddr([2, 0, 0, 0, 0, 1]), 7),
+            Row::no_meter(4_000_000_000),
+            Row::no_binding(3, MeterDirection::To),
+            Row::no_rule(9),
+            Row::redirect(&RedirectSpec { src: 1, dest: 1 }),
+        ];
+        store.write(&gone).unwrap();
+        assert_eq!(store.load().unwrap(), State { rules: vec![rule(10), rule(65_535)], ..State::default() });
+        store.write(&[Row::no_rules(), Row::rule(&rule(1))]).unwrap();
+        assert_eq!(store.load().unwrap().rules, [rule(1)]);
     }
 
     #[test]
     fn a_damaged_or_foreign_file_is_refused_and_kept() {
-        let (_dir, store) = store();
-        for text in ["", "{", "{\"version\": 1, \"ports\": 7}", "{\"version\": 2}", "\0\0\0\0"] {
-            std::fs::write(store.path(), text).unwrap();
-            let error = store.load().unwrap_err();
-            assert!(error.to_string().contains(&store.path().display().to_string()), "{error}");
-            assert_eq!(std::fs::read_to_string(store.path()).unwrap(), text);
+        let dir = tempfile::tempdir().unwrap();
+        drop(Store::open(dir.path()).unwrap());
+        let path = dir.path().join(FILE);
+        let good = std::fs::read(&path).unwrap();
+        let zeros = vec![0; good.len()];
+        for bytes in [&b"{\"version\": 1}"[..], &[7; 9000], &good[..good.len() / 2], &zeros] {
+            std::fs::write(&path, bytes).unwrap();
+            let error = Store::open(dir.path()).and_then(|store| store.load()).unwrap_err();
+            assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+            assert!(Store::check(dir.path()).is_err());
+            assert_eq!(std::fs::read(&path).unwrap(), bytes, "it is left as it was");
         }
     }
 
     #[test]
-    fn a_write_that_was_cut_off_leaves_the_old_state() {
-        let (dir, store) = store();
-        let mut state = store.load().unwrap();
-        state.ports.push(PortSpec::new("vm1", PortKind::Guest));
-        store.save(&state).unwrap();
-        std::fs::write(dir.path().join(".state-cut.tmp"), "{\"version\": 1, \"po").unwrap();
-        assert_eq!(store.load().unwrap(), state);
+    fn a_newer_format_and_an_unknown_row_are_refused() {
+        for row in [
+            Row { key: "version".into(), value: Some("2".into()) },
+            Row { key: "disk/1".into(), value: Some("{}".into()) },
+            Row { key: "rule/1".into(), value: Some("{\"key_index\": 1}".into()) },
+        ] {
+            let store = Store::in_memory();
+            store.write(&[row]).unwrap();
+            assert!(matches!(store.load(), Err(Error::State { .. })));
+        }
     }
 
     #[test]
-    fn a_state_that_cannot_be_written_is_an_error() {
-        let (dir, store) = store();
-        std::fs::remove_dir(dir.path()).unwrap();
-        assert!(matches!(store.save(&State::default()), Err(Error::NotKept { .. })));
-        std::fs::create_dir(dir.path()).unwrap();
+    fn a_file_that_was_being_made_is_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("state.redb.new"), [0; 4096]).unwrap();
+        assert_eq!(Store::open(dir.path()).unwrap().load().unwrap(), State::default());
+    }
+
+    #[test]
+    fn a_check_makes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        Store::check(&state).unwrap();
+        assert!(!state.exists());
     }
 
     #[test]

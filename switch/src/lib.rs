@@ -15,6 +15,6 @@ mod capture;
 mod control;
 mod error;
 
-pub use engine::tables::RuleUndo;
 pub use control::{CaptureRequest, CaptureStream, NetdevFinding, Switch};
+pub use engine::tables::{KeptTables, RuleUndo};
 pub use error::{Error, ErrorKind};

@@ -144,6 +144,9 @@ pub fn vlan_mode(text: &str) -> Result<VlanMode, String> {
 pub struct PortArguments {
     /// Name of the port.
     name: String,
+    /// Identity that the manager of the guests gives it; default: the name.
+    #[arg(long)]
+    uuid: Option<String>,
     /// What is at the other end: guest (a veth pair) or phy (a netdev).
     #[arg(long, default_value = "guest", value_parser = word::<PortKind>)]
     kind: PortKind,
@@ -198,6 +201,7 @@ impl From<PortArguments> for PortSpec {
     fn from(a: PortArguments) -> Self {
         PortSpec {
             name: a.name,
+            uuid: a.uuid,
             kind: a.kind,
             vport: a.vport,
             ifname: a.ifname,
@@ -241,6 +245,9 @@ pub struct PortSetArguments {
     /// Most MAC addresses learned on it.
     #[arg(long)]
     fdb_limit: Option<u32>,
+    /// Descriptors of each ring, a power of two; its queues are opened anew.
+    #[arg(long)]
+    queue_depth: Option<u32>,
 }
 
 impl PortSetArguments {
@@ -253,6 +260,8 @@ impl PortSetArguments {
             isolated: self.isolated.map(bool::from),
             mac_check: self.mac_check.map(bool::from),
             fdb_limit: self.fdb_limit,
+            queue_depth: self.queue_depth,
+            queues: None,
         }
     }
 }

@@ -19,7 +19,7 @@ use axum::routing::get;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-pub use self::serve::{ApiSocket, serve};
+pub use self::serve::{ApiSocket, SocketFile, serve};
 use crate::error::{Error, ErrorBody};
 use crate::service::Service;
 use switch::ErrorKind;
@@ -66,7 +66,7 @@ impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let status = match self.kind() {
             ErrorKind::NotFound => StatusCode::NOT_FOUND,
-            ErrorKind::Exists | ErrorKind::Busy => StatusCode::CONFLICT,
+            ErrorKind::Exists | ErrorKind::Busy | ErrorKind::Loop => StatusCode::CONFLICT,
             ErrorKind::Invalid => StatusCode::BAD_REQUEST,
             ErrorKind::Full => StatusCode::INSUFFICIENT_STORAGE,
             ErrorKind::Unsupported => StatusCode::UNPROCESSABLE_ENTITY,

@@ -112,8 +112,7 @@ async fn list_fdb(State(service): Shared, Query(filter): Query<FdbFilter>) -> An
 #[utoipa::path(post, path = "/fdb", request_body = FdbSpec,
     responses((status = 201, body = FdbSpec), (status = 400, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn add_fdb(State(service): Shared, Json(row): Json<FdbSpec>) -> Result<(StatusCode, Json<FdbSpec>), Error> {
-    let added = row.clone();
-    blocking(service, move |service| service.fdb_add(row)).await?;
+    let added = blocking(service, move |service| service.fdb_add(row)).await?;
     Ok((StatusCode::CREATED, Json(added)))
 }
 

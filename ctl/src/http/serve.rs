@@ -1,7 +1,7 @@
 //! Serving the router on a Unix socket.
 
 use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,8 +23,12 @@ const GRACE: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct ApiSocket {
     listener: UnixListener,
-    path: PathBuf,
+    file: SocketFile,
 }
+
+/// The file of a socket; it goes when this is dropped.
+#[derive(Debug)]
+pub struct SocketFile(PathBuf);
 
 impl ApiSocket {
     /// Listens at `path` with permission bits `mode`. A socket that a dead daemon left is replaced; one that answers is not.
@@ -34,23 +38,33 @@ impl ApiSocket {
     pub fn bind(path: &Path, mode: u32) -> Result<Self, Error> {
         match std::os::unix::net::UnixStream::connect(path) {
             Ok(_) => return Err(Error::InUse { path: path.to_owned(), holder: "unknown".to_owned() }),
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            // Refused: nobody listens on a socket, or it is a file of another kind, which is not ours to remove.
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused && is_socket(path) => {
                 std::fs::remove_file(path).map_err(|error| Error::io(format!("removing {}", path.display()), error))?;
             }
             Err(_) => {}
         }
         let listener =
             UnixListener::bind(path).map_err(|error| Error::io(format!("listening on {}", path.display()), error))?;
-        let socket = Self { listener, path: path.to_owned() };
+        let socket = Self { listener, file: SocketFile(path.to_owned()) };
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
             .map_err(|error| Error::io(format!("setting the mode of {}", path.display()), error))?;
         Ok(socket)
     }
+
+    /// The listener and its file apart.
+    pub fn split(self) -> (UnixListener, SocketFile) {
+        (self.listener, self.file)
+    }
 }
 
-impl Drop for ApiSocket {
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
+}
+
+impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 

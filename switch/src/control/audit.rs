@@ -44,6 +44,7 @@ pub(super) fn stats(state: &State, control: &Control) -> StatsReport {
                 ..PortStats::default()
             };
             add_port(&mut stats, &port.shared);
+            stats.nic = stats.nic();
             stats
         })
         .collect();
@@ -53,11 +54,10 @@ pub(super) fn stats(state: &State, control: &Control) -> StatsReport {
             sum
         });
         let signed = |number: u64| number.cast_signed();
-        report.unaccounted_packets += signed(port.rx.packets)
-            + signed(port.flood_copies.packets)
-            + signed(port.mirror_copies.packets)
-            - signed(port.tx.packets)
-            - signed(dropped.packets);
+        report.unaccounted_packets +=
+            signed(port.rx.packets) + signed(port.flood_copies.packets) + signed(port.mirror_copies.packets)
+                - signed(port.tx.packets)
+                - signed(dropped.packets);
         report.unaccounted_bytes += signed(port.rx.bytes)
             + signed(port.flood_copies.bytes)
             + signed(port.mirror_copies.bytes)

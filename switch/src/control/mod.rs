@@ -234,7 +234,7 @@ impl Switch {
     pub fn update_port(&self, name: &str, update: PortUpdate) -> Result<PortInfo, Error> {
         let mut control = self.state.lock();
         let no = control.number(name)?;
-        ports::update(&self.state, &mut control, no, update)?;
+        ports::update(&self.state, &self.threads, &mut control, no, update)?;
         ports::steer(&self.state, &control);
         Ok(ports::info(&self.state, &control, &control.ports[&no]))
     }

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use super::resolve::{check_mtu, frame_mtu};
 use crate::io::netdev::{self, Link, VethSpec};
 use crate::io::netns::NetNs;
-use crate::io::{ethtool, netns};
+use crate::io::{ethtool, netns, xsk_queues};
 use crate::model::*;
 use crate::{Error, ErrorKind};
 
@@ -80,7 +80,8 @@ impl Netdevs {
 
     fn make(spec: &mut PortSpec, ifname: &str, ns: Option<NetNs>) -> Result<Self, Error> {
         let peer = spec.guest_ifname.get_or_insert_with(|| format!("xg{}", spec.vport.unwrap_or_default())).clone();
-        let mac = *spec.mac.get_or_insert_with(|| MacAddr::derived_from(&spec.name));
+        let derived = MacAddr::derived_from(spec.uuid());
+        let mac = *spec.mac.get_or_insert(derived);
         let mtu = *spec.mtu.get_or_insert(DEFAULT_MTU);
         let queues = spec.queues.unwrap_or(1);
         if let Some(ns) = &ns {
@@ -229,6 +230,17 @@ impl Netdevs {
     pub fn set_peer_mac(&self, mac: MacAddr) -> Result<(), Error> {
         let Some((place, peer)) = &self.peer else { return Ok(()) };
         place.run(|| netdev::set_mac(expect_link(peer)?.index, mac))
+    }
+
+    /// Queues of the guest's end that have an AF_XDP socket bound.
+    pub fn bound_queues(&self) -> u32 {
+        let Some((place, peer)) = &self.peer else { return 0 };
+        let bound = place.run(|| {
+            let link = expect_link(peer)?;
+            // A kernel that can't tell, or a netdev that is down: none.
+            Ok(xsk_queues::bound(link.index).map_or(0, |queues| queues.len()))
+        });
+        bound.map_or(0, |count| count as u32)
     }
 
     /// What to know of a veth whose other end is in a namespace without a name.

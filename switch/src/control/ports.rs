@@ -123,6 +123,11 @@ fn describe(state: &State, control: &Control, port: &LivePort, link: Option<&Lin
         link_up: link.is_some_and(|link| link.carrier),
         max_mtu: live_mtu_limit(state, port).0,
         queues: (0..).zip(port.shared.queues.iter()).zip(&port.sockets).map(queue).collect(),
+        active_queues: match port.spec.kind {
+            PortKind::Guest => port.netdevs.bound_queues(),
+            PortKind::Phy if link.is_some_and(|link| link.carrier) => port.shared.queues.len() as u32,
+            PortKind::Phy => 0,
+        },
         fdb_entries: control.fdb.count(port.shared.no),
     }
 }
@@ -144,6 +149,12 @@ pub(super) fn add(state: &State, threads: &Threads, control: &mut Control, spec:
     let mut spec = resolve::resolve(spec.clone(), state.settings.capacity.port_slots(), taken)?;
     if control.ports.values().any(|port| port.spec.name == spec.name) {
         return Err(Error::new(ErrorKind::Exists, format!("name: there is a port `{}` already", spec.name)));
+    }
+    if let Some(port) = control.ports.values().find(|port| port.spec.uuid() == spec.uuid()) {
+        return Err(Error::new(
+            ErrorKind::Exists,
+            format!("uuid: `{}` belongs to port `{}`", spec.uuid().escape_default(), port.spec.name),
+        ));
     }
     if let Some(port) = control.ports.values().find(|port| port.spec.ifname == spec.ifname) {
         return Err(Error::new(
@@ -372,9 +383,26 @@ pub(super) fn remove(state: &State, threads: &Threads, control: &mut Control, no
 }
 
 /// Changes a live port, or nothing.
-pub(super) fn update(state: &State, control: &mut Control, no: PortNo, update: PortUpdate) -> Result<(), Error> {
+pub(super) fn update(
+    state: &State,
+    threads: &Threads,
+    control: &mut Control,
+    no: PortNo,
+    update: PortUpdate,
+) -> Result<(), Error> {
     let Some(port) = control.ports.get_mut(&no) else { return Err(super::no_port(&format!("vport {no}"))) };
-    let PortUpdate { mtu, mac, vlan, isolated, mac_check, fdb_limit } = update;
+    let PortUpdate { mtu, mac, vlan, isolated, mac_check, fdb_limit, queue_depth, queues } = update;
+    if let Some(queues) = queues.filter(|&queues| Some(queues) != port.spec.queues) {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "queues: a live port keeps its {} queues and can't have {queues}: delete it and add it anew",
+                port.shared.queues.len()
+            ),
+        ));
+    }
+    queue_depth.map_or(Ok(()), resolve::check_depth)?;
+    let depth = queue_depth.filter(|&depth| Some(depth) != port.spec.queue_depth);
     let mtu = mtu.filter(|&mtu| Some(mtu) != port.spec.mtu);
     let mac = mac.filter(|&mac| Some(mac) != port.spec.mac);
     if let Some(mtu) = mtu {
@@ -390,8 +418,20 @@ pub(super) fn update(state: &State, control: &mut Control, no: PortNo, update: P
     if mac_check == Some(true) && !has_mac {
         return Err(Error::invalid("mac_check: the port has no address to check against: name one as `mac`"));
     }
+    let depth_before = port.spec.queue_depth.unwrap_or(DEFAULT_QUEUE_DEPTH);
+    if let Some(depth) = depth {
+        reopen(state, threads, port, depth)?;
+    }
+    let restore = |port: &mut LivePort, error: Error| {
+        if depth.is_some()
+            && let Err(error) = reopen(state, threads, port, depth_before)
+        {
+            tracing::error!(port = port.spec.name, %error, "the depth of its rings can't be restored");
+        }
+        error
+    };
     if let Some(mtu) = mtu {
-        port.netdevs.set_mtu(mtu)?;
+        port.netdevs.set_mtu(mtu).map_err(|error| restore(port, error))?;
     }
     if let Some(mac) = mac
         && port.spec.kind == PortKind::Guest
@@ -402,7 +442,7 @@ pub(super) fn update(state: &State, control: &mut Control, no: PortNo, update: P
         {
             port.netdevs.set_mtu(before)?;
         }
-        return Err(error);
+        return Err(restore(port, error));
     }
     let spec = &mut port.spec;
     spec.mtu = mtu.or(spec.mtu);
@@ -412,6 +452,68 @@ pub(super) fn update(state: &State, control: &mut Control, no: PortNo, update: P
     spec.mac_check = mac_check.or(spec.mac_check);
     spec.fdb_limit = fdb_limit.or(spec.fdb_limit);
     state.publish(control);
+    Ok(())
+}
+
+/// Opens the sockets of a live port anew with rings of another depth. What comes in meanwhile is dropped and counted by the
+/// XDP program. If it can't be done, the port has its old depth again.
+fn reopen(state: &State, threads: &Threads, port: &mut LivePort, depth: u32) -> Result<(), Error> {
+    let before = port.spec.queue_depth.unwrap_or(DEFAULT_QUEUE_DEPTH);
+    let mut cache = FrameCache::new(Arc::clone(&state.shared.umem));
+    port.sockets.clear();
+    for queue in threads.take_back(&state.shared, &port.shared) {
+        queue.socket.close(SEND_GRACE, &mut cache);
+    }
+    let result = open_queues(state, threads, port, depth, &mut cache).map_err(|error| {
+        match open_queues(state, threads, port, before, &mut cache) {
+            Ok(()) => error,
+            Err(again) => Error::new(
+                again.kind(),
+                format!("{error}; and with the old depth neither ({again}): delete the port and add it anew"),
+            ),
+        }
+    });
+    state.recycle(cache);
+    result
+}
+
+/// Opens all queues of a port that has none, and gives them to their workers.
+fn open_queues(
+    state: &State,
+    threads: &Threads,
+    port: &mut LivePort,
+    depth: u32,
+    cache: &mut FrameCache,
+) -> Result<(), Error> {
+    let count = port.shared.queues.len() as u32;
+    let spec = PortSpec { queue_depth: Some(depth), ..port.spec.clone() };
+    let mut opened = Vec::new();
+    for number in 0..count {
+        let socket = open_socket(state, &spec, &port.netdevs, number, count - number, cache).and_then(|socket| {
+            let Some(fd) = socket.fd() else { return Ok(socket) };
+            match port.program.set_socket(number, fd.as_fd()) {
+                Ok(()) => Ok(socket),
+                Err(error) => {
+                    drop(fd);
+                    socket.close(Duration::ZERO, cache);
+                    Err(error.into())
+                }
+            }
+        });
+        match socket {
+            Ok(socket) => opened.push(Queue::new(Arc::clone(&port.shared), number, socket)),
+            Err(error) => {
+                opened.into_iter().for_each(|queue| queue.socket.close(Duration::ZERO, cache));
+                return Err(error);
+            }
+        }
+    }
+    port.spec.queue_depth = Some(depth);
+    port.sockets = opened.iter().filter_map(|queue| Some((queue.socket.fd()?, queue.socket.zero_copy()))).collect();
+    for queue in opened {
+        let worker = port.shared.queues[queue.number as usize].worker;
+        threads.command(&state.shared, worker, Command::Add(Box::new(queue)));
+    }
     Ok(())
 }
 

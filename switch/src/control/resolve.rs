@@ -73,6 +73,26 @@ pub fn check_name(name: &str) -> Result<(), Error> {
     )))
 }
 
+/// Checks a port's identity.
+pub fn check_uuid(uuid: &str) -> Result<(), Error> {
+    if NAME_LEN.contains(&uuid.chars().count()) && !uuid.chars().any(char::is_control) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("uuid: `{}` is not 1 to 128 printable characters", uuid.escape_default())))
+}
+
+/// Checks the depth of a port's rings.
+pub fn check_depth(depth: u32) -> Result<(), Error> {
+    if depth.is_power_of_two() && DEPTHS.contains(&depth) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "queue_depth: {depth} is not a power of two from {} to {}",
+        DEPTHS.start(),
+        DEPTHS.end()
+    )))
+}
+
 /// Checks a netdev's name.
 pub fn check_ifname(field: &str, name: &str) -> Result<(), Error> {
     let odd = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
@@ -121,6 +141,7 @@ pub fn check_mac(mac: MacAddr) -> Result<(), Error> {
 /// There can be `slots` ports.
 pub fn resolve(mut spec: PortSpec, slots: usize, taken: impl Fn(u16) -> bool) -> Result<PortSpec, Error> {
     check_name(&spec.name)?;
+    spec.uuid.as_deref().map_or(Ok(()), check_uuid)?;
     let vport = match spec.vport {
         Some(no) if usize::from(no) >= slots => {
             return Err(Error::invalid(format!("vport: {no} is out of range, 0 to {} are possible", slots - 1)));
@@ -175,14 +196,7 @@ pub fn resolve(mut spec: PortSpec, slots: usize, taken: impl Fn(u16) -> bool) ->
     {
         return Err(Error::invalid(format!("queues: {queues} is out of range, 1 to {MAX_QUEUES} are possible")));
     }
-    let depth = *spec.queue_depth.get_or_insert(DEFAULT_QUEUE_DEPTH);
-    if !depth.is_power_of_two() || !DEPTHS.contains(&depth) {
-        return Err(Error::invalid(format!(
-            "queue_depth: {depth} is not a power of two from {} to {}",
-            DEPTHS.start(),
-            DEPTHS.end()
-        )));
-    }
+    check_depth(*spec.queue_depth.get_or_insert(DEFAULT_QUEUE_DEPTH))?;
     if spec.mac_check == Some(true) && spec.kind == PortKind::Phy && spec.mac.is_none() {
         return Err(Error::invalid(
             "mac_check: a phy port has no address of its own to check against unless `mac` names one",
@@ -212,7 +226,9 @@ mod tests {
     #[test]
     fn bad_values_are_refused_and_the_field_is_named() {
         type Change = fn(&mut PortSpec);
-        let cases: [(&str, Change); 14] = [
+        let cases: [(&str, Change); 16] = [
+            ("uuid", |s| s.uuid = Some(String::new())),
+            ("uuid", |s| s.uuid = Some("x".repeat(129))),
             ("name", |s| s.name = "a/b".into()),
             ("name", |s| s.name.clear()),
             ("vport", |s| s.vport = Some(1024)),

@@ -10,7 +10,7 @@ use crate::Error;
 use crate::engine::PortNo;
 use crate::engine::rule::Rule;
 use crate::engine::snapshot::Snapshot;
-use crate::engine::tables::{RuleUndo, Tables};
+use crate::engine::tables::{KeptTables, RuleUndo, Tables};
 use crate::model::*;
 use crate::worker::view::View;
 
@@ -61,6 +61,32 @@ impl Switch {
     /// don't get them, and rules, bindings and redirects may name them.
     pub fn reserve_ports(&self, ports: Vec<(u16, String, u32)>) {
         self.state.lock().reserved = ports.into_iter().map(|(no, name, queues)| (no, (name, queues))).collect();
+    }
+
+    /// Forgets bindings and redirect of a number that was kept for a port; `Busy` if what would go elsewhere is redirected to
+    /// it.
+    pub fn forget_port(&self, no: u16) -> Result<(), Error> {
+        let mut control = self.state.lock();
+        control.tables.check_port_unused(no)?;
+        control.tables.forget_port(no);
+        control.reserved.remove(&no);
+        publish_meters(&self.state, &mut control);
+        publish_redirects(&self.state, &mut control);
+        Ok(())
+    }
+
+    /// Fills the tables with what was kept, before there are ports. Returns what does not fit, in words.
+    pub fn restore_tables(&self, kept: KeptTables) -> Vec<String> {
+        let mut control = self.state.lock();
+        let refused = control.tables.restore(kept, self.state.shared.now_ns());
+        publish_meters(&self.state, &mut control);
+        publish_redirects(&self.state, &mut control);
+        refused
+    }
+
+    /// Ports that there can be.
+    pub fn port_slots(&self) -> u32 {
+        self.state.settings.capacity.port_slots() as u32
     }
 
     /// Meters there can be.

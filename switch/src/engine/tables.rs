@@ -495,6 +495,40 @@ impl Tables {
         self.redirects.iter().map(|(&src, &dest)| (RedirectSpec { src, dest }, self.end_of(dest)))
     }
 
+    // All
+
+    /// Fills empty tables with what was kept; ports are not asked for, they come up later. Returns what does not fit, in words.
+    pub fn restore(&mut self, kept: KeptTables, now: u64) -> Vec<String> {
+        let mut refused = Vec::new();
+        for (spec, implicit) in kept.meters {
+            let id = spec.id;
+            if let Err(error) = self.add_meter(spec, implicit, now) {
+                refused.push(format!("meter {id}: {error}"));
+            }
+        }
+        for MeterBinding { vport, direction, meter } in kept.bindings {
+            if self.meters.contains_key(&meter) {
+                self.restore_binding(vport, direction, meter);
+            } else {
+                refused.push(format!("binding of vport {vport}: there is no meter {meter}"));
+            }
+        }
+        for spec in kept.rules {
+            let index = spec.key_index;
+            match self.check_rule(spec, &|_| Some(u32::MAX)) {
+                Ok(rule) => drop(self.put_rule(Arc::new(rule))),
+                Err(error) => refused.push(format!("rule {index}: {error}")),
+            }
+        }
+        self.rules.commit();
+        for RedirectSpec { src, dest } in kept.redirects {
+            if let Err(error) = self.redirect(RedirectSpec { src, dest }, &|_| Some(1)) {
+                refused.push(format!("redirect of vport {src}: {error}"));
+            }
+        }
+        refused
+    }
+
     // Ports
 
     /// Whether a port can go: nothing may be redirected to it.
@@ -513,6 +547,19 @@ impl Tables {
         self.redirects.remove(&no);
         self.bindings.retain(|(port, _), _| *port != no);
     }
+}
+
+/// What tables are filled with at start.
+#[derive(Clone, Debug, Default)]
+pub struct KeptTables {
+    /// Meters, and whether they were never bound.
+    pub meters: Vec<(MeterSpec, bool)>,
+    /// Bindings.
+    pub bindings: Vec<MeterBinding>,
+    /// Rules.
+    pub rules: Vec<RuleSpec>,
+    /// Redirects.
+    pub redirects: Vec<RedirectSpec>,
 }
 
 enum Prepared {
@@ -593,7 +640,8 @@ mod tests {
             assert!(error.to_string().starts_with("change 2: "), "{error}");
             assert_eq!((indices(&tables), tables.rules().version()), (vec![1, 5], version), "nothing is changed");
         }
-        let batch = vec![RuleChange::Clear, write(1, RuleTarget::Normal), RuleChange::Delete(1), write(3, RuleTarget::Drop)];
+        let batch =
+            vec![RuleChange::Clear, write(1, RuleTarget::Normal), RuleChange::Delete(1), write(3, RuleTarget::Drop)];
         let undo = tables.change_rules(batch, &three).unwrap();
         assert_eq!(indices(&tables), [3]);
         tables.undo_rules(undo);

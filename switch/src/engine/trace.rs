@@ -144,17 +144,23 @@ impl Observer for Tracer<'_> {
 
     fn classify<'a>(&mut self, rules: &'a Rules, key: &Key) -> Option<&'a Rule> {
         let found = rules.find(key).map(AsRef::as_ref);
-        let better = |rule: &&std::sync::Arc<Rule>| found.is_none_or(|found| rule.spec.key_index < found.spec.key_index);
+        let better =
+            |rule: &&std::sync::Arc<Rule>| found.is_none_or(|found| rule.spec.key_index < found.spec.key_index);
         let tell = |rule: &Rule| {
             let index = rule.spec.key_index;
-            first_difference(&rule.compiled, key)
-                .map(|(field, has, wanted)| format!("rule {index} does not match: {field} is {has}, it asks for {wanted}"))
+            first_difference(&rule.compiled, key).map(|(field, has, wanted)| {
+                format!("rule {index} does not match: {field} is {has}, it asks for {wanted}")
+            })
         };
-        let passed: Vec<_> = rules.iter_from(0).take_while(better).take(SHOWN_RULES).filter_map(|rule| tell(rule)).collect();
+        let passed: Vec<_> =
+            rules.iter_from(0).take_while(better).take(SHOWN_RULES).filter_map(|rule| tell(rule)).collect();
         passed.into_iter().for_each(|detail| self.say("rule", detail));
         let more = rules.iter_from(0).take_while(better).count().saturating_sub(SHOWN_RULES);
         if more > 0 {
-            self.say("rule", format!("{more} more rules of better index do not match either (ask for one by its index)"));
+            self.say(
+                "rule",
+                format!("{more} more rules of better index do not match either (ask for one by its index)"),
+            );
         }
         match self.input.rule.map(|index| (index, rules.get(index))) {
             Some((index, None)) => self.say("rule", format!("there is no rule {index}")),

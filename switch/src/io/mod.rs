@@ -8,3 +8,4 @@ pub mod ring;
 pub mod socket;
 pub mod sys;
 pub mod umem;
+pub mod xsk_queues;

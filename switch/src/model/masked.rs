@@ -172,8 +172,9 @@ impl FromStr for MaskedIp {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let bad =
-            || format!("`{text}` is not an address, a prefix such as 10.0.0.0/8, or an address with a mask of its family");
+        let bad = || {
+            format!("`{text}` is not an address, a prefix such as 10.0.0.0/8, or an address with a mask of its family")
+        };
         let (addr, mask) = text.split_once('/').map_or((text, None), |(addr, mask)| (addr, Some(mask)));
         let addr: IpAddr = addr.parse().map_err(|_| bad())?;
         let prefix = match mask {
@@ -250,7 +251,9 @@ mod tests {
         for bad in ["", "x", "1/", "/1", "-1", "+1", "1/2/3", "0x", "0x+1", "4294967296"] {
             assert!(bad.parse::<Masked<16>>().is_err(), "{bad}");
         }
-        for bad in ["", "10.0.0.0/33", "10.0.0/8", "10.0.0.0/-1", "10.0.0.0/ffff::", "::/129", "::/255.0.0.0", "1.2.3.4/"] {
+        for bad in
+            ["", "10.0.0.0/33", "10.0.0/8", "10.0.0.0/-1", "10.0.0.0/ffff::", "::/129", "::/255.0.0.0", "1.2.3.4/"]
+        {
             assert!(bad.parse::<MaskedIp>().is_err(), "{bad}");
         }
         for bad in ["", "02:00:00:00:00", "02:00:00:00:00:01/", "02:00:00:00:00:01/0xx", "02:00:00:00:00:01/8"] {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::drop::DropReason;
 pub use crate::engine::mac::MacAddr;
 pub use crate::engine::trace::{TraceReport, TraceStep};
 pub use crate::engine::vlan::{VlanMode, VlanSet};
@@ -99,6 +100,9 @@ pub enum ZeroCopy {
 pub struct PortSpec {
     /// Unique name: 1–128 characters of `A-Z a-z 0-9 . _ : -`, first one a letter or digit.
     pub name: String,
+    /// Unique identity that the manager of the guests gives it: 1–128 characters; default: its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
     /// What is at the other end.
     pub kind: PortKind,
     /// Port number, `0..1024`; default: the lowest free one.
@@ -113,7 +117,7 @@ pub struct PortSpec {
     /// `guest` only: named network namespace (`ip netns`) that the guest's end is moved to; default: it stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<String>,
-    /// MAC address of the guest, unicast; default for `guest`: a stable, locally administered one derived from `name`.
+    /// MAC address of the guest, unicast; default for `guest`: a stable, locally administered one derived from `uuid`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>, example = "02:00:00:00:00:01"))]
     pub mac: Option<MacAddr>,
@@ -150,10 +154,16 @@ pub struct PortSpec {
 }
 
 impl PortSpec {
+    /// Its identity.
+    pub fn uuid(&self) -> &str {
+        self.uuid.as_deref().unwrap_or(&self.name)
+    }
+
     /// A port of that name and kind with every default.
     pub fn new(name: impl Into<String>, kind: PortKind) -> Self {
         Self {
             name: name.into(),
+            uuid: None,
             kind,
             vport: None,
             ifname: None,
@@ -198,6 +208,12 @@ pub struct PortUpdate {
     /// As in [`PortSpec::fdb_limit`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fdb_limit: Option<u32>,
+    /// As in [`PortSpec::queue_depth`]. The queues are opened anew: what comes in during that moment is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_depth: Option<u32>,
+    /// As in [`PortSpec::queues`]; a live port keeps the number that it has, and another one is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<u32>,
 }
 
 /// A queue of a live port.
@@ -233,6 +249,10 @@ pub struct PortInfo {
     pub max_mtu: u32,
     /// Its queues.
     pub queues: Vec<QueueInfo>,
+    /// Queues that the other end has bound now: AF_XDP sockets on the guest's end of a pair, in whatever process; all of a
+    /// `phy`'s while it has carrier. 0 if the kernel can't tell (before 6.15).
+    #[serde(default)]
+    pub active_queues: u32,
     /// MAC addresses learned on it now.
     pub fdb_entries: u32,
 }
@@ -298,8 +318,64 @@ pub struct PortStats {
     /// Drops by reason, those that are zero left out. A drop on the way in counts at the port it came from, a drop on the way
     /// out (`egress_…`, `tx_ring_full`, …) at the port it was for.
     pub drops: BTreeMap<String, Count>,
+    /// The same as the NIC at the other end would count it.
+    #[serde(default)]
+    pub nic: NicStats,
     /// Its queues.
     pub queues: Vec<QueueStats>,
+}
+
+/// Counters of a port as the NIC at its other end would have them: `rx` was delivered to the guest, `tx` was sent by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct NicStats {
+    /// Frames delivered.
+    pub rx_packets: u64,
+    /// Frames sent.
+    pub tx_packets: u64,
+    /// Bytes delivered.
+    pub rx_bytes: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Frames that were for it and were dropped: its MTU, its meter, its ring, …
+    pub rx_drop: u64,
+    /// Frames that it sent and that were dropped: by the switch's rules and checks, or because a ring was full.
+    pub tx_drop: u64,
+    /// Frames for it that the kernel refused to send.
+    pub rx_error: u64,
+    /// Frames that it sent and that were broken.
+    pub tx_error: u64,
+}
+
+impl PortStats {
+    /// Works out [`PortStats::nic`] from the other counters.
+    pub fn nic(&self) -> NicStats {
+        let mut nic = NicStats {
+            rx_packets: self.tx.packets,
+            tx_packets: self.rx.packets,
+            rx_bytes: self.tx.bytes,
+            tx_bytes: self.rx.bytes,
+            ..NicStats::default()
+        };
+        for reason in DropReason::ALL {
+            let packets = self.drops.get(reason.label()).map_or(0, |count| count.packets);
+            match reason {
+                reason if reason.is_error() => nic.tx_error += packets,
+                reason if reason.is_egress() => nic.rx_drop += packets,
+                _ => nic.tx_drop += packets,
+            }
+        }
+        for queue in &self.queues {
+            let of = |counters: &BTreeMap<String, u64>, names: &[&str]| -> u64 {
+                names.iter().filter_map(|name| counters.get(*name)).sum()
+            };
+            nic.tx_drop += of(&queue.xdp, &["drop_no_socket", "drop_queue"]);
+            nic.tx_drop += of(&queue.xsk, &["rx_dropped", "rx_ring_full"]);
+            nic.tx_error += of(&queue.xdp, &["drop_short"]);
+            nic.rx_error += of(&queue.xsk, &["tx_invalid_descs"]);
+        }
+        nic
+    }
 }
 
 /// All counters of the switch and their sum check.

@@ -295,7 +295,9 @@ pub fn egress_check(
         Ok(_) if port != egress && way.is_served(egress, port) => Egress::Skip,
         Ok(edit) => Egress::Send { port, edit },
         Err(DropReason::EgressMtu) => Egress::Drop(DropReason::EgressMtu),
-        Err(DropReason::PortGone) if port != egress && snap.port(egress).is_some() => Egress::Drop(DropReason::PortGone),
+        Err(DropReason::PortGone) if port != egress && snap.port(egress).is_some() => {
+            Egress::Drop(DropReason::PortGone)
+        }
         Err(_) => Egress::Skip,
     }
 }

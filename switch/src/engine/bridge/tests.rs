@@ -87,7 +87,10 @@ fn a_frame_is_flooded_until_its_destination_has_spoken() {
     let back = frame(mac(1), mac(2), &[], 0x1234, &[0; 46]);
     assert_eq!(switch.switch(0, &there).unwrap().into_keys().collect::<Vec<_>>(), [1, 2]);
     assert_eq!(switch.switch(1, &back).unwrap().into_keys().collect::<Vec<_>>(), [0]);
-    assert_eq!(switch.decide(0, &there), Verdict::Unicast { port: 1, edit: TagEdit::None, queue: None, instead_of: None });
+    assert_eq!(
+        switch.decide(0, &there),
+        Verdict::Unicast { port: 1, edit: TagEdit::None, queue: None, instead_of: None }
+    );
     assert_eq!(switch.decide(3, &frame(mac(2), mac(3), &[], 1, &[])), Verdict::Flood { vid: 7, tag: None });
     assert_eq!(switch.switch(3, &frame(mac(2), mac(3), &[], 1, &[])), Err(DropReason::NoDestination));
     assert_eq!(switch.decide(1, &frame(mac(2), mac(9), &[], 1, &[])), Verdict::Drop(DropReason::SamePort));

@@ -7,8 +7,8 @@
 //!
 //! Rate and burst are words of their own, so that they change at any time: the level stays, neither emptied nor filled.
 
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 use portable_atomic::AtomicU128;
 

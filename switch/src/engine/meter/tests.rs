@@ -38,14 +38,16 @@ fn gap() -> impl Strategy<Value = u64> {
 
 fn any_spec() -> impl Strategy<Value = MeterSpec> {
     let rate = prop_oneof![64_u32..10_000, 10_000_u32..100_000_000, Just(100_000_000)];
-    (rate, any::<bool>(), 0_u8..3, 33_u32..1_000_000, any::<bool>()).prop_map(|(rate, pps, mode, burst, aware)| MeterSpec {
-        kind: if pps { MeterType::Pps } else { MeterType::Kbps },
-        burst: Some(burst),
-        mode: [MeterMode::Single, MeterMode::Rfc2698, MeterMode::Rfc4115][usize::from(mode)],
-        peak_rate: (mode > 0).then_some(rate.saturating_mul(2)),
-        peak_burst: (mode > 0).then_some(burst),
-        color_aware: aware,
-        ..MeterSpec::new(1, rate)
+    (rate, any::<bool>(), 0_u8..3, 33_u32..1_000_000, any::<bool>()).prop_map(|(rate, pps, mode, burst, aware)| {
+        MeterSpec {
+            kind: if pps { MeterType::Pps } else { MeterType::Kbps },
+            burst: Some(burst),
+            mode: [MeterMode::Single, MeterMode::Rfc2698, MeterMode::Rfc4115][usize::from(mode)],
+            peak_rate: (mode > 0).then_some(rate.saturating_mul(2)),
+            peak_burst: (mode > 0).then_some(burst),
+            color_aware: aware,
+            ..MeterSpec::new(1, rate)
+        }
     })
 }
 

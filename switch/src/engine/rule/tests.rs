@@ -26,15 +26,21 @@ fn small() -> impl Strategy<Value = u32> + Clone {
 fn masked<const BITS: u32>() -> impl Strategy<Value = Option<Masked<BITS>>> {
     let full = Masked::<BITS>::FULL;
     let mask = prop_oneof![Just(full), Just(u32::MAX), Just(0), Just(1), Just(0xfe), any::<u32>()];
-    prop::option::weighted(0.3, (small(), mask).prop_map(move |(value, mask)| Masked { value: value & mask & full, mask }))
+    prop::option::weighted(
+        0.3,
+        (small(), mask).prop_map(move |(value, mask)| Masked { value: value & mask & full, mask }),
+    )
 }
 
 fn masked_mac() -> impl Strategy<Value = Option<MaskedMac>> {
     let mask = prop_oneof![Just(MaskedMac::FULL), Just(u64::MAX), Just(0), Just(1), Just(0xff_ffff_0000), any::<u64>()];
-    prop::option::weighted(0.2, (small(), mask).prop_map(|(value, mask)| MaskedMac {
-        value: MacAddr::from_u64((0x0200_0000_0000 | u64::from(value)) & mask),
-        mask,
-    }))
+    prop::option::weighted(
+        0.2,
+        (small(), mask).prop_map(|(value, mask)| MaskedMac {
+            value: MacAddr::from_u64((0x0200_0000_0000 | u64::from(value)) & mask),
+            mask,
+        }),
+    )
 }
 
 fn v4(value: u32) -> Ipv4Addr {
@@ -47,14 +53,17 @@ fn v6(value: u32) -> Ipv6Addr {
 
 fn masked_ip(six: bool) -> impl Strategy<Value = Option<MaskedIp>> {
     let mask = prop_oneof![Just(u128::MAX), Just(0), Just(u128::MAX << 8), Just(u128::MAX << 97), any::<u128>()];
-    prop::option::weighted(0.3, (small(), mask).prop_map(move |(value, mask)| {
-        if six {
-            MaskedIp { addr: IpAddr::V6((u128::from(v6(value)) & mask).into()), mask: IpAddr::V6(mask.into()) }
-        } else {
-            let mask = mask as u32;
-            MaskedIp { addr: IpAddr::V4((u32::from(v4(value)) & mask).into()), mask: IpAddr::V4(mask.into()) }
-        }
-    }))
+    prop::option::weighted(
+        0.3,
+        (small(), mask).prop_map(move |(value, mask)| {
+            if six {
+                MaskedIp { addr: IpAddr::V6((u128::from(v6(value)) & mask).into()), mask: IpAddr::V6(mask.into()) }
+            } else {
+                let mask = mask as u32;
+                MaskedIp { addr: IpAddr::V4((u32::from(v4(value)) & mask).into()), mask: IpAddr::V4(mask.into()) }
+            }
+        }),
+    )
 }
 
 fn any_key() -> impl Strategy<Value = RuleKey> {

@@ -1,0 +1,71 @@
+//! Section 5 of the document, port statistics; and sections 2 and 6, disks and optical ports, which are not offered yet.
+
+use tonic::{Request, Response, Status};
+
+use super::proto::eth_mac_server::EthMac;
+use super::proto::port_stats_server::PortStats;
+use super::proto::vdisk_server::Vdisk;
+use super::proto::*;
+use super::{Dpu, required, unsupported};
+
+#[tonic::async_trait]
+impl PortStats for Dpu {
+    async fn get_port_stats(
+        &self,
+        request: Request<GetPortStatsRequest>,
+    ) -> Result<Response<GetPortStatsResponse>, Status> {
+        let vid = request.into_inner().vid;
+        self.answer_with(
+            move |service| {
+                let port = service.port_numbered(required("vid", vid)?)?;
+                let report = service.stats(Some(&port.name))?;
+                // A port that is not up has counted nothing.
+                let nic = report.ports.first().map(|port| port.nic).unwrap_or_default();
+                Ok(GetPortStatsResponse {
+                    status: Some(0),
+                    rx_packets: Some(nic.rx_packets),
+                    tx_packets: Some(nic.tx_packets),
+                    rx_bytes: Some(nic.rx_bytes),
+                    tx_bytes: Some(nic.tx_bytes),
+                    rx_drop: Some(nic.rx_drop),
+                    tx_drop: Some(nic.tx_drop),
+                    rx_error: Some(nic.rx_error),
+                    tx_error: Some(nic.tx_error),
+                    vid,
+                    error: None,
+                })
+            },
+            |answer| GetPortStatsResponse { vid: vid.or(Some(0)), ..answer },
+        )
+        .await
+    }
+}
+
+macro_rules! not_offered {
+    ($service:ident, $what:literal, $($method:ident($request:ident) -> $response:ident;)+) => {
+        #[tonic::async_trait]
+        impl $service for Dpu {
+            $(async fn $method(&self, _: Request<$request>) -> Result<Response<$response>, Status> {
+                self.answer(|_| unsupported($what)).await
+            })+
+        }
+    };
+}
+
+not_offered! { Vdisk, "elastic cloud disks",
+    get_pvf_capability(VdiskGetPvfCapabilityRequest) -> VdiskGetPvfCapabilityResponse;
+    create(VdiskCreateRequest) -> VdiskOpsRsp;
+    destroy(VdiskDestroyRequest) -> VdiskOpsRsp;
+    update(VdiskUpdateRequest) -> VdiskOpsRsp;
+    pause(VdiskPauseRequest) -> VdiskOpsRsp;
+    get_pvf_cfg(VdiskGetPvfCfgRequest) -> VdiskGetPvfCfgResponse;
+    get_all_pvf_cfg(VdiskGetAllPvfCfgRequest) -> VdiskGetAllPvfCfgResponse;
+}
+
+not_offered! { EthMac, "optical ports",
+    bond_set(EthMacBondSetRequest) -> EthMacBondSetResponse;
+    get_stats(EthMacGetStatsRequest) -> EthMacGetStatsResponse;
+    get_link(EthMacGetLinkRequest) -> EthMacGetLinkResponse;
+    get_mtu(EthMacGetMtuRequest) -> EthMacGetMtuResponse;
+    set_mtu(EthMacSetMtuRequest) -> EthMacSetMtuResponse;
+}

@@ -1,0 +1,58 @@
+//! The MAC table.
+
+use switch::ErrorKind;
+use switch::model::*;
+
+use super::{FdbFilter, Service};
+use crate::error::Error;
+use crate::state::Row;
+
+impl Service {
+    /// Rows of the MAC table.
+    pub fn fdb(&self, filter: &FdbFilter) -> Result<Vec<FdbEntry>, Error> {
+        let port = filter.port.as_deref().map(|key| self.port(key)).transpose()?.map(|port| port.name);
+        let mut rows = self.dataplane.fdb();
+        rows.retain(|row| {
+            port.as_ref().is_none_or(|port| row.port == *port)
+                && filter.vlan.is_none_or(|vlan| row.vlan == vlan)
+                && filter.mac.is_none_or(|mac| row.mac == mac)
+        });
+        Ok(rows)
+    }
+
+    /// Adds a static row; the port is named by name or number.
+    pub fn fdb_add(&self, row: FdbSpec) -> Result<FdbSpec, Error> {
+        let mut inner = self.lock();
+        let row = FdbSpec { port: self.live(&inner, &row.port)?.name.clone(), ..row };
+        self.dataplane.fdb_add(&row)?;
+        let known = inner.fdb.contains(&row);
+        let undo = || if known { Ok(()) } else { self.dataplane.fdb_del(row.mac, row.vlan) };
+        self.keep(&[Row::fdb(&row)], undo)?;
+        inner.fdb.retain(|other| (other.mac, other.vlan) != (row.mac, row.vlan));
+        inner.fdb.push(row.clone());
+        Ok(row)
+    }
+
+    /// Deletes a row.
+    pub fn fdb_del(&self, mac: MacAddr, vlan: u16) -> Result<(), Error> {
+        let mut inner = self.lock();
+        let kept = inner.fdb.iter().position(|row| (row.mac, row.vlan) == (mac, vlan));
+        match self.dataplane.fdb_del(mac, vlan) {
+            // A static row of a port that is not up is only in the state.
+            Err(error) if error.kind() == ErrorKind::NotFound && kept.is_some() => {}
+            result => result?,
+        }
+        let Some(at) = kept else { return Ok(()) };
+        let row = inner.fdb[at].clone();
+        self.keep(&[Row::no_fdb(mac, vlan)], || self.dataplane.fdb_add(&row))?;
+        inner.fdb.remove(at);
+        Ok(())
+    }
+
+    /// Forgets learned rows.
+    pub fn fdb_flush(&self, port: Option<&str>) -> Result<usize, Error> {
+        let inner = self.lock();
+        let name = port.map(|key| self.live(&inner, key)).transpose()?.map(|port| port.name.as_str());
+        Ok(self.dataplane.fdb_flush(name)?)
+    }
+}

@@ -1,0 +1,168 @@
+//! The one service under every transport: it orders changes, keeps the state file true, and restores what it says.
+//!
+//! A change is made in the data plane, written to the state file, and then acknowledged; if it can't be written it is undone.
+//! One mutex orders all changes, held while the data plane and the disk work; reads of counters do not take it. A configured
+//! port that can't be brought up (its netdev is not there yet) is kept with its number, shown as failed with the reason, and
+//! tried again by [`Service::retry`].
+
+mod fdb;
+mod ports;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod types;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use switch::model::*;
+use switch::{CaptureRequest, ErrorKind, KeptTables};
+
+pub use self::types::*;
+use crate::config::Config;
+use crate::dataplane::{Capture, Dataplane};
+use crate::error::Error;
+use crate::packet::from_hex;
+use crate::state::{Row, Store};
+
+/// A port that is configured and not up.
+#[derive(Debug)]
+struct Failed {
+    name: String,
+    why: String,
+}
+
+/// What the mutex guards.
+#[derive(Debug)]
+struct Inner {
+    ports: Vec<PortSpec>,
+    fdb: Vec<FdbSpec>,
+    failed: Vec<Failed>,
+}
+
+/// The service.
+pub struct Service {
+    dataplane: Box<dyn Dataplane>,
+    store: Store,
+    inner: Mutex<Inner>,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    /// Puts a service on a data plane without ports, and restores what the state file and the configuration say.
+    ///
+    /// # Errors
+    /// A state file that can't be read or written. A port that can't be restored is none.
+    pub fn start(dataplane: Box<dyn Dataplane>, store: Store, config: &Config) -> Result<Arc<Self>, Error> {
+        let state = store.load()?;
+        let mut bridge = state.bridge;
+        if config.bridge != state.bridge_configured {
+            // The file was edited since: what it says now is newer than what was set at run time.
+            bridge = None;
+            store.write(&[Row::bridge(None), Row::bridge_configured(config.bridge.as_ref())])?;
+        }
+        dataplane.set_bridge(bridge.or_else(|| config.bridge.clone()).unwrap_or_default())?;
+        let kept = KeptTables {
+            meters: state.meters.into_iter().map(|meter| (meter.spec, meter.implicit)).collect(),
+            bindings: state.bindings,
+            rules: state.rules,
+            redirects: state.redirects,
+        };
+        for why in dataplane.restore_tables(kept) {
+            tracing::error!("not restored: {why}");
+        }
+        let inner = Inner { failed: Vec::new(), ports: state.ports, fdb: state.fdb };
+        let service = Arc::new(Self { dataplane, store, inner: Mutex::new(inner) });
+        service.restore();
+        service.declare(&config.port);
+        Ok(service)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The data plane, to read from.
+    pub fn dataplane(&self) -> &dyn Dataplane {
+        &*self.dataplane
+    }
+
+    /// Writes rows of a change that was made, or undoes the change.
+    fn keep(&self, rows: &[Row], undo: impl FnOnce() -> Result<(), switch::Error>) -> Result<(), Error> {
+        self.store.write(rows).map_err(|error| match undo() {
+            Ok(()) => error,
+            Err(undo) => {
+                tracing::error!(%error, %undo, "a change that can't be kept can't be undone either");
+                Error::NotUndone { source: Box::new(error), undo }
+            }
+        })
+    }
+
+    /// How many ports, meters and rules there can be.
+    pub fn capability(&self) -> Capability {
+        let used = self.lock().ports.len() as u32;
+        let total = self.dataplane.port_slots();
+        Capability {
+            ports: Usage { total, free: total.saturating_sub(used) },
+            meters: self.dataplane.meter_usage(),
+            rules: self.dataplane.rule_usage(),
+            rule_masks: self.dataplane.rule_masks(),
+        }
+    }
+
+    /// All counters, or those of one port.
+    pub fn stats(&self, port: Option<&str>) -> Result<StatsReport, Error> {
+        let mut report = self.dataplane.stats();
+        if let Some(key) = port {
+            let name = self.port(key)?.name;
+            report.ports.retain(|port| port.name == name);
+        }
+        Ok(report)
+    }
+
+    /// Changes the bridge settings.
+    pub fn update_bridge(&self, update: &BridgeUpdate) -> Result<BridgeSettings, Error> {
+        let _inner = self.lock();
+        let before = self.dataplane.bridge();
+        let bridge = BridgeSettings {
+            fdb_limit: update.fdb_limit.unwrap_or(before.fdb_limit),
+            fdb_ageing_seconds: update.fdb_ageing_seconds.unwrap_or(before.fdb_ageing_seconds),
+            forward_reserved: update.forward_reserved.unwrap_or(before.forward_reserved),
+        };
+        self.dataplane.set_bridge(bridge.clone())?;
+        self.keep(&[Row::bridge(Some(&bridge))], || self.dataplane.set_bridge(before))?;
+        Ok(bridge)
+    }
+
+    /// Takes up the bridge settings of an edited configuration file, in place of those set at run time.
+    pub fn configure_bridge(&self, bridge: Option<&BridgeSettings>) -> Result<(), Error> {
+        let _inner = self.lock();
+        let before = self.dataplane.bridge();
+        self.dataplane.set_bridge(bridge.cloned().unwrap_or_default())?;
+        self.keep(&[Row::bridge(None), Row::bridge_configured(bridge)], || self.dataplane.set_bridge(before))
+    }
+
+    /// Says what would happen to a packet.
+    pub fn trace(&self, request: &TraceRequest) -> Result<TraceReport, Error> {
+        let frame = match (&request.hex, &request.packet) {
+            (Some(hex), None) => from_hex(hex).map_err(|why| Error::invalid(format!("hex: {why}")))?,
+            (None, Some(packet)) => packet.build().map_err(|why| Error::invalid(format!("packet: {why}")))?,
+            _ => return Err(Error::invalid("hex, packet: exactly one of them is needed")),
+        };
+        let name = self.live(&self.lock(), &request.port)?.name.clone();
+        Ok(self.dataplane.trace(&name, &frame, request.rule)?)
+    }
+
+    /// Starts a capture.
+    pub fn capture(&self, request: CaptureRequest) -> Result<Box<dyn Capture>, Error> {
+        Ok(self.dataplane.capture(request)?)
+    }
+}
+
+fn busy(message: String) -> Error {
+    Error::Switch(switch::Error::new(ErrorKind::Busy, message))
+}

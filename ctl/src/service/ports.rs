@@ -1,0 +1,280 @@
+//! Ports: those that work, and those that are configured and don't yet.
+
+use switch::ErrorKind;
+use switch::model::*;
+
+use super::{Failed, Inner, PortEntry, PortState, Service, busy};
+use crate::error::Error;
+use crate::state::Row;
+
+impl Service {
+    pub(super) fn restore(&self) {
+        let mut inner = self.lock();
+        let Inner { ports, fdb, failed } = &mut *inner;
+        // All numbers are kept before the first port comes up, or one without a number could take another's.
+        failed.extend(ports.iter().map(|spec| Failed { name: spec.name.clone(), why: "not tried yet".to_owned() }));
+        self.reserve(ports, failed);
+        failed.clear();
+        for spec in ports.iter_mut() {
+            match self.bring_up(spec, fdb) {
+                Ok(info) => *spec = info.spec,
+                Err(error) => {
+                    tracing::warn!(
+                        port = spec.name,
+                        %error,
+                        "a configured port can't be brought up; it will be tried again"
+                    );
+                    failed.push(Failed { name: spec.name.clone(), why: error.to_string() });
+                }
+            }
+        }
+        self.reserve(ports, failed);
+    }
+
+    /// Tells the data plane which numbers to keep for ports that are not up.
+    fn reserve(&self, ports: &[PortSpec], failed: &[Failed]) {
+        let kept = ports.iter().filter(|spec| failed.iter().any(|port| port.name == spec.name));
+        let kept = kept.filter_map(|spec| Some((spec.vport?, spec.name.clone(), spec.queues.unwrap_or(1))));
+        self.dataplane.reserve_ports(kept.collect());
+    }
+
+    /// Adds a port and its static rows to the data plane.
+    fn bring_up(&self, spec: &PortSpec, fdb: &[FdbSpec]) -> Result<PortInfo, Error> {
+        let info = self.dataplane.add_port(spec.clone())?;
+        for row in fdb.iter().filter(|row| row.port == spec.name) {
+            if let Err(error) = self.dataplane.fdb_add(row) {
+                tracing::warn!(port = spec.name, mac = %row.mac, %error, "a static MAC row can't be restored");
+            }
+        }
+        Ok(info)
+    }
+
+    /// Adds the ports that a configuration file declares, unless a port of that name exists. One that can't be brought up is
+    /// kept as failed and tried again.
+    pub fn declare(&self, ports: &[PortSpec]) {
+        for spec in ports {
+            if self.lock().ports.iter().any(|port| port.name == spec.name) {
+                continue;
+            }
+            let Err(error) = self.add_port(spec.clone()) else { continue };
+            tracing::error!(port = spec.name, %error, "a port of the configuration file can't be brought up");
+            let mut inner = self.lock();
+            inner.ports.push(spec.clone());
+            inner.failed.push(Failed { name: spec.name.clone(), why: error.to_string() });
+            self.reserve(&inner.ports, &inner.failed);
+        }
+    }
+
+    /// Tries ports that could not be brought up once more.
+    pub fn retry(&self) {
+        let mut inner = self.lock();
+        if inner.failed.is_empty() {
+            return;
+        }
+        let Inner { ports, fdb, failed } = &mut *inner;
+        failed.retain_mut(|port| {
+            let Some(spec) = ports.iter_mut().find(|spec| spec.name == port.name) else { return false };
+            match self.bring_up(spec, fdb) {
+                Ok(info) => {
+                    tracing::info!(port = port.name, "a configured port is up after all");
+                    if *spec != info.spec {
+                        *spec = info.spec;
+                        if let Err(error) = self.store.write(&[Row::port(spec)]) {
+                            tracing::error!(port = port.name, %error, "what the port has become is not kept");
+                        }
+                    }
+                    false
+                }
+                Err(error) => {
+                    port.why = error.to_string();
+                    true
+                }
+            }
+        });
+        self.reserve(ports, failed);
+    }
+
+    /// All configured ports, in the order of their numbers, failed ones last.
+    pub fn ports(&self) -> Vec<PortEntry> {
+        let inner = self.lock();
+        let up = self.dataplane.ports().into_iter().map(up_entry);
+        let failed = inner.failed.iter().filter_map(|port| {
+            let spec = inner.ports.iter().find(|spec| spec.name == port.name)?;
+            Some(failed_entry(port, spec))
+        });
+        up.chain(failed).collect()
+    }
+
+    /// A configured port, by name or by number.
+    pub(super) fn find<'a>(&self, inner: &'a Inner, key: &str) -> Result<&'a PortSpec, Error> {
+        let number = key.parse::<u16>().ok();
+        let by_number = || inner.ports.iter().find(|spec| number.is_some() && spec.vport == number);
+        let spec = inner.ports.iter().find(|spec| spec.name == key).or_else(by_number);
+        spec.ok_or_else(|| Error::not_found(format!("there is no port `{key}`")))
+    }
+
+    /// A port that is up, by name or by number.
+    pub(super) fn live<'a>(&self, inner: &'a Inner, key: &str) -> Result<&'a PortSpec, Error> {
+        let spec = self.find(inner, key)?;
+        match inner.failed.iter().find(|port| port.name == spec.name) {
+            None => Ok(spec),
+            Some(port) => Err(busy(format!("port `{}` is not up: {}", port.name, port.why))),
+        }
+    }
+
+    /// One configured port, by name or by number.
+    pub fn port(&self, key: &str) -> Result<PortEntry, Error> {
+        let inner = self.lock();
+        let spec = self.find(&inner, key)?;
+        match inner.failed.iter().find(|port| port.name == spec.name) {
+            Some(port) => Ok(failed_entry(port, spec)),
+            None => Ok(up_entry(self.dataplane.port(&spec.name)?)),
+        }
+    }
+
+    /// Adds a port. In the place of a failed one of the same name it takes over its number and its static rows.
+    pub fn add_port(&self, mut spec: PortSpec) -> Result<PortEntry, Error> {
+        let mut inner = self.lock();
+        let replaced = inner.ports.iter().position(|port| port.name == spec.name);
+        match replaced.filter(|at| inner.failed.iter().any(|port| port.name == inner.ports[*at].name)) {
+            Some(at) => spec.vport = spec.vport.or(inner.ports[at].vport),
+            None if replaced.is_some() => {
+                return Err(Error::exists(format!("name: there is a port `{}` already", spec.name)));
+            }
+            None => {}
+        }
+        if let Some(other) = inner.ports.iter().find(|port| port.name != spec.name && port.uuid() == spec.uuid()) {
+            return Err(Error::exists(format!(
+                "uuid: `{}` belongs to port `{}`",
+                spec.uuid().escape_default(),
+                other.name
+            )));
+        }
+        let info = self.bring_up(&spec, &inner.fdb)?;
+        self.keep(&[Row::port(&info.spec)], || self.dataplane.del_port(&info.spec.name))?;
+        let before = replaced.map(|at| inner.ports.remove(at));
+        inner.ports.push(info.spec.clone());
+        inner.failed.retain(|port| port.name != info.spec.name);
+        self.reserve(&inner.ports, &inner.failed);
+        if let Some(old) = before.and_then(|before| before.vport).filter(|old| *old != info.vport) {
+            self.forget(old);
+        }
+        Ok(up_entry(info))
+    }
+
+    /// Forgets what hangs on a number that no port has any more.
+    fn forget(&self, no: u16) {
+        if let Err(error) =
+            self.dataplane.forget_port(no).map_err(Error::from).and_then(|()| self.store.write(&Self::rows_of(no)))
+        {
+            tracing::warn!(vport = no, %error, "bindings or redirects of a number without a port stay");
+        }
+    }
+
+    /// Rows that go with a port number.
+    fn rows_of(no: u16) -> Vec<Row> {
+        vec![
+            Row::no_binding(no, MeterDirection::From),
+            Row::no_binding(no, MeterDirection::To),
+            Row::redirect(&RedirectSpec { src: no, dest: no }),
+        ]
+    }
+
+    /// Deletes a port with its static rows, meter bindings and redirect.
+    pub fn del_port(&self, key: &str) -> Result<(), Error> {
+        let mut inner = self.lock();
+        let spec = self.find(&inner, key)?.clone();
+        let name = spec.name;
+        let up = !inner.failed.iter().any(|port| port.name == name);
+        if let Some(no) = spec.vport
+            && let Some(other) = self.dataplane.redirects().iter().find(|redirect| redirect.spec.dest == no)
+        {
+            return Err(busy(format!(
+                "vport: what would go to vport {} is redirected to vport {no}: undo that redirect first",
+                other.spec.src
+            )));
+        }
+        // Written first: a port that is gone from the switch can't be put back as it was, one that is gone from the file can.
+        let static_rows: Vec<_> = inner.fdb.iter().filter(|row| row.port == name).cloned().collect();
+        let mut rows = vec![Row::no_port(&name)];
+        rows.extend(static_rows.iter().map(|row| Row::no_fdb(row.mac, row.vlan)));
+        rows.extend(spec.vport.into_iter().flat_map(Self::rows_of));
+        let bindings = self.dataplane.meter_bindings();
+        let redirects = self.dataplane.redirects();
+        self.store.write(&rows)?;
+        let deleted = match (up, spec.vport) {
+            (true, _) => self.dataplane.del_port(&name),
+            (false, Some(no)) => self.dataplane.forget_port(no),
+            (false, None) => Ok(()),
+        };
+        if let Err(error) = deleted {
+            let port = inner.ports.iter().find(|port| port.name == name);
+            let mut rows: Vec<_> = port.map(Row::port).into_iter().chain(static_rows.iter().map(Row::fdb)).collect();
+            rows.extend(bindings.iter().filter(|binding| Some(binding.vport) == spec.vport).map(Row::binding));
+            let redirects = redirects.iter().filter(|redirect| Some(redirect.spec.src) == spec.vport);
+            rows.extend(redirects.map(|redirect| Row::redirect(&redirect.spec)));
+            self.store.write(&rows)?;
+            return Err(error.into());
+        }
+        inner.ports.retain(|port| port.name != name);
+        inner.fdb.retain(|row| row.port != name);
+        inner.failed.retain(|port| port.name != name);
+        Ok(())
+    }
+
+    /// Changes a port.
+    pub fn update_port(&self, key: &str, update: PortUpdate) -> Result<PortEntry, Error> {
+        let mut inner = self.lock();
+        let spec = self.find(&inner, key)?;
+        if let Some(port) = inner.failed.iter().find(|port| port.name == spec.name) {
+            let (name, why) = (&port.name, &port.why);
+            return Err(busy(format!("port `{name}` is not up ({why}): delete it and add it anew")));
+        }
+        let before = self.dataplane.port(&spec.name)?.spec;
+        let info = self.dataplane.update_port(&before.name, update)?;
+        let undo = PortUpdate {
+            mtu: before.mtu,
+            mac: before.mac,
+            vlan: before.vlan,
+            isolated: Some(before.isolated),
+            mac_check: before.mac_check,
+            fdb_limit: before.fdb_limit,
+            queue_depth: before.queue_depth,
+            queues: None,
+        };
+        self.keep(&[Row::port(&info.spec)], || self.dataplane.update_port(&before.name, undo).map(drop))?;
+        for port in inner.ports.iter_mut().filter(|port| port.name == before.name) {
+            *port = info.spec.clone();
+        }
+        Ok(up_entry(info))
+    }
+
+    /// The key under which a vport is addressed by number alone.
+    pub fn port_numbered(&self, no: u32) -> Result<PortEntry, Error> {
+        let slots = self.dataplane.port_slots();
+        if no >= slots {
+            return Err(Error::invalid(format!("vport: {no} is out of range, 0 to {} are possible", slots - 1)));
+        }
+        let name = {
+            let inner = self.lock();
+            let spec = inner.ports.iter().find(|spec| spec.vport.map(u32::from) == Some(no));
+            spec.map(|spec| spec.name.clone())
+        };
+        match name {
+            Some(name) => self.port(&name),
+            None => {
+                Err(Error::Switch(switch::Error::new(ErrorKind::NotFound, format!("vport: there is no vport {no}"))))
+            }
+        }
+    }
+}
+
+fn up_entry(info: PortInfo) -> PortEntry {
+    let (name, spec) = (info.spec.name.clone(), info.spec.clone());
+    PortEntry { name, state: PortState::Up, error: None, spec, info: Some(info) }
+}
+
+fn failed_entry(port: &Failed, spec: &PortSpec) -> PortEntry {
+    let (name, spec) = (spec.name.clone(), spec.clone());
+    PortEntry { name, state: PortState::Failed, error: Some(port.why.clone()), spec, info: None }
+}

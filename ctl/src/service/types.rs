@@ -1,0 +1,117 @@
+//! What the service takes and gives beside the types of [`switch::model`].
+
+use serde::{Deserialize, Serialize};
+use switch::model::*;
+
+use crate::packet::PacketSpec;
+
+/// Whether a port works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PortState {
+    /// It is part of the switch.
+    Up,
+    /// It is configured and could not be brought up.
+    Failed,
+}
+
+/// A configured port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PortEntry {
+    /// Name.
+    pub name: String,
+    /// Whether it works.
+    pub state: PortState,
+    /// Why it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// As configured, defaults filled in.
+    pub spec: PortSpec,
+    /// As it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub info: Option<PortInfo>,
+}
+
+/// A packet to be traced: `hex`, or fields to build one from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TraceRequest {
+    /// Port that it comes in from.
+    pub port: String,
+    /// The frame without FCS, in hex digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hex: Option<String>,
+    /// Fields of a frame.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packet: Option<PacketSpec>,
+    /// Place of a traffic rule that is to be told about, whether or not it applies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<u32>,
+}
+
+/// Bridge settings to change; absent ones stay.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct BridgeUpdate {
+    /// As in `BridgeSettings`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fdb_limit: Option<u32>,
+    /// As in `BridgeSettings`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fdb_ageing_seconds: Option<u32>,
+    /// As in `BridgeSettings`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forward_reserved: Option<bool>,
+}
+
+/// Rows of the MAC table that are wanted; absent: any.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct FdbFilter {
+    /// Port, by name or number.
+    pub port: Option<String>,
+    /// VLAN.
+    pub vlan: Option<u16>,
+    /// Address.
+    #[param(value_type = Option<String>)]
+    pub mac: Option<MacAddr>,
+}
+
+/// A rule to be written; without a place it takes the lowest free one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RuleWrite {
+    /// As in `RuleSpec`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_index: Option<u32>,
+    /// As in `RuleSpec`.
+    #[serde(default)]
+    pub key: RuleKey,
+    /// As in `RuleSpec`.
+    pub action: RuleAction,
+}
+
+/// A piece of a long list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct Page {
+    /// First number of it; default 0.
+    pub from: u32,
+    /// How many at most; default: all.
+    pub limit: Option<u32>,
+}
+
+/// How many of each there can be, and still could be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Capability {
+    /// Ports.
+    pub ports: Usage,
+    /// Meters.
+    pub meters: Usage,
+    /// Traffic rules.
+    pub rules: Usage,
+    /// Distinct masks of the rules: the probes that a look-up costs at most.
+    pub rule_masks: usize,
+}

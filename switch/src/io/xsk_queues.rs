@@ -1,0 +1,137 @@
+//! Which queues of a netdev have an AF_XDP socket bound, whoever has it.
+//!
+//! Asked of the kernel's `netdev` generic netlink family (`queue-get`, attribute `xsk`, kernel 6.15 and later;
+//! `Documentation/netlink/specs/netdev.yaml`), in the network namespace of the calling thread. Kernels before that can't tell.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+
+const GENL_ID_CTRL: u16 = 0x10;
+const CTRL_CMD_GETFAMILY: u8 = 3;
+const CTRL_ATTR_FAMILY_ID: u16 = 1;
+const CTRL_ATTR_FAMILY_NAME: u16 = 2;
+const NETDEV_CMD_QUEUE_GET: u8 = 10;
+const NETDEV_A_QUEUE_ID: u16 = 1;
+const NETDEV_A_QUEUE_IFINDEX: u16 = 2;
+const NETDEV_A_QUEUE_TYPE: u16 = 3;
+const NETDEV_A_QUEUE_XSK: u16 = 7;
+const QUEUE_TYPE_RX: u32 = 0;
+/// Length of a netlink message's header, and of the generic one behind it.
+const NLMSG: usize = 16;
+const GENL: usize = 4;
+/// Bits of an attribute's type that are flags.
+const NLA_TYPE_MASK: u16 = 0x3fff;
+
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let len = (4 + value.len()) as u16;
+    let mut bytes = [len.to_ne_bytes(), kind.to_ne_bytes()].concat();
+    bytes.extend(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+fn message(family: u16, flags: i32, command: u8, attribute: &[u8]) -> Vec<u8> {
+    let len = (NLMSG + GENL + attribute.len()) as u32;
+    let mut bytes = len.to_ne_bytes().to_vec();
+    bytes.extend(family.to_ne_bytes());
+    bytes.extend(((libc::NLM_F_REQUEST | flags) as u16).to_ne_bytes());
+    bytes.extend([0; 8]);
+    bytes.extend([command, 1, 0, 0]);
+    bytes.extend(attribute);
+    bytes
+}
+
+/// The attributes of a message, as type and value; ends at the first that is cut off.
+fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let [l0, l1, k0, k1] = *bytes.first_chunk::<4>()?;
+        let len = usize::from(u16::from_ne_bytes([l0, l1]));
+        let value = bytes.get(4..len)?;
+        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+        Some((u16::from_ne_bytes([k0, k1]) & NLA_TYPE_MASK, value))
+    })
+}
+
+fn number(value: &[u8]) -> Option<u32> {
+    match *value {
+        [a, b] => Some(u32::from(u16::from_ne_bytes([a, b]))),
+        [a, b, c, d] => Some(u32::from_ne_bytes([a, b, c, d])),
+        _ => None,
+    }
+}
+
+/// Sends a request and hands each answer's attributes to `take`, up to the end of the answers.
+fn ask(netlink: &OwnedFd, request: &[u8], mut take: impl FnMut(&[u8])) -> Result<(), Errno> {
+    send(netlink.as_raw_fd(), request, MsgFlags::empty())?;
+    let mut buffer = vec![0; 32 * 1024];
+    loop {
+        let len = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        let mut rest = buffer.get(..len).unwrap_or_default();
+        if rest.is_empty() {
+            return Err(Errno::EPROTO);
+        }
+        while let Some(header) = rest.first_chunk::<NLMSG>() {
+            let len = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
+            let kind = i32::from(u16::from_ne_bytes([header[4], header[5]]));
+            let Some(body) = rest.get(NLMSG..len) else { return Err(Errno::EPROTO) };
+            match kind {
+                libc::NLMSG_DONE => return Ok(()),
+                // The acknowledgement of a single answer is an error of number 0.
+                libc::NLMSG_ERROR => {
+                    let code = body.first_chunk::<4>().map_or(0, |code| i32::from_ne_bytes(*code));
+                    return if code == 0 { Ok(()) } else { Err(Errno::from_raw(-code)) };
+                }
+                _ => take(body.get(GENL..).unwrap_or_default()),
+            }
+            rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+        }
+    }
+}
+
+/// The receive queues of a netdev that is up which have an AF_XDP socket bound.
+///
+/// # Errors
+/// What the kernel says: ENOENT or EOPNOTSUPP if it does not know the question.
+pub fn bound(ifindex: u32) -> Result<Vec<u32>, Errno> {
+    let netlink = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkGeneric)?;
+    let mut family = None;
+    let name = attribute(CTRL_ATTR_FAMILY_NAME, b"netdev\0");
+    ask(&netlink, &message(GENL_ID_CTRL, libc::NLM_F_ACK, CTRL_CMD_GETFAMILY, &name), |attrs| {
+        let id = attributes(attrs).find(|(kind, _)| *kind == CTRL_ATTR_FAMILY_ID);
+        family = id.and_then(|(_, value)| number(value)).or(family);
+    })?;
+    let family = family.ok_or(Errno::ENOENT)? as u16;
+    let mut queues = Vec::new();
+    let which = attribute(NETDEV_A_QUEUE_IFINDEX, &ifindex.to_ne_bytes());
+    ask(&netlink, &message(family, libc::NLM_F_DUMP, NETDEV_CMD_QUEUE_GET, &which), |attrs| {
+        let find = |wanted| attributes(attrs).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+        let is_rx = find(NETDEV_A_QUEUE_TYPE).and_then(number) == Some(QUEUE_TYPE_RX);
+        if is_rx && find(NETDEV_A_QUEUE_XSK).is_some() {
+            queues.extend(find(NETDEV_A_QUEUE_ID).and_then(number));
+        }
+    })?;
+    Ok(queues)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_netdev_without_sockets_has_no_bound_queues() {
+        let lo = nix::net::if_::if_nametoindex("lo").unwrap();
+        assert_eq!(bound(lo), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn attributes_are_read_up_to_where_they_are_cut_off() {
+        let bytes = [attribute(1, &7_u32.to_ne_bytes()), attribute(7 | 0x8000, &[]), attribute(2, b"abcde")].concat();
+        let read: Vec<_> = attributes(&bytes).map(|(kind, value)| (kind, value.len())).collect();
+        assert_eq!(read, [(1, 4), (7, 0), (2, 5)]);
+        for len in 0..bytes.len() {
+            let _ = attributes(&bytes[..len]).count();
+        }
+    }
+}

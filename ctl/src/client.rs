@@ -108,6 +108,11 @@ impl Client {
         self.json(Method::POST, path, Some(serde_json::to_vec(body)?.into())).await
     }
 
+    /// PUT of a JSON body.
+    pub async fn put(&self, path: &str, body: &impl Serialize) -> Result<Value, ClientError> {
+        self.json(Method::PUT, path, Some(serde_json::to_vec(body)?.into())).await
+    }
+
     /// PATCH of a JSON body.
     pub async fn patch(&self, path: &str, body: &impl Serialize) -> Result<Value, ClientError> {
         self.json(Method::PATCH, path, Some(serde_json::to_vec(body)?.into())).await

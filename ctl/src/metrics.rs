@@ -51,6 +51,7 @@ impl Collector for SwitchCollector {
             &[],
             stats.unaccounted_packets as f64,
         );
+        families.tables(dataplane);
         dataplane.workers().iter().for_each(|worker| families.worker(worker));
         families.frames(&dataplane.audit());
         families.gauge("xswitch_build_info", "Version of the daemon.", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
@@ -128,6 +129,13 @@ impl Families {
         self.counter("xswitch_port_transmit_bytes_total", tx, &here, port.tx.bytes);
         let copies = "Further copies made to flood frames that came in from the port.";
         self.counter("xswitch_port_flood_copies_total", copies, &here, port.flood_copies.packets);
+        let copies = "Copies of frames that came in from the port, made by the mirrors of traffic rules.";
+        self.counter("xswitch_port_mirror_copies_total", copies, &here, port.mirror_copies.packets);
+        let help = "Frames that were for the port and went elsewhere by a redirect.";
+        self.counter("xswitch_port_redirected_packets_total", help, &here, port.redirected.packets);
+        let help = "Bytes of frames that were for the port and went elsewhere by a redirect.";
+        self.counter("xswitch_port_redirected_bytes_total", help, &here, port.redirected.bytes);
+        self.nic(name, &port.nic);
         let tags = "VLAN tags pushed on frames that came in from the port.";
         self.counter("xswitch_port_vlan_pushes_total", tags, &here, port.vlan_pushes);
         let tags = "VLAN tags popped from frames that came in from the port.";
@@ -164,6 +172,66 @@ impl Families {
             let labels = [labels[0], labels[1], ("event", event.as_str())];
             let help = "Events of the queue's AF_XDP socket, by their name in the kernel's XDP_STATISTICS.";
             self.counter("xswitch_xsk_events_total", help, &labels, *count);
+        }
+    }
+
+    /// The port as the NIC at its other end counts it.
+    fn nic(&mut self, port: &str, nic: &NicStats) {
+        let here = [("port", port)];
+        for (name, help, value) in [
+            ("xswitch_nic_receive_packets_total", "Frames delivered to the port's other end.", nic.rx_packets),
+            ("xswitch_nic_receive_bytes_total", "Bytes delivered to the port's other end.", nic.rx_bytes),
+            ("xswitch_nic_receive_drop_total", "Frames for the port's other end that were dropped.", nic.rx_drop),
+            (
+                "xswitch_nic_receive_errors_total",
+                "Frames for the port's other end that the kernel refused.",
+                nic.rx_error,
+            ),
+            ("xswitch_nic_transmit_packets_total", "Frames sent by the port's other end.", nic.tx_packets),
+            ("xswitch_nic_transmit_bytes_total", "Bytes sent by the port's other end.", nic.tx_bytes),
+            ("xswitch_nic_transmit_drop_total", "Frames sent by the port's other end that were dropped.", nic.tx_drop),
+            (
+                "xswitch_nic_transmit_errors_total",
+                "Frames sent by the port's other end that were broken.",
+                nic.tx_error,
+            ),
+        ] {
+            self.counter(name, help, &here, value);
+        }
+    }
+
+    /// Meters, rules and redirects. Of rules only those that were applied are told one by one.
+    fn tables(&mut self, dataplane: &dyn crate::dataplane::Dataplane) {
+        for (table, Usage { total, free }) in [("meters", dataplane.meter_usage()), ("rules", dataplane.rule_usage())] {
+            let here = [("table", table)];
+            self.gauge("xswitch_table_entries", "Entries of the table.", &here, f64::from(total - free));
+            self.gauge("xswitch_table_capacity", "Entries that the table can have.", &here, f64::from(total));
+        }
+        let masks = dataplane.rule_masks() as f64;
+        self.gauge("xswitch_rule_masks", "Distinct masks of the traffic rules.", &[], masks);
+        for meter in dataplane.meters(0, usize::MAX) {
+            let id = meter.spec.id.to_string();
+            for (color, count) in [("green", meter.green), ("yellow", meter.yellow), ("red", meter.red)] {
+                let here = [("meter", id.as_str()), ("color", color)];
+                let help =
+                    "Frames that the meter was asked for, by the colour that it gave them; red ones were dropped.";
+                self.counter("xswitch_meter_packets_total", help, &here, count.packets);
+                let help = "Bytes of frames that the meter was asked for, by the colour that it gave them.";
+                self.counter("xswitch_meter_bytes_total", help, &here, count.bytes);
+            }
+        }
+        for rule in dataplane.rules(0, usize::MAX).iter().filter(|rule| rule.matched.packets > 0) {
+            let index = rule.spec.key_index.to_string();
+            let here = [("key_index", index.as_str())];
+            let help = "Frames that the traffic rule was applied to.";
+            self.counter("xswitch_rule_packets_total", help, &here, rule.matched.packets);
+            let help = "Bytes of frames that the traffic rule was applied to.";
+            self.counter("xswitch_rule_bytes_total", help, &here, rule.matched.bytes);
+        }
+        for redirect in dataplane.redirects() {
+            let (src, dest) = (redirect.spec.src.to_string(), redirect.spec.dest.to_string());
+            let here = [("src", src.as_str()), ("dest", dest.as_str())];
+            self.gauge("xswitch_redirect_info", "A redirect between vports; always 1.", &here, 1.0);
         }
     }
 

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use switch::model::*;
 
 use crate::packet::PacketSpec;
+use crate::service::RuleWrite;
 
 /// Manages a running xswitchd.
 #[derive(Debug, Parser)]
@@ -37,6 +38,17 @@ pub enum Command {
     /// The MAC table.
     #[command(subcommand)]
     Fdb(FdbCommand),
+    /// Meters: token buckets for ports and rules.
+    #[command(subcommand)]
+    Meter(MeterCommand),
+    /// Traffic rules: of all that match a frame the one with the lowest index is applied.
+    #[command(subcommand)]
+    Rule(RuleCommand),
+    /// Redirects: what would go to one port goes to another.
+    #[command(subcommand)]
+    Redirect(RedirectCommand),
+    /// How many ports, meters and rules there can be, and still could be added.
+    Capability,
     /// Settings of the bridge.
     #[command(subcommand)]
     Bridge(BridgeCommand),
@@ -308,6 +320,254 @@ pub enum FdbCommand {
     },
 }
 
+/// A piece of a long list.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct PageArguments {
+    /// First number of the list.
+    #[arg(long)]
+    pub from: Option<u32>,
+    /// Rows at most.
+    #[arg(long)]
+    pub limit: Option<u32>,
+}
+
+/// `meter`.
+#[derive(Debug, Subcommand)]
+pub enum MeterCommand {
+    /// Add a meter. Not bound, it applies to what the vport of its number sends.
+    Add(MeterArguments),
+    /// Delete meters.
+    #[command(visible_alias = "delete")]
+    Del {
+        /// Numbers.
+        #[arg(required = true)]
+        ids: Vec<u32>,
+    },
+    /// Change a meter under the frames that pass it; what is not given stays.
+    Set {
+        /// Number.
+        id: u32,
+        /// Rate in kbit/s (frames/s).
+        #[arg(long)]
+        rate: Option<u32>,
+        /// Burst in kbit (frames).
+        #[arg(long)]
+        burst: Option<u32>,
+        /// Peak or excess rate.
+        #[arg(long)]
+        peak_rate: Option<u32>,
+        /// Peak or excess burst.
+        #[arg(long)]
+        peak_burst: Option<u32>,
+        /// Start from the colour that earlier meters gave the frame.
+        #[arg(long)]
+        color_aware: Option<bool>,
+        /// DSCP for yellow packets, 0-63.
+        #[arg(long)]
+        yellow_dscp: Option<u8>,
+    },
+    /// Show a meter, its bindings and counters.
+    Show {
+        /// Number.
+        id: u32,
+    },
+    /// List meters.
+    List(PageArguments),
+    /// Bind a meter to what a port sends (from) or is sent (to), in place of the one that is bound.
+    Bind {
+        /// Number of the meter.
+        id: u32,
+        /// Number of the port.
+        vport: u16,
+        /// from or to.
+        #[arg(value_parser = word::<MeterDirection>)]
+        direction: MeterDirection,
+    },
+    /// Undo a binding.
+    Unbind {
+        /// Number of the port.
+        vport: u16,
+        /// from or to.
+        #[arg(value_parser = word::<MeterDirection>)]
+        direction: MeterDirection,
+    },
+}
+
+/// `meter add`.
+#[derive(Debug, Args)]
+pub struct MeterArguments {
+    /// Number.
+    id: u32,
+    /// (Committed) rate in kbit/s, or frames/s with --type pps.
+    rate: u32,
+    /// What it counts: kbps or pps.
+    #[arg(long = "type", default_value = "kbps", value_parser = word::<MeterType>)]
+    kind: MeterType,
+    /// (Committed) burst in kbit or frames; default: 100 ms of the rate, at least ten full frames.
+    #[arg(long)]
+    burst: Option<u32>,
+    /// How it marks: single, rfc2698 or rfc4115.
+    #[arg(long, default_value = "single", value_parser = word::<MeterMode>)]
+    mode: MeterMode,
+    /// Two-rate modes: peak or excess rate.
+    #[arg(long)]
+    peak_rate: Option<u32>,
+    /// Two-rate modes: peak or excess burst.
+    #[arg(long)]
+    peak_burst: Option<u32>,
+    /// Two-rate modes: start from the colour that earlier meters gave the frame.
+    #[arg(long)]
+    color_aware: bool,
+    /// Two-rate modes: DSCP for yellow packets, 0-63.
+    #[arg(long)]
+    yellow_dscp: Option<u8>,
+}
+
+impl From<MeterArguments> for MeterSpec {
+    fn from(a: MeterArguments) -> Self {
+        MeterSpec {
+            id: a.id,
+            rate: a.rate,
+            kind: a.kind,
+            burst: a.burst,
+            mode: a.mode,
+            peak_rate: a.peak_rate,
+            peak_burst: a.peak_burst,
+            color_aware: a.color_aware,
+            yellow_dscp: a.yellow_dscp,
+        }
+    }
+}
+
+/// `rule`.
+#[derive(Debug, Subcommand)]
+pub enum RuleCommand {
+    /// Write a rule; one that is in its place is replaced.
+    Add(Box<RuleArguments>),
+    /// Delete rules, all of those named or none.
+    #[command(visible_alias = "delete")]
+    Del {
+        /// Their places.
+        #[arg(required = true)]
+        indices: Vec<u32>,
+    },
+    /// Show a rule and what it counted.
+    Show {
+        /// Its place.
+        index: u32,
+    },
+    /// List rules.
+    List(PageArguments),
+    /// Carry out a batch of changes from a file, at once: a JSON array of {"write": RULE}, {"delete": INDEX} and "clear".
+    Load {
+        /// The file; `-`: standard input.
+        file: String,
+    },
+    /// Delete all rules.
+    Clear,
+}
+
+/// `rule add`. Values may have a mask: 80/0xfff0, 10.0.0.0/8, 02:00:00:00:00:00/ff:ff:ff:00:00:00.
+#[derive(Debug, Args)]
+pub struct RuleArguments {
+    /// Its place, or `auto` for the lowest free one.
+    #[arg(value_parser = place)]
+    index: Place,
+    /// Where it sends frames: a vport, `drop`, or `normal` (on by the MAC table).
+    #[arg(long)]
+    to: RuleTarget,
+    /// Queue of that port; default: by flow hash.
+    #[arg(long)]
+    queue: Option<u32>,
+    /// Meter that frames pass first.
+    #[arg(long)]
+    meter: Option<u32>,
+    /// Port that gets a copy of each frame.
+    #[arg(long, value_name = "VPORT")]
+    mirror: Option<u16>,
+    /// vport that the frame came from.
+    #[arg(long)]
+    vid: Option<Masked<16>>,
+    /// Destination MAC address.
+    #[arg(long)]
+    dmac: Option<MaskedMac>,
+    /// Source MAC address.
+    #[arg(long)]
+    smac: Option<MaskedMac>,
+    /// VID of the outer tag; 0: untagged.
+    #[arg(long)]
+    vlan: Option<Masked<12>>,
+    /// ipv4 or ipv6.
+    #[arg(long, value_parser = word::<IpType>)]
+    ip_type: Option<IpType>,
+    /// IP protocol.
+    #[arg(long)]
+    ipprotocol: Option<Masked<8>>,
+    /// Destination IP address.
+    #[arg(long)]
+    dip: Option<MaskedIp>,
+    /// Source IP address.
+    #[arg(long)]
+    sip: Option<MaskedIp>,
+    /// Destination port.
+    #[arg(long)]
+    dl4port: Option<Masked<16>>,
+    /// Source port.
+    #[arg(long)]
+    sl4port: Option<Masked<16>>,
+}
+
+/// Place of a rule; `None`: the lowest free one.
+type Place = Option<u32>;
+
+fn place(text: &str) -> Result<Place, String> {
+    match text {
+        "auto" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| format!("`{text}` is neither a number nor `auto`")),
+    }
+}
+
+impl From<RuleArguments> for RuleWrite {
+    fn from(a: RuleArguments) -> Self {
+        RuleWrite {
+            key_index: a.index,
+            key: RuleKey {
+                vid: a.vid,
+                dmac: a.dmac,
+                smac: a.smac,
+                vlan: a.vlan,
+                ip_type: a.ip_type,
+                ipprotocol: a.ipprotocol,
+                dip: a.dip,
+                sip: a.sip,
+                dl4port: a.dl4port,
+                sl4port: a.sl4port,
+            },
+            action: RuleAction { vid: a.to, qid: a.queue, meter: a.meter, mirror: a.mirror },
+        }
+    }
+}
+
+/// `redirect`.
+#[derive(Debug, Subcommand)]
+pub enum RedirectCommand {
+    /// Send what would go to SRC to DEST from now on.
+    Set {
+        /// Number of the port that it would go to.
+        src: u16,
+        /// Number of the port that gets it; SRC itself undoes it.
+        dest: u16,
+    },
+    /// Undo a redirect.
+    #[command(visible_alias = "delete")]
+    Del {
+        /// Number of the port that it leads away from.
+        src: u16,
+    },
+    /// List redirects.
+    List,
+}
+
 /// `bridge`.
 #[derive(Debug, Subcommand)]
 pub enum BridgeCommand {
@@ -372,6 +632,9 @@ pub struct TraceArguments {
     /// Length of the frame in bytes.
     #[arg(long)]
     len: Option<u32>,
+    /// Place of a traffic rule to be told about, whether or not it applies.
+    #[arg(long, value_name = "INDEX")]
+    pub rule: Option<u32>,
 }
 
 impl TraceArguments {
@@ -441,6 +704,20 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_is_described_in_full() {
+        let line = "xswitch rule add auto --to 5 --queue 1 --meter 7 --mirror 9 --vid 3/0x3 --dmac 02:00:00:00:00:01 \
+                    --vlan 10 --ip-type ipv4 --ipprotocol 6 --dip 10.0.0.0/8 --dl4port 80/0xfff0";
+        let Command::Rule(RuleCommand::Add(arguments)) = parse(line).command else { panic!() };
+        let expected = r#"{"key":{"vid":"3/0x3","dmac":"02:00:00:00:00:01","vlan":10,"ip_type":"ipv4","ipprotocol":6,
+            "dip":"10.0.0.0/8","dl4port":"80/0xfff0"},"action":{"vid":5,"qid":1,"meter":7,"mirror":9}}"#;
+        assert_eq!(RuleWrite::from(*arguments), serde_json::from_str(expected).unwrap());
+        let Command::Rule(RuleCommand::Add(arguments)) = parse("xswitch rule add 3 --to drop").command else {
+            panic!()
+        };
+        assert_eq!(RuleWrite::from(*arguments).key_index, Some(3));
+    }
+
+    #[test]
     fn vlan_modes_are_read_and_refused() {
         assert_eq!(vlan_mode("access:7"), Ok(VlanMode::Access { vid: 7 }));
         assert_eq!(vlan_mode("trunk"), Ok(VlanMode::Trunk { native: Some(0), tagged: VlanSet::all() }));
@@ -459,6 +736,13 @@ mod tests {
             "xswitch trace --in a --pcp 3",
             "xswitch port del",
             "xswitch top --interval 0",
+            "xswitch rule add x --to drop",
+            "xswitch rule add 1",
+            "xswitch rule add 1 --to vm1",
+            "xswitch rule add 1 --to drop --dip 10.0.0.0/33",
+            "xswitch meter add 1",
+            "xswitch meter add 1 -5",
+            "xswitch meter bind 1 2 sideways",
         ] {
             assert!(Arguments::try_parse_from(bad.split(' ')).is_err(), "{bad}");
         }

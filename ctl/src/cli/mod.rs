@@ -8,6 +8,7 @@ pub mod table;
 pub mod top;
 
 mod show;
+mod tables;
 
 use std::io::{IsTerminal, Read, Write};
 use std::time::{Duration, Instant};
@@ -40,6 +41,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
             printer.show(&answer, |report: StatsReport| show::stats(&report, port.is_some()))
         }
         Command::Fdb(command) => fdb(&client, &printer, command).await,
+        Command::Meter(command) => tables::meter(&client, &printer, command).await,
+        Command::Rule(command) => tables::rule(&client, &printer, command).await,
+        Command::Redirect(command) => tables::redirect(&client, &printer, command).await,
+        Command::Capability => tables::capability(&client, &printer).await,
         Command::Bridge(command) => {
             let answer = match command {
                 BridgeCommand::Show => client.get("bridge").await?,
@@ -167,7 +172,7 @@ async fn fdb(client: &Client, printer: &Printer, command: FdbCommand) -> anyhow:
 }
 
 async fn trace(client: &Client, printer: &Printer, arguments: &TraceArguments) -> anyhow::Result<()> {
-    let mut request = TraceRequest { port: arguments.port.clone(), ..TraceRequest::default() };
+    let mut request = TraceRequest { port: arguments.port.clone(), rule: arguments.rule, ..TraceRequest::default() };
     match arguments.hex.as_deref() {
         Some("-") => {
             let mut hex = String::new();

@@ -71,6 +71,7 @@ pub(super) fn port(port: &PortEntry) -> String {
     let mut lines = vec![
         ("port", port.name.clone()),
         ("number", spec.vport.map(|vport| vport.to_string()).unwrap_or_default()),
+        ("uuid", spec.uuid().to_owned()),
         ("kind", word(&spec.kind)),
         ("state", word(&port.state)),
     ];
@@ -95,6 +96,7 @@ pub(super) fn port(port: &PortEntry) -> String {
     if let Some(info) = &port.info {
         let limit = spec.fdb_limit.map(|limit| format!(" of {limit}")).unwrap_or_default();
         lines.push(("MACs learned", format!("{}{limit}", info.fdb_entries)));
+        lines.push(("bound queues", format!("{} of {}", info.active_queues, info.queues.len())));
         for queue in &info.queues {
             let copy = if queue.zero_copy { "zero-copy" } else { "copy" };
             lines.push(("queue", format!("{}: worker {}, {copy}", queue.queue, queue.worker)));
@@ -105,8 +107,17 @@ pub(super) fn port(port: &PortEntry) -> String {
 
 /// `stats`.
 pub(super) fn stats(report: &StatsReport, with_queues: bool) -> String {
-    let mut table =
-        Table::new(&["PORT", "RX PACKETS", "RX BYTES", "TX PACKETS", "TX BYTES", "FLOOD COPIES", "DROPPED"]);
+    let mut table = Table::new(&[
+        "PORT",
+        "RX PACKETS",
+        "RX BYTES",
+        "TX PACKETS",
+        "TX BYTES",
+        "FLOOD COPIES",
+        "MIRRORED",
+        "REDIRECTED",
+        "DROPPED",
+    ]);
     let mut drops = Table::new(&["DROPPED AT", "REASON", "PACKETS", "BYTES"]);
     let retired = (report.retired.rx.packets > 0 || !report.retired.drops.is_empty()) && !with_queues;
     let gone = PortStats { name: "(ports that are gone)".to_owned(), ..report.retired.clone() };
@@ -119,6 +130,8 @@ pub(super) fn stats(report: &StatsReport, with_queues: bool) -> String {
             port.tx.packets.to_string(),
             port.tx.bytes.to_string(),
             port.flood_copies.packets.to_string(),
+            port.mirror_copies.packets.to_string(),
+            port.redirected.packets.to_string(),
             dropped.to_string(),
         ]);
         for (reason, count) in &port.drops {
@@ -130,6 +143,18 @@ pub(super) fn stats(report: &StatsReport, with_queues: bool) -> String {
         text += &format!("\n{}", drops.render());
     }
     if with_queues {
+        for NicStats { rx_packets, tx_packets, rx_bytes, tx_bytes, rx_drop, tx_drop, rx_error, tx_error } in
+            report.ports.iter().map(|port| port.nic)
+        {
+            let mut table = Table::new(&["AS ITS NIC COUNTS", "PACKETS", "BYTES", "DROPPED", "ERRORS"]);
+            for (name, numbers) in [
+                ("received", [rx_packets, rx_bytes, rx_drop, rx_error]),
+                ("sent", [tx_packets, tx_bytes, tx_drop, tx_error]),
+            ] {
+                table.row(std::iter::once(name.to_owned()).chain(numbers.iter().map(u64::to_string)));
+            }
+            text += &format!("\n{}", table.render());
+        }
         for queue in report.ports.iter().flat_map(|port| &port.queues) {
             text += &format!("\nqueue {}: rx {}, tx {} packets\n", queue.queue, queue.rx.packets, queue.tx.packets);
             for (source, counters) in [("XDP program", &queue.xdp), ("AF_XDP socket", &queue.xsk)] {

@@ -20,6 +20,8 @@ pub struct PortRates {
     pub tx_bits: f64,
     /// Frames dropped per second.
     pub drops: f64,
+    /// Frames that were for the port and went elsewhere by a redirect, per second.
+    pub redirected: f64,
 }
 
 fn dropped(port: &PortStats) -> u64 {
@@ -39,14 +41,15 @@ pub fn rates(before: &StatsReport, after: &StatsReport, seconds: f64) -> Vec<Por
         let before = before.ports.iter().find(|before| before.name == after.name)?;
         let ((rx_packets, rx_bits), (tx_packets, tx_bits)) = (count(before.rx, after.rx), count(before.tx, after.tx));
         let drops = per_second(dropped(before), dropped(after));
-        Some(PortRates { port: after.name.clone(), rx_packets, rx_bits, tx_packets, tx_bits, drops })
+        let redirected = per_second(before.redirected.packets, after.redirected.packets);
+        Some(PortRates { port: after.name.clone(), rx_packets, rx_bits, tx_packets, tx_bits, drops, redirected })
     });
     ports.collect()
 }
 
 /// The rates as a table.
 pub fn render(rates: &[PortRates]) -> String {
-    let mut table = Table::new(&["PORT", "RX PKT/S", "RX BIT/S", "TX PKT/S", "TX BIT/S", "DROP/S"]);
+    let mut table = Table::new(&["PORT", "RX PKT/S", "RX BIT/S", "TX PKT/S", "TX BIT/S", "DROP/S", "REDIRECTED/S"]);
     for port in rates {
         table.row([
             port.port.clone(),
@@ -55,6 +58,7 @@ pub fn render(rates: &[PortRates]) -> String {
             scaled(port.tx_packets),
             scaled(port.tx_bits),
             scaled(port.drops),
+            scaled(port.redirected),
         ]);
     }
     table.render()

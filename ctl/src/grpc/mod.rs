@@ -5,6 +5,7 @@
 //! missing one is told by its name; answers carry all of theirs, those of a refusal as zeros, because strict clients refuse
 //! messages without them.
 
+mod authority;
 pub mod codec;
 mod nic;
 mod other;
@@ -26,11 +27,13 @@ use std::time::Duration;
 use switch::ErrorKind;
 use switch::model::MacAddr;
 use tokio::sync::watch;
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::transport::server::Router;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Response, Status};
 
+use self::authority::Tolerant;
 use self::proto::elastic_nic_server::ElasticNicServer;
 use self::proto::eth_mac_server::EthMacServer;
 use self::proto::meter_server::MeterServer;
@@ -212,7 +215,8 @@ pub fn serve_unix(
     let (listener, file) = socket.split();
     Ok(tokio::spawn(async move {
         let _file = file;
-        ended(router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), until(stop)).await);
+        let incoming = UnixListenerStream::new(listener).map(|accepted| accepted.map(Tolerant::new));
+        ended(router.serve_with_incoming_shutdown(incoming, until(stop)).await);
     }))
 }
 

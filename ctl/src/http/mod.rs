@@ -8,6 +8,7 @@ mod capture;
 mod extract;
 mod routes;
 mod serve;
+mod tables;
 
 use std::sync::Arc;
 
@@ -41,8 +42,9 @@ struct Document;
 
 /// All routes.
 pub fn router(service: Arc<Service>) -> Router {
-    let (router, document) =
-        OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", routes::all()).split_for_parts();
+    let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
+        .nest("/api/v1", routes::all().merge(tables::all()))
+        .split_for_parts();
     let document = Arc::new(document);
     router
         .route("/api/v1/openapi.json", get(move || async move { axum::Json((*document).clone()) }))

@@ -15,8 +15,8 @@ use crate::doctor::{Check, Status, local_checks};
 use crate::error::{Error, ErrorBody};
 use crate::service::{BridgeUpdate, FdbFilter, PortEntry, Service, TraceRequest};
 
-type Shared = State<Arc<Service>>;
-type Answer<T> = Result<Json<T>, Error>;
+pub(super) type Shared = State<Arc<Service>>;
+pub(super) type Answer<T> = Result<Json<T>, Error>;
 
 /// Every route of the API, below its prefix.
 pub(super) fn all() -> OpenApiRouter<Arc<Service>> {

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +26,8 @@ use crate::error::Error;
 const VERSION: &str = "1";
 const FILE: &str = "state.redb";
 const TABLE: TableDefinition<'_, &str, &str> = TableDefinition::new("state");
+/// First bytes of a redb database.
+const MAGIC: &[u8; 9] = b"redb\x1a\x0a\xa9\x0d\x0a";
 /// Memory that the database may keep of its file, in bytes.
 const CACHE: usize = 4 << 20;
 
@@ -168,6 +170,21 @@ fn database_error(path: &Path, error: &DatabaseError) -> Error {
     }
 }
 
+/// Opens a database that is there. What is none is told from its first bytes, since redb would make a database of an empty
+/// file; and of one that was cut off it does not say so but panics.
+fn opened<T>(path: &Path, open: impl FnOnce(&Path) -> Result<T, DatabaseError>) -> Result<T, Error> {
+    let mut head = [0; MAGIC.len()];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut head));
+    if read.is_err() || head != *MAGIC {
+        return Err(unusable(path, "it is damaged or no state file"));
+    }
+    let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| open(path)));
+    match opened {
+        Ok(opened) => opened.map_err(|error| database_error(path, &error)),
+        Err(_) => Err(unusable(path, "it is damaged: it was cut off, or its structure is broken")),
+    }
+}
+
 impl Store {
     /// The store in a directory, which is made if it is not there.
     ///
@@ -188,8 +205,7 @@ impl Store {
                 .and_then(|()| File::open(dir)?.sync_all())
                 .map_err(|error| Error::io(format!("making {}", path.display()), error))?;
         }
-        let database = Database::builder().set_cache_size(CACHE).open(&path);
-        let database = database.map_err(|error| database_error(&path, &error))?;
+        let database = opened(&path, |path| Database::builder().set_cache_size(CACHE).open(path))?;
         Ok(Self { path, database })
     }
 
@@ -210,13 +226,13 @@ impl Store {
         if !path.exists() {
             return Ok(());
         }
-        match Database::builder().open_read_only(&path) {
-            Ok(database) => load(&path, &database).map(drop),
-            Err(DatabaseError::DatabaseAlreadyOpen) => Ok(()),
-            // Left by a daemon that was killed: the next one mends it as it opens it.
-            Err(DatabaseError::RepairAborted) => Ok(()),
-            Err(error) => Err(database_error(&path, &error)),
-        }
+        let database = opened(&path, |path| match Database::builder().open_read_only(path) {
+            Ok(database) => Ok(Some(database)),
+            // Somebody runs on it; or a daemon that was killed has left it, and the next one mends it as it opens it.
+            Err(DatabaseError::DatabaseAlreadyOpen | DatabaseError::RepairAborted) => Ok(None),
+            Err(error) => Err(error),
+        })?;
+        database.map_or(Ok(()), |database| load(&path, &database).map(drop))
     }
 
     /// The file.

@@ -45,14 +45,14 @@ fn a_damaged_state_file_is_refused_and_kept() {
     let mut daemon = Daemon::start("damaged");
     daemon.guest("a", json!({}));
     daemon.stop();
-    let path = daemon.path("state/state.json");
+    let path = daemon.path("state/state.redb");
     let whole = std::fs::read(&path).expect("a state file");
     for damaged in [&whole[..whole.len() / 2], b"", b"{}", b"{\"version\": 99}"] {
         std::fs::write(&path, damaged).expect("writing it");
         let output = shell::output(&mut daemon.command());
         let said = shell::text(&output);
         assert_eq!(output.status.code(), Some(1), "{said}");
-        assert!(said.contains("state.json") && said.contains("left as it is"), "{said}");
+        assert!(said.contains("state.redb") && said.contains("left as it is"), "{said}");
         assert_eq!(std::fs::read(&path).expect("it is there"), damaged);
     }
     std::fs::write(&path, &whole).expect("writing it");

@@ -1,17 +1,37 @@
 //! Taking requests apart, with errors in this API's own form.
 
+use std::time::Duration;
+
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{FromRequest, FromRequestParts};
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use serde::de::DeserializeOwned;
 use switch::ErrorKind;
 
 use super::error_response;
 
+/// How long a client may take to send a request's body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// A JSON body.
-#[derive(Debug, FromRequest)]
-#[from_request(via(axum::Json), rejection(Rejection))]
+#[derive(Debug)]
 pub(super) struct Json<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = Rejection;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Rejection> {
+        let body = axum::Json::from_request(request, state);
+        match tokio::time::timeout(BODY_TIMEOUT, body).await {
+            Ok(body) => Ok(Self(body?.0)),
+            Err(_) => Err(Rejection {
+                status: StatusCode::REQUEST_TIMEOUT,
+                text: format!("the body did not come within {} seconds", BODY_TIMEOUT.as_secs()),
+            }),
+        }
+    }
+}
 
 impl<T: serde::Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
@@ -66,5 +86,22 @@ impl From<QueryRejection> for Rejection {
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         error_response(self.status, ErrorKind::Invalid, self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, Bytes};
+    use tokio_stream::StreamExt;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_ends_is_not_waited_for() {
+        let first = tokio_stream::once(Ok::<_, std::io::Error>(Bytes::from_static(b"{")));
+        let body = Body::from_stream(first.chain(tokio_stream::pending()));
+        let request = Request::builder().header("content-type", "application/json").body(body).unwrap();
+        let refused = Json::<serde_json::Value>::from_request(request, &()).await.unwrap_err();
+        assert_eq!(refused.into_response().status(), StatusCode::REQUEST_TIMEOUT);
     }
 }

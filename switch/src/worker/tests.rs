@@ -10,11 +10,12 @@ use super::view::QueueShared;
 use super::*;
 use crate::engine::fdb::Fdb;
 use crate::engine::snapshot::{BridgePolicy, PortPolicy, Snapshot};
+use crate::engine::tables::Tables;
 use crate::engine::vlan::{VlanMode, VlanSet};
 use crate::io::ring::{Consumer, Desc, Producer, pair};
 use crate::io::socket::{Rings, XskSocket};
 use crate::io::umem::HEADROOM;
-use crate::model::{HugePages, PortStats};
+use crate::model::*;
 
 const FRAMES: u32 = 512;
 const DEPTH: u32 = 64;
@@ -151,6 +152,17 @@ impl Bed {
         Self { shared, workers: built, kernels }
     }
 
+    /// Puts rules, meters and redirects in force.
+    fn install(&mut self, tables: &Tables) {
+        let old = self.shared.view.load_full();
+        let epoch = old.snapshot.epoch + 1;
+        let redirects = tables.redirects().map(|(spec, end)| (spec.src, end));
+        let snapshot = old.snapshot.clone().with_redirects(redirects).with_rules(epoch, tables.rules().clone());
+        let meters = tables.port_meters(self.kernels.len()).into();
+        self.shared.publish(View { snapshot, meters, metered: true, ..View::clone(&old) });
+        self.workers.iter_mut().for_each(Worker::refresh_view);
+    }
+
     /// Turns all workers until none finds anything; returns what went out of each port.
     fn settle(&mut self) -> Vec<Vec<Vec<u8>>> {
         let mut sent = vec![Vec::new(); self.kernels.len()];
@@ -188,10 +200,16 @@ impl Bed {
         }
         let dropped: u64 = sum.drops.values().map(|count| count.packets).sum();
         let dropped_bytes: u64 = sum.drops.values().map(|count| count.bytes).sum();
-        assert_eq!(sum.rx.packets + sum.flood_copies.packets, sum.tx.packets + dropped, "{sum:?}");
-        let gained = sum.rx.bytes + sum.flood_copies.bytes + 4 * sum.vlan_pushes;
+        let copies = sum.flood_copies.packets + sum.mirror_copies.packets;
+        assert_eq!(sum.rx.packets + copies, sum.tx.packets + dropped, "{sum:?}");
+        let gained = sum.rx.bytes + sum.flood_copies.bytes + sum.mirror_copies.bytes + 4 * sum.vlan_pushes;
         assert_eq!(gained, sum.tx.bytes + dropped_bytes + 4 * sum.vlan_pops, "{sum:?}");
     }
+}
+
+/// Which port a rule of an even place is about.
+fn vid_of(key_index: u32) -> u32 {
+    key_index / 2 % 4
 }
 
 fn station(n: u8) -> [u8; 6] {
@@ -227,6 +245,56 @@ proptest! {
                 let expected = if receivers.contains(&other) { vec![data.clone()] } else { Vec::new() };
                 prop_assert_eq!(sent, &expected);
             }
+        }
+        bed.assert_balanced();
+    }
+
+    /// Nor with any rules, mirrors, meters and redirects in force.
+    #[test]
+    fn the_books_balance_with_any_tables(
+        workers in 1usize..3,
+        rules in prop::collection::vec((0u32..8, 0u16..6, prop::option::of(0u32..3), prop::option::of(0u16..4)), 0..8),
+        bindings in prop::collection::vec((0u16..4, any::<bool>(), 0u32..3), 0..4),
+        redirects in prop::collection::vec((0u16..4, 0u16..4), 0..4),
+        bursts in prop::collection::vec(prop::collection::vec((0usize..4, 0u8..5, prop::option::of(0u8..5), 14usize..300), 0..30), 1..8),
+    ) {
+        let all = VlanMode::Trunk { native: Some(0), tagged: VlanSet::all() };
+        let access = VlanMode::Access { vid: 0 };
+        let mut bed = Bed::new(workers, &[all.clone(), access.clone(), all, access]);
+        let mut tables = Tables::new(Capacity::default(), workers);
+        let ports = |no: u16| (no < 4).then_some(1);
+        for (id, mode) in [(0, MeterMode::Single), (1, MeterMode::Rfc2698), (2, MeterMode::Rfc4115)] {
+            let two = mode != MeterMode::Single;
+            let (peak_rate, yellow_dscp) = (two.then_some(3), two.then_some(9));
+            let spec = MeterSpec {
+                kind: MeterType::Pps, burst: Some(5), peak_burst: two.then_some(5), mode, peak_rate, yellow_dscp,
+                ..MeterSpec::new(id, 2)
+            };
+            tables.add_meter(spec, true, 0).unwrap();
+        }
+        for (vport, from, meter) in bindings {
+            let direction = if from { MeterDirection::From } else { MeterDirection::To };
+            tables.bind(&MeterBinding { vport, direction, meter }, &ports).unwrap();
+        }
+        for (key_index, target, meter, mirror) in rules {
+            let vid = [RuleTarget::Drop, RuleTarget::Normal].get(usize::from(target)).copied()
+                .unwrap_or(RuleTarget::Port(target.saturating_sub(2)));
+            let key = RuleKey { vid: Some(Masked { value: vid_of(key_index), mask: 3 }), ..RuleKey::default() };
+            let key = if key_index % 2 == 0 { key } else { RuleKey::default() };
+            let action = RuleAction { vid, qid: None, meter, mirror };
+            tables.change_rules(vec![RuleChange::Write(RuleSpec { key_index, key, action })], &ports).unwrap();
+        }
+        for (src, dest) in redirects {
+            // One that would be a loop is refused.
+            let _ = tables.redirect(RedirectSpec { src, dest }, &ports);
+        }
+        bed.install(&tables);
+        for burst in bursts {
+            for (mark, (port, from, to, len)) in burst.into_iter().enumerate() {
+                bed.kernels[port].receive(&frame(from, to, mark as u8, len));
+            }
+            let sent = bed.settle();
+            prop_assert!(sent.iter().flatten().all(|frame| frame.len() >= 14));
         }
         bed.assert_balanced();
     }

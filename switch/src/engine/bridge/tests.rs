@@ -7,10 +7,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::engine::parse::{TPID_CTAG, TPID_STAG};
 use crate::engine::snapshot::BridgePolicy;
-use crate::engine::tables::PortMeters;
+use crate::engine::tables::{PortMeters, Tables};
 use crate::engine::trace::{TraceInput, TraceReport, trace};
 use crate::engine::vlan::tests::any_mode;
 use crate::engine::vlan::{VlanMode, apply};
+use crate::model::{Capacity, Masked, MaskedMac, RedirectSpec, RuleChange, RuleKey, RuleSpec};
 
 fn mac(n: u8) -> MacAddr {
     MacAddr([2, 0, 0, 0, 0, n])
@@ -278,6 +279,69 @@ proptest! {
                 (Ok(_), _) => "forward",
             };
             prop_assert_eq!(&traced.verdict, verdict);
+        }
+    }
+
+    /// With rules and redirects in force: what a trace says is what the switch does, with the cache and without; nothing goes
+    /// back to its sender, and nobody gets a frame twice (which `switch` checks).
+    #[test]
+    fn rules_and_redirects_are_traced_as_they_are_switched(
+        ports in any_ports(),
+        rules in prop::collection::vec((0_u32..20, 0_u16..8, 0_u8..4, 0_u8..7, 0_u16..10), 0..12),
+        redirects in prop::collection::vec((0_u16..7, 0_u16..7), 0..6),
+        traffic in prop::collection::vec(any_sent(), 1..40),
+    ) {
+        let count = ports.len() as PortNo;
+        let mut switch = Switch::new(ports);
+        let mut tables = Tables::new(Capacity::default(), 1);
+        let any = |_: PortNo| Some(1);
+        for (key_index, port, field, station, target) in rules {
+            let mac = || Some(MaskedMac { value: mac(station), mask: MaskedMac::FULL });
+            let key = match field {
+                0 => RuleKey { vid: Some(Masked::exactly(u32::from(port))), ..RuleKey::default() },
+                1 => RuleKey { dmac: mac(), ..RuleKey::default() },
+                2 => RuleKey { smac: mac(), ..RuleKey::default() },
+                _ => RuleKey { vlan: Some(Masked::exactly(u32::from(port))), ..RuleKey::default() },
+            };
+            let vid = match target {
+                8 => RuleTarget::Drop,
+                9 => RuleTarget::Normal,
+                port => RuleTarget::Port(port),
+            };
+            let rule = RuleSpec { key_index, key, action: RuleAction::to(vid) };
+            tables.change_rules(vec![RuleChange::Write(rule)], &any).unwrap();
+        }
+        for (src, dest) in redirects {
+            // One that would be a loop is refused.
+            let _ = tables.redirect(RedirectSpec { src, dest }, &any);
+        }
+        let ends: Vec<_> = tables.redirects().map(|(spec, end)| (spec.src, end)).collect();
+        switch.snap = switch.snap.with_redirects(ends.iter().copied()).with_rules(2, tables.rules().clone());
+        let mut cache = FlowCache::default();
+        for sent in traffic {
+            let bytes = frame(address(sent.dst), address(sent.src), &sent.tags, 0x1234, &vec![0; sent.len]);
+            let traced = switch.trace(sent.port, &bytes, &|port| format!("p{port}"));
+            let got = switch.switch(sent.port, &bytes);
+            let out: BTreeSet<_> = got.iter().flat_map(|out| out.keys().copied()).collect();
+            prop_assert!(!out.contains(&sent.port) && out.iter().all(|port| *port < count));
+            prop_assert!(out.iter().all(|port| ends.iter().all(|(src, _)| src != port)), "a redirected port got something");
+            let told: BTreeSet<_> = traced.outputs.iter().cloned().collect();
+            prop_assert_eq!(told, out.iter().map(|port| format!("p{port}")).collect());
+            if let Err(reason) = &got
+                && !matches!(switch.decide(sent.port, &bytes), Verdict::Flood { .. })
+            {
+                prop_assert_eq!(traced.drop_reason.as_deref(), Some(reason.label()));
+            }
+            let key = parse::parse(&bytes).map(|headers| Key::of(sent.port, &headers)).unwrap();
+            let found = tables.rules().find(&key).map(|rule| rule.spec.key_index);
+            for _ in 0..2 {
+                let cached =
+                    decide_at(&switch.snap, &switch.fdb, 0, sent.port, &bytes, &mut Cached(&mut cache));
+                prop_assert_eq!(cached.verdict, switch.decide(sent.port, &bytes));
+                // Frames that are refused at the door meet no rule.
+                prop_assert!(cached.rule.is_none_or(|rule| Some(rule.spec.key_index) == found));
+                prop_assert_eq!(traced.rule, cached.rule.map(|rule| rule.spec.key_index));
+            }
         }
     }
 

@@ -7,7 +7,7 @@ packages=(
 	clang llvm gcc g++ libc6-dev make m4 pkg-config libelf-dev zlib1g-dev linux-libc-dev
 	autoconf automake autopoint gettext flex bison gawk
 	# tests and demo
-	iproute2 ethtool iperf3 iputils-ping procps tshark prometheus bpftool
+	iproute2 ethtool iperf3 iputils-ping procps tshark prometheus bpftool openssl
 	# a client of the DPU interface in Python
 	python3 python3-venv
 )

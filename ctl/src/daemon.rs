@@ -49,6 +49,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let settings = config.dataplane.clone();
     let bridge = config.bridge.clone().unwrap_or_default();
     let declared = config.clone();
+    // What can be refused is, before any port is touched.
+    let listener = bind_metrics(&config).await?;
     let service = blocking(move || {
         let dataplane = Switch::start(&settings, bridge)?;
         Service::start(Box::new(dataplane), store, &declared)
@@ -62,7 +64,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let dpu = grpc::serve_unix(dpu, &service, stopped.clone())?;
     let dpu_tcp = grpc::serve_tcp(&config.dpu, &service, stopped.clone()).await?;
     let api = tokio::spawn(http::serve(socket, http::router(Arc::clone(&service)), stopped.clone()));
-    let scrape = start_metrics(&config, &service, stopped).await?;
+    let scrape = listener.map(|listener| start_metrics(listener, &service, stopped)).transpose()?;
     notify(NotifyState::Ready);
     tracing::info!(run_dir = %options.run_dir.display(), ports = service.ports().len(), "ready");
 
@@ -87,27 +89,31 @@ pub async fn run(options: Options) -> Result<(), Error> {
     .await
 }
 
-async fn start_metrics(
-    config: &Config,
-    service: &Arc<Service>,
-    mut stopped: watch::Receiver<bool>,
-) -> Result<Option<tokio::task::JoinHandle<()>>, Error> {
+async fn bind_metrics(config: &Config) -> Result<Option<TcpListener>, Error> {
     let listen = &config.metrics.listen;
     if listen.is_empty() {
         return Ok(None);
     }
-    let failed = |error| Error::io(format!("metrics.listen: listening on {listen}"), error);
-    let listener = TcpListener::bind(listen).await.map_err(failed)?;
-    let registry = metrics::registry(Arc::clone(service)).map_err(|error| failed(std::io::Error::other(error)))?;
+    let bound = TcpListener::bind(listen).await;
+    bound.map(Some).map_err(|error| Error::io(format!("metrics.listen: listening on {listen}"), error))
+}
+
+fn start_metrics(
+    listener: TcpListener,
+    service: &Arc<Service>,
+    mut stopped: watch::Receiver<bool>,
+) -> Result<tokio::task::JoinHandle<()>, Error> {
+    let registry = metrics::registry(Arc::clone(service))
+        .map_err(|error| Error::io("making the metrics' registry", std::io::Error::other(error)))?;
     let router = metrics::router(registry);
-    Ok(Some(tokio::spawn(async move {
+    Ok(tokio::spawn(async move {
         let until = async move {
             let _ = stopped.wait_for(|stop| *stop).await;
         };
         if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(until).await {
             tracing::error!(%error, "the metrics server ended");
         }
-    })))
+    }))
 }
 
 struct Signals {
@@ -138,7 +144,8 @@ async fn serve_signals(signals: &mut Signals, options: &Options, mut config: Con
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,
             _ = signals.hangup.recv() => {
-                notify(NotifyState::Reloading);
+                // Type=notify-reload asks for the time, to tell this reload from an earlier one (sd_notify(3)).
+                notify_all(&[NotifyState::Reloading, NotifyState::monotonic_usec_now().unwrap_or(NotifyState::Reloading)]);
                 reload(options, &mut config, service).await;
                 notify(NotifyState::Ready);
             }
@@ -195,7 +202,11 @@ async fn reload(options: &Options, config: &mut Config, service: &Arc<Service>) 
 }
 
 fn notify(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(false, &[state]) {
+    notify_all(&[state]);
+}
+
+fn notify_all(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(false, states) {
         tracing::debug!(%error, "telling the service manager");
     }
 }

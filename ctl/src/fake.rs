@@ -162,6 +162,10 @@ impl Dataplane for FakeDataplane {
         self.lock().ports.clone()
     }
 
+    fn port_names(&self) -> Vec<(u16, String)> {
+        self.lock().ports.iter().map(|port| (port.vport, port.spec.name.clone())).collect()
+    }
+
     fn port(&self, name: &str) -> Result<PortInfo, Error> {
         self.lock().ports.iter().find(|port| port.spec.name == name).cloned().ok_or_else(|| missing(name))
     }

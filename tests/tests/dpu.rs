@@ -1,9 +1,11 @@
 //! The DPU interface as a stranger uses it: a Python client generated from the document's own messages, over gRPC.
 
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tests::{Daemon, shell};
+use tests::{Daemon, Options, shell};
 
 fn source(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
@@ -19,10 +21,16 @@ fn environment() -> PathBuf {
     dir
 }
 
+/// A client's script, in the namespace of the daemon.
+fn script(daemon: &Daemon, environment: &Path, name: &str) -> Command {
+    let mut client = daemon.ns.command(environment.join("venv/bin/python3"));
+    client.arg(source("tests/python").join(name)).env("PYTHONPATH", environment.join("gen"));
+    client
+}
+
 fn drive(daemon: &Daemon, environment: &Path, phase: &str) -> String {
-    let mut client = Command::new(environment.join("venv/bin/python3"));
-    client.arg(source("tests/python/drive.py")).arg(daemon.path("run/dpu.sock")).arg(phase);
-    let driven = shell::output(client.env("PYTHONPATH", environment.join("gen")));
+    let mut client = script(daemon, environment, "drive.py");
+    let driven = shell::output(client.arg(daemon.path("run/dpu.sock")).arg(phase));
     let said = String::from_utf8_lossy(&driven.stdout).into_owned();
     let failed = String::from_utf8_lossy(&driven.stderr);
     assert!(driven.status.success(), "{phase}: {said}\n{failed}\n{}", daemon.log());
@@ -45,5 +53,70 @@ fn a_python_client_made_from_the_document_drives_every_method_through_kill_and_r
     daemon.launch();
     drive(&daemon, &environment, "verify");
     drive(&daemon, &environment, "cleanup");
+    daemon.finish();
+}
+
+/// An authority, and certificates of it and of another one that nobody trusts, made by openssl.
+fn certificates(dir: &Path) {
+    let openssl = |line: &str| {
+        let made = shell::output(Command::new("openssl").args(line.split_whitespace()).current_dir(dir));
+        assert!(made.status.success(), "openssl {line}: {}", shell::text(&made));
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    for (authority, names) in [("ca", &["server", "client"][..]), ("other", &["stranger"])] {
+        openssl(&format!("req -x509 {key} -keyout {authority}.key -out {authority}.pem -subj /CN={authority} -days 2"));
+        for name in names {
+            openssl(&format!(
+                "req {key} -keyout {name}.key -out {name}.csr -subj /CN={name} -addext subjectAltName=IP:127.0.0.1"
+            ));
+            openssl(&format!(
+                "x509 -req -in {name}.csr -CA {authority}.pem -CAkey {authority}.key -CAcreateserial -copy_extensions copy \
+                 -out {name}.pem -days 2"
+            ));
+        }
+    }
+}
+
+#[test]
+fn tls_lets_in_whom_the_authority_has_signed_and_nobody_else() {
+    let environment = environment();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    certificates(dir.path());
+    let file = |name: &str| dir.path().join(name).display().to_string();
+    let config = format!(
+        "[dpu]\nlisten = \"127.0.0.1:50051\"\ncertificate = {:?}\nkey = {:?}\nclient_ca = {:?}\n",
+        file("server.pem"),
+        file("server.key"),
+        file("ca.pem")
+    );
+    let daemon = Daemon::with("tls", &Options { config, ..Options::default() });
+    let call = |name: &str| {
+        let mut client = script(&daemon, &environment, "secure.py");
+        shell::output(client.arg("127.0.0.1:50051").arg(dir.path()).arg(name))
+    };
+    let good = call("client");
+    assert!(good.status.success(), "{}", shell::text(&good));
+    assert!(shell::text(&good).contains("dpu.EthMac"), "{}", shell::text(&good));
+    for bad in ["-", "stranger"] {
+        assert!(!call(bad).status.success(), "{bad} was let in");
+    }
+    daemon.finish();
+}
+
+#[test]
+fn a_client_that_holds_its_connection_does_not_hold_the_daemon() {
+    let mut daemon = Daemon::start("hold");
+    let sockets = ["run/api.sock", "run/dpu.sock"].map(|name| {
+        let mut stream = UnixStream::connect(daemon.path(name)).expect("it listens");
+        // The beginning of a request, and of an HTTP/2 connection.
+        stream.write_all(b"PRI * HTTP/2.0\r\n").expect("it takes that");
+        stream
+    });
+    let mut scrape = daemon.ns.run(|| std::net::TcpStream::connect("127.0.0.1:9477").expect("it listens"));
+    scrape.write_all(b"GET /metrics HTTP/1.1\r\n").expect("it takes that");
+    daemon.stop();
+    drop((sockets, scrape));
+    assert!(!daemon.path("run/dpu.sock").exists(), "the socket's file is left");
+    daemon.launch();
     daemon.finish();
 }

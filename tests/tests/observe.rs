@@ -102,6 +102,12 @@ fn prometheus_scrapes_what_the_counters_say() {
     assert!(a.pings("10.0.0.2"));
     a.raw().send(&Frame::ethernet(b.mac, Mac::BROADCAST).payload(ETHERTYPE, &[1; 46]));
     daemon.expect_dropped("a", "mac_spoofed", 1);
+    // One of each table, so that their series are looked at too.
+    daemon.ok("POST", "meters", json!({ "id": 50, "rate": 1_000_000 }));
+    daemon.ok("PUT", "rules/7", json!({ "key": { "ipprotocol": 1 }, "action": { "vid": "normal", "meter": 50 } }));
+    daemon.ok("PUT", "redirects/0", json!({ "dest": 1 }));
+    daemon.ok("DELETE", "redirects/0", serde_json::Value::Null);
+    assert!(a.pings("10.0.0.2"));
     daemon.assert_balanced();
 
     let scrape =
@@ -131,12 +137,17 @@ fn prometheus_scrapes_what_the_counters_say() {
     let values = [
         "xswitch_port_receive_packets_total%7Bport=%22a%22%7D",
         "xswitch_port_dropped_packets_total%7Bport=%22a%22,reason=%22mac_spoofed%22%7D",
+        "xswitch_nic_transmit_packets_total%7Bport=%22a%22%7D",
+        "xswitch_rule_packets_total%7Bkey_index=%227%22%7D",
+        "xswitch_meter_packets_total%7Bmeter=%2250%22,color=%22green%22%7D",
     ]
     .map(ask);
     server.kill().expect("it can be killed");
     server.wait().expect("it can be waited for");
     assert!(scraped.is_some(), "Prometheus never scraped the daemon");
     let rx = daemon.stats("a")["rx"]["packets"].as_f64();
-    assert_eq!(values, [rx, Some(1.0)]);
+    let icmp = daemon.get("rules/7")["matched"]["packets"].as_f64();
+    assert!(icmp >= Some(6.0), "three requests and their answers: {icmp:?}");
+    assert_eq!(values, [rx, Some(1.0), rx, icmp, icmp]);
     daemon.finish();
 }

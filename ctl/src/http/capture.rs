@@ -96,7 +96,6 @@ fn pump(
     let send = |bytes: Vec<u8>| sender.blocking_send(Ok(Bytes::from(bytes))).map_err(|_| gone());
     let (mut writer, head) = PcapngWriter::new(snaplen)?;
     send(head)?;
-    let mut names: HashMap<u16, String> = HashMap::new();
     let mut left = limits.count;
     while left > 0 && limits.end.is_none_or(|end| Instant::now() < end) {
         if sender.is_closed() {
@@ -104,16 +103,17 @@ fn pump(
         }
         let wait = limits.end.map_or(TURN, |end| TURN.min(end.saturating_duration_since(Instant::now())));
         let mut piece = Vec::new();
+        // Asked for anew each time: a number may be another port's by now.
+        let mut names: HashMap<u16, String> = HashMap::new();
         for frame in stream.receive(wait) {
             if left == 0 {
                 break;
             }
             left -= 1;
-            let name = names.entry(frame.vport).or_insert_with(|| {
-                let ports = service.dataplane().ports();
-                let port = ports.iter().find(|port| port.vport == frame.vport);
-                port.map_or_else(|| format!("vport {}", frame.vport), |port| port.spec.name.clone())
-            });
+            if names.is_empty() {
+                names.extend(service.dataplane().port_names());
+            }
+            let name = names.entry(frame.vport).or_insert_with(|| format!("vport {}", frame.vport));
             piece.extend(writer.frame(name, &frame)?);
         }
         if !piece.is_empty() {

@@ -191,6 +191,9 @@ async fn audit(State(service): Shared) -> Answer<FrameAudit> {
     blocking(service, |service| Ok(service.dataplane().audit())).await.map(Json)
 }
 
+/// Distinct masks of rules from which on a new flow is noticeably dear.
+const MANY_MASKS: usize = 64;
+
 /// Which netdevs.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
@@ -221,6 +224,12 @@ async fn doctor(State(service): Shared, Query(query): Query<DoctorQuery>) -> Ans
                 (None, Some(reason)) => checks.push(Check::bad(Status::Warn, name, "generic XDP mode", reason)),
                 (None, None) => checks.push(Check::ok(name, "up")),
             }
+        }
+        let masks = service.dataplane().rule_masks();
+        if masks > MANY_MASKS {
+            let advice = "rules that mask the same bits cost one probe together: give alike rules alike masks";
+            let text = format!("they have {masks} distinct masks: a new flow may cost as many probes");
+            checks.push(Check::bad(Status::Warn, "traffic rules".to_owned(), text, advice));
         }
         let findings = service.dataplane().check_netdevs();
         checks.extend(findings.into_iter().map(|finding| Check {

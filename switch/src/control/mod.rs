@@ -32,6 +32,9 @@ use crate::model::*;
 use crate::worker::view::{Shared, View};
 use crate::{Error, ErrorKind};
 
+/// Captures at a time: each costs every frame of its ports a look.
+const MAX_CAPTURES: usize = 32;
+
 /// What to capture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaptureRequest {
@@ -244,6 +247,11 @@ impl Switch {
         ports::infos(&self.state, &self.state.lock())
     }
 
+    /// Numbers and names of live ports.
+    pub fn port_names(&self) -> Vec<(u16, String)> {
+        self.state.lock().ports.iter().map(|(&no, port)| (no, port.spec.name.clone())).collect()
+    }
+
     /// One live port.
     pub fn port(&self, name: &str) -> Result<PortInfo, Error> {
         let control = self.state.lock();
@@ -374,6 +382,9 @@ impl Switch {
         let mut control = self.state.lock();
         for name in &request.ports {
             control.find(name)?;
+        }
+        if control.taps.len() >= MAX_CAPTURES {
+            return Err(Error::new(ErrorKind::Busy, format!("{MAX_CAPTURES} captures are running: end one first")));
         }
         let tap = Tap::new(request.ports, request.direction, request.snaplen as usize);
         control.taps.push(Arc::clone(&tap));

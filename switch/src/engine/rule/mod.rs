@@ -11,6 +11,7 @@
 //! visible as one.
 
 mod cache;
+mod index;
 mod key;
 #[cfg(test)]
 mod tests;
@@ -22,13 +23,11 @@ use std::sync::Arc;
 pub use cache::FlowCache;
 pub use key::{Key, Match, first_difference};
 
+use self::index::Index;
 use self::trie::Trie;
 use super::meter::Meter;
 use crate::counters::Tally;
 use crate::model::{Count, RuleSpec};
-
-/// Places of a leaf of the table by index.
-const LEAF: usize = 256;
 
 /// What one worker counts for one rule.
 #[derive(Debug, Default)]
@@ -91,14 +90,12 @@ struct Ranked {
     tuple: Arc<Tuple>,
 }
 
-type Leaf = Arc<[Option<Arc<Rule>>; LEAF]>;
-
 /// A version of all rules, to look things up in.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     /// By best index, ascending.
     tuples: Arc<Vec<Ranked>>,
-    by_index: Arc<Vec<Option<Leaf>>>,
+    by_index: Index,
     len: u32,
     version: u32,
 }
@@ -125,14 +122,12 @@ impl Rules {
     /// The rule of that index.
     #[inline]
     pub fn get(&self, index: u32) -> Option<&Arc<Rule>> {
-        self.by_index.get(index as usize / LEAF)?.as_ref()?[index as usize % LEAF].as_ref()
+        self.by_index.get(index)
     }
 
     /// All rules from index `from` on, ascending.
     pub fn iter_from(&self, from: u32) -> impl Iterator<Item = &Arc<Rule>> {
-        let first = from as usize / LEAF;
-        let leaves = self.by_index.iter().enumerate().skip(first).filter_map(|(_, leaf)| leaf.as_ref());
-        leaves.flat_map(|leaf| leaf.iter().flatten()).skip_while(move |rule| rule.spec.key_index < from)
+        self.by_index.iter_from(from)
     }
 
     /// How many there are.
@@ -190,7 +185,7 @@ impl RuleTable {
         let best = indices.first().copied().unwrap_or(index);
         self.retuple(mask, before, Some(best), |tuple| tuple.rules.insert(Arc::clone(&rule)));
         self.rules.len += 1;
-        self.place(index, Some(rule));
+        self.rules.by_index.set(index, Some(rule));
         replaced
     }
 
@@ -209,33 +204,13 @@ impl RuleTable {
         }
         self.retuple(mask, before, best, |tuple| tuple.rules.remove(&rule));
         self.rules.len -= 1;
-        self.place(index, None);
+        self.rules.by_index.set(index, None);
         Some(rule)
     }
 
     /// Lowest index that no rule has.
     pub fn first_free(&self) -> u32 {
-        let mut next = 0;
-        for leaf in &*self.rules.by_index {
-            match leaf {
-                None => return next,
-                Some(leaf) => match leaf.iter().position(Option::is_none) {
-                    Some(at) => return next + at as u32,
-                    None => next += LEAF as u32,
-                },
-            }
-        }
-        next
-    }
-
-    fn place(&mut self, index: u32, rule: Option<Arc<Rule>>) {
-        let leaves = Arc::make_mut(&mut self.rules.by_index);
-        let at = index as usize / LEAF;
-        if leaves.len() <= at {
-            leaves.resize(at + 1, None);
-        }
-        let leaf = leaves[at].get_or_insert_with(|| Arc::new([const { None }; LEAF]));
-        Arc::make_mut(leaf)[index as usize % LEAF] = rule;
+        self.rules.by_index.first_free()
     }
 
     /// Changes the tuple of `mask`, whose best index was `before` (`None`: there is none yet) and is now `best` (`None`: it is

@@ -16,22 +16,34 @@ const BITS: u32 = FANOUT.trailing_zeros();
 /// Entries of a page at which it is split.
 const PAGE: usize = 32;
 /// Level at which pages are no longer split: the bits of the hash are used up.
-const DEEPEST: u32 = 60 / BITS;
+const DEEPEST: u32 = 48 / BITS;
 
 /// The rules of one key under one mask, lowest index first: the first is the one that matches.
 #[derive(Clone, Debug)]
 struct Entry {
     key: Key,
+    hash: u64,
     first: Arc<Rule>,
     /// Others of the very same key, ascending.
     rest: Vec<Arc<Rule>>,
 }
 
-/// Entries with their hashes apart, so that looking for one reads little memory.
-#[derive(Clone, Debug, Default)]
+/// Entries with a piece of their hashes apart, so that looking for one that is not there reads a cache line or two.
+#[derive(Clone, Debug)]
 struct Page {
-    hashes: Vec<u64>,
+    /// Bits of the hash that no level uses, of the first entries; [`Page::find`] looks at those of `entries` only.
+    tags: [u16; PAGE],
     entries: Vec<Entry>,
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Self { tags: [0; PAGE], entries: Vec::new() }
+    }
+}
+
+fn tag(hash: u64) -> u16 {
+    (hash >> 48) as u16
 }
 
 #[derive(Clone, Debug)]
@@ -65,13 +77,24 @@ impl Node {
 impl Page {
     #[inline]
     fn find(&self, hash: u64, key: &Key) -> Option<usize> {
-        let same = |at: &usize| self.hashes[*at] == hash && self.entries[*at].key == *key;
-        (0..self.hashes.len()).find(same)
+        let len = self.entries.len();
+        let tagged = |at: &usize| self.tags[*at] == tag(hash) && self.entries[*at].key == *key;
+        // Beyond the tags there is something only where the hash can't tell keys apart.
+        (0..len.min(PAGE)).find(tagged).or_else(|| (PAGE..len).find(|at| self.entries[*at].key == *key))
     }
 
-    fn push(&mut self, hash: u64, entry: Entry) {
-        self.hashes.push(hash);
+    fn push(&mut self, entry: Entry) {
+        if let Some(place) = self.tags.get_mut(self.entries.len()) {
+            *place = tag(entry.hash);
+        }
         self.entries.push(entry);
+    }
+
+    fn remove(&mut self, at: usize) {
+        self.entries.swap_remove(at);
+        if let (Some(moved), Some(place)) = (self.entries.get(at), self.tags.get_mut(at)) {
+            *place = tag(moved.hash);
+        }
     }
 }
 
@@ -113,7 +136,7 @@ impl Trie {
                     let page = Arc::make_mut(page);
                     match page.find(hash, &key) {
                         Some(at) => page.entries[at].add(rule),
-                        None => page.push(hash, Entry { key, first: rule, rest: Vec::new() }),
+                        None => page.push(Entry { key, hash, first: rule, rest: Vec::new() }),
                     }
                     return;
                 }
@@ -136,8 +159,7 @@ impl Trie {
                     if let Some(at) = page.find(hash, &key)
                         && page.entries[at].drop_rule(rule.spec.key_index)
                     {
-                        page.hashes.swap_remove(at);
-                        page.entries.swap_remove(at);
+                        page.remove(at);
                     }
                     return;
                 }
@@ -149,8 +171,8 @@ impl Trie {
 /// The branch that takes the place of a full page.
 fn split(page: &Page, level: u32) -> Node {
     let mut pages: [Page; FANOUT] = std::array::from_fn(|_| Page::default());
-    for (hash, entry) in page.hashes.iter().zip(&page.entries) {
-        pages[child(*hash, level)].push(*hash, entry.clone());
+    for entry in &page.entries {
+        pages[child(entry.hash, level)].push(entry.clone());
     }
     Node::Branch(Arc::new(pages.map(|page| Node::Page(Arc::new(page)))))
 }

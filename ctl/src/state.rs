@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -161,6 +162,11 @@ fn unusable(path: &Path, why: impl std::fmt::Display) -> Error {
     Error::State { path: path.to_owned(), why: why.to_string() }
 }
 
+/// Reads a file; redb panics at some that contradict themselves, such as one that was cut off.
+fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    std::panic::catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(unusable(path, "it is damaged")))
+}
+
 fn database_error(path: &Path, error: &DatabaseError) -> Error {
     match error {
         DatabaseError::DatabaseAlreadyOpen => unusable(path, "another process has it open"),
@@ -188,8 +194,10 @@ impl Store {
                 .and_then(|()| File::open(dir)?.sync_all())
                 .map_err(|error| Error::io(format!("making {}", path.display()), error))?;
         }
-        let database = Database::builder().set_cache_size(CACHE).open(&path);
-        let database = database.map_err(|error| database_error(&path, &error))?;
+        let database = guarded(&path, || {
+            let database = Database::builder().set_cache_size(CACHE).open(&path);
+            database.map_err(|error| database_error(&path, &error))
+        })?;
         Ok(Self { path, database })
     }
 
@@ -210,13 +218,13 @@ impl Store {
         if !path.exists() {
             return Ok(());
         }
-        match Database::builder().open_read_only(&path) {
+        guarded(&path, || match Database::builder().open_read_only(&path) {
             Ok(database) => load(&path, &database).map(drop),
             Err(DatabaseError::DatabaseAlreadyOpen) => Ok(()),
             // Left by a daemon that was killed: the next one mends it as it opens it.
             Err(DatabaseError::RepairAborted) => Ok(()),
             Err(error) => Err(database_error(&path, &error)),
-        }
+        })
     }
 
     /// The file.
@@ -226,7 +234,7 @@ impl Store {
 
     /// Reads the state.
     pub fn load(&self) -> Result<State, Error> {
-        load(&self.path, &self.database)
+        guarded(&self.path, || load(&self.path, &self.database))
     }
 
     /// Writes rows, all of them or none, and syncs.

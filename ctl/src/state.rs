@@ -11,6 +11,7 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::fcntl::{Flock, FlockArg};
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
@@ -76,6 +77,10 @@ impl Row {
 
     fn remove(key: String) -> Self {
         Self { key, value: None }
+    }
+
+    fn version() -> Self {
+        Self { key: "version".into(), value: Some(VERSION.into()) }
     }
 
     /// Run-time bridge settings, or none.
@@ -151,11 +156,20 @@ impl Row {
     }
 }
 
+type Opener = dyn Fn() -> Result<Database, Error> + Send + Sync;
+
 /// The place of the file.
-#[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    database: Database,
+    open: Box<Opener>,
+    /// None after a write that failed: redb refuses everything from then on, until the file is opened anew.
+    database: Mutex<Option<Database>>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 fn unusable(path: &Path, why: impl std::fmt::Display) -> Error {
@@ -187,28 +201,46 @@ impl Store {
             let new = dir.join(format!("{FILE}.new"));
             let _ = std::fs::remove_file(&new);
             let database = Database::create(&new).map_err(|error| database_error(&new, &error))?;
-            let store = Self { path: new.clone(), database };
-            store.write(&[Row { key: "version".into(), value: Some(VERSION.into()) }])?;
-            drop(store);
+            write(&database, &[Row::version()]).map_err(|error| not_kept(&new, error))?;
+            drop(database);
             std::fs::rename(&new, &path)
                 .and_then(|()| File::open(dir)?.sync_all())
                 .map_err(|error| Error::io(format!("making {}", path.display()), error))?;
         }
-        let database = guarded(&path, || {
-            let database = Database::builder().set_cache_size(CACHE).open(&path);
-            database.map_err(|error| database_error(&path, &error))
-        })?;
-        Ok(Self { path, database })
+        let file = path.clone();
+        let open = move || {
+            guarded(&file, || {
+                let database = Database::builder().set_cache_size(CACHE).open(&file);
+                database.map_err(|error| database_error(&file, &error))
+            })
+        };
+        Self::with(path, Box::new(open))
+    }
+
+    fn with(path: PathBuf, open: Box<Opener>) -> Result<Self, Error> {
+        let database = Mutex::new(Some(open()?));
+        Ok(Self { path, open, database })
     }
 
     /// A store without a file.
     #[doc(hidden)]
     pub fn in_memory() -> Self {
-        let backend = redb::backends::InMemoryBackend::new();
-        let database = Database::builder().create_with_backend(backend).expect("memory for a database");
-        let store = Self { path: PathBuf::from("memory"), database };
-        store.write(&[Row { key: "version".into(), value: Some(VERSION.into()) }]).expect("memory can be written");
-        store
+        Self::with_backend(redb::backends::InMemoryBackend::new).expect("memory can be written")
+    }
+
+    /// A store on storage of a test's own, which may fail; `backend` gives the same storage each time.
+    #[doc(hidden)]
+    pub fn with_backend<B: redb::StorageBackend>(
+        backend: impl Fn() -> B + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        let path = PathBuf::from("backend");
+        let open = move || {
+            let database = Database::builder().create_with_backend(backend());
+            let database = database.map_err(|error| database_error(Path::new("backend"), &error))?;
+            write(&database, &[Row::version()]).map_err(|error| not_kept(Path::new("backend"), error))?;
+            Ok(database)
+        };
+        Self::with(path, Box::new(open))
     }
 
     /// Says whether the state of a directory could be used; changes nothing. Nothing there is fine, and so is a state that a
@@ -232,9 +264,23 @@ impl Store {
         &self.path
     }
 
+    fn lock(&self) -> MutexGuard<'_, Option<Database>> {
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The open file, which is opened anew if need be.
+    fn opened<'a>(&self, database: &'a mut Option<Database>) -> Result<&'a Database, Error> {
+        match database {
+            Some(database) => Ok(database),
+            None => Ok(database.insert((self.open)()?)),
+        }
+    }
+
     /// Reads the state.
     pub fn load(&self) -> Result<State, Error> {
-        guarded(&self.path, || load(&self.path, &self.database))
+        let mut database = self.lock();
+        let database = self.opened(&mut database)?;
+        guarded(&self.path, || load(&self.path, database))
     }
 
     /// Writes rows, all of them or none, and syncs.
@@ -242,24 +288,32 @@ impl Store {
     /// # Errors
     /// [`Error::NotKept`], and nothing is changed.
     pub fn write(&self, rows: &[Row]) -> Result<(), Error> {
-        self.transact(rows)
-            .map_err(|error| Error::NotKept { path: self.path.clone(), source: std::io::Error::other(error) })
+        let mut database = self.lock();
+        let opened = self.opened(&mut database).map_err(|error| not_kept(&self.path, error))?;
+        write(opened, rows).map_err(|error| {
+            *database = None;
+            not_kept(&self.path, error)
+        })
     }
+}
 
-    fn transact(&self, rows: &[Row]) -> Result<(), redb::Error> {
-        let transaction = self.database.begin_write()?;
-        {
-            let mut table = transaction.open_table(TABLE)?;
-            for Row { key, value } in rows {
-                match (value, key.strip_suffix('*')) {
-                    (Some(value), _) => drop(table.insert(key.as_str(), value.as_str())?),
-                    (None, Some(prefix)) => table.retain(|key, _| !key.starts_with(prefix))?,
-                    (None, None) => drop(table.remove(key.as_str())?),
-                }
+fn not_kept(path: &Path, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::NotKept { path: path.to_owned(), source: std::io::Error::other(error) }
+}
+
+fn write(database: &Database, rows: &[Row]) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut table = transaction.open_table(TABLE)?;
+        for Row { key, value } in rows {
+            match (value, key.strip_suffix('*')) {
+                (Some(value), _) => drop(table.insert(key.as_str(), value.as_str())?),
+                (None, Some(prefix)) => table.retain(|key, _| !key.starts_with(prefix))?,
+                (None, None) => drop(table.remove(key.as_str())?),
             }
         }
-        Ok(transaction.commit()?)
     }
+    Ok(transaction.commit()?)
 }
 
 fn load(path: &Path, database: &impl ReadableDatabase) -> Result<State, Error> {
@@ -423,6 +477,22 @@ mod tests {
             store.write(&[row]).unwrap();
             assert!(matches!(store.load(), Err(Error::State { .. })));
         }
+    }
+
+    #[test]
+    fn a_write_that_fails_changes_nothing_and_later_ones_work() {
+        let storage = crate::fake::FakeStorage::default();
+        let store = storage.store();
+        store.write(&rows(&whole())).unwrap();
+        storage.set_full(true);
+        for _ in 0..2 {
+            assert!(matches!(store.write(&[Row::no_rules()]), Err(Error::NotKept { .. })));
+        }
+        storage.set_full(false);
+        assert_eq!(store.load().unwrap(), whole());
+        store.write(&[Row::no_rules()]).unwrap();
+        drop(store);
+        assert_eq!(storage.store().load().unwrap(), State { rules: Vec::new(), ..whole() });
     }
 
     #[test]

@@ -31,6 +31,11 @@ impl FakeStorage {
         self.0.full.store(full, Ordering::SeqCst);
     }
 
+    /// What is on it.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.0.bytes.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn room(&self) -> Result<(), Error> {
         if self.0.full.load(Ordering::SeqCst) { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
     }

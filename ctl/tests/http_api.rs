@@ -33,7 +33,8 @@ impl Api {
 
     /// The same state under a new daemon.
     fn restart(self) -> Self {
-        let Self { storage, .. } = self;
+        let Self { storage, service, router } = self;
+        drop((service, router));
         Self::over(storage, &Config::default())
     }
 

@@ -10,6 +10,7 @@ use crate::state::Store;
 struct Inner {
     bytes: RwLock<Vec<u8>>,
     full: AtomicBool,
+    open: AtomicBool,
 }
 
 /// The storage; clones are the same one.
@@ -17,13 +18,17 @@ struct Inner {
 pub struct FakeStorage(Arc<Inner>);
 
 impl FakeStorage {
-    /// The store on it; there can be one at a time.
+    /// The store on it.
     ///
     /// # Panics
-    /// If it is full.
+    /// If it is full, or there is another store on it, as a file that is open can't be opened again.
     pub fn store(&self) -> Store {
         let storage = self.clone();
-        Store::with_backend(move || storage.clone()).expect("room for a store")
+        let open = move || {
+            assert!(!storage.0.open.swap(true, Ordering::SeqCst), "the store before still lives");
+            storage.clone()
+        };
+        Store::with_backend(open).expect("room for a store")
     }
 
     /// Whether writes fail from now on.
@@ -68,6 +73,11 @@ impl redb::StorageBackend for FakeStorage {
         let mut bytes = self.0.bytes.write().unwrap_or_else(PoisonError::into_inner);
         let to = bytes.get_mut(offset as usize..).and_then(|bytes| bytes.get_mut(..data.len()));
         to.ok_or(ErrorKind::UnexpectedEof)?.copy_from_slice(data);
+        Ok(())
+    }
+
+    fn close(&self) -> Result<(), Error> {
+        self.0.open.store(false, Ordering::SeqCst);
         Ok(())
     }
 }

@@ -113,6 +113,20 @@ fn a_port_in_the_place_of_a_failed_one_gets_its_number_and_its_static_rows() {
 }
 
 #[test]
+fn a_static_row_of_a_failed_port_can_be_deleted() {
+    let rig = Rig::with(&[Row::port(&failing()), Row::fdb(&static_row())]);
+    rig.storage.set_full(true);
+    assert!(matches!(rig.service.fdb_del(STATION, 5).unwrap_err(), Error::NotKept { .. }));
+    rig.storage.set_full(false);
+    rig.service.fdb_del(STATION, 5).unwrap();
+    assert_eq!(kind(rig.service.fdb_del(STATION, 5)), ErrorKind::NotFound);
+    rig.provide();
+    assert!(rig.is_up("up"));
+    assert_eq!(rig.service.fdb(&FdbFilter::default()).unwrap(), []);
+    assert_eq!(rig.kept().fdb, []);
+}
+
+#[test]
 fn the_mac_table_is_filtered_by_a_port_number_too() {
     let rig = Rig::with(&[]);
     for (name, last) in [("vm0", 1), ("vm1", 2)] {

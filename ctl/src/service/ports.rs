@@ -186,7 +186,10 @@ impl Service {
         let spec = self.find(&inner, key)?.clone();
         let name = spec.name;
         let up = !inner.failed.iter().any(|port| port.name == name);
-        if let Some(no) = spec.vport
+        // A port of the configuration may have failed because another has its number: what hangs on that is the other's.
+        let shared = inner.ports.iter().any(|port| port.name != name && port.vport == spec.vport);
+        let vport = spec.vport.filter(|_| !shared);
+        if let Some(no) = vport
             && let Some(other) = self.dataplane.redirects().iter().find(|redirect| redirect.spec.dest == no)
         {
             return Err(busy(format!(
@@ -198,11 +201,11 @@ impl Service {
         let static_rows: Vec<_> = inner.fdb.iter().filter(|row| row.port == name).cloned().collect();
         let mut rows = vec![Row::no_port(&name)];
         rows.extend(static_rows.iter().map(|row| Row::no_fdb(row.mac, row.vlan)));
-        rows.extend(spec.vport.into_iter().flat_map(Self::rows_of));
+        rows.extend(vport.into_iter().flat_map(Self::rows_of));
         let bindings = self.dataplane.meter_bindings();
         let redirects = self.dataplane.redirects();
         self.store.write(&rows)?;
-        let deleted = match (up, spec.vport) {
+        let deleted = match (up, vport) {
             (true, _) => self.dataplane.del_port(&name),
             (false, Some(no)) => self.dataplane.forget_port(no),
             (false, None) => Ok(()),
@@ -210,8 +213,8 @@ impl Service {
         if let Err(error) = deleted {
             let port = inner.ports.iter().find(|port| port.name == name);
             let mut rows: Vec<_> = port.map(Row::port).into_iter().chain(static_rows.iter().map(Row::fdb)).collect();
-            rows.extend(bindings.iter().filter(|binding| Some(binding.vport) == spec.vport).map(Row::binding));
-            let redirects = redirects.iter().filter(|redirect| Some(redirect.spec.src) == spec.vport);
+            rows.extend(bindings.iter().filter(|binding| Some(binding.vport) == vport).map(Row::binding));
+            let redirects = redirects.iter().filter(|redirect| Some(redirect.spec.src) == vport);
             rows.extend(redirects.map(|redirect| Row::redirect(&redirect.spec)));
             self.store.write(&rows)?;
             return Err(error.into());

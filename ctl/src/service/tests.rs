@@ -165,6 +165,24 @@ fn a_port_of_the_configuration_that_fails_is_listed_and_tried_again() {
 }
 
 #[test]
+fn a_failed_port_whose_number_another_has_takes_nothing_from_it() {
+    let rig = Rig::with(&[]);
+    for name in ["vm0", "vm1"] {
+        rig.add(name);
+    }
+    rig.service.add_meter(MeterSpec::new(7, 1000)).unwrap();
+    rig.service.bind_meter(&MeterBinding { vport: 0, direction: MeterDirection::To, meter: 7 }).unwrap();
+    rig.service.redirect(RedirectSpec { src: 0, dest: 1 }).unwrap();
+    rig.service.declare(&[failing()]);
+    assert!(!rig.is_up("up"));
+    assert_eq!(rig.service.port_numbered(0).unwrap().name, "vm0");
+    rig.service.del_port("up").unwrap();
+    assert_eq!((rig.service.meter_bindings().len(), rig.service.redirects().len()), (1, 1));
+    let kept = rig.kept();
+    assert_eq!((kept.bindings.len(), kept.redirects.len()), (1, 1));
+}
+
+#[test]
 fn an_edited_bridge_of_the_configuration_replaces_what_was_set_at_run_time() {
     let rig = Rig::over(FakeStorage::default(), "[bridge]\nfdb_limit = 99\n");
     let ageing = BridgeUpdate { fdb_ageing_seconds: Some(60), ..BridgeUpdate::default() };

@@ -151,7 +151,7 @@ impl Service {
             )));
         }
         let info = self.bring_up(&spec, &inner.fdb)?;
-        self.keep(&[Row::port(&info.spec)], || self.dataplane.del_port(&info.spec.name))?;
+        self.keep(&[Row::port(&info.spec)], || self.take_back(&inner, &info))?;
         let before = replaced.map(|at| inner.ports.remove(at));
         inner.ports.push(info.spec.clone());
         inner.failed.retain(|port| port.name != info.spec.name);
@@ -160,6 +160,22 @@ impl Service {
             self.forget(old);
         }
         Ok(up_entry(info))
+    }
+
+    /// Takes a port away that was just brought up. What hung on its number before stays: it may have failed before.
+    fn take_back(&self, inner: &Inner, port: &PortInfo) -> Result<(), switch::Error> {
+        let no = port.vport;
+        let bindings = self.dataplane.meter_bindings();
+        let redirects: Vec<_> = self.dataplane.redirects().into_iter().map(|redirect| redirect.spec).collect();
+        // One to the port would hold it.
+        let of_it = || redirects.iter().filter(|redirect| [redirect.src, redirect.dest].contains(&no));
+        of_it().for_each(|redirect| self.dataplane.restore_redirect(redirect.src, None));
+        let deleted = self.dataplane.del_port(&port.spec.name);
+        self.reserve(&inner.ports, &inner.failed);
+        of_it().for_each(|redirect| self.dataplane.restore_redirect(redirect.src, Some(redirect.dest)));
+        deleted?;
+        let mut bindings = bindings.iter().filter(|binding| binding.vport == no);
+        bindings.try_for_each(|binding| self.dataplane.bind_meter(binding).map(drop))
     }
 
     /// Forgets what hangs on a number that no port has any more.
@@ -187,8 +203,8 @@ impl Service {
         let name = spec.name;
         let up = !inner.failed.iter().any(|port| port.name == name);
         // A port of the configuration may have failed because another has its number: what hangs on that is the other's.
-        let shared = inner.ports.iter().any(|port| port.name != name && port.vport == spec.vport);
-        let vport = spec.vport.filter(|_| !shared);
+        let anothers = !up && inner.ports.iter().any(|port| port.name != name && port.vport == spec.vport);
+        let vport = spec.vport.filter(|_| !anothers);
         if let Some(no) = vport
             && let Some(other) = self.dataplane.redirects().iter().find(|redirect| redirect.spec.dest == no)
         {

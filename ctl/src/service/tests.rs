@@ -113,6 +113,27 @@ fn a_port_in_the_place_of_a_failed_one_gets_its_number_and_its_static_rows() {
 }
 
 #[test]
+fn a_port_in_the_place_of_a_failed_one_leaves_all_as_it_was_if_it_cannot_be_kept() {
+    let rig = Rig::with(&[Row::port(&failing()), Row::port(&PortSpec { vport: Some(1), ..guest("vm1") })]);
+    rig.service.add_meter(MeterSpec::new(7, 1000)).unwrap();
+    rig.service.bind_meter(&MeterBinding { vport: 0, direction: MeterDirection::To, meter: 7 }).unwrap();
+    // Both ways: what goes away with a port, and what keeps one from going away.
+    for redirects in [[(0, 1)], [(1, 0)]] {
+        let redirects = redirects.map(|(src, dest)| RedirectSpec { src, dest });
+        rig.service.redirect(redirects[0]).unwrap();
+        rig.storage.set_full(true);
+        let error = rig.service.add_port(mended()).unwrap_err();
+        assert!(matches!(error, Error::NotKept { .. }), "{error}");
+        rig.storage.set_full(false);
+        assert!(!rig.is_up("up"));
+        assert_eq!(rig.service.meter_bindings().len(), 1);
+        assert_eq!(rig.service.redirects().iter().map(|redirect| redirect.spec).collect::<Vec<_>>(), redirects);
+        assert_eq!(kind(rig.service.add_port(PortSpec { vport: Some(0), ..guest("vm0") })), ErrorKind::Exists);
+        rig.service.redirect(RedirectSpec { dest: redirects[0].src, ..redirects[0] }).unwrap();
+    }
+}
+
+#[test]
 fn a_static_row_of_a_failed_port_can_be_deleted() {
     let rig = Rig::with(&[Row::port(&failing()), Row::fdb(&static_row())]);
     rig.storage.set_full(true);
@@ -178,8 +199,12 @@ fn a_failed_port_whose_number_another_has_takes_nothing_from_it() {
     assert_eq!(rig.service.port_numbered(0).unwrap().name, "vm0");
     rig.service.del_port("up").unwrap();
     assert_eq!((rig.service.meter_bindings().len(), rig.service.redirects().len()), (1, 1));
+    // The other way round: what the port had that is up goes with it.
+    rig.service.declare(&[failing()]);
+    rig.service.del_port("vm0").unwrap();
+    assert_eq!((rig.service.meter_bindings().len(), rig.service.redirects().len()), (0, 0));
     let kept = rig.kept();
-    assert_eq!((kept.bindings.len(), kept.redirects.len()), (1, 1));
+    assert_eq!((kept.bindings.len(), kept.redirects.len()), (0, 0));
 }
 
 #[test]

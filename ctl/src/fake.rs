@@ -1,5 +1,6 @@
 //! A data plane of maps: no netdevs, no packets. The service and its transports are tried on it, by tests and by fuzzing.
 
+mod calls;
 mod storage;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +11,7 @@ use switch::engine::tables::Tables;
 use switch::model::*;
 use switch::{CaptureRequest, Error, ErrorKind, KeptTables, NetdevFinding, RuleUndo, resolve};
 
+pub use self::calls::{METHODS, Said, call, state_of};
 pub use self::storage::FakeStorage;
 use crate::dataplane::{Capture, Dataplane};
 

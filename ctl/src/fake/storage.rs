@@ -26,7 +26,7 @@ impl FakeStorage {
         let storage = self.clone();
         let open = move || {
             assert!(!storage.0.open.swap(true, Ordering::SeqCst), "the store before still lives");
-            storage.clone()
+            Opened(Arc::clone(&storage.0))
         };
         Store::with_backend(open).expect("room for a store")
     }
@@ -40,13 +40,25 @@ impl FakeStorage {
     pub fn bytes(&self) -> Vec<u8> {
         self.0.bytes.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
 
+/// The storage as a store has it.
+#[derive(Debug)]
+struct Opened(Arc<Inner>);
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.open.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Opened {
     fn room(&self) -> Result<(), Error> {
         if self.0.full.load(Ordering::SeqCst) { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 }
 
-impl redb::StorageBackend for FakeStorage {
+impl redb::StorageBackend for Opened {
     fn len(&self) -> Result<u64, Error> {
         Ok(self.0.bytes.read().unwrap_or_else(PoisonError::into_inner).len() as u64)
     }
@@ -73,11 +85,6 @@ impl redb::StorageBackend for FakeStorage {
         let mut bytes = self.0.bytes.write().unwrap_or_else(PoisonError::into_inner);
         let to = bytes.get_mut(offset as usize..).and_then(|bytes| bytes.get_mut(..data.len()));
         to.ok_or(ErrorKind::UnexpectedEof)?.copy_from_slice(data);
-        Ok(())
-    }
-
-    fn close(&self) -> Result<(), Error> {
-        self.0.open.store(false, Ordering::SeqCst);
         Ok(())
     }
 }

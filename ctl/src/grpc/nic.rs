@@ -91,7 +91,7 @@ fn new_port(service: &Service, request: NewPortRequest) -> Result<PortOpsRep, Er
 
 fn set_port(service: &Service, request: SetPortCfgRequest) -> Result<PortOpsRep, Error> {
     let vport = required("vport", request.vport)?;
-    let port = service.port_numbered(vport)?;
+    let port = service.port_numbered("vport", vport)?;
     if request.feature_list.is_some_and(|features| features != 0) {
         return super::unsupported("feature_list: virtio features on this kind of port");
     }
@@ -149,7 +149,7 @@ impl ElasticNic for Dpu {
         let vport = request.into_inner().vport;
         self.answer_with(
             move |service| {
-                let port = service.port_numbered(required("vport", vport)?)?;
+                let port = service.port_numbered("vport", required("vport", vport)?)?;
                 service.del_port(&port.name)?;
                 Ok(PortOpsRep { status: Some(0), vport, error: None })
             },
@@ -172,7 +172,7 @@ impl ElasticNic for Dpu {
         let vport = request.into_inner().vport;
         self.answer_with(
             move |service| {
-                let port = describe(&service.port_numbered(required("vport", vport)?)?);
+                let port = describe(&service.port_numbered("vport", required("vport", vport)?)?);
                 Ok(GetPortCfgResponse {
                     status: Some(0),
                     enable: port.enable,

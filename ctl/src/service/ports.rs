@@ -1,6 +1,5 @@
 //! Ports: those that work, and those that are configured and don't yet.
 
-use switch::ErrorKind;
 use switch::model::*;
 
 use super::{Failed, Inner, PortEntry, PortState, Service, busy};
@@ -268,11 +267,11 @@ impl Service {
         Ok(up_entry(info))
     }
 
-    /// The key under which a vport is addressed by number alone.
-    pub fn port_numbered(&self, no: u32) -> Result<PortEntry, Error> {
+    /// A port by its number alone, which `field` gives.
+    pub fn port_numbered(&self, field: &str, no: u32) -> Result<PortEntry, Error> {
         let slots = self.dataplane.port_slots();
         if no >= slots {
-            return Err(Error::invalid(format!("vport: {no} is out of range, 0 to {} are possible", slots - 1)));
+            return Err(Error::invalid(format!("{field}: {no} is out of range, 0 to {} are possible", slots - 1)));
         }
         let name = {
             let inner = self.lock();
@@ -281,9 +280,7 @@ impl Service {
         };
         match name {
             Some(name) => self.port(&name),
-            None => {
-                Err(Error::Switch(switch::Error::new(ErrorKind::NotFound, format!("vport: there is no vport {no}"))))
-            }
+            None => Err(Error::not_found(format!("{field}: there is no vport {no}"))),
         }
     }
 }

@@ -196,7 +196,7 @@ fn a_failed_port_whose_number_another_has_takes_nothing_from_it() {
     rig.service.redirect(RedirectSpec { src: 0, dest: 1 }).unwrap();
     rig.service.declare(&[failing()]);
     assert!(!rig.is_up("up"));
-    assert_eq!(rig.service.port_numbered(0).unwrap().name, "vm0");
+    assert_eq!(rig.service.port_numbered("vport", 0).unwrap().name, "vm0");
     rig.service.del_port("up").unwrap();
     assert_eq!((rig.service.meter_bindings().len(), rig.service.redirects().len()), (1, 1));
     // The other way round: what the port had that is up goes with it.

@@ -83,6 +83,10 @@ fn new_port(service: &Service, request: NewPortRequest) -> Result<PortOpsRep, Er
     spec.mac = request.mac.map(|bytes| mac("mac", &bytes)).transpose()?;
     spec.queue_depth = request.queue_depth;
     (spec.ifname, spec.guest_ifname, spec.netns) = (request.ifname, request.guest_ifname, request.netns);
+    // The name that it gets may be derived from it, and a port of that name must not be taken for the same one.
+    if let Some(other) = service.ports().iter().find(|port| port.spec.uuid() == uuid) {
+        return Err(Error::exists(format!("uuid: `{}` belongs to port `{}`", uuid.escape_default(), other.name)));
+    }
     spec.name = name_for(service, &uuid);
     spec.uuid = Some(uuid);
     let port = service.add_port(spec)?;

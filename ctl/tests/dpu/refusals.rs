@@ -79,6 +79,15 @@ async fn a_new_port_is_refused_for_the_field_that_is_wrong() {
 }
 
 #[tokio::test]
+async fn a_uuid_that_cannot_be_a_name_is_unique_too() {
+    let rig = Rig::new();
+    for uuid in ["42", "a b", "网卡"] {
+        rig.done("ElasticNic/NewPort", &nic(uuid)).await;
+        rig.refused("ElasticNic/NewPort", &nic(uuid), EEXIST, "uuid").await;
+    }
+}
+
+#[tokio::test]
 async fn a_change_of_a_port_is_refused_for_the_field_that_is_wrong() {
     let rig = furnished().await;
     type Change = fn(&mut SetPortCfgRequest);

@@ -35,6 +35,13 @@ pub struct Rig {
 #[derive(Debug, PartialEq)]
 pub struct Dump(Vec<Said>, State, Vec<u8>);
 
+impl Dump {
+    /// Whether the lists are the same, whatever the storage looks like.
+    pub fn same_lists(&self, other: &Self) -> bool {
+        (&self.0, &self.1) == (&other.0, &other.1)
+    }
+}
+
 impl Rig {
     pub fn new() -> Self {
         Self::sized(Capacity::default())

@@ -91,21 +91,26 @@ pub fn request(method: &str, entropy: &mut Entropy<'_>) -> Vec<u8> {
 }
 
 fn put_message(message: &DescriptorProto, entropy: &mut Entropy<'_>, bytes: &mut Vec<u8>) {
+    let mut words = 0;
     for field in &message.field {
         let copies = match field.label() {
-            Label::Required => u8::from(!entropy.rarely(61)),
-            Label::Optional => u8::from(entropy.rarely(3)),
+            Label::Required => u8::from(!entropy.rarely(200)),
+            Label::Optional => u8::from(entropy.rarely(8)),
             Label::Repeated if field.r#type() == Type::Message => entropy.byte() % 4,
-            // Words of addresses.
-            Label::Repeated => entropy.pick(&[0, 0, 0, 0, 0, 0, 1, 4, 2]),
+            // Words of addresses; mostly as many in the mask.
+            Label::Repeated if field.name().ends_with("_mask") && !entropy.rarely(20) => words,
+            Label::Repeated => {
+                words = entropy.pick(&[0, 0, 0, 0, 0, 0, 0, 1, 4, 2]);
+                words
+            }
         };
         for _ in 0..copies {
-            put_field(field, entropy, bytes);
+            put_field(message, field, entropy, bytes);
         }
     }
 }
 
-fn put_field(field: &FieldDescriptorProto, entropy: &mut Entropy<'_>, bytes: &mut Vec<u8>) {
+fn put_field(message: &DescriptorProto, field: &FieldDescriptorProto, entropy: &mut Entropy<'_>, bytes: &mut Vec<u8>) {
     let (tag, name) = (field.number().cast_unsigned(), field.name());
     let blob = |inner: &[u8], bytes: &mut Vec<u8>| {
         encode_key(tag, WireType::LengthDelimited, bytes);
@@ -115,11 +120,11 @@ fn put_field(field: &FieldDescriptorProto, entropy: &mut Entropy<'_>, bytes: &mu
     match field.r#type() {
         Type::Message => {
             let mut inner = Vec::new();
-            put_message(message(field.type_name()), entropy, &mut inner);
+            put_message(self::message(field.type_name()), entropy, &mut inner);
             blob(&inner, bytes);
         }
         Type::Bytes => {
-            let len = entropy.pick(&[6, 6, 6, 6, 6, 6, 6, 0, 5, 7]);
+            let len = if entropy.rarely(20) { entropy.pick(&[0, 5, 7]) } else { 6 };
             let address: Vec<u8> =
                 (0..len).map(|at| if at == 5 { entropy.byte() } else { 2 * u8::from(at == 0) }).collect();
             blob(&address, bytes);
@@ -127,32 +132,37 @@ fn put_field(field: &FieldDescriptorProto, entropy: &mut Entropy<'_>, bytes: &mu
         Type::String => blob(text(name, entropy).as_bytes(), bytes),
         _ => {
             encode_key(tag, WireType::Varint, bytes);
-            encode_varint(number(field, entropy), bytes);
+            encode_varint(number(message, field, entropy), bytes);
         }
     }
 }
 
 fn text(name: &str, entropy: &mut Entropy<'_>) -> String {
     match name {
-        "ip_type" => entropy.pick(&["", "", "ipv4", "ipv6", "IP"]).to_owned(),
+        "ip_type" => entropy.pick(&["", "", "", "ipv4", "ipv6"]).to_owned(),
         "kind" => entropy.pick(&["guest", "guest", "phy", "tap"]).to_owned(),
         "ifname" => entropy.pick(&["eth7", ctl::fake::MISSING_NETDEV, "a b"]).to_owned(),
-        _ if entropy.rarely(50) => entropy.pick(&["", "é", "\n", "0", "x/y", &"x".repeat(129)]).to_owned(),
+        _ if entropy.rarely(50) => entropy.pick(&["", "IP", "é", "\n", "0", "x/y", &"x".repeat(129)]).to_owned(),
         name => format!("{name}-{}", entropy.byte() % 8),
     }
 }
 
-fn number(field: &FieldDescriptorProto, entropy: &mut Entropy<'_>) -> u64 {
+fn number(message: &DescriptorProto, field: &FieldDescriptorProto, entropy: &mut Entropy<'_>) -> u64 {
     const ODD: [i64; 10] = [-1, -2, 33, 1000, 4095, 4096, 65_535, 65_536, i32::MIN as i64, u32::MAX as i64];
-    let small = |entropy: &mut Entropy<'_>| i64::from(entropy.byte() % 8);
+    let small = |entropy: &mut Entropy<'_>| i64::from(entropy.byte() % 4);
     let value = match field.name() {
-        _ if entropy.rarely(40) => entropy.pick(&ODD),
-        "mask_rule_key.key_index" | "feature_list" => 0,
-        "qid" => entropy.pick(&[-1, -1, 0, 1]),
+        _ if entropy.rarely(150) => entropy.pick(&ODD),
+        "feature_list" => 0,
+        "type" | "mode" | "direction" => entropy.pick(&[0, 0, 1, 1, 2, 3]),
+        "qid" => entropy.pick(&[-1, -1, -1, 0, 1]),
+        "vid" if message.name() == "RuleAction" => entropy.pick(&[-1, 0, 1, 2]),
         "mtu" => 1400 + small(entropy),
         "queue_depth" => 64 << small(entropy),
         "rate" | "peak_rate" | "burst" | "peak_burst" => 100 + 10 * small(entropy),
-        name if name.ends_with("_mask") => entropy.pick(&[-1, -1, -1, 0xff, 0]),
+        name if name.ends_with("_mask") => entropy.pick(&[-1, -1, -1, -1, -1, -1, -1, 0xff, 0]),
+        // A key that asks for little, whose place is that of the rule.
+        "key_index" if message.name() == "MaskRuleKey" => 0,
+        _ if message.name() == "MaskRuleKey" => entropy.pick(&[0, 0, 0, 0, 0, 0, 0, 5]),
         _ => small(entropy),
     };
     match field.r#type() {

@@ -79,7 +79,7 @@ impl Entropy<'_> {
     /// Once in so many times; never without bytes.
     fn rarely(&mut self, times: u8) -> bool {
         let byte = self.byte();
-        byte != 0 && byte % times == 0
+        byte != 0 && byte.is_multiple_of(times)
     }
 }
 

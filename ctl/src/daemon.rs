@@ -216,3 +216,18 @@ async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T, Error> + S
         .await
         .unwrap_or_else(|error| Err(Error::io("a task ended early", std::io::Error::other(error))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_makes_neither_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("xswitch.toml");
+        std::fs::write(&config, "").unwrap();
+        let [run_dir, state_dir] = ["run", "state"].map(|name| dir.path().join(name));
+        check(&Options { config: Some(config), run_dir: run_dir.clone(), state_dir: state_dir.clone() }).unwrap();
+        assert!(!run_dir.exists() && !state_dir.exists());
+    }
+}

@@ -1,12 +1,18 @@
 //! A data plane of maps: no netdevs, no packets. The service and its transports are tried on it, by tests and by fuzzing.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+mod calls;
+mod storage;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use switch::engine::tables::Tables;
 use switch::model::*;
-use switch::{CaptureRequest, Error, ErrorKind, KeptTables, NetdevFinding, RuleUndo};
+use switch::{CaptureRequest, Error, ErrorKind, KeptTables, NetdevFinding, RuleUndo, resolve};
 
+pub use self::calls::{METHODS, Said, call, state_of};
+pub use self::storage::FakeStorage;
 use crate::dataplane::{Capture, Dataplane};
 
 /// Says of a `phy` port on this netdev that it can't be had.
@@ -20,12 +26,17 @@ struct Inner {
     reserved: Vec<(u16, String, u32)>,
 }
 
+/// Largest MTU of every port.
+const MAX_MTU: u32 = 3822;
+
 /// The fake. Its tables are the real ones; its packets don't exist.
 #[derive(Debug)]
 pub struct FakeDataplane {
     settings: DataplaneSettings,
     inner: Mutex<Inner>,
     tables: Mutex<Tables>,
+    /// Whether [`MISSING_NETDEV`] is there.
+    provided: Arc<AtomicBool>,
 }
 
 impl Default for FakeDataplane {
@@ -38,7 +49,13 @@ impl FakeDataplane {
     /// One with tables of that size.
     pub fn with(capacity: Capacity) -> Self {
         let settings = DataplaneSettings { capacity, ..DataplaneSettings::default() };
-        Self { settings, inner: Mutex::default(), tables: Mutex::new(Tables::new(capacity, 1)) }
+        let tables = Mutex::new(Tables::new(capacity, 1));
+        Self { settings, inner: Mutex::default(), tables, provided: Arc::default() }
+    }
+
+    /// Says, and is told, whether [`MISSING_NETDEV`] is there.
+    pub fn provided(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.provided)
     }
 
     fn tables(&self) -> MutexGuard<'_, Tables> {
@@ -81,36 +98,21 @@ impl Dataplane for FakeDataplane {
 
     fn add_port(&self, mut spec: PortSpec) -> Result<PortInfo, Error> {
         let mut inner = self.lock();
-        if spec.ifname.as_deref() == Some(MISSING_NETDEV) {
-            return Err(Error::new(ErrorKind::NotFound, "ifname: there is no netdev missing0 here"));
-        }
-        if spec.name.is_empty() {
-            return Err(Error::new(ErrorKind::Invalid, "name: it is empty"));
-        }
+        let kept = |no: u16| inner.reserved.iter().any(|port| port.0 == no && port.1 != spec.name);
+        let taken = |no: u16| inner.ports.iter().any(|port| port.vport == no) || kept(no);
+        spec = resolve::resolve(spec.clone(), self.settings.capacity.port_slots(), taken)?;
         if inner.ports.iter().any(|port| port.spec.name == spec.name) {
             return Err(Error::new(ErrorKind::Exists, "name: it is taken"));
         }
-        let slots = self.settings.capacity.port_slots() as u16;
-        let kept = |no: u16| inner.reserved.iter().any(|port| port.0 == no && port.1 != spec.name);
-        let taken = |no: u16| inner.ports.iter().any(|port| port.vport == no) || kept(no);
-        if spec.queue_depth.is_some_and(|depth| !depth.is_power_of_two()) {
-            return Err(Error::new(ErrorKind::Invalid, "queue_depth: it is not a power of two"));
+        if spec.ifname.as_deref() == Some(MISSING_NETDEV) && !self.provided.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::NotFound, "ifname: there is no netdev missing0 here"));
         }
-        let vport = match spec.vport {
-            Some(no) if taken(no) => return Err(Error::new(ErrorKind::Exists, "vport: it is taken")),
-            Some(no) if no >= slots => return Err(Error::new(ErrorKind::Invalid, "vport: it is out of range")),
-            Some(no) => no,
-            None => match (0..slots).find(|&no| !taken(no)) {
-                Some(no) => no,
-                None => return Err(Error::new(ErrorKind::Full, "vport: all are taken")),
-            },
-        };
-        spec.queues.get_or_insert(1);
-        spec.queue_depth.get_or_insert(DEFAULT_QUEUE_DEPTH);
-        spec.mtu.get_or_insert(DEFAULT_MTU);
+        resolve::check_mtu(*spec.mtu.get_or_insert(DEFAULT_MTU), MAX_MTU, "packets don't exist")?;
+        let queues = *spec.queues.get_or_insert(1);
         let mac = MacAddr::derived_from(spec.uuid());
         spec.mac.get_or_insert(mac);
-        spec.vport = Some(vport);
+        let vport = spec.vport.unwrap_or_default();
+        inner.reserved.retain(|port| port.0 != vport);
         let info = PortInfo {
             spec,
             vport,
@@ -118,8 +120,8 @@ impl Dataplane for FakeDataplane {
             mode: Mode::Native,
             mode_reason: None,
             link_up: true,
-            max_mtu: 3822,
-            queues: vec![QueueInfo { queue: 0, worker: 0, zero_copy: false }],
+            max_mtu: MAX_MTU,
+            queues: (0..queues).map(|queue| QueueInfo { queue, worker: 0, zero_copy: false }).collect(),
             active_queues: 0,
             fdb_entries: 0,
         };
@@ -144,9 +146,9 @@ impl Dataplane for FakeDataplane {
     fn update_port(&self, name: &str, update: PortUpdate) -> Result<PortInfo, Error> {
         let mut inner = self.lock();
         let port = inner.ports.iter_mut().find(|port| port.spec.name == name).ok_or_else(|| missing(name))?;
-        if update.mtu.is_some_and(|mtu| mtu > port.max_mtu) {
-            return Err(Error::new(ErrorKind::Invalid, "mtu: it is out of range"));
-        }
+        update.mtu.map_or(Ok(()), |mtu| resolve::check_mtu(mtu, port.max_mtu, "packets don't exist"))?;
+        update.mac.map_or(Ok(()), resolve::check_mac)?;
+        update.queue_depth.map_or(Ok(()), resolve::check_depth)?;
         if update.queues.is_some_and(|queues| Some(queues) != port.spec.queues) {
             return Err(Error::new(ErrorKind::Unsupported, "queues: they are fixed"));
         }
@@ -196,9 +198,7 @@ impl Dataplane for FakeDataplane {
     }
 
     fn set_bridge(&self, bridge: BridgeSettings) -> Result<(), Error> {
-        if bridge.fdb_limit < 16 {
-            return Err(Error::new(ErrorKind::Invalid, "fdb_limit: it is out of range"));
-        }
+        resolve::check_bridge(&bridge)?;
         self.lock().bridge = bridge;
         Ok(())
     }
@@ -212,9 +212,7 @@ impl Dataplane for FakeDataplane {
         if !inner.ports.iter().any(|port| port.spec.name == entry.port) {
             return Err(missing(&entry.port));
         }
-        if !entry.mac.is_unicast() {
-            return Err(Error::new(ErrorKind::Invalid, "mac: it is not unicast"));
-        }
+        resolve::check_mac(entry.mac)?;
         inner.fdb.retain(|row| (row.mac, row.vlan) != (entry.mac, entry.vlan));
         let FdbSpec { mac, vlan, port } = entry.clone();
         inner.fdb.push(FdbEntry { mac, vlan, port, kind: FdbKind::Static, age_seconds: 0 });
@@ -251,8 +249,10 @@ impl Dataplane for FakeDataplane {
     }
 
     fn forget_port(&self, no: u16) -> Result<(), Error> {
-        self.tables().check_port_unused(no)?;
-        self.tables().forget_port(no);
+        let mut tables = self.tables();
+        tables.check_port_unused(no)?;
+        tables.forget_port(no);
+        self.lock().reserved.retain(|port| port.0 != no);
         Ok(())
     }
 

@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::fcntl::{Flock, FlockArg};
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
@@ -77,6 +79,10 @@ impl Row {
 
     fn remove(key: String) -> Self {
         Self { key, value: None }
+    }
+
+    fn version() -> Self {
+        Self { key: "version".into(), value: Some(VERSION.into()) }
     }
 
     /// Run-time bridge settings, or none.
@@ -152,36 +158,41 @@ impl Row {
     }
 }
 
+type Opener = dyn Fn() -> Result<Database, Error> + Send + Sync;
+
 /// The place of the file.
-#[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    database: Database,
+    open: Box<Opener>,
+    /// None after a write that failed: redb refuses everything from then on, until the file is opened anew.
+    database: Mutex<Option<Database>>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 fn unusable(path: &Path, why: impl std::fmt::Display) -> Error {
     Error::State { path: path.to_owned(), why: why.to_string() }
 }
 
+/// Reads a file that must be a database: redb would make one of an empty file. It panics at some that contradict themselves,
+/// such as one that was cut off.
+fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    let mut head = [0; MAGIC.len()];
+    let begins = File::open(path).and_then(|mut file| file.read_exact(&mut head));
+    if begins.is_err() || head != *MAGIC {
+        return Err(unusable(path, "it is damaged or no state file"));
+    }
+    std::panic::catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(unusable(path, "it is damaged")))
+}
+
 fn database_error(path: &Path, error: &DatabaseError) -> Error {
     match error {
         DatabaseError::DatabaseAlreadyOpen => unusable(path, "another process has it open"),
         error => unusable(path, format_args!("it is damaged or no state file: {error}")),
-    }
-}
-
-/// Opens a database that is there. What is none is told from its first bytes, since redb would make a database of an empty
-/// file; and of one that was cut off it does not say so but panics.
-fn opened<T>(path: &Path, open: impl FnOnce(&Path) -> Result<T, DatabaseError>) -> Result<T, Error> {
-    let mut head = [0; MAGIC.len()];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut head));
-    if read.is_err() || head != *MAGIC {
-        return Err(unusable(path, "it is damaged or no state file"));
-    }
-    let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| open(path)));
-    match opened {
-        Ok(opened) => opened.map_err(|error| database_error(path, &error)),
-        Err(_) => Err(unusable(path, "it is damaged: it was cut off, or its structure is broken")),
     }
 }
 
@@ -198,25 +209,46 @@ impl Store {
             let new = dir.join(format!("{FILE}.new"));
             let _ = std::fs::remove_file(&new);
             let database = Database::create(&new).map_err(|error| database_error(&new, &error))?;
-            let store = Self { path: new.clone(), database };
-            store.write(&[Row { key: "version".into(), value: Some(VERSION.into()) }])?;
-            drop(store);
+            write(&database, &[Row::version()]).map_err(|error| not_kept(&new, error))?;
+            drop(database);
             std::fs::rename(&new, &path)
                 .and_then(|()| File::open(dir)?.sync_all())
                 .map_err(|error| Error::io(format!("making {}", path.display()), error))?;
         }
-        let database = opened(&path, |path| Database::builder().set_cache_size(CACHE).open(path))?;
-        Ok(Self { path, database })
+        let file = path.clone();
+        let open = move || {
+            guarded(&file, || {
+                let database = Database::builder().set_cache_size(CACHE).open(&file);
+                database.map_err(|error| database_error(&file, &error))
+            })
+        };
+        Self::with(path, Box::new(open))
+    }
+
+    fn with(path: PathBuf, open: Box<Opener>) -> Result<Self, Error> {
+        let database = Mutex::new(Some(open()?));
+        Ok(Self { path, open, database })
     }
 
     /// A store without a file.
     #[doc(hidden)]
     pub fn in_memory() -> Self {
-        let backend = redb::backends::InMemoryBackend::new();
-        let database = Database::builder().create_with_backend(backend).expect("memory for a database");
-        let store = Self { path: PathBuf::from("memory"), database };
-        store.write(&[Row { key: "version".into(), value: Some(VERSION.into()) }]).expect("memory can be written");
-        store
+        Self::with_backend(redb::backends::InMemoryBackend::new).expect("memory can be written")
+    }
+
+    /// A store on storage of a test's own, which may fail; `backend` gives the same storage each time.
+    #[doc(hidden)]
+    pub fn with_backend<B: redb::StorageBackend>(
+        backend: impl Fn() -> B + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        let path = PathBuf::from("backend");
+        let open = move || {
+            let database = Database::builder().create_with_backend(backend());
+            let database = database.map_err(|error| database_error(Path::new("backend"), &error))?;
+            write(&database, &[Row::version()]).map_err(|error| not_kept(Path::new("backend"), error))?;
+            Ok(database)
+        };
+        Self::with(path, Box::new(open))
     }
 
     /// Says whether the state of a directory could be used; changes nothing. Nothing there is fine, and so is a state that a
@@ -226,13 +258,13 @@ impl Store {
         if !path.exists() {
             return Ok(());
         }
-        let database = opened(&path, |path| match Database::builder().open_read_only(path) {
-            Ok(database) => Ok(Some(database)),
-            // Somebody runs on it; or a daemon that was killed has left it, and the next one mends it as it opens it.
-            Err(DatabaseError::DatabaseAlreadyOpen | DatabaseError::RepairAborted) => Ok(None),
-            Err(error) => Err(error),
-        })?;
-        database.map_or(Ok(()), |database| load(&path, &database).map(drop))
+        guarded(&path, || match Database::builder().open_read_only(&path) {
+            Ok(database) => load(&path, &database).map(drop),
+            Err(DatabaseError::DatabaseAlreadyOpen) => Ok(()),
+            // Left by a daemon that was killed: the next one mends it as it opens it.
+            Err(DatabaseError::RepairAborted) => Ok(()),
+            Err(error) => Err(database_error(&path, &error)),
+        })
     }
 
     /// The file.
@@ -240,9 +272,23 @@ impl Store {
         &self.path
     }
 
+    fn lock(&self) -> MutexGuard<'_, Option<Database>> {
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The open file, which is opened anew if need be.
+    fn opened<'a>(&self, database: &'a mut Option<Database>) -> Result<&'a Database, Error> {
+        match database {
+            Some(database) => Ok(database),
+            None => Ok(database.insert((self.open)()?)),
+        }
+    }
+
     /// Reads the state.
     pub fn load(&self) -> Result<State, Error> {
-        load(&self.path, &self.database)
+        let mut database = self.lock();
+        let database = self.opened(&mut database)?;
+        guarded(&self.path, || load(&self.path, database))
     }
 
     /// Writes rows, all of them or none, and syncs.
@@ -250,24 +296,32 @@ impl Store {
     /// # Errors
     /// [`Error::NotKept`], and nothing is changed.
     pub fn write(&self, rows: &[Row]) -> Result<(), Error> {
-        self.transact(rows)
-            .map_err(|error| Error::NotKept { path: self.path.clone(), source: std::io::Error::other(error) })
+        let mut database = self.lock();
+        let opened = self.opened(&mut database).map_err(|error| not_kept(&self.path, error))?;
+        write(opened, rows).map_err(|error| {
+            *database = None;
+            not_kept(&self.path, error)
+        })
     }
+}
 
-    fn transact(&self, rows: &[Row]) -> Result<(), redb::Error> {
-        let transaction = self.database.begin_write()?;
-        {
-            let mut table = transaction.open_table(TABLE)?;
-            for Row { key, value } in rows {
-                match (value, key.strip_suffix('*')) {
-                    (Some(value), _) => drop(table.insert(key.as_str(), value.as_str())?),
-                    (None, Some(prefix)) => table.retain(|key, _| !key.starts_with(prefix))?,
-                    (None, None) => drop(table.remove(key.as_str())?),
-                }
+fn not_kept(path: &Path, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::NotKept { path: path.to_owned(), source: std::io::Error::other(error) }
+}
+
+fn write(database: &Database, rows: &[Row]) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut table = transaction.open_table(TABLE)?;
+        for Row { key, value } in rows {
+            match (value, key.strip_suffix('*')) {
+                (Some(value), _) => drop(table.insert(key.as_str(), value.as_str())?),
+                (None, Some(prefix)) => table.retain(|key, _| !key.starts_with(prefix))?,
+                (None, None) => drop(table.remove(key.as_str())?),
             }
         }
-        Ok(transaction.commit()?)
     }
+    Ok(transaction.commit()?)
 }
 
 fn load(path: &Path, database: &impl ReadableDatabase) -> Result<State, Error> {
@@ -431,6 +485,22 @@ mod tests {
             store.write(&[row]).unwrap();
             assert!(matches!(store.load(), Err(Error::State { .. })));
         }
+    }
+
+    #[test]
+    fn a_write_that_fails_changes_nothing_and_later_ones_work() {
+        let storage = crate::fake::FakeStorage::default();
+        let store = storage.store();
+        store.write(&rows(&whole())).unwrap();
+        storage.set_full(true);
+        for _ in 0..2 {
+            assert!(matches!(store.write(&[Row::no_rules()]), Err(Error::NotKept { .. })));
+        }
+        storage.set_full(false);
+        assert_eq!(store.load().unwrap(), whole());
+        store.write(&[Row::no_rules()]).unwrap();
+        drop(store);
+        assert_eq!(storage.store().load().unwrap(), State { rules: Vec::new(), ..whole() });
     }
 
     #[test]

@@ -6,35 +6,36 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use ctl::config::Config;
-use ctl::fake::{FakeDataplane, MISSING_NETDEV};
+use ctl::fake::{FakeDataplane, FakeStorage, MISSING_NETDEV};
 use ctl::http::router;
 use ctl::service::{PortState, Service};
-use ctl::state::Store;
+use ctl::state::Row;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use switch::model::{PortKind, PortSpec};
 use tower::ServiceExt;
 
 struct Api {
-    dir: tempfile::TempDir,
+    storage: FakeStorage,
     service: Arc<Service>,
     router: Router,
 }
 
 impl Api {
     fn new() -> Self {
-        Self::over(tempfile::tempdir().unwrap(), &Config::default())
+        Self::over(FakeStorage::default(), &Config::default())
     }
 
-    fn over(dir: tempfile::TempDir, config: &Config) -> Self {
-        let store = Store::open(dir.path()).unwrap();
-        let service = Service::start(Box::new(FakeDataplane::default()), store, config).unwrap();
-        Self { dir, router: router(Arc::clone(&service)), service }
+    fn over(storage: FakeStorage, config: &Config) -> Self {
+        let service = Service::start(Box::new(FakeDataplane::default()), storage.store(), config).unwrap();
+        Self { storage, router: router(Arc::clone(&service)), service }
     }
 
-    /// The same state directory under a new daemon.
+    /// The same state under a new daemon.
     fn restart(self) -> Self {
-        let Self { dir, .. } = self;
-        Self::over(dir, &Config::default())
+        let Self { storage, service, router } = self;
+        drop((service, router));
+        Self::over(storage, &Config::default())
     }
 
     async fn call(&self, method: &str, path: &str, body: impl Into<Option<Value>>) -> (u16, Value) {
@@ -76,7 +77,7 @@ async fn a_port_lives_from_post_to_delete() {
 async fn bad_requests_say_what_is_wrong_and_change_nothing() {
     let api = Api::new();
     api.call("POST", "ports", vm("vm1")).await;
-    let before = (api.call("GET", "ports", None).await, std::fs::read(api.dir.path().join("state.json")).unwrap());
+    let before = (api.call("GET", "ports", None).await, api.storage.bytes());
     let cases = [
         ("POST", "ports", Some("{"), 400, "EINVAL", "line 1"),
         ("POST", "ports", Some("{\"name\": \"x\", \"kind\": \"guest\", \"color\": 1}"), 400, "EINVAL", "color"),
@@ -132,7 +133,7 @@ async fn bad_requests_say_what_is_wrong_and_change_nothing() {
         );
         assert!(answer.1["error"].as_str().unwrap().contains(text), "{method} {path}: {}", answer.1["error"]);
     }
-    let after = (api.call("GET", "ports", None).await, std::fs::read(api.dir.path().join("state.json")).unwrap());
+    let after = (api.call("GET", "ports", None).await, api.storage.bytes());
     assert_eq!(before, after);
 }
 
@@ -168,7 +169,7 @@ async fn what_was_acknowledged_outlives_the_daemon() {
 async fn a_change_that_cannot_be_kept_is_undone() {
     let api = Api::new();
     api.call("POST", "ports", vm("vm1")).await;
-    std::fs::remove_dir_all(api.dir.path()).unwrap();
+    api.storage.set_full(true);
     for (method, path, body) in [
         ("POST", "ports", Some(vm("vm2"))),
         ("DELETE", "ports/vm1", None),
@@ -184,19 +185,16 @@ async fn a_change_that_cannot_be_kept_is_undone() {
     assert_eq!((ports.len(), ports[0].name.as_str(), ports[0].spec.isolated), (1, "vm1", false));
     assert_eq!(api.call("GET", "fdb", None).await.1, json!([]));
     assert_eq!(api.call("GET", "bridge", None).await.1["fdb_ageing_seconds"], 300);
-    std::fs::create_dir(api.dir.path()).unwrap();
+    api.storage.set_full(false);
+    assert_eq!(api.call("POST", "ports", vm("vm2")).await.0, 201, "it goes on when there is room");
 }
 
 #[tokio::test]
 async fn a_port_that_cannot_be_restored_is_kept_and_shown_as_failed() {
-    let dir = tempfile::tempdir().unwrap();
-    let state = json!({
-        "version": 1,
-        "ports": [{ "name": "up", "kind": "phy", "vport": 3, "ifname": MISSING_NETDEV }, { "name": "vm1", "kind": "guest" }],
-        "fdb": []
-    });
-    std::fs::write(dir.path().join("state.json"), state.to_string()).unwrap();
-    let api = Api::over(dir, &Config::default());
+    let storage = FakeStorage::default();
+    let up = PortSpec { vport: Some(3), ifname: Some(MISSING_NETDEV.into()), ..PortSpec::new("up", PortKind::Phy) };
+    storage.store().write(&[Row::port(&up), Row::port(&PortSpec::new("vm1", PortKind::Guest))]).unwrap();
+    let api = Api::over(storage, &Config::default());
     let entry = api.service.port("up").unwrap();
     assert_eq!(entry.state, PortState::Failed);
     assert!(entry.error.unwrap().contains(MISSING_NETDEV));
@@ -213,7 +211,7 @@ async fn a_port_that_cannot_be_restored_is_kept_and_shown_as_failed() {
 #[tokio::test]
 async fn ports_of_the_configuration_are_added_once() {
     let config = Config::parse("[[port]]\nname = \"vm1\"\nkind = \"guest\"\n").unwrap();
-    let api = Api::over(tempfile::tempdir().unwrap(), &config);
+    let api = Api::over(FakeStorage::default(), &config);
     api.service.declare(&config.port);
     assert_eq!(api.service.ports().len(), 1);
 }

@@ -15,6 +15,9 @@ mod capture;
 mod control;
 mod error;
 
+/// The checks of ports, for data planes that stand in for this one in tests.
+#[doc(hidden)]
+pub use control::resolve;
 pub use control::{CaptureRequest, CaptureStream, NetdevFinding, Switch};
 pub use engine::tables::{KeptTables, RuleUndo};
 pub use error::{Error, ErrorKind};

@@ -64,6 +64,8 @@ pub trait Answer: Sized + Send + 'static {
 
 macro_rules! answers {
     ($($name:ident { $($field:ident: $value:expr),* };)+) => {$(
+        // Some have nothing else.
+        #[allow(clippy::needless_update)]
         impl Answer for proto::$name {
             fn refused(status: u32, error: String) -> Self {
                 Self { status: Some(status), error: Some(error), $($field: $value,)* ..Self::default() }

@@ -83,6 +83,10 @@ fn new_port(service: &Service, request: NewPortRequest) -> Result<PortOpsRep, Er
     spec.mac = request.mac.map(|bytes| mac("mac", &bytes)).transpose()?;
     spec.queue_depth = request.queue_depth;
     (spec.ifname, spec.guest_ifname, spec.netns) = (request.ifname, request.guest_ifname, request.netns);
+    // The name that it gets may be derived from it, and a port of that name must not be taken for the same one.
+    if let Some(other) = service.ports().iter().find(|port| port.spec.uuid() == uuid) {
+        return Err(Error::exists(format!("uuid: `{}` belongs to port `{}`", uuid.escape_default(), other.name)));
+    }
     spec.name = name_for(service, &uuid);
     spec.uuid = Some(uuid);
     let port = service.add_port(spec)?;
@@ -91,7 +95,7 @@ fn new_port(service: &Service, request: NewPortRequest) -> Result<PortOpsRep, Er
 
 fn set_port(service: &Service, request: SetPortCfgRequest) -> Result<PortOpsRep, Error> {
     let vport = required("vport", request.vport)?;
-    let port = service.port_numbered(vport)?;
+    let port = service.port_numbered("vport", vport)?;
     if request.feature_list.is_some_and(|features| features != 0) {
         return super::unsupported("feature_list: virtio features on this kind of port");
     }
@@ -149,7 +153,7 @@ impl ElasticNic for Dpu {
         let vport = request.into_inner().vport;
         self.answer_with(
             move |service| {
-                let port = service.port_numbered(required("vport", vport)?)?;
+                let port = service.port_numbered("vport", required("vport", vport)?)?;
                 service.del_port(&port.name)?;
                 Ok(PortOpsRep { status: Some(0), vport, error: None })
             },
@@ -172,7 +176,7 @@ impl ElasticNic for Dpu {
         let vport = request.into_inner().vport;
         self.answer_with(
             move |service| {
-                let port = describe(&service.port_numbered(required("vport", vport)?)?);
+                let port = describe(&service.port_numbered("vport", required("vport", vport)?)?);
                 Ok(GetPortCfgResponse {
                     status: Some(0),
                     enable: port.enable,

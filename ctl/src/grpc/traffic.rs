@@ -226,8 +226,13 @@ fn batch(service: &Service, request: &ClassfierBatchRequest) -> Result<Classfier
         _ => Err(Error::invalid("change: one of write, delete_index and clear is needed")),
     };
     let numbered = |(at, one)| change(one).map_err(|error| place(at, &error));
-    let changes = request.changes.iter().enumerate().map(numbered).collect::<Result<_, _>>()?;
-    service.change_rules(changes)?;
+    let changes = request.changes.iter().enumerate().map(numbered).collect::<Result<Vec<_>, _>>()?;
+    let alone = changes.len() == 1;
+    service.change_rules(changes).map_err(|error| match error {
+        // The tables leave the place out when there is only one.
+        Error::Switch(_) if alone => place(0, &error),
+        error => error,
+    })?;
     Ok(ClassfierBatchResponse { status: Some(0), error: None })
 }
 

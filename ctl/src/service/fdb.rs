@@ -37,14 +37,15 @@ impl Service {
     pub fn fdb_del(&self, mac: MacAddr, vlan: u16) -> Result<(), Error> {
         let mut inner = self.lock();
         let kept = inner.fdb.iter().position(|row| (row.mac, row.vlan) == (mac, vlan));
-        match self.dataplane.fdb_del(mac, vlan) {
+        let there = match self.dataplane.fdb_del(mac, vlan) {
             // A static row of a port that is not up is only in the state.
-            Err(error) if error.kind() == ErrorKind::NotFound && kept.is_some() => {}
-            result => result?,
-        }
+            Err(error) if error.kind() == ErrorKind::NotFound && kept.is_some() => false,
+            result => result.map(|()| true)?,
+        };
         let Some(at) = kept else { return Ok(()) };
         let row = inner.fdb[at].clone();
-        self.keep(&[Row::no_fdb(mac, vlan)], || self.dataplane.fdb_add(&row))?;
+        let undo = || if there { self.dataplane.fdb_add(&row) } else { Ok(()) };
+        self.keep(&[Row::no_fdb(mac, vlan)], undo)?;
         inner.fdb.remove(at);
         Ok(())
     }

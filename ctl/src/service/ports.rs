@@ -1,6 +1,5 @@
 //! Ports: those that work, and those that are configured and don't yet.
 
-use switch::ErrorKind;
 use switch::model::*;
 
 use super::{Failed, Inner, PortEntry, PortState, Service, busy};
@@ -151,7 +150,7 @@ impl Service {
             )));
         }
         let info = self.bring_up(&spec, &inner.fdb)?;
-        self.keep(&[Row::port(&info.spec)], || self.dataplane.del_port(&info.spec.name))?;
+        self.keep(&[Row::port(&info.spec)], || self.take_back(&inner, &info))?;
         let before = replaced.map(|at| inner.ports.remove(at));
         inner.ports.push(info.spec.clone());
         inner.failed.retain(|port| port.name != info.spec.name);
@@ -160,6 +159,22 @@ impl Service {
             self.forget(old);
         }
         Ok(up_entry(info))
+    }
+
+    /// Takes a port away that was just brought up. What hung on its number before stays: it may have failed before.
+    fn take_back(&self, inner: &Inner, port: &PortInfo) -> Result<(), switch::Error> {
+        let no = port.vport;
+        let bindings = self.dataplane.meter_bindings();
+        let redirects: Vec<_> = self.dataplane.redirects().into_iter().map(|redirect| redirect.spec).collect();
+        // One to the port would hold it.
+        let of_it = || redirects.iter().filter(|redirect| [redirect.src, redirect.dest].contains(&no));
+        of_it().for_each(|redirect| self.dataplane.restore_redirect(redirect.src, None));
+        let deleted = self.dataplane.del_port(&port.spec.name);
+        self.reserve(&inner.ports, &inner.failed);
+        of_it().for_each(|redirect| self.dataplane.restore_redirect(redirect.src, Some(redirect.dest)));
+        deleted?;
+        let mut bindings = bindings.iter().filter(|binding| binding.vport == no);
+        bindings.try_for_each(|binding| self.dataplane.bind_meter(binding).map(drop))
     }
 
     /// Forgets what hangs on a number that no port has any more.
@@ -186,7 +201,10 @@ impl Service {
         let spec = self.find(&inner, key)?.clone();
         let name = spec.name;
         let up = !inner.failed.iter().any(|port| port.name == name);
-        if let Some(no) = spec.vport
+        // A port of the configuration may have failed because another has its number: what hangs on that is the other's.
+        let anothers = !up && inner.ports.iter().any(|port| port.name != name && port.vport == spec.vport);
+        let vport = spec.vport.filter(|_| !anothers);
+        if let Some(no) = vport
             && let Some(other) = self.dataplane.redirects().iter().find(|redirect| redirect.spec.dest == no)
         {
             return Err(busy(format!(
@@ -198,11 +216,11 @@ impl Service {
         let static_rows: Vec<_> = inner.fdb.iter().filter(|row| row.port == name).cloned().collect();
         let mut rows = vec![Row::no_port(&name)];
         rows.extend(static_rows.iter().map(|row| Row::no_fdb(row.mac, row.vlan)));
-        rows.extend(spec.vport.into_iter().flat_map(Self::rows_of));
+        rows.extend(vport.into_iter().flat_map(Self::rows_of));
         let bindings = self.dataplane.meter_bindings();
         let redirects = self.dataplane.redirects();
         self.store.write(&rows)?;
-        let deleted = match (up, spec.vport) {
+        let deleted = match (up, vport) {
             (true, _) => self.dataplane.del_port(&name),
             (false, Some(no)) => self.dataplane.forget_port(no),
             (false, None) => Ok(()),
@@ -210,8 +228,8 @@ impl Service {
         if let Err(error) = deleted {
             let port = inner.ports.iter().find(|port| port.name == name);
             let mut rows: Vec<_> = port.map(Row::port).into_iter().chain(static_rows.iter().map(Row::fdb)).collect();
-            rows.extend(bindings.iter().filter(|binding| Some(binding.vport) == spec.vport).map(Row::binding));
-            let redirects = redirects.iter().filter(|redirect| Some(redirect.spec.src) == spec.vport);
+            rows.extend(bindings.iter().filter(|binding| Some(binding.vport) == vport).map(Row::binding));
+            let redirects = redirects.iter().filter(|redirect| Some(redirect.spec.src) == vport);
             rows.extend(redirects.map(|redirect| Row::redirect(&redirect.spec)));
             self.store.write(&rows)?;
             return Err(error.into());
@@ -249,11 +267,11 @@ impl Service {
         Ok(up_entry(info))
     }
 
-    /// The key under which a vport is addressed by number alone.
-    pub fn port_numbered(&self, no: u32) -> Result<PortEntry, Error> {
+    /// A port by its number alone, which `field` gives.
+    pub fn port_numbered(&self, field: &str, no: u32) -> Result<PortEntry, Error> {
         let slots = self.dataplane.port_slots();
         if no >= slots {
-            return Err(Error::invalid(format!("vport: {no} is out of range, 0 to {} are possible", slots - 1)));
+            return Err(Error::invalid(format!("{field}: {no} is out of range, 0 to {} are possible", slots - 1)));
         }
         let name = {
             let inner = self.lock();
@@ -262,9 +280,7 @@ impl Service {
         };
         match name {
             Some(name) => self.port(&name),
-            None => {
-                Err(Error::Switch(switch::Error::new(ErrorKind::NotFound, format!("vport: there is no vport {no}"))))
-            }
+            None => Err(Error::not_found(format!("{field}: there is no vport {no}"))),
         }
     }
 }

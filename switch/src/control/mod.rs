@@ -9,7 +9,7 @@ mod audit;
 mod group_tap;
 mod netdevs;
 mod ports;
-mod resolve;
+pub mod resolve;
 mod start;
 mod steer;
 mod tables;

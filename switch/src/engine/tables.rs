@@ -170,7 +170,7 @@ impl Tables {
         if self.meters.len() >= self.capacity.meters as usize {
             return Err(Error::new(
                 ErrorKind::Full,
-                format!("all {} meters are in use: delete one first", self.capacity.meters),
+                format!("id: all {} meters are in use: delete one first", self.capacity.meters),
             ));
         }
         let meter = Arc::new(Meter::new(&spec, self.workers, now));
@@ -179,7 +179,7 @@ impl Tables {
     }
 
     fn entry(&self, id: u32) -> Result<&MeterEntry, Error> {
-        self.meters.get(&id).ok_or_else(|| not_found(format!("there is no meter {id}")))
+        self.meters.get(&id).ok_or_else(|| not_found(format!("id: there is no meter {id}")))
     }
 
     /// Deletes a meter that neither a port nor a rule uses.
@@ -219,7 +219,7 @@ impl Tables {
     pub fn configure_meter(&mut self, spec: MeterSpec, now: u64) -> Result<(), Error> {
         check_meter(&spec)?;
         let id = spec.id;
-        let entry = self.meters.get_mut(&id).ok_or_else(|| not_found(format!("there is no meter {id}")))?;
+        let entry = self.meters.get_mut(&id).ok_or_else(|| not_found(format!("id: there is no meter {id}")))?;
         entry.meter.configure(&spec, now);
         entry.spec = spec;
         Ok(())

@@ -54,6 +54,8 @@ dataplane! {
     fn update_port(&self, name: &str, update: PortUpdate) -> Result<PortInfo, Error>;
     /// As [`Switch::ports`].
     fn ports(&self) -> Vec<PortInfo>;
+    /// As [`Switch::ports_in_brief`].
+    fn ports_in_brief(&self) -> Vec<PortInfo>;
     /// As [`Switch::port_names`].
     fn port_names(&self) -> Vec<(u16, String)>;
     /// As [`Switch::port`].

@@ -164,6 +164,10 @@ impl Dataplane for FakeDataplane {
         self.lock().ports.clone()
     }
 
+    fn ports_in_brief(&self) -> Vec<PortInfo> {
+        self.ports()
+    }
+
     fn port_names(&self) -> Vec<(u16, String)> {
         self.lock().ports.iter().map(|port| (port.vport, port.spec.name.clone())).collect()
     }

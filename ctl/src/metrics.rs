@@ -30,7 +30,7 @@ impl Collector for SwitchCollector {
     fn collect(&self) -> Vec<MetricFamily> {
         let dataplane = self.0.dataplane();
         let mut families = Families::default();
-        let ports = self.0.ports();
+        let ports = self.0.ports_in_brief();
         let infos: Vec<_> = ports.iter().filter_map(|port| port.info.as_ref()).collect();
         for port in &ports {
             let up = port.state == PortState::Up && port.info.as_ref().is_some_and(|info| info.link_up);

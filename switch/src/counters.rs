@@ -54,6 +54,11 @@ impl PortShard {
         self.drops[reason.index()].add(1, len as u64);
     }
 
+    /// Several frames were dropped.
+    pub fn dropped_all(&self, reason: DropReason, count: Count) {
+        self.drops[reason.index()].add(count.packets, count.bytes);
+    }
+
     /// `copies` further copies of a frame of `len` bytes that came from this port were made for flooding.
     #[inline]
     pub fn flooded(&self, copies: usize, len: usize) {

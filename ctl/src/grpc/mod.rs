@@ -49,6 +49,10 @@ use crate::service::Service;
 const MAX_MESSAGE: usize = 64 << 20;
 /// Calls of one connection at a time.
 const MAX_CALLS: usize = 64;
+/// How long a client may take to show its certificate.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long to wait with the next client when one can't be accepted: out of descriptors, most likely.
+const BREATH: Duration = Duration::from_millis(100);
 /// How often a silent client is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
@@ -198,6 +202,15 @@ async fn until(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
+/// A client, or a moment's wait: the server would try again at once.
+async fn unhurried<T>(accepted: std::io::Result<T>) -> std::io::Result<T> {
+    if let Err(error) = &accepted {
+        tracing::warn!(%error, "accepting a gRPC connection");
+        tokio::time::sleep(BREATH).await;
+    }
+    accepted
+}
+
 fn ended(result: Result<(), tonic::transport::Error>) {
     if let Err(error) = result {
         tracing::error!(%error, "a gRPC server ended");
@@ -217,7 +230,7 @@ pub fn serve_unix(
     let (listener, file) = socket.split();
     Ok(tokio::spawn(async move {
         let _file = file;
-        let incoming = UnixListenerStream::new(listener).map(|accepted| accepted.map(Tolerant::new));
+        let incoming = UnixListenerStream::new(listener).then(unhurried).map(|accepted| accepted.map(Tolerant::new));
         ended(router.serve_with_incoming_shutdown(incoming, until(stop)).await);
     }))
 }
@@ -239,7 +252,7 @@ pub async fn serve_tcp(
     let identity =
         Identity::from_pem(read("certificate", config.certificate.as_deref())?, read("key", config.key.as_deref())?);
     let authority = Certificate::from_pem(read("client_ca", config.client_ca.as_deref())?);
-    let tls = ServerTlsConfig::new().identity(identity).client_ca_root(authority);
+    let tls = ServerTlsConfig::new().identity(identity).client_ca_root(authority).timeout(HANDSHAKE);
     let unusable = |error: tonic::transport::Error| {
         // Its own text is "transport error"; what is wrong comes from below.
         let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
@@ -250,6 +263,7 @@ pub async fn serve_tcp(
         .await
         .map_err(|error| Error::io(format!("dpu.listen: listening on {listen}"), error))?;
     Ok(Some(tokio::spawn(async move {
-        ended(router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), until(stop)).await);
+        let incoming = TcpListenerStream::new(listener).then(unhurried);
+        ended(router.serve_with_incoming_shutdown(incoming, until(stop)).await);
     })))
 }

@@ -95,7 +95,7 @@ fn new_port(service: &Service, request: NewPortRequest) -> Result<PortOpsRep, Er
 
 fn set_port(service: &Service, request: SetPortCfgRequest) -> Result<PortOpsRep, Error> {
     let vport = required("vport", request.vport)?;
-    let port = service.port_numbered("vport", vport)?;
+    service.port_numbered("vport", vport)?;
     if request.feature_list.is_some_and(|features| features != 0) {
         return super::unsupported("feature_list: virtio features on this kind of port");
     }
@@ -106,7 +106,7 @@ fn set_port(service: &Service, request: SetPortCfgRequest) -> Result<PortOpsRep,
         queues: request.max_qpair,
         ..PortUpdate::default()
     };
-    service.update_port(&port.name, update)?;
+    service.update_port_numbered("vport", vport, update)?;
     Ok(PortOpsRep { status: Some(0), vport: Some(vport), error: None })
 }
 
@@ -153,8 +153,7 @@ impl ElasticNic for Dpu {
         let vport = request.into_inner().vport;
         self.answer_with(
             move |service| {
-                let port = service.port_numbered("vport", required("vport", vport)?)?;
-                service.del_port(&port.name)?;
+                service.del_port_numbered("vport", required("vport", vport)?)?;
                 Ok(PortOpsRep { status: Some(0), vport, error: None })
             },
             |answer| PortOpsRep { vport: vport.or(Some(0)), ..answer },

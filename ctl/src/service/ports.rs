@@ -1,5 +1,7 @@
 //! Ports: those that work, and those that are configured and don't yet.
 
+use std::sync::MutexGuard;
+
 use switch::model::*;
 
 use super::{Failed, Inner, PortEntry, PortState, Service, busy};
@@ -52,12 +54,12 @@ impl Service {
     /// kept as failed and tried again.
     pub fn declare(&self, ports: &[PortSpec]) {
         for spec in ports {
-            if self.lock().ports.iter().any(|port| port.name == spec.name) {
+            let mut inner = self.lock();
+            if inner.ports.iter().any(|port| port.name == spec.name) {
                 continue;
             }
-            let Err(error) = self.add_port(spec.clone()) else { continue };
+            let Err(error) = self.add(&mut inner, spec.clone()) else { continue };
             tracing::error!(port = spec.name, %error, "a port of the configuration file can't be brought up");
-            let mut inner = self.lock();
             inner.ports.push(spec.clone());
             inner.failed.push(Failed { name: spec.name.clone(), why: error.to_string() });
             self.reserve(&inner.ports, &inner.failed);
@@ -95,13 +97,24 @@ impl Service {
 
     /// All configured ports, in the order of their numbers, failed ones last.
     pub fn ports(&self) -> Vec<PortEntry> {
+        self.entries(self.dataplane.ports())
+    }
+
+    /// The same without `active_queues`.
+    pub fn ports_in_brief(&self) -> Vec<PortEntry> {
+        self.entries(self.dataplane.ports_in_brief())
+    }
+
+    fn entries(&self, up: Vec<PortInfo>) -> Vec<PortEntry> {
         let inner = self.lock();
-        let up = self.dataplane.ports().into_iter().map(up_entry);
         let failed = inner.failed.iter().filter_map(|port| {
             let spec = inner.ports.iter().find(|spec| spec.name == port.name)?;
-            Some(failed_entry(port, spec))
+            // It may have come up since the others were asked for.
+            let known = up.iter().any(|info| info.spec.name == port.name);
+            (!known).then(|| failed_entry(port, spec))
         });
-        up.chain(failed).collect()
+        let failed: Vec<_> = failed.collect();
+        up.into_iter().map(up_entry).chain(failed).collect()
     }
 
     /// A configured port, by name or by number.
@@ -124,16 +137,25 @@ impl Service {
     /// One configured port, by name or by number.
     pub fn port(&self, key: &str) -> Result<PortEntry, Error> {
         let inner = self.lock();
-        let spec = self.find(&inner, key)?;
-        match inner.failed.iter().find(|port| port.name == spec.name) {
-            Some(port) => Ok(failed_entry(port, spec)),
-            None => Ok(up_entry(self.dataplane.port(&spec.name)?)),
+        let name = self.find(&inner, key)?.name.clone();
+        self.entry(inner, &name)
+    }
+
+    fn entry(&self, inner: MutexGuard<'_, Inner>, name: &str) -> Result<PortEntry, Error> {
+        let spec = self.find(&inner, name)?;
+        if let Some(port) = inner.failed.iter().find(|port| port.name == name) {
+            return Ok(failed_entry(port, spec));
         }
+        drop(inner);
+        Ok(up_entry(self.dataplane.port(name)?))
     }
 
     /// Adds a port. In the place of a failed one of the same name it takes over its number and its static rows.
-    pub fn add_port(&self, mut spec: PortSpec) -> Result<PortEntry, Error> {
-        let mut inner = self.lock();
+    pub fn add_port(&self, spec: PortSpec) -> Result<PortEntry, Error> {
+        self.add(&mut self.lock(), spec)
+    }
+
+    fn add(&self, inner: &mut Inner, mut spec: PortSpec) -> Result<PortEntry, Error> {
         let replaced = inner.ports.iter().position(|port| port.name == spec.name);
         match replaced.filter(|at| inner.failed.iter().any(|port| port.name == inner.ports[*at].name)) {
             Some(at) => spec.vport = spec.vport.or(inner.ports[at].vport),
@@ -149,13 +171,18 @@ impl Service {
                 other.name
             )));
         }
+        if let Some(old) = replaced.and_then(|at| inner.ports[at].vport).filter(|old| spec.vport != Some(*old)) {
+            self.check_no_redirect_to(old)?;
+        }
         let info = self.bring_up(&spec, &inner.fdb)?;
-        self.keep(&[Row::port(&info.spec)], || self.take_back(&inner, &info))?;
+        self.keep(&[Row::port(&info.spec)], || self.take_back(inner, &info))?;
         let before = replaced.map(|at| inner.ports.remove(at));
         inner.ports.push(info.spec.clone());
         inner.failed.retain(|port| port.name != info.spec.name);
         self.reserve(&inner.ports, &inner.failed);
-        if let Some(old) = before.and_then(|before| before.vport).filter(|old| *old != info.vport) {
+        let gone = before.and_then(|before| before.vport).filter(|old| *old != info.vport);
+        // A port of the configuration may have failed because another has its number: what hangs on that is the other's.
+        if let Some(old) = gone.filter(|old| inner.ports.iter().all(|port| port.vport != Some(*old))) {
             self.forget(old);
         }
         Ok(up_entry(info))
@@ -175,6 +202,17 @@ impl Service {
         deleted?;
         let mut bindings = bindings.iter().filter(|binding| binding.vport == no);
         bindings.try_for_each(|binding| self.dataplane.bind_meter(binding).map(drop))
+    }
+
+    /// A number that is redirected to can't go.
+    fn check_no_redirect_to(&self, no: u16) -> Result<(), Error> {
+        match self.dataplane.redirects().iter().find(|redirect| redirect.spec.dest == no) {
+            None => Ok(()),
+            Some(other) => Err(busy(format!(
+                "vport: what would go to vport {} is redirected to vport {no}: undo that redirect first",
+                other.spec.src
+            ))),
+        }
     }
 
     /// Forgets what hangs on a number that no port has any more.
@@ -199,19 +237,23 @@ impl Service {
     pub fn del_port(&self, key: &str) -> Result<(), Error> {
         let mut inner = self.lock();
         let spec = self.find(&inner, key)?.clone();
+        self.del(&mut inner, spec)
+    }
+
+    /// Deletes a port by its number alone.
+    pub fn del_port_numbered(&self, field: &str, no: u32) -> Result<(), Error> {
+        let mut inner = self.lock();
+        let spec = self.numbered(&inner, field, no)?.clone();
+        self.del(&mut inner, spec)
+    }
+
+    fn del(&self, inner: &mut Inner, spec: PortSpec) -> Result<(), Error> {
         let name = spec.name;
         let up = !inner.failed.iter().any(|port| port.name == name);
         // A port of the configuration may have failed because another has its number: what hangs on that is the other's.
         let anothers = !up && inner.ports.iter().any(|port| port.name != name && port.vport == spec.vport);
         let vport = spec.vport.filter(|_| !anothers);
-        if let Some(no) = vport
-            && let Some(other) = self.dataplane.redirects().iter().find(|redirect| redirect.spec.dest == no)
-        {
-            return Err(busy(format!(
-                "vport: what would go to vport {} is redirected to vport {no}: undo that redirect first",
-                other.spec.src
-            )));
-        }
+        vport.map_or(Ok(()), |no| self.check_no_redirect_to(no))?;
         // Written first: a port that is gone from the switch can't be put back as it was, one that is gone from the file can.
         let static_rows: Vec<_> = inner.fdb.iter().filter(|row| row.port == name).cloned().collect();
         let mut rows = vec![Row::no_port(&name)];
@@ -243,7 +285,18 @@ impl Service {
     /// Changes a port.
     pub fn update_port(&self, key: &str, update: PortUpdate) -> Result<PortEntry, Error> {
         let mut inner = self.lock();
-        let spec = self.find(&inner, key)?;
+        let spec = self.find(&inner, key)?.clone();
+        self.update(&mut inner, &spec, update)
+    }
+
+    /// Changes a port by its number alone.
+    pub fn update_port_numbered(&self, field: &str, no: u32, update: PortUpdate) -> Result<PortEntry, Error> {
+        let mut inner = self.lock();
+        let spec = self.numbered(&inner, field, no)?.clone();
+        self.update(&mut inner, &spec, update)
+    }
+
+    fn update(&self, inner: &mut Inner, spec: &PortSpec, update: PortUpdate) -> Result<PortEntry, Error> {
         if let Some(port) = inner.failed.iter().find(|port| port.name == spec.name) {
             let (name, why) = (&port.name, &port.why);
             return Err(busy(format!("port `{name}` is not up ({why}): delete it and add it anew")));
@@ -269,19 +322,20 @@ impl Service {
 
     /// A port by its number alone, which `field` gives.
     pub fn port_numbered(&self, field: &str, no: u32) -> Result<PortEntry, Error> {
+        let inner = self.lock();
+        let name = self.numbered(&inner, field, no)?.name.clone();
+        self.entry(inner, &name)
+    }
+
+    fn numbered<'a>(&self, inner: &'a Inner, field: &str, no: u32) -> Result<&'a PortSpec, Error> {
         let slots = self.dataplane.port_slots();
         if no >= slots {
             return Err(Error::invalid(format!("{field}: {no} is out of range, 0 to {} are possible", slots - 1)));
         }
-        let name = {
-            let inner = self.lock();
-            let spec = inner.ports.iter().find(|spec| spec.vport.map(u32::from) == Some(no));
-            spec.map(|spec| spec.name.clone())
-        };
-        match name {
-            Some(name) => self.port(&name),
-            None => Err(Error::not_found(format!("{field}: there is no vport {no}"))),
-        }
+        // One that is up before one that failed because of it.
+        let is_failed = |spec: &&PortSpec| inner.failed.iter().any(|port| port.name == spec.name);
+        let same = inner.ports.iter().filter(|spec| spec.vport.map(u32::from) == Some(no));
+        same.min_by_key(is_failed).ok_or_else(|| Error::not_found(format!("{field}: there is no vport {no}")))
     }
 }
 

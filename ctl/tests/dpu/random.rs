@@ -15,7 +15,7 @@ pub const STATUSES: [u32; 8] = [0, 2, 16, 17, 22, 28, 40, 95];
 const EIO: u32 = 5;
 
 /// Few of each, so that requests meet what others have made.
-const SMALL: Capacity = Capacity { ports: 6, meters: 6, rules: 7 };
+const SMALL: Capacity = Capacity { ports: 6, meters: 6, rules: 7, rule_masks: 5 };
 
 /// A method, bytes that its request is made of, and whether the storage is full meanwhile.
 fn calls() -> impl Strategy<Value = Vec<(&'static str, Vec<u8>, bool)>> {

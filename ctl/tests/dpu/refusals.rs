@@ -400,7 +400,7 @@ async fn a_batch_is_refused_whole_and_names_the_change() {
 
 #[tokio::test]
 async fn a_full_table_says_so() {
-    let rig = Rig::sized(Capacity { ports: 2, meters: 2, rules: 2 });
+    let rig = Rig::sized(Capacity { ports: 2, meters: 2, rules: 2, ..Capacity::default() });
     for (uuid, id) in [("nic-a", 100), ("nic-b", 200)] {
         rig.done("ElasticNic/NewPort", &nic(uuid)).await;
         rig.done("Meter/Add", &meter(id, 1000)).await;

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use self::group_tap::TapGate;
-use self::ports::LivePort;
+use self::ports::{AskBound, LivePort};
 use self::start::Threads;
 use crate::capture::Tap;
 use crate::engine::PortNo;
@@ -244,6 +244,16 @@ impl Switch {
 
     /// Live ports, by number.
     pub fn ports(&self) -> Vec<PortInfo> {
+        let control = self.state.lock();
+        let mut infos = ports::infos(&self.state, &control);
+        let ask = AskBound::of(control.ports.values());
+        drop(control);
+        ask.fill(&mut infos);
+        infos
+    }
+
+    /// The same but for `active_queues`, which takes a look into each guest's namespace.
+    pub fn ports_in_brief(&self) -> Vec<PortInfo> {
         ports::infos(&self.state, &self.state.lock())
     }
 
@@ -255,7 +265,12 @@ impl Switch {
     /// One live port.
     pub fn port(&self, name: &str) -> Result<PortInfo, Error> {
         let control = self.state.lock();
-        control.find(name).map(|port| ports::info(&self.state, &control, port))
+        let port = control.find(name)?;
+        let mut info = ports::info(&self.state, &control, port);
+        let ask = AskBound::of([port]);
+        drop(control);
+        ask.fill(std::slice::from_mut(&mut info));
+        Ok(info)
     }
 
     /// All counters.

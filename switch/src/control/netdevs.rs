@@ -1,6 +1,7 @@
 //! The netdevs of a port: made or adopted, set up for AF_XDP, looked after, taken down.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 
@@ -33,6 +34,15 @@ impl PeerPlace {
     }
 }
 
+/// Queues of `peer`, the other end of a veth, that have an AF_XDP socket bound; none if it is down or the kernel can't tell.
+pub fn bound_queues(place: &PeerPlace, peer: &str) -> u32 {
+    let bound = place.run(|| {
+        let link = expect_link(peer)?;
+        Ok(xsk_queues::bound(link.index).map_or(0, |queues| queues.len()))
+    });
+    bound.map_or(0, |count| count as u32)
+}
+
 /// The netdevs of a live port.
 #[derive(Debug)]
 pub struct Netdevs {
@@ -45,7 +55,7 @@ pub struct Netdevs {
     /// Receive queues in use.
     pub channels: u32,
     /// The veth's other end and its name, where it can be reached.
-    pub peer: Option<(PeerPlace, String)>,
+    pub peer: Option<(Arc<PeerPlace>, String)>,
     /// Whether the switch made the pair.
     pub made: bool,
 }
@@ -109,7 +119,7 @@ impl Netdevs {
                 ifname: ifname.to_owned(),
                 is_veth: true,
                 channels: queues,
-                peer: Some((place, peer.clone())),
+                peer: Some((Arc::new(place), peer.clone())),
                 made: true,
             })
         };
@@ -159,7 +169,7 @@ impl Netdevs {
             ifname: link.name.clone(),
             is_veth: true,
             channels,
-            peer: Some((place, peer.name)),
+            peer: Some((Arc::new(place), peer.name)),
             made: link.alias.as_deref() == Some(ALIAS),
         };
         spec.mtu.get_or_insert(link.mtu);
@@ -184,7 +194,7 @@ impl Netdevs {
             )));
         }
         // A veth's other end is somebody's stack, whose offloads would leave checksums out; a real NIC completes them.
-        let peer = find_peer(&link, None)?.map(|(place, peer)| (place, peer.name));
+        let peer = find_peer(&link, None)?.map(|(place, peer)| (Arc::new(place), peer.name));
         let netdevs = Self { ifindex: link.index, ifname, is_veth: link.is_veth, channels, peer, made: false };
         if let Some(problem) = netdevs.unreached_peer() {
             tracing::warn!("{problem}");
@@ -230,17 +240,6 @@ impl Netdevs {
     pub fn set_peer_mac(&self, mac: MacAddr) -> Result<(), Error> {
         let Some((place, peer)) = &self.peer else { return Ok(()) };
         place.run(|| netdev::set_mac(expect_link(peer)?.index, mac))
-    }
-
-    /// Queues of the guest's end that have an AF_XDP socket bound.
-    pub fn bound_queues(&self) -> u32 {
-        let Some((place, peer)) = &self.peer else { return 0 };
-        let bound = place.run(|| {
-            let link = expect_link(peer)?;
-            // A kernel that can't tell, or a netdev that is down: none.
-            Ok(xsk_queues::bound(link.index).map_or(0, |queues| queues.len()))
-        });
-        bound.map_or(0, |count| count as u32)
     }
 
     /// What to know of a veth whose other end is in a namespace without a name.

@@ -9,11 +9,11 @@ use nix::errno::Errno;
 use xdp_prog::{BindFacts, LoadOptions, PortProgram};
 
 use super::group_tap::GroupTap;
-use super::netdevs::{Netdevs, mtu_limit};
+use super::netdevs::{Netdevs, PeerPlace, bound_queues, mtu_limit};
 use super::start::Threads;
 use super::steer::{self, Station};
 use super::{Control, State, resolve};
-use crate::engine::PortNo;
+use crate::engine::{DropReason, PortNo};
 use crate::io::netdev::{self, Link};
 use crate::io::packet::{GroupSocket, Promiscuous};
 use crate::io::socket::{SocketOptions, XskSocket};
@@ -41,8 +41,34 @@ pub(super) struct LivePort {
     mode_reason: Option<String>,
     /// Sockets, for their statistics.
     sockets: Vec<(Arc<OwnedFd>, bool)>,
+    /// What sockets in their places had counted that were closed since, by queue.
+    closed: Vec<XskCounts>,
     group_tap: Option<GroupTap>,
     _promiscuous: Option<Promiscuous>,
+}
+
+/// The kernel's counters of a socket (`XDP_STATISTICS`), by their field names.
+#[derive(Clone, Copy, Debug, Default)]
+struct XskCounts([(&'static str, u64); 6]);
+
+fn xsk_counts(fd: &OwnedFd) -> XskCounts {
+    let Ok(s) = XskSocket::statistics(fd) else { return XskCounts::default() };
+    XskCounts([
+        ("rx_dropped", s.rx_dropped),
+        ("rx_invalid_descs", s.rx_invalid_descs),
+        ("tx_invalid_descs", s.tx_invalid_descs),
+        ("rx_ring_full", s.rx_ring_full),
+        ("rx_fill_ring_empty_descs", s.rx_fill_ring_empty_descs),
+        ("tx_ring_empty_descs", s.tx_ring_empty_descs),
+    ])
+}
+
+/// Counts what a closed queue had received and nobody has taken.
+fn count_untaken(port: &PortShared, queue: u32, untaken: Count) {
+    // The queue's worker has let go of it, so this is the counters' only writer.
+    let shared = &port.queues[queue as usize];
+    shared.tally.rx.add(untaken.packets, untaken.bytes);
+    port.shards[shared.worker].dropped_all(DropReason::PortGone, untaken);
 }
 
 impl LivePort {
@@ -77,18 +103,11 @@ impl LivePort {
             xsk: self
                 .sockets
                 .get(number)
-                .and_then(|(fd, _)| XskSocket::statistics(fd).ok())
-                .map(|s| {
-                    [
-                        ("rx_dropped", s.rx_dropped),
-                        ("rx_invalid_descs", s.rx_invalid_descs),
-                        ("tx_invalid_descs", s.tx_invalid_descs),
-                        ("rx_ring_full", s.rx_ring_full),
-                        ("rx_fill_ring_empty_descs", s.rx_fill_ring_empty_descs),
-                        ("tx_ring_empty_descs", s.tx_ring_empty_descs),
-                    ]
-                    .map(|(label, value)| (label.to_owned(), value))
-                    .into()
+                .map(|(fd, _)| {
+                    let before = self.closed.get(number).copied().unwrap_or_default();
+                    let sum =
+                        |((label, value), (_, before)): ((&str, u64), (&str, u64))| (label.to_owned(), value + before);
+                    xsk_counts(fd).0.into_iter().zip(before.0).map(sum).collect()
                 })
                 .unwrap_or_default(),
         };
@@ -108,6 +127,31 @@ pub(super) fn infos(state: &State, control: &Control) -> Vec<PortInfo> {
     control.ports.values().map(|port| describe(state, control, port, links.get(&port.netdevs.ifindex))).collect()
 }
 
+/// Asks who has bound the queues of guests' ends: a visit to each one's namespace, so not under the lock.
+#[derive(Debug, Default)]
+pub(super) struct AskBound(Vec<(PortNo, Arc<PeerPlace>, String)>);
+
+impl AskBound {
+    /// Notes where the other ends of those ports are.
+    pub(super) fn of<'a>(ports: impl IntoIterator<Item = &'a LivePort>) -> Self {
+        let guests = ports.into_iter().filter(|port| port.spec.kind == PortKind::Guest);
+        let place = |port: &LivePort| {
+            let (place, peer) = port.netdevs.peer.as_ref()?;
+            Some((port.shared.no, Arc::clone(place), peer.clone()))
+        };
+        Self(guests.filter_map(place).collect())
+    }
+
+    /// Fills in what is found.
+    pub(super) fn fill(self, infos: &mut [PortInfo]) {
+        for (no, place, peer) in self.0 {
+            if let Some(info) = infos.iter_mut().find(|info| info.vport == no) {
+                info.active_queues = bound_queues(&place, &peer);
+            }
+        }
+    }
+}
+
 fn describe(state: &State, control: &Control, port: &LivePort, link: Option<&Link>) -> PortInfo {
     let queue = |((number, queue), (_, zero_copy)): ((u32, &QueueShared), &(Arc<OwnedFd>, bool))| QueueInfo {
         queue: number,
@@ -123,10 +167,10 @@ fn describe(state: &State, control: &Control, port: &LivePort, link: Option<&Lin
         link_up: link.is_some_and(|link| link.carrier),
         max_mtu: live_mtu_limit(state, port).0,
         queues: (0..).zip(port.shared.queues.iter()).zip(&port.sockets).map(queue).collect(),
+        // Of a guest's end it is asked for once the lock is free (`AskBound`).
         active_queues: match port.spec.kind {
-            PortKind::Guest => port.netdevs.bound_queues(),
             PortKind::Phy if link.is_some_and(|link| link.carrier) => port.shared.queues.len() as u32,
-            PortKind::Phy => 0,
+            PortKind::Phy | PortKind::Guest => 0,
         },
         fdb_entries: control.fdb.count(port.shared.no),
     }
@@ -263,7 +307,9 @@ fn open(
         }
         Err(error) => {
             drop(program);
-            opened.into_iter().for_each(|queue| queue.socket.close(Duration::ZERO, &mut cache));
+            for queue in opened {
+                queue.socket.close(Duration::ZERO, &mut cache);
+            }
             state.recycle(cache);
             Err(error)
         }
@@ -342,6 +388,7 @@ fn bring_in(state: &State, threads: &Threads, control: &mut Control, opened: Ope
         mode,
         mode_reason,
         sockets,
+        closed: Vec::new(),
         group_tap,
         _promiscuous: promiscuous,
     };
@@ -361,11 +408,6 @@ pub(super) fn remove(state: &State, threads: &Threads, control: &mut Control, no
         tracing::warn!(port = shared.name, %error, "detaching the XDP program");
     }
     drop(group_tap);
-    let queue_stats_end = || {
-        let mut stats = PortStats::default();
-        super::audit::add_port(&mut stats, &shared);
-        stats
-    };
     // No worker sends to the port any more, and none learns for it.
     state.publish(control);
     state.shared.quiesce();
@@ -374,11 +416,13 @@ pub(super) fn remove(state: &State, threads: &Threads, control: &mut Control, no
     let mut cache = FrameCache::new(Arc::clone(&state.shared.umem));
     drop(sockets);
     for queue in threads.take_back(&state.shared, &shared) {
-        queue.socket.close(SEND_GRACE, &mut cache);
+        count_untaken(&shared, queue.number, queue.socket.close(SEND_GRACE, &mut cache));
     }
     state.recycle(cache);
     drop(program);
-    super::audit::retire(&mut control.retired, queue_stats_end());
+    let mut stats = PortStats::default();
+    super::audit::add_port(&mut stats, &shared);
+    super::audit::retire(&mut control.retired, stats);
     Some(netdevs)
 }
 
@@ -439,8 +483,9 @@ pub(super) fn update(
     {
         if mtu.is_some()
             && let Some(before) = port.spec.mtu
+            && let Err(error) = port.netdevs.set_mtu(before)
         {
-            port.netdevs.set_mtu(before)?;
+            tracing::error!(port = port.spec.name, %error, "its MTU can't be restored");
         }
         return Err(restore(port, error));
     }
@@ -460,10 +505,22 @@ pub(super) fn update(
 fn reopen(state: &State, threads: &Threads, port: &mut LivePort, depth: u32) -> Result<(), Error> {
     let before = port.spec.queue_depth.unwrap_or(DEFAULT_QUEUE_DEPTH);
     let mut cache = FrameCache::new(Arc::clone(&state.shared.umem));
-    port.sockets.clear();
-    for queue in threads.take_back(&state.shared, &port.shared) {
-        queue.socket.close(SEND_GRACE, &mut cache);
+    // First of all the program sends nothing to the old sockets any more, and counts that.
+    for number in 0..port.shared.queues.len() as u32 {
+        port.program.clear_socket(number)?;
     }
+    let queues = threads.take_back(&state.shared, &port.shared);
+    port.closed.resize_with(queues.len(), XskCounts::default);
+    for ((fd, _), closed) in port.sockets.drain(..).zip(&mut port.closed) {
+        let before = closed.0;
+        *closed = xsk_counts(&fd);
+        closed.0.iter_mut().zip(before).for_each(|((_, count), (_, before))| *count += before);
+    }
+    for queue in queues {
+        count_untaken(&port.shared, queue.number, queue.socket.close(SEND_GRACE, &mut cache));
+    }
+    // What the port had is there for it again.
+    cache.spill_all();
     let result = open_queues(state, threads, port, depth, &mut cache).map_err(|error| {
         match open_queues(state, threads, port, before, &mut cache) {
             Ok(()) => error,
@@ -485,11 +542,11 @@ fn open_queues(
     depth: u32,
     cache: &mut FrameCache,
 ) -> Result<(), Error> {
-    let count = port.shared.queues.len() as u32;
     let spec = PortSpec { queue_depth: Some(depth), ..port.spec.clone() };
     let mut opened = Vec::new();
-    for number in 0..count {
-        let socket = open_socket(state, &spec, &port.netdevs, number, count - number, cache).and_then(|socket| {
+    for number in 0..port.shared.queues.len() as u32 {
+        // It is no new port: it takes what it had, and asks for no further frames.
+        let socket = open_socket(state, &spec, &port.netdevs, number, 0, cache).and_then(|socket| {
             let Some(fd) = socket.fd() else { return Ok(socket) };
             match port.program.set_socket(number, fd.as_fd()) {
                 Ok(()) => Ok(socket),
@@ -503,7 +560,9 @@ fn open_queues(
         match socket {
             Ok(socket) => opened.push(Queue::new(Arc::clone(&port.shared), number, socket)),
             Err(error) => {
-                opened.into_iter().for_each(|queue| queue.socket.close(Duration::ZERO, cache));
+                for queue in opened {
+                    count_untaken(&port.shared, queue.number, queue.socket.close(Duration::ZERO, cache));
+                }
                 return Err(error);
             }
         }

@@ -51,6 +51,8 @@ pub struct Snapshot {
     topology: Arc<Topology>,
     /// By port number: where what would go to it goes. Empty if nothing is redirected.
     exits: Arc<[PortNo]>,
+    /// By port number: whether the redirects of several ports end there. Empty if nothing is redirected.
+    shared_exits: Arc<[bool]>,
 }
 
 /// Ports and VLANs.
@@ -84,7 +86,14 @@ impl Snapshot {
         }
         let (lists, list_of) = receiver_lists(&table);
         let topology = Arc::new(Topology { ports: table, lists, list_of });
-        Self { epoch, bridge: *bridge, rules: Rules::default(), topology, exits: Arc::default() }
+        Self {
+            epoch,
+            bridge: *bridge,
+            rules: Rules::default(),
+            topology,
+            exits: Arc::default(),
+            shared_exits: Arc::default(),
+        }
     }
 
     /// The same ports with other rules, under another number.
@@ -94,17 +103,26 @@ impl Snapshot {
 
     /// The same with other redirects: each port with the one where its frames end.
     pub fn with_redirects(mut self, redirects: impl IntoIterator<Item = (PortNo, PortNo)>) -> Self {
-        let mut exits = Vec::new();
+        let (mut exits, mut sources) = (Vec::new(), Vec::new());
         for (src, end) in redirects {
             if exits.is_empty() {
                 exits = (0..MAX_PORTS as PortNo).collect();
+                sources = vec![0_usize; MAX_PORTS];
             }
-            if let Some(exit) = exits.get_mut(usize::from(src)) {
+            if let (Some(exit), Some(sources)) = (exits.get_mut(usize::from(src)), sources.get_mut(usize::from(end))) {
                 *exit = end;
+                *sources += 1;
             }
         }
         self.exits = exits.into();
+        self.shared_exits = sources.into_iter().map(|sources| sources > 1).collect();
         self
+    }
+
+    /// Whether the redirects of several ports end at `no`.
+    #[inline]
+    pub fn is_shared_exit(&self, no: PortNo) -> bool {
+        self.shared_exits.get(usize::from(no)).copied().unwrap_or(false)
     }
 
     /// Where what would go to `no` goes: `no` itself, unless it is redirected.

@@ -87,6 +87,7 @@ pub fn check_capacity(capacity: &Capacity) -> Result<(), Error> {
         ("ports", capacity.ports, MAX_PORTS as u32),
         ("meters", capacity.meters, MAX_TABLE_SIZE),
         ("rules", capacity.rules, MAX_TABLE_SIZE),
+        ("rule_masks", capacity.rule_masks, 65_536),
     ] {
         if !(1..=max).contains(&value) {
             return Err(Error::invalid(format!("{name}: {value} is out of range, 1 to {max} are possible")));
@@ -374,6 +375,16 @@ impl Tables {
             }
         }
         self.rules.commit();
+        let (masks, most) = (self.rules.rules().masks(), self.capacity.rule_masks as usize);
+        if masks > most {
+            self.undo_rules(RuleUndo(undo));
+            return Err(Error::new(
+                ErrorKind::Full,
+                format!(
+                    "key: the rules would have {masks} distinct masks, {most} are possible: mask alike what is alike"
+                ),
+            ));
+        }
         Ok(RuleUndo(undo))
     }
 
@@ -609,7 +620,7 @@ mod tests {
     }
 
     fn tables() -> Tables {
-        Tables::new(Capacity { ports: 8, meters: 4, rules: 16 }, 1)
+        Tables::new(Capacity { ports: 8, meters: 4, rules: 16, rule_masks: 3 }, 1)
     }
 
     fn write(index: u32, vid: RuleTarget) -> RuleChange {
@@ -649,6 +660,20 @@ mod tests {
         assert_eq!(tables.rules().get(1).unwrap().spec.action.vid, RuleTarget::Drop);
         let delete_after_clear = vec![RuleChange::Clear, RuleChange::Delete(1)];
         assert_eq!(tables.change_rules(delete_after_clear, &three).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn masks_are_bounded_and_a_batch_that_ends_within_the_bound_is_fine() {
+        let mut tables = tables();
+        let masked = |n: u32| {
+            let key = RuleKey { vlan: Some(Masked { value: 0, mask: 1 << n }), ..RuleKey::default() };
+            RuleChange::Write(RuleSpec { key_index: n, key, action: RuleAction::to(RuleTarget::Drop) })
+        };
+        tables.change_rules((0..3).map(masked).collect(), &three).unwrap();
+        assert_eq!(tables.change_rules(vec![masked(3)], &three).unwrap_err().kind(), ErrorKind::Full);
+        assert_eq!(indices(&tables), [0, 1, 2]);
+        tables.change_rules(vec![masked(3), RuleChange::Delete(0)], &three).unwrap();
+        assert_eq!(indices(&tables), [1, 2, 3]);
     }
 
     #[test]

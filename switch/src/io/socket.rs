@@ -15,7 +15,7 @@ use super::mmap::Mmap;
 use super::ring::{Consumer, Desc, Entry, Producer};
 use super::sys::{self, RingKind};
 use super::umem::{Frame, FrameCache, Owner, Umem};
-use crate::model::ZeroCopy;
+use crate::model::{Count, ZeroCopy};
 
 /// Descriptors that one send call is asked to handle; more does not pay (measured: within noise from 64 up).
 const TX_BUDGET: u32 = 128;
@@ -321,7 +321,8 @@ impl XskSocket {
     }
 
     /// Sends what is staged, waits up to `grace` for it to be sent, closes the socket and gives all its frames to `cache`.
-    pub fn close(mut self, grace: Duration, cache: &mut FrameCache) {
+    /// Returns what had been received and nobody has taken: the XDP program must not send it any more by then.
+    pub fn close(mut self, grace: Duration, cache: &mut FrameCache) -> Count {
         let deadline = Instant::now() + grace;
         loop {
             let flushed = self.flush();
@@ -330,6 +331,13 @@ impl XskSocket {
                 break;
             }
             std::thread::sleep(Duration::from_millis(1));
+        }
+        let (mut untaken, mut burst) = (Count::default(), Vec::new());
+        while self.receive(&mut burst, 64) > 0 {
+            for frame in burst.drain(..) {
+                untaken.add(Count { packets: 1, bytes: frame.len() as u64 });
+                cache.put(frame);
+            }
         }
         // Closing waits until the driver's receive path has let go of the socket (`synchronize_net` in `xsk_unbind_dev`), so
         // that afterwards nobody writes into its frames. Whoever else holds the descriptor (statistics) must be done by now.
@@ -342,6 +350,7 @@ impl XskSocket {
         for frame in umem.reclaim(rx_owner).into_iter().chain(umem.reclaim(tx_owner)) {
             cache.put(frame);
         }
+        untaken
     }
 }
 

@@ -12,6 +12,8 @@ use super::{Count, MAX_PORTS};
 pub const DEFAULT_TABLE_SIZE: u32 = 65_536;
 /// Most of each that can be configured.
 pub const MAX_TABLE_SIZE: u32 = 1 << 20;
+/// Distinct masks of rules when nothing else is configured.
+pub const DEFAULT_MASKS: u32 = 1024;
 /// Ports that a switch can have when nothing else is configured.
 pub const DEFAULT_PORTS: u32 = 256;
 
@@ -26,11 +28,14 @@ pub struct Capacity {
     pub meters: u32,
     /// Traffic rules, 1–1,048,576; default 65,536. `key_index` is `0..rules`.
     pub rules: u32,
+    /// Distinct masks of the rules, 1–65,536; default 1,024: a frame of a flow that was not seen lately may cost a probe for
+    /// each of them, so this bounds what a guest can cost.
+    pub rule_masks: u32,
 }
 
 impl Default for Capacity {
     fn default() -> Self {
-        Self { ports: DEFAULT_PORTS, meters: DEFAULT_TABLE_SIZE, rules: DEFAULT_TABLE_SIZE }
+        Self { ports: DEFAULT_PORTS, meters: DEFAULT_TABLE_SIZE, rules: DEFAULT_TABLE_SIZE, rule_masks: DEFAULT_MASKS }
     }
 }
 

@@ -271,9 +271,13 @@ impl Way<'_> {
 
     /// Whether `exit` gets its copy of a flood for another port than `port`: for itself, or for an earlier redirected one.
     fn is_served(&self, port: PortNo, exit: PortNo) -> bool {
-        let others = self.snap.flood_ports(self.vid).iter().filter(|other| **other != port);
-        let to_exit = others.filter(|other| self.snap.exit(**other) == exit && (**other == exit || **other < port));
-        to_exit.into_iter().any(|other| self.check(*other, exit).is_ok())
+        let members = self.snap.flood_ports(self.vid);
+        if members.binary_search(&exit).is_ok() && self.check(exit, exit).is_ok() {
+            return true;
+        }
+        // Where one redirect alone ends there is no other. Where several do, the first of them is soon found.
+        let earlier = members.iter().take_while(|other| **other < port).filter(|other| self.snap.exit(**other) == exit);
+        self.snap.is_shared_exit(exit) && earlier.into_iter().any(|other| self.check(*other, exit).is_ok())
     }
 }
 

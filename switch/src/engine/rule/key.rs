@@ -133,11 +133,11 @@ impl Match {
             ip(&mut rule, name, field, word)?;
             let own = if field.addr.is_ipv4() { IpType::Ipv4 } else { IpType::Ipv6 };
             match version {
+                // A mask of nothing asks for nothing, not even for a version of IP.
+                _ if field.mask.is_unspecified() => {}
                 Some((other, version)) if version != own => {
                     return Err(format!("{name}: it is {} and {other} {}", word_of(own), word_of(version)));
                 }
-                // A mask of nothing asks for nothing, not even for IP.
-                _ if field.mask.is_unspecified() => {}
                 _ => version = Some((name, own)),
             }
         }

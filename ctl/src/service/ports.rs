@@ -136,7 +136,11 @@ impl Service {
         let mut inner = self.lock();
         let replaced = inner.ports.iter().position(|port| port.name == spec.name);
         match replaced.filter(|at| inner.failed.iter().any(|port| port.name == inner.ports[*at].name)) {
-            Some(at) => spec.vport = spec.vport.or(inner.ports[at].vport),
+            Some(at) => {
+                let old = inner.ports[at].vport;
+                spec.vport = spec.vport.or(old);
+                old.filter(|_| spec.vport != old).map_or(Ok(()), |old| self.check_unused(old))?;
+            }
             None if replaced.is_some() => {
                 return Err(Error::exists(format!("name: there is a port `{}` already", spec.name)));
             }
@@ -177,6 +181,17 @@ impl Service {
         bindings.try_for_each(|binding| self.dataplane.bind_meter(binding).map(drop))
     }
 
+    /// Whether a number can be given up: nothing may be redirected to it.
+    fn check_unused(&self, no: u16) -> Result<(), Error> {
+        match self.dataplane.redirects().iter().find(|redirect| redirect.spec.dest == no) {
+            None => Ok(()),
+            Some(other) => Err(busy(format!(
+                "vport: what would go to vport {} is redirected to vport {no}: undo that redirect first",
+                other.spec.src
+            ))),
+        }
+    }
+
     /// Forgets what hangs on a number that no port has any more.
     fn forget(&self, no: u16) {
         if let Err(error) =
@@ -204,14 +219,7 @@ impl Service {
         // A port of the configuration may have failed because another has its number: what hangs on that is the other's.
         let anothers = !up && inner.ports.iter().any(|port| port.name != name && port.vport == spec.vport);
         let vport = spec.vport.filter(|_| !anothers);
-        if let Some(no) = vport
-            && let Some(other) = self.dataplane.redirects().iter().find(|redirect| redirect.spec.dest == no)
-        {
-            return Err(busy(format!(
-                "vport: what would go to vport {} is redirected to vport {no}: undo that redirect first",
-                other.spec.src
-            )));
-        }
+        vport.map_or(Ok(()), |no| self.check_unused(no))?;
         // Written first: a port that is gone from the switch can't be put back as it was, one that is gone from the file can.
         let static_rows: Vec<_> = inner.fdb.iter().filter(|row| row.port == name).cloned().collect();
         let mut rows = vec![Row::no_port(&name)];

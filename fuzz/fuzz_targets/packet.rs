@@ -9,7 +9,8 @@ use switch::engine::fdb::Fdb;
 use switch::engine::mac::MacAddr;
 use switch::engine::parse::{flow_hash, parse, parse_l2};
 use switch::engine::snapshot::{BridgePolicy, PortPolicy, Snapshot};
-use switch::engine::trace::trace;
+use switch::engine::tables::PortMeters;
+use switch::engine::trace::{TraceInput, trace};
 use switch::engine::vlan::{VlanMode, VlanSet, apply};
 
 const HEADROOM: usize = 256;
@@ -43,7 +44,10 @@ fuzz_target!(|data: &[u8]| {
     let ingress = u16::from(first % 6);
     let _ = flow_hash(frame);
     assert_eq!(parse(frame).err(), parse_l2(frame).err(), "the whole parser takes what the short one takes");
-    let report = trace(&SNAPSHOT, &FDB, 1, ingress, frame, &|no| no.to_string());
+    let (meters, names) = (PortMeters::default(), |no: u16| no.to_string());
+    let input =
+        TraceInput { snapshot: &SNAPSHOT, fdb: &FDB, meters: &meters, now: 1, now_ns: 0, names: &names, rule: None };
+    let report = trace(&input, ingress, frame);
     let decision = decide_at(&SNAPSHOT, &FDB, 1, ingress, frame, &mut NoObserver);
     let edits = match decision.verdict {
         Verdict::Drop(reason) => {
@@ -55,7 +59,7 @@ fuzz_target!(|data: &[u8]| {
             .flood_ports(vid)
             .iter()
             .filter_map(|&port| match egress_check(&SNAPSHOT, ingress, port, vid, tag, frame.len()) {
-                Egress::Send(edit) => {
+                Egress::Send { port, edit } => {
                     assert_ne!(port, ingress, "an echo");
                     Some(edit)
                 }

@@ -158,7 +158,11 @@ impl Service {
     fn add(&self, inner: &mut Inner, mut spec: PortSpec) -> Result<PortEntry, Error> {
         let replaced = inner.ports.iter().position(|port| port.name == spec.name);
         match replaced.filter(|at| inner.failed.iter().any(|port| port.name == inner.ports[*at].name)) {
-            Some(at) => spec.vport = spec.vport.or(inner.ports[at].vport),
+            Some(at) => {
+                let old = inner.ports[at].vport;
+                spec.vport = spec.vport.or(old);
+                old.filter(|_| spec.vport != old).map_or(Ok(()), |old| self.check_unused(old))?;
+            }
             None if replaced.is_some() => {
                 return Err(Error::exists(format!("name: there is a port `{}` already", spec.name)));
             }
@@ -170,9 +174,6 @@ impl Service {
                 spec.uuid().escape_default(),
                 other.name
             )));
-        }
-        if let Some(old) = replaced.and_then(|at| inner.ports[at].vport).filter(|old| spec.vport != Some(*old)) {
-            self.check_no_redirect_to(old)?;
         }
         let info = self.bring_up(&spec, &inner.fdb)?;
         self.keep(&[Row::port(&info.spec)], || self.take_back(inner, &info))?;
@@ -204,8 +205,8 @@ impl Service {
         bindings.try_for_each(|binding| self.dataplane.bind_meter(binding).map(drop))
     }
 
-    /// A number that is redirected to can't go.
-    fn check_no_redirect_to(&self, no: u16) -> Result<(), Error> {
+    /// Whether a number can be given up: nothing may be redirected to it.
+    fn check_unused(&self, no: u16) -> Result<(), Error> {
         match self.dataplane.redirects().iter().find(|redirect| redirect.spec.dest == no) {
             None => Ok(()),
             Some(other) => Err(busy(format!(
@@ -253,7 +254,7 @@ impl Service {
         // A port of the configuration may have failed because another has its number: what hangs on that is the other's.
         let anothers = !up && inner.ports.iter().any(|port| port.name != name && port.vport == spec.vport);
         let vport = spec.vport.filter(|_| !anothers);
-        vport.map_or(Ok(()), |no| self.check_no_redirect_to(no))?;
+        vport.map_or(Ok(()), |no| self.check_unused(no))?;
         // Written first: a port that is gone from the switch can't be put back as it was, one that is gone from the file can.
         let static_rows: Vec<_> = inner.fdb.iter().filter(|row| row.port == name).cloned().collect();
         let mut rows = vec![Row::no_port(&name)];

@@ -134,6 +134,23 @@ fn a_port_in_the_place_of_a_failed_one_leaves_all_as_it_was_if_it_cannot_be_kept
 }
 
 #[test]
+fn a_port_in_the_place_of_a_failed_one_may_have_another_number_unless_a_redirect_points_to_the_old_one() {
+    let rig = Rig::with(&[Row::port(&failing())]);
+    rig.add("vm1");
+    rig.service.add_meter(MeterSpec::new(7, 1000)).unwrap();
+    rig.service.bind_meter(&MeterBinding { vport: 0, direction: MeterDirection::To, meter: 7 }).unwrap();
+    rig.service.redirect(RedirectSpec { src: 1, dest: 0 }).unwrap();
+    let other = PortSpec { vport: Some(5), ..mended() };
+    assert_eq!(kind(rig.service.add_port(other.clone())), ErrorKind::Busy);
+    assert!(!rig.is_up("up"));
+    rig.service.redirect(RedirectSpec { src: 1, dest: 1 }).unwrap();
+    assert_eq!(rig.service.add_port(other).unwrap().spec.vport, Some(5));
+    assert_eq!(rig.service.meter_bindings(), [], "they went with the number");
+    assert_eq!(rig.add("vm0").spec.vport, Some(0));
+    assert_eq!(rig.kept().bindings, []);
+}
+
+#[test]
 fn a_static_row_of_a_failed_port_can_be_deleted() {
     let rig = Rig::with(&[Row::port(&failing()), Row::fdb(&static_row())]);
     rig.storage.set_full(true);

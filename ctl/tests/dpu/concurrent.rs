@@ -13,7 +13,7 @@ use crate::random::STATUSES;
 use crate::rig::*;
 
 const CLIENTS: u32 = 4;
-const STEPS: usize = 300;
+const STEPS: usize = 2000;
 
 /// A client with meters and rules of its own, that knows what must be there of them.
 struct Client<'a> {

@@ -1,0 +1,51 @@
+//! Any messages to any methods of the DPU interface, several an input, over a data plane of maps: an answer with a known
+//! status, never a panic; what is refused changes nothing, and what is done is what is kept.
+#![no_main]
+
+use std::sync::{Arc, LazyLock};
+
+use ctl::config::Config;
+use ctl::fake::{FakeDataplane, FakeStorage, METHODS, call, state_of};
+use ctl::grpc::Dpu;
+use ctl::service::Service;
+use ctl::state::State;
+use libfuzzer_sys::fuzz_target;
+use switch::model::Capacity;
+use tokio::runtime::Runtime;
+
+const STATUSES: [u32; 8] = [0, 2, 16, 17, 22, 28, 40, 95];
+
+/// Few of each, so that messages meet what others have made.
+const CAPACITY: Capacity = Capacity { ports: 8, meters: 8, rules: 8 };
+
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
+});
+
+fn service(storage: &FakeStorage) -> Arc<Service> {
+    let dataplane = Box::new(FakeDataplane::with(CAPACITY));
+    Service::start(dataplane, storage.store(), &Config::default()).expect("a service")
+}
+
+fuzz_target!(|data: &[u8]| {
+    let storage = FakeStorage::default();
+    let service = service(&storage);
+    let dpu = Dpu::new(Arc::clone(&service));
+    let mut before = state_of(&service);
+    // Method, length of the message, message; and so on.
+    let mut rest = data;
+    while let [method, len, tail @ ..] = rest {
+        let (message, next) = tail.split_at(usize::from(*len).min(tail.len()));
+        rest = next;
+        let method = METHODS[usize::from(*method) % METHODS.len()];
+        let Some(said) = RUNTIME.block_on(call(&dpu, method, message)) else { continue };
+        assert!(STATUSES.contains(&said.status), "{method}: {said:?}");
+        assert_eq!(said.status == 0, said.error.is_empty(), "{method}: {said:?}");
+        let after = state_of(&service);
+        assert!(said.status == 0 || after == before, "{method} was refused and has changed something: {said:?}");
+        before = after;
+    }
+    drop((dpu, service));
+    assert_eq!(State { fdb: Vec::new(), ..storage.store().load().expect("a state") }, before);
+    assert_eq!(state_of(&self::service(&storage)), before);
+});

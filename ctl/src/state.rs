@@ -178,14 +178,17 @@ fn unusable(path: &Path, why: impl std::fmt::Display) -> Error {
     Error::State { path: path.to_owned(), why: why.to_string() }
 }
 
-/// Reads a file that must be a database: redb would make one of an empty file. It panics at some that contradict themselves,
-/// such as one that was cut off.
-fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+/// Whether a file is a database by its first bytes: redb would make one of an empty file.
+fn check_begins(path: &Path) -> Result<(), Error> {
     let mut head = [0; MAGIC.len()];
-    let begins = File::open(path).and_then(|mut file| file.read_exact(&mut head));
-    if begins.is_err() || head != *MAGIC {
-        return Err(unusable(path, "it is damaged or no state file"));
+    match File::open(path).and_then(|mut file| file.read_exact(&mut head)) {
+        Ok(()) if head == *MAGIC => Ok(()),
+        _ => Err(unusable(path, "it is damaged or no state file")),
     }
+}
+
+/// Reads a file; redb panics at some that contradict themselves, such as one that was cut off.
+fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     std::panic::catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(unusable(path, "it is damaged")))
 }
 
@@ -217,6 +220,7 @@ impl Store {
         }
         let file = path.clone();
         let open = move || {
+            check_begins(&file)?;
             guarded(&file, || {
                 let database = Database::builder().set_cache_size(CACHE).open(&file);
                 database.map_err(|error| database_error(&file, &error))
@@ -258,6 +262,7 @@ impl Store {
         if !path.exists() {
             return Ok(());
         }
+        check_begins(&path)?;
         guarded(&path, || match Database::builder().open_read_only(&path) {
             Ok(database) => load(&path, &database).map(drop),
             Err(DatabaseError::DatabaseAlreadyOpen) => Ok(()),

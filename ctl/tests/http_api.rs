@@ -225,13 +225,23 @@ async fn the_openapi_document_has_every_route() {
     let expected = [
         "audit",
         "bridge",
+        "capability",
         "capture",
         "doctor",
         "fdb",
         "fdb/flush",
         "fdb/{mac}",
+        "meter-bindings",
+        "meter-bindings/{vport}/{direction}",
+        "meters",
+        "meters/{id}",
         "ports",
         "ports/{port}",
+        "redirects",
+        "redirects/{src}",
+        "rules",
+        "rules/batch",
+        "rules/{key_index}",
         "stats",
         "trace",
         "version",
@@ -242,13 +252,67 @@ async fn the_openapi_document_has_every_route() {
         for method in operations.as_object().unwrap().keys() {
             let uri =
                 path.trim_start_matches("/api/v1/").replace("{port}", "vm1").replace("{mac}", "02:00:00:00:00:01");
+            let uri = uri.replace("{direction}", "to");
+            let uri = ["{vport}", "{id}", "{src}", "{key_index}"].iter().fold(uri, |uri, name| uri.replace(name, "1"));
             let request =
                 Request::builder().method(method.to_uppercase().as_str()).uri(format!("/api/v1/{uri}?duration=0"));
             let response = api.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
             assert_ne!(response.status(), StatusCode::METHOD_NOT_ALLOWED, "{method} {path}");
         }
     }
+    assert!(document["components"]["schemas"]["RuleKey"]["properties"]["dip"].is_object());
     assert!(document["components"]["schemas"]["PortSpec"]["properties"]["vlan"].is_object());
+}
+
+#[tokio::test]
+async fn meters_rules_and_redirects_live_from_post_to_delete() {
+    let api = Api::new();
+    for name in ["vm0", "vm1"] {
+        api.call("POST", "ports", vm(name)).await;
+    }
+    assert_eq!(api.call("POST", "meters", json!({ "id": 7, "rate": 1000, "type": "pps" })).await.0, 201);
+    let (status, meter) = api.call("PATCH", "meters/7", json!({ "rate": 2000 })).await;
+    assert_eq!((status, &meter["spec"]["rate"], &meter["burst"]), (200, &json!(2000), &json!(200)), "{meter}");
+    assert_eq!(api.call("PUT", "meter-bindings/1/to", json!({ "meter": 7 })).await, (204, Value::Null));
+    assert_eq!(api.call("GET", "meter-bindings", None).await.1[0]["direction"], "to");
+    let rule = json!({ "key": { "dip": "10.0.0.0/8", "dl4port": "80/0xfff0" }, "action": { "vid": 1, "meter": 7 } });
+    let (status, written) = api.call("POST", "rules", rule.clone()).await;
+    assert_eq!((status, &written["key_index"], &written["key"]), (201, &json!(0), &rule["key"]));
+    let batch = json!([{ "write": { "key_index": 9, "action": { "vid": "drop" } } }, { "delete": 0 }]);
+    assert_eq!(api.call("POST", "rules/batch", batch).await, (204, Value::Null));
+    let (_, rules) = api.call("GET", "rules?from=1&limit=5", None).await;
+    assert_eq!((rules.as_array().unwrap().len(), &rules[0]["action"]["vid"]), (1, &json!("drop")), "{rules}");
+    assert_eq!(api.call("PUT", "redirects/0", json!({ "dest": 1 })).await, (204, Value::Null));
+    assert_eq!(api.call("GET", "capability", None).await.1["rules"]["free"], 65_535);
+    for (method, path, body, status, code, word) in [
+        ("POST", "meters", json!({ "id": 7, "rate": 1 }), 409, "EEXIST", "id"),
+        ("POST", "meters", json!({ "id": 8, "rate": 0 }), 400, "EINVAL", "rate"),
+        ("POST", "meters", json!({ "id": 8, "rate": -1 }), 400, "EINVAL", "rate"),
+        ("POST", "meters", json!({ "id": 8, "rate": 1, "rte": 1 }), 400, "EINVAL", "rte"),
+        ("DELETE", "meters/7", Value::Null, 409, "EBUSY", "7"),
+        ("DELETE", "meters/8", Value::Null, 404, "ENOENT", "8"),
+        ("GET", "meters/x", Value::Null, 400, "EINVAL", "x"),
+        ("PUT", "meter-bindings/9/to", json!({ "meter": 7 }), 404, "ENOENT", "vport"),
+        ("PUT", "meter-bindings/1/up", json!({ "meter": 7 }), 400, "EINVAL", "up"),
+        ("PUT", "rules/3", json!({ "key_index": 4, "action": { "vid": 1 } }), 400, "EINVAL", "key_index"),
+        ("PUT", "rules/70000", json!({ "action": { "vid": 1 } }), 400, "EINVAL", "key_index"),
+        ("PUT", "rules/3", json!({ "action": { "vid": "vm1" } }), 400, "EINVAL", "vm1"),
+        ("PUT", "rules/3", json!({ "key": { "dip": "10.0.0.1/8" }, "action": { "vid": 1 } }), 400, "EINVAL", "dip"),
+        ("POST", "rules/batch", json!([{ "delete": 9 }, { "delete": 9 }]), 404, "ENOENT", "change 1"),
+        ("POST", "rules/batch", json!([{ "remove": 9 }]), 400, "EINVAL", "remove"),
+        ("PUT", "redirects/1", json!({ "dest": 0 }), 409, "ELOOP", "loop"),
+        ("DELETE", "redirects/1", Value::Null, 404, "ENOENT", "1"),
+        ("DELETE", "ports/vm1", Value::Null, 409, "EBUSY", "redirect"),
+    ] {
+        let (got, error) = api.call(method, path, Some(body).filter(|body| !body.is_null())).await;
+        assert_eq!((got, error["code"].as_str()), (status, Some(code)), "{method} {path}: {error}");
+        assert!(error["error"].as_str().unwrap().contains(word), "{method} {path}: {error}");
+    }
+    assert_eq!(api.call("GET", "rules/9", None).await.0, 200, "the batch that was refused deleted nothing");
+    for path in ["redirects/0", "rules/9", "meter-bindings/1/to", "meters/7"] {
+        assert_eq!(api.call("DELETE", path, None).await, (204, Value::Null), "{path}");
+    }
+    assert_eq!(api.call("GET", "capability", None).await.1["meters"], json!({ "total": 65_536, "free": 65_536 }));
 }
 
 #[tokio::test]

@@ -383,6 +383,7 @@ pub struct RuleInfo {
 }
 
 /// One change of a batch.
+#[expect(clippy::large_enum_variant, reason = "a batch is mostly writes, which a box each would only make dearer")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]

@@ -87,7 +87,8 @@ proptest! {
             let pre = if spec.color_aware { before } else { Color::Green };
             let cost = unit.cost(len);
             // The models' time moves on whether or not tokens are asked for.
-            (c.take(0, now), p.take(0, now));
+            c.take(0, now);
+            p.take(0, now);
             let expected = match spec.mode {
                 MeterMode::Single => if c.take(cost, now) { Color::Green } else { Color::Red },
                 MeterMode::Rfc2698 if pre == Color::Red || p.level < u128::from(cost) => Color::Red,
@@ -96,7 +97,8 @@ proptest! {
                     Color::Yellow
                 }
                 MeterMode::Rfc2698 => {
-                    (p.take(cost, now), c.take(cost, now));
+                    p.take(cost, now);
+                    c.take(cost, now);
                     Color::Green
                 }
                 MeterMode::Rfc4115 if pre == Color::Green && c.take(cost, now) => Color::Green,

@@ -60,10 +60,15 @@ say "web pings other (10.0.0.3): it is in VLAN 20, so nothing may come back"
 if in_guest 0 ping -c 2 -i 0.2 -W 1 10.0.0.3; then fail "web reaches other across VLANs"; fi
 echo "-> apart, as it must be"
 
+# Starts an iperf3 server for one client in db.
+serve() {
+	in_guest 1 iperf3 -s -1 >/dev/null &
+	server=$!
+	for _ in $(seq 50); do in_guest 1 ss -ltn 2>/dev/null | grep -q :5201 && break; sleep 0.1; done
+}
+
 say "iperf3 from web to db for 5 seconds, and the rates meanwhile"
-in_guest 1 iperf3 -s -1 >/dev/null &
-server=$!
-for _ in $(seq 50); do in_guest 1 ss -ltn 2>/dev/null | grep -q :5201 && break; sleep 0.1; done
+serve
 in_guest 0 timeout 30 iperf3 -c 10.0.0.2 -t 5 >"$dir/iperf" &
 client=$!
 sleep 2
@@ -71,6 +76,29 @@ xswitch top --interval 1 --count 2
 wait "$client" || fail "iperf3: $(cat "$dir/iperf")"
 server=
 tail -n 4 "$dir/iperf"
+
+say "A meter of 20 Mbit/s on what web sends (it is vport 0, so meter 0 applies to it)"
+xswitch meter add 0 20000
+serve
+in_guest 0 timeout 30 iperf3 -c 10.0.0.2 -t 5 -f m >"$dir/iperf" || fail "iperf3: $(cat "$dir/iperf")"
+server=
+tail -n 4 "$dir/iperf"
+awk '/receiver/ { if ($7 > 22) exit 1 }' "$dir/iperf" || fail "web got more than its meter allows"
+xswitch meter list
+xswitch meter del 0
+
+say "A rule drops web's pings and nothing else, and counts them"
+xswitch rule add 10 --to drop --vid 0 --ipprotocol 1 >/dev/null
+if in_guest 0 ping -c 2 -i 0.2 -W 1 10.0.0.2 >/dev/null; then fail "the rule does not apply"; fi
+xswitch rule list
+xswitch rule del 10
+
+say "What would go to db goes to other instead, until that is undone"
+xswitch redirect set 1 2
+if in_guest 0 ping -c 2 -i 0.2 -W 1 10.0.0.2 >/dev/null; then fail "the redirect does not apply"; fi
+xswitch redirect list
+xswitch redirect del 1
+in_guest 0 ping -c 2 -i 0.2 -W 2 10.0.0.2 >/dev/null || fail "web does not reach db again"
 
 say "other takes web's MAC address and asks for db: the switch holds each guest to its own address"
 mac=$(in_guest 0 cat /sys/class/net/eth0/address)

@@ -21,9 +21,14 @@ fn a_hundred_switches_under_a_numbered_stream_lose_duplicate_and_reorder_nothing
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            for n in 0..100 {
-                daemon.ok("PUT", "redirects/1", json!({ "dest": if n % 2 == 0 { 2 } else { 1 } }));
-                std::thread::sleep(Duration::from_millis(5));
+            // A hundred at least, and until the stream has met both.
+            let sent_by = |port: &str| daemon.stats(port)["tx"]["packets"].as_u64().expect("a number");
+            let met_both = || sent_by("b") > 0 && sent_by("c") > 0;
+            for _ in (0..2000).take_while(|n| *n < 50 || !met_both()) {
+                for dest in [2, 1] {
+                    daemon.ok("PUT", "redirects/1", json!({ "dest": dest }));
+                    std::thread::sleep(Duration::from_millis(5));
+                }
             }
             done.store(true, Ordering::Release);
         });

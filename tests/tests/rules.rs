@@ -1,6 +1,8 @@
 //! Traffic rules on real packets: each field, each kind of mask, each action; tables that change under a stream.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -8,7 +10,7 @@ use serde_json::{Value, json};
 use tests::gensink::{Generator, Sink};
 use tests::packet::CTAG;
 use tests::raw::RawSocket;
-use tests::{Daemon, Frame, Guest, Mac, Options, wait};
+use tests::{Daemon, Frame, Guest, Mac, Options, http, wait};
 
 const SOON: Duration = Duration::from_secs(3);
 const QUIET: Duration = Duration::from_millis(100);
@@ -279,7 +281,10 @@ fn a_batch_is_in_force_for_each_packet_whole_or_not_at_all() {
     let (done, daemon) = (AtomicBool::new(false), &bed.daemon);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            for n in 0..100 {
+            // A hundred at least, and until the stream has met both.
+            let sent_by = |port: &str| daemon.stats(port)["tx"]["packets"].as_u64().expect("a number");
+            let met_both = || sent_by("b") > 0 && sent_by("c") > 0;
+            for n in (0..5000).take_while(|n| *n < 100 || !met_both()) {
                 let (gone, new) = if n % 2 == 0 { (1, 2) } else { (2, 1) };
                 let rule = json!({ "key_index": new, "key": stream.clone(), "action": { "vid": new } });
                 daemon.ok("POST", "rules/batch", json!([{ "delete": gone }, { "write": rule }]));
@@ -324,4 +329,61 @@ fn rules_outlive_restart_and_sigkill() {
     bed.daemon.launch();
     assert_eq!(without_counters(bed.daemon.get("rules")), before);
     bed.daemon.finish();
+}
+
+/// Writes rules one by one and in batches of ten until the daemon is gone; returns what was acknowledged and what was begun.
+fn write_until_gone(socket: &Path, from: u32) -> (Vec<u32>, Vec<u32>) {
+    let (mut acknowledged, mut begun) = (Vec::new(), Vec::new());
+    let action = json!({ "vid": "drop" });
+    for group in (from..).step_by(20) {
+        // Ten places for single rules, ten for a batch.
+        for index in group..group + 10 {
+            let body = json!({ "key": { "dl4port": index % 1000 }, "action": action }).to_string();
+            match http::over_unix(socket, "PUT", &format!("/api/v1/rules/{index}"), body.as_bytes()) {
+                Ok(answer) if answer.status == 200 => acknowledged.push(index),
+                _ => return (acknowledged, begun),
+            }
+        }
+        let batch = group + 10..group + 20;
+        begun.push(batch.start);
+        let rules = batch.clone().map(|index| json!({ "write": { "key_index": index, "action": action } }));
+        let body = Value::from(rules.collect::<Vec<_>>()).to_string();
+        match http::over_unix(socket, "POST", "/api/v1/rules/batch", body.as_bytes()) {
+            Ok(answer) if answer.status == 204 => acknowledged.extend(batch),
+            _ => return (acknowledged, begun),
+        }
+    }
+    (acknowledged, begun)
+}
+
+#[test]
+fn sigkill_between_any_two_writes_leaves_what_was_acknowledged_and_no_half_batch() {
+    let mut daemon = Daemon::start("killwrites");
+    let mut kept = BTreeSet::new();
+    for round in 0..6_u32 {
+        let socket = daemon.path("run/api.sock");
+        let (acknowledged, begun) = std::thread::scope(|scope| {
+            let writer = scope.spawn(move || write_until_gone(&socket, round * 10_000));
+            std::thread::sleep(Duration::from_millis(u64::from(40 + 37 * round)));
+            daemon.kill();
+            writer.join().expect("the writer ends when the daemon does")
+        });
+        assert!(!acknowledged.is_empty(), "nothing was written in round {round}");
+        kept.extend(acknowledged);
+        daemon.launch();
+        let rules = daemon.get("rules");
+        let there: BTreeSet<_> = rules
+            .as_array()
+            .expect("rules")
+            .iter()
+            .map(|rule| rule["key_index"].as_u64().expect("a number") as u32)
+            .collect();
+        let lost: Vec<_> = kept.difference(&there).collect();
+        assert!(lost.is_empty(), "acknowledged and gone: {lost:?}");
+        for start in begun {
+            let count = there.range(start..start + 10).count();
+            assert!(count == 0 || count == 10, "{count} of the ten rules of a batch are there");
+        }
+    }
+    daemon.finish();
 }

@@ -110,6 +110,8 @@ dataplane! {
     fn meter_bindings(&self) -> Vec<MeterBinding>;
     /// As [`Switch::rule_usage`].
     fn rule_usage(&self) -> Usage;
+    /// As [`Switch::rules_applied`].
+    fn rules_applied(&self) -> Vec<(u32, Count)>;
     /// As [`Switch::rule_masks`].
     fn rule_masks(&self) -> usize;
     /// As [`Switch::free_rule`].

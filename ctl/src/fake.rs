@@ -316,6 +316,10 @@ impl Dataplane for FakeDataplane {
         self.tables().rule_usage()
     }
 
+    fn rules_applied(&self) -> Vec<(u32, Count)> {
+        Vec::new()
+    }
+
     fn rule_masks(&self) -> usize {
         self.tables().rules().masks()
     }

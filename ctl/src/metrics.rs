@@ -220,13 +220,13 @@ impl Families {
                 self.counter("xswitch_meter_bytes_total", help, &here, count.bytes);
             }
         }
-        for rule in dataplane.rules(0, usize::MAX).iter().filter(|rule| rule.matched.packets > 0) {
-            let index = rule.spec.key_index.to_string();
+        for (index, matched) in dataplane.rules_applied() {
+            let index = index.to_string();
             let here = [("key_index", index.as_str())];
             let help = "Frames that the traffic rule was applied to.";
-            self.counter("xswitch_rule_packets_total", help, &here, rule.matched.packets);
+            self.counter("xswitch_rule_packets_total", help, &here, matched.packets);
             let help = "Bytes of frames that the traffic rule was applied to.";
-            self.counter("xswitch_rule_bytes_total", help, &here, rule.matched.bytes);
+            self.counter("xswitch_rule_bytes_total", help, &here, matched.bytes);
         }
         for redirect in dataplane.redirects() {
             let (src, dest) = (redirect.spec.src.to_string(), redirect.spec.dest.to_string());

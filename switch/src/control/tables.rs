@@ -205,6 +205,13 @@ impl Switch {
         rules.iter_from(from).take(limit).map(info).collect()
     }
 
+    /// Places of the rules that were applied, and to how much.
+    pub fn rules_applied(&self) -> Vec<(u32, Count)> {
+        let rules = self.state.lock().tables.rules().clone();
+        let counted = rules.iter_from(0).map(|rule| (rule.spec.key_index, rule.matched()));
+        counted.filter(|(_, matched)| matched.packets > 0).collect()
+    }
+
     /// Number of distinct masks of the rules.
     pub fn rule_masks(&self) -> usize {
         self.state.lock().tables.rules().masks()

@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 const STATUSES: [u32; 8] = [0, 2, 16, 17, 22, 28, 40, 95];
 
 /// Few of each, so that messages meet what others have made.
-const CAPACITY: Capacity = Capacity { ports: 8, meters: 8, rules: 8 };
+const CAPACITY: Capacity = Capacity { ports: 8, meters: 8, rules: 8, rule_masks: 6 };
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use switch::Switch;
 use tokio::net::TcpListener;
@@ -32,15 +33,26 @@ pub struct Options {
     pub state_dir: PathBuf,
 }
 
+/// Takes as many descriptors as the daemon may have: a port needs half a dozen, and the usual soft limit is 1,024.
+fn raise_descriptor_limit() {
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
 /// Reads configuration and state and says whether they could be used, changing nothing.
 pub fn check(options: &Options) -> Result<(), Error> {
-    Config::load(options.config.as_deref())?;
+    let config = Config::load(options.config.as_deref())?;
+    Switch::check(&config.dataplane, &config.bridge.unwrap_or_default())?;
     Store::check(&options.state_dir)
 }
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(options: Options) -> Result<(), Error> {
     let config = Config::load(options.config.as_deref())?;
+    raise_descriptor_limit();
     let _run_lock = DirLock::take(&options.run_dir)?;
     let _state_lock = DirLock::take(&options.state_dir)?;
     let store = Store::open(&options.state_dir)?;

@@ -321,7 +321,20 @@ fn write(database: &Database, rows: &[Row]) -> Result<(), redb::Error> {
         for Row { key, value } in rows {
             match (value, key.strip_suffix('*')) {
                 (Some(value), _) => drop(table.insert(key.as_str(), value.as_str())?),
-                (None, Some(prefix)) => table.retain(|key, _| !key.starts_with(prefix))?,
+                (None, Some(prefix)) => {
+                    // `retain` would copy a page for each row that goes, a gigabyte for a full table of rules.
+                    let mut keys = Vec::new();
+                    for row in table.range(prefix..)? {
+                        let key = row?.0.value().to_owned();
+                        if !key.starts_with(prefix) {
+                            break;
+                        }
+                        keys.push(key);
+                    }
+                    for key in &keys {
+                        table.remove(key.as_str())?;
+                    }
+                }
                 (None, None) => drop(table.remove(key.as_str())?),
             }
         }
@@ -477,6 +490,18 @@ mod tests {
             assert!(Store::check(dir.path()).is_err());
             assert_eq!(std::fs::read(&path).unwrap(), bytes, "it is left as it was");
         }
+    }
+
+    #[test]
+    fn clearing_many_rules_takes_little_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.write(&(0..20_000).map(|n| Row::rule(&rule(n))).collect::<Vec<_>>()).unwrap();
+        let size = || std::fs::metadata(store.path()).unwrap().len();
+        let before = size();
+        store.write(&[Row::no_rules()]).unwrap();
+        assert!(size() <= 2 * before, "{} bytes after {before}", size());
+        assert_eq!(store.load().unwrap(), State::default());
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tests::{Daemon, shell, wait};
+use tests::gensink::Sink;
+use tests::{Daemon, Frame, Mac, Options, shell, wait};
 
 #[test]
 fn a_killed_daemon_starts_again_with_everything() {
@@ -139,5 +140,44 @@ fn a_netdev_that_is_deleted_under_its_port_harms_no_other() {
     let d = daemon.guest("d", json!({}));
     d.address("10.0.0.4/24");
     assert!(d.pings("10.0.0.2"));
+    daemon.finish();
+}
+
+#[test]
+fn guests_that_delete_their_netdevs_keep_no_packet_memory() {
+    let daemon = Daemon::with("memory", &Options { frames: 4096, ..Options::default() });
+    let [a, b] = ["a", "b"].map(|name| daemon.guest(name, json!({})));
+    let gone = ["c", "d", "e", "f"].map(|name| daemon.guest(name, json!({ "queue_depth": 1024 })));
+    for guest in &gone {
+        guest.ns.sh(&format!("ip link del {}", guest.ifname));
+    }
+    // Each would keep a ringful of what is flooded, all frames that there are together.
+    let raw = a.raw();
+    for n in 0..1500_u16 {
+        raw.send(&Frame::ethernet(a.mac, Mac::BROADCAST).payload(0x88b5, &[n as u8; 46]));
+        if n % 16 == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    wait::expect("nothing waits to be sent", Duration::from_secs(5), || daemon.get("audit")["tx"] == 0);
+    assert!(daemon.dropped("c", "port_gone") > 1000, "{}", daemon.stats("c"));
+    a.address("10.0.0.1/24");
+    b.address("10.0.0.2/24");
+    assert!(a.pings("10.0.0.2"));
+    daemon.finish();
+}
+
+#[test]
+fn a_port_that_cannot_be_had_leaves_a_pair_that_was_there() {
+    let daemon = Daemon::start("twopairs");
+    // As another daemon has it: made by a switch, and an XDP program of its own on it.
+    daemon.ns.sh("ip link add xs0 type veth peer name xg0");
+    daemon.ns.sh("ip link set xs0 alias xswitch up");
+    daemon.ns.sh("ip link set xg0 up");
+    let others = Sink::attach(&daemon.ns, "xs0");
+    let (status, error) = daemon.call("POST", "ports", &json!({ "name": "p0", "kind": "guest" }));
+    assert_eq!((status, error["code"].as_str()), (409, Some("EBUSY")), "{error}");
+    assert!(daemon.ns.find_ifindex("xs0").is_some(), "the other's pair is gone");
+    drop(others);
     daemon.finish();
 }

@@ -114,8 +114,11 @@ impl Service {
     }
 
     fn change(&self, changes: Vec<RuleChange>) -> Result<(), Error> {
+        // What a later change clears away need not be written.
+        let last_clear = changes.iter().rposition(|change| *change == RuleChange::Clear).unwrap_or(0);
         let mut rows: Vec<_> = changes
             .iter()
+            .skip(last_clear)
             .map(|change| match change {
                 RuleChange::Write(spec) => Row::rule(spec),
                 RuleChange::Delete(index) => Row::no_rule(*index),

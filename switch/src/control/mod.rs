@@ -196,10 +196,15 @@ pub struct Switch {
 }
 
 impl Switch {
+    /// Says whether it could be started with these settings, as far as that does not depend on the machine.
+    pub fn check(settings: &DataplaneSettings, bridge: &BridgeSettings) -> Result<(), Error> {
+        resolve::check_settings(settings)?;
+        resolve::check_bridge(bridge)
+    }
+
     /// Makes UMEM and starts the workers.
     pub fn start(settings: &DataplaneSettings, bridge: BridgeSettings) -> Result<Self, Error> {
-        resolve::check_settings(settings)?;
-        resolve::check_bridge(&bridge)?;
+        Self::check(settings, &bridge)?;
         start::start(settings, bridge)
     }
 

@@ -56,8 +56,10 @@ pub struct Netdevs {
     pub channels: u32,
     /// The veth's other end and its name, where it can be reached.
     pub peer: Option<(Arc<PeerPlace>, String)>,
-    /// Whether the switch made the pair.
+    /// Whether the switch made the pair, now or before a restart.
     pub made: bool,
+    /// Whether it was made just now, so that nobody else can be using it.
+    pub fresh: bool,
 }
 
 /// The largest MTU of a port, and what sets it.
@@ -121,6 +123,7 @@ impl Netdevs {
                 channels: queues,
                 peer: Some((Arc::new(place), peer.clone())),
                 made: true,
+                fresh: true,
             })
         };
         let netdevs = made().inspect_err(|_| remove_quietly(ifname))?;
@@ -171,6 +174,7 @@ impl Netdevs {
             channels,
             peer: Some((Arc::new(place), peer.name)),
             made: link.alias.as_deref() == Some(ALIAS),
+            fresh: false,
         };
         spec.mtu.get_or_insert(link.mtu);
         netdevs.set_up(spec.mac, spec.mtu)?;
@@ -195,7 +199,8 @@ impl Netdevs {
         }
         // A veth's other end is somebody's stack, whose offloads would leave checksums out; a real NIC completes them.
         let peer = find_peer(&link, None)?.map(|(place, peer)| (Arc::new(place), peer.name));
-        let netdevs = Self { ifindex: link.index, ifname, is_veth: link.is_veth, channels, peer, made: false };
+        let netdevs =
+            Self { ifindex: link.index, ifname, is_veth: link.is_veth, channels, peer, made: false, fresh: false };
         if let Some(problem) = netdevs.unreached_peer() {
             tracing::warn!("{problem}");
         }

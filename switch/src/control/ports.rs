@@ -214,7 +214,10 @@ pub(super) fn add(state: &State, threads: &Threads, control: &mut Control, spec:
     match open(state, threads, control, spec, &netdevs) {
         Ok(opened) => Ok(bring_in(state, threads, control, opened, netdevs)),
         Err(error) => {
-            netdevs.remove();
+            // One that was there may be in use, by another daemon say.
+            if netdevs.fresh {
+                netdevs.remove();
+            }
             Err(error)
         }
     }

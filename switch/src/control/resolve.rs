@@ -61,6 +61,9 @@ pub fn check_bridge(bridge: &BridgeSettings) -> Result<(), Error> {
 /// Checks a name as a port can have it.
 pub fn check_name(name: &str) -> Result<(), Error> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._:-".contains(c);
+    if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Error::invalid(format!("name: `{name}` would be taken for a number: add a letter")));
+    }
     if NAME_LEN.contains(&name.len())
         && name.chars().all(plain)
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
@@ -226,11 +229,12 @@ mod tests {
     #[test]
     fn bad_values_are_refused_and_the_field_is_named() {
         type Change = fn(&mut PortSpec);
-        let cases: [(&str, Change); 16] = [
+        let cases: [(&str, Change); 17] = [
             ("uuid", |s| s.uuid = Some(String::new())),
             ("uuid", |s| s.uuid = Some("x".repeat(129))),
             ("name", |s| s.name = "a/b".into()),
             ("name", |s| s.name.clear()),
+            ("name", |s| s.name = "7".into()),
             ("vport", |s| s.vport = Some(1024)),
             ("steering", |s| s.steering = Steering::Shared),
             ("ifname", |s| s.ifname = Some("a name that is far too long".into())),

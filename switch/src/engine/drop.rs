@@ -93,7 +93,8 @@ drop_reasons! {
         "More is sent to the port than the meter on its receiving direction allows; raise that meter's rate or burst, or unbind it.";
     /// The port, the sender's or the receiver's, is being removed.
     PortGone "port_gone"
-        "The port was removed while the frame was on its way; nothing to do unless the count keeps growing.";
+        "The port was removed, or opened anew for another ring depth, while the frame was on its way, or its netdev was deleted; \
+         `doctor` tells which if the count keeps growing.";
     /// The receiver does not empty its ring fast enough.
     TxRingFull "tx_ring_full"
         "The port's transmit ring is full: its receiver takes frames more slowly than they come; give it CPU time, more \

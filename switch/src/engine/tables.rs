@@ -336,6 +336,13 @@ impl Tables {
     /// # Errors
     /// Of the first change that can't be made, with its place in the batch if there are several.
     pub fn change_rules(&mut self, changes: Vec<RuleChange>, ports: &dyn Ports) -> Result<RuleUndo, Error> {
+        let most = 4 * self.capacity.rules as usize;
+        if changes.len() > most {
+            return Err(Error::invalid(format!(
+                "changes: {} are too many, {most} are possible at once",
+                changes.len()
+            )));
+        }
         let many = changes.len() > 1;
         let place = |at: usize, error: Error| {
             if many { Error::new(error.kind(), format!("change {at}: {error}")) } else { error }
@@ -363,8 +370,10 @@ impl Tables {
                 }
             });
         }
+        // What a later change clears away need not be done.
+        let last_clear = prepared.iter().rposition(|change| matches!(change, Prepared::Clear)).unwrap_or(0);
         let mut undo = Vec::with_capacity(prepared.len());
-        for change in prepared {
+        for change in prepared.into_iter().skip(last_clear) {
             match change {
                 Prepared::Write(rule) => undo.push((rule.spec.key_index, self.put_rule(rule))),
                 Prepared::Delete(index) => undo.push((index, self.take_rule(index))),

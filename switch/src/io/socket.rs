@@ -78,6 +78,8 @@ pub struct XskSocket {
     tx_out: u32,
     fill_target: u32,
     zero_copy: bool,
+    /// Its netdev is gone.
+    gone: bool,
 }
 
 /// The user's ends of a socket's rings.
@@ -186,6 +188,7 @@ impl XskSocket {
             tx_out: 0,
             fill_target,
             zero_copy: false,
+            gone: false,
         }
     }
 
@@ -253,6 +256,9 @@ impl XskSocket {
     /// Stages a frame for sending; the frame comes back if the ring is full.
     #[inline]
     pub fn send(&mut self, frame: Frame) -> Result<(), Frame> {
+        if self.gone {
+            return Err(frame);
+        }
         let len = frame.len() as u32;
         let addr = self.umem.give(frame, &self.tx_owner);
         if self.tx.push(Desc { addr, len, options: 0 }) {
@@ -277,8 +283,13 @@ impl XskSocket {
             let result = sys::kick_tx(fd.as_fd());
             let now = self.tx.pending();
             match result {
-                // The netdev is down or gone: trying again soon is of no use, and the next frame tries anyway.
-                Err(Errno::ENETDOWN | Errno::ENXIO | Errno::ENODEV) => return Flush::Done,
+                // The netdev is down: trying again soon is of no use, and the next frame tries anyway.
+                Err(Errno::ENETDOWN) => return Flush::Done,
+                // It is gone, and the kernel has unbound the socket (`xsk_is_bound` in `xsk_sendmsg`): nothing is sent any more.
+                Err(Errno::ENXIO | Errno::ENODEV) => {
+                    self.gone = true;
+                    return Flush::Done;
+                }
                 // Without progress the device is stuck (no buffers or completion space): the worker goes on with its other
                 // ports and comes back.
                 _ if now == left => return Flush::Pending,
@@ -286,6 +297,27 @@ impl XskSocket {
             }
         }
         Flush::Done
+    }
+
+    /// Whether its netdev is gone.
+    #[inline]
+    pub fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// Takes back frames that were to be sent to a netdev that is gone: the kernel does not look at the ring of a socket that it
+    /// has unbound. Were they left, a guest that deletes its netdev could keep a ringful of packet memory for each port.
+    pub fn abandon(&mut self, cache: &mut FrameCache) {
+        if self.gone && self.tx_out > 0 {
+            self.umem.take_all(&self.tx_owner).into_iter().for_each(|frame| cache.put(frame));
+            self.tx_out = 0;
+        }
+    }
+
+    /// Whether the kernel has fewer frames to be filled than it should, because none was free.
+    #[inline]
+    pub fn is_short(&self) -> bool {
+        self.rx_out < self.fill_target && !self.gone
     }
 
     /// Takes back frames that were sent.

@@ -196,6 +196,11 @@ impl Umem {
 
     /// Takes all frames out of a place that the kernel no longer knows, and ends the place.
     pub fn reclaim(&self, owner: Owner) -> Vec<Frame> {
+        self.take_all(&owner)
+    }
+
+    /// Takes all frames out of a place that the kernel no longer looks at.
+    pub fn take_all(&self, owner: &Owner) -> Vec<Frame> {
         let mut frames = Vec::new();
         for (index, place) in self.owners.iter().enumerate() {
             if place.load(Ordering::Relaxed) == owner.0 {

@@ -233,8 +233,11 @@ impl Worker {
         let queue = &mut self.queues[at];
         queue.reap(&mut self.cache);
         let taken = queue.socket.receive(&mut burst, BURST);
-        if taken > 0 {
+        // Also without a frame: one that ran dry while none was free gets nothing until it is filled again.
+        if taken > 0 || queue.socket.is_short() {
             queue.socket.refill(&mut self.cache);
+        }
+        if taken > 0 {
             let (port, number) = (Arc::clone(&queue.port), queue.number);
             self.switch_burst(&mut burst, &port, number);
         }
@@ -487,7 +490,8 @@ impl Worker {
             tap.offer(queue.port.no, queue.number, Direction::Tx, self.umem.data(&frame));
         }
         if let Err(frame) = queue.send(frame, &mut self.cache) {
-            queue.port.shards[self.id].dropped(DropReason::TxRingFull, len);
+            let reason = if queue.socket.is_gone() { DropReason::PortGone } else { DropReason::TxRingFull };
+            queue.port.shards[self.id].dropped(reason, len);
             self.cache.put(frame);
         }
     }
@@ -503,7 +507,7 @@ impl Worker {
 
     /// Sleeps until somebody has something, unless somebody has it already.
     fn sleep(&mut self) {
-        let stuck = self.queues.iter().any(|queue| queue.dirty);
+        let stuck = self.queues.iter().any(|queue| queue.dirty || queue.socket.is_short());
         self.me().prepare_sleep();
         if !self.has_work() {
             self.me().tally.idle.add(0, 1);
@@ -599,5 +603,6 @@ impl Queue {
     fn flush(&mut self, cache: &mut FrameCache) {
         self.dirty = self.socket.flush() == Flush::Pending;
         self.reap(cache);
+        self.socket.abandon(cache);
     }
 }

@@ -337,6 +337,24 @@ fn a_burst_between_two_workers_stays_in_order_and_the_rest_is_dropped_with_a_rea
 }
 
 #[test]
+fn a_queue_that_ran_dry_is_filled_again_once_frames_are_free() {
+    let mut bed = Bed::new(1, &[const { VlanMode::Access { vid: 0 } }; 2]);
+    let worker = &mut bed.workers[0];
+    let hoard: Vec<_> = std::iter::from_fn(|| worker.cache.take()).collect();
+    // What comes in goes out to a port that sends nothing, until there is no frame left to receive with.
+    while bed.kernels[0].receive(&frame(1, None, 0, 60)) {
+        bed.workers[0].turn();
+    }
+    bed.workers[0].turn();
+    assert!(!bed.kernels[0].receive(&frame(1, None, 0, 60)), "frames are still free");
+    hoard.into_iter().for_each(|frame| bed.workers[0].cache.put(frame));
+    bed.workers[0].turn();
+    assert!(bed.kernels[0].receive(&frame(1, None, 0, 60)), "it stays dry");
+    bed.settle();
+    bed.assert_balanced();
+}
+
+#[test]
 fn a_receiver_that_takes_nothing_fills_its_ring_and_no_other() {
     let mut bed = Bed::new(1, &[const { VlanMode::Access { vid: 0 } }; 3]);
     let turns = 4 * DEPTH;

@@ -15,7 +15,7 @@ mod capture;
 mod control;
 mod error;
 
-/// The checks of ports, for data planes that stand in for this one in tests.
+/// The checks of ports, for those who make up names, and for data planes that stand in for this one in tests.
 #[doc(hidden)]
 pub use control::resolve;
 pub use control::{CaptureRequest, CaptureStream, NetdevFinding, Switch};

@@ -48,11 +48,7 @@ fn number(vport: u32, slots: u32) -> Result<u16, Error> {
 
 /// A name for a port: its uuid if that can be one and is free, else one derived from it.
 fn name_for(service: &Service, uuid: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._:-".contains(c);
-    let can_be = uuid.starts_with(|c: char| c.is_ascii_alphanumeric()) && uuid.chars().all(plain);
-    // A name of digits only would be taken for a number where ports are named by either.
-    let is_number = uuid.bytes().all(|byte| byte.is_ascii_digit());
-    if can_be && !is_number && uuid.len() <= 128 && service.port(uuid).is_err() {
+    if switch::resolve::check_name(uuid).is_ok() && service.name_of(uuid).is_err() {
         return uuid.to_owned();
     }
     format!("nic-{}", MacAddr::derived_from(uuid).to_string().replace(':', ""))
@@ -84,7 +80,7 @@ fn new_port(service: &Service, request: NewPortRequest) -> Result<PortOpsRep, Er
     spec.queue_depth = request.queue_depth;
     (spec.ifname, spec.guest_ifname, spec.netns) = (request.ifname, request.guest_ifname, request.netns);
     // The name that it gets may be derived from it, and a port of that name must not be taken for the same one.
-    if let Some(other) = service.ports().iter().find(|port| port.spec.uuid() == uuid) {
+    if let Some(other) = service.ports_in_brief().iter().find(|port| port.spec.uuid() == uuid) {
         return Err(Error::exists(format!("uuid: `{}` belongs to port `{}`", uuid.escape_default(), other.name)));
     }
     spec.name = name_for(service, &uuid);
@@ -95,7 +91,7 @@ fn new_port(service: &Service, request: NewPortRequest) -> Result<PortOpsRep, Er
 
 fn set_port(service: &Service, request: SetPortCfgRequest) -> Result<PortOpsRep, Error> {
     let vport = required("vport", request.vport)?;
-    service.port_numbered("vport", vport)?;
+    service.name_numbered("vport", vport)?;
     if request.feature_list.is_some_and(|features| features != 0) {
         return super::unsupported("feature_list: virtio features on this kind of port");
     }

@@ -17,8 +17,8 @@ impl PortStats for Dpu {
         let vid = request.into_inner().vid;
         self.answer_with(
             move |service| {
-                let port = service.port_numbered("vid", required("vid", vid)?)?;
-                let report = service.stats(Some(&port.name))?;
+                let name = service.name_numbered("vid", required("vid", vid)?)?;
+                let report = service.stats(Some(&name))?;
                 // A port that is not up has counted nothing.
                 let nic = report.ports.first().map(|port| port.nic).unwrap_or_default();
                 Ok(GetPortStatsResponse {

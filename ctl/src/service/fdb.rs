@@ -10,7 +10,7 @@ use crate::state::Row;
 impl Service {
     /// Rows of the MAC table.
     pub fn fdb(&self, filter: &FdbFilter) -> Result<Vec<FdbEntry>, Error> {
-        let port = filter.port.as_deref().map(|key| self.port(key)).transpose()?.map(|port| port.name);
+        let port = filter.port.as_deref().map(|key| self.name_of(key)).transpose()?;
         let mut rows = self.dataplane.fdb();
         rows.retain(|row| {
             port.as_ref().is_none_or(|port| row.port == *port)

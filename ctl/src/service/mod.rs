@@ -118,7 +118,7 @@ impl Service {
     pub fn stats(&self, port: Option<&str>) -> Result<StatsReport, Error> {
         let mut report = self.dataplane.stats();
         if let Some(key) = port {
-            let name = self.port(key)?.name;
+            let name = self.name_of(key)?;
             report.ports.retain(|port| port.name == name);
         }
         Ok(report)

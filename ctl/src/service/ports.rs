@@ -125,6 +125,11 @@ impl Service {
         spec.ok_or_else(|| Error::not_found(format!("there is no port `{key}`")))
     }
 
+    /// The name of a configured port, by name or by number.
+    pub fn name_of(&self, key: &str) -> Result<String, Error> {
+        self.find(&self.lock(), key).map(|spec| spec.name.clone())
+    }
+
     /// A port that is up, by name or by number.
     pub(super) fn live<'a>(&self, inner: &'a Inner, key: &str) -> Result<&'a PortSpec, Error> {
         let spec = self.find(inner, key)?;
@@ -302,7 +307,7 @@ impl Service {
             let (name, why) = (&port.name, &port.why);
             return Err(busy(format!("port `{name}` is not up ({why}): delete it and add it anew")));
         }
-        let before = self.dataplane.port(&spec.name)?.spec;
+        let before = spec.clone();
         let info = self.dataplane.update_port(&before.name, update)?;
         let undo = PortUpdate {
             mtu: before.mtu,
@@ -319,6 +324,11 @@ impl Service {
             *port = info.spec.clone();
         }
         Ok(up_entry(info))
+    }
+
+    /// Name of the port of that number, which `field` gives.
+    pub fn name_numbered(&self, field: &str, no: u32) -> Result<String, Error> {
+        self.numbered(&self.lock(), field, no).map(|spec| spec.name.clone())
     }
 
     /// A port by its number alone, which `field` gives.

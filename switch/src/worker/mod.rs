@@ -317,17 +317,24 @@ impl Worker {
         self.cache.put(frame);
     }
 
-    /// Asks a meter for a frame; false if it is red. A yellow one may be marked.
+    /// Asks a meter for a frame on its way; false if it is red.
     #[inline]
     fn passes(&self, meter: &Meter, frame: &mut Frame, way: &mut Way<'_>) -> bool {
-        way.color = meter.color(self.id, frame.len(), way.color, way.now_ns);
-        if way.color == Color::Yellow
+        way.color = self.color(meter, frame, frame.len(), way);
+        way.color != Color::Red
+    }
+
+    /// The colour that a meter gives a frame which is `len` bytes long when it goes out. A yellow one may be marked.
+    #[inline]
+    fn color(&self, meter: &Meter, frame: &mut Frame, len: usize, way: &Way<'_>) -> Color {
+        let color = meter.color(self.id, len, way.color, way.now_ns);
+        if color == Color::Yellow
             && let Some(dscp) = meter.yellow_dscp()
         {
             let (start, len) = (frame.start(), frame.len());
             remark(&mut self.umem.chunk_mut(frame)[start..start + len], dscp);
         }
-        way.color != Color::Red
+        color
     }
 
     /// Sends a copy of a frame as it is to a rule's mirror.
@@ -408,19 +415,10 @@ impl Worker {
         let view = way.view;
         if let Some(meter) = view.meters.to(egress) {
             let len = frame.len().saturating_add_signed(edit.grows_by() as isize);
-            match meter.color(self.id, len, way.color, way.now_ns) {
-                Color::Red => {
-                    self.shard_of(view, egress).dropped(DropReason::MeterTo, frame.len());
-                    self.cache.put(frame);
-                    return;
-                }
-                Color::Yellow => {
-                    if let Some(dscp) = meter.yellow_dscp() {
-                        let (start, len) = (frame.start(), frame.len());
-                        remark(&mut self.umem.chunk_mut(&mut frame)[start..start + len], dscp);
-                    }
-                }
-                Color::Green => {}
+            if self.color(meter, &mut frame, len, way) == Color::Red {
+                self.shard_of(view, egress).dropped(DropReason::MeterTo, frame.len());
+                self.cache.put(frame);
+                return;
             }
         }
         if edit != TagEdit::None {

@@ -108,14 +108,7 @@ impl Bucket {
     /// filled it, from now on the new one does.
     pub fn configure(&self, rate: u32, burst: u64, now: u64) {
         // Settles the time up to now at the old rate, so that the new one does not reach back.
-        let mut state = self.state.load(Acquire);
-        loop {
-            let (level, at) = self.filled(state, now);
-            match self.state.compare_exchange_weak(state, pack(level, at), AcqRel, Acquire) {
-                Ok(_) => break,
-                Err(other) => state = other,
-            }
-        }
+        self.take(0, now);
         self.rate.store(u64::from(rate), Relaxed);
         self.burst.store(burst, Relaxed);
     }

@@ -126,25 +126,26 @@ impl Meter {
     /// Colours a frame of `len` bytes that earlier meters have given the colour `before`, and counts it for `worker`.
     #[inline]
     pub fn color(&self, worker: usize, len: usize, before: Color, now: u64) -> Color {
-        let color = self.judge(len, before, now);
+        let cost = self.unit.cost(len);
+        let color = self.judge(before, |bucket| bucket.take(cost, now));
         if let Some(shard) = self.shards.get(worker) {
             shard.colors[color as usize].add(1, len as u64);
         }
         color
     }
 
+    /// The colour of a frame for which `has_tokens` says of a bucket whether it has enough; asked of none in vain.
     #[inline]
-    fn judge(&self, len: usize, before: Color, now: u64) -> Color {
-        let cost = self.unit.cost(len);
+    fn judge(&self, before: Color, has_tokens: impl Fn(&Bucket) -> bool) -> Color {
         let before = if self.color_aware.load(Relaxed) { before } else { Color::Green };
         match self.mode {
-            MeterMode::Single if self.committed.take(cost, now) => Color::Green,
+            MeterMode::Single if has_tokens(&self.committed) => Color::Green,
             MeterMode::Single => Color::Red,
             // RFC 2698, section 3: red leaves both buckets alone, yellow takes from the peak bucket only.
             MeterMode::Rfc2698 => {
-                if before == Color::Red || !self.peak.take(cost, now) {
+                if before == Color::Red || !has_tokens(&self.peak) {
                     Color::Red
-                } else if before == Color::Yellow || !self.committed.take(cost, now) {
+                } else if before == Color::Yellow || !has_tokens(&self.committed) {
                     Color::Yellow
                 } else {
                     Color::Green
@@ -152,9 +153,9 @@ impl Meter {
             }
             // RFC 4115, section 2: green takes from the committed bucket only, yellow from the excess bucket only.
             MeterMode::Rfc4115 => {
-                if before == Color::Green && self.committed.take(cost, now) {
+                if before == Color::Green && has_tokens(&self.committed) {
                     Color::Green
-                } else if before != Color::Red && self.peak.take(cost, now) {
+                } else if before != Color::Red && has_tokens(&self.peak) {
                     Color::Yellow
                 } else {
                     Color::Red
@@ -166,18 +167,7 @@ impl Meter {
     /// The colour that a frame would have now; takes nothing and counts nothing.
     pub fn preview(&self, len: usize, before: Color, now: u64) -> Color {
         let cost = self.unit.cost(len);
-        let before = if self.color_aware.load(Relaxed) { before } else { Color::Green };
-        let (committed, peak) = (self.committed.level(now) >= cost, self.peak.level(now) >= cost);
-        match self.mode {
-            MeterMode::Single if committed => Color::Green,
-            MeterMode::Single => Color::Red,
-            MeterMode::Rfc2698 if before == Color::Red || !peak => Color::Red,
-            MeterMode::Rfc2698 if before == Color::Yellow || !committed => Color::Yellow,
-            MeterMode::Rfc2698 => Color::Green,
-            MeterMode::Rfc4115 if before == Color::Green && committed => Color::Green,
-            MeterMode::Rfc4115 if before != Color::Red && peak => Color::Yellow,
-            MeterMode::Rfc4115 => Color::Red,
-        }
+        self.judge(before, |bucket| bucket.level(now) >= cost)
     }
 
     /// Lets a whole burst pass as green if there are tokens for all of it; else takes nothing and returns false, and the

@@ -240,7 +240,13 @@ pub fn flow_hash(frame: &[u8]) -> u32 {
 /// One round of hashing: both halves of a 128-bit product, so that every input bit reaches every output bit.
 #[inline]
 fn mix(state: u64, word: u64) -> u64 {
-    let product = u128::from(state ^ 0x9e37_79b9_7f4a_7c15) * u128::from(word ^ 0xd1b5_4a32_d192_ed03);
+    fold_product(state ^ 0x9e37_79b9_7f4a_7c15, word ^ 0xd1b5_4a32_d192_ed03)
+}
+
+/// Both halves of a 128-bit product, folded.
+#[inline]
+pub(crate) fn fold_product(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
     (product as u64) ^ ((product >> 64) as u64)
 }
 

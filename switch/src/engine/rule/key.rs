@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::engine::PortNo;
 use crate::engine::mac::MacAddr;
-use crate::engine::parse::{Headers, L3, L4, Tag};
+use crate::engine::parse::{Headers, L3, L4, Tag, fold_product as mix};
 use crate::model::{IpType, MAX_PORTS, Masked, MaskedIp, MaskedMac, RuleKey};
 
 /// Words of a key.
@@ -71,13 +71,6 @@ impl Key {
         let three = mix(w[4] ^ 0x4b33_a62e_d433_d4a3, w[5] ^ 0x4d5a_2da5_1de1_aa47);
         mix(one ^ three.rotate_left(29), two ^ w[6] ^ 0xa076_1d64_78bd_642f)
     }
-}
-
-/// Both halves of a 128-bit product.
-#[inline]
-fn mix(a: u64, b: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b);
-    (product as u64) ^ ((product >> 64) as u64)
 }
 
 /// A rule's key, compiled.

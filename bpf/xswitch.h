@@ -14,6 +14,7 @@ enum xsw_outcome {
 	XSW_DROP_NO_SOCKET, /* for the switch, but its queue has no socket */
 	XSW_DROP_SHORT,     /* shorter than an Ethernet header */
 	XSW_DROP_QUEUE,     /* queue number beyond the port's queues */
+	XSW_DROP_UNBOUND,   /* for the guest, whose socket is not bound yet */
 	XSW_OUTCOMES,
 };
 

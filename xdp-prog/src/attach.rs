@@ -4,9 +4,12 @@
 //! with a bare errno; the older netlink way fails for the same reason and says it in words (`extack`), which libbpf prints. So
 //! when a link fails, the netlink way is tried once for its words.
 
+use std::ffi::CString;
 use std::fmt;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use libbpf_rs::{PrintLevel, libbpf_sys, set_print};
@@ -68,6 +71,54 @@ pub struct Attached {
 pub(crate) struct XdpLink(OwnedFd);
 
 impl XdpLink {
+    /// The link that is pinned at `path`; `None` if there is none.
+    pub(crate) fn pinned(path: &Path) -> Result<Option<Self>, Error> {
+        let name = c_path(path)?;
+        // SAFETY: the path ends in a zero and lives on.
+        match unsafe { libbpf_sys::bpf_obj_get(name.as_ptr()) } {
+            // SAFETY: a non-negative result is a descriptor that nobody else owns.
+            fd @ 0.. => Ok(Some(Self(unsafe { OwnedFd::from_raw_fd(fd) }))),
+            error => match Errno::from_raw(-error) {
+                Errno::ENOENT => Ok(None),
+                errno => Err(Error::system(format!("opening the pinned link {}", path.display()), &errno)),
+            },
+        }
+    }
+
+    /// Pins it, so that it outlives this process.
+    pub(crate) fn pin(&self, path: &Path) -> Result<(), Error> {
+        let name = c_path(path)?;
+        // SAFETY: the path ends in a zero and lives on.
+        match unsafe { libbpf_sys::bpf_obj_pin(self.0.as_raw_fd(), name.as_ptr()) } {
+            0.. => Ok(()),
+            error => Err(Error::system(format!("pinning a link at {}", path.display()), &Errno::from_raw(-error))),
+        }
+    }
+
+    /// Puts another program in the place of the one that it has; no packet goes by in between.
+    pub(crate) fn replace(&self, program: BorrowedFd<'_>) -> Result<(), Error> {
+        // SAFETY: no options.
+        let result = unsafe { libbpf_sys::bpf_link_update(self.0.as_raw_fd(), program.as_raw_fd(), std::ptr::null()) };
+        if result < 0 {
+            return Err(Error::system("replacing an XDP program", &Errno::from_raw(-result)));
+        }
+        Ok(())
+    }
+
+    /// Id of its program.
+    pub(crate) fn program_id(&self) -> Result<u32, Error> {
+        let mut info = libbpf_sys::bpf_link_info::default();
+        let mut len = size_of::<libbpf_sys::bpf_link_info>() as u32;
+        // SAFETY: `info` is all zero (it asks for nothing by pointer) and `len` bytes long.
+        let result = unsafe {
+            libbpf_sys::bpf_obj_get_info_by_fd(self.0.as_raw_fd(), std::ptr::from_mut(&mut info).cast(), &raw mut len)
+        };
+        if result < 0 {
+            return Err(Error::system("asking for a link's program", &Errno::from_raw(-result)));
+        }
+        Ok(info.prog_id)
+    }
+
     /// Takes the program off now. Dropping does the same, but would leave it on while another copy of the descriptor lives.
     pub(crate) fn detach(self) -> Result<(), Error> {
         // SAFETY: no pointers.
@@ -113,6 +164,11 @@ pub(crate) fn attach(
         },
     };
     Ok((try_mode(mode)?, Attached { mode, fallback_reason }))
+}
+
+fn c_path(path: &Path) -> Result<CString, Error> {
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| Error::system(format!("{} is no path", path.display()), &Errno::EINVAL))
 }
 
 fn link(program: BorrowedFd<'_>, ifindex: u32, mode: Mode) -> Result<XdpLink, Errno> {

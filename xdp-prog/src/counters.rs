@@ -1,5 +1,8 @@
 //! What a program counted.
 
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
+
+use crate::error::Error;
 use crate::skeleton::types::xsw_counters;
 
 /// Packets of one queue by what the program did with them, since it was loaded.
@@ -17,6 +20,8 @@ pub struct QueueCounters {
     pub drop_short: u64,
     /// Dropped: came in on a queue that the port does not have (counted at queue 0).
     pub drop_queue: u64,
+    /// Dropped: for a guest whose socket is not bound yet.
+    pub drop_unbound: u64,
 }
 
 impl QueueCounters {
@@ -29,19 +34,30 @@ impl QueueCounters {
             ("drop_no_socket", self.drop_no_socket),
             ("drop_short", self.drop_short),
             ("drop_queue", self.drop_queue),
+            ("drop_unbound", self.drop_unbound),
         ]
         .into_iter()
     }
 
+    /// Counters of each of the first `queues` queues, read from the map of a program on `ifname`.
+    pub(crate) fn read(counters: &MapHandle, queues: u32, ifname: &str) -> Result<Vec<Self>, Error> {
+        let row = |queue: u32| {
+            let rows = counters.lookup_percpu(&queue.to_ne_bytes(), MapFlags::ANY);
+            let rows = rows.map_err(|error| Error::system(format!("reading counters of {ifname}"), &error))?;
+            Ok(Self::sum(rows.iter().flatten().map(Vec::as_slice)))
+        };
+        (0..queues).map(row).collect()
+    }
+
     /// Sums the rows of all CPUs, each as the map gives it: eight numbers in the machine's byte order.
-    pub(crate) fn sum<'a>(rows: impl Iterator<Item = &'a [u8]>) -> Self {
+    fn sum<'a>(rows: impl Iterator<Item = &'a [u8]>) -> Self {
         let mut sums = [0u64; size_of::<xsw_counters>() / size_of::<u64>()];
         for row in rows {
             for (sum, bytes) in sums.iter_mut().zip(row.chunks_exact(size_of::<u64>())) {
                 *sum += bytes.try_into().map_or(0, u64::from_ne_bytes);
             }
         }
-        let [redirect, pass, pass_group, drop_no_socket, drop_short, drop_queue, ..] = sums;
-        Self { redirect, pass, pass_group, drop_no_socket, drop_short, drop_queue }
+        let [redirect, pass, pass_group, drop_no_socket, drop_short, drop_queue, drop_unbound, ..] = sums;
+        Self { redirect, pass, pass_group, drop_no_socket, drop_short, drop_queue, drop_unbound }
     }
 }

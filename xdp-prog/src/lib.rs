@@ -4,6 +4,9 @@
 //! is detached first. It goes on by a BPF link, so that it ends with the process that has it, and nobody else can replace it
 //! unseen. Where another program sits already, on whichever hook, it is named and left alone.
 //!
+//! A [`GuestProgram`] is its counterpart on the guest's end of a port. Its link and maps are pinned, so that a guest keeps its
+//! sockets while the daemon restarts.
+//!
 //! All calls act in the network namespace of the calling thread. Bare errno values are turned into what to do about them:
 //! [`Error`] for programs, [`explain_bind_error`] for AF_XDP sockets.
 
@@ -12,6 +15,7 @@ mod counters;
 mod doctor;
 mod error;
 mod explain;
+mod guest;
 mod program;
 mod query;
 
@@ -21,10 +25,17 @@ mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/port.skel.rs"));
 }
 
+#[allow(missing_docs, missing_debug_implementations, clippy::all, clippy::pedantic, clippy::undocumented_unsafe_blocks)]
+#[allow(rust_2018_idioms, elided_lifetimes_in_paths)]
+mod guest_skeleton {
+    include!(concat!(env!("OUT_DIR"), "/guest.skel.rs"));
+}
+
 pub use attach::{Attached, Mode, ModeRequest};
 pub use counters::QueueCounters;
 pub use doctor::{Finding, Status, check_kernel};
 pub use error::{Error, ErrorKind};
 pub use explain::{AttachFacts, BindFacts, VETH_NATIVE_MAX_MTU, explain_attach_error, explain_bind_error};
+pub use guest::{GuestOptions, GuestProgram, bpffs_at};
 pub use program::{LoadOptions, MAX_QUEUES, PortProgram, STATIONS, SteerKey, Steering};
 pub use query::{DriverFeatures, ForeignProgram, attached_programs, driver_features};

@@ -189,18 +189,11 @@ impl PortProgram {
 
     /// Counters of each queue, summed over CPUs.
     pub fn counters(&self) -> Result<Vec<QueueCounters>, Error> {
-        (0..self.options.queues)
-            .map(|queue| {
-                let rows = self.counters.lookup_percpu(&queue.to_ne_bytes(), MapFlags::ANY);
-                let rows = rows
-                    .map_err(|error| Error::system(format!("reading counters of {}", self.options.ifname), &error))?;
-                Ok(QueueCounters::sum(rows.iter().flatten().map(Vec::as_slice)))
-            })
-            .collect()
+        QueueCounters::read(&self.counters, self.options.queues, &self.options.ifname)
     }
 }
 
-fn explain_load_error(error: &libbpf_rs::Error) -> String {
+pub(crate) fn explain_load_error(error: &libbpf_rs::Error) -> String {
     use libbpf_rs::ErrorKind;
     let advice = match error.kind() {
         ErrorKind::PermissionDenied => {

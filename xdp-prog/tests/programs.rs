@@ -3,9 +3,9 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::AsFd;
 
-use support::{frame, ifindex, ip, load, load_for, send, udp, with_veth};
+use support::{frame, ifindex, ip, load, load_for, send, udp, with_veth, xdp_socket};
 use xdp_prog::{
     DriverFeatures, Error, ErrorKind, Mode, ModeRequest, SteerKey, Steering, VETH_NATIVE_MAX_MTU, attached_programs,
     driver_features,
@@ -13,11 +13,6 @@ use xdp_prog::{
 
 const OURS: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 2];
-
-fn xdp_socket() -> OwnedFd {
-    // SAFETY: no pointers; a non-negative result is a descriptor that nobody else owns.
-    unsafe { OwnedFd::from_raw_fd(libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0)) }
-}
 
 #[test]
 fn each_mode_is_reported_and_detaching_leaves_nothing() {

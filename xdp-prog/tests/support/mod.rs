@@ -1,4 +1,5 @@
 //! A namespace with a veth pair, and a socket that sends frames as they are.
+#![allow(dead_code, reason = "each test program uses some of it")]
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::Command;
@@ -98,4 +99,13 @@ pub fn udp(dst: [u8; 6], port: u16) -> Vec<u8> {
     frame.extend([0, 53, 0, 8, 0, 0]);
     frame.resize(60, 0);
     frame
+}
+
+/// An AF_XDP socket that nothing was done with.
+pub fn xdp_socket() -> OwnedFd {
+    // SAFETY: no pointers; a non-negative result is a descriptor that nobody else owns.
+    let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    assert!(fd >= 0, "root opens AF_XDP sockets");
+    // SAFETY: see above.
+    unsafe { OwnedFd::from_raw_fd(fd) }
 }

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The XDP program on the guest's end of a port: every packet goes to the AF_XDP socket of its queue, which is a guest's
+ * (QEMU's `-netdev af-xdp`), and none to the host's stack.
+ *
+ * The socket is put into its slot before it is bound, because the guest's process may do neither (BPF and raw sockets are for
+ * privileged ones), so a slot may hold a socket that nobody has bound yet. The kernel drops what is redirected to such a one
+ * without counting it; here it is looked at first. The link and the maps are pinned, and outlive the daemon.
+ */
+#include <linux/bpf.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+
+#include "xswitch.h"
+
+#define MAX_QUEUES 64
+/* `XSK_BOUND` of the anonymous enum in struct xdp_sock (include/net/xdp_sock.h). */
+#define BOUND 1
+
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, MAX_QUEUES);
+	__type(key, __u32);
+	__type(value, __u32);
+} sockets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MAX_QUEUES);
+	__type(key, __u32);
+	__type(value, struct xsw_counters);
+} counters SEC(".maps");
+
+/* The part of the kernel's struct that is read; where it is, the loader finds out from the kernel's type information. */
+struct xdp_sock {
+	enum { READY_STATE } state;
+} __attribute__((preserve_access_index));
+
+/* Kernel 6.2 and later. */
+extern void *bpf_rdonly_cast(const void *object, __u32 btf_id) __ksym __weak;
+
+/* Whether the socket is bound; on kernels that can't tell, every socket is taken for bound. */
+static __always_inline int is_bound(const struct bpf_xdp_sock *socket)
+{
+	const struct xdp_sock *inside;
+
+	if (!bpf_ksym_exists(bpf_rdonly_cast) || !bpf_core_field_exists(struct xdp_sock, state))
+		return 1;
+	inside = bpf_rdonly_cast(socket, bpf_core_type_id_kernel(struct xdp_sock));
+	return inside->state == BOUND;
+}
+
+SEC("xdp")
+int xswitch_guest(struct xdp_md *ctx)
+{
+	__u32 queue = ctx->rx_queue_index;
+	__u32 row = queue < MAX_QUEUES ? queue : 0;
+	struct xsw_counters *counts = bpf_map_lookup_elem(&counters, &row);
+	const struct bpf_xdp_sock *socket = bpf_map_lookup_elem(&sockets, &queue);
+	enum xsw_outcome outcome = !socket ? XSW_DROP_NO_SOCKET : is_bound(socket) ? XSW_REDIRECT : XSW_DROP_UNBOUND;
+
+	if (counts)
+		counts->outcomes[outcome]++;
+	return outcome == XSW_REDIRECT ? bpf_redirect_map(&sockets, queue, XDP_DROP) : XDP_DROP;
+}
+
+char LICENSE[] SEC("license") = "GPL";

@@ -1,0 +1,225 @@
+//! The program on the guest's end of a port: attached by a pinned link, its sockets in a pinned map.
+//!
+//! What is pinned is in a directory of the port's own: `link`, `sockets` (an XSKMAP, a slot a queue) and `counters`. A daemon
+//! that starts again finds it there, puts its own version of the program into the link, and the guest's sockets, which are in
+//! the map, get their packets all the while.
+
+use std::fs;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MsFlags, mount};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use crate::attach::{Attached, Mode, ModeRequest, XdpLink, attach};
+use crate::counters::QueueCounters;
+use crate::error::Error;
+use crate::guest_skeleton::GuestSkelBuilder;
+use crate::program::{MAX_QUEUES, explain_load_error};
+use crate::query::attached_programs;
+
+const LINK: &str = "link";
+const SOCKETS: &str = "sockets";
+const COUNTERS: &str = "counters";
+
+/// What a guest's program is for, and where it is pinned.
+#[derive(Clone, Debug)]
+pub struct GuestOptions {
+    /// Netdev, for messages.
+    pub ifname: String,
+    /// Its index in the caller's namespace.
+    pub ifindex: u32,
+    /// Queues of the port, 1 to [`MAX_QUEUES`].
+    pub queues: u32,
+    /// Directory of the port's own on a BPF file system. Its name and those above it must have no dot.
+    pub pins: PathBuf,
+}
+
+/// A program on a guest's end. Dropping it leaves it there; [`GuestProgram::remove`] takes it off.
+#[derive(Debug)]
+pub struct GuestProgram {
+    options: GuestOptions,
+    link: XdpLink,
+    mode: Mode,
+    sockets: MapHandle,
+    counters: MapHandle,
+}
+
+/// Maps that a program of another version left.
+struct Pinned {
+    sockets: MapHandle,
+    counters: MapHandle,
+}
+
+impl GuestProgram {
+    /// Takes up what is pinned for that netdev, and puts this version's program into its link. `None` if nothing is pinned, or
+    /// what is pinned is on another netdev or on none (then it is removed).
+    ///
+    /// # Errors
+    /// [`Error::Load`] or [`Error::System`], and what is pinned goes on as it is.
+    pub fn resume(options: &GuestOptions) -> Result<Option<Self>, Error> {
+        check_queues(options)?;
+        let Some(link) = XdpLink::pinned(&options.pins.join(LINK))? else {
+            remove_pins(&options.pins)?;
+            return Ok(None);
+        };
+        // Program ids are unique in the whole system, netdev indices in a namespace only.
+        let id = link.program_id()?;
+        let Some(mode) = attached_programs(options.ifindex)?.iter().find(|on| on.id == id).map(|on| on.mode) else {
+            remove_pins(&options.pins)?;
+            return Ok(None);
+        };
+        let map = |name: &str| {
+            let path = options.pins.join(name);
+            MapHandle::from_pinned_path(&path)
+                .map_err(|error| Error::system(format!("opening the pinned map {}", path.display()), &error))
+        };
+        let pinned = Pinned { sockets: map(SOCKETS)?, counters: map(COUNTERS)? };
+        let (program, sockets, counters) = load(&options.ifname, Some(&pinned))?;
+        link.replace(program.as_fd())?;
+        Ok(Some(Self { options: options.clone(), link, mode, sockets, counters }))
+    }
+
+    /// Loads the program, pins its maps, attaches it and pins the link.
+    ///
+    /// # Errors
+    /// Those of loading and attaching; nothing is left pinned.
+    pub fn attach(options: &GuestOptions, request: ModeRequest) -> Result<(Self, Attached), Error> {
+        check_queues(options)?;
+        let (program, mut sockets, mut counters) = load(&options.ifname, None)?;
+        let pins = &options.pins;
+        fs::create_dir_all(pins).map_err(|error| pins_error("making", pins, &error))?;
+        let attached = (|| {
+            for (map, name) in [(&mut sockets, SOCKETS), (&mut counters, COUNTERS)] {
+                let path = pins.join(name);
+                map.pin(&path)
+                    .map_err(|error| Error::system(format!("pinning a map at {}", path.display()), &error))?;
+            }
+            let (link, attached) = attach(program.as_fd(), options.ifindex, &options.ifname, request)?;
+            link.pin(&pins.join(LINK))?;
+            Ok((link, attached))
+        })();
+        match attached {
+            Ok((link, attached)) => {
+                let options = options.clone();
+                Ok((Self { options, link, mode: attached.mode, sockets, counters }, attached))
+            }
+            Err(error) => {
+                remove_pins(pins)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Puts a socket, which need not be bound, into the slot of a queue unless another one is there; says whether it is in.
+    pub fn offer(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<bool, Error> {
+        let value = socket.as_raw_fd().to_ne_bytes();
+        match self.sockets.update(&queue.to_ne_bytes(), &value, MapFlags::NO_EXIST) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == libbpf_rs::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(Error::system(
+                format!("putting a socket for {} queue {queue} into the XSKMAP", self.options.ifname),
+                &error,
+            )),
+        }
+    }
+
+    /// Counters of each queue of the port, summed over CPUs, since the program was first attached.
+    pub fn counters(&self) -> Result<Vec<QueueCounters>, Error> {
+        QueueCounters::read(&self.counters, self.options.queues, &self.options.ifname)
+    }
+
+    /// Mode in force.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Path of the pinned XSKMAP; the slot of a queue has the queue's number.
+    pub fn map_path(&self) -> PathBuf {
+        self.options.pins.join(SOCKETS)
+    }
+
+    /// Takes it off its netdev and removes what is pinned.
+    pub fn remove(self) -> Result<(), Error> {
+        self.link.detach()?;
+        remove_pins(&self.options.pins)
+    }
+}
+
+fn check_queues(options: &GuestOptions) -> Result<(), Error> {
+    if (1..=MAX_QUEUES).contains(&options.queues) {
+        return Ok(());
+    }
+    Err(Error::Queues { ifname: options.ifname.clone(), queues: options.queues, max: MAX_QUEUES })
+}
+
+fn load(ifname: &str, pinned: Option<&Pinned>) -> Result<(OwnedFd, MapHandle, MapHandle), Error> {
+    let failed = |error: &libbpf_rs::Error| Error::Load { ifname: ifname.to_owned(), why: explain_load_error(error) };
+    let mut storage = MaybeUninit::uninit();
+    let mut open = GuestSkelBuilder::default().open(&mut storage).map_err(|error| failed(&error))?;
+    if let Some(Pinned { sockets, counters }) = pinned {
+        open.maps.sockets.reuse_fd(sockets.as_fd()).map_err(|error| failed(&error))?;
+        open.maps.counters.reuse_fd(counters.as_fd()).map_err(|error| failed(&error))?;
+    }
+    let skeleton = open.load().map_err(|error| failed(&error))?;
+    let maps = || -> libbpf_rs::Result<_> {
+        Ok((MapHandle::try_from(&skeleton.maps.sockets)?, MapHandle::try_from(&skeleton.maps.counters)?))
+    };
+    let (sockets, counters) = maps().map_err(|error| failed(&error))?;
+    let program = skeleton.progs.xswitch_guest.as_fd().try_clone_to_owned();
+    Ok((program.map_err(|error| Error::system("keeping the XDP program", &error))?, sockets, counters))
+}
+
+fn pins_error(doing: &str, path: &Path, error: &io::Error) -> Error {
+    Error::system(format!("{doing} {}, where links and maps of guests are pinned", path.display()), error)
+}
+
+/// Removes a port's directory of pins, if it is there: what is pinned there lives on only where somebody has it open.
+fn remove_pins(pins: &Path) -> Result<(), Error> {
+    let gone = |result: io::Result<()>| match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(pins_error("removing", pins, &error)),
+        _ => Ok(()),
+    };
+    for name in [LINK, SOCKETS, COUNTERS] {
+        gone(fs::remove_file(pins.join(name)))?;
+    }
+    gone(fs::remove_dir(pins))
+}
+
+/// Sees to it that `path` is (on) a BPF file system: mounts one if it is an empty directory of another kind, as it is at
+/// `/sys/fs/bpf` where no service manager has done so.
+///
+/// # Errors
+/// If it is neither, or can't be mounted.
+pub fn bpffs_at(path: &Path) -> Result<(), Error> {
+    let is_bpffs = || statfs(path).map(|stat| stat.filesystem_type() == BPF_FS_MAGIC);
+    let failed = |what: &str, errno: Errno| {
+        let advice = match errno {
+            Errno::ENOENT => ": the kernel has no BPF file system, or sysfs is not mounted",
+            Errno::EPERM | Errno::EACCES => ": CAP_SYS_ADMIN is needed, or somebody who mounts it before",
+            _ => "",
+        };
+        Error::system(
+            format!("{what} {}, where links and maps of guests are pinned", path.display()),
+            &format!("{errno}{advice}"),
+        )
+    };
+    if is_bpffs().map_err(|errno| failed("looking at", errno))? {
+        return Ok(());
+    }
+    // Two daemons that start at a time must not mount one over the other's.
+    let dir = fs::File::open(path).map_err(|error| pins_error("opening", path, &error))?;
+    let _turn = Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, errno)| failed("locking", errno))?;
+    if is_bpffs().map_err(|errno| failed("looking at", errno))? {
+        return Ok(());
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("bpf"), path, Some("bpf"), flags, Some("mode=0700"))
+        .map_err(|errno| failed("mounting a BPF file system at", errno))
+}

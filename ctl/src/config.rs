@@ -1,10 +1,12 @@
 //! The configuration file: what is fixed from start to end, and ports that are declared rather than added.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use switch::model::{BridgeSettings, DataplaneSettings, PortSpec};
 
+use crate::companion::server::Access;
 use crate::error::Error;
 
 /// Where it is looked for when none is named.
@@ -24,6 +26,8 @@ pub struct Config {
     pub api: ApiConfig,
     /// The DPU interface.
     pub dpu: DpuConfig,
+    /// Guests' processes.
+    pub guests: GuestsConfig,
     /// Ports that are added at start and on SIGHUP unless a port of that name exists.
     pub port: Vec<PortSpec>,
 }
@@ -76,6 +80,51 @@ impl Default for DpuConfig {
     fn default() -> Self {
         let ApiConfig { socket_mode } = ApiConfig::default();
         Self { socket_mode, listen: None, certificate: None, key: None, client_ca: None }
+    }
+}
+
+/// `[guests]`: who may have the sockets of guests' ends, and where those are pinned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GuestsConfig {
+    /// Users, by name or number, who may have those of every port, besides root and the daemon's own.
+    pub users: Vec<String>,
+    /// The same for single ports, by their names.
+    pub ports: BTreeMap<String, Vec<String>>,
+    /// Where a BPF file system is, or is to be mounted.
+    pub bpffs: PathBuf,
+}
+
+impl Default for GuestsConfig {
+    fn default() -> Self {
+        Self { users: Vec::new(), ports: BTreeMap::new(), bpffs: PathBuf::from("/sys/fs/bpf") }
+    }
+}
+
+impl GuestsConfig {
+    /// The users' numbers.
+    pub fn access(&self) -> Result<Access, String> {
+        let numbers = |at: &str, users: &[String]| -> Result<Vec<u32>, String> {
+            users.iter().map(|user| uid_of(user).map_err(|why| format!("{at}: {why}"))).collect()
+        };
+        let everywhere = numbers("guests.users", &self.users)?;
+        let ports = self
+            .ports
+            .iter()
+            .map(|(port, users)| Ok::<_, String>((port.clone(), numbers(&format!("guests.ports.{port}"), users)?)));
+        Ok(Access { everywhere, ports: ports.collect::<Result<_, _>>()? })
+    }
+}
+
+/// Number of a user that is given by name or number.
+pub fn uid_of(user: &str) -> Result<u32, String> {
+    if let Ok(uid) = user.parse() {
+        return Ok(uid);
+    }
+    match nix::unistd::User::from_name(user) {
+        Ok(Some(user)) => Ok(user.uid.as_raw()),
+        Ok(None) => Err(format!("there is no user `{}`", user.escape_default())),
+        Err(errno) => Err(format!("user `{}` can't be looked up: {errno}", user.escape_default())),
     }
 }
 
@@ -141,6 +190,11 @@ impl Config {
         let config: Self = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
         config.api.mode()?;
         config.dpu.check()?;
+        config.guests.access()?;
+        if config.guests.bpffs.as_os_str().as_encoded_bytes().contains(&b'.') || !config.guests.bpffs.is_absolute() {
+            let path = config.guests.bpffs.display();
+            return Err(format!("guests.bpffs: {path} is not an absolute path without dots, such as /sys/fs/bpf"));
+        }
         if !config.metrics.listen.is_empty() {
             address("metrics.listen", &config.metrics.listen)?;
         }
@@ -168,6 +222,9 @@ mod tests {
             fdb_ageing_seconds = 60
             [metrics]
             listen = ""
+            [guests]
+            users = ["root", "7001"]
+            ports = { vm1 = ["7002"] }
             [[port]]
             name = "uplink"
             kind = "phy"
@@ -176,6 +233,8 @@ mod tests {
         "#;
         let config = Config::parse(text).unwrap();
         assert_eq!((config.dataplane.workers, config.port[0].name.as_str()), (2, "uplink"));
+        let access = config.guests.access().unwrap();
+        assert_eq!((access.everywhere, &access.ports["vm1"]), (vec![0, 7001], &vec![7002]));
         assert_eq!(config.bridge.unwrap().fdb_limit, BridgeSettings::default().fdb_limit);
     }
 
@@ -189,6 +248,9 @@ mod tests {
             ("[dpu]\nlisten = \"1.2.3.4:5\"\n", "dpu.certificate"),
             ("[dpu]\nkey = \"x\"\n", "dpu.key"),
             ("[dpu]\nlisten = \"x\"\n", "dpu.listen"),
+            ("[guests]\nusers = [\"nobody-of-that-name\"]\n", "guests.users"),
+            ("[guests.ports]\nvm1 = [\"nobody-of-that-name\"]\n", "guests.ports.vm1"),
+            ("[guests]\nbpffs = \"here\"\n", "guests.bpffs"),
             ("[dpu]\nsocket_mode = \"rw\"\n", "dpu.socket_mode"),
             ("[[port]]\nname = \"x\"\nkind = \"tap\"\n", "kind"),
         ] {

@@ -1,16 +1,18 @@
 //! `xswitchd` put together: locks, configuration, data plane, service, sockets, signals.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
-use switch::Switch;
+use switch::{PinPlace, Switch};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::companion;
+use crate::companion::server::FdsSocket;
 use crate::config::Config;
 use crate::error::Error;
 use crate::grpc;
@@ -61,11 +63,16 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let settings = config.dataplane.clone();
     let bridge = config.bridge.clone().unwrap_or_default();
     let declared = config.clone();
+    let access = config.guests.access().map_err(Error::invalid)?;
+    let pins = PinPlace { mount: config.guests.bpffs.clone(), instance: instance(&options.run_dir)? };
+    let guests = options.run_dir.join("guests");
     // What can be refused is, before any port is touched.
     let listener = bind_metrics(&config).await?;
     let service = blocking(move || {
-        let dataplane = Switch::start(&settings, bridge)?;
-        Service::start(Box::new(dataplane), store, &declared)
+        let dataplane = Switch::start(&settings, bridge, Some(pins))?;
+        let service = Service::start(Box::new(dataplane), store, &declared)?;
+        service.look_after_guests(&guests)?;
+        Ok(service)
     })
     .await?;
 
@@ -76,6 +83,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let dpu = grpc::serve_unix(dpu, &service, stopped.clone())?;
     let dpu_tcp = grpc::serve_tcp(&config.dpu, &service, stopped.clone()).await?;
     let api = tokio::spawn(http::serve(socket, http::router(Arc::clone(&service)), stopped.clone()));
+    let fds = companion::server::serve(FdsSocket::bind(&options.run_dir)?, &service, access, stopped.clone());
     let scrape = listener.map(|listener| start_metrics(listener, &service, stopped)).transpose()?;
     notify(NotifyState::Ready);
     tracing::info!(run_dir = %options.run_dir.display(), ports = service.ports().len(), "ready");
@@ -87,7 +95,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let _ = stop.send(true);
     let _ = api.await;
     // A client that holds its connection must not hold the daemon.
-    for mut server in [Some(dpu), dpu_tcp, scrape].into_iter().flatten() {
+    for mut server in [Some(dpu), dpu_tcp, Some(fds), scrape].into_iter().flatten() {
         if tokio::time::timeout(Duration::from_secs(1), &mut server).await.is_err() {
             server.abort();
             let _ = server.await;
@@ -99,6 +107,18 @@ pub async fn run(options: Options) -> Result<(), Error> {
         Ok(())
     })
     .await
+}
+
+/// The name that the switch of a run directory has among those on the machine: no two directories have the same, and it has
+/// no dot, which BPF file systems forbid.
+fn instance(run_dir: &Path) -> Result<String, Error> {
+    let path = run_dir.canonicalize().map_err(|error| Error::io(format!("looking at {}", run_dir.display()), error))?;
+    let escape = |&byte: &u8| match byte {
+        b'/' => "_".to_owned(),
+        byte if byte.is_ascii_alphanumeric() || byte == b'-' => char::from(byte).to_string(),
+        byte => format!("%{byte:02x}"),
+    };
+    Ok(path.as_os_str().as_encoded_bytes().iter().skip(1).map(escape).collect())
 }
 
 async fn bind_metrics(config: &Config) -> Result<Option<TcpListener>, Error> {
@@ -192,8 +212,9 @@ async fn reload(options: &Options, config: &mut Config, service: &Arc<Service>) 
         || new.metrics != config.metrics
         || new.api != config.api
         || new.dpu != config.dpu
+        || new.guests != config.guests
     {
-        tracing::warn!("[dataplane], [metrics], [api] and [dpu] are taken up by a restart only");
+        tracing::warn!("[dataplane], [metrics], [api], [dpu] and [guests] are taken up by a restart only");
     }
     let (service, bridge, ports) = (Arc::clone(service), new.bridge.clone(), new.port.clone());
     let changed = new.bridge != config.bridge;
@@ -232,6 +253,18 @@ async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T, Error> + S
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_run_directories_have_two_names_without_dots() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = ["a_b", "a.b", "a%2eb", "a/b"].map(|name| {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(&path).unwrap();
+            instance(&path).unwrap()
+        });
+        assert!(names.iter().all(|name| !name.contains(['.', '/'])), "{names:?}");
+        assert!((0..4).all(|n| !names[n + 1..].contains(&names[n])), "{names:?}");
+    }
 
     #[test]
     fn a_check_makes_neither_directory() {

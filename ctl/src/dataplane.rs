@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use switch::model::*;
-use switch::{CaptureRequest, CaptureStream, Error, KeptTables, NetdevFinding, RuleUndo, Switch};
+use switch::{CaptureRequest, CaptureStream, Error, GuestSockets, KeptTables, NetdevFinding, RuleUndo, Switch};
 
 /// A running capture.
 pub trait Capture: Send {
@@ -130,6 +130,12 @@ dataplane! {
     fn restore_redirect(&self, src: u16, dest: Option<u16>);
     /// As [`Switch::redirects`].
     fn redirects(&self) -> Vec<RedirectInfo>;
+    /// As [`Switch::open_guest_end`].
+    fn open_guest_end(&self, name: &str) -> Result<GuestEndInfo, Error>;
+    /// As [`Switch::guest_sockets`].
+    fn guest_sockets(&self, name: &str) -> Result<GuestSockets, Error>;
+    /// As [`Switch::forget_stale_pins`].
+    fn forget_stale_pins(&self);
     /// As [`Switch::audit`].
     fn audit(&self) -> FrameAudit;
     /// As [`Switch::check_netdevs`].

@@ -76,6 +76,11 @@ impl Error {
         Self::Switch(switch::Error::new(ErrorKind::Invalid, message))
     }
 
+    /// Something that the one who asks may not have.
+    pub fn denied(message: impl Into<String>) -> Self {
+        Self::Switch(switch::Error::new(ErrorKind::Denied, message))
+    }
+
     /// Something that is not there.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::Switch(switch::Error::new(ErrorKind::NotFound, message))
@@ -118,6 +123,7 @@ impl ErrorBody {
             ErrorKind::Busy => ("EBUSY", libc::EBUSY),
             ErrorKind::Loop => ("ELOOP", libc::ELOOP),
             ErrorKind::Unsupported => ("EOPNOTSUPP", libc::EOPNOTSUPP),
+            ErrorKind::Denied => ("EACCES", libc::EACCES),
             ErrorKind::System => ("EIO", libc::EIO),
         };
         Self { error: error.into(), code: code.to_owned(), status }

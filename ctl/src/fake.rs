@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use switch::engine::tables::Tables;
 use switch::model::*;
-use switch::{CaptureRequest, Error, ErrorKind, KeptTables, NetdevFinding, RuleUndo, resolve};
+use switch::{CaptureRequest, Error, ErrorKind, GuestSockets, KeptTables, NetdevFinding, RuleUndo, resolve};
 
 pub use self::calls::{METHODS, Said, call, state_of};
 pub use self::storage::FakeStorage;
@@ -124,6 +124,7 @@ impl Dataplane for FakeDataplane {
             queues: (0..queues).map(|queue| QueueInfo { queue, worker: 0, zero_copy: false }).collect(),
             active_queues: 0,
             fdb_entries: 0,
+            guest_end: None,
         };
         inner.ports.push(info.clone());
         inner.ports.sort_by_key(|port| port.vport);
@@ -362,6 +363,34 @@ impl Dataplane for FakeDataplane {
         let info = |(spec, ends_at)| RedirectInfo { spec, ends_at, redirected: Count::default() };
         self.tables().redirects().map(info).collect()
     }
+
+    fn open_guest_end(&self, name: &str) -> Result<GuestEndInfo, Error> {
+        let mut inner = self.lock();
+        let port = inner.ports.iter_mut().find(|port| port.spec.name == name).ok_or_else(|| missing(name))?;
+        if port.spec.kind != PortKind::Guest {
+            return Err(Error::new(ErrorKind::Unsupported, format!("port `{name}` is a phy")));
+        }
+        let queue = |info: &QueueInfo| GuestQueue { queue: info.queue, ..GuestQueue::default() };
+        let end = GuestEndInfo {
+            mode: Mode::Native,
+            mode_reason: None,
+            map_path: format!("/sys/fs/bpf/xswitch/fake/{}/sockets", port.vport),
+            queues: port.queues.iter().map(queue).collect(),
+        };
+        Ok(port.guest_end.insert(end).clone())
+    }
+
+    /// Sockets that can't be bound to anything, which is all that is said of those of guests before they are bound.
+    fn guest_sockets(&self, name: &str) -> Result<GuestSockets, Error> {
+        let queues = self.open_guest_end(name)?.queues;
+        let failed = |error: std::io::Error| Error::new(ErrorKind::System, error.to_string());
+        let socket = |_: &GuestQueue| Ok(std::os::unix::net::UnixDatagram::unbound()?.into());
+        let sockets = queues.iter().map(socket).collect::<std::io::Result<_>>().map_err(failed)?;
+        let netns = std::fs::File::open("/proc/self/ns/net").map_err(failed)?;
+        Ok(GuestSockets { sockets, netns: netns.into() })
+    }
+
+    fn forget_stale_pins(&self) {}
 
     fn audit(&self) -> FrameAudit {
         FrameAudit { frames: 1024, free: 1024, consistent: true, ..FrameAudit::default() }

@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod client;
+pub mod companion;
 pub mod config;
 pub mod daemon;
 pub mod dataplane;

@@ -17,6 +17,8 @@ pub enum ErrorKind {
     Loop,
     /// Not possible on this port kind, driver or kernel (EOPNOTSUPP, HTTP 422).
     Unsupported,
+    /// The one who asks may not have it (EACCES, HTTP 403).
+    Denied,
     /// The system refused; the text says what to do (HTTP 500).
     System,
 }

@@ -18,6 +18,6 @@ mod error;
 /// The checks of ports, for those who make up names, and for data planes that stand in for this one in tests.
 #[doc(hidden)]
 pub use control::resolve;
-pub use control::{CaptureRequest, CaptureStream, NetdevFinding, Switch};
+pub use control::{CaptureRequest, CaptureStream, GuestSockets, NetdevFinding, PinPlace, Switch};
 pub use engine::tables::{KeptTables, RuleUndo};
 pub use error::{Error, ErrorKind};

@@ -58,7 +58,7 @@ fn assert_balanced(switch: &Switch) {
 
 fn two_guests_talk(hint: &str, workers: usize, mode: ModeRequest) {
     in_namespaces(hint, |[a, b]| {
-        let switch = Switch::start(&settings(workers), BridgeSettings::default()).unwrap();
+        let switch = Switch::start(&settings(workers), BridgeSettings::default(), None).unwrap();
         for (name, ns, address) in [("vm1", a, "10.0.0.1"), ("vm2", b, "10.0.0.2")] {
             let port = switch.add_port(PortSpec { mode, ..guest(name, ns) }).unwrap();
             let expected = if mode == ModeRequest::Generic { Mode::Generic } else { Mode::Native };
@@ -120,7 +120,7 @@ fn two_guests_talk_across_two_workers() {
 #[test]
 fn frames_and_queues_come_back_when_ports_go_in_any_order() {
     in_namespaces("churn", |_| {
-        let switch = Switch::start(&settings(2), BridgeSettings::default()).unwrap();
+        let switch = Switch::start(&settings(2), BridgeSettings::default(), None).unwrap();
         for round in 0..5 {
             for n in 0..6 {
                 switch

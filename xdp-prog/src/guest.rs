@@ -66,13 +66,13 @@ impl GuestProgram {
     pub fn resume(options: &GuestOptions) -> Result<Option<Self>, Error> {
         check_queues(options)?;
         let Some(link) = XdpLink::pinned(&options.pins.join(LINK))? else {
-            remove_pins(&options.pins)?;
+            forget_pins(&options.pins)?;
             return Ok(None);
         };
         // Program ids are unique in the whole system, netdev indices in a namespace only.
         let id = link.program_id()?;
         let Some(mode) = attached_programs(options.ifindex)?.iter().find(|on| on.id == id).map(|on| on.mode) else {
-            remove_pins(&options.pins)?;
+            forget_pins(&options.pins)?;
             return Ok(None);
         };
         let map = |name: &str| {
@@ -111,7 +111,7 @@ impl GuestProgram {
                 Ok((Self { options, link, mode: attached.mode, sockets, counters }, attached))
             }
             Err(error) => {
-                remove_pins(pins)?;
+                forget_pins(pins)?;
                 Err(error)
             }
         }
@@ -148,7 +148,7 @@ impl GuestProgram {
     /// Takes it off its netdev and removes what is pinned.
     pub fn remove(self) -> Result<(), Error> {
         self.link.detach()?;
-        remove_pins(&self.options.pins)
+        forget_pins(&self.options.pins)
     }
 }
 
@@ -181,7 +181,7 @@ fn pins_error(doing: &str, path: &Path, error: &io::Error) -> Error {
 }
 
 /// Removes a port's directory of pins, if it is there: what is pinned there lives on only where somebody has it open.
-fn remove_pins(pins: &Path) -> Result<(), Error> {
+pub fn forget_pins(pins: &Path) -> Result<(), Error> {
     let gone = |result: io::Result<()>| match result {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(pins_error("removing", pins, &error)),
         _ => Ok(()),

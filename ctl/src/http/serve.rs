@@ -46,7 +46,7 @@ impl ApiSocket {
         }
         let listener =
             UnixListener::bind(path).map_err(|error| Error::io(format!("listening on {}", path.display()), error))?;
-        let socket = Self { listener, file: SocketFile(path.to_owned()) };
+        let socket = Self { listener, file: SocketFile::at(path) };
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
             .map_err(|error| Error::io(format!("setting the mode of {}", path.display()), error))?;
         Ok(socket)
@@ -60,6 +60,13 @@ impl ApiSocket {
 
 fn is_socket(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
+}
+
+impl SocketFile {
+    /// The file of a socket that listens there.
+    pub fn at(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
 }
 
 impl Drop for SocketFile {

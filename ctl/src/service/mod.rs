@@ -6,6 +6,7 @@
 //! tried again by [`Service::retry`].
 
 mod fdb;
+mod guests;
 mod ports;
 mod tables;
 #[cfg(test)]
@@ -44,6 +45,7 @@ pub struct Service {
     dataplane: Box<dyn Dataplane>,
     store: Store,
     inner: Mutex<Inner>,
+    guests: guests::Guests,
 }
 
 impl std::fmt::Debug for Service {
@@ -76,7 +78,7 @@ impl Service {
             tracing::error!("not restored: {why}");
         }
         let inner = Inner { failed: Vec::new(), ports: state.ports, fdb: state.fdb };
-        let service = Arc::new(Self { dataplane, store, inner: Mutex::new(inner) });
+        let service = Arc::new(Self { dataplane, store, inner: Mutex::new(inner), guests: Default::default() });
         service.restore();
         service.declare(&config.port);
         Ok(service)

@@ -114,7 +114,12 @@ impl Service {
             (!known).then(|| failed_entry(port, spec))
         });
         let failed: Vec<_> = failed.collect();
-        up.into_iter().map(up_entry).chain(failed).collect()
+        let mut holders = self.holders();
+        let up = up.into_iter().map(|info| {
+            let guest = holders.remove(&info.spec.name);
+            PortEntry { guest, ..up_entry(info) }
+        });
+        up.chain(failed).collect()
     }
 
     /// A configured port, by name or by number.
@@ -152,7 +157,7 @@ impl Service {
             return Ok(failed_entry(port, spec));
         }
         drop(inner);
-        Ok(up_entry(self.dataplane.port(name)?))
+        Ok(PortEntry { guest: self.holder(name), ..up_entry(self.dataplane.port(name)?) })
     }
 
     /// Adds a port. In the place of a failed one of the same name it takes over its number and its static rows.
@@ -282,6 +287,7 @@ impl Service {
             self.store.write(&rows)?;
             return Err(error.into());
         }
+        self.end_lease(&name);
         inner.ports.retain(|port| port.name != name);
         inner.fdb.retain(|row| row.port != name);
         inner.failed.retain(|port| port.name != name);
@@ -352,10 +358,10 @@ impl Service {
 
 fn up_entry(info: PortInfo) -> PortEntry {
     let (name, spec) = (info.spec.name.clone(), info.spec.clone());
-    PortEntry { name, state: PortState::Up, error: None, spec, info: Some(info) }
+    PortEntry { name, state: PortState::Up, error: None, spec, info: Some(info), guest: None }
 }
 
 fn failed_entry(port: &Failed, spec: &PortSpec) -> PortEntry {
     let (name, spec) = (spec.name.clone(), spec.clone());
-    PortEntry { name, state: PortState::Failed, error: Some(port.why.clone()), spec, info: None }
+    PortEntry { name, state: PortState::Failed, error: Some(port.why.clone()), spec, info: None, guest: None }
 }

@@ -30,6 +30,39 @@ pub struct PortEntry {
     /// As it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub info: Option<PortInfo>,
+    /// The process that has the sockets of its guest's end, if one has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<GuestHolder>,
+}
+
+/// A process that was given the sockets of a port's guest's end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct GuestHolder {
+    /// Its number.
+    pub pid: i32,
+    /// Its name, 15 bytes at most.
+    pub command: String,
+    /// Its user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// When it was given the sockets, in seconds since 1970.
+    pub since: u64,
+    /// When it was first seen to have bound them, in seconds since 1970; absent: not yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound_since: Option<u64>,
+    /// The sockets; none if an earlier daemon gave them and they can't be looked at any more.
+    pub sockets: Vec<GuestSocket>,
+}
+
+/// A guest's socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct GuestSocket {
+    /// Queue that it is for, 0-based.
+    pub queue: u32,
+    /// Whether it is bound.
+    pub bound: bool,
+    /// The kernel's counters of it (`XDP_STATISTICS`), by their field names.
+    pub xsk: std::collections::BTreeMap<String, u64>,
 }
 
 /// A packet to be traced: `hex`, or fields to build one from.

@@ -7,6 +7,7 @@
 
 mod audit;
 mod group_tap;
+mod guest_end;
 mod netdevs;
 mod ports;
 pub mod resolve;
@@ -19,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use self::group_tap::TapGate;
+pub use self::guest_end::{GuestSockets, PinPlace};
 use self::ports::{AskBound, LivePort};
 use self::start::Threads;
 use crate::capture::Tap;
@@ -123,6 +125,8 @@ fn no_port(name: &str) -> Error {
 #[derive(Debug)]
 struct State {
     settings: DataplaneSettings,
+    /// Where guests' ends are pinned, if they can be opened at all.
+    pins: Option<PinPlace>,
     shared: Arc<Shared>,
     donors: Donors,
     gate: Arc<TapGate>,
@@ -202,10 +206,10 @@ impl Switch {
         resolve::check_bridge(bridge)
     }
 
-    /// Makes UMEM and starts the workers.
-    pub fn start(settings: &DataplaneSettings, bridge: BridgeSettings) -> Result<Self, Error> {
+    /// Makes UMEM and starts the workers. Without a place for pins no guest's end can be opened for AF_XDP sockets.
+    pub fn start(settings: &DataplaneSettings, bridge: BridgeSettings, pins: Option<PinPlace>) -> Result<Self, Error> {
         Self::check(settings, &bridge)?;
-        start::start(settings, bridge)
+        start::start(settings, bridge, pins)
     }
 
     /// Settings it was started with.
@@ -229,10 +233,13 @@ impl Switch {
         let no = control.number(name)?;
         control.tables.check_port_unused(no)?;
         control.tables.forget_port(no);
-        let netdevs = ports::remove(&self.state, &self.threads, &mut control, no);
+        let removed = ports::remove(&self.state, &self.threads, &mut control, no);
         ports::steer(&self.state, &control);
         drop(control);
-        if let Some(netdevs) = netdevs {
+        if let Some((netdevs, guest_end)) = removed {
+            if let Some(guest_end) = guest_end {
+                guest_end.remove(name);
+            }
             netdevs.remove();
         }
         Ok(())
@@ -432,7 +439,8 @@ impl Switch {
         control.ports.values().flat_map(findings).collect()
     }
 
-    /// Detaches all ports, brings their frames back and stops the workers; the netdevs stay. Dropping a `Switch` does the same.
+    /// Detaches all ports, brings their frames back and stops the workers; the netdevs stay, and so does what is on guests'
+    /// ends. Dropping a `Switch` does the same.
     pub fn shutdown(self) {}
 }
 

@@ -304,7 +304,8 @@ impl Netdevs {
     }
 }
 
-fn expect_link(name: &str) -> Result<Link, Error> {
+/// A netdev that has to be there.
+pub fn expect_link(name: &str) -> Result<Link, Error> {
     netdev::find(name)?.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no netdev {name} any more")))
 }
 

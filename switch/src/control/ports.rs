@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use xdp_prog::{BindFacts, LoadOptions, PortProgram};
 
 use super::group_tap::GroupTap;
+use super::guest_end::{self, GuestEnd};
 use super::netdevs::{Netdevs, PeerPlace, bound_queues, mtu_limit};
 use super::start::Threads;
 use super::steer::{self, Station};
@@ -16,7 +17,7 @@ use super::{Control, State, resolve};
 use crate::engine::{DropReason, PortNo};
 use crate::io::netdev::{self, Link};
 use crate::io::packet::{GroupSocket, Promiscuous};
-use crate::io::socket::{SocketOptions, XskSocket};
+use crate::io::socket::{self, SocketOptions, XskSocket};
 use crate::io::umem::FrameCache;
 use crate::model::*;
 use crate::worker::view::{PortShared, QueueShared};
@@ -35,7 +36,7 @@ pub(super) struct LivePort {
     pub spec: PortSpec,
     /// What the workers share.
     pub shared: Arc<PortShared>,
-    netdevs: Netdevs,
+    pub(super) netdevs: Netdevs,
     program: PortProgram,
     mode: Mode,
     mode_reason: Option<String>,
@@ -44,6 +45,8 @@ pub(super) struct LivePort {
     /// What sockets in their places had counted that were closed since, by queue.
     closed: Vec<XskCounts>,
     group_tap: Option<GroupTap>,
+    /// The program on the guest's end, once a guest asked for sockets there.
+    pub(super) guest_end: Option<GuestEnd>,
     _promiscuous: Option<Promiscuous>,
 }
 
@@ -52,15 +55,7 @@ pub(super) struct LivePort {
 struct XskCounts([(&'static str, u64); 6]);
 
 fn xsk_counts(fd: &OwnedFd) -> XskCounts {
-    let Ok(s) = XskSocket::statistics(fd) else { return XskCounts::default() };
-    XskCounts([
-        ("rx_dropped", s.rx_dropped),
-        ("rx_invalid_descs", s.rx_invalid_descs),
-        ("tx_invalid_descs", s.tx_invalid_descs),
-        ("rx_ring_full", s.rx_ring_full),
-        ("rx_fill_ring_empty_descs", s.rx_fill_ring_empty_descs),
-        ("tx_ring_empty_descs", s.tx_ring_empty_descs),
-    ])
+    socket::counters(fd.as_fd()).map_or_else(|_| XskCounts::default(), XskCounts)
 }
 
 /// Counts what a closed queue had received and nobody has taken.
@@ -173,15 +168,15 @@ fn describe(state: &State, control: &Control, port: &LivePort, link: Option<&Lin
             PortKind::Phy | PortKind::Guest => 0,
         },
         fdb_entries: control.fdb.count(port.shared.no),
+        guest_end: port.guest_end.as_ref().map(GuestEnd::info),
     }
 }
 
 /// The largest MTU that a live port can be set to: what its mode in force allows.
 fn live_mtu_limit(state: &State, port: &LivePort) -> (u32, &'static str) {
-    let mode = match port.mode {
-        Mode::Native => ModeRequest::Native,
-        Mode::Generic => ModeRequest::Generic,
-    };
+    // The program on either end limits the MTU of both.
+    let native = port.mode == Mode::Native || port.guest_end.as_ref().is_some_and(|end| end.mode() == Mode::Native);
+    let mode = if native { ModeRequest::Native } else { ModeRequest::Generic };
     mtu_limit(mode, port.netdevs.is_veth, state.settings.frame_size)
 }
 
@@ -291,20 +286,13 @@ fn open(
         if let (Steering::Shared, Some(mode)) = (spec.steering, &spec.vlan) {
             program.set_steering(&steer::keys(no, mode, &stations(control, state)))?;
         }
-        let attached = program.attach(match spec.mode {
-            ModeRequest::Auto => xdp_prog::ModeRequest::Auto,
-            ModeRequest::Native => xdp_prog::ModeRequest::Native,
-            ModeRequest::Generic => xdp_prog::ModeRequest::Generic,
-        })?;
+        let attached = program.attach(guest_end::mode_request(spec.mode))?;
         Ok((attached, promiscuous, group_tap))
     })();
     match attached {
         Ok((attached, promiscuous, group_tap)) => {
             state.recycle(cache);
-            let mode = match attached.mode {
-                xdp_prog::Mode::Native => Mode::Native,
-                xdp_prog::Mode::Generic => Mode::Generic,
-            };
+            let mode = guest_end::mode(attached.mode);
             let mode_reason = attached.fallback_reason;
             Ok(Opened { spec, program, queues: opened, shared, mode, mode_reason, group_tap, promiscuous })
         }
@@ -384,6 +372,7 @@ fn bring_in(state: &State, threads: &Threads, control: &mut Control, opened: Ope
     let no = shared.no;
     let sockets = queues.iter().filter_map(|queue| Some((queue.socket.fd()?, queue.socket.zero_copy()))).collect();
     let port = LivePort {
+        guest_end: guest_end::resume(state, &spec, &netdevs),
         spec,
         shared: Arc::clone(&shared),
         netdevs,
@@ -404,9 +393,14 @@ fn bring_in(state: &State, threads: &Threads, control: &mut Control, opened: Ope
     no
 }
 
-/// Removes a port and returns its netdevs, or `None` if there is no such port.
-pub(super) fn remove(state: &State, threads: &Threads, control: &mut Control, no: PortNo) -> Option<Netdevs> {
-    let LivePort { shared, netdevs, mut program, sockets, group_tap, .. } = control.ports.remove(&no)?;
+/// Removes a port and returns its netdevs and what is on the guest's end, or `None` if there is no such port.
+pub(super) fn remove(
+    state: &State,
+    threads: &Threads,
+    control: &mut Control,
+    no: PortNo,
+) -> Option<(Netdevs, Option<GuestEnd>)> {
+    let LivePort { shared, netdevs, mut program, sockets, group_tap, guest_end, .. } = control.ports.remove(&no)?;
     if let Err(error) = program.detach() {
         tracing::warn!(port = shared.name, %error, "detaching the XDP program");
     }
@@ -426,7 +420,7 @@ pub(super) fn remove(state: &State, threads: &Threads, control: &mut Control, no
     let mut stats = PortStats::default();
     super::audit::add_port(&mut stats, &shared);
     super::audit::retire(&mut control.retired, stats);
-    Some(netdevs)
+    Some((netdevs, guest_end))
 }
 
 /// Changes a live port, or nothing.

@@ -10,7 +10,7 @@ use crossbeam::channel::{Sender, bounded, unbounded};
 use nix::errno::Errno;
 
 use super::group_tap::TapGate;
-use super::{Control, State, Switch, WeakState, build_view, ports};
+use super::{Control, PinPlace, State, Switch, WeakState, build_view, ports};
 use crate::engine::fdb::Fdb;
 use crate::engine::tables::Tables;
 use crate::io::umem::{FrameCache, Umem};
@@ -38,7 +38,11 @@ fn system(what: &str, errno: Errno) -> Error {
 }
 
 /// Makes UMEM and the threads.
-pub(super) fn start(settings: &DataplaneSettings, bridge: BridgeSettings) -> Result<Switch, Error> {
+pub(super) fn start(
+    settings: &DataplaneSettings,
+    bridge: BridgeSettings,
+    pins: Option<PinPlace>,
+) -> Result<Switch, Error> {
     let umem = Umem::new(settings.frames, settings.frame_size, settings.huge_pages).map_err(|errno| {
         let bytes = u64::from(settings.frames) * u64::from(settings.frame_size);
         let advice = match settings.huge_pages {
@@ -77,6 +81,7 @@ pub(super) fn start(settings: &DataplaneSettings, bridge: BridgeSettings) -> Res
     let threads = Threads::start(settings, &shared)?;
     let state = Arc::new(State {
         settings: settings.clone(),
+        pins,
         shared,
         donors: Default::default(),
         gate: Arc::new(TapGate::new(FrameCache::new(umem))),

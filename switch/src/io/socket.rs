@@ -347,11 +347,6 @@ impl XskSocket {
         (self.rx_owner.id(), self.tx_owner.id())
     }
 
-    /// The kernel's counters.
-    pub fn statistics(fd: &OwnedFd) -> Result<libc::xdp_statistics, Errno> {
-        sys::statistics(fd.as_fd())
-    }
-
     /// Sends what is staged, waits up to `grace` for it to be sent, closes the socket and gives all its frames to `cache`.
     /// Returns what had been received and nobody has taken: the XDP program must not send it any more by then.
     pub fn close(mut self, grace: Duration, cache: &mut FrameCache) -> Count {
@@ -384,6 +379,19 @@ impl XskSocket {
         }
         untaken
     }
+}
+
+/// The kernel's counters of a socket (`XDP_STATISTICS`), by their field names.
+pub fn counters(fd: BorrowedFd<'_>) -> Result<[(&'static str, u64); 6], Errno> {
+    let s = sys::statistics(fd)?;
+    Ok([
+        ("rx_dropped", s.rx_dropped),
+        ("rx_invalid_descs", s.rx_invalid_descs),
+        ("tx_invalid_descs", s.tx_invalid_descs),
+        ("rx_ring_full", s.rx_ring_full),
+        ("rx_fill_ring_empty_descs", s.rx_fill_ring_empty_descs),
+        ("tx_ring_empty_descs", s.tx_ring_empty_descs),
+    ])
 }
 
 fn map_ring<R, T: Entry>(

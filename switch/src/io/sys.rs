@@ -128,6 +128,12 @@ pub fn statistics(fd: BorrowedFd<'_>) -> Result<libc::xdp_statistics, Errno> {
     unsafe { get_option(fd, libc::XDP_STATISTICS) }
 }
 
+/// Whether the socket is bound, or was until its netdev went. Asked by making a ring of no entries, which the kernel refuses
+/// for the one reason or for the other (`xsk_setsockopt` in `net/xdp/xsk.c`).
+pub fn is_bound(fd: BorrowedFd<'_>) -> bool {
+    set_option(fd, libc::XDP_RX_RING, &0u32) == Err(Errno::EBUSY)
+}
+
 /// Whether a bound socket is in zero-copy mode.
 pub fn is_zero_copy(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     // SAFETY: `xdp_options` is integers only.

@@ -1,0 +1,349 @@
+//! Who has the sockets of which port: kept in memory, in a file each for the next daemon, and true.
+//!
+//! A lease ends when its process does, or when that has closed the sockets. Then the daemon's own copies are closed, with
+//! which the kernel frees the queues and empties the slots, so that the port is as if it had never had a guest.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use serde::{Deserialize, Serialize};
+use switch::io::socket::counters;
+use switch::io::sys::is_bound;
+
+use super::process::Process;
+use crate::service::{GuestHolder, GuestSocket};
+
+/// How often it is looked whether a process still has its sockets, and whether it has bound them.
+const PERIOD: Duration = Duration::from_secs(2);
+/// The same while a process has sockets that it has not bound yet.
+const BINDING_PERIOD: Duration = Duration::from_millis(100);
+/// How long sockets may be on their way to the process that will bind them.
+const ON_THE_WAY: Duration = Duration::from_secs(10);
+
+/// A lease as it is written down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    port: String,
+    pid: i32,
+    /// As [`Process::started`].
+    started: u64,
+    /// Seconds since 1970 when the sockets were handed over.
+    since: u64,
+    /// The same when they were first seen bound.
+    bound_since: Option<u64>,
+    /// Inodes of the sockets, in queue order.
+    inodes: Vec<u64>,
+}
+
+#[derive(Debug)]
+struct Lease {
+    record: Record,
+    process: Arc<Process>,
+    given: Instant,
+    /// Copies of the sockets, in queue order; empty if an earlier daemon gave them and they can't be had again.
+    sockets: Vec<OwnedFd>,
+}
+
+impl Lease {
+    /// Why it is over, if it is.
+    fn is_over(&self) -> Option<&'static str> {
+        if self.process.has_ended() {
+            return Some("its process has ended");
+        }
+        let arrived = self.record.bound_since.is_some() || self.given.elapsed() >= ON_THE_WAY;
+        let closed = self.process.sockets(&self.record.inodes).is_some_and(|found| found.is_empty());
+        (arrived && closed).then_some("its process has closed them")
+    }
+
+    fn is_bound(&self) -> bool {
+        !self.sockets.is_empty() && self.sockets.iter().all(|socket| is_bound(socket.as_fd()))
+    }
+}
+
+/// All leases.
+#[derive(Debug)]
+pub struct Leases {
+    dir: PathBuf,
+    book: Mutex<BTreeMap<String, Lease>>,
+    /// Rung when there is one more.
+    bell: OwnedFd,
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+impl Leases {
+    /// Takes up the leases that are written down in `dir` and still hold, and looks after them on a thread of its own for as
+    /// long as they are used. The directory is made if need be.
+    pub fn open(dir: &Path) -> io::Result<Arc<Self>> {
+        fs::create_dir_all(dir)?;
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let leases = Arc::new(Self { dir: dir.to_owned(), book: Mutex::default(), bell });
+        leases.restore()?;
+        let weak = Arc::downgrade(&leases);
+        std::thread::Builder::new().name("xs-guests".to_owned()).spawn(move || supervise(&weak))?;
+        Ok(leases)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Lease>> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, port: &str) -> PathBuf {
+        self.dir.join(format!("{port}.json"))
+    }
+
+    fn restore(&self) -> io::Result<()> {
+        let mut book = self.lock();
+        for entry in fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            let record = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
+            match record.and_then(resume) {
+                Some(lease) => drop(book.insert(lease.record.port.clone(), lease)),
+                None => drop(fs::remove_file(&path)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a lease down; the daemon goes on without if it can't be.
+    fn write(&self, record: &Record) {
+        let path = self.path(&record.port);
+        let new = path.with_extension("new");
+        let bytes = serde_json::to_vec(record).unwrap_or_default();
+        if let Err(error) = fs::write(&new, bytes).and_then(|()| fs::rename(&new, &path)) {
+            tracing::warn!(port = record.port, %error, "a guest is not known any more after a restart");
+        }
+    }
+
+    /// Who has the sockets of a port, if anybody has.
+    pub fn holder(&self, port: &str) -> Option<GuestHolder> {
+        self.sweep();
+        self.lock().get(port).map(describe)
+    }
+
+    /// Who has the sockets of which port.
+    pub fn holders(&self) -> BTreeMap<String, GuestHolder> {
+        self.sweep();
+        self.lock().iter().map(|(port, lease)| (port.clone(), describe(lease))).collect()
+    }
+
+    /// Notes that a process gets the sockets of a port. It has none yet, or had some that it never bound.
+    pub fn give(&self, port: &str, process: Process, sockets: Vec<OwnedFd>) -> io::Result<()> {
+        let inode = |socket: &OwnedFd| Ok(File::from(socket.try_clone()?).metadata()?.ino());
+        let record = Record {
+            port: port.to_owned(),
+            pid: process.pid(),
+            started: process.started(),
+            since: now(),
+            bound_since: None,
+            inodes: sockets.iter().map(inode).collect::<io::Result<_>>()?,
+        };
+        self.write(&record);
+        let lease = Lease { record, process: Arc::new(process), given: Instant::now(), sockets };
+        self.lock().insert(port.to_owned(), lease);
+        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+        Ok(())
+    }
+
+    /// Ends the lease of a port, whoever has it.
+    pub fn end(&self, port: &str) {
+        if self.lock().remove(port).is_some() {
+            let _ = fs::remove_file(self.path(port));
+        }
+    }
+
+    /// Ends the lease of a port whose process lives and has closed the sockets.
+    ///
+    /// # Errors
+    /// The process, if it still has them.
+    pub fn release(&self, port: &str) -> Result<(), i32> {
+        if let Some(lease) = self.lock().get(port)
+            && !lease.process.has_ended()
+            && lease.process.sockets(&lease.record.inodes).is_some_and(|found| !found.is_empty())
+        {
+            return Err(lease.record.pid);
+        }
+        self.end(port);
+        Ok(())
+    }
+
+    /// Ends what is over, notes what has been bound. Returns whether something is not bound yet.
+    fn sweep(&self) -> bool {
+        let mut book = self.lock();
+        book.retain(|port, lease| {
+            let Some(why) = lease.is_over() else { return true };
+            tracing::info!(port, pid = lease.record.pid, "the guest's sockets are free again: {why}");
+            let _ = fs::remove_file(self.path(port));
+            false
+        });
+        let mut waiting = false;
+        for lease in book.values_mut().filter(|lease| lease.record.bound_since.is_none()) {
+            if lease.is_bound() {
+                lease.record.bound_since = Some(now());
+                tracing::info!(port = lease.record.port, pid = lease.record.pid, "a guest has bound its sockets");
+                self.write(&lease.record);
+            } else {
+                waiting |= !lease.sockets.is_empty();
+            }
+        }
+        waiting
+    }
+}
+
+/// The lease of a record, if its process lives and has the sockets.
+fn resume(record: Record) -> Option<Lease> {
+    let process = Process::open(record.pid).ok().filter(|process| process.started() == record.started)?;
+    let found = process.sockets(&record.inodes);
+    if found.as_ref().is_some_and(Vec::is_empty) {
+        return None;
+    }
+    let found = found.unwrap_or_default();
+    let copy = |inode: &u64| {
+        let (fd, _) = found.iter().find(|(_, found)| found == inode)?;
+        process.copy_fd(*fd).ok()
+    };
+    let sockets = record.inodes.iter().map(copy).collect::<Option<Vec<_>>>().unwrap_or_default();
+    if sockets.is_empty() {
+        tracing::warn!(
+            port = record.port,
+            pid = record.pid,
+            "the counters of a guest's sockets can't be read any more"
+        );
+    }
+    Some(Lease { record, process: Arc::new(process), given: Instant::now(), sockets })
+}
+
+fn describe(lease: &Lease) -> GuestHolder {
+    let socket = |(queue, socket): (u32, &OwnedFd)| GuestSocket {
+        queue,
+        bound: is_bound(socket.as_fd()),
+        xsk: counters(socket.as_fd())
+            .map(|counters| counters.into_iter().map(|(label, value)| (label.to_owned(), value)).collect())
+            .unwrap_or_default(),
+    };
+    GuestHolder {
+        pid: lease.record.pid,
+        command: lease.process.command(),
+        uid: lease.process.user(),
+        since: lease.record.since,
+        bound_since: lease.record.bound_since,
+        sockets: (0..).zip(&lease.sockets).map(socket).collect(),
+    }
+}
+
+fn supervise(leases: &Weak<Leases>) {
+    loop {
+        let Some(held) = leases.upgrade() else { return };
+        let period = if held.sweep() { BINDING_PERIOD } else { PERIOD };
+        let processes: Vec<_> = held.lock().values().map(|lease| Arc::clone(&lease.process)).collect();
+        let Ok(bell) = held.bell.try_clone() else { return };
+        // Not while it waits: whoever uses the leases may end.
+        drop(held);
+        let mut fds = vec![PollFd::new(&bell, PollFlags::IN)];
+        fds.extend(processes.iter().map(|process| PollFd::new(&**process, PollFlags::IN)));
+        let timeout = Timespec { tv_sec: period.as_secs().cast_signed(), tv_nsec: period.subsec_nanos().into() };
+        let _ = poll(&mut fds, Some(&timeout));
+        let _ = rustix::io::read(&bell, &mut [0; 8]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+
+    fn sleeper() -> Child {
+        Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap()
+    }
+
+    fn socket() -> (OwnedFd, UnixStream) {
+        let (one, other) = UnixStream::pair().unwrap();
+        (one.into(), other)
+    }
+
+    fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !is_so() {
+            assert!(Instant::now() < deadline, "{what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Whether all copies of the other end were closed.
+    fn is_closed(other: &UnixStream) -> bool {
+        let mut fds = [PollFd::new(other, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut fds, Some(&now)).unwrap() == 1 && fds[0].revents().contains(PollFlags::HUP)
+    }
+
+    #[test]
+    fn a_lease_ends_with_its_process_and_the_copies_are_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let leases = Leases::open(&dir.path().join("guests")).unwrap();
+        let mut child = sleeper();
+        let (sent, other) = socket();
+        leases.give("vm1", Process::open(child.id().cast_signed()).unwrap(), vec![sent]).unwrap();
+        let holder = leases.holder("vm1").unwrap();
+        assert_eq!((holder.pid, holder.command.as_str()), (child.id().cast_signed(), "sleep"));
+        assert_eq!((holder.bound_since, holder.sockets[0].bound), (None, false));
+        assert!(!is_closed(&other) && leases.holders().len() == 1);
+        child.kill().unwrap();
+        until("nobody asked, and it is over", || is_closed(&other));
+        assert_eq!(leases.holder("vm1"), None);
+        assert_eq!(fs::read_dir(dir.path().join("guests")).unwrap().count(), 0);
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_lease_outlives_the_daemon_but_not_its_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let (sent, _other) = socket();
+        // This process has the socket, as a guest's would.
+        let mine = sent.try_clone().unwrap();
+        let this = || Process::open(std::process::id().cast_signed()).unwrap();
+        let leases = Leases::open(dir.path()).unwrap();
+        leases.give("vm1", this(), vec![sent]).unwrap();
+        let before = leases.holder("vm1").unwrap();
+        drop(leases);
+        let leases = Leases::open(dir.path()).unwrap();
+        assert_eq!(leases.holder("vm1"), Some(before));
+        leases.end("vm1");
+        assert_eq!(Leases::open(dir.path()).unwrap().holder("vm1"), None);
+
+        let mut child = sleeper();
+        let leases = Leases::open(dir.path()).unwrap();
+        leases.give("vm2", Process::open(child.id().cast_signed()).unwrap(), vec![mine]).unwrap();
+        drop(leases);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        fs::write(dir.path().join("damaged.json"), b"{").unwrap();
+        let leases = Leases::open(dir.path()).unwrap();
+        assert!(leases.holders().is_empty());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn another_process_of_the_same_number_has_no_lease() {
+        let dir = tempfile::tempdir().unwrap();
+        let (sent, _other) = socket();
+        let leases = Leases::open(dir.path()).unwrap();
+        leases.give("vm1", Process::open(std::process::id().cast_signed()).unwrap(), vec![sent]).unwrap();
+        drop(leases);
+        let path = dir.path().join("vm1.json");
+        let mut record: Record = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        record.started += 1;
+        fs::write(&path, serde_json::to_vec(&record).unwrap()).unwrap();
+        assert!(Leases::open(dir.path()).unwrap().holders().is_empty());
+    }
+}

@@ -1,0 +1,246 @@
+//! The hand-over socket's server.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener as StdListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::net::sockopt::socket_peercred;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
+use switch::{ErrorKind, GuestSockets};
+use tokio::io::Interest;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+
+use super::process::Process;
+use super::protocol::{Answer, Offer, Request, SOCKET, decode, encode, receive, send};
+use crate::error::{Error, ErrorBody};
+use crate::http::SocketFile;
+use crate::service::Service;
+
+/// Connections at a time; more wait.
+const CONNECTIONS: usize = 64;
+/// How long a client may say nothing.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Which users may have sockets, besides root and the daemon's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// Those of every port.
+    pub everywhere: Vec<u32>,
+    /// Those of a port, by its name.
+    pub ports: BTreeMap<String, Vec<u32>>,
+}
+
+impl Access {
+    fn check(&self, uid: u32, port: &str) -> Result<(), Error> {
+        let ours = nix::unistd::geteuid().as_raw();
+        let of_port = self.ports.get(port).is_some_and(|users| users.contains(&uid));
+        if uid == 0 || uid == ours || self.everywhere.contains(&uid) || of_port {
+            return Ok(());
+        }
+        Err(Error::denied(format!(
+            "user {uid} may not have the sockets of `{port}`: name the user in `users` of [guests], or for that port in \
+             [guests.ports]"
+        )))
+    }
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its process.
+    pub pid: i32,
+    /// Its effective user when it connected.
+    pub uid: u32,
+}
+
+/// A listening hand-over socket.
+#[derive(Debug)]
+pub struct FdsSocket {
+    listener: UnixListener,
+    _file: SocketFile,
+}
+
+impl FdsSocket {
+    /// Listens in a run directory, which no other daemon has. Everybody may connect: who may have what is looked at later.
+    pub fn bind(run_dir: &Path) -> Result<Self, Error> {
+        let path = run_dir.join(SOCKET);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io(format!("removing {}", path.display()), error));
+            }
+            _ => {}
+        }
+        let open = || -> std::io::Result<UnixListener> {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+            bind(&socket, &SocketAddrUnix::new(&path)?)?;
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
+            listen(&socket, 128)?;
+            // Accepting is the same for sockets of type STREAM and SEQPACKET.
+            UnixListener::from_std(StdListener::from(socket))
+        };
+        let listener = open().map_err(|error| Error::io(format!("listening on {}", path.display()), error))?;
+        Ok(Self { listener, _file: SocketFile::at(&path) })
+    }
+}
+
+/// Serves until `stop` says true.
+pub fn serve(
+    socket: FdsSocket,
+    service: &Arc<Service>,
+    access: Access,
+    mut stop: watch::Receiver<bool>,
+) -> JoinHandle<()> {
+    let (service, access) = (Arc::clone(service), Arc::new(access));
+    tokio::spawn(async move {
+        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut connections = tokio::task::JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = accept(&socket.listener, &room) => accepted,
+                Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            match accepted {
+                Ok((stream, permit)) => {
+                    let (service, access) = (Arc::clone(&service), Arc::clone(&access));
+                    connections.spawn(async move {
+                        let _permit = permit;
+                        if let Err(error) = connection(&stream, &service, &access).await {
+                            tracing::debug!(%error, "a hand-over connection ended");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "accepting a hand-over connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    })
+}
+
+async fn accept(
+    listener: &UnixListener,
+    room: &Arc<Semaphore>,
+) -> std::io::Result<(UnixStream, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = Arc::clone(room).acquire_owned().await.map_err(std::io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, permit))
+}
+
+async fn connection(stream: &UnixStream, service: &Arc<Service>, access: &Arc<Access>) -> std::io::Result<()> {
+    let credentials = socket_peercred(stream)?;
+    let peer = Peer { pid: credentials.pid.as_raw_nonzero().get(), uid: credentials.uid.as_raw() };
+    loop {
+        let next = stream.async_io(Interest::READABLE, || receive(stream.as_fd()));
+        // Descriptors that a client sends are closed as they come.
+        let bytes = match tokio::time::timeout(IDLE, next).await {
+            Ok(Ok((bytes, _))) => bytes,
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
+                let refused = Answer::Refused(ErrorBody::new(ErrorKind::Invalid, error.to_string()));
+                answer(stream, &refused, &[]).await?;
+                continue;
+            }
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Ok(()),
+        };
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let (asked, access) = (Arc::clone(service), Arc::clone(access));
+        let done = tokio::task::spawn_blocking(move || carry_out(&asked, &access, peer, &bytes));
+        match done.await.map_err(std::io::Error::other)? {
+            Ok((offer, given)) => {
+                let port = offer.port.clone();
+                let fds: Vec<BorrowedFd<'_>> = given.iter().map(AsFd::as_fd).collect();
+                let sent = answer(stream, &Answer::Done(offer), &fds).await;
+                if sent.is_err() && !fds.is_empty() {
+                    // Nobody has got them.
+                    service.end_lease(&port);
+                }
+                sent?;
+            }
+            Err(error) => {
+                let refused = ErrorBody::new(error.kind(), error.to_string());
+                answer(stream, &Answer::Refused(refused), &[]).await?;
+            }
+        }
+    }
+}
+
+async fn answer(stream: &UnixStream, answer: &Answer, fds: &[BorrowedFd<'_>]) -> std::io::Result<()> {
+    let bytes = encode(answer);
+    let sent = stream.async_io(Interest::WRITABLE, || send(stream.as_fd(), &bytes, fds));
+    tokio::time::timeout(IDLE, sent).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+}
+
+/// Does what a client asks for, if it may.
+fn carry_out(service: &Service, access: &Access, peer: Peer, bytes: &[u8]) -> Result<(Offer, Vec<OwnedFd>), Error> {
+    let request: Request = decode(bytes).map_err(|why| Error::invalid(format!("request: {why}")))?;
+    // Whether there is such a port is not for everybody to know.
+    let name = service.name_of(request.port());
+    access.check(peer.uid, name.as_deref().unwrap_or(request.port()))?;
+    let name = name?;
+    match request {
+        Request::Sockets { pid, netns, .. } => {
+            let process = holder(peer, pid)?;
+            let (offer, GuestSockets { mut sockets, netns: namespace }) = service.hand_over(&name, process)?;
+            sockets.extend(netns.then_some(namespace));
+            Ok((offer, sockets))
+        }
+        Request::Describe { .. } => Ok((service.describe_guest(&name)?, Vec::new())),
+        Request::Release { .. } => Ok((service.release_guest(&name)?, Vec::new())),
+    }
+}
+
+/// The process that is to have the sockets.
+fn holder(peer: Peer, pid: Option<i32>) -> Result<Process, Error> {
+    let number = pid.unwrap_or(peer.pid);
+    let process = Process::open(number)
+        .map_err(|error| Error::invalid(format!("pid: process {number} can't be looked after: {error}")))?;
+    if peer.uid != 0 && number != peer.pid && process.user() != Some(peer.uid) {
+        return Err(Error::denied(format!("pid: process {number} is not user {}'s", peer.uid)));
+    }
+    Ok(process)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_get_what_the_configuration_gives_them() {
+        let ours = nix::unistd::geteuid().as_raw();
+        let access = Access { everywhere: vec![7001], ports: BTreeMap::from([("vm1".to_owned(), vec![7002])]) };
+        for (uid, port, may) in [
+            (0, "vm1", true),
+            (ours, "vm1", true),
+            (7001, "vm2", true),
+            (7002, "vm1", true),
+            (7002, "vm2", false),
+            (7003, "vm1", false),
+        ] {
+            assert_eq!(access.check(uid, port).is_ok(), may, "{uid} {port}");
+        }
+        let error = Access::default().check(7003, "vm1").unwrap_err();
+        assert!(error.kind() == ErrorKind::Denied && error.to_string().contains("[guests]"), "{error}");
+    }
+
+    #[test]
+    fn a_process_may_be_named_by_its_user_or_by_root() {
+        let this = std::process::id().cast_signed();
+        assert!(holder(Peer { pid: this, uid: 7001 }, None).is_ok());
+        assert!(holder(Peer { pid: 1, uid: 0 }, Some(this)).is_ok());
+        let ours = Process::open(this).unwrap().user().unwrap();
+        assert!(holder(Peer { pid: 1, uid: ours }, Some(this)).is_ok());
+        let error = holder(Peer { pid: 1, uid: 7001 }, Some(this)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied);
+        assert!(holder(Peer { pid: 1, uid: 0 }, Some(i32::MAX)).unwrap_err().to_string().starts_with("pid: "));
+    }
+}

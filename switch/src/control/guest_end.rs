@@ -1,0 +1,230 @@
+//! The guest's end of a port for a guest that opens AF_XDP sockets itself, QEMU most of all.
+//!
+//! The guest's process may be an ordinary user's: it is given sockets that are neither bound nor have memory, registers its
+//! own memory, and binds them. For each queue the port's pinned XSKMAP has a slot, which the kernel empties when the last
+//! copy of its socket is closed. Nothing of this is undone when the daemon ends: the next one takes it up.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use xdp_prog::{GuestOptions, GuestProgram, bpffs_at, forget_pins};
+
+use super::netdevs::{Netdevs, expect_link};
+use super::ports::LivePort;
+use super::{Control, State, Switch, no_port};
+use crate::engine::PortNo;
+use crate::io::sys;
+use crate::model::*;
+use crate::{Error, ErrorKind};
+
+/// Where links and maps of guests' ends are pinned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PinPlace {
+    /// Where a BPF file system is, or is to be mounted.
+    pub mount: PathBuf,
+    /// The switch's own directory below it, which no other switch may use. It has no dot (BPF file systems allow none).
+    pub instance: String,
+}
+
+impl PinPlace {
+    fn root(&self) -> PathBuf {
+        self.mount.join("xswitch").join(&self.instance)
+    }
+
+    fn of(&self, no: PortNo) -> PathBuf {
+        self.root().join(no.to_string())
+    }
+}
+
+/// Sockets for a guest, one a queue, in queue order: not bound, without memory, and in their slots.
+#[derive(Debug)]
+pub struct GuestSockets {
+    /// The sockets.
+    pub sockets: Vec<OwnedFd>,
+    /// The network namespace of the netdev that they are to be bound to.
+    pub netns: OwnedFd,
+}
+
+/// The program on a guest's end.
+#[derive(Debug)]
+pub(super) struct GuestEnd {
+    program: GuestProgram,
+    mode_reason: Option<String>,
+}
+
+impl GuestEnd {
+    pub(super) fn info(&self) -> GuestEndInfo {
+        let counters = self.program.counters().unwrap_or_default();
+        let queue = |(queue, counters): (u32, &xdp_prog::QueueCounters)| GuestQueue {
+            queue,
+            redirect: counters.redirect,
+            drop_no_socket: counters.drop_no_socket,
+            drop_unbound: counters.drop_unbound,
+        };
+        GuestEndInfo {
+            mode: mode(self.program.mode()),
+            mode_reason: self.mode_reason.clone(),
+            map_path: self.program.map_path().display().to_string(),
+            queues: (0..).zip(&counters).map(queue).collect(),
+        }
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        mode(self.program.mode())
+    }
+
+    /// Takes the program off and removes what is pinned.
+    pub(super) fn remove(self, port: &str) {
+        if let Err(error) = self.program.remove() {
+            tracing::warn!(port, %error, "the program of its guest's end stays");
+        }
+    }
+}
+
+pub(super) fn mode(mode: xdp_prog::Mode) -> Mode {
+    match mode {
+        xdp_prog::Mode::Native => Mode::Native,
+        xdp_prog::Mode::Generic => Mode::Generic,
+    }
+}
+
+pub(super) fn mode_request(mode: ModeRequest) -> xdp_prog::ModeRequest {
+    match mode {
+        ModeRequest::Auto => xdp_prog::ModeRequest::Auto,
+        ModeRequest::Native => xdp_prog::ModeRequest::Native,
+        ModeRequest::Generic => xdp_prog::ModeRequest::Generic,
+    }
+}
+
+/// What the program of a port's guest's end is for; `None` for a port without one.
+fn options(pins: &PinPlace, spec: &PortSpec, netdevs: &Netdevs) -> Result<Option<GuestOptions>, Error> {
+    let (PortKind::Guest, Some((place, peer)), Some(no)) = (spec.kind, &netdevs.peer, spec.vport) else {
+        return Ok(None);
+    };
+    let ifindex = place.run(|| Ok(expect_link(peer)?.index))?;
+    let queues = spec.queues.unwrap_or(1);
+    Ok(Some(GuestOptions { ifname: peer.clone(), ifindex, queues, pins: pins.of(no) }))
+}
+
+/// Takes up the guest's end of a port that is brought up, if an earlier daemon had opened it.
+pub(super) fn resume(state: &State, spec: &PortSpec, netdevs: &Netdevs) -> Option<GuestEnd> {
+    let pins = state.pins.as_ref()?;
+    if !pins.of(spec.vport?).exists() {
+        return None;
+    }
+    let resumed = options(pins, spec, netdevs).and_then(|options| {
+        let (Some(options), Some((place, _))) = (options, &netdevs.peer) else { return Ok(None) };
+        place.run(|| Ok(GuestProgram::resume(&options)?))
+    });
+    match resumed {
+        Ok(program) => program.map(|program| GuestEnd { program, mode_reason: None }),
+        Err(error) => {
+            tracing::error!(port = spec.name, %error, "its guest's end goes on as it is, and can't be managed");
+            None
+        }
+    }
+}
+
+fn open<'a>(state: &State, port: &'a mut LivePort) -> Result<&'a GuestEnd, Error> {
+    // Not `get_or_insert_with`: opening may fail.
+    if port.guest_end.is_none() {
+        port.guest_end = Some(attach(state, port)?);
+    }
+    port.guest_end.as_ref().ok_or_else(|| no_port(&port.spec.name))
+}
+
+fn attach(state: &State, port: &LivePort) -> Result<GuestEnd, Error> {
+    let unsupported = |why: String| Error::new(ErrorKind::Unsupported, why);
+    let name = &port.spec.name;
+    let pins = state.pins.as_ref().ok_or_else(|| unsupported("this switch pins nothing".to_owned()))?;
+    let options = options(pins, &port.spec, &port.netdevs)?;
+    let (Some(options), Some((place, _))) = (options, &port.netdevs.peer) else {
+        return Err(unsupported(format!("port `{name}` is a phy: only guest ports have an end for a guest's sockets")));
+    };
+    bpffs_at(&pins.mount)?;
+    let (program, attached) = place.run(|| Ok(GuestProgram::attach(&options, mode_request(port.spec.mode))?))?;
+    if let Some(reason) = &attached.fallback_reason {
+        tracing::warn!(port = name, reason, "its guest's end is in generic mode");
+    }
+    Ok(GuestEnd { program, mode_reason: attached.fallback_reason })
+}
+
+fn take(port: &mut LivePort, state: &State) -> Result<GuestSockets, Error> {
+    let queues = port.shared.queues.len() as u32;
+    let Some((place, peer)) = port.netdevs.peer.clone() else { return Err(no_port(&port.spec.name)) };
+    let end = open(state, port)?;
+    let refused = |errno: Errno| {
+        let advice = if errno == Errno::EPERM { ": CAP_NET_RAW is needed" } else { "" };
+        Error::new(ErrorKind::System, format!("opening an AF_XDP socket for {peer}: {errno}{advice}"))
+    };
+    // A socket belongs to the namespace that it is opened in, and can be bound to no netdev of another.
+    let (sockets, netns) = place.run(|| {
+        let sockets = (0..queues).map(|_| sys::socket()).collect::<Result<Vec<_>, _>>().map_err(refused)?;
+        let netns = fs::File::open("/proc/thread-self/ns/net");
+        Ok((sockets, netns.map_err(|error| io_error("opening the network namespace of", Path::new(&peer), &error))?))
+    })?;
+    for (queue, socket) in (0..).zip(&sockets) {
+        if !end.program.offer(queue, socket.as_fd())? {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                format!("queue {queue} of {peer} has a guest's socket: end the process that has it"),
+            ));
+        }
+    }
+    Ok(GuestSockets { sockets, netns: netns.into() })
+}
+
+fn io_error(doing: &str, path: &Path, error: &io::Error) -> Error {
+    Error::new(ErrorKind::System, format!("{doing} {}: {error}", path.display()))
+}
+
+impl Switch {
+    /// Opens the guest's end of a port for a guest's own AF_XDP sockets, if it is not open yet: attaches a program there, and
+    /// pins it with its XSKMAP. It stays open until the port is deleted.
+    ///
+    /// # Errors
+    /// `Unsupported` for a phy port, `Busy` if somebody else's XDP program is there.
+    pub fn open_guest_end(&self, name: &str) -> Result<GuestEndInfo, Error> {
+        let mut control = self.state.lock();
+        open(&self.state, control.find_mut(name)?).map(GuestEnd::info)
+    }
+
+    /// Opens sockets for a guest, which are in their slots already.
+    ///
+    /// # Errors
+    /// Those of [`Switch::open_guest_end`]; `Busy` if the port has a guest with sockets.
+    pub fn guest_sockets(&self, name: &str) -> Result<GuestSockets, Error> {
+        let mut control = self.state.lock();
+        take(control.find_mut(name)?, &self.state)
+    }
+
+    /// Removes what is pinned for numbers that no port has, and none is kept for.
+    pub fn forget_stale_pins(&self) {
+        let control = self.state.lock();
+        let Some(root) = self.state.pins.as_ref().map(PinPlace::root) else { return };
+        let Ok(entries) = fs::read_dir(root) else { return };
+        for entry in entries.flatten() {
+            let no = entry.file_name().to_str().and_then(|name| name.parse::<PortNo>().ok());
+            if no.is_none_or(|no| control.knows(no)) {
+                continue;
+            }
+            tracing::info!(pins = %entry.path().display(), "what was pinned for a port that is gone is removed");
+            if let Err(error) = forget_pins(&entry.path()) {
+                tracing::warn!(%error, "what was pinned for a port that is gone stays");
+            }
+        }
+    }
+}
+
+impl Control {
+    fn find_mut(&mut self, name: &str) -> Result<&mut LivePort, Error> {
+        self.ports.values_mut().find(|port| port.spec.name == name).ok_or_else(|| no_port(name))
+    }
+
+    fn knows(&self, no: PortNo) -> bool {
+        self.ports.contains_key(&no) || self.reserved.contains_key(&no)
+    }
+}

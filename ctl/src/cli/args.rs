@@ -102,7 +102,7 @@ pub enum PortCommand {
     },
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 enum OnOff {
     On,
     Off,
@@ -156,6 +156,13 @@ pub fn vlan_mode(text: &str) -> Result<VlanMode, String> {
 pub struct PortArguments {
     /// Name of the port.
     name: String,
+    #[command(flatten)]
+    options: PortOptions,
+}
+
+/// What a port is to be like.
+#[derive(Clone, Debug, PartialEq, Args)]
+pub struct PortOptions {
     /// Identity that the manager of the guests gives it; default: the name.
     #[arg(long)]
     uuid: Option<String>,
@@ -210,9 +217,23 @@ pub struct PortArguments {
 }
 
 impl From<PortArguments> for PortSpec {
-    fn from(a: PortArguments) -> Self {
+    fn from(arguments: PortArguments) -> Self {
+        arguments.options.spec(arguments.name)
+    }
+}
+
+impl PortOptions {
+    /// Whether nothing was given.
+    pub fn is_default(&self) -> bool {
+        let spec = self.clone().spec(String::new());
+        spec == PortSpec::new("", PortKind::Guest)
+    }
+
+    /// A port of that name.
+    pub fn spec(self, name: String) -> PortSpec {
+        let a = self;
         PortSpec {
-            name: a.name,
+            name,
             uuid: a.uuid,
             kind: a.kind,
             vport: a.vport,

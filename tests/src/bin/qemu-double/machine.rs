@@ -117,7 +117,8 @@ impl Machine {
     fn sockets(&self, options: &AfXdp, named: Option<&mut NamedFds>) -> Result<Vec<Option<OwnedFd>>, String> {
         let Sockets::Given(given) = &options.sockets else { return Ok((0..options.queues).map(|_| None).collect()) };
         let mut fds: Vec<Option<OwnedFd>> = Vec::new();
-        let mut taken: Vec<i32> = self.netdevs.iter().flatten().flat_map(|it| it.queues.iter().map(|q| q.fd())).collect();
+        let mut taken: Vec<i32> =
+            self.netdevs.iter().flatten().flat_map(|it| it.queues.iter().map(|q| q.fd())).collect();
         let mut named = named;
         for (index, name) in given.iter().enumerate() {
             if let Some(named) = &mut named
@@ -128,9 +129,11 @@ impl Machine {
                 fds.push(Some(named.remove(place).1));
                 continue;
             }
-            let number: i32 = name.parse().ok().filter(|number| *number >= 0).ok_or_else(|| {
-                format!("Invalid file descriptor number '{name}'")
-            })?;
+            let number: i32 = name
+                .parse()
+                .ok()
+                .filter(|number| *number >= 0)
+                .ok_or_else(|| format!("Invalid file descriptor number '{name}'"))?;
             // libxdp takes 0 for none and opens a socket.
             if number == 0 {
                 fds.push(None);
@@ -247,9 +250,8 @@ impl Machine {
     pub fn polls(&self) -> Vec<libc::pollfd> {
         let queues = self.netdevs.iter().flatten().flat_map(|netdev| &netdev.queues);
         let polled = queues.filter(|queue| queue.read_poll || queue.write_poll);
-        let events = |read: bool, write: bool| {
-            (if read { libc::POLLIN } else { 0 }) | (if write { libc::POLLOUT } else { 0 })
-        };
+        let events =
+            |read: bool, write: bool| (if read { libc::POLLIN } else { 0 }) | (if write { libc::POLLOUT } else { 0 });
         polled
             .map(|queue| libc::pollfd { fd: queue.fd(), events: events(queue.read_poll, queue.write_poll), revents: 0 })
             .collect()

@@ -166,7 +166,8 @@ impl Emulator {
         polls.extend(self.machine.polls());
         let next = [self.control.next(), self.machine.next()].into_iter().flatten().min();
         // Rounded up, so that it does not wake up a moment too early and go round for nothing.
-        let wait = next.map_or(-1, |at| at.saturating_duration_since(Instant::now()).as_millis().min(60_000) as i32 + 1);
+        let wait =
+            next.map_or(-1, |at| at.saturating_duration_since(Instant::now()).as_millis().min(60_000) as i32 + 1);
         // SAFETY: a live array with its length.
         let found = unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, wait) };
         if found <= 0 {

@@ -61,9 +61,7 @@ impl Queue {
             Sockets::Given(_) => None,
             Sockets::Map(path, start) => {
                 let slot = MapSlot::fill(path, start + index, umem.fd());
-                Some(slot.map_err(|error| {
-                    format!("failed to insert AF_XDP socket into map {path}: {}", text(&error))
-                })?)
+                Some(slot.map_err(|error| format!("failed to insert AF_XDP socket into map {path}: {}", text(&error)))?)
             }
         };
         Ok(Self {

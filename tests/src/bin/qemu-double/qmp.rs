@@ -86,9 +86,8 @@ impl Monitor {
         }
         let path = PathBuf::from(path);
         let _ = std::fs::remove_file(&path);
-        let listener = UnixListener::bind(&path).map_err(|error| {
-            format!("Failed to bind socket to {}: {}", path.display(), super::xsk::text(&error))
-        })?;
+        let listener = UnixListener::bind(&path)
+            .map_err(|error| format!("Failed to bind socket to {}: {}", path.display(), super::xsk::text(&error)))?;
         let mut monitor = Self { listener, path, client: None, named: Vec::new(), version: version.to_owned() };
         if more.flag("wait")?.unwrap_or(true) {
             monitor.accept();

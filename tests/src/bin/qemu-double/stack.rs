@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use tests::packet::checksum;
-use tests::{Frame, Mac};
+use ::tests::packet::checksum;
+use ::tests::{Frame, Mac};
 
 /// Frames kept at most; what comes on top is counted and lost.
 const INBOX: usize = 4096;

@@ -42,21 +42,51 @@ pub fn binary() -> PathBuf {
     path
 }
 
+/// `struct __user_cap_header_struct` and `struct __user_cap_data_struct` of `linux/capability.h`, version 3.
+#[repr(C)]
+struct Capabilities {
+    version: u32,
+    pid: libc::c_int,
+}
+const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+const CAP_IPC_LOCK: u32 = 14;
+
+fn check(result: libc::c_int) -> std::io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// Leaves the calling thread `CAP_IPC_LOCK` and nothing else, also over the next `exec`.
+fn keep_ipc_lock() -> std::io::Result<()> {
+    let header = Capabilities { version: CAPABILITY_VERSION_3, pid: 0 };
+    let bit = 1_u32 << CAP_IPC_LOCK;
+    // Effective, permitted and inheritable; the upper half of each follows.
+    let sets = [[bit; 3], [0; 3]];
+    // SAFETY: the structs have the layout that this version says, and are only read; the rest are numbers.
+    unsafe {
+        check(libc::syscall(libc::SYS_capset, &raw const header, &raw const sets) as libc::c_int)?;
+        check(libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, CAP_IPC_LOCK, 0, 0))
+    }
+}
+
 /// Makes `command` run as user and group `nobody`, without further groups or capabilities, with that limit of locked memory in
-/// bytes, and with `fds` open under the numbers that they have here.
+/// bytes, and with `fds` open under the numbers that they have here. Where the limit can't be raised that far (a container
+/// whose root lacks `CAP_SYS_RESOURCE`), it gets `CAP_IPC_LOCK` instead, which is exempt from it.
 pub fn unprivileged(command: &mut Command, memlock: u64, fds: &[&OwnedFd]) {
     let fds: Vec<RawFd> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
     let limit = libc::rlimit { rlim_cur: memlock, rlim_max: memlock };
-    let check = |result: libc::c_int| if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) };
     // SAFETY: between fork and exec only system calls are made. This comes after the closures of whoever made the command, which
     // may need the privileges (a namespace to enter); the death signal is asked for again, because a change of user forgets it.
     unsafe {
         command.pre_exec(move || {
-            check(libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit))?;
+            let exempt = libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) != 0;
             fds.iter().try_for_each(|fd| check(libc::fcntl(*fd, libc::F_SETFD, 0)))?;
             check(libc::setgroups(0, std::ptr::null()))?;
+            check(libc::prctl(libc::PR_SET_KEEPCAPS, libc::c_ulong::from(exempt)))?;
             check(libc::setresgid(NOBODY, NOBODY, NOBODY))?;
             check(libc::setresuid(NOBODY, NOBODY, NOBODY))?;
+            if exempt {
+                keep_ipc_lock()?;
+            }
             check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))
         });
     }

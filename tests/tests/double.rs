@@ -79,12 +79,12 @@ fn an_unprivileged_double_and_the_kernel_reach_each_other_again_after_each_start
     let mut netdev = XskNetdev::new(&ns, vm.ifname);
     let mut double = start(&ns, &mut netdev);
     let status = double.status();
-    for (field, value) in
-        [("uid", json!(NOBODY)), ("gid", json!(NOBODY)), ("groups", json!([])), ("memlock", json!(MEMLOCK))]
-    {
+    for (field, value) in [("uid", json!(NOBODY)), ("gid", json!(NOBODY)), ("groups", json!([]))] {
         assert_eq!(status[field], value, "{field}: {status}");
     }
-    assert_eq!(status["cap_eff"], "0".repeat(16));
+    // Where the limit can't be raised, it is exempt from it.
+    let capabilities = if status["memlock"] == MEMLOCK { "0000000000000000" } else { "0000000000004000" };
+    assert_eq!(status["cap_eff"], capabilities, "{status}");
     assert!(double.ping(KERNEL) && kernel_pings(&ns));
     double.kill();
     double.wait();
@@ -139,7 +139,7 @@ fn too_little_lockable_memory_is_told_as_qemu_tells_it() {
     let ns = NetNs::new("memlock");
     let (vm, _) = wire(&ns, 1);
     let fd = XskNetdev::new(&ns, vm.ifname).socket(0);
-    let ended = shell::output(&mut command(&ns, UMEM_BYTES / 2, &fd));
+    let ended = shell::output(&mut command(&ns, UMEM_BYTES / 8, &fd));
     assert_eq!(ended.status.code(), Some(1));
     let netdev = netdev(&fd);
     let reason = "failed to create umem for vm0 queue_index: 0: No buffer space available";

@@ -46,7 +46,7 @@ fn bytes(hex: &str) -> Option<Vec<u8>> {
     let pairs = hex.as_bytes().chunks(2);
     let bytes: Option<Vec<u8>> =
         pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect();
-    bytes.filter(|_| hex.len() % 2 == 0)
+    bytes.filter(|_| hex.len().is_multiple_of(2))
 }
 
 impl Control {

@@ -157,7 +157,7 @@ impl Ping {
         let Some(own) = nic.ip else { return Some("error: no address".to_owned()) };
         let received = self.sent.iter().filter(|sequence| nic.replies.contains(sequence)).count();
         let (now, all) = (Instant::now(), self.sent.len() == self.count as usize);
-        if (all && received == self.sent.len()) || (all && now >= self.next) {
+        if all && (received == self.sent.len() || now >= self.next) {
             return Some(format!("received {received} of {}", self.count));
         }
         let Some(&neighbour) = nic.neighbours.get(&self.target) else {

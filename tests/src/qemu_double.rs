@@ -23,8 +23,8 @@ use crate::wait;
 
 /// How long an answer, a start or an end may take.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Bytes that the double locks in memory for each queue, as QEMU does: what `RLIMIT_MEMLOCK` must allow its user, over all
-/// processes of that user.
+/// Bytes that the double locks in memory for each queue, as QEMU does: what `RLIMIT_MEMLOCK` must allow its user, over
+/// all processes of that user.
 pub const UMEM_BYTES: u64 = 8192 * 4096;
 /// User and group `nobody`.
 pub const NOBODY: u32 = 65_534;
@@ -68,14 +68,15 @@ fn keep_ipc_lock() -> std::io::Result<()> {
     }
 }
 
-/// Makes `command` run as user and group `nobody`, without further groups or capabilities, with that limit of locked memory in
-/// bytes, and with `fds` open under the numbers that they have here. Where the limit can't be raised that far (a container
-/// whose root lacks `CAP_SYS_RESOURCE`), it gets `CAP_IPC_LOCK` instead, which is exempt from it.
+/// Makes `command` run as user and group `nobody`, without further groups or capabilities, with that limit of locked
+/// memory in bytes, and with `fds` open under the numbers that they have here. Where the limit can't be raised that far
+/// (a container whose root lacks `CAP_SYS_RESOURCE`), it gets `CAP_IPC_LOCK` instead, which is exempt from it.
 pub fn unprivileged(command: &mut Command, memlock: u64, fds: &[&OwnedFd]) {
     let fds: Vec<RawFd> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
     let limit = libc::rlimit { rlim_cur: memlock, rlim_max: memlock };
-    // SAFETY: between fork and exec only system calls are made. This comes after the closures of whoever made the command, which
-    // may need the privileges (a namespace to enter); the death signal is asked for again, because a change of user forgets it.
+    // SAFETY: between fork and exec only system calls are made. This comes after the closures of whoever made the
+    // command, which may need the privileges (a namespace to enter); the death signal is asked for again, because a
+    // change of user forgets it.
     unsafe {
         command.pre_exec(move || {
             let exempt = libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) != 0;
@@ -178,7 +179,8 @@ impl Double {
         serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{line}: {error}: {answer}"))
     }
 
-    /// How it was started: user, groups, capabilities, limits, descriptors (`fds` at the start, `open_fds` now), arguments.
+    /// How it was started: user, groups, capabilities, limits, descriptors (`fds` at the start, `open_fds` now),
+    /// arguments.
     pub fn status(&mut self) -> Value {
         self.ask_json("status")
     }
@@ -232,6 +234,12 @@ impl<'a> XskNetdev<'a> {
     /// Attaches the program to `ifname` in native mode. While a queue has no socket, its packets go to the stack.
     pub fn new(ns: &'a NetNs, ifname: &str) -> Self {
         Self { program: attach(ns, ifname, "xsk_guest", "to_socket"), ns }
+    }
+
+    /// Pins the XSKMAP, for `map-path`; `path` is in a bpffs.
+    pub fn pin(&mut self, path: &Path) {
+        let map = self.program.map_mut("SOCKETS").expect("the map");
+        map.pin(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 
     /// A new socket, in the map at the slot of `queue` and bound to nothing, which is what QEMU wants by `sock-fds`.

@@ -49,8 +49,8 @@ fn command(ns: &NetNs, memlock: u64, fd: &OwnedFd) -> Command {
     command
 }
 
-/// One that runs. The kernel lets go of a queue some time after its socket is closed, so one that is started right after
-/// another may find it busy.
+/// One that runs. The kernel lets go of a queue some time after its socket is closed, so one that is started right
+/// after another may find it busy.
 fn start(ns: &NetNs, netdev: &mut XskNetdev<'_>) -> Double {
     let started = wait::until(SOON, || {
         let fd = netdev.socket(0);
@@ -161,6 +161,52 @@ fn only_the_last_of_several_queues_is_read() {
     double.wait_ready();
     let counts = double.ask_json("count");
     assert_eq!((&counts["queues"][0]["reads"], &counts["queues"][1]["reads"]), (&json!(false), &json!(true)));
+}
+
+#[test]
+fn a_privileged_one_opens_its_socket_and_puts_it_into_a_pinned_map() {
+    let ns = NetNs::new("map");
+    let (vm, _) = wire(&ns, 1);
+    let mut netdev = XskNetdev::new(&ns, vm.ifname);
+    let pins = BpfFs::mount();
+    let path = pins.0.path().join("sockets");
+    netdev.pin(&path);
+    let command = |path: &Path| {
+        let mut command = ns.command(binary());
+        let netdev = format!("af-xdp,id=n0,ifname=vm0,inhibit=on,map-path={},map-start-index=0", path.display());
+        command.args(["-netdev", &netdev, "-device", "virtio-net-pci,netdev=n0", "-guest", &format!("ip={GUEST}")]);
+        command
+    };
+    let mut double = Double::spawn(command(&path));
+    double.wait_ready();
+    assert!(double.ping(KERNEL) && kernel_pings(&ns));
+    double.terminate();
+    assert_eq!(double.wait().code(), Some(0));
+    assert_eq!(double.errors().matches("unable to remove").count(), 0, "{}", double.errors());
+    let started = wait::until(SOON, || {
+        let ended = shell::output(&mut command(&pins.0.path().join("nothing")));
+        let text = shell::text(&ended);
+        (!text.contains("Device or resource busy")).then_some(text)
+    });
+    let text = started.expect("the queue becomes free");
+    assert!(text.contains("failed to insert AF_XDP socket into map") && text.contains("No such file"), "{text}");
+}
+
+/// A bpffs of its own; unmounted on drop.
+struct BpfFs(tempfile::TempDir);
+
+impl BpfFs {
+    fn mount() -> Self {
+        let dir = directory();
+        shell::run(Command::new("mount").args(["-t", "bpf", "bpf"]).arg(dir.path()));
+        Self(dir)
+    }
+}
+
+impl Drop for BpfFs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
 }
 
 /// Sockets that it has open, of whatever kind.

@@ -149,7 +149,8 @@ impl Control {
                 let each: Vec<_> = queues
                     .iter()
                     .map(|queue| {
-                        json!({ "rx": queue.received, "tx": queue.sent, "swallowed": queue.swallowed, "reads": queue.read_poll })
+                        let (rx, tx) = (queue.received, queue.sent);
+                        json!({ "rx": rx, "tx": tx, "swallowed": queue.swallowed, "reads": queue.read_poll })
                     })
                     .collect();
                 let answer = json!({

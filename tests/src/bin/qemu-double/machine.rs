@@ -245,8 +245,8 @@ impl Machine {
         lonely.filter_map(|(_, netdev)| Some(netdev.as_ref()?.id.clone())).collect()
     }
 
-    /// Sockets that the main loop waits for, and for what. One that nothing is waited for must be left out, because a `poll` of
-    /// it makes the kernel send whatever it is asked for.
+    /// Sockets that the main loop waits for, and for what. One that nothing is waited for must be left out, because a
+    /// `poll` of it makes the kernel send whatever it is asked for.
     pub fn polls(&self) -> Vec<libc::pollfd> {
         let queues = self.netdevs.iter().flatten().flat_map(|netdev| &netdev.queues);
         let polled = queues.filter(|queue| queue.read_poll || queue.write_poll);
@@ -267,7 +267,8 @@ impl Machine {
                 let Some(poll) = found.iter().find(|poll| poll.fd == queue.fd()) else { continue };
                 if poll.revents & (libc::POLLIN | libc::POLLERR | libc::POLLHUP) != 0 && queue.read_poll {
                     queue.readable(|frame| match &mut device {
-                        // Without a guest, or with the link down, frames are lost; a queue that the guest does not use takes none.
+                        // Without a guest, or with the link down, frames are lost; a queue that the guest does not use
+                        // takes none.
                         Some(device) if !deleted && index >= device.pairs => Err(frame),
                         Some(device) if !deleted => {
                             device.nic.receive(frame);

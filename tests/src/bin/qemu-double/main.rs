@@ -1,9 +1,9 @@
 //! A stand-in for `qemu-system-x86_64` with an af-xdp netdev, for quick tests of what starts and feeds a QEMU.
 //!
-//! It takes QEMU's options, does with an inherited AF_XDP socket what QEMU 10.2 does, speaks the part of QMP that hot plug
-//! takes, and has a guest with a tiny stack that a test controls by standard input ([`control`]). Options that only the double
-//! has: `-guest [netdev=ID,]ip=ADDRESS[/PREFIX]` (also by the environment, `QEMU_DOUBLE_GUEST`, several with `;` between).
-//! Its environment:
+//! It takes QEMU's options, does with an inherited AF_XDP socket what QEMU 10.2 does, speaks the part of QMP that hot
+//! plug takes, and has a guest with a tiny stack that a test controls by standard input ([`control`]). Options that
+//! only the double has: `-guest [netdev=ID,]ip=ADDRESS[/PREFIX]` (also by the environment, `QEMU_DOUBLE_GUEST`, several
+//! with `;` between). Its environment:
 //!
 //! - `QEMU_DOUBLE_VERSION`: the version that it says it has, 10.2.2 without.
 //! - `QEMU_DOUBLE_NO_AF_XDP`: plays a QEMU that was built without AF_XDP.
@@ -150,7 +150,8 @@ impl Emulator {
 
     /// Goes round once; an exit code at the end.
     fn round(&mut self) -> Option<u8> {
-        // What one does may give another something to do: the guest's stack the netdev, a device that goes the monitors.
+        // What one does may give another something to do: the guest's stack the netdev, a device that goes the
+        // monitors.
         if let Some(code) = self.control.advance(&mut self.machine) {
             return Some(code);
         }

@@ -1,5 +1,5 @@
-//! The af-xdp backend as QEMU 10.2 has it, queue by queue: the same calls in the same order, a LIFO pool of frames, receive in
-//! bursts of 64, send one frame at a time, and nothing but the main loop's `poll` to make the kernel send.
+//! The af-xdp backend as QEMU 10.2 has it, queue by queue: the same calls in the same order, a LIFO pool of frames,
+//! receive in bursts of 64, send one frame at a time, and nothing but the main loop's `poll` to make the kernel send.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -21,7 +21,8 @@ pub enum Sent {
 /// One queue.
 #[derive(Debug)]
 pub struct Queue {
-    // The order in which they go: receive and transmit ring, then fill and completion ring, socket, memory, then the map.
+    // The order in which they go: receive and transmit ring, then fill and completion ring, socket, memory, then the
+    // map.
     rings: Rings,
     umem: Umem,
     _slot: Option<MapSlot>,
@@ -84,8 +85,8 @@ impl Queue {
         self.umem.fd()
     }
 
-    /// Takes a burst of received frames. `deliver` says whether the guest's queue takes frames; one that does not gets no more
-    /// until it does.
+    /// Takes a burst of received frames. `deliver` says whether the guest's queue takes frames; one that does not gets
+    /// no more until it does.
     pub fn readable(&mut self, mut deliver: impl FnMut(Vec<u8>) -> Result<(), Vec<u8>>) {
         let ready = self.rings.rx.ready().min(BATCH);
         let mut taken = 0;
@@ -149,8 +150,8 @@ impl Queue {
     }
 }
 
-/// Gives the kernel `count` empty frames, or what there is if the pool has no more than that; none if the ring has no room for
-/// all of them. Says whether the kernel wants to be called for it.
+/// Gives the kernel `count` empty frames, or what there is if the pool has no more than that; none if the ring has no
+/// room for all of them. Says whether the kernel wants to be called for it.
 fn refill(umem: &Umem, pool: &mut Vec<u64>, count: u32) -> bool {
     let count = (count as usize).min(pool.len());
     let keep = pool.len() - count;
@@ -185,7 +186,8 @@ impl Netdev {
         for (index, fd) in (0..options.queues).zip(fds) {
             queues.push(Queue::open(options, index, fd)?);
         }
-        // With inhibit=on QEMU goes on with the state of the queue that it opened last, and starts to read from that one only.
+        // With inhibit=on QEMU goes on with the state of the queue that it opened last, and starts to read from that
+        // one only.
         if let Some(last) = queues.last_mut() {
             last.read_poll = true;
         }

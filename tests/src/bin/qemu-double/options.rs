@@ -10,7 +10,8 @@ pub struct Params {
 }
 
 impl Params {
-    /// From a command line's word; a first part without `=` is the value of `first`. Two commas stand for one in a value.
+    /// From a command line's word; a first part without `=` is the value of `first`. Two commas stand for one in a
+    /// value.
     pub fn parse(text: &str, first: &str) -> Result<Self, String> {
         if text.starts_with('{') {
             let values = serde_json::from_str(text).map_err(|error| format!("JSON parse error, {error}"))?;

@@ -1,4 +1,5 @@
-//! The guest: a NIC with an IPv4 address that answers ARP and ping, pings by itself, and keeps all other frames for the test.
+//! The guest: a NIC with an IPv4 address that answers ARP and ping, pings by itself, and keeps all other frames for the
+//! test.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::Ipv4Addr;

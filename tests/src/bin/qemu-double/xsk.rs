@@ -66,8 +66,8 @@ impl Drop for Mapping {
     }
 }
 
-/// A ring shared with the kernel, of entries that are plain integers. One type for both directions: an end uses the methods of
-/// its side.
+/// A ring shared with the kernel, of entries that are plain integers. One type for both directions: an end uses the
+/// methods of its side.
 #[derive(Debug)]
 pub struct Ring<T> {
     map: Mapping,
@@ -144,8 +144,8 @@ impl<T: Copy> Ring<T> {
     }
 }
 
-/// An UMEM with the socket that it is registered on, and that socket's fill and completion rings. The fields are in the order
-/// in which they go: rings, socket, memory.
+/// An UMEM with the socket that it is registered on, and that socket's fill and completion rings. The fields are in the
+/// order in which they go: rings, socket, memory.
 #[derive(Debug)]
 pub struct Umem {
     /// Empty frames for the kernel.
@@ -188,7 +188,8 @@ fn socket() -> io::Result<OwnedFd> {
 }
 
 impl Umem {
-    /// Makes the memory resident, then registers it on `fd`, or on a new socket (which takes privileges) if there is none.
+    /// Makes the memory resident, then registers it on `fd`, or on a new socket (which takes privileges) if there is
+    /// none.
     pub fn new(fd: Option<OwnedFd>) -> io::Result<Self> {
         let len = FRAMES as usize * FRAME;
         let memory = Mapping::new(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)?;
@@ -244,7 +245,8 @@ pub struct Rings {
 }
 
 impl Rings {
-    /// Makes the rings (unless an earlier try has, which the kernel remembers) and binds the socket. `attempt` counts from 0.
+    /// Makes the rings (unless an earlier try has, which the kernel remembers) and binds the socket. `attempt` counts
+    /// from 0.
     pub fn bind(umem: &Umem, ifname: &str, queue: u32, flags: u16, attempt: u32) -> io::Result<Self> {
         let (fd, ifindex) = (umem.fd(), ifindex(ifname)?);
         if attempt == 0 {
@@ -328,7 +330,8 @@ impl MapSlot {
 
 impl Drop for MapSlot {
     fn drop(&mut self) {
-        let attr = Self::attr(&self.map, &self.index, &0);
+        // The kernel refuses a deletion with a value.
+        let attr = ElementAttr { value: 0, ..Self::attr(&self.map, &self.index, &0) };
         if bpf(BPF_MAP_DELETE_ELEM, &attr).is_err() {
             eprintln!("af-xdp: unable to remove AF_XDP socket from map {}", self.path);
         }

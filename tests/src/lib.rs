@@ -13,6 +13,7 @@ pub mod gensink;
 pub mod http;
 pub mod netns;
 pub mod packet;
+pub mod qemu_double;
 pub mod raw;
 pub mod shell;
 pub mod veth;

@@ -36,7 +36,9 @@ build() {
 	kernel=$(apt-cache depends linux-image-cloud-amd64 | awk '$1 == "Depends:" && $2 ~ /^linux-image-/ { print $2; exit }')
 	[ -n "$kernel" ] || fail "Debian has no linux-image-cloud-amd64"
 	unpack_packages "$tree" "$kernel" "${parts[@]}"
-	mkdir -p "$work/result" "$root"/{bin,dev,etc,lib64,proc,root,sys,tmp}
+	mkdir -p "$work/result" "$root"/{bin,dev,etc,lib,proc,root,sys,tmp}
+	ln -s bin "$root/sbin"
+	ln -s lib "$root/lib64"
 	extract_kernel "$tree/boot/vmlinuz-${kernel#linux-image-}" "$work/result/vmlinux"
 
 	install -m 755 "$tree/bin/busybox" "$root/bin/busybox"
@@ -46,7 +48,7 @@ build() {
 	for name in "${libraries[@]}"; do
 		file=$(find "$tree" -name "$name.so.[0-9]*" | sort | head -n 1)
 		[ -n "$file" ] || fail "no library $name"
-		cp -L "$file" "$root/lib64/"
+		cp -L "$file" "$root/lib/"
 	done
 	install -m 755 "$here/guest/init" "$root/init"
 	install -m 755 "$here/guest/net-up" "$root/bin/net-up"

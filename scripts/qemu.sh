@@ -18,6 +18,7 @@ packages=(
 
 devices=(
 	I440FX Q35 PCIE_PORT VIRTIO_PCI VIRTIO_NET VIRTIO_BLK VIRTIO_RNG VHOST_USER_BLK SERIAL_ISA ISA_DEBUG E1000_PCI
+	PXB CXL # the tables of ACPI do not link without
 )
 
 options=(

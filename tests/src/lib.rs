@@ -10,9 +10,11 @@
 
 pub mod daemon;
 pub mod gensink;
+pub mod guest;
 pub mod http;
 pub mod netns;
 pub mod packet;
+pub mod qmp;
 pub mod raw;
 pub mod shell;
 pub mod veth;

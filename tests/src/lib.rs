@@ -10,10 +10,12 @@
 
 pub mod daemon;
 pub mod gensink;
+pub mod guest;
 pub mod http;
 pub mod netns;
 pub mod packet;
 pub mod qemu_double;
+pub mod qmp;
 pub mod raw;
 pub mod shell;
 pub mod veth;

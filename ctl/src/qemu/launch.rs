@@ -16,11 +16,12 @@ use anyhow::{Context, bail};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sched::{CloneFlags, setns};
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid, User, geteuid, getgrouplist, setgid, setgroups, setuid};
 use rustix::thread::{
-    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, clear_ambient_capability_set,
-    remove_capability_from_bounding_set, set_capabilities, set_capabilities_secure_bits, set_no_new_privs,
+    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
+    configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
+    set_capabilities_secure_bits, set_no_new_privs,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -114,12 +115,12 @@ fn prepare(launch: &Launch) -> anyhow::Result<(Command, Vec<OwnedFd>)> {
     }
     drop(daemon);
     let arguments = fill(arguments, &nics)?;
-    raise_memlock(nics.iter().map(|nic| nic.offer.memlock).max().unwrap_or_default())?;
+    let memlock = raise_memlock(nics.iter().map(|nic| nic.offer.memlock).max().unwrap_or_default())?;
     enter(&namespaces, &nics)?;
     for socket in &sockets {
         fcntl(socket, FcntlArg::F_SETFD(FdFlag::empty())).context("keeping a socket over execve")?;
     }
-    drop_privileges(account.as_ref())?;
+    drop_privileges(account.as_ref(), memlock)?;
     let mut command = Command::new(program);
     command.args(arguments);
     Ok((command, sockets))
@@ -184,21 +185,36 @@ fn split(text: &str) -> Vec<&str> {
     parts
 }
 
-/// Raises the limit of locked memory to `needed` bytes, unless it is higher.
-fn raise_memlock(needed: u64) -> anyhow::Result<()> {
+/// How QEMU may lock the memory of its packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Memlock {
+    /// By its limit.
+    Limit,
+    /// By CAP_IPC_LOCK, the one capability that it keeps, because the limit can't be raised.
+    Capability,
+}
+
+/// Raises the limit of locked memory to `needed` bytes, unless it is higher. Raising it beyond the hard limit takes
+/// CAP_SYS_RESOURCE, which root does not have in every container.
+fn raise_memlock(needed: u64) -> anyhow::Result<Memlock> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_MEMLOCK).context("reading RLIMIT_MEMLOCK")?;
     if soft >= needed {
-        return Ok(());
+        return Ok(Memlock::Limit);
     }
-    let hard_needed = if hard == RLIM_INFINITY { hard } else { hard.max(needed) };
-    match setrlimit(Resource::RLIMIT_MEMLOCK, needed, hard_needed) {
-        Ok(()) => Ok(()),
-        Err(Errno::EPERM) => bail!(
-            "QEMU needs {} MiB of locked memory for its packets, and this user may have {} MiB: raise `memlock` in \
-             /etc/security/limits.conf, LimitMEMLOCK= of the service, or run as root with --user",
-            needed >> 20,
-            hard >> 20
-        ),
+    match setrlimit(Resource::RLIMIT_MEMLOCK, needed, hard.max(needed)) {
+        Ok(()) => Ok(Memlock::Limit),
+        Err(Errno::EPERM) => {
+            let held = capabilities(None).context("reading the capabilities")?;
+            if held.permitted.contains(CapabilitySet::IPC_LOCK) {
+                return Ok(Memlock::Capability);
+            }
+            bail!(
+                "QEMU needs {} MiB of locked memory for its packets, and this user may have {} MiB: raise `memlock` in \
+                 /etc/security/limits.conf, LimitMEMLOCK= of the service, or run as root with --user",
+                needed >> 20,
+                hard >> 20
+            )
+        }
         Err(errno) => Err(errno).context("raising RLIMIT_MEMLOCK"),
     }
 }
@@ -256,13 +272,18 @@ impl Account {
     }
 }
 
-/// Becomes the user that is asked for, without any capability, nor a way to get one by running something.
-fn drop_privileges(account: Option<&Account>) -> anyhow::Result<()> {
+/// Becomes the user that is asked for, without any capability but what `memlock` says, nor a way to get one by running
+/// something.
+fn drop_privileges(account: Option<&Account>, memlock: Memlock) -> anyhow::Result<()> {
+    let kept = match memlock {
+        Memlock::Limit => CapabilitySet::empty(),
+        Memlock::Capability => CapabilitySet::IPC_LOCK,
+    };
     set_no_new_privs(true).context("setting no_new_privs")?;
     clear_ambient_capability_set().context("clearing the ambient capabilities")?;
     if geteuid().is_root() {
         let all = (0..CAPABILITIES).map(|number| CapabilitySet::from_bits_retain(1 << number));
-        for capability in all {
+        for capability in all.filter(|capability| !kept.contains(*capability)) {
             match remove_capability_from_bounding_set(capability) {
                 // Beyond those that the kernel knows.
                 Ok(()) | Err(rustix::io::Errno::INVAL) => {}
@@ -271,9 +292,9 @@ fn drop_privileges(account: Option<&Account>) -> anyhow::Result<()> {
                 Err(errno) => return Err(errno).context("giving up a capability"),
             }
         }
-        // Root that stays root must not get its capabilities back by `execve`.
+        // Root that stays root must not get its capabilities back by `execve`, and another user keeps what is kept.
         let bits = CapabilitiesSecureBits::NO_ROOT | CapabilitiesSecureBits::NO_ROOT_LOCKED;
-        match set_capabilities_secure_bits(bits) {
+        match set_capabilities_secure_bits(bits | CapabilitiesSecureBits::KEEP_CAPS) {
             Ok(()) | Err(rustix::io::Errno::PERM) => {}
             Err(errno) => return Err(errno).context("setting the secure bits"),
         }
@@ -283,9 +304,15 @@ fn drop_privileges(account: Option<&Account>) -> anyhow::Result<()> {
             setuid(*uid).context("setting the user")?;
         }
     }
-    let none = CapabilitySet::empty();
-    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
-    set_capabilities(None, sets).context("giving up all capabilities")
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: kept };
+    set_capabilities(None, sets).context("giving up capabilities")?;
+    if memlock == Memlock::Capability {
+        eprintln!(
+            "xswitch: RLIMIT_MEMLOCK can't be raised without CAP_SYS_RESOURCE: QEMU keeps CAP_IPC_LOCK, and no other capability"
+        );
+        configure_capability_in_ambient_set(CapabilitySet::IPC_LOCK, true).context("keeping CAP_IPC_LOCK")?;
+    }
+    Ok(())
 }
 
 /// How a command under a restart policy came to an end.

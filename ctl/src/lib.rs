@@ -19,5 +19,6 @@ pub mod http;
 pub mod metrics;
 pub mod packet;
 pub mod pcapng;
+pub mod qemu;
 pub mod service;
 pub mod state;

@@ -382,6 +382,7 @@ impl Dataplane for FakeDataplane {
             map_path: format!("/sys/fs/bpf/xswitch/fake/{}/sockets", port.vport),
             queues: port.queues.iter().map(queue).collect(),
         };
+        port.spec.guest_sockets = true;
         Ok(port.guest_end.insert(end).clone())
     }
 

@@ -83,12 +83,8 @@ impl Setup {
     /// QEMU's arguments, for sockets in `dir`.
     fn args(&self, dir: &Path) -> Vec<OsString> {
         let mtus: Vec<String> = self.mtus.iter().map(u32::to_string).collect();
-        let append = format!(
-            "{KERNEL} xswitch.ip={} xswitch.mtu={} {}",
-            self.addresses.join(","),
-            mtus.join(","),
-            self.append
-        );
+        let append =
+            format!("{KERNEL} xswitch.ip={} xswitch.mtu={} {}", self.addresses.join(","), mtus.join(","), self.append);
         let file = |name: &str| cached(name).into_os_string();
         let socket = |before: &str, name: &str, after: &str| {
             let path = dir.join(name);

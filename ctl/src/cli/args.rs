@@ -47,6 +47,9 @@ pub enum Command {
     /// Redirects: what would go to one port goes to another.
     #[command(subcommand)]
     Redirect(RedirectCommand),
+    /// QEMU: guests with sockets of the switch.
+    #[command(subcommand)]
+    Qemu(super::qemu::QemuCommand),
     /// How many ports, meters and rules there can be, and still could be added.
     Capability,
     /// Settings of the bridge.
@@ -214,6 +217,9 @@ pub struct PortOptions {
     /// Most MAC addresses learned on it.
     #[arg(long)]
     fdb_limit: Option<u32>,
+    /// Open the guest's end for a guest's own AF_XDP sockets at once.
+    #[arg(long)]
+    guest_sockets: bool,
 }
 
 impl From<PortArguments> for PortSpec {
@@ -251,6 +257,7 @@ impl PortOptions {
             isolated: a.isolated,
             mac_check: a.mac_check.map(bool::from),
             fdb_limit: a.fdb_limit,
+            guest_sockets: a.guest_sockets,
         }
     }
 }

@@ -4,6 +4,8 @@
 //! daemon could decide; what it refuses is shown in its own words.
 
 pub mod args;
+pub mod qemu;
+pub mod run;
 pub mod table;
 pub mod top;
 
@@ -27,11 +29,19 @@ use crate::service::TraceRequest;
 /// Clears a terminal and goes to its upper left corner.
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
-/// Carries out a command line.
+/// Carries out a command line; returns the exit code.
 ///
 /// # Errors
 /// What the daemon refused, or what went wrong on the way to it.
-pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
+pub async fn run(arguments: Arguments) -> anyhow::Result<u8> {
+    match arguments.command {
+        Command::Qemu(command) => qemu::qemu(&arguments.run_dir, command).await,
+        _ => ask(arguments).await.map(|()| 0),
+    }
+}
+
+/// Makes a request to the daemon.
+async fn ask(arguments: Arguments) -> anyhow::Result<()> {
     let client = Client::new(&arguments.run_dir);
     let printer = Printer { json: arguments.json };
     match arguments.command {
@@ -44,6 +54,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Meter(command) => tables::meter(&client, &printer, command).await,
         Command::Rule(command) => tables::rule(&client, &printer, command).await,
         Command::Redirect(command) => tables::redirect(&client, &printer, command).await,
+        Command::Qemu(_) => Ok(()),
         Command::Capability => tables::capability(&client, &printer).await,
         Command::Bridge(command) => {
             let answer = match command {

@@ -4,7 +4,7 @@
 //! looks after, and gets the signals and gives the exit code of the command. With a restart policy this process stays, and
 //! runs itself without the policy, once a start.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -25,7 +25,9 @@ use rustix::thread::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::options::{Sockets, device_id, device_options, device_properties, netdev_id, netdev_options, netdev_properties};
+use super::options::{
+    Sockets, device_id, device_options, device_properties, netdev_id, netdev_options, netdev_properties,
+};
 use crate::companion::client::HandOver;
 use crate::companion::protocol::{Offer, Request};
 
@@ -153,7 +155,7 @@ fn fill(arguments: &[OsString], nics: &[Nic]) -> anyhow::Result<Vec<OsString>> {
             used.iter_mut().zip(nics).filter(|(_, of)| std::ptr::eq(*of, nic)).for_each(|(used, _)| *used = true);
             properties.push(match option {
                 "netdev" => netdev_properties(&nic.offer, &nic.sockets()),
-                _ => device_properties(&nic.offer),
+                _ => device_properties(&nic.offer, driver(text)),
             });
         }
         filled.push(properties.join(",").into());
@@ -164,6 +166,13 @@ fn fill(arguments: &[OsString], nics: &[Nic]) -> anyhow::Result<Vec<OsString>> {
         filled.extend(["-device".into(), device_options(&nic.offer, &netdev, &device, "virtio-net-pci").into()]);
     }
     Ok(filled)
+}
+
+/// The driver that a `-device` names: its first property, or the one called so.
+fn driver(text: &str) -> &str {
+    let properties = split(text);
+    let named = properties.iter().find_map(|property| property.strip_prefix("driver="));
+    named.or(properties.first().copied()).unwrap_or_default()
 }
 
 /// The properties of an option: they are parted by commas, and two commas are one that parts nothing.
@@ -411,6 +420,8 @@ pub fn one_start(run_dir: &Path, launch: &Launch) -> Vec<OsString> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use super::*;
     use switch::model::{MacAddr, Mode};
 

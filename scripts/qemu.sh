@@ -18,7 +18,7 @@ packages=(
 
 devices=(
 	I440FX Q35 PCIE_PORT VIRTIO_PCI VIRTIO_NET VIRTIO_BLK VIRTIO_RNG VHOST_USER_BLK SERIAL_ISA ISA_DEBUG E1000_PCI
-	PXB CXL # the tables of ACPI do not link without
+	PXB CXL CXL_MEM_DEVICE # the tables of ACPI do not link without
 )
 
 options=(
@@ -29,7 +29,7 @@ options=(
 )
 
 # Out of Debian's packages too, because its source of QEMU has none.
-firmware=(bios-256k.bin kvmvapic.bin linuxboot_dma.bin multiboot_dma.bin pvh.bin vgabios-stdvga.bin efi-virtio.rom)
+firmware=(bios-256k.bin kvmvapic.bin linuxboot_dma.bin multiboot_dma.bin pvh.bin vgabios-stdvga.bin)
 
 # Sets `version` to the newest of the series, or else to the newest that is not too old.
 choose_version() {
@@ -97,7 +97,7 @@ gather() {
 	for file in "${firmware[@]}"; do
 		cp -L "$(find "$work/firmware" -name "$file" | head -n 1)" "$work/result/firmware/" || fail "no firmware $file"
 	done
-	"$work/result/qemu-system-x86_64" -netdev help | grep -qx af-xdp || fail "the QEMU that was built has no af-xdp"
+	"$work/result/qemu-system-x86_64" -nodefaults -netdev help | grep -qx af-xdp || fail "the QEMU that was built has no af-xdp"
 	"$work/result/qemu-system-x86_64" --version | head -n 1 >"$work/result/version"
 	echo "$recipe" >"$work/result/stamp"
 }

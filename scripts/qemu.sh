@@ -77,7 +77,6 @@ make_prefix() {
 
 build() {
 	local source
-	export DEB_BUILD_OPTIONS=nocheck
 	(cd "$work" && step apt-get source -q --only-source "qemu=$version")
 	source=$(echo "$work"/qemu-*/)
 	printf 'CONFIG_%s=y\n' "${devices[@]}" >"$source/configs/devices/x86_64-softmmu/xswitch.mak"

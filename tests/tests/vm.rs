@@ -63,7 +63,13 @@ fn netdevs_are_set_up_at_boot_and_when_plugged_in() {
     }
     let mut vm = start(&setup);
     let links = vm.sh("ip -o link; ip -o -4 address");
-    for part in ["MULTICAST,UP,LOWER_UP> mtu 1400", "MULTICAST,UP,LOWER_UP> mtu 1500", "52:54:00:00:00:02", "10.0.0.1/24", "10.0.1.1/24"] {
+    for part in [
+        "MULTICAST,UP,LOWER_UP> mtu 1400",
+        "MULTICAST,UP,LOWER_UP> mtu 1500",
+        "52:54:00:00:00:02",
+        "10.0.0.1/24",
+        "10.0.1.1/24",
+    ] {
         assert!(links.contains(part), "{part} in {links}");
     }
 
@@ -71,7 +77,8 @@ fn netdevs_are_set_up_at_boot_and_when_plugged_in() {
     let refused = qmp.execute("device_del", json!({ "id": "nic" })).expect_err("there is none");
     assert!(refused.contains("not found"), "{refused}");
     qmp.execute("netdev_add", json!({ "type": "hubport", "id": "c", "hubid": 0 })).expect("a netdev");
-    let nic = json!({ "driver": "virtio-net-pci", "id": "nic", "netdev": "c", "mac": "52:54:00:00:00:03", "romfile": "" });
+    let nic =
+        json!({ "driver": "virtio-net-pci", "id": "nic", "netdev": "c", "mac": "52:54:00:00:00:03", "romfile": "" });
     qmp.execute("device_add", nic).expect("a device");
     vm.sh("net-up eth2 10.0.2.1/24 1300");
     assert!(vm.sh("ip -o link show eth2").contains("mtu 1300"));

@@ -129,12 +129,6 @@ private_apt() {
 	step apt-get update -qq
 }
 
-# Newest version of a package in a suite (or in all, if that is empty) of the private apt; nothing if there is none.
-binary_version() {
-	local package=$1 suite=$2
-	apt-cache madison "$package" | grep -F " ${suite:+$suite/main }" | grep -F Packages | awk -F '[ |]+' 'NR == 1 { print $3 }'
-}
-
 # Downloads packages by the private apt and unpacks them into a directory, with no other effect.
 unpack_packages() {
 	local to=$1 debs

@@ -18,7 +18,7 @@ packages=(
 
 devices=(
 	I440FX Q35 PCIE_PORT VIRTIO_PCI VIRTIO_NET VIRTIO_BLK VIRTIO_RNG VHOST_USER_BLK SERIAL_ISA ISA_DEBUG E1000_PCI
-	PXB CXL # the tables of ACPI do not link without
+	PXB CXL CXL_MEM_DEVICE # the tables of ACPI do not link without
 )
 
 options=(
@@ -29,26 +29,34 @@ options=(
 )
 
 # Out of Debian's packages too, because its source of QEMU has none.
-firmware=(bios-256k.bin kvmvapic.bin linuxboot_dma.bin multiboot_dma.bin pvh.bin vgabios-stdvga.bin efi-virtio.rom)
+firmware=(bios-256k.bin kvmvapic.bin linuxboot_dma.bin multiboot_dma.bin pvh.bin vgabios-stdvga.bin)
 
-# Sets `version` to the newest of the series, or else to the newest that is not too old.
-choose_version() {
-	local all
-	all=$(apt-cache showsrc --only-source qemu | awk '$1 == "Version:" { print $2 }' | sort -u)
-	version=$(newest "$series" "$series.999" <<<"$all")
-	[ -n "$version" ] || version=$(newest "$at_least" 999 <<<"$all")
-	[ -n "$version" ] || fail "no QEMU of $at_least or later in ${suites[*]}, only: ${all//$'\n'/, }"
+# Versions in Debian that will do, the best first: of the series the newest, then of the others the newest.
+versions() {
+	apt-cache showsrc --only-source qemu | awk '$1 == "Version:" { print $2 }' | sort -u | while read -r version; do
+		upstream=${version#*:}
+		dpkg --compare-versions "$upstream" ge "$at_least" || continue
+		case $upstream in
+		"$series"[.+]*) echo "1 $version" ;;
+		*) echo "0 $version" ;;
+		esac
+	done | sort -k 1,1nr -k 2,2Vr | cut -d ' ' -f 2
 }
 
-# The newest of the Debian versions on standard input that is FROM or later and before TO, their epoch aside.
-newest() {
-	local line best=''
-	while read -r line; do
-		dpkg --compare-versions "${line#*:}" ge "$1" && dpkg --compare-versions "${line#*:}" lt "$2" || continue
-		[ -z "$best" ] || dpkg --compare-versions "$line" gt "$best" || continue
-		best=$line
+# Unpacks the source of the best version that the mirror has, which may be behind its own lists, and sets `version`.
+fetch() {
+	mkdir "$work/source"
+	cd "$work/source"
+	for version in $(versions); do
+		echo "qemu: building QEMU $version with af-xdp for $cache/qemu; this takes some minutes, once"
+		if apt-get source -q --only-source "qemu=$version" >>"$log" 2>&1; then
+			cd "$here"
+			return
+		fi
+		echo "qemu: that one is not to be had"
 	done
-	echo "$best"
+	tail -n 20 "$log" >&2
+	fail "no source of QEMU $at_least or later to be had from ${suites[*]}"
 }
 
 # A prefix with a static libxdp, and meson: newer ones than the machine's.
@@ -77,9 +85,7 @@ make_prefix() {
 
 build() {
 	local source
-	export DEB_BUILD_OPTIONS=nocheck
-	(cd "$work" && step apt-get source -q --only-source "qemu=$version")
-	source=$(echo "$work"/qemu-*/)
+	source=$(echo "$work"/source/qemu-*/)
 	printf 'CONFIG_%s=y\n' "${devices[@]}" >"$source/configs/devices/x86_64-softmmu/xswitch.mak"
 	mkdir "$work/build"
 	cd "$work/build"
@@ -97,7 +103,7 @@ gather() {
 	for file in "${firmware[@]}"; do
 		cp -L "$(find "$work/firmware" -name "$file" | head -n 1)" "$work/result/firmware/" || fail "no firmware $file"
 	done
-	"$work/result/qemu-system-x86_64" -netdev help | grep -qx af-xdp || fail "the QEMU that was built has no af-xdp"
+	"$work/result/qemu-system-x86_64" -nodefaults -netdev help | grep -qx af-xdp || fail "the QEMU that was built has no af-xdp"
 	"$work/result/qemu-system-x86_64" --version | head -n 1 >"$work/result/version"
 	echo "$recipe" >"$work/result/stamp"
 }
@@ -106,7 +112,7 @@ gather() {
 recipe=$(
 	{
 		declare -p series at_least libxdp suites devices options firmware
-		declare -f choose_version newest make_prefix build gather
+		declare -f versions fetch make_prefix build gather
 	} | sha256sum | cut -d ' ' -f 1
 )
 
@@ -114,24 +120,25 @@ up_to_date() {
 	[ "$(cat "$cache/qemu/stamp" 2>/dev/null || true)" = "$recipe" ]
 }
 
-if ! up_to_date; then
+# In a shell of its own: the lock, the work directory and the environment of the build end with it.
+make_qemu() (
 	[ "$(uname -m)" = x86_64 ] || fail "the recipe is for x86_64 machines"
 	. /etc/os-release
 	[ "${ID:-}" = debian ] || fail "the recipe is for Debian; docs/qemu.md tells what QEMU has to be built with"
 	install_packages "${packages[@]}"
 	lock_cache
-	if ! up_to_date; then
-		make_work
-		prefix=$work/prefix
-		private_apt "$VERSION_CODENAME" "${suites[@]}"
-		choose_version
-		echo "qemu: building QEMU $version with af-xdp for $cache/qemu; this takes some minutes, once"
-		make_prefix
-		build
-		gather
-		install_result "$work/result" qemu
-		echo "qemu: $(cat "$cache/qemu/version") is in $cache/qemu"
-	fi
-	exec 9>&-
-fi
+	# Another one may have made it in the meantime.
+	! up_to_date || exit 0
+	make_work
+	prefix=$work/prefix
+	private_apt "$VERSION_CODENAME" "${suites[@]}"
+	fetch
+	make_prefix
+	build
+	gather
+	install_result "$work/result" qemu
+	echo "qemu: $(cat "$cache/qemu/version") is in $cache/qemu"
+)
+
+up_to_date || make_qemu
 "$here/guest.sh"

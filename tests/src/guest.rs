@@ -120,9 +120,16 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Starts a guest by `launcher`, which takes QEMU's arguments after its own, and waits until it is up. Whoever QEMU is run
-    /// as must be able to go through the directory for temporary files.
-    pub fn launch(mut launcher: Command, setup: &Setup) -> Self {
+    /// As [`Vm::start`], and waits until the guest is up.
+    pub fn launch(launcher: Command, setup: &Setup) -> Self {
+        let mut vm = Self::start(launcher, setup);
+        vm.wait_ready();
+        vm
+    }
+
+    /// Starts a guest by `launcher`, which takes QEMU's arguments after its own; several can so boot side by side. Whoever QEMU
+    /// is run as must be able to go through the directory for temporary files.
+    pub fn start(mut launcher: Command, setup: &Setup) -> Self {
         // QEMU may be somebody else: it makes the monitor's socket here, and connects to the console's.
         let dir = tempfile::tempdir().expect("a temporary directory");
         let open = |path: &Path| std::fs::set_permissions(path, Permissions::from_mode(0o777)).expect("permissions");
@@ -146,10 +153,14 @@ impl Vm {
         let (stream, _) = stream.unwrap_or_else(|| panic!("QEMU does not open its console:\n{}", vm.log()));
         stream.set_nonblocking(false).expect("a stream that blocks");
         vm.console = Console::new(stream.try_clone().expect("a second descriptor"), stream);
-        if let Err(error) = vm.console.wait_ready(BOOT) {
-            panic!("the guest does not boot: {error}\n{}", vm.log());
-        }
         vm
+    }
+
+    /// Waits until the guest is up and its netdevs are configured.
+    pub fn wait_ready(&mut self) {
+        if let Err(error) = self.console.wait_ready(BOOT) {
+            panic!("the guest does not boot: {error}\n{}", self.log());
+        }
     }
 
     /// Runs a command in the guest that must succeed; gives what it prints.
@@ -161,7 +172,7 @@ impl Vm {
 
     /// Whether the guest gets answers to pings.
     pub fn pings(&mut self, ip: &str) -> bool {
-        let ping = self.console.run(&format!("ping -c 3 -W 2 {ip}"));
+        let ping = self.console.run(&format!("ping -A -c 3 -W 2 {ip}"));
         ping.is_ok_and(|output| output.status == 0)
     }
 

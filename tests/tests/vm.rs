@@ -18,7 +18,7 @@ fn start(setup: &Setup) -> Vm {
 
 #[test]
 fn qemu_has_af_xdp() {
-    let netdevs = shell::run(qemu().args(["-netdev", "help"]));
+    let netdevs = shell::run(qemu().args(["-nodefaults", "-netdev", "help"]));
     assert!(netdevs.lines().any(|line| line == "af-xdp"), "{netdevs}");
 }
 
@@ -36,8 +36,8 @@ fn a_guest_of_nobody_runs_commands_and_turns_itself_off() {
     assert_eq!(vm.sh("seq 20000"), (1..=20_000).map(|number| format!("{number}\n")).collect::<String>());
     // What is in the background lives on.
     vm.sh("iperf3 -s >/tmp/server 2>&1 &");
-    let report = vm.sh("for try in 1 2 3 4 5; do iperf3 -c 127.0.0.1 -t 1 -J && exit; sleep 1; done; exit 1");
-    assert!(report.contains("sum_received"), "{report}");
+    let report = vm.sh("for try in 1 2 3 4 5; do iperf3 -c 127.0.0.1 -t 1 && exit; sleep 1; done; exit 1");
+    assert!(report.contains("receiver"), "{report}");
     assert_eq!(vm.power_off().code(), Some(0));
 }
 
@@ -63,7 +63,13 @@ fn netdevs_are_set_up_at_boot_and_when_plugged_in() {
     }
     let mut vm = start(&setup);
     let links = vm.sh("ip -o link; ip -o -4 address");
-    for part in ["eth0: <BROADCAST,MULTICAST,UP", "mtu 1400", "52:54:00:00:00:02", "10.0.0.1/24", "10.0.1.1/24"] {
+    for part in [
+        "MULTICAST,UP,LOWER_UP> mtu 1400",
+        "MULTICAST,UP,LOWER_UP> mtu 1500",
+        "52:54:00:00:00:02",
+        "10.0.0.1/24",
+        "10.0.1.1/24",
+    ] {
         assert!(links.contains(part), "{part} in {links}");
     }
 
@@ -85,9 +91,11 @@ fn netdevs_are_set_up_at_boot_and_when_plugged_in() {
 
 #[test]
 fn qemu_that_does_not_start_is_told_with_what_it_said() {
-    let mut command = qemu();
-    command.args(["-device", "no-such-device"]);
-    let panic = std::panic::catch_unwind(|| Vm::launch(command, &Setup::default())).expect_err("no guest");
+    let launch = || {
+        let setup = Setup { args: vec!["-device".into(), "no-such-device".into()], ..Setup::default() };
+        start(&setup)
+    };
+    let panic = std::panic::catch_unwind(launch).expect_err("no guest");
     let text = panic.downcast_ref::<String>().expect("a text");
     assert!(text.contains("no-such-device"), "{text}");
 }

@@ -103,8 +103,9 @@ impl Setup {
     }
 }
 
-/// Arguments of QEMU that no guest does without. The guest has no way to reboot but to end QEMU.
-const QEMU: &str = "-nodefaults -no-user-config -display none -no-reboot -accel tcg -cpu max -smp 1";
+/// Arguments of QEMU that no guest does without. There is no option ROM in the cache, and none is needed. The guest has no way to reboot but to end QEMU.
+const QEMU: &str =
+    "-nodefaults -no-user-config -display none -no-reboot -accel tcg -cpu max -smp 1 -global virtio-net-pci.romfile=";
 
 /// The kernel's command line: little talk, and nothing that takes time to find out. A panic ends QEMU.
 const KERNEL: &str = "console=ttyS0 quiet loglevel=3 panic=-1 ipv6.disable=1 nokaslr mitigations=off tsc=reliable \
@@ -195,6 +196,12 @@ impl Vm {
     pub fn power_off(mut self) -> ExitStatus {
         self.console.send("poweroff -f").expect("a console");
         self.wait()
+    }
+
+    /// Ends what was started by SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it can be waited for");
     }
 
     /// Waits until what was started has ended by itself.

@@ -14,6 +14,7 @@ pub mod guest;
 pub mod http;
 pub mod netns;
 pub mod packet;
+pub mod python;
 pub mod qemu_double;
 pub mod qmp;
 pub mod raw;

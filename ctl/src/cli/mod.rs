@@ -4,6 +4,7 @@
 //! daemon could decide; what it refuses is shown in its own words.
 
 pub mod args;
+pub mod qemu;
 pub mod table;
 pub mod top;
 
@@ -11,6 +12,7 @@ mod show;
 mod tables;
 
 use std::io::{IsTerminal, Read, Write};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -22,7 +24,8 @@ use switch::model::*;
 use self::args::{Arguments, BridgeCommand, CaptureArguments, Command, FdbCommand, PortCommand, TraceArguments};
 use crate::client::{Client, encode, query};
 use crate::doctor::{Check, Status, local_checks};
-use crate::service::TraceRequest;
+use crate::qemu::check::{check_here, default_binary};
+use crate::service::{PortEntry, TraceRequest};
 
 /// Clears a terminal and goes to its upper left corner.
 const CLEAR: &str = "\x1b[2J\x1b[H";
@@ -58,7 +61,11 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Trace(arguments) => trace(&client, &printer, &arguments).await,
         Command::Capture(arguments) => capture(&client, &arguments).await,
         Command::Top { interval, count } => top(&client, &printer, interval, count).await,
-        Command::Doctor { ifname } => doctor(&client, &printer, &ifname).await,
+        Command::Doctor { ifname, qemu } => {
+            let qemu = qemu.map(|named| named.or_else(default_binary));
+            doctor(&client, &printer, &ifname, qemu).await
+        }
+        Command::Qemu(command) => qemu::run(&arguments.run_dir, arguments.json, command),
         Command::Audit => {
             let answer = client.get("audit").await?;
             printer.show(&answer, |audit: FrameAudit| show::audit(&audit))?;
@@ -252,9 +259,15 @@ async fn top(client: &Client, printer: &Printer, interval: f64, count: Option<u6
     Ok(())
 }
 
-async fn doctor(client: &Client, printer: &Printer, ifnames: &[String]) -> anyhow::Result<()> {
+/// Looks at a QEMU too if one is wanted: at that file, or at none, which is told.
+async fn doctor(
+    client: &Client,
+    printer: &Printer,
+    ifnames: &[String],
+    qemu: Option<Option<PathBuf>>,
+) -> anyhow::Result<()> {
     let names = (!ifnames.is_empty()).then(|| ifnames.join(","));
-    let checks: Vec<Check> = match client.get(&format!("doctor{}", query(&[("ifnames", names)]))).await {
+    let mut checks: Vec<Check> = match client.get(&format!("doctor{}", query(&[("ifnames", names)]))).await {
         Ok(answer) => serde_json::from_value(answer)?,
         Err(error) if error.is_absent() => {
             let text = format!("{error}; this is what can be seen without it");
@@ -264,6 +277,11 @@ async fn doctor(client: &Client, printer: &Printer, ifnames: &[String]) -> anyho
         }
         Err(error) => return Err(error.into()),
     };
+    if let Some(file) = qemu {
+        let ports: Vec<PortEntry> =
+            client.get("ports").await.ok().and_then(|ports| serde_json::from_value(ports).ok()).unwrap_or_default();
+        checks.extend(check_here(file.as_deref(), &ports));
+    }
     printer.show(&serde_json::to_value(&checks)?, |checks: Vec<Check>| show::doctor(&checks))?;
     let failed = checks.iter().filter(|check| check.status == Status::Fail).count();
     if failed > 0 {

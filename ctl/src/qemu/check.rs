@@ -6,10 +6,12 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit};
 use switch::model::{DEFAULT_MTU, Mode, PortKind};
 
 use super::hotplug::FIRST_VERSION;
-use crate::doctor::{Check, Status};
+use super::memlock;
+use crate::doctor::{CAP_IPC_LOCK, Check, Status, effective_capabilities};
 use crate::service::PortEntry;
 
 /// The first version that takes `map-path`, and whose frame pool has room for all its frames.
@@ -114,6 +116,23 @@ fn output(path: &Path, arguments: &[&str], patience: Duration) -> io::Result<Str
         io::Error::new(io::ErrorKind::TimedOut, format!("it has not ended within {} s", patience.as_secs()))
     })??;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The checks that are made where QEMU is started from: of the program, if there is one, and of the limit of locked memory for
+/// the guests of these ports, or for one guest if there are none.
+pub fn check_here(program: Option<&Path>, ports: &[PortEntry]) -> Vec<Check> {
+    let mut checks = program.map(check_binary).unwrap_or_else(|| {
+        let text = format!("no qemu-system-{} in PATH", std::env::consts::ARCH);
+        vec![Check::bad(Status::Fail, "QEMU", text, "name a file by --qemu FILE")]
+    });
+    let guests = ports.iter().filter(|port| port.spec.kind == PortKind::Guest);
+    let queues: u64 = guests.map(|port| u64::from(port.spec.queues.unwrap_or(1))).sum();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    // Who has the privilege may give QEMU any limit, or QEMU has it too and needs none.
+    let exempt = effective_capabilities(&status) >> CAP_IPC_LOCK & 1 != 0;
+    let limit = getrlimit(Resource::Memlock).maximum.filter(|_| !exempt);
+    checks.push(check_memlock(limit, memlock(queues.max(1))));
+    checks
 }
 
 /// Looks at the limit of locked memory that a QEMU started from here would have; `None` is unlimited.

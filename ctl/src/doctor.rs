@@ -49,7 +49,7 @@ const CAPABILITIES: [(u32, &str, &str); 4] = [
     (39, "CAP_BPF", "BPF programs and maps (CAP_SYS_ADMIN serves too)"),
     (21, "CAP_SYS_ADMIN", "guests in named network namespaces"),
 ];
-const CAP_IPC_LOCK: u32 = 14;
+pub(crate) const CAP_IPC_LOCK: u32 = 14;
 const CAP_SYS_ADMIN: u32 = 21;
 const MIN_KERNEL: (u32, u32) = (5, 10);
 
@@ -93,7 +93,7 @@ fn check_kernel_version(release: &str) -> Check {
 }
 
 /// The mask of effective capabilities in `/proc/PID/status`.
-fn effective_capabilities(status: &str) -> u64 {
+pub(crate) fn effective_capabilities(status: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }

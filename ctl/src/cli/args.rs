@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use switch::model::*;
 
+use super::qemu::QemuCommand;
 use crate::packet::PacketSpec;
 use crate::service::RuleWrite;
 
@@ -47,9 +48,6 @@ pub enum Command {
     /// Redirects: what would go to one port goes to another.
     #[command(subcommand)]
     Redirect(RedirectCommand),
-    /// QEMU: guests with sockets of the switch.
-    #[command(subcommand)]
-    Qemu(super::qemu::QemuCommand),
     /// How many ports, meters and rules there can be, and still could be added.
     Capability,
     /// Settings of the bridge.
@@ -73,7 +71,13 @@ pub enum Command {
         /// A netdev to look at as well; may be given several times.
         #[arg(long, value_name = "IF")]
         ifname: Vec<String>,
+        /// Look at a QEMU as well; default: the one of this architecture in PATH.
+        #[arg(long, value_name = "FILE", num_args = 0..=1)]
+        qemu: Option<Option<PathBuf>>,
     },
+    /// Cards of guests in QEMU: attach, detach, print options, release.
+    #[command(subcommand)]
+    Qemu(QemuCommand),
     /// Count the frames of packet memory.
     Audit,
     /// The worker threads.

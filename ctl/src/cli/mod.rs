@@ -13,6 +13,7 @@ mod show;
 mod tables;
 
 use std::io::{IsTerminal, Read, Write};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -24,7 +25,8 @@ use switch::model::*;
 use self::args::{Arguments, BridgeCommand, CaptureArguments, Command, FdbCommand, PortCommand, TraceArguments};
 use crate::client::{Client, encode, query};
 use crate::doctor::{Check, Status, local_checks};
-use crate::service::TraceRequest;
+use crate::qemu::check::{check_here, default_binary};
+use crate::service::{PortEntry, TraceRequest};
 
 /// Clears a terminal and goes to its upper left corner.
 const CLEAR: &str = "\x1b[2J\x1b[H";
@@ -34,17 +36,9 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 /// # Errors
 /// What the daemon refused, or what went wrong on the way to it.
 pub async fn run(arguments: Arguments) -> anyhow::Result<u8> {
-    match arguments.command {
-        Command::Qemu(command) => qemu::qemu(&arguments.run_dir, command).await,
-        _ => ask(arguments).await.map(|()| 0),
-    }
-}
-
-/// Makes a request to the daemon.
-async fn ask(arguments: Arguments) -> anyhow::Result<()> {
     let client = Client::new(&arguments.run_dir);
     let printer = Printer { json: arguments.json };
-    match arguments.command {
+    let done = match arguments.command {
         Command::Port(command) => port(&client, &printer, command).await,
         Command::Stats { port } => {
             let answer = client.get(&format!("stats{}", query(&[("port", port.clone())]))).await?;
@@ -54,7 +48,6 @@ async fn ask(arguments: Arguments) -> anyhow::Result<()> {
         Command::Meter(command) => tables::meter(&client, &printer, command).await,
         Command::Rule(command) => tables::rule(&client, &printer, command).await,
         Command::Redirect(command) => tables::redirect(&client, &printer, command).await,
-        Command::Qemu(_) => Ok(()),
         Command::Capability => tables::capability(&client, &printer).await,
         Command::Bridge(command) => {
             let answer = match command {
@@ -69,7 +62,11 @@ async fn ask(arguments: Arguments) -> anyhow::Result<()> {
         Command::Trace(arguments) => trace(&client, &printer, &arguments).await,
         Command::Capture(arguments) => capture(&client, &arguments).await,
         Command::Top { interval, count } => top(&client, &printer, interval, count).await,
-        Command::Doctor { ifname } => doctor(&client, &printer, &ifname).await,
+        Command::Doctor { ifname, qemu } => {
+            let qemu = qemu.map(|named| named.or_else(default_binary));
+            doctor(&client, &printer, &ifname, qemu).await
+        }
+        Command::Qemu(command) => return qemu::run(&arguments.run_dir, arguments.json, command).await,
         Command::Audit => {
             let answer = client.get("audit").await?;
             printer.show(&answer, |audit: FrameAudit| show::audit(&audit))?;
@@ -90,7 +87,8 @@ async fn ask(arguments: Arguments) -> anyhow::Result<()> {
                 format!("xswitch {}\nxswitchd {daemon}\n", env!("CARGO_PKG_VERSION"))
             })
         }
-    }
+    };
+    done.map(|()| 0)
 }
 
 /// Prints answers.
@@ -263,9 +261,15 @@ async fn top(client: &Client, printer: &Printer, interval: f64, count: Option<u6
     Ok(())
 }
 
-async fn doctor(client: &Client, printer: &Printer, ifnames: &[String]) -> anyhow::Result<()> {
+/// Looks at a QEMU too if one is wanted: at that file, or at none, which is told.
+async fn doctor(
+    client: &Client,
+    printer: &Printer,
+    ifnames: &[String],
+    qemu: Option<Option<PathBuf>>,
+) -> anyhow::Result<()> {
     let names = (!ifnames.is_empty()).then(|| ifnames.join(","));
-    let checks: Vec<Check> = match client.get(&format!("doctor{}", query(&[("ifnames", names)]))).await {
+    let mut checks: Vec<Check> = match client.get(&format!("doctor{}", query(&[("ifnames", names)]))).await {
         Ok(answer) => serde_json::from_value(answer)?,
         Err(error) if error.is_absent() => {
             let text = format!("{error}; this is what can be seen without it");
@@ -275,6 +279,11 @@ async fn doctor(client: &Client, printer: &Printer, ifnames: &[String]) -> anyho
         }
         Err(error) => return Err(error.into()),
     };
+    if let Some(file) = qemu {
+        let ports: Vec<PortEntry> =
+            client.get("ports").await.ok().and_then(|ports| serde_json::from_value(ports).ok()).unwrap_or_default();
+        checks.extend(check_here(file.as_deref(), &ports));
+    }
     printer.show(&serde_json::to_value(&checks)?, |checks: Vec<Check>| show::doctor(&checks))?;
     let failed = checks.iter().filter(|check| check.status == Status::Fail).count();
     if failed > 0 {

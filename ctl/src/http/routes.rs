@@ -13,6 +13,7 @@ use super::capture;
 use super::extract::{Json, Path, Query};
 use crate::doctor::{Check, Status, local_checks};
 use crate::error::{Error, ErrorBody};
+use crate::qemu::check::check_port;
 use crate::service::{BridgeUpdate, FdbFilter, PortEntry, Service, TraceRequest};
 
 pub(super) type Shared = State<Arc<Service>>;
@@ -216,6 +217,7 @@ async fn doctor(State(service): Shared, Query(query): Query<DoctorQuery>) -> Ans
             .collect();
         let mut checks = local_checks(service.dataplane().settings(), &ifnames);
         for port in service.ports() {
+            let guest_end = check_port(&port);
             let name = format!("port {}", port.name);
             match (port.error, port.info.and_then(|info| info.mode_reason)) {
                 (Some(error), _) => {
@@ -224,6 +226,7 @@ async fn doctor(State(service): Shared, Query(query): Query<DoctorQuery>) -> Ans
                 (None, Some(reason)) => checks.push(Check::bad(Status::Warn, name, "generic XDP mode", reason)),
                 (None, None) => checks.push(Check::ok(name, "up")),
             }
+            checks.extend(guest_end);
         }
         let masks = service.dataplane().rule_masks();
         if masks > MANY_MASKS {

@@ -14,12 +14,9 @@ use crate::companion::leases::Leases;
 use crate::companion::process::Process;
 use crate::companion::protocol::Offer;
 use crate::error::Error;
+use crate::qemu::memlock;
 use crate::state::Row;
 
-/// Packet memory of a socket of QEMU's, in bytes: 8,192 frames of 4,096 (`net/af-xdp.c`).
-const QEMU_UMEM: u64 = 32 << 20;
-/// What else of a user's the kernel may count against the same limit.
-const MEMLOCK_MARGIN: u64 = 8 << 20;
 /// How long the kernel may take to let go of a queue whose socket was closed.
 const UNBIND: Duration = Duration::from_secs(3);
 
@@ -95,7 +92,7 @@ impl Service {
             mtu: port.spec.mtu.unwrap_or(DEFAULT_MTU),
             mode: end.mode,
             queues: end.queues.len() as u32,
-            memlock: queues * QEMU_UMEM + MEMLOCK_MARGIN,
+            memlock: memlock(queues),
             map_path: end.map_path,
         })
     }

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Three guests, as network namespaces, on one switch: two in VLAN 10, the third in VLAN 20.
+# Three guests, as network namespaces, on one switch: two in VLAN 10, the third in VLAN 20. Then two real ones, if there is a
+# QEMU with af-xdp (`make qemu`).
 # Usage: demo.sh DIRECTORY-OF-BINARIES; needs root. Leaves nothing behind.
 set -euo pipefail
 
@@ -10,12 +11,17 @@ guests=(xsdemo-$id-a xsdemo-$id-b xsdemo-$id-c)
 dir=$(mktemp -d)
 daemon=
 server=
+vms=()
+cache=${XSWITCH_CACHE:-/var/cache/xswitch}
 
 cleanup() {
 	status=$?
 	trap - EXIT INT TERM
 	[ -z "$server" ] || kill "$server" 2>/dev/null || true
+	for vm in "${vms[@]}"; do kill "$vm" 2>/dev/null || true; wait "$vm" 2>/dev/null || true; done
 	if [ -n "$daemon" ]; then
+		# What is pinned on guests' ends goes with their ports only.
+		for vm in vm1 vm2; do xswitch port del "$vm" >/dev/null 2>&1 || true; done
 		kill "$daemon" 2>/dev/null || true
 		wait "$daemon" 2>/dev/null || true
 	fi
@@ -38,13 +44,18 @@ say "A switch in a network namespace of its own, and three guests"
 ip netns add "$switch"
 ip netns exec "$switch" ip link set lo up
 for ns in "${guests[@]}"; do ip netns add "$ns"; done
-ip netns exec "$switch" "$bin/xswitchd" --run-dir "$dir/run" --state-dir "$dir/state" 2>"$dir/log" &
-daemon=$!
-for _ in $(seq 100); do
-	[ -S "$dir/run/api.sock" ] && break
-	kill -0 "$daemon" 2>/dev/null || fail "the daemon ended"
-	sleep 0.1
-done
+# Not by `ip netns exec`, which hides /sys/fs/bpf from what it runs.
+start_daemon() {
+	nsenter --net="/run/netns/$switch" "$bin/xswitchd" --run-dir "$dir/run" --state-dir "$dir/state" 2>>"$dir/log" &
+	daemon=$!
+	for _ in $(seq 100); do
+		xswitch version 2>/dev/null | grep -q "^xswitchd [0-9]" && return
+		kill -0 "$daemon" 2>/dev/null || fail "the daemon ended"
+		sleep 0.1
+	done
+	fail "the daemon does not answer"
+}
+start_daemon
 vlans=(10 10 20)
 names=(web db other)
 for n in 0 1 2; do
@@ -116,5 +127,70 @@ echo
 xswitch fdb list
 echo
 xswitch audit
+
+if [ ! -x "$cache/qemu/qemu-system-x86_64" ]; then
+	say "All of it was as it must be. For real guests as well: \`make qemu\` builds a QEMU with af-xdp (some minutes, once)"
+	exit
+fi
+
+say "Real guests: QEMU as user nobody without privileges, at AF_XDP sockets that the switch made for it"
+chmod 755 "$dir"
+kernel='console=ttyS0 quiet loglevel=3 panic=-1 ipv6.disable=1 nokaslr mitigations=off tsc=reliable no_timer_check'
+qemu=("$cache/qemu/qemu-system-x86_64" -nodefaults -no-user-config -display none -no-reboot -machine pc -accel tcg -cpu max
+	-m 128 -L "$cache/qemu/firmware" -kernel "$cache/guest/vmlinux" -initrd "$cache/guest/initramfs"
+	-global virtio-net-pci.romfile=)
+declare -A to from
+
+# Boots guest $1 with address $2 at a port of its name.
+boot() {
+	mkfifo -m 666 "$dir/$1.in" "$dir/$1.out"
+	# Not by the function above: what is started is to be QEMU itself.
+	"$bin/xswitch" --run-dir "$dir/run" qemu run "$1" --create --user nobody -- "${qemu[@]}" -append "$kernel xswitch.ip=$2" \
+		-chardev "pipe,id=console,path=$dir/$1" -serial chardev:console >"$dir/$1.log" 2>&1 &
+	vms+=($!)
+	local in out line
+	exec {in}>"$dir/$1.in" {out}<"$dir/$1.out"
+	to[$1]=$in from[$1]=$out
+	while read -r -t 60 line <&"$out"; do
+		[ "$line" != "xswitch-guest ready" ] || return 0
+	done
+	fail "$1 does not boot: $(cat "$dir/$1.log")"
+}
+
+# Runs a command in a guest.
+in_vm() {
+	local line
+	echo "run @@ ${*:2}" >&"${to[$1]}"
+	while IFS= read -r -t 60 line <&"${from[$1]}"; do
+		case $line in "@@ "*) return "${line#@@ }" ;; *) echo "$line" ;; esac
+	done
+	fail "$1 does not answer"
+}
+
+boot vm1 10.9.0.1/24
+boot vm2 10.9.0.2/24
+xswitch port show vm1
+in_vm vm1 ping -c 3 10.9.0.2 || fail "vm1 does not reach vm2"
+
+say "iperf3 from guest to guest (their processors are emulated: the rate says nothing about the switch)"
+in_vm vm2 iperf3 -s -D
+in_vm vm1 iperf3 -c 10.9.0.2 -t 3 | tail -n 4
+
+say "xswitchd is killed and started again while vm1 pings vm2: the guests keep their sockets"
+in_vm vm1 'ping -i 0.1 10.9.0.2 >/tmp/ping & echo $! >/tmp/pid'
+sleep 1
+kill -9 "$daemon"
+wait "$daemon" 2>/dev/null || true
+start_daemon
+sleep 1
+in_vm vm1 'kill -INT $(cat /tmp/pid); sleep 1; tail -n 3 /tmp/ping'
+in_vm vm1 ping -c 2 10.9.0.2 >/dev/null || fail "vm1 does not reach vm2 after the restart"
+
+say "vm2 is killed, and comes back"
+kill -9 "${vms[1]}"
+wait "${vms[1]}" 2>/dev/null || true
+rm "$dir/vm2.in" "$dir/vm2.out"
+boot vm2 10.9.0.2/24
+in_vm vm1 ping -c 2 10.9.0.2 || fail "vm1 does not reach vm2 after it came back"
 
 say "All of it was as it must be"

@@ -10,6 +10,7 @@ use super::run::{self, RunArguments};
 use super::{Printer, print};
 use crate::companion::client::HandOver;
 use crate::companion::protocol::Request;
+use crate::qemu::check::warn_of_queues;
 use crate::qemu::hotplug::{AttachOptions, DetachOptions, attach, detach};
 use crate::qemu::options::{DEFAULT_DRIVER, Sockets, command_line, libvirt_xml};
 
@@ -95,6 +96,9 @@ pub async fn run(run_dir: &Path, json: bool, command: QemuCommand) -> anyhow::Re
             let AttachArguments { port, qmp, bus, device: driver, pid } = arguments;
             let done = attach(run_dir, &AttachOptions { port, qmp, bus, driver, pid })?;
             let offer = &done.offer;
+            if let Some(warning) = warn_of_queues(&offer.port, offer.queues) {
+                eprintln!("xswitch: {warning}");
+            }
             let answer = json!({
                 "port": offer.port, "pid": done.pid, "netdev": done.netdev, "device": done.device,
                 "ifname": offer.ifname, "mac": offer.mac, "queues": offer.queues,

@@ -27,6 +27,17 @@ const MAX_OUTPUT: u64 = 64 << 10;
 const BUILD: &str = "build QEMU 10.1 or later with --enable-af-xdp (`make qemu` does, see docs/qemu.md): packages of \
                      distributions often lack it";
 
+/// What QEMU makes of more queues than one: it polls the sockets of the last only (`net_init_af_xdp` in `net/af-xdp.c`, with
+/// `inhibit=on`); QEMU 10.2 was seen to leave those of queue 0 alone.
+const LAST_QUEUE_ONLY: &str = "QEMU that is given its sockets receives from the last queue only";
+const ONE_QUEUE: &str =
+    "packets in the others never reach the guest: a port for a guest in QEMU is to have one queue (`queues = 1`)";
+
+/// A warning for a port with so many queues, if they are too many for QEMU.
+pub fn warn_of_queues(port: &str, queues: u32) -> Option<String> {
+    (queues > 1).then(|| format!("port {port} has {queues} queues, and {LAST_QUEUE_ONLY}; {ONE_QUEUE}"))
+}
+
 /// The QEMU of this machine's architecture in `PATH`.
 pub fn default_binary() -> Option<PathBuf> {
     let name = format!("qemu-system-{}", std::env::consts::ARCH);
@@ -167,12 +178,8 @@ pub fn check_port(port: &PortEntry) -> Vec<Check> {
     let name = |what: &str| format!("port {}: guest's {what}", port.name);
     let mut checks = Vec::new();
     if end.queues.len() > 1 {
-        checks.push(Check::bad(
-            Status::Warn,
-            name("queues"),
-            format!("{}: QEMU receives from the last one only when it is given its sockets", end.queues.len()),
-            "packets in the others never reach the guest: use one queue (`queues = 1`) for a guest in QEMU",
-        ));
+        let text = format!("{} of them: {LAST_QUEUE_ONLY}", end.queues.len());
+        checks.push(Check::bad(Status::Warn, name("queues"), text, ONE_QUEUE));
     }
     let mtu = info.spec.mtu.unwrap_or(DEFAULT_MTU);
     if mtu > MAX_MTU {

@@ -25,6 +25,7 @@ use rustix::thread::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::check::warn_of_queues;
 use super::options::{
     Sockets, device_id, device_options, device_properties, netdev_id, netdev_options, netdev_properties,
 };
@@ -111,6 +112,9 @@ fn prepare(launch: &Launch) -> anyhow::Result<(Command, Vec<OwnedFd>)> {
         namespaces.extend(fds.pop());
         if fds.len() != offer.queues as usize {
             bail!("port {port}: the daemon sent {} sockets for {} queues", fds.len(), offer.queues);
+        }
+        if let Some(warning) = warn_of_queues(&offer.port, offer.queues) {
+            eprintln!("xswitch: {warning}");
         }
         nics.push(Nic { offer, fds: fds.iter().map(AsRawFd::as_raw_fd).collect() });
         sockets.extend(fds);

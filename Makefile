@@ -5,7 +5,7 @@ SHELL := /bin/bash
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E env "PATH=$$PATH")
 FUZZ_SECONDS ?= 60
 
-.PHONY: help setup build test demo bench fuzz lint clean
+.PHONY: help setup qemu build test demo bench fuzz lint clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -13,10 +13,13 @@ help: ## Show this list
 setup: ## Install what is missing (apt, by root or sudo)
 	@scripts/setup.sh
 
+qemu: ## Build a QEMU with af-xdp and a guest for it, into a cache (once)
+	@scripts/qemu.sh
+
 build: setup ## Build the daemon and the command line (release)
 	cargo build --release -p ctl
 
-test: setup ## Set up, build, and run every test
+test: setup qemu ## Set up, build, and run every test
 	cargo build --workspace --all-targets
 	@if command -v cargo-nextest >/dev/null; then $(AS_ROOT) cargo nextest run --workspace; \
 	else $(AS_ROOT) cargo test --workspace --no-fail-fast -- --test-threads 2; fi

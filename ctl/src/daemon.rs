@@ -18,11 +18,14 @@ use crate::error::Error;
 use crate::grpc;
 use crate::http::{self, ApiSocket};
 use crate::metrics;
-use crate::service::Service;
+use crate::service::{LearnedFile, Service};
 use crate::state::{DirLock, Store};
 
 /// How often ports that could not be brought up are tried again.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// How often learned addresses are kept for the next daemon.
+const KEEP_LEARNED: Duration = Duration::from_secs(1);
 
 /// Where the daemon finds and keeps things.
 #[derive(Clone, Debug)]
@@ -66,11 +69,14 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let access = config.guests.access().map_err(Error::invalid)?;
     let pins = PinPlace { mount: config.guests.bpffs.clone(), instance: instance(&options.run_dir)? };
     let guests = options.run_dir.join("guests");
+    let learned = Arc::new(LearnedFile::at(&options.run_dir.join("fdb.json")));
+    let kept = Arc::clone(&learned);
     // What can be refused is, before any port is touched.
     let listener = bind_metrics(&config).await?;
     let service = blocking(move || {
         let dataplane = Switch::start(&settings, bridge, Some(pins))?;
         let service = Service::start(Box::new(dataplane), store, &declared)?;
+        service.restore_learned(&kept);
         service.look_after_guests(&guests)?;
         Ok(service)
     })
@@ -88,7 +94,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     notify(NotifyState::Ready);
     tracing::info!(run_dir = %options.run_dir.display(), ports = service.ports().len(), "ready");
 
-    serve_signals(&mut signals, &options, config, &service).await;
+    serve_signals(&mut signals, &options, config, &service, &learned).await;
 
     notify(NotifyState::Stopping);
     tracing::info!("stopping");
@@ -103,6 +109,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     }
     // The last one to have the service detaches the ports; a capture that still ends has it for a moment longer.
     blocking(move || {
+        service.keep_learned(&learned, true);
         drop(service);
         Ok(())
     })
@@ -166,9 +173,17 @@ impl Signals {
 }
 
 /// Returns when it is time to stop.
-async fn serve_signals(signals: &mut Signals, options: &Options, mut config: Config, service: &Arc<Service>) {
+async fn serve_signals(
+    signals: &mut Signals,
+    options: &Options,
+    mut config: Config,
+    service: &Arc<Service>,
+    learned: &Arc<LearnedFile>,
+) {
     let mut retry = tokio::time::interval(RETRY);
     retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut keep = tokio::time::interval(KEEP_LEARNED);
+    keep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let watchdog = watchdog_period();
     let mut alive = tokio::time::interval(watchdog.unwrap_or(Duration::from_secs(3600)));
     loop {
@@ -185,6 +200,13 @@ async fn serve_signals(signals: &mut Signals, options: &Options, mut config: Con
                 let service = Arc::clone(service);
                 let _ = blocking(move || {
                     service.retry();
+                    Ok(())
+                }).await;
+            }
+            _ = keep.tick() => {
+                let (service, learned) = (Arc::clone(service), Arc::clone(learned));
+                let _ = blocking(move || {
+                    service.keep_learned(&learned, false);
                     Ok(())
                 }).await;
             }

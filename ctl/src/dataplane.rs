@@ -76,6 +76,8 @@ dataplane! {
     fn fdb_del(&self, mac: MacAddr, vlan: u16) -> Result<(), Error>;
     /// As [`Switch::fdb_flush`].
     fn fdb_flush(&self, port: Option<&str>) -> Result<usize, Error>;
+    /// As [`Switch::relearn`].
+    fn relearn(&self, rows: &[FdbEntry]) -> usize;
     /// As [`Switch::trace`].
     fn trace(&self, port: &str, frame: &[u8], rule: Option<u32>) -> Result<TraceReport, Error>;
     /// As [`Switch::reserve_ports`].

@@ -236,6 +236,11 @@ impl Dataplane for FakeDataplane {
         Ok(0)
     }
 
+    fn relearn(&self, rows: &[FdbEntry]) -> usize {
+        self.lock().fdb.extend_from_slice(rows);
+        rows.len()
+    }
+
     fn trace(&self, port: &str, frame: &[u8], rule: Option<u32>) -> Result<TraceReport, Error> {
         let detail = format!("{} bytes from {port}", frame.len());
         let steps = vec![TraceStep { stage: "ingress".to_owned(), detail }];
@@ -377,6 +382,7 @@ impl Dataplane for FakeDataplane {
             map_path: format!("/sys/fs/bpf/xswitch/fake/{}/sockets", port.vport),
             queues: port.queues.iter().map(queue).collect(),
         };
+        port.spec.guest_sockets = true;
         Ok(port.guest_end.insert(end).clone())
     }
 

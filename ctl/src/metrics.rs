@@ -16,7 +16,7 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 use prometheus::{Encoder, Registry, TextEncoder};
 use switch::model::*;
 
-use crate::service::{PortState, Service};
+use crate::service::{GuestSocket, PortEntry, PortState, Service};
 
 /// Reads the switch whenever it is asked.
 struct SwitchCollector(Arc<Service>);
@@ -42,6 +42,7 @@ impl Collector for SwitchCollector {
             );
         }
         infos.iter().for_each(|info| families.port_info(info));
+        ports.iter().for_each(|port| families.guest(port));
         let stats = dataplane.stats();
         stats.ports.iter().for_each(|port| families.port(port));
         families.retired(&stats.retired);
@@ -114,6 +115,37 @@ impl Families {
         self.gauge("xswitch_port_mtu_bytes", "Layer 3 MTU of the port.", &[("port", name)], mtu);
         let entries = f64::from(info.fdb_entries);
         self.gauge("xswitch_fdb_entries", "MAC addresses learned on the port.", &[("port", name)], entries);
+    }
+
+    /// The guest's end of a port, once it is open.
+    fn guest(&mut self, port: &PortEntry) {
+        let Some(end) = port.info.as_ref().and_then(|info| info.guest_end.as_ref()) else { return };
+        let name = port.name.as_str();
+        let bound = port.guest.as_ref().is_some_and(|guest| guest.bound_since.is_some());
+        self.gauge(
+            "xswitch_guest_bound",
+            "Whether a process has bound the sockets that it was given of the port's guest's end.",
+            &[("port", name)],
+            f64::from(u8::from(bound)),
+        );
+        for GuestQueue { queue, redirect, drop_no_socket, drop_unbound } in &end.queues {
+            let queue = queue.to_string();
+            for (outcome, packets) in
+                [("redirect", redirect), ("drop_no_socket", drop_no_socket), ("drop_unbound", drop_unbound)]
+            {
+                let labels = [("port", name), ("queue", queue.as_str()), ("outcome", outcome)];
+                let help = "Packets for the guest by what the XDP program on the guest's end did with them.";
+                self.counter("xswitch_guest_xdp_packets_total", help, &labels, *packets);
+            }
+        }
+        for GuestSocket { queue, xsk, .. } in port.guest.iter().flat_map(|guest| &guest.sockets) {
+            let queue = queue.to_string();
+            for (counter, value) in xsk {
+                let labels = [("port", name), ("queue", queue.as_str()), ("counter", counter.as_str())];
+                let help = "Counters of the guest's AF_XDP socket (XDP_STATISTICS); they start anew with each guest.";
+                self.counter("xswitch_guest_xsk_total", help, &labels, *value);
+            }
+        }
     }
 
     fn port(&mut self, port: &PortStats) {

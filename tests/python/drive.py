@@ -1,12 +1,15 @@
 """Drives the DPU interface as somebody would who has its document and nothing of xswitch.
 
-usage: drive.py SOCKET PHASE
+usage: drive.py SOCKET PHASE [ARGUMENT...]
 
 SOCKET is the Unix socket of a daemon. Phases, in this order:
   configure  needs a daemon without ports, meters and rules; calls every method, and leaves two ports, a meter, two rules and
              a redirect behind
   verify     checks that they are there, as after a restart; changes nothing
   cleanup    takes them away
+
+and apart from those:
+  switch SRC DEST   what would go to port SRC goes to port DEST from now on (ProcSwitch)
 
 The modules document_pb2 and document_pb2_grpc, generated from document.proto, are to be on PYTHONPATH. Prints a line for
 every method that did what it should; the first thing that does not ends it with exit code 1.
@@ -545,15 +548,20 @@ def cleanup(client):
     done("ElasticNic.DelPort")
 
 
+def switch(client, src, dest):
+    client.traffic.ProcSwitch(0, src_pfid=src, dest_pfid=dest)
+    done(f"TrafficControl.ProcSwitch: {src} to {dest}")
+
+
 def main(arguments):
-    phases = {"configure": configure, "verify": verify, "cleanup": cleanup}
-    if len(arguments) != 2 or arguments[1] not in phases:
-        print(f"usage: drive.py SOCKET {'|'.join(phases)}", file=sys.stderr)
+    phases = {"configure": configure, "verify": verify, "cleanup": cleanup, "switch": switch}
+    path, phase, *numbers = arguments if len(arguments) > 1 else (None, None)
+    if phase not in phases or len(numbers) != (2 if phase == "switch" else 0):
+        print(f"usage: drive.py SOCKET {'|'.join(phases)} [ARGUMENT...]", file=sys.stderr)
         return 2
-    path, phase = arguments
     with grpc.insecure_channel(f"unix:{path}") as channel:
         try:
-            phases[phase](Client(channel))
+            phases[phase](Client(channel), *map(int, numbers))
         except Failure as failure:
             print(f"drive: {phase}: {failure}", file=sys.stderr)
             return 1

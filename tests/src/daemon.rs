@@ -217,12 +217,31 @@ impl Daemon {
     /// The end of a test.
     pub fn finish(mut self) {
         self.assert_balanced();
+        let ports = self.get("ports");
+        let ports = ports.as_array().expect("a list").iter().map(|port| &port["spec"]);
+        let ends: Vec<_> =
+            ports.filter(|spec| spec["guest_sockets"] == true).map(|spec| spec["guest_ifname"].clone()).collect();
         self.stop();
-        for link in self.ns.links() {
+        // On guests' ends that are open a program stays.
+        let open = |link: &Value| link["ifname"].as_str().is_some_and(|name| ends.iter().any(|end| end == name));
+        for link in self.ns.links().iter().filter(|link| !open(link)) {
             assert!(link.get("xdp").is_none_or(Value::is_null), "a program is left: {link}");
         }
         assert!(!self.path("run/api.sock").exists(), "the API's socket is left");
         assert!(!self.log().contains("panicked"), "{}", self.log());
+    }
+}
+
+/// What daemons pin is in directories named after their run directories.
+const PINS: &str = "/sys/fs/bpf/xswitch";
+
+impl Daemon {
+    /// Its directory of pinned links and maps, if it has one.
+    pub fn pins(&self) -> Option<PathBuf> {
+        let own = self.dir.path().file_name().and_then(|name| name.to_str()).expect("a temporary name");
+        let own = own.trim_start_matches('.');
+        let entries = std::fs::read_dir(PINS).ok()?;
+        entries.flatten().map(|entry| entry.path()).find(|path| path.to_str().is_some_and(|path| path.contains(own)))
     }
 }
 
@@ -231,6 +250,10 @@ impl Drop for Daemon {
         if let Some(child) = &mut self.child {
             let _ = child.kill();
             let _ = child.wait();
+        }
+        // Guests' ends stay as they are when a daemon ends.
+        if let Some(pins) = self.pins() {
+            std::fs::remove_dir_all(pins).expect("pins can be removed");
         }
         if std::thread::panicking() {
             eprintln!("log of xswitchd:\n{}", self.log());

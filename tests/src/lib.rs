@@ -10,9 +10,13 @@
 
 pub mod daemon;
 pub mod gensink;
+pub mod guest;
 pub mod http;
 pub mod netns;
 pub mod packet;
+pub mod python;
+pub mod qemu_double;
+pub mod qmp;
 pub mod raw;
 pub mod shell;
 pub mod veth;

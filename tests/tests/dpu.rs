@@ -2,31 +2,11 @@
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
+use tests::python::{environment, script};
 use tests::{Daemon, Options, shell};
-
-fn source(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
-}
-
-/// Makes the client's environment, once for all runs, among the build output.
-fn environment() -> PathBuf {
-    let test = std::env::current_exe().expect("a test knows its program");
-    let target = test.ancestors().nth(3).expect("a test is in target/<profile>/deps");
-    let dir = target.join("python-client");
-    let made = shell::output(Command::new(source("scripts/python-client.sh")).arg(&dir));
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    dir
-}
-
-/// A client's script, in the namespace of the daemon.
-fn script(daemon: &Daemon, environment: &Path, name: &str) -> Command {
-    let mut client = daemon.ns.command(environment.join("venv/bin/python3"));
-    client.arg(source("tests/python").join(name)).env("PYTHONPATH", environment.join("gen"));
-    client
-}
 
 fn drive(daemon: &Daemon, environment: &Path, phase: &str) -> String {
     let mut client = script(daemon, environment, "drive.py");

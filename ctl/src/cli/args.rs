@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use switch::model::*;
 
-use super::qemu::QemuCommand;
 use crate::packet::PacketSpec;
 use crate::service::RuleWrite;
 
@@ -48,6 +47,9 @@ pub enum Command {
     /// Redirects: what would go to one port goes to another.
     #[command(subcommand)]
     Redirect(RedirectCommand),
+    /// QEMU: guests with sockets of the switch.
+    #[command(subcommand)]
+    Qemu(super::qemu::QemuCommand),
     /// How many ports, meters and rules there can be, and still could be added.
     Capability,
     /// Settings of the bridge.
@@ -75,9 +77,6 @@ pub enum Command {
         #[arg(long, value_name = "FILE", num_args = 0..=1)]
         qemu: Option<Option<PathBuf>>,
     },
-    /// Cards of guests in QEMU: attach, detach, print options, release.
-    #[command(subcommand)]
-    Qemu(QemuCommand),
     /// Count the frames of packet memory.
     Audit,
     /// The worker threads.
@@ -109,7 +108,7 @@ pub enum PortCommand {
     },
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 enum OnOff {
     On,
     Off,
@@ -163,6 +162,13 @@ pub fn vlan_mode(text: &str) -> Result<VlanMode, String> {
 pub struct PortArguments {
     /// Name of the port.
     name: String,
+    #[command(flatten)]
+    options: PortOptions,
+}
+
+/// What a port is to be like.
+#[derive(Clone, Debug, PartialEq, Args)]
+pub struct PortOptions {
     /// Identity that the manager of the guests gives it; default: the name.
     #[arg(long)]
     uuid: Option<String>,
@@ -214,12 +220,29 @@ pub struct PortArguments {
     /// Most MAC addresses learned on it.
     #[arg(long)]
     fdb_limit: Option<u32>,
+    /// Open the guest's end for a guest's own AF_XDP sockets at once.
+    #[arg(long)]
+    guest_sockets: bool,
 }
 
 impl From<PortArguments> for PortSpec {
-    fn from(a: PortArguments) -> Self {
+    fn from(arguments: PortArguments) -> Self {
+        arguments.options.spec(arguments.name)
+    }
+}
+
+impl PortOptions {
+    /// Whether nothing was given.
+    pub fn is_default(&self) -> bool {
+        let spec = self.clone().spec(String::new());
+        spec == PortSpec::new("", PortKind::Guest)
+    }
+
+    /// A port of that name.
+    pub fn spec(self, name: String) -> PortSpec {
+        let a = self;
         PortSpec {
-            name: a.name,
+            name,
             uuid: a.uuid,
             kind: a.kind,
             vport: a.vport,
@@ -237,6 +260,7 @@ impl From<PortArguments> for PortSpec {
             isolated: a.isolated,
             mac_check: a.mac_check.map(bool::from),
             fdb_limit: a.fdb_limit,
+            guest_sockets: a.guest_sockets,
         }
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod qemu;
+pub mod run;
 pub mod table;
 pub mod top;
 
@@ -30,11 +31,19 @@ use crate::service::{PortEntry, TraceRequest};
 /// Clears a terminal and goes to its upper left corner.
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
-/// Carries out a command line.
+/// Carries out a command line; returns the exit code.
 ///
 /// # Errors
 /// What the daemon refused, or what went wrong on the way to it.
-pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
+pub async fn run(arguments: Arguments) -> anyhow::Result<u8> {
+    match arguments.command {
+        Command::Qemu(command) => qemu::qemu(&arguments.run_dir, arguments.json, command).await,
+        _ => ask(arguments).await.map(|()| 0),
+    }
+}
+
+/// Makes a request to the daemon.
+async fn ask(arguments: Arguments) -> anyhow::Result<()> {
     let client = Client::new(&arguments.run_dir);
     let printer = Printer { json: arguments.json };
     match arguments.command {
@@ -47,6 +56,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Meter(command) => tables::meter(&client, &printer, command).await,
         Command::Rule(command) => tables::rule(&client, &printer, command).await,
         Command::Redirect(command) => tables::redirect(&client, &printer, command).await,
+        Command::Qemu(_) => Ok(()),
         Command::Capability => tables::capability(&client, &printer).await,
         Command::Bridge(command) => {
             let answer = match command {
@@ -65,7 +75,6 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
             let qemu = qemu.map(|named| named.or_else(default_binary));
             doctor(&client, &printer, &ifname, qemu).await
         }
-        Command::Qemu(command) => qemu::run(&arguments.run_dir, arguments.json, command),
         Command::Audit => {
             let answer = client.get("audit").await?;
             printer.show(&answer, |audit: FrameAudit| show::audit(&audit))?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::run::{self, RunArguments};
 use super::{Printer, print};
 use crate::companion::client::HandOver;
 use crate::companion::protocol::Request;
@@ -15,6 +16,8 @@ use crate::qemu::options::{DEFAULT_DRIVER, Sockets, command_line, libvirt_xml};
 /// `qemu`.
 #[derive(Debug, Subcommand)]
 pub enum QemuCommand {
+    /// Run QEMU at ports, without privileges: it inherits their sockets.
+    Run(Box<RunArguments>),
     /// Give a running QEMU the card of a port.
     Attach(AttachArguments),
     /// Take the card of a port from a running QEMU.
@@ -80,13 +83,14 @@ pub struct ReleaseArguments {
     pub port: String,
 }
 
-/// Carries out a command.
+/// Carries out a command; returns the exit code.
 ///
 /// # Errors
 /// What daemon or QEMU refused, or what went wrong on the way to them.
-pub fn run(run_dir: &Path, json: bool, command: QemuCommand) -> anyhow::Result<()> {
+pub async fn qemu(run_dir: &Path, json: bool, command: QemuCommand) -> anyhow::Result<u8> {
     let printer = Printer { json };
     match command {
+        QemuCommand::Run(arguments) => return run::launch(run_dir, *arguments).await,
         QemuCommand::Attach(arguments) => {
             let AttachArguments { port, qmp, bus, device: driver, pid } = arguments;
             let done = attach(run_dir, &AttachOptions { port, qmp, bus, driver, pid })?;
@@ -99,7 +103,7 @@ pub fn run(run_dir: &Path, json: bool, command: QemuCommand) -> anyhow::Result<(
                 "process {} has port {} as {} ({}) on {}",
                 done.pid, offer.port, done.device, offer.mac, offer.ifname
             );
-            printer.done(&answer, &text)
+            printer.done(&answer, &text)?;
         }
         QemuCommand::Detach(arguments) => {
             let timeout = Duration::from_secs(arguments.timeout);
@@ -110,14 +114,15 @@ pub fn run(run_dir: &Path, json: bool, command: QemuCommand) -> anyhow::Result<(
                 [] => format!("QEMU had nothing of port {}, which is free", done.offer.port),
                 gone => format!("{} are gone, and port {} is free", gone.join(" and "), done.offer.port),
             };
-            printer.done(&answer, &text)
+            printer.done(&answer, &text)?;
         }
         QemuCommand::Args(arguments) => {
             let request = Request::Describe { port: arguments.port };
             let (offer, _) = HandOver::connect(run_dir)?.ask(&request)?;
             if arguments.libvirt {
                 let xml = libvirt_xml(&offer, DEFAULT_DRIVER);
-                return if json { printer.done(&Value::String(xml), "") } else { print(&xml) };
+                (if json { printer.done(&Value::String(xml), "") } else { print(&xml) })?;
+                return Ok(0);
             }
             let sockets = if arguments.map_path {
                 Sockets::Map
@@ -129,14 +134,15 @@ pub fn run(run_dir: &Path, json: bool, command: QemuCommand) -> anyhow::Result<(
                 .chunks(2)
                 .map(|pair| pair.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "))
                 .collect();
-            printer.done(&json!(words), &lines.join("\n"))
+            printer.done(&json!(words), &lines.join("\n"))?;
         }
         QemuCommand::Release(arguments) => {
             let request = Request::Release { port: arguments.port };
             let (offer, _) = HandOver::connect(run_dir)?.ask(&request)?;
-            printer.done(&serde_json::to_value(&offer)?, &format!("port {} is free", offer.port))
+            printer.done(&serde_json::to_value(&offer)?, &format!("port {} is free", offer.port))?;
         }
     }
+    Ok(0)
 }
 
 /// A word as a shell reads it: in quotes if it has anything that a shell could take for its own.

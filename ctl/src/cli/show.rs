@@ -4,7 +4,7 @@ use switch::model::*;
 
 use super::table::Table;
 use crate::doctor::{Check, Status};
-use crate::service::{PortEntry, PortState};
+use crate::service::{GuestHolder, GuestSocket, PortEntry, PortState};
 
 /// A serialisable word, as the API spells it.
 fn word(value: &impl serde::Serialize) -> String {
@@ -102,7 +102,41 @@ pub(super) fn port(port: &PortEntry) -> String {
             lines.push(("queue", format!("{}: worker {}, {copy}", queue.queue, queue.worker)));
         }
     }
+    if let Some(end) = port.info.as_ref().and_then(|info| info.guest_end.as_ref()) {
+        let reason = end.mode_reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        lines.push(("guest's XDP", format!("{}{reason}, sockets in {}", word(&end.mode), end.map_path)));
+        for GuestQueue { queue, redirect, drop_no_socket, drop_unbound } in &end.queues {
+            lines.push((
+                "for the guest",
+                format!(
+                    "queue {queue}: {redirect} packets to its socket, {drop_unbound} dropped before it was bound, \
+                     {drop_no_socket} dropped without one"
+                ),
+            ));
+        }
+        lines.push(("guest", port.guest.as_ref().map_or("none".to_owned(), holder)));
+    }
+    for GuestSocket { queue, bound, xsk } in port.guest.iter().flat_map(|guest| &guest.sockets) {
+        let lost: Vec<_> = xsk.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        let bound = if *bound { "bound" } else { "not bound" };
+        lines.push(("guest socket", format!("queue {queue}: {bound}, {}", lost.join(", "))));
+    }
     lines.iter().map(|(name, value)| format!("{name:<13} {value}\n")).collect()
+}
+
+/// Seconds since 1970, as a time of day in UTC.
+fn time(seconds: u64) -> String {
+    let time = std::time::UNIX_EPOCH.checked_add(std::time::Duration::from_secs(seconds));
+    time.map(|time| humantime::format_rfc3339_seconds(time).to_string()).unwrap_or_default()
+}
+
+fn holder(guest: &GuestHolder) -> String {
+    let user = guest.uid.map(|uid| format!(" of user {uid}")).unwrap_or_default();
+    let state = match guest.bound_since {
+        Some(bound) => format!("bound since {}", time(bound)),
+        None => format!("has its sockets since {} and has not bound them", time(guest.since)),
+    };
+    format!("process {} ({}){user}, {state}", guest.pid, guest.command)
 }
 
 /// `stats`.

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 pub enum HandOverError {
     /// Nobody answers.
-    #[error("no daemon answers at {path} ({source}): start xswitchd, or name its directory by --run-dir")]
+    #[error("no daemon answers at {path}: start xswitchd, or name its directory by --run-dir")]
     NoDaemon {
         /// Socket.
         path: PathBuf,
@@ -26,7 +26,7 @@ pub enum HandOverError {
         source: io::Error,
     },
     /// The connection broke.
-    #[error("the connection to the daemon broke: {0}")]
+    #[error("the connection to the daemon broke")]
     Connection(#[from] io::Error),
     /// What came is not an answer.
     #[error("the daemon's answer can't be understood ({0}): are both of one version?")]

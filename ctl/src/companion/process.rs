@@ -21,7 +21,8 @@ impl Process {
     /// # Errors
     /// The kernel's; NotFound if there is none.
     pub fn open(pid: i32) -> io::Result<Self> {
-        let number = Pid::from_raw(pid).filter(|_| pid > 0).ok_or(io::ErrorKind::NotFound)?;
+        // `from_raw` panics at a negative number.
+        let number = Some(pid).filter(|&pid| pid > 0).and_then(Pid::from_raw).ok_or(io::ErrorKind::NotFound)?;
         let pidfd = pidfd_open(number, PidfdFlags::empty()).map_err(|errno| match errno {
             rustix::io::Errno::SRCH => io::ErrorKind::NotFound.into(),
             errno => io::Error::from(errno),

@@ -98,6 +98,8 @@ pub fn serve(
 ) -> JoinHandle<()> {
     let (service, access) = (Arc::clone(service), Arc::new(access));
     tokio::spawn(async move {
+        // All of it, with its file.
+        let socket = socket;
         let room = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = tokio::task::JoinSet::new();
         loop {

@@ -1,10 +1,12 @@
-//! QEMU as a guest's process: what it is told of a port, how it gets a card while it runs, and what it has to be able to do.
+//! QEMU as a guest's process: what it is told of a port, how it is started, how it gets a card while it runs, and what it has
+//! to be able to do.
 //!
 //! Nothing here is the daemon's. A launcher or an operator's command asks the daemon for a port's sockets
 //! ([`crate::companion`]) and gives them to QEMU.
 
 pub mod check;
 pub mod hotplug;
+pub mod launch;
 pub mod options;
 pub mod qmp;
 

@@ -15,6 +15,7 @@ use crate::companion::process::Process;
 use crate::companion::protocol::Offer;
 use crate::error::Error;
 use crate::qemu::memlock;
+use crate::state::Row;
 
 /// How long the kernel may take to let go of a queue whose socket was closed.
 const UNBIND: Duration = Duration::from_secs(3);
@@ -58,8 +59,20 @@ impl Service {
     /// Says what a guest's process needs to know of its port, whose guest's end is opened for it.
     pub fn describe_guest(&self, key: &str) -> Result<Offer, Error> {
         let name = self.live(&self.lock(), key)?.name.clone();
-        let end = self.dataplane.open_guest_end(&name)?;
+        let end = self.open(&name)?;
         self.offer(&self.port(&name)?, end)
+    }
+
+    /// Opens the guest's end of a port, and keeps in mind that it is open.
+    fn open(&self, name: &str) -> Result<GuestEndInfo, Error> {
+        let mut inner = self.lock();
+        let end = self.dataplane.open_guest_end(name)?;
+        if let Some(spec) = inner.ports.iter_mut().find(|spec| spec.name == name && !spec.guest_sockets) {
+            let opened = PortSpec { guest_sockets: true, ..spec.clone() };
+            self.store.write(&[Row::port(&opened)])?;
+            *spec = opened;
+        }
+        Ok(end)
     }
 
     fn offer(&self, port: &PortEntry, end: GuestEndInfo) -> Result<Offer, Error> {
@@ -103,7 +116,7 @@ impl Service {
             // It asks once more before it has used them: it has lost them.
             leases.end(&name);
         }
-        let end = self.dataplane.open_guest_end(&name)?;
+        let end = self.open(&name)?;
         let port = self.await_free_queues(&name)?;
         let offer = self.offer(&port, end)?;
         let given = self.dataplane.guest_sockets(&name)?;

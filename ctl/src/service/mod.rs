@@ -7,6 +7,7 @@
 
 mod fdb;
 mod guests;
+mod learned;
 mod ports;
 mod tables;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use switch::model::*;
 use switch::{CaptureRequest, ErrorKind, KeptTables};
 
+pub use self::learned::LearnedFile;
 pub use self::types::*;
 use crate::config::Config;
 use crate::dataplane::{Capture, Dataplane};

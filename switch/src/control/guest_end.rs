@@ -109,43 +109,46 @@ fn options(pins: &PinPlace, spec: &PortSpec, netdevs: &Netdevs) -> Result<Option
     Ok(Some(GuestOptions { ifname: peer.clone(), ifindex, queues, pins: pins.of(no) }))
 }
 
-/// Takes up the guest's end of a port that is brought up, if an earlier daemon had opened it.
-pub(super) fn resume(state: &State, spec: &PortSpec, netdevs: &Netdevs) -> Option<GuestEnd> {
-    let pins = state.pins.as_ref()?;
-    if !pins.of(spec.vport?).exists() {
-        return None;
+/// Opens the guest's end of a port that is brought up, if it is to be open: what an earlier daemon has left there goes on.
+pub(super) fn bring_up(state: &State, spec: &PortSpec, netdevs: &Netdevs) -> Result<Option<GuestEnd>, Error> {
+    if !spec.guest_sockets {
+        return Ok(None);
     }
+    match resume(state, spec, netdevs)? {
+        Some(end) => Ok(Some(end)),
+        None => attach(state, spec, netdevs).map(Some),
+    }
+}
+
+fn resume(state: &State, spec: &PortSpec, netdevs: &Netdevs) -> Result<Option<GuestEnd>, Error> {
+    let Some(pins) = &state.pins else { return Ok(None) };
+    bpffs_at(&pins.mount)?;
     let resumed = options(pins, spec, netdevs).and_then(|options| {
         let (Some(options), Some((place, _))) = (options, &netdevs.peer) else { return Ok(None) };
         place.run(|| Ok(GuestProgram::resume(&options)?))
     });
-    match resumed {
-        Ok(program) => program.map(|program| GuestEnd { program, mode_reason: None }),
-        Err(error) => {
-            tracing::error!(port = spec.name, %error, "its guest's end goes on as it is, and can't be managed");
-            None
-        }
-    }
+    Ok(resumed?.map(|program| GuestEnd { program, mode_reason: None }))
 }
 
 fn open<'a>(state: &State, port: &'a mut LivePort) -> Result<&'a GuestEnd, Error> {
     // Not `get_or_insert_with`: opening may fail.
     if port.guest_end.is_none() {
-        port.guest_end = Some(attach(state, port)?);
+        port.guest_end = Some(attach(state, &port.spec, &port.netdevs)?);
+        port.spec.guest_sockets = true;
     }
     port.guest_end.as_ref().ok_or_else(|| no_port(&port.spec.name))
 }
 
-fn attach(state: &State, port: &LivePort) -> Result<GuestEnd, Error> {
+fn attach(state: &State, spec: &PortSpec, netdevs: &Netdevs) -> Result<GuestEnd, Error> {
     let unsupported = |why: String| Error::new(ErrorKind::Unsupported, why);
-    let name = &port.spec.name;
+    let name = &spec.name;
     let pins = state.pins.as_ref().ok_or_else(|| unsupported("this switch pins nothing".to_owned()))?;
-    let options = options(pins, &port.spec, &port.netdevs)?;
-    let (Some(options), Some((place, _))) = (options, &port.netdevs.peer) else {
+    let options = options(pins, spec, netdevs)?;
+    let (Some(options), Some((place, _))) = (options, &netdevs.peer) else {
         return Err(unsupported(format!("port `{name}` is a phy: only guest ports have an end for a guest's sockets")));
     };
     bpffs_at(&pins.mount)?;
-    let (program, attached) = place.run(|| Ok(GuestProgram::attach(&options, mode_request(port.spec.mode))?))?;
+    let (program, attached) = place.run(|| Ok(GuestProgram::attach(&options, mode_request(spec.mode))?))?;
     if let Some(reason) = &attached.fallback_reason {
         tracing::warn!(port = name, reason, "its guest's end is in generic mode");
     }

@@ -25,7 +25,7 @@ use self::ports::{AskBound, LivePort};
 use self::start::Threads;
 use crate::capture::Tap;
 use crate::engine::PortNo;
-use crate::engine::fdb::{Fdb, StaticError};
+use crate::engine::fdb::{Fdb, Learn, StaticError};
 use crate::engine::snapshot::{BridgePolicy, PortPolicy, Snapshot};
 use crate::engine::tables::Tables;
 use crate::engine::trace;
@@ -378,6 +378,24 @@ impl Switch {
         let control = self.state.lock();
         let no = port.map(|name| control.number(name)).transpose()?;
         Ok(control.fdb.flush_learned(no))
+    }
+
+    /// Learns addresses that an earlier switch had learned, on ports of the same names, unless they were seen here already;
+    /// returns how many.
+    pub fn relearn(&self, rows: &[FdbEntry]) -> usize {
+        let control = self.state.lock();
+        let limit = |no| control.ports.get(&no).and_then(|port| port.spec.fdb_limit).unwrap_or(u32::MAX);
+        let relearn = |row: &&FdbEntry| {
+            let Ok(no) = control.number(&row.port) else { return false };
+            // Not while a worker learns, which takes a moment at most.
+            (0..1000).any(|_| {
+                let known = control.fdb.lookup(row.mac, row.vlan).is_some();
+                known || control.fdb.learn(row.mac, row.vlan, no, limit(no), self.state.now()) == Learn::Learned
+            })
+        };
+        let learned = rows.iter().filter(relearn).count();
+        ports::steer(&self.state, &control);
+        learned
     }
 
     /// Says what would happen to `frame` (Ethernet without FCS) coming in from `port`, and why `rule` does not apply to it,

@@ -227,6 +227,7 @@ struct Opened {
     mode: Mode,
     mode_reason: Option<String>,
     group_tap: Option<GroupTap>,
+    guest_end: Option<GuestEnd>,
     promiscuous: Option<Promiscuous>,
 }
 
@@ -286,15 +287,17 @@ fn open(
         if let (Steering::Shared, Some(mode)) = (spec.steering, &spec.vlan) {
             program.set_steering(&steer::keys(no, mode, &stations(control, state)))?;
         }
+        // A guest that went on without us has a program that is not to be taken off, whatever else fails.
+        let guest_end = guest_end::bring_up(state, &spec, netdevs)?;
         let attached = program.attach(guest_end::mode_request(spec.mode))?;
-        Ok((attached, promiscuous, group_tap))
+        Ok((attached, promiscuous, group_tap, guest_end))
     })();
     match attached {
-        Ok((attached, promiscuous, group_tap)) => {
+        Ok((attached, promiscuous, group_tap, guest_end)) => {
             state.recycle(cache);
             let mode = guest_end::mode(attached.mode);
             let mode_reason = attached.fallback_reason;
-            Ok(Opened { spec, program, queues: opened, shared, mode, mode_reason, group_tap, promiscuous })
+            Ok(Opened { spec, program, queues: opened, shared, mode, mode_reason, group_tap, guest_end, promiscuous })
         }
         Err(error) => {
             drop(program);
@@ -368,11 +371,11 @@ fn packet_error(ifname: &str, errno: Errno) -> Error {
 
 /// Gives an open port its place: in the view, then in the hands of the workers.
 fn bring_in(state: &State, threads: &Threads, control: &mut Control, opened: Opened, netdevs: Netdevs) -> PortNo {
-    let Opened { spec, program, queues, shared, mode, mode_reason, group_tap, promiscuous } = opened;
+    let Opened { spec, program, queues, shared, mode, mode_reason, group_tap, guest_end, promiscuous } = opened;
     let no = shared.no;
     let sockets = queues.iter().filter_map(|queue| Some((queue.socket.fd()?, queue.socket.zero_copy()))).collect();
     let port = LivePort {
-        guest_end: guest_end::resume(state, &spec, &netdevs),
+        guest_end,
         spec,
         shared: Arc::clone(&shared),
         netdevs,

@@ -174,7 +174,11 @@ pub fn resolve(mut spec: PortSpec, slots: usize, taken: impl Fn(u16) -> bool) ->
             spec.vlan.get_or_insert(VlanMode::Access { vid: 0 });
         }
         PortKind::Phy => {
-            for (field, given) in [("guest_ifname", spec.guest_ifname.is_some()), ("netns", spec.netns.is_some())] {
+            for (field, given) in [
+                ("guest_ifname", spec.guest_ifname.is_some()),
+                ("netns", spec.netns.is_some()),
+                ("guest_sockets", spec.guest_sockets),
+            ] {
                 if given {
                     return Err(Error::invalid(format!("{field}: only guest ports have a guest's end")));
                 }

@@ -151,6 +151,10 @@ pub struct PortSpec {
     /// Most MAC addresses learned on this port, at least 1; default 4096.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fdb_limit: Option<u32>,
+    /// `guest` only: the guest's end is open for a guest's own AF_XDP sockets (QEMU's), and no kernel stack gets its packets.
+    /// Set by itself when sockets are first asked for; default false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub guest_sockets: bool,
 }
 
 impl PortSpec {
@@ -180,6 +184,7 @@ impl PortSpec {
             isolated: false,
             mac_check: None,
             fdb_limit: None,
+            guest_sockets: false,
         }
     }
 }

@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# Makes a small Linux guest to run in QEMU: Debian's cloud kernel, and an initramfs of busybox, iperf3 and ethtool whose init
+# is scripts/guest/init. It is kept in the cache of scripts/qemu.sh; does nothing when it is there.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/lib.sh"
+
+packages=(dpkg-dev kmod lz4 xz-utils zstd debian-archive-keyring)
+
+# Of the guest: all of its programs come out of these, and none is installed on the machine.
+parts=(busybox-static iperf3 libiperf0 libsctp1 libssl3 libc6 ethtool libmnl0)
+programs=(usr/bin/iperf3 usr/sbin/ethtool sbin/ethtool)
+libraries=(ld-linux-x86-64 libc libm libcrypto libssl libiperf libsctp libmnl)
+# Each with those that it needs.
+modules=(virtio_pci virtio_net virtio_blk virtio_rng 8021q)
+
+# The kernel's ELF image is in its bzImage, compressed. QEMU starts the ELF image as well (by PVH), and that spares the guest
+# the time to uncompress it, which an emulated processor needs long for.
+extract_kernel() {
+	local offset tool magic
+	for tool in 'lz4 \x02!L\x18' 'xz \xfd7zXZ\x00' 'zstd \x28\xb5\x2f\xfd' 'gzip \x1f\x8b\x08'; do
+		magic=${tool#* } tool=${tool%% *}
+		for offset in $(LC_ALL=C grep -aboP "$magic" "$1" | cut -d : -f 1); do
+			# What follows the compressed image makes the tool complain, after its work is done.
+			tail -c +$((offset + 1)) "$1" | "$tool" -dc 2>/dev/null >"$2" || true
+			if [ "$(head -c 4 "$2" | tail -c 3)" = ELF ]; then
+				return
+			fi
+		done
+	done
+	fail "no ELF image in $1"
+}
+
+build() {
+	local tree=$work/tree root=$work/root kernel file name
+	kernel=$(apt-cache depends linux-image-cloud-amd64 | awk '$1 == "Depends:" && $2 ~ /^linux-image-/ { print $2; exit }')
+	[ -n "$kernel" ] || fail "Debian has no linux-image-cloud-amd64"
+	unpack_packages "$tree" "$kernel" "${parts[@]}"
+	mkdir -p "$work/result" "$root"/{bin,dev,etc,lib,proc,root,sys,tmp}
+	ln -s bin "$root/sbin"
+	ln -s lib "$root/lib64"
+	extract_kernel "$tree/boot/vmlinuz-${kernel#linux-image-}" "$work/result/vmlinux"
+
+	install -m 755 "$tree/bin/busybox" "$root/bin/busybox"
+	for file in "${programs[@]}"; do
+		[ ! -e "$tree/$file" ] || install -m 755 -t "$root/bin" "$tree/$file"
+	done
+	for name in "${libraries[@]}"; do
+		file=$(find "$tree" -name "$name.so.[0-9]*" | sort | head -n 1)
+		[ -n "$file" ] || fail "no library $name"
+		cp -L "$file" "$root/lib/"
+	done
+	install -m 755 "$here/guest/init" "$root/init"
+	install -m 755 "$here/guest/net-up" "$root/bin/net-up"
+
+	local from=$tree to=lib/modules/${kernel#linux-image-}
+	[ -d "$from/lib/modules" ] || from=$tree/usr
+	step depmod -b "$from" "${to##*/}"
+	step cp "$from/$to"/modules.{order,builtin,builtin.modinfo} "$work/"
+	for name in "${modules[@]}"; do
+		# With `insmod` before each path; a module that is built in has none.
+		modprobe -d "$from" -S "${to##*/}" --show-depends "$name" | awk '$1 == "insmod" { print $2 }'
+	done | sort -u | while read -r file; do
+		file=${file#"$from/"}
+		install -D -m 644 "$from/$file" "$root/$file"
+	done
+	cp "$work"/modules.{order,builtin,builtin.modinfo} "$root/$to/"
+	step depmod -b "$root" "${to##*/}"
+
+	(cd "$root" && find . | LC_ALL=C sort | "$root/bin/busybox" cpio -o -H newc 2>>"$log") >"$work/result/initramfs"
+	echo "$recipe" >"$work/result/stamp"
+}
+
+# Changes with anything of the above that has an effect.
+recipe=$(
+	{
+		declare -p parts programs libraries modules
+		declare -f extract_kernel build
+		cat "$here/guest/init" "$here/guest/net-up"
+	} | sha256sum | cut -d ' ' -f 1
+)
+
+up_to_date() {
+	[ "$(cat "$cache/guest/stamp" 2>/dev/null || true)" = "$recipe" ]
+}
+
+if ! up_to_date; then
+	. /etc/os-release
+	install_packages "${packages[@]}"
+	lock_cache
+	if ! up_to_date; then
+		make_work
+		private_apt "$VERSION_CODENAME"
+		build
+		install_result "$work/result" guest
+		echo "guest: a Linux guest for QEMU is in $cache/guest"
+	fi
+fi

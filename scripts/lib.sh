@@ -1,0 +1,143 @@
+# What the scripts share; sourced by them. Needs bash with `set -euo pipefail`.
+
+script=$(basename "$0" .sh)
+PATH=$PATH:/usr/sbin:/sbin
+
+# Ends the script with a reason.
+fail() {
+	echo "$script: $*" >&2
+	exit 1
+}
+
+# Runs a command as root: by sudo, if that is somebody else.
+as_root() {
+	if [ "$(id -u)" -eq 0 ]; then
+		"$@"
+	else
+		command -v sudo >/dev/null || fail "this needs root: run it as root, or install sudo"
+		sudo "$@"
+	fi
+}
+
+# Installs those of the packages that are missing, with apt.
+install_packages() {
+	local package state missing=()
+	for package in "$@"; do
+		state=$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true)
+		[ "$state" = "install ok installed" ] || missing+=("$package")
+	done
+	[ ${#missing[@]} -gt 0 ] || return 0
+	echo "$script: installing ${missing[*]}"
+	# In a shell of its own, for its trap. Packages such as Debian's prometheus start a service; only the programs are wanted.
+	(
+		policy=/usr/sbin/policy-rc.d
+		if [ ! -e "$policy" ]; then
+			trap 'as_root rm -f "$policy"' EXIT
+			printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+			as_root chmod +x "$policy"
+		fi
+		as_root apt-get update -qq
+		as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+			-o Dpkg::Use-Pty=0 "${missing[@]}" >/dev/null
+	)
+}
+
+# Where things are kept that take long to make and belong to no checkout: the same place for everybody, because tests that
+# root runs start QEMU as nobody, who can't look into a home directory.
+cache=${XSWITCH_CACHE:-/var/cache/xswitch}
+
+# Makes the cache's directory, and locks it until the script ends.
+lock_cache() {
+	if [ ! -d "$cache" ]; then
+		mkdir -p -m 755 "$cache" 2>/dev/null || as_root install -d -m 755 -o "$(id -u)" -g "$(id -g)" "$cache"
+	fi
+	[ -w "$cache" ] || fail "$cache is somebody else's: become that user, or set XSWITCH_CACHE to a directory of your own"
+	exec 9>"$cache/lock"
+	if ! flock -n 9; then
+		echo "$script: waiting for another one that is at work in $cache"
+		flock 9
+	fi
+}
+
+# Makes `$work`, a directory beside the results, so that these get to their place by a rename. It goes when the script ends,
+# however it does; one that a SIGKILL left behind goes now. Call it with the cache locked.
+make_work() {
+	rm -rf "$cache"/work.*
+	work=$(mktemp -d "$cache/work.XXXXXX")
+	trap 'rm -rf "$work"' EXIT
+	trap 'exit 130' INT
+	trap 'exit 143' TERM
+	log=$work/log
+}
+
+# Runs one step of a build; what it says is kept in `$log`, whose end is shown if it fails.
+step() {
+	"$@" >>"$log" 2>&1 </dev/null || {
+		tail -n 40 "$log" >&2
+		fail "failed: $*"
+	}
+}
+
+# Puts a directory that was made in `$work` into the cache, in place of what was there.
+install_result() {
+	local from=$1 to=$cache/$2
+	chmod -R u=rwX,go=rX "$from"
+	[ ! -e "$to" ] || mv -T "$to" "$work/old"
+	mv -T "$from" "$to"
+	rm -rf "$work/old"
+}
+
+# Makes an apt of its own in `$work`, so that the machine's lists, sources and packages stay as they are. The mirror, its key
+# and how to reach it are the machine's. Arguments are suites; of the first, which is the machine's own, all parts are taken
+# (updates, security) with binary packages, of the others source and binary packages.
+private_apt() {
+	local own=$1 suite uri release component mirror='' keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+	shift
+	[ -r "$keyring" ] || fail "$keyring is missing: install debian-archive-keyring"
+	mkdir -p "$work/apt/lists/partial" "$work/apt/archives/partial"
+	while read -r uri release component; do
+		case $release in
+		"$own") mirror=$uri ;;
+		"$own"-*) ;;
+		*) continue ;;
+		esac
+		[ "$component" = main ] || continue
+		echo "deb [signed-by=$keyring] $uri $release main" >>"$work/apt/sources.list"
+	done < <(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages')
+	[ -n "$mirror" ] || fail "apt's sources have no mirror of Debian $own (main)"
+	for suite in "$@"; do
+		printf '%s [signed-by='"$keyring"'] '"$mirror $suite"' main\n' deb deb-src >>"$work/apt/sources.list"
+	done
+	{
+		# Proxies and the like, but no hooks, and none of the further index files that desktops fetch.
+		apt-config dump | grep '^Acquire::' | grep -v '^Acquire::IndexTargets'
+		cat <<-EOF
+			Dir::Etc::Main "/dev/null";
+			Dir::Etc::Parts "/dev/null";
+			Dir::Etc::SourceList "$work/apt/sources.list";
+			Dir::Etc::SourceParts "/dev/null";
+			Dir::Etc::Preferences "/dev/null";
+			Dir::Etc::PreferencesParts "/dev/null";
+			Dir::State::Lists "$work/apt/lists";
+			Dir::Cache "$work/apt";
+			APT::Sandbox::User "";
+			APT::Get::List-Cleanup "false";
+			Acquire::Languages "none";
+		EOF
+	} >"$work/apt/apt.conf"
+	export APT_CONFIG=$work/apt/apt.conf
+	step apt-get update -qq
+}
+
+# Downloads packages by the private apt and unpacks them into a directory, with no other effect.
+unpack_packages() {
+	local to=$1 debs
+	shift
+	debs=$(mktemp -d "$work/debs.XXXXXX")
+	(cd "$debs" && step apt-get download -q "$@")
+	mkdir -p "$to"
+	for deb in "$debs"/*.deb; do
+		step dpkg-deb -x "$deb" "$to"
+	done
+	rm -rf "$debs"
+}

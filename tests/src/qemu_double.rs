@@ -1,0 +1,339 @@
+//! The double of QEMU (`qemu-double`, see there for what it takes and does), and what it needs of a host.
+
+use std::io::{BufRead, BufReader, IoSlice, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use aya::Ebpf;
+use aya::maps::XskMap;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use crate::gensink::attach;
+use crate::netns::NetNs;
+use crate::wait;
+
+/// How long an answer, a start or an end may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Bytes that the double locks in memory for each queue, as QEMU does: what `RLIMIT_MEMLOCK` must allow its user, over
+/// all processes of that user.
+pub const UMEM_BYTES: u64 = 8192 * 4096;
+/// User and group `nobody`.
+pub const NOBODY: u32 = 65_534;
+
+/// Path of the built double.
+pub fn binary() -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its program");
+    // Test binaries are in target/<profile>/deps, the programs one up; other programs are there already.
+    let mut dir = test.parent().expect("a program is in a directory");
+    if dir.ends_with("deps") {
+        dir = dir.parent().expect("deps is in target/<profile>");
+    }
+    let path = dir.join("qemu-double");
+    assert!(path.exists(), "{} is missing: `cargo build -p tests` makes it", path.display());
+    path
+}
+
+/// `struct __user_cap_header_struct` and `struct __user_cap_data_struct` of `linux/capability.h`, version 3.
+#[repr(C)]
+struct Capabilities {
+    version: u32,
+    pid: libc::c_int,
+}
+const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+const CAP_IPC_LOCK: u32 = 14;
+
+fn check(result: libc::c_int) -> std::io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// Leaves the calling thread `CAP_IPC_LOCK` and nothing else, also over the next `exec`.
+fn keep_ipc_lock() -> std::io::Result<()> {
+    let header = Capabilities { version: CAPABILITY_VERSION_3, pid: 0 };
+    let bit = 1_u32 << CAP_IPC_LOCK;
+    // Effective, permitted and inheritable; the upper half of each follows.
+    let sets = [[bit; 3], [0; 3]];
+    // SAFETY: the structs have the layout that this version says, and are only read; the rest are numbers.
+    unsafe {
+        check(libc::syscall(libc::SYS_capset, &raw const header, &raw const sets) as libc::c_int)?;
+        check(libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, CAP_IPC_LOCK, 0, 0))
+    }
+}
+
+/// Makes `command` run as user and group `nobody`, without further groups or capabilities, with that limit of locked
+/// memory in bytes, and with `fds` open under the numbers that they have here. Where the limit can't be raised that far
+/// (a container whose root lacks `CAP_SYS_RESOURCE`), it gets `CAP_IPC_LOCK` instead, which is exempt from it.
+pub fn unprivileged(command: &mut Command, memlock: u64, fds: &[&OwnedFd]) {
+    let fds: Vec<RawFd> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
+    let limit = libc::rlimit { rlim_cur: memlock, rlim_max: memlock };
+    // SAFETY: between fork and exec only system calls are made. This comes after the closures of whoever made the
+    // command, which may need the privileges (a namespace to enter); the death signal is asked for again, because a
+    // change of user forgets it.
+    unsafe {
+        command.pre_exec(move || {
+            let exempt = libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) != 0;
+            fds.iter().try_for_each(|fd| check(libc::fcntl(*fd, libc::F_SETFD, 0)))?;
+            check(libc::setgroups(0, std::ptr::null()))?;
+            check(libc::prctl(libc::PR_SET_KEEPCAPS, libc::c_ulong::from(exempt)))?;
+            check(libc::setresgid(NOBODY, NOBODY, NOBODY))?;
+            check(libc::setresuid(NOBODY, NOBODY, NOBODY))?;
+            if exempt {
+                keep_ipc_lock()?;
+            }
+            check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))
+        });
+    }
+}
+
+/// A running double, started by itself or by another program that passes standard input and output on to it.
+#[derive(Debug)]
+pub struct Double {
+    child: Child,
+    input: ChildStdin,
+    lines: Receiver<String>,
+    errors: Arc<Mutex<String>>,
+}
+
+impl Double {
+    /// Starts `command`, complete but for its standard streams.
+    pub fn spawn(mut command: Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn();
+        let mut child = child.unwrap_or_else(|error| panic!("{command:?}: {error}; can its user reach the program?"));
+        let (output, mut stderr) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            BufReader::new(output).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        let errors = Arc::new(Mutex::new(String::new()));
+        let heard = Arc::clone(&errors);
+        std::thread::spawn(move || {
+            let mut part = [0; 4096];
+            while let Ok(len @ 1..) = stderr.read(&mut part) {
+                let text = String::from_utf8_lossy(&part[..len]).into_owned();
+                heard.lock().unwrap_or_else(PoisonError::into_inner).push_str(&text);
+            }
+        });
+        let input = child.stdin.take().expect("piped");
+        Self { child, input, lines, errors }
+    }
+
+    /// What came by standard error so far.
+    pub fn errors(&self) -> String {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn line(&mut self, what: &str) -> String {
+        self.lines.recv_timeout(PATIENCE).unwrap_or_else(|error| {
+            let status = self.child.try_wait();
+            panic!("{what}: {error}, {status:?}\n{}", self.errors())
+        })
+    }
+
+    /// Waits until all its netdevs are bound; panics if it ends instead. Lines of whoever started it are passed over.
+    pub fn wait_ready(&mut self) {
+        while self.line("ready") != "ready" {}
+    }
+
+    /// Whether it gets ready; if not, it has ended.
+    pub fn gets_ready(&mut self) -> bool {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(line) if line == "ready" => return true,
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) => return false,
+                Err(error) => panic!("ready: {error}\n{}", self.errors()),
+            }
+        }
+    }
+
+    /// Says a line that has no answer, such as `crash`.
+    pub fn say(&mut self, line: &str) {
+        writeln!(self.input, "{line}").unwrap_or_else(|error| panic!("{line}: {error}\n{}", self.errors()));
+    }
+
+    /// Says a line and returns the answer.
+    pub fn ask(&mut self, line: &str) -> String {
+        self.say(line);
+        self.line(line)
+    }
+
+    /// Says many lines at once and returns their answers.
+    pub fn ask_all(&mut self, lines: &[String]) -> Vec<String> {
+        self.say(&lines.join("\n"));
+        lines.iter().map(|line| self.line(line)).collect()
+    }
+
+    /// As [`Double::ask`] for what answers in JSON.
+    pub fn ask_json(&mut self, line: &str) -> Value {
+        let answer = self.ask(line);
+        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{line}: {error}: {answer}"))
+    }
+
+    /// How it was started: user, groups, capabilities, limits, descriptors (`fds` at the start, `open_fds` now),
+    /// arguments.
+    pub fn status(&mut self) -> Value {
+        self.ask_json("status")
+    }
+
+    /// Process id of the double itself, whoever started it.
+    pub fn pid(&mut self) -> i32 {
+        let pid = self.status()["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+        pid.expect("a process id")
+    }
+
+    /// Whether its first guest gets an answer to each of three pings.
+    pub fn ping(&mut self, ip: &str) -> bool {
+        self.ask(&format!("ping {ip} 3 20")) == "received 3 of 3"
+    }
+
+    /// Sends SIGTERM to the process that was started.
+    pub fn terminate(&self) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM).expect("it can be signalled");
+    }
+
+    /// Sends SIGKILL to the process that was started.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it can be killed");
+    }
+
+    /// Waits for the end of the process that was started.
+    pub fn wait(&mut self) -> ExitStatus {
+        let ended = wait::until(PATIENCE, || self.child.try_wait().expect("it can be waited for"));
+        ended.unwrap_or_else(|| panic!("it does not end\n{}", self.errors()))
+    }
+}
+
+impl Drop for Double {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("standard error of the double:\n{}", self.errors());
+        }
+    }
+}
+
+/// A netdev whose packets go to AF_XDP sockets, for the double without the switch: XDP program and XSKMAP.
+#[derive(Debug)]
+pub struct XskNetdev<'a> {
+    program: Ebpf,
+    ns: &'a NetNs,
+}
+
+impl<'a> XskNetdev<'a> {
+    /// Attaches the program to `ifname` in native mode. While a queue has no socket, its packets go to the stack.
+    pub fn new(ns: &'a NetNs, ifname: &str) -> Self {
+        Self { program: attach(ns, ifname, "xsk_guest", "to_socket"), ns }
+    }
+
+    /// Pins the XSKMAP, for `map-path`; `path` is in a bpffs.
+    pub fn pin(&mut self, path: &Path) {
+        let map = self.program.map_mut("SOCKETS").expect("the map");
+        map.pin(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+
+    /// A new socket, in the map at the slot of `queue` and bound to nothing, which is what QEMU wants by `sock-fds`.
+    pub fn socket(&mut self, queue: u32) -> OwnedFd {
+        let fd = self.ns.run(|| {
+            // SAFETY: no pointers; the descriptor, if there is one, belongs to nobody else.
+            unsafe {
+                match libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) {
+                    -1 => Err(std::io::Error::last_os_error()),
+                    fd => Ok(OwnedFd::from_raw_fd(fd)),
+                }
+            }
+        });
+        let fd = fd.expect("root may open an AF_XDP socket");
+        let mut map: XskMap<_> = self.program.map_mut("SOCKETS").expect("the map").try_into().expect("an XSKMAP");
+        map.set(queue, fd.as_raw_fd(), 0).expect("the map takes the socket");
+        fd
+    }
+}
+
+/// A QMP client, as little as tests need.
+#[derive(Debug)]
+pub struct Qmp {
+    stream: BufReader<UnixStream>,
+    /// Events that came so far.
+    pub events: Vec<Value>,
+}
+
+impl Qmp {
+    /// Connects and negotiates.
+    pub fn connect(path: &Path) -> Self {
+        let stream = UnixStream::connect(path).expect("the monitor listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let mut qmp = Self { stream: BufReader::new(stream), events: Vec::new() };
+        let greeting = qmp.message();
+        assert!(greeting["QMP"]["version"]["qemu"]["major"].is_u64(), "{greeting}");
+        qmp.ok("qmp_capabilities", Value::Null);
+        qmp
+    }
+
+    fn message(&mut self) -> Value {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).expect("the monitor speaks");
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
+    }
+
+    /// Executes a command; the whole answer. `fd` goes along with it.
+    pub fn execute(&mut self, command: &str, arguments: Value, fd: Option<RawFd>) -> Value {
+        let mut request = json!({ "execute": command, "id": command });
+        if !arguments.is_null() {
+            request["arguments"] = arguments;
+        }
+        let text = format!("{request}\n");
+        let fds: Vec<RawFd> = fd.into_iter().collect();
+        let control = [ControlMessage::ScmRights(&fds)];
+        let control = if fds.is_empty() { &control[..0] } else { &control[..] };
+        let socket = self.stream.get_ref().as_raw_fd();
+        let sent = sendmsg::<()>(socket, &[IoSlice::new(text.as_bytes())], control, MsgFlags::MSG_NOSIGNAL, None);
+        assert_eq!(sent.expect("the monitor hears"), text.len());
+        loop {
+            let message = self.message();
+            if message.get("event").is_none() {
+                assert_eq!(message["id"], command, "{message}");
+                return message;
+            }
+            self.events.push(message);
+        }
+    }
+
+    /// Executes a command that must succeed.
+    pub fn ok(&mut self, command: &str, arguments: Value) -> Value {
+        let answer = self.execute(command, arguments, None);
+        answer.get("return").cloned().unwrap_or_else(|| panic!("{command}: {answer}"))
+    }
+
+    /// Executes a command that must fail: class and description.
+    pub fn fails(&mut self, command: &str, arguments: Value) -> (String, String) {
+        let answer = self.execute(command, arguments, None);
+        let text = |field: &str| answer["error"][field].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
+        (text("class"), text("desc"))
+    }
+
+    /// Gives the monitor a descriptor by name.
+    pub fn getfd(&mut self, name: &str, fd: &OwnedFd) {
+        let answer = self.execute("getfd", json!({ "fdname": name }), Some(fd.as_raw_fd()));
+        assert!(answer.get("return").is_some(), "{answer}");
+    }
+
+    /// Waits for an event with that field in its data.
+    pub fn event(&mut self, name: &str, field: &str, value: &str) {
+        let wanted = |event: &Value| event["event"] == name && event["data"][field] == value;
+        while !self.events.iter().any(wanted) {
+            let message = self.message();
+            self.events.push(message);
+        }
+    }
+}

@@ -47,9 +47,6 @@ pub enum Command {
     /// Redirects: what would go to one port goes to another.
     #[command(subcommand)]
     Redirect(RedirectCommand),
-    /// QEMU: guests with sockets of the switch.
-    #[command(subcommand)]
-    Qemu(super::qemu::QemuCommand),
     /// How many ports, meters and rules there can be, and still could be added.
     Capability,
     /// Settings of the bridge.

@@ -36,17 +36,9 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 /// # Errors
 /// What the daemon refused, or what went wrong on the way to it.
 pub async fn run(arguments: Arguments) -> anyhow::Result<u8> {
-    match arguments.command {
-        Command::Qemu(command) => qemu::qemu(&arguments.run_dir, arguments.json, command).await,
-        _ => ask(arguments).await.map(|()| 0),
-    }
-}
-
-/// Makes a request to the daemon.
-async fn ask(arguments: Arguments) -> anyhow::Result<()> {
     let client = Client::new(&arguments.run_dir);
     let printer = Printer { json: arguments.json };
-    match arguments.command {
+    let done = match arguments.command {
         Command::Port(command) => port(&client, &printer, command).await,
         Command::Stats { port } => {
             let answer = client.get(&format!("stats{}", query(&[("port", port.clone())]))).await?;
@@ -56,7 +48,6 @@ async fn ask(arguments: Arguments) -> anyhow::Result<()> {
         Command::Meter(command) => tables::meter(&client, &printer, command).await,
         Command::Rule(command) => tables::rule(&client, &printer, command).await,
         Command::Redirect(command) => tables::redirect(&client, &printer, command).await,
-        Command::Qemu(_) => Ok(()),
         Command::Capability => tables::capability(&client, &printer).await,
         Command::Bridge(command) => {
             let answer = match command {
@@ -75,6 +66,7 @@ async fn ask(arguments: Arguments) -> anyhow::Result<()> {
             let qemu = qemu.map(|named| named.or_else(default_binary));
             doctor(&client, &printer, &ifname, qemu).await
         }
+        Command::Qemu(command) => return qemu::run(&arguments.run_dir, arguments.json, command).await,
         Command::Audit => {
             let answer = client.get("audit").await?;
             printer.show(&answer, |audit: FrameAudit| show::audit(&audit))?;
@@ -95,7 +87,8 @@ async fn ask(arguments: Arguments) -> anyhow::Result<()> {
                 format!("xswitch {}\nxswitchd {daemon}\n", env!("CARGO_PKG_VERSION"))
             })
         }
-    }
+    };
+    done.map(|()| 0)
 }
 
 /// Prints answers.

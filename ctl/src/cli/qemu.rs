@@ -87,9 +87,9 @@ pub struct ReleaseArguments {
 ///
 /// # Errors
 /// What daemon or QEMU refused, or what went wrong on the way to them.
-pub async fn qemu(run_dir: &Path, json: bool, command: QemuCommand) -> anyhow::Result<u8> {
+pub async fn run(run_dir: &Path, json: bool, command: QemuCommand) -> anyhow::Result<u8> {
     let printer = Printer { json };
-    match command {
+    let done = match command {
         QemuCommand::Run(arguments) => return run::launch(run_dir, *arguments).await,
         QemuCommand::Attach(arguments) => {
             let AttachArguments { port, qmp, bus, device: driver, pid } = arguments;
@@ -103,7 +103,7 @@ pub async fn qemu(run_dir: &Path, json: bool, command: QemuCommand) -> anyhow::R
                 "process {} has port {} as {} ({}) on {}",
                 done.pid, offer.port, done.device, offer.mac, offer.ifname
             );
-            printer.done(&answer, &text)?;
+            printer.done(&answer, &text)
         }
         QemuCommand::Detach(arguments) => {
             let timeout = Duration::from_secs(arguments.timeout);
@@ -114,15 +114,15 @@ pub async fn qemu(run_dir: &Path, json: bool, command: QemuCommand) -> anyhow::R
                 [] => format!("QEMU had nothing of port {}, which is free", done.offer.port),
                 gone => format!("{} are gone, and port {} is free", gone.join(" and "), done.offer.port),
             };
-            printer.done(&answer, &text)?;
+            printer.done(&answer, &text)
         }
         QemuCommand::Args(arguments) => {
             let request = Request::Describe { port: arguments.port };
             let (offer, _) = HandOver::connect(run_dir)?.ask(&request)?;
             if arguments.libvirt {
                 let xml = libvirt_xml(&offer, DEFAULT_DRIVER);
-                (if json { printer.done(&Value::String(xml), "") } else { print(&xml) })?;
-                return Ok(0);
+                let printed = if json { printer.done(&Value::String(xml), "") } else { print(&xml) };
+                return printed.map(|()| 0);
             }
             let sockets = if arguments.map_path {
                 Sockets::Map
@@ -134,15 +134,15 @@ pub async fn qemu(run_dir: &Path, json: bool, command: QemuCommand) -> anyhow::R
                 .chunks(2)
                 .map(|pair| pair.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "))
                 .collect();
-            printer.done(&json!(words), &lines.join("\n"))?;
+            printer.done(&json!(words), &lines.join("\n"))
         }
         QemuCommand::Release(arguments) => {
             let request = Request::Release { port: arguments.port };
             let (offer, _) = HandOver::connect(run_dir)?.ask(&request)?;
-            printer.done(&serde_json::to_value(&offer)?, &format!("port {} is free", offer.port))?;
+            printer.done(&serde_json::to_value(&offer)?, &format!("port {} is free", offer.port))
         }
-    }
-    Ok(0)
+    };
+    done.map(|()| 0)
 }
 
 /// A word as a shell reads it: in quotes if it has anything that a shell could take for its own.

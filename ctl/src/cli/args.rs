@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use switch::model::*;
 
+use super::qemu::QemuCommand;
 use crate::packet::PacketSpec;
 use crate::service::RuleWrite;
 
@@ -74,6 +75,9 @@ pub enum Command {
         #[arg(long, value_name = "FILE", num_args = 0..=1)]
         qemu: Option<Option<PathBuf>>,
     },
+    /// Cards of guests in QEMU: attach, detach, print options, release.
+    #[command(subcommand)]
+    Qemu(QemuCommand),
     /// Count the frames of packet memory.
     Audit,
     /// The worker threads.

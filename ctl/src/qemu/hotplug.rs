@@ -37,7 +37,7 @@ pub struct AttachOptions {
     pub qmp: PathBuf,
     /// Bus for the card; default: QEMU's choice.
     pub bus: Option<String>,
-    /// The card.
+    /// The card, as in [`super::options::device_options`].
     pub driver: String,
     /// QEMU's process; default: the one that listens on the QMP socket.
     pub pid: Option<i32>,
@@ -161,6 +161,8 @@ impl From<QmpError> for HotplugError {
             "; it was built without the af-xdp backend: build it with --enable-af-xdp (`make qemu`)"
         } else if desc.contains("hotplugging") || desc.contains("hot-plug") {
             "; name a bus that does by --bus, such as a pcie-root-port (-device pcie-root-port,id=NAME)"
+        } else if desc.contains("romfile") {
+            "; it lacks the card's boot program, which can be done without: `--device virtio-net-pci,romfile=`"
         } else if desc.contains("No buffer space") {
             "; its limit of locked memory is too low for all that its user runs"
         } else {

@@ -177,9 +177,14 @@ impl Vm {
         ping.is_ok_and(|output| output.status == 0)
     }
 
+    /// Path of QEMU's monitor.
+    pub fn qmp_path(&self) -> PathBuf {
+        self.dir.path().join("qmp.sock")
+    }
+
     /// A new connection to QEMU's monitor, which takes one at a time.
     pub fn qmp(&self) -> Qmp {
-        Qmp::connect(&self.dir.path().join("qmp.sock"))
+        Qmp::connect(&self.qmp_path())
     }
 
     /// Process id of what was started.

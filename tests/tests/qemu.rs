@@ -170,6 +170,55 @@ fn guests_do_not_notice_restarts_of_the_daemon() {
 }
 
 #[test]
+fn a_card_is_plugged_in_and_out_while_the_guest_runs() {
+    let daemon = Daemon::start("qplug");
+    let (mut a, mut b) = pair(&daemon);
+    port(&daemon, "c", json!({ "mtu": 1400 }));
+    let words = |command: &str| format!("qemu {command} c --qmp {}", a.qmp_path().display());
+    let (attach, detach) = (words("attach"), words("detach"));
+    for _ in 0..3 {
+        let done = daemon.cli(&attach);
+        assert!(done.status.success(), "{}", shell::text(&done));
+        a.sh("net-up eth1 10.0.1.1/24");
+        assert_eq!(a.sh("cat /sys/class/net/eth1/mtu").trim(), "1400", "the card tells the port's MTU");
+        b.sh("ip address add 10.0.1.2/24 dev eth0 2>/dev/null; true");
+        assert!(a.pings("10.0.1.2"), "{}", daemon.get("ports/c"));
+        assert_eq!(daemon.get("ports/c")["guest"]["pid"], a.pid());
+        let again = daemon.cli(&attach);
+        assert!(!again.status.success() && shell::text(&again).contains("has a guest"), "{}", shell::text(&again));
+        let done = daemon.cli(&detach);
+        assert!(done.status.success(), "{}", shell::text(&done));
+        assert!(daemon.get("ports/c")["guest"].is_null());
+        assert_eq!(a.sh("ls /sys/class/net").split_whitespace().collect::<Vec<_>>(), ["eth0", "lo"]);
+        assert!(a.pings("10.0.0.2"), "its other card works on");
+    }
+    drop((a, b));
+    daemon.finish();
+}
+
+#[test]
+fn a_privileged_qemu_makes_its_sockets_itself() {
+    let daemon = Daemon::start("qmap");
+    port(&daemon, "a", json!({}));
+    port(&daemon, "b", json!({}));
+    let mut b = start(&daemon, "b", "10.0.0.2/24");
+    let printed = daemon.cli("qemu args a --map-path");
+    let words = shell::text(&printed);
+    for _ in 0..2 {
+        let mut launcher = daemon.ns.command(qemu().get_program());
+        launcher.args(words.split_whitespace());
+        let mut a = Vm::launch(launcher, &Setup::with_addresses(&["10.0.0.1/24"]));
+        assert!(a.pings("10.0.0.2") && b.pings("10.0.0.1"), "{}", daemon.get("ports/a"));
+        let mut second = daemon.cli_command();
+        let refused = shell::output(second.args(["qemu", "run", "a", "--"]).arg(qemu().get_program()));
+        assert_eq!(refused.status.code(), Some(125), "{}", shell::text(&refused));
+        assert!(a.power_off().success());
+    }
+    drop(b);
+    daemon.finish();
+}
+
+#[test]
 fn exit_code_and_signals_pass_through_the_launcher() {
     let daemon = Daemon::start("qexit");
     port(&daemon, "a", json!({}));

@@ -40,7 +40,7 @@ pub struct AttachArguments {
     /// Bus for the card, such as a pcie-root-port of q35; default: QEMU's choice.
     #[arg(long)]
     pub bus: Option<String>,
-    /// The card.
+    /// The card, with further properties if need be: DRIVER[,NAME=VALUE]….
     #[arg(long, value_name = "DRIVER", default_value = DEFAULT_DRIVER)]
     pub device: String,
     /// QEMU's process; default: the one that listens on the QMP socket.
@@ -116,7 +116,8 @@ pub async fn run(run_dir: &Path, json: bool, command: QemuCommand) -> anyhow::Re
             let gone: Vec<_> = done.device.iter().chain(&done.netdev).map(String::as_str).collect();
             let text = match gone.as_slice() {
                 [] => format!("QEMU had nothing of port {}, which is free", done.offer.port),
-                gone => format!("{} are gone, and port {} is free", gone.join(" and "), done.offer.port),
+                [one] => format!("{one} is gone, and port {} is free", done.offer.port),
+                more => format!("{} are gone, and port {} is free", more.join(" and "), done.offer.port),
             };
             printer.done(&answer, &text)
         }

@@ -37,7 +37,7 @@ pub struct AttachOptions {
     pub qmp: PathBuf,
     /// Bus for the card; default: QEMU's choice.
     pub bus: Option<String>,
-    /// The card.
+    /// The card, as in [`super::options::device_options`].
     pub driver: String,
     /// QEMU's process; default: the one that listens on the QMP socket.
     pub pid: Option<i32>,
@@ -82,10 +82,10 @@ pub struct Detached {
 #[derive(Debug, thiserror::Error)]
 pub enum HotplugError {
     /// With QEMU.
-    #[error("{source}{advice}")]
+    #[error("{error}{advice}")]
     Qmp {
         /// What.
-        source: QmpError,
+        error: QmpError,
         /// What to do about it, with a separator before it; or nothing.
         advice: &'static str,
     },
@@ -121,7 +121,7 @@ pub enum HotplugError {
     },
     /// QEMU could not lock its packet memory.
     #[error(
-        "process {pid} may lock {} KiB of memory and needs {} KiB, and the limit can't be raised from here ({source}): run \
+        "process {pid} may lock {} KiB of memory and needs {} KiB, and the limit can't be raised from here ({why}): run \
          this as root, or start QEMU with a higher one (`ulimit -l {}`, `LimitMEMLOCK={needed}`)",
         limit >> 10, needed.div_ceil(1024), needed.div_ceil(1024)
     )]
@@ -133,7 +133,7 @@ pub enum HotplugError {
         /// What it needs, in bytes.
         needed: u64,
         /// Why not.
-        source: std::io::Error,
+        why: std::io::Error,
     },
     /// QEMU said that it has the card, and does not.
     #[error("QEMU took the card {0} and does not have it: see what QEMU has written")]
@@ -155,24 +155,26 @@ pub enum HotplugError {
 }
 
 impl From<QmpError> for HotplugError {
-    fn from(source: QmpError) -> Self {
-        let desc = if let QmpError::Refused { desc, .. } = &source { desc.as_str() } else { "" };
+    fn from(error: QmpError) -> Self {
+        let desc = if let QmpError::Refused { desc, .. } = &error { desc.as_str() } else { "" };
         let advice = if desc.contains("value 'af-xdp'") {
             "; it was built without the af-xdp backend: build it with --enable-af-xdp (`make qemu`)"
         } else if desc.contains("hotplugging") || desc.contains("hot-plug") {
             "; name a bus that does by --bus, such as a pcie-root-port (-device pcie-root-port,id=NAME)"
+        } else if desc.contains("romfile") {
+            "; it lacks the card's boot program, which can be done without: `--device virtio-net-pci,romfile=`"
         } else if desc.contains("No buffer space") {
             "; its limit of locked memory is too low for all that its user runs"
         } else {
             ""
         };
-        Self::Qmp { source, advice }
+        Self::Qmp { error, advice }
     }
 }
 
 /// Why nothing was attached, and what is left of the attempt.
 #[derive(Debug, thiserror::Error)]
-#[error("{cause}{}", if left.is_empty() { String::new() } else { format!("; what could not be undone: {}", left.join("; ")) })]
+#[error("{}{}{}", in_full(cause), if left.is_empty() { "" } else { "; what could not be undone: " }, left.join("; "))]
 pub struct AttachError {
     /// What went wrong first.
     pub cause: HotplugError,
@@ -184,6 +186,12 @@ impl<T: Into<HotplugError>> From<T> for AttachError {
     fn from(cause: T) -> Self {
         Self { cause: cause.into(), left: Vec::new() }
     }
+}
+
+/// An error with what it came from.
+fn in_full(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Something that has to be undone.
@@ -282,8 +290,8 @@ impl Attempt<'_> {
                 }
             };
             if let Err(error) = outcome {
-                lost |= matches!(&error, HotplugError::Qmp { source, .. } if !source.is_refusal());
-                left.push(format!("{what} ({error})"));
+                lost |= matches!(&error, HotplugError::Qmp { error, .. } if !error.is_refusal());
+                left.push(format!("{what} ({})", in_full(&error)));
             }
         }
         left
@@ -396,7 +404,7 @@ fn raise_memlock(pid: i32, needed: u64) -> Result<(), HotplugError> {
     let outcome = prlimit(Pid::from_raw(pid), Resource::Memlock, new);
     let exempt = || effective_capabilities(&read("status")) >> CAP_IPC_LOCK & 1 != 0;
     match outcome {
-        Err(errno) if !exempt() => Err(HotplugError::Memlock { pid, limit: soft, needed, source: errno.into() }),
+        Err(errno) if !exempt() => Err(HotplugError::Memlock { pid, limit: soft, needed, why: errno.into() }),
         _ => Ok(()),
     }
 }

@@ -66,6 +66,7 @@ fn backend(offer: &Offer, sockets: &Sockets) -> Properties {
 fn card(offer: &Offer, driver: &str) -> Properties {
     let mut properties = vec![("mac", json!(offer.mac.to_string()))];
     // Other cards know neither of these.
+    let (driver, _) = split(driver);
     let virtio = driver.starts_with("virtio-net");
     if virtio && offer.mtu != DEFAULT_MTU {
         properties.push(("host_mtu", json!(offer.mtu)));
@@ -78,6 +79,23 @@ fn card(offer: &Offer, driver: &str) -> Properties {
         }
     }
     properties
+}
+
+/// A driver and the properties that are named with it: `DRIVER[,NAME=VALUE…]`.
+fn split(driver: &str) -> (&str, impl Iterator<Item = (&str, &str)>) {
+    let mut parts = driver.split(',');
+    let name = parts.next().unwrap_or_default();
+    (name, parts.filter_map(|part| part.split_once('=')))
+}
+
+/// A value of the command line as QMP has it, which tells words from numbers.
+fn typed(name: &str, value: &str) -> Value {
+    match (name, value) {
+        (_, "on" | "off") => json!(value == "on"),
+        // As a word it is a slot, as a number something else.
+        ("addr", _) => json!(value),
+        _ => value.parse::<u64>().map_or_else(|_| json!(value), |number| json!(number)),
+    }
 }
 
 /// Properties as the command line has them. QEMU reads a comma in a value as the value's end unless it is doubled.
@@ -116,17 +134,20 @@ pub fn device_properties(offer: &Offer, driver: &str) -> String {
     list(&card(offer, driver))
 }
 
-/// The argument of `-device`.
+/// The argument of `-device`; further properties of the card may stand behind the driver (`virtio-net-pci,romfile=`).
 pub fn device_options(offer: &Offer, netdev_id: &str, id: &str, driver: &str) -> String {
     let names = vec![("netdev", json!(netdev_id)), ("id", json!(id))];
-    format!("{},{},{}", driver.replace(',', ",,"), list(&names), device_properties(offer, driver))
+    format!("{},{},{}", driver, list(&names), device_properties(offer, driver))
 }
 
-/// The argument object of QMP's `device_add`; without a bus QEMU takes the first with room.
+/// The argument object of QMP's `device_add`, with the driver as in [`device_options`]; without a bus QEMU takes the first with room.
 pub fn device_arguments(offer: &Offer, netdev_id: &str, id: &str, driver: &str, bus: Option<&str>) -> Value {
-    let mut names = vec![("driver", json!(driver)), ("netdev", json!(netdev_id)), ("id", json!(id))];
+    let (name, further) = split(driver);
+    let mut names = vec![("driver", json!(name)), ("netdev", json!(netdev_id)), ("id", json!(id))];
     names.extend(bus.map(|bus| ("bus", json!(bus))));
-    object(names, card(offer, driver))
+    let mut arguments = object(names, card(offer, driver));
+    further.for_each(|(name, value)| arguments[name] = typed(name, value));
+    arguments
 }
 
 /// The words of a command line that give QEMU the port's card, with the ids of [`netdev_id`] and [`device_id`].
@@ -220,6 +241,17 @@ mod tests {
                     "host_mtu": 9000, "mq": true, "vectors": 6 })
         );
         assert_eq!(device_arguments(&offer, "n", "d", "e1000", None).get("bus"), None);
+    }
+
+    #[test]
+    fn further_properties_may_stand_behind_the_driver() {
+        let driver = "virtio-net-pci,romfile=,addr=5,bootindex=1,packed=on";
+        assert_eq!(device_options(&offer(), "n", "d", driver), format!("{driver},netdev=n,id=d,mac=02:00:00:00:00:01"));
+        assert_eq!(
+            device_arguments(&offer(), "n", "d", driver, None),
+            json!({ "driver": "virtio-net-pci", "netdev": "n", "id": "d", "mac": "02:00:00:00:00:01", "romfile": "",
+                    "addr": "5", "bootindex": 1, "packed": true })
+        );
     }
 
     #[test]

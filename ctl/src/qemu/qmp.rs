@@ -48,14 +48,14 @@ impl Default for Patience {
 pub enum QmpError {
     /// Nobody listens.
     #[error(
-        "no QEMU answers at {path} ({source}): start it with `-qmp unix:{path},server=on,wait=off`, or name the socket that \
+        "no QEMU answers at {path} ({why}): start it with `-qmp unix:{path},server=on,wait=off`, or name the socket that \
          it has"
     )]
     Absent {
         /// Socket.
         path: PathBuf,
         /// Reason.
-        source: io::Error,
+        why: io::Error,
     },
     /// The socket may not be used.
     #[error("{path} may not be used by this user: run as root or as the user that QEMU runs as")]
@@ -174,10 +174,10 @@ impl Qmp {
             stream.set_nonblocking(true)?;
             Ok(stream)
         };
-        let stream = open().map_err(|source| match source.kind() {
+        let stream = open().map_err(|why| match why.kind() {
             io::ErrorKind::PermissionDenied => QmpError::Forbidden { path: path.to_owned() },
             io::ErrorKind::WouldBlock => QmpError::Taken { path: path.to_owned() },
-            _ => QmpError::Absent { path: path.to_owned(), source },
+            _ => QmpError::Absent { path: path.to_owned(), why },
         })?;
         let mut qmp = Self {
             stream,

@@ -9,6 +9,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
@@ -22,7 +23,7 @@ use crate::counters::QueueCounters;
 use crate::error::Error;
 use crate::guest_skeleton::GuestSkelBuilder;
 use crate::program::{MAX_QUEUES, explain_load_error};
-use crate::query::attached_programs;
+use crate::query::{self, attached_programs};
 
 const LINK: &str = "link";
 const SOCKETS: &str = "sockets";
@@ -49,6 +50,17 @@ pub struct GuestProgram {
     mode: Mode,
     sockets: MapHandle,
     counters: MapHandle,
+}
+
+/// Tag of this version's program, once it was loaded: loading takes the verifier's time, and a daemon that starts again finds
+/// its own program at every guest but the first.
+static CURRENT: Mutex<Option<[u8; 8]>> = Mutex::new(None);
+
+/// Whether the program with that id is this version's.
+fn is_current(id: u32) -> bool {
+    let current = *CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+    let tag = || query::info(&query::by_id(id)?).ok().map(|info| info.tag);
+    current.is_some() && tag() == current
 }
 
 /// Maps that a program of another version left.
@@ -80,9 +92,13 @@ impl GuestProgram {
             MapHandle::from_pinned_path(&path)
                 .map_err(|error| Error::system(format!("opening the pinned map {}", path.display()), &error))
         };
-        let pinned = Pinned { sockets: map(SOCKETS)?, counters: map(COUNTERS)? };
-        let (program, sockets, counters) = load(&options.ifname, Some(&pinned))?;
-        link.replace(program.as_fd())?;
+        let (mut sockets, mut counters) = (map(SOCKETS)?, map(COUNTERS)?);
+        if !is_current(id) {
+            let pinned = Pinned { sockets, counters };
+            let program;
+            (program, sockets, counters) = load(&options.ifname, Some(&pinned))?;
+            link.replace(program.as_fd())?;
+        }
         Ok(Some(Self { options: options.clone(), link, mode, sockets, counters }))
     }
 
@@ -94,7 +110,7 @@ impl GuestProgram {
         check_queues(options)?;
         let (program, mut sockets, mut counters) = load(&options.ifname, None)?;
         let pins = &options.pins;
-        fs::create_dir_all(pins).map_err(|error| pins_error("making", pins, &error))?;
+        make_dirs(pins).map_err(|error| pins_error("making", pins, &error))?;
         let attached = (|| {
             for (map, name) in [(&mut sockets, SOCKETS), (&mut counters, COUNTERS)] {
                 let path = pins.join(name);
@@ -152,6 +168,17 @@ impl GuestProgram {
     }
 }
 
+/// Makes a directory and those above it, though others may remove those that are empty meanwhile.
+fn make_dirs(dir: &Path) -> io::Result<()> {
+    let mut tries = 0..10;
+    loop {
+        match fs::create_dir_all(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries.next().is_some() => {}
+            result => return result,
+        }
+    }
+}
+
 fn check_queues(options: &GuestOptions) -> Result<(), Error> {
     if (1..=MAX_QUEUES).contains(&options.queues) {
         return Ok(());
@@ -173,14 +200,18 @@ fn load(ifname: &str, pinned: Option<&Pinned>) -> Result<(OwnedFd, MapHandle, Ma
     };
     let (sockets, counters) = maps().map_err(|error| failed(&error))?;
     let program = skeleton.progs.xswitch_guest.as_fd().try_clone_to_owned();
-    Ok((program.map_err(|error| Error::system("keeping the XDP program", &error))?, sockets, counters))
+    let program = program.map_err(|error| Error::system("keeping the XDP program", &error))?;
+    if let Ok(info) = query::info(&program) {
+        *CURRENT.lock().unwrap_or_else(PoisonError::into_inner) = Some(info.tag);
+    }
+    Ok((program, sockets, counters))
 }
 
 fn pins_error(doing: &str, path: &Path, error: &io::Error) -> Error {
     Error::system(format!("{doing} {}, where links and maps of guests are pinned", path.display()), error)
 }
 
-/// Removes a port's directory of pins, if it is there: what is pinned there lives on only where somebody has it open.
+/// Removes a port's directory of pins, if it is there, and those above it that are empty then, two at most: what is pinned there lives on only where somebody has it open.
 pub fn forget_pins(pins: &Path) -> Result<(), Error> {
     let gone = |result: io::Result<()>| match result {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(pins_error("removing", pins, &error)),
@@ -189,7 +220,11 @@ pub fn forget_pins(pins: &Path) -> Result<(), Error> {
     for name in [LINK, SOCKETS, COUNTERS] {
         gone(fs::remove_file(pins.join(name)))?;
     }
-    gone(fs::remove_dir(pins))
+    gone(fs::remove_dir(pins))?;
+    // Those above were made for it, and go with the last that was in them: the switch's own, and that of all switches.
+    let above = pins.ancestors().skip(1).take(2);
+    above.take_while(|dir| fs::remove_dir(dir).is_ok()).for_each(drop);
+    Ok(())
 }
 
 /// Sees to it that `path` is (on) a BPF file system: mounts one if it is an empty directory of another kind, as it is at

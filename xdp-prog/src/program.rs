@@ -105,8 +105,7 @@ impl PortProgram {
         // The skeleton and libbpf's object go at the end of this function; the descriptors are what is needed.
         let program = skeleton.progs.xswitch_port.as_fd().try_clone_to_owned();
         let program = program.map_err(|error| Error::system("keeping the XDP program", &error))?;
-        let (id, _) =
-            query::info(&program).map_err(|errno| Error::system("asking for the XDP program's id", &errno))?;
+        let id = query::info(&program).map_err(|errno| Error::system("asking for the XDP program's id", &errno))?.id;
         let options = options.clone();
         Ok(Self { options, program, id, sockets, counters, stations, ledger: Mutex::default(), link: None })
     }

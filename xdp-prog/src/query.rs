@@ -69,18 +69,33 @@ pub fn attached_programs(ifindex: u32) -> Result<Vec<ForeignProgram>, Error> {
 }
 
 fn program_name(id: u32) -> Option<String> {
+    info(&by_id(id)?).ok().map(|info| info.name)
+}
+
+/// The program with that id; `None` if there is none, or it may not be looked at.
+pub(crate) fn by_id(id: u32) -> Option<OwnedFd> {
     // SAFETY: no pointers; a non-negative result is a descriptor that nobody else owns.
     let fd = unsafe { libbpf_sys::bpf_prog_get_fd_by_id(id) };
     if fd < 0 {
         return None;
     }
     // SAFETY: see above.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    info(&fd).ok().map(|info| info.1)
+    Some(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Id and name of a program.
-pub(crate) fn info(program: &OwnedFd) -> Result<(u32, String), Errno> {
+/// What the kernel tells of a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ProgramInfo {
+    /// Id, unique in the whole system.
+    pub id: u32,
+    /// Name, cut off after 15 bytes.
+    pub name: String,
+    /// Hash of its instructions: the same for the same program with other maps.
+    pub tag: [u8; 8],
+}
+
+/// What the kernel tells of a program.
+pub(crate) fn info(program: &OwnedFd) -> Result<ProgramInfo, Errno> {
     let mut info = libbpf_sys::bpf_prog_info::default();
     let mut len = size_of::<libbpf_sys::bpf_prog_info>() as u32;
     // SAFETY: `info` is all zero (it asks for nothing by pointer) and `len` bytes long.
@@ -92,5 +107,5 @@ pub(crate) fn info(program: &OwnedFd) -> Result<(u32, String), Errno> {
     }
     // SAFETY: the kernel's names end in a zero within their 16 bytes, and `info` lives on.
     let name = unsafe { CStr::from_ptr(info.name.as_ptr()) };
-    Ok((info.id, name.to_string_lossy().into_owned()))
+    Ok(ProgramInfo { id: info.id, name: name.to_string_lossy().into_owned(), tag: info.tag })
 }

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::net::sockopt::socket_peercred;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 use switch::{ErrorKind, GuestSockets};
 use tokio::io::Interest;
@@ -52,7 +53,7 @@ impl Access {
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Its process.
+    /// Its process; 0 if that is in a PID namespace which can't be seen from here.
     pub pid: i32,
     /// Its effective user when it connected.
     pub uid: u32,
@@ -137,8 +138,8 @@ async fn accept(
 }
 
 async fn connection(stream: &UnixStream, service: &Arc<Service>, access: &Arc<Access>) -> std::io::Result<()> {
-    let credentials = socket_peercred(stream)?;
-    let peer = Peer { pid: credentials.pid.as_raw_nonzero().get(), uid: credentials.uid.as_raw() };
+    let credentials = getsockopt(stream, PeerCredentials)?;
+    let peer = Peer { pid: credentials.pid(), uid: credentials.uid() };
     loop {
         let next = stream.async_io(Interest::READABLE, || receive(stream.as_fd()));
         // Descriptors that a client sends are closed as they come.

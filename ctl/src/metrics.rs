@@ -141,9 +141,9 @@ impl Families {
         for GuestSocket { queue, xsk, .. } in port.guest.iter().flat_map(|guest| &guest.sockets) {
             let queue = queue.to_string();
             for (counter, value) in xsk {
-                let labels = [("port", name), ("queue", queue.as_str()), ("counter", counter.as_str())];
+                let labels = [("port", name), ("queue", queue.as_str()), ("event", counter.as_str())];
                 let help = "Counters of the guest's AF_XDP socket (XDP_STATISTICS); they start anew with each guest.";
-                self.counter("xswitch_guest_xsk_total", help, &labels, *value);
+                self.counter("xswitch_guest_xsk_events_total", help, &labels, *value);
             }
         }
     }

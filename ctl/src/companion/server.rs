@@ -184,7 +184,8 @@ async fn answer(stream: &UnixStream, answer: &Answer, fds: &[BorrowedFd<'_>]) ->
 }
 
 /// Does what a client asks for, if it may.
-fn carry_out(service: &Service, access: &Access, peer: Peer, bytes: &[u8]) -> Result<(Offer, Vec<OwnedFd>), Error> {
+#[doc(hidden)]
+pub fn carry_out(service: &Service, access: &Access, peer: Peer, bytes: &[u8]) -> Result<(Offer, Vec<OwnedFd>), Error> {
     let request: Request = decode(bytes).map_err(|why| Error::invalid(format!("request: {why}")))?;
     // Whether there is such a port is not for everybody to know.
     let name = service.name_of(request.port());

@@ -1,0 +1,57 @@
+//! Any request on the hand-over socket, of any user: an answer or an error of its own, never a panic, and nothing for those who
+//! may have nothing; over a data plane of maps.
+#![no_main]
+
+use std::sync::{Arc, LazyLock};
+
+use ctl::companion::protocol::{Answer, decode, encode};
+use ctl::companion::server::{Access, Peer, carry_out};
+use ctl::config::Config;
+use ctl::error::ErrorBody;
+use ctl::fake::FakeDataplane;
+use ctl::service::Service;
+use ctl::state::Store;
+use libfuzzer_sys::fuzz_target;
+use switch::ErrorKind;
+use switch::model::{PortKind, PortSpec};
+
+const STRANGER: u32 = 4_000_000;
+const KNOWN: u32 = 4_000_001;
+const OF_ONE_PORT: u32 = 4_000_002;
+
+struct Rig {
+    service: Arc<Service>,
+    access: Access,
+    _dir: tempfile::TempDir,
+}
+
+static RIG: LazyLock<Rig> = LazyLock::new(|| {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = Store::open(dir.path()).expect("a store");
+    let service = Service::start(Box::new(FakeDataplane::default()), store, &Config::default()).expect("a service");
+    service.look_after_guests(&dir.path().join("guests")).expect("leases");
+    for name in ["vm1", "vm2"] {
+        service.add_port(PortSpec::new(name, PortKind::Guest)).expect("a port");
+    }
+    let ports = [("vm1".to_owned(), vec![OF_ONE_PORT])].into();
+    Rig { service, access: Access { everywhere: vec![KNOWN], ports }, _dir: dir }
+});
+
+fuzz_target!(|data: &[u8]| {
+    let [user, message @ ..] = data else { return };
+    let uid = [0, STRANGER, KNOWN, OF_ONE_PORT][usize::from(user % 4)];
+    let peer = Peer { pid: std::process::id().cast_signed(), uid };
+    match carry_out(&RIG.service, &RIG.access, peer, message) {
+        Ok((offer, _)) => {
+            assert!(uid != STRANGER && (uid != OF_ONE_PORT || offer.port == "vm1"));
+            let answer = Answer::Done(offer);
+            assert_eq!(decode::<Answer>(&encode(&answer)).expect("an answer"), answer);
+        }
+        Err(error) => {
+            let told = uid == STRANGER && !matches!(error.kind(), ErrorKind::Denied | ErrorKind::Invalid);
+            assert!(!told, "{error}");
+            let refused = Answer::Refused(ErrorBody::new(error.kind(), error.to_string()));
+            assert_eq!(decode::<Answer>(&encode(&refused)).expect("an answer"), refused);
+        }
+    }
+});

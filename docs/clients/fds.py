@@ -60,7 +60,10 @@ def main(path, port, *command):
             print(f"fds.py: QEMU needs {offer['memlock']} bytes of locked memory: {error}", file=sys.stderr)
     for fd in fds:
         os.set_inheritable(fd, True)
-    os.execvp(command[0], [*command, *options(offer, fds)])
+    try:
+        os.execvp(command[0], [*command, *options(offer, fds)])
+    except OSError as error:
+        raise OSError(f"{command[0]}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -136,6 +136,8 @@ dataplane! {
     fn open_guest_end(&self, name: &str) -> Result<GuestEndInfo, Error>;
     /// As [`Switch::guest_sockets`].
     fn guest_sockets(&self, name: &str) -> Result<GuestSockets, Error>;
+    /// As [`Switch::withdraw_guest_sockets`].
+    fn withdraw_guest_sockets(&self, name: &str) -> Result<(), Error>;
     /// As [`Switch::forget_stale_pins`].
     fn forget_stale_pins(&self);
     /// As [`Switch::audit`].

@@ -396,6 +396,10 @@ impl Dataplane for FakeDataplane {
         Ok(GuestSockets { sockets, netns: netns.into() })
     }
 
+    fn withdraw_guest_sockets(&self, _name: &str) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn forget_stale_pins(&self) {}
 
     fn audit(&self) -> FrameAudit {

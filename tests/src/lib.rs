@@ -8,9 +8,11 @@
 //! Needs root. The generator, sink and guest programs are loaded by aya, the switch's own by libbpf: each loader is checked
 //! by the other.
 
+pub mod companion;
 pub mod daemon;
 pub mod gensink;
 pub mod guest;
+pub mod handover;
 pub mod http;
 pub mod netns;
 pub mod packet;

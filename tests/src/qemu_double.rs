@@ -161,6 +161,11 @@ impl Double {
         writeln!(self.input, "{line}").unwrap_or_else(|error| panic!("{line}: {error}\n{}", self.errors()));
     }
 
+    /// The next answer, to a line that was said.
+    pub fn answer(&mut self) -> String {
+        self.line("an answer")
+    }
+
     /// Says a line and returns the answer.
     pub fn ask(&mut self, line: &str) -> String {
         self.say(line);
@@ -199,6 +204,16 @@ impl Double {
     /// Sends SIGTERM to the process that was started.
     pub fn terminate(&self) {
         kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM).expect("it can be signalled");
+    }
+
+    /// Has the process that was started end by SIGTERM, if it has not ended yet; by SIGKILL if that does nothing.
+    pub fn end(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.terminate();
+        }
+        if wait::until(PATIENCE, || self.child.try_wait().ok().flatten()).is_none() {
+            let _ = self.child.kill();
+        }
     }
 
     /// Sends SIGKILL to the process that was started.

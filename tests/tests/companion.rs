@@ -1,39 +1,18 @@
 //! The companion of QEMU with a double of QEMU: who gets sockets, what becomes of them, and what a restart does.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tests::companion::{
+    PATIENCE, bound, connect, ends_with, expect_free, guest, mac, outcomes, port, request, run, start,
+};
 use tests::qemu_double::{self, Double, NOBODY};
-use tests::{Daemon, shell, wait};
+use tests::{Daemon, Frame, shell, wait};
 
-const PATIENCE: Duration = Duration::from_secs(10);
 /// CAP_IPC_LOCK, which a guest keeps where the limit of locked memory can't be raised.
 const IPC_LOCK: u64 = 1 << 14;
-
-/// Adds a port whose guest's end stays in the daemon's namespace.
-fn port(daemon: &Daemon, name: &str) -> Value {
-    daemon.ok("POST", "ports", json!({ "name": name, "kind": "guest" }))
-}
-
-/// `xswitch qemu run` with these words, as far as QEMU's program.
-fn run(daemon: &Daemon, words: &str) -> Command {
-    let mut command = daemon.cli_command();
-    command.args(["qemu", "run"]).args(words.split_whitespace()).arg("--").arg(qemu_double::binary());
-    command
-}
-
-fn start(daemon: &Daemon, port: &str, ip: &str) -> Double {
-    let mut command = run(daemon, &format!("{port} --user nobody"));
-    command.args(["-guest", &format!("ip={ip}")]);
-    let mut double = Double::spawn(command);
-    double.wait_ready();
-    double
-}
-
-fn guest(daemon: &Daemon, port: &str) -> Value {
-    daemon.get(&format!("ports/{port}"))["guest"].clone()
-}
 
 #[test]
 fn guests_of_an_ordinary_user_reach_each_other() {
@@ -51,13 +30,315 @@ fn guests_of_an_ordinary_user_reach_each_other() {
         assert_eq!(capabilities(set) & !IPC_LOCK, 0, "{set} in {status}");
     }
     assert_eq!(a.pid(), guest(&daemon, "a")["pid"].as_i64().expect("a process") as i32);
-    wait::expect("it is seen to be bound", PATIENCE, || guest(&daemon, "a")["bound_since"].is_u64());
-    let shown = guest(&daemon, "a");
+    let shown = bound(&daemon, "a");
     assert_eq!((shown["uid"].as_u64(), shown["sockets"][0]["bound"].as_bool()), (Some(NOBODY.into()), Some(true)));
     assert_eq!(shown["sockets"][0]["xsk"]["rx_dropped"], 0, "{shown}");
     assert_eq!(a.ask_json("nics")[0]["mac"], mac.as_str());
     let text = shell::text(&daemon.cli("port show a"));
     assert!(text.contains(&format!("process {}", a.pid())) && text.contains("bound since 2"), "{text}");
     drop((a, b));
+    daemon.finish();
+}
+
+/// Has `from` send packets to port `a`, and waits until the switch has put them out there.
+fn shower(daemon: &Daemon, from: &mut Double, packets: u64) {
+    let out = || daemon.stats("a")["tx"]["packets"].as_u64().expect("a number");
+    let (before, to) = (out(), mac(daemon, "a"));
+    let frame = Frame::ethernet(mac(daemon, "b"), to).payload(0x88b5, b"shower").hex();
+    assert!(from.ask_all(&vec![format!("send {frame}"); packets as usize]).iter().all(|answer| answer == "ok"));
+    wait::expect("all are out", PATIENCE, || out() >= before + packets);
+}
+
+#[test]
+fn a_guest_that_is_killed_comes_back_each_time_and_every_packet_for_it_is_counted() {
+    let daemon = Daemon::start("ckill");
+    port(&daemon, "a");
+    port(&daemon, "b");
+    let mut a = start(&daemon, "a", "10.0.0.1");
+    let mut b = start(&daemon, "b", "10.0.0.2");
+    let mut pids = vec![a.pid()];
+    for round in 1..=20_u64 {
+        assert!(a.ping("10.0.0.2"), "{round}");
+        a.kill();
+        a.wait();
+        if round % 5 == 0 {
+            expect_free(&daemon, "a");
+            let [taken, lost, unbound] = outcomes(&daemon, "a");
+            shower(&daemon, &mut b, 10);
+            wait::expect("nobody had it", PATIENCE, || outcomes(&daemon, "a") == [taken, lost + 10, unbound]);
+        }
+        a = start(&daemon, "a", "10.0.0.1");
+        assert!(a.ping("10.0.0.2") && b.ping("10.0.0.1"), "{round}");
+        pids.push(a.pid());
+        assert_eq!(guest(&daemon, "a")["pid"], json!(a.pid()));
+    }
+    pids.sort_unstable();
+    pids.dedup();
+    assert_eq!(pids.len(), 21, "each start is another process");
+
+    a.kill();
+    a.wait();
+    expect_free(&daemon, "a");
+    // This process has the socket, and binds it not.
+    let (offer, sockets) = connect(&daemon).ask(&request("a"));
+    assert_eq!(sockets.len(), 1, "{offer}");
+    assert_eq!(guest(&daemon, "a")["sockets"][0]["bound"], false);
+    let [taken, lost, unbound] = outcomes(&daemon, "a");
+    shower(&daemon, &mut b, 10);
+    wait::expect("nobody had bound it", PATIENCE, || outcomes(&daemon, "a") == [taken, lost, unbound + 10]);
+    assert_eq!((lost, unbound), (40, 0), "of a whole life");
+    let out = daemon.stats("a")["tx"]["packets"].as_u64().expect("a number");
+    assert_eq!(outcomes(&daemon, "a").iter().sum::<u64>(), out, "every packet came to something");
+    drop((b, sockets));
+    daemon.finish();
+}
+
+/// Restarts the daemon while both guests ping each other; one of two ways to end it.
+fn restart(daemon: &mut Daemon, guests: [&mut Double; 2], by_kill: bool) {
+    let [a, b] = guests;
+    a.say("ping 10.0.0.2 60 10");
+    b.say("ping 10.0.0.1 60 10");
+    if by_kill {
+        daemon.kill()
+    } else {
+        daemon.stop()
+    }
+    daemon.launch();
+    assert!(a.answer().starts_with("received ") && b.answer().starts_with("received "));
+}
+
+/// Learned addresses with their ports, in an order.
+fn learned(daemon: &Daemon) -> Vec<(Value, Value)> {
+    let rows = daemon.get("fdb");
+    let mut rows: Vec<_> =
+        rows.as_array().expect("rows").iter().map(|row| (row["mac"].clone(), row["port"].clone())).collect();
+    rows.sort_by_key(|(mac, _)| mac.to_string());
+    rows
+}
+
+#[test]
+fn guests_stay_connected_over_restarts_of_the_daemon() {
+    let mut daemon = Daemon::start("cagain");
+    port(&daemon, "a");
+    port(&daemon, "b");
+    let mut a = start(&daemon, "a", "10.0.0.1");
+    let mut b = start(&daemon, "b", "10.0.0.2");
+    assert!(a.ping("10.0.0.2"));
+    let fields = |shown: &Value| ["pid", "uid", "command", "since", "bound_since"].map(|field| shown[field].clone());
+    let before = (fields(&bound(&daemon, "a")), fields(&bound(&daemon, "b")), learned(&daemon));
+    assert_eq!(before.2.len(), 2, "{:?}", before.2);
+    let mut taken = outcomes(&daemon, "a")[0];
+    for round in 0..10 {
+        restart(&mut daemon, [&mut a, &mut b], round % 2 == 1);
+        assert!(a.ping("10.0.0.2") && b.ping("10.0.0.1"), "{round}");
+        assert_eq!((fields(&guest(&daemon, "a")), fields(&guest(&daemon, "b")), learned(&daemon)), before, "{round}");
+        let socket = guest(&daemon, "b")["sockets"][0].clone();
+        assert_eq!((&socket["bound"], &socket["xsk"]["rx_invalid_descs"]), (&json!(true), &json!(0)), "{round}");
+        let [now, lost, unbound] = outcomes(&daemon, "a");
+        assert!(now > taken, "its counters go on: {now} after {taken}");
+        assert_eq!((lost, unbound), (0, 0), "{round}");
+        taken = now;
+    }
+
+    // One that ends while nobody looks, and one that wants to start then.
+    daemon.kill();
+    a.kill();
+    a.wait();
+    let refused = ends_with(&mut run(&daemon, "a --user nobody"), 125);
+    assert!(refused.contains("no daemon answers at") && refused.contains("start xswitchd"), "{refused}");
+    daemon.launch();
+    assert_eq!(guest(&daemon, "a"), Value::Null);
+    let mut a = start(&daemon, "a", "10.0.0.1");
+    assert!(a.ping("10.0.0.2") && b.ping("10.0.0.1"));
+    drop((a, b));
+    daemon.finish();
+}
+
+#[test]
+fn a_second_process_is_refused_and_nothing_happens_to_the_first() {
+    let daemon = Daemon::start("csecond");
+    port(&daemon, "a");
+    port(&daemon, "b");
+    let mut a = start(&daemon, "a", "10.0.0.1");
+    let mut b = start(&daemon, "b", "10.0.0.2");
+    let pid = a.pid();
+    b.say("ping 10.0.0.1 50 10");
+    // At once, and when it was seen to be bound.
+    for _ in 0..2 {
+        let (code, text) = connect(&daemon).refused(&request("a"));
+        assert!(code == "EBUSY" && text.contains(&format!("process {pid} (qemu-double)")), "{code}: {text}");
+        bound(&daemon, "a");
+    }
+    let text = ends_with(&mut run(&daemon, "a --user nobody"), 125);
+    assert!(text.contains(&pid.to_string()) && text.contains("qemu release a"), "{text}");
+    let text = ends_with(daemon.cli_command().args(["qemu", "release", "a"]), 1);
+    assert!(text.contains(&format!("process {pid} still has sockets of `a`")), "{text}");
+    assert_eq!(b.answer(), "received 50 of 50");
+    assert_eq!(guest(&daemon, "a")["pid"], pid);
+
+    // Who asks again before it has bound them gets new ones, whether or not it has the old ones yet.
+    drop(a);
+    expect_free(&daemon, "a");
+    let client = connect(&daemon);
+    let (_, first) = client.ask(&request("a"));
+    let (second, sockets) = client.ask(&request("a"));
+    assert_eq!((first.len(), sockets.len()), (1, 1), "{second}");
+    drop(first);
+    let (third, sockets) = client.ask(&request("a"));
+    assert_eq!(sockets.len(), 1, "{third}");
+    assert_eq!(guest(&daemon, "a")["pid"], std::process::id());
+    drop(sockets);
+    shell::run(daemon.cli_command().args(["qemu", "release", "a"]));
+    let mut a = start(&daemon, "a", "10.0.0.1");
+    assert!(a.ping("10.0.0.2"));
+    drop((a, b));
+    daemon.finish();
+}
+
+/// What is pinned for ports: names of directories, which are the ports' numbers.
+fn pinned(daemon: &Daemon) -> Vec<String> {
+    let Some(pins) = daemon.pins() else { return Vec::new() };
+    let entries = std::fs::read_dir(pins).expect("it is there").flatten();
+    let mut names: Vec<_> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+fn leases(daemon: &Daemon) -> usize {
+    std::fs::read_dir(daemon.path("run/guests")).expect("it is there").count()
+}
+
+#[test]
+fn a_port_that_is_deleted_takes_everything_along() {
+    let daemon = Daemon::start("cdelete");
+    port(&daemon, "b");
+    let mut b = start(&daemon, "b", "10.0.0.2");
+    for _ in 0..2 {
+        let ifname = port(&daemon, "a")["spec"]["guest_ifname"].as_str().expect("a name").to_owned();
+        let mut a = start(&daemon, "a", "10.0.0.1");
+        assert!(a.ping("10.0.0.2"));
+        bound(&daemon, "a");
+        assert_eq!((pinned(&daemon).len(), leases(&daemon)), (2, 2));
+        shell::run(daemon.cli_command().args(["port", "del", "a"]));
+        assert_eq!((pinned(&daemon).len(), leases(&daemon)), (1, 1));
+        assert_eq!(daemon.ns.find_ifindex(&ifname), None);
+        // The guest lives on with a card that nothing is behind.
+        assert_eq!(a.ask("ping 10.0.0.2 1 0"), "received 0 of 1");
+        // A new guest at a new port of that name, while the old one is there.
+        port(&daemon, "a");
+        let mut new = start(&daemon, "a", "10.0.0.1");
+        assert!(new.ping("10.0.0.2") && b.ping("10.0.0.1"));
+        drop(a);
+        assert!(new.ping("10.0.0.2"));
+        drop(new);
+        shell::run(daemon.cli_command().args(["port", "del", "a"]));
+    }
+    drop(b);
+    daemon.finish();
+}
+
+#[test]
+fn ends_without_guests_are_open_after_a_restart_and_pins_of_no_port_are_removed() {
+    let mut daemon = Daemon::start("cpins");
+    shell::run(daemon.cli_command().args(["port", "add", "a", "--guest-sockets"]));
+    port(&daemon, "b");
+    assert_eq!(pinned(&daemon), ["0"]);
+    for by_kill in [false, true] {
+        if by_kill {
+            daemon.kill()
+        } else {
+            daemon.stop()
+        }
+        assert_eq!(pinned(&daemon), ["0"]);
+        daemon.launch();
+        let shown = daemon.get("ports/a");
+        let map = shown["info"]["guest_end"]["map_path"].as_str().unwrap_or_else(|| panic!("{shown}"));
+        assert!(Path::new(map).exists() && outcomes(&daemon, "a") == [0, 0, 0], "{shown}");
+    }
+    // Pins that were lost (a machine that was started again has none) are made again.
+    daemon.stop();
+    std::fs::remove_dir_all(daemon.pins().expect("pins").join("0")).expect("they can be removed");
+    daemon.launch();
+    assert_eq!(pinned(&daemon), ["0"]);
+    let a = start(&daemon, "a", "10.0.0.1");
+    drop(a);
+    daemon.stop();
+    std::fs::remove_dir_all(daemon.path("state")).expect("it can be removed");
+    daemon.launch();
+    assert_eq!((pinned(&daemon), daemon.get("ports")), (Vec::new(), json!([])));
+    daemon.finish();
+}
+
+/// The double as root with what `xswitch qemu args` prints for a QEMU that makes its sockets itself.
+fn by_map(daemon: &Daemon) -> Command {
+    let words = shell::run(daemon.cli_command().args(["--json", "qemu", "args", "a", "--map-path"]));
+    let words: Vec<String> = serde_json::from_str(&words).expect("a list of words");
+    let mut command = daemon.ns.command(qemu_double::binary());
+    command.args(&words).args(["-guest", "ip=10.0.0.1"]);
+    command
+}
+
+#[test]
+fn a_privileged_guest_makes_its_sockets_itself_and_is_not_disturbed() {
+    let daemon = Daemon::start("cmap");
+    port(&daemon, "a");
+    port(&daemon, "b");
+    let mut b = start(&daemon, "b", "10.0.0.2");
+    let mut a = Double::spawn(by_map(&daemon));
+    a.wait_ready();
+    assert!(a.ping("10.0.0.2") && b.ping("10.0.0.1"));
+    assert_eq!(guest(&daemon, "a"), Value::Null, "the daemon has not given it anything");
+    let text = ends_with(&mut run(&daemon, "a --user nobody"), 125);
+    assert!(text.contains("not had from here"), "{text}");
+    assert!(a.ping("10.0.0.2") && b.ping("10.0.0.1"));
+    a.terminate();
+    assert_eq!(a.wait().code(), Some(0));
+    let mut a = start(&daemon, "a", "10.0.0.1");
+    assert!(a.ping("10.0.0.2") && b.ping("10.0.0.1"));
+    // The other way round.
+    let mut second = Double::spawn(by_map(&daemon));
+    assert!(!second.gets_ready());
+    wait::expect("it says why", Duration::from_secs(5), || second.errors().contains("Device or resource busy"));
+    assert!(a.ping("10.0.0.2") && b.ping("10.0.0.1"));
+    drop((a, b));
+    daemon.finish();
+}
+
+/// The client for people who write launchers.
+fn script() -> Command {
+    let mut command = Command::new("python3");
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/clients/fds.py"));
+    command
+}
+
+#[test]
+fn the_documented_client_starts_a_guest() {
+    let daemon = Daemon::start("cscript");
+    port(&daemon, "a");
+    port(&daemon, "b");
+    let mut b = start(&daemon, "b", "10.0.0.2");
+    let socket = daemon.path("run/fds.sock");
+    let mut command = daemon.ns.command("python3");
+    command.args(script().get_args()).arg(&socket).args(["a", "--"]).arg(qemu_double::binary());
+    command.args(["-guest", "ip=10.0.0.1"]);
+    let mut a = Double::spawn(command);
+    a.wait_ready();
+    assert!(a.ping("10.0.0.2") && b.ping("10.0.0.1"));
+    assert_eq!(bound(&daemon, "a")["pid"], a.pid());
+    let text = ends_with(script().arg(&socket).arg("a"), 1);
+    assert!(text.starts_with("fds.py: port `a` has a guest") && text.ends_with("(EBUSY)\n"), "{text}");
+    drop(a);
+    expect_free(&daemon, "a");
+    let text = ends_with(script().arg(&socket).arg("a"), 0);
+    let mac = mac(&daemon, "a");
+    assert!(text.starts_with("-netdev af-xdp,") && text.contains(&mac.to_string()), "{text}");
+    expect_free(&daemon, "a");
+    let text = ends_with(script().arg(&socket).args(["a", "--", "no-such-program"]), 1);
+    assert!(text.contains("no-such-program"), "{text}");
+    let text = ends_with(script().arg(daemon.path("run/none.sock")).arg("a"), 1);
+    assert!(text.starts_with("fds.py: ") && text.contains("No such file"), "{text}");
+    assert!(ends_with(script().arg(&socket), 1).contains("fds.py SOCKET PORT"));
+    assert!(ends_with(script().arg(&socket).arg("c"), 1).contains("(ENOENT)"));
+    drop(b);
     daemon.finish();
 }

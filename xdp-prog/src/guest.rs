@@ -146,6 +146,17 @@ impl GuestProgram {
         }
     }
 
+    /// Takes the socket out of the slot of a queue, if there is one.
+    pub fn withdraw(&self, queue: u32) -> Result<(), Error> {
+        match self.sockets.delete(&queue.to_ne_bytes()) {
+            Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => Err(Error::system(
+                format!("emptying the slot of {} queue {queue} in the XSKMAP", self.options.ifname),
+                &error,
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Counters of each queue of the port, summed over CPUs, since the program was first attached.
     pub fn counters(&self) -> Result<Vec<QueueCounters>, Error> {
         QueueCounters::read(&self.counters, self.options.queues, &self.options.ifname)

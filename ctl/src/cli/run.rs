@@ -9,7 +9,7 @@ use switch::model::PortKind;
 
 use super::args::PortOptions;
 use crate::client::{Client, ClientError, encode};
-use crate::qemu::launch::{Launch, exit_code, keep_running, one_start, run};
+use crate::qemu::launch::{Launch, NOT_LAUNCHED, exit_code, keep_running, one_start, run};
 
 /// When QEMU is started again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -47,10 +47,9 @@ pub struct RunArguments {
 /// Becomes QEMU, or stays to start it again. Returns the exit code.
 pub async fn launch(run_dir: &Path, arguments: RunArguments) -> anyhow::Result<u8> {
     let RunArguments { ports, user, restart, create, port, command } = arguments;
-    if create {
-        self::create(&Client::new(run_dir), &ports, port).await?;
-    } else if !port.is_default() {
-        bail!("options of a port are of use only with --create");
+    if let Err(error) = prepare(run_dir, &ports, create, port).await {
+        eprintln!("xswitch: {error:#}");
+        return Ok(NOT_LAUNCHED);
     }
     let launch = Launch { run_dir: run_dir.to_owned(), ports, user, command };
     match restart {
@@ -60,6 +59,16 @@ pub async fn launch(run_dir: &Path, arguments: RunArguments) -> anyhow::Result<u
             eprintln!("xswitch: {error:#}");
             Ok(exit_code(&error))
         }
+    }
+}
+
+async fn prepare(run_dir: &Path, ports: &[String], create: bool, options: PortOptions) -> anyhow::Result<()> {
+    if create {
+        self::create(&Client::new(run_dir), ports, options).await
+    } else if options.is_default() {
+        Ok(())
+    } else {
+        bail!("options of a port are of use only with --create")
     }
 }
 

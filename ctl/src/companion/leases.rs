@@ -138,7 +138,6 @@ impl Leases {
 
     /// Notes that a process gets the sockets of a port. It has none yet, or had some that it never bound.
     pub fn give(&self, port: &str, process: Process, sockets: Vec<OwnedFd>) -> io::Result<()> {
-        let inode = |socket: &OwnedFd| Ok(File::from(socket.try_clone()?).metadata()?.ino());
         let record = Record {
             port: port.to_owned(),
             pid: process.pid(),
@@ -158,6 +157,14 @@ impl Leases {
     pub fn end(&self, port: &str) {
         if self.lock().remove(port).is_some() {
             let _ = fs::remove_file(self.path(port));
+        }
+    }
+
+    /// Ends the lease of a port if it is one of these sockets.
+    pub fn end_of(&self, port: &str, sockets: &[OwnedFd]) {
+        let Some(Ok(first)) = sockets.first().map(inode) else { return };
+        if self.lock().get(port).is_some_and(|lease| lease.record.inodes.first() == Some(&first)) {
+            self.end(port);
         }
     }
 
@@ -197,6 +204,10 @@ impl Leases {
         }
         waiting
     }
+}
+
+fn inode(socket: &OwnedFd) -> io::Result<u64> {
+    Ok(File::from(socket.try_clone()?).metadata()?.ino())
 }
 
 /// The lease of a record, if its process lives and has the sockets.

@@ -139,11 +139,15 @@ pub fn receive(socket: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
         })
         .flatten()
         .collect();
-    if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("a message is longer than {MAX_MESSAGE} bytes"),
-        ));
+    let too_much = if received.flags.contains(ReturnFlags::TRUNC) {
+        Some(format!("a message is longer than {MAX_MESSAGE} bytes"))
+    } else if received.flags.contains(ReturnFlags::CTRUNC) {
+        Some(format!("a message has more than {MAX_FDS} descriptors"))
+    } else {
+        None
+    };
+    if let Some(why) = too_much {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
     }
     bytes.truncate(received.bytes);
     Ok((bytes, fds))

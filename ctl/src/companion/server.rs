@@ -13,7 +13,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, 
 use switch::{ErrorKind, GuestSockets};
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use super::process::Process;
@@ -22,8 +22,12 @@ use crate::error::{Error, ErrorBody};
 use crate::http::SocketFile;
 use crate::service::Service;
 
-/// Connections at a time; more wait.
-const CONNECTIONS: usize = 64;
+/// Connections at a time of a user who may have sockets; more are closed at once.
+const CONNECTIONS: usize = 512;
+/// The same of all users together who may have none: they must not keep out those who may.
+const STRANGERS: usize = 16;
+/// Requests that are carried out at a time; more wait.
+const REQUESTS: usize = 64;
 /// How long a client may say nothing.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -37,14 +41,24 @@ pub struct Access {
 }
 
 impl Access {
-    fn check(&self, uid: u32, port: &str) -> Result<(), Error> {
-        let ours = nix::unistd::geteuid().as_raw();
-        let of_port = self.ports.get(port).is_some_and(|users| users.contains(&uid));
-        if uid == 0 || uid == ours || self.everywhere.contains(&uid) || of_port {
+    fn all_ports(&self, uid: u32) -> bool {
+        uid == 0 || uid == nix::unistd::geteuid().as_raw() || self.everywhere.contains(&uid)
+    }
+
+    /// Whether there may be a port whose sockets the user may have.
+    fn knows(&self, uid: u32) -> bool {
+        self.all_ports(uid) || self.ports.values().flatten().any(|user| *user == uid)
+    }
+
+    /// Whether the user may have the sockets of a port that is there, who has asked for it by `key`. Of one that is not there
+    /// it is said in the same words.
+    fn check(&self, uid: u32, port: Option<&str>, key: &str) -> Result<(), Error> {
+        let users = self.ports.get(port.unwrap_or(key));
+        if self.all_ports(uid) || users.is_some_and(|users| users.contains(&uid)) {
             return Ok(());
         }
         Err(Error::denied(format!(
-            "user {uid} may not have the sockets of `{port}`: name the user in `users` of [guests], or for that port in \
+            "user {uid} may not have the sockets of `{key}`: name the user in `users` of [guests], or for that port in \
              [guests.ports]"
         )))
     }
@@ -101,20 +115,25 @@ pub fn serve(
     tokio::spawn(async move {
         // All of it, with its file.
         let socket = socket;
-        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut rooms = Rooms::default();
+        let turns = Arc::new(Semaphore::new(REQUESTS));
         let mut connections = tokio::task::JoinSet::new();
         loop {
             let accepted = tokio::select! {
-                accepted = accept(&socket.listener, &room) => accepted,
+                accepted = accept(&socket.listener) => accepted,
                 Some(_) = connections.join_next(), if !connections.is_empty() => continue,
                 _ = stop.wait_for(|stop| *stop) => return,
             };
             match accepted {
-                Ok((stream, permit)) => {
-                    let (service, access) = (Arc::clone(&service), Arc::clone(&access));
+                Ok((stream, peer)) => {
+                    let Some(place) = rooms.enter(access.knows(peer.uid).then_some(peer.uid)) else {
+                        tracing::debug!(?peer, "a hand-over connection too many");
+                        continue;
+                    };
+                    let (service, access, turns) = (Arc::clone(&service), Arc::clone(&access), Arc::clone(&turns));
                     connections.spawn(async move {
-                        let _permit = permit;
-                        if let Err(error) = connection(&stream, &service, &access).await {
+                        let _place = place;
+                        if let Err(error) = connection(&stream, peer, &service, &access, &turns).await {
                             tracing::debug!(%error, "a hand-over connection ended");
                         }
                     });
@@ -128,18 +147,32 @@ pub fn serve(
     })
 }
 
-async fn accept(
-    listener: &UnixListener,
-    room: &Arc<Semaphore>,
-) -> std::io::Result<(UnixStream, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = Arc::clone(room).acquire_owned().await.map_err(std::io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, permit))
+/// Places for connections: for each user who may have sockets, and for all others together.
+#[derive(Debug, Default)]
+struct Rooms(BTreeMap<Option<u32>, Arc<Semaphore>>);
+
+impl Rooms {
+    /// A place, if there is one; no user stands for all who may have nothing.
+    fn enter(&mut self, user: Option<u32>) -> Option<OwnedSemaphorePermit> {
+        let places = if user.is_some() { CONNECTIONS } else { STRANGERS };
+        let room = self.0.entry(user).or_insert_with(|| Arc::new(Semaphore::new(places)));
+        Arc::clone(room).try_acquire_owned().ok()
+    }
 }
 
-async fn connection(stream: &UnixStream, service: &Arc<Service>, access: &Arc<Access>) -> std::io::Result<()> {
-    let credentials = getsockopt(stream, PeerCredentials)?;
-    let peer = Peer { pid: credentials.pid(), uid: credentials.uid() };
+async fn accept(listener: &UnixListener) -> std::io::Result<(UnixStream, Peer)> {
+    let (stream, _) = listener.accept().await?;
+    let credentials = getsockopt(&stream, PeerCredentials)?;
+    Ok((stream, Peer { pid: credentials.pid(), uid: credentials.uid() }))
+}
+
+async fn connection(
+    stream: &UnixStream,
+    peer: Peer,
+    service: &Arc<Service>,
+    access: &Arc<Access>,
+    turns: &Semaphore,
+) -> std::io::Result<()> {
     loop {
         let next = stream.async_io(Interest::READABLE, || receive(stream.as_fd()));
         // Descriptors that a client sends are closed as they come.
@@ -157,15 +190,17 @@ async fn connection(stream: &UnixStream, service: &Arc<Service>, access: &Arc<Ac
             return Ok(());
         }
         let (asked, access) = (Arc::clone(service), Arc::clone(access));
-        let done = tokio::task::spawn_blocking(move || carry_out(&asked, &access, peer, &bytes));
-        match done.await.map_err(std::io::Error::other)? {
+        let turn = turns.acquire().await.map_err(std::io::Error::other)?;
+        let done = tokio::task::spawn_blocking(move || carry_out(&asked, &access, peer, &bytes)).await;
+        drop(turn);
+        match done.map_err(std::io::Error::other)? {
             Ok((offer, given)) => {
                 let port = offer.port.clone();
                 let fds: Vec<BorrowedFd<'_>> = given.iter().map(AsFd::as_fd).collect();
                 let sent = answer(stream, &Answer::Done(offer), &fds).await;
                 if sent.is_err() && !fds.is_empty() {
                     // Nobody has got them.
-                    service.end_lease(&port);
+                    service.not_delivered(&port, &given);
                 }
                 sent?;
             }
@@ -189,7 +224,7 @@ pub fn carry_out(service: &Service, access: &Access, peer: Peer, bytes: &[u8]) -
     let request: Request = decode(bytes).map_err(|why| Error::invalid(format!("request: {why}")))?;
     // Whether there is such a port is not for everybody to know.
     let name = service.name_of(request.port());
-    access.check(peer.uid, name.as_deref().unwrap_or(request.port()))?;
+    access.check(peer.uid, name.as_deref().ok(), request.port())?;
     let name = name?;
     match request {
         Request::Sockets { pid, netns, .. } => {
@@ -230,10 +265,23 @@ mod tests {
             (7002, "vm2", false),
             (7003, "vm1", false),
         ] {
-            assert_eq!(access.check(uid, port).is_ok(), may, "{uid} {port}");
+            assert_eq!(access.check(uid, Some(port), "0").is_ok(), may, "{uid} {port}");
         }
-        let error = Access::default().check(7003, "vm1").unwrap_err();
+        assert_eq!([0, 7001, 7002, 7003].map(|uid| access.knows(uid)), [true, true, true, false]);
+        let error = Access::default().check(7003, Some("vm1"), "0").unwrap_err();
         assert!(error.kind() == ErrorKind::Denied && error.to_string().contains("[guests]"), "{error}");
+        assert_eq!(error.to_string(), access.check(7003, None, "0").unwrap_err().to_string());
+    }
+
+    #[test]
+    fn strangers_fill_only_their_own_room() {
+        let mut rooms = Rooms::default();
+        let strangers: Vec<_> = std::iter::from_fn(|| rooms.enter(None)).collect();
+        assert_eq!(strangers.len(), STRANGERS);
+        let ours: Vec<_> = std::iter::from_fn(|| rooms.enter(Some(7001))).collect();
+        assert!(ours.len() == CONNECTIONS && rooms.enter(Some(0)).is_some());
+        drop(strangers);
+        assert!(rooms.enter(None).is_some());
     }
 
     #[test]

@@ -50,9 +50,16 @@ impl Service {
     }
 
     /// Forgets who has the sockets of a port.
-    pub fn end_lease(&self, name: &str) {
+    pub(super) fn end_lease(&self, name: &str) {
         if let Some(leases) = self.guests.leases.get() {
             leases.end(name);
+        }
+    }
+
+    /// Forgets that somebody has these sockets of a port, who has not got them after all.
+    pub fn not_delivered(&self, name: &str, sockets: &[OwnedFd]) {
+        if let Some(leases) = self.guests.leases.get() {
+            leases.end_of(name, sockets);
         }
     }
 
@@ -106,14 +113,16 @@ impl Service {
         let _turn = self.guests.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let name = self.live(&self.lock(), key)?.name.clone();
         if let Some(holder) = leases.holder(&name) {
-            if holder.pid != process.pid() || holder.bound_since.is_some() {
+            let used = holder.bound_since.is_some() || holder.sockets.iter().any(|socket| socket.bound);
+            if holder.pid != process.pid() || used {
                 return Err(busy(format!(
                     "port `{name}` has a guest: process {} ({}) has its sockets; end that one first, or release them \
                      (`xswitch qemu release {name}`) if it does not use them any more",
                     holder.pid, holder.command
                 )));
             }
-            // It asks once more before it has used them: it has lost them.
+            // It asks once more before it has used them: it has lost them, or will not use them.
+            self.dataplane.withdraw_guest_sockets(&name)?;
             leases.end(&name);
         }
         let end = self.open(&name)?;

@@ -204,6 +204,17 @@ impl Switch {
         take(control.find_mut(name)?, &self.state)
     }
 
+    /// Takes sockets for a guest that were never bound out of their slots, though somebody may still have them.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn withdraw_guest_sockets(&self, name: &str) -> Result<(), Error> {
+        let mut control = self.state.lock();
+        let port = control.find_mut(name)?;
+        let Some(end) = &port.guest_end else { return Ok(()) };
+        (0..port.shared.queues.len() as u32).try_for_each(|queue| Ok(end.program.withdraw(queue)?))
+    }
+
     /// Removes what is pinned for numbers that no port has, and none is kept for.
     pub fn forget_stale_pins(&self) {
         let control = self.state.lock();

@@ -31,7 +31,8 @@ impl From<String> for Failure {
 }
 
 impl Failure {
-    fn not_found(id: &str) -> Self {
+    /// Nothing of that name.
+    pub fn not_found(id: &str) -> Self {
         Self { class: "DeviceNotFound", desc: format!("Device '{id}' not found") }
     }
 }
@@ -236,6 +237,13 @@ impl Machine {
     /// All devices, as they were asked for.
     pub fn nics(&self) -> Value {
         self.devices.iter().map(|device| Value::Object(device.params.values().clone())).collect()
+    }
+
+    /// Devices with an id, as `qom-list` tells them.
+    pub fn peripherals(&self) -> Value {
+        let named = self.devices.iter().filter_map(|device| Some((device.id.as_ref()?, device.params.values())));
+        let child = |driver: &Value| format!("child<{}>", driver.as_str().unwrap_or_default());
+        named.map(|(id, params)| json!({ "name": id, "type": child(&params["driver"]) })).collect()
     }
 
     /// Netdevs that nothing will ever come to.

@@ -214,6 +214,10 @@ impl Monitor {
             "netdev_del" => machine.netdev_del(params.required("id")?)?,
             "device_add" => machine.device_add(&params)?,
             "device_del" => machine.device_del(params.required("id")?)?,
+            "qom-list" => match params.required("path")? {
+                "/machine/peripheral" => return Ok((machine.peripherals(), Next::Run)),
+                path => return Err(Failure::not_found(path)),
+            },
             "query-status" => return Ok((json!({ "status": "running", "running": true }), Next::Run)),
             "query-version" => return Ok((self.version(), Next::Run)),
             "quit" => return Ok((json!({}), Next::Quit)),

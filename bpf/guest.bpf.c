@@ -38,7 +38,7 @@ struct xdp_sock {
 /* Kernel 6.2 and later. */
 extern void *bpf_rdonly_cast(const void *object, __u32 btf_id) __ksym __weak;
 
-/* Whether the socket is bound; on kernels that can't tell, every socket is taken for bound. */
+/* Whether the socket is bound; on kernels before 6.2 every socket is taken for bound. Type information the kernel must have. */
 static __always_inline int is_bound(const struct bpf_xdp_sock *socket)
 {
 	const struct xdp_sock *inside;

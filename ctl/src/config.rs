@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use switch::model::{BridgeSettings, DataplaneSettings, PortSpec};
+use switch::resolve;
 
 use crate::companion::server::Access;
 use crate::error::Error;
@@ -108,10 +109,10 @@ impl GuestsConfig {
             users.iter().map(|user| uid_of(user).map_err(|why| format!("{at}: {why}"))).collect()
         };
         let everywhere = numbers("guests.users", &self.users)?;
-        let ports = self
-            .ports
-            .iter()
-            .map(|(port, users)| Ok::<_, String>((port.clone(), numbers(&format!("guests.ports.{port}"), users)?)));
+        let ports = self.ports.iter().map(|(port, users)| {
+            resolve::check_name(port).map_err(|error| format!("guests.ports: {error}"))?;
+            Ok::<_, String>((port.clone(), numbers(&format!("guests.ports.{port}"), users)?))
+        });
         Ok(Access { everywhere, ports: ports.collect::<Result<_, _>>()? })
     }
 }

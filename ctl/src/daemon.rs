@@ -24,6 +24,8 @@ use crate::state::{DirLock, Store};
 /// How often ports that could not be brought up are tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// Longest name of a file or directory.
+const MAX_NAME: usize = 255;
 /// How often learned addresses are kept for the next daemon.
 const KEEP_LEARNED: Duration = Duration::from_secs(1);
 
@@ -125,7 +127,12 @@ fn instance(run_dir: &Path) -> Result<String, Error> {
         byte if byte.is_ascii_alphanumeric() || byte == b'-' => char::from(byte).to_string(),
         byte => format!("%{byte:02x}"),
     };
-    Ok(path.as_os_str().as_encoded_bytes().iter().skip(1).map(escape).collect())
+    let name: String = path.as_os_str().as_encoded_bytes().iter().skip(1).map(escape).collect();
+    if name.len() > MAX_NAME {
+        let why = format!("--run-dir: {} is too long to name what is pinned after it", path.display());
+        return Err(Error::invalid(why));
+    }
+    Ok(name)
 }
 
 async fn bind_metrics(config: &Config) -> Result<Option<TcpListener>, Error> {

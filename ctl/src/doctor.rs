@@ -1,5 +1,7 @@
 //! Looks at the machine as an AF_XDP switch needs it, and says what to do about what is wrong.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 use switch::io::{ethtool, netdev};
 use switch::model::{DataplaneSettings, HugePages};
@@ -43,13 +45,15 @@ impl Check {
 }
 
 /// Capabilities that the daemon needs, by number (`linux/capability.h`), with what for.
-const CAPABILITIES: [(u32, &str, &str); 4] = [
+const CAPABILITIES: [(u32, &str, &str); 5] = [
     (12, "CAP_NET_ADMIN", "netdevs, XDP programs"),
     (13, "CAP_NET_RAW", "AF_XDP and packet sockets"),
     (39, "CAP_BPF", "BPF programs and maps (CAP_SYS_ADMIN serves too)"),
     (21, "CAP_SYS_ADMIN", "guests in named network namespaces"),
+    (19, "CAP_SYS_PTRACE", "counters of guests' sockets after a restart, and seeing that a guest has closed them"),
 ];
 pub(crate) const CAP_IPC_LOCK: u32 = 14;
+const CAP_SYS_PTRACE: u32 = 19;
 const CAP_SYS_ADMIN: u32 = 21;
 const MIN_KERNEL: (u32, u32) = (5, 10);
 
@@ -74,9 +78,36 @@ pub fn local_checks(settings: &DataplaneSettings, ifnames: &[String]) -> Vec<Che
     checks.push(check_memlock(memlock, umem, effective >> CAP_IPC_LOCK & 1 != 0));
     checks.push(check_memory(&read("/proc/meminfo"), umem, settings.huge_pages));
     checks.push(check_jit(read("/proc/sys/net/core/bpf_jit_enable").trim()));
+    checks.extend(check_guests(Path::new("/sys/kernel/btf/vmlinux").exists(), private_mounts()));
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     checks.push(check_cpus(cpus, settings.workers));
     checks.extend(ifnames.iter().flat_map(|ifname| check_netdev(ifname, settings)));
+    checks
+}
+
+/// Whether this process has a mount namespace of its own; `None` if that can't be seen.
+fn private_mounts() -> Option<bool> {
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+    Some(namespace("self")? != namespace("1")?)
+}
+
+/// What guests with AF_XDP sockets of their own need of the machine.
+fn check_guests(has_btf: bool, private_mounts: Option<bool>) -> Vec<Check> {
+    let name = "guests' sockets";
+    let mut checks = Vec::new();
+    if !has_btf {
+        let advice = "a kernel with CONFIG_DEBUG_INFO_BTF is needed for guests in QEMU; others work";
+        checks.push(Check::bad(Status::Warn, name, "the kernel has no type information", advice));
+    }
+    if private_mounts == Some(true) {
+        let advice = "bind-mount the host's /sys/fs/bpf there, or run it in the host's mount namespace (`nsenter --net=` instead of \
+                      `ip netns exec`)";
+        let text = "this process has mounts of its own: what it pins may be lost when it ends, and guests with it";
+        checks.push(Check::bad(Status::Warn, name, text, advice));
+    }
+    if checks.is_empty() {
+        checks.push(Check::ok(name, "type information is there, and pins last"));
+    }
     checks
 }
 
@@ -104,7 +135,7 @@ fn check_capabilities(effective: u64) -> Vec<Check> {
         if has(number) || (name == "CAP_BPF" && has(CAP_SYS_ADMIN)) {
             return Check::ok(name, "this process has it");
         }
-        let status = if number == CAP_SYS_ADMIN { Status::Warn } else { Status::Fail };
+        let status = if [CAP_SYS_ADMIN, CAP_SYS_PTRACE].contains(&number) { Status::Warn } else { Status::Fail };
         let advice = format!("needed for {what}: run as root, or give it to the daemon (`AmbientCapabilities={name}`)");
         Check::bad(status, name, "this process does not have it", advice)
     };
@@ -282,6 +313,13 @@ mod tests {
         assert_eq!(none.iter().filter(|check| check.status == Status::Fail).count(), 3);
         // CAP_SYS_ADMIN stands in for CAP_BPF.
         assert_eq!(check_capabilities(1 << 21)[2].status, Status::Ok);
+    }
+
+    #[test]
+    fn what_guests_sockets_need_is_told() {
+        assert_eq!(check_guests(true, Some(false))[0].status, Status::Ok);
+        assert_eq!(check_guests(true, None)[0].status, Status::Ok);
+        assert_eq!(check_guests(false, Some(true)).iter().filter(|check| check.status == Status::Warn).count(), 2);
     }
 
     #[test]

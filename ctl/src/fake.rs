@@ -154,6 +154,10 @@ impl Dataplane for FakeDataplane {
             return Err(Error::new(ErrorKind::Unsupported, "queues: they are fixed"));
         }
         port.spec.queue_depth = update.queue_depth.or(port.spec.queue_depth);
+        if let Some(open) = update.guest_sockets {
+            port.spec.guest_sockets = open;
+            port.guest_end = port.guest_end.take().filter(|_| open);
+        }
         port.spec.mac = update.mac.or(port.spec.mac);
         port.spec.mtu = update.mtu.or(port.spec.mtu);
         port.spec.isolated = update.isolated.unwrap_or(port.spec.isolated);

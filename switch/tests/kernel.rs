@@ -1,13 +1,17 @@
 //! The data plane on real netdevs: each test has a network namespace of its own, which ends with its thread.
 
+use std::alloc::{Layout, alloc};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
-use switch::Switch;
+use switch::io::sys::{self, RingKind};
 use switch::model::*;
+use switch::{PinPlace, Switch};
 
 fn settings(workers: usize) -> DataplaneSettings {
     DataplaneSettings { workers, frames: 16_384, ..DataplaneSettings::default() }
@@ -136,5 +140,82 @@ fn frames_and_queues_come_back_when_ports_go_in_any_order() {
         }
         let audit = switch.audit();
         assert!(audit.consistent && audit.free == audit.frames, "{audit:?}");
+    });
+}
+
+/// Pins of a test; they go with their guard.
+struct Pins(PinPlace);
+
+impl Pins {
+    fn new(hint: &str) -> Self {
+        Self(PinPlace { mount: "/sys/fs/bpf".into(), instance: format!("test_{}_{hint}", std::process::id()) })
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(self.0.mount.join("xswitch").join(&self.0.instance));
+    }
+}
+
+/// Binds a fresh socket as a guest does, to queue 0 of a netdev.
+fn bind_as_guest(socket: &OwnedFd, ifname: &str) -> Result<(), Errno> {
+    let memory = Layout::from_size_align(16 * 4096, 4096).unwrap();
+    // SAFETY: the memory is not of size 0, is never freed, and nothing else uses it.
+    unsafe { sys::register_umem(socket.as_fd(), alloc(memory), memory.size(), 4096).unwrap() };
+    for ring in [RingKind::Fill, RingKind::Completion, RingKind::Rx, RingKind::Tx] {
+        sys::set_ring_size(socket.as_fd(), ring, 64).unwrap();
+    }
+    let ifindex = nix::net::if_::if_nametoindex(ifname).unwrap();
+    sys::bind(socket.as_fd(), ifindex, 0, libc::XDP_USE_NEED_WAKEUP, None)
+}
+
+#[test]
+fn a_guests_socket_can_be_bound_to_its_own_end_only() {
+    in_namespaces("own", |_| {
+        ip("link set lo up");
+        let pins = Pins::new("own");
+        let switch = Switch::start(&settings(1), BridgeSettings::default(), Some(pins.0.clone())).unwrap();
+        for name in ["a", "b"] {
+            switch.add_port(PortSpec::new(name, PortKind::Guest)).unwrap();
+        }
+        for elsewhere in ["lo", "xs0", "xg1"] {
+            let taken = switch.guest_sockets("a").unwrap();
+            assert_eq!(bind_as_guest(&taken.sockets[0], elsewhere), Err(Errno::EINVAL), "{elsewhere}");
+        }
+        let taken = switch.guest_sockets("a").unwrap();
+        assert!(!sys::is_bound(taken.sockets[0].as_fd()));
+        assert_eq!(bind_as_guest(&taken.sockets[0], "xg0"), Ok(()));
+        assert!(sys::is_bound(taken.sockets[0].as_fd()));
+        assert!(switch.guest_sockets("a").is_err(), "it has a guest");
+        for name in ["a", "b"] {
+            switch.del_port(name).unwrap();
+        }
+        assert!(!pins.0.mount.join("xswitch").join(&pins.0.instance).exists());
+    });
+}
+
+#[test]
+fn a_guests_end_is_opened_and_given_back_on_demand() {
+    in_namespaces("back", |_| {
+        let pins = Pins::new("back");
+        let start = || Switch::start(&settings(1), BridgeSettings::default(), Some(pins.0.clone())).unwrap();
+        let switch = start();
+        let info = switch.add_port(PortSpec::new("a", PortKind::Guest)).unwrap();
+        assert_eq!(info.guest_end, None);
+        let set = |open| PortUpdate { guest_sockets: Some(open), ..PortUpdate::default() };
+        let info = switch.update_port("a", set(true)).unwrap();
+        assert!(info.spec.guest_sockets && info.guest_end.is_some());
+        // The next one takes it up, and what was pinned for a port that it does not have goes.
+        drop(switch);
+        std::fs::create_dir(pins.0.mount.join("xswitch").join(&pins.0.instance).join("7")).unwrap();
+        let switch = start();
+        switch.add_port(info.spec.clone()).unwrap();
+        switch.forget_stale_pins();
+        assert!(!pins.0.mount.join("xswitch").join(&pins.0.instance).join("7").exists());
+        let info = switch.update_port("a", set(false)).unwrap();
+        assert!(!info.spec.guest_sockets && info.guest_end.is_none());
+        assert!(!pins.0.mount.join("xswitch").join(&pins.0.instance).exists());
+        switch.del_port("a").unwrap();
     });
 }

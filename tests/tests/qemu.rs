@@ -51,11 +51,11 @@ fn two_guests_ping_stream_and_keep_to_meter_and_rule() {
     println!("iperf3 between two guests: {:.0} and {:.0} Mbit/s", free / 1e6, back / 1e6);
 
     // Vport 0 is `a`, and the meter of that number is its own without being bound.
-    daemon.ok("POST", "meters", json!({ "id": 0, "rate": 5000 }));
+    daemon.ok("POST", "meters", json!({ "id": 0, "rate": 2000 }));
     let metered = iperf(&mut a, "");
-    println!("with a meter of 5 Mbit/s: {:.1} Mbit/s", metered / 1e6);
-    assert!(free > 15e6, "nothing would be seen of a meter: {free}");
-    assert!(metered < 6.5e6, "{metered}");
+    println!("with a meter of 2 Mbit/s: {:.1} Mbit/s", metered / 1e6);
+    assert!(free > 5e6, "nothing would be seen of a meter: {free}");
+    assert!(metered < 3e6, "{metered}");
     assert!(daemon.stats("a")["drops"].to_string().contains("meter"));
     daemon.ok("DELETE", "meters/0", Value::Null);
 
@@ -87,7 +87,11 @@ fn a_service_moves_to_another_guest_under_a_running_ping() {
     wait::expect("the other guest answers", PATIENCE, || replies(&mut a) > at + 5);
     assert_ne!(c.sh("grep ^Icmp: /proc/net/snmp | tail -n 1"), before);
     a.sh("kill -INT $(cat /tmp/pid); wait");
-    println!("ping meanwhile: {}", a.sh("grep loss /tmp/ping").trim());
+    let loss = a.sh("grep loss /tmp/ping");
+    println!("ping meanwhile: {}", loss.trim());
+    let numbers: Vec<u32> = loss.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect();
+    // The last may be on its way when the ping is told to end.
+    assert!(numbers[0] - numbers[1] <= 1 && !loss.contains("duplicates"), "{loss}");
     drop((a, _b, c));
     daemon.finish();
 }

@@ -28,6 +28,8 @@ use crate::query::{self, attached_programs};
 const LINK: &str = "link";
 const SOCKETS: &str = "sockets";
 const COUNTERS: &str = "counters";
+/// Where the kernel's type information is, if it has some.
+const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
 
 /// What a guest's program is for, and where it is pinned.
 #[derive(Clone, Debug)]
@@ -64,18 +66,27 @@ fn is_current(id: u32) -> bool {
 }
 
 /// Maps that a program of another version left.
-struct Pinned {
-    sockets: MapHandle,
-    counters: MapHandle,
+struct Pinned<'a> {
+    sockets: &'a MapHandle,
+    counters: &'a MapHandle,
+}
+
+/// A program that was taken up.
+#[derive(Debug)]
+pub struct Resumed {
+    /// The program.
+    pub program: GuestProgram,
+    /// Why this version's could not take the place of the one that was there, which then goes on.
+    pub replace_failed: Option<Error>,
 }
 
 impl GuestProgram {
     /// Takes up what is pinned for that netdev, and puts this version's program into its link. `None` if nothing is pinned, or
-    /// what is pinned is on another netdev or on none (then it is removed).
+    /// what is pinned is on another netdev or on none, or is not all there (then it is removed).
     ///
     /// # Errors
-    /// [`Error::Load`] or [`Error::System`], and what is pinned goes on as it is.
-    pub fn resume(options: &GuestOptions) -> Result<Option<Self>, Error> {
+    /// [`Error::Queues`] or [`Error::System`], and what is pinned goes on as it is.
+    pub fn resume(options: &GuestOptions) -> Result<Option<Resumed>, Error> {
         check_queues(options)?;
         let Some(link) = XdpLink::pinned(&options.pins.join(LINK))? else {
             forget_pins(&options.pins)?;
@@ -87,19 +98,20 @@ impl GuestProgram {
             forget_pins(&options.pins)?;
             return Ok(None);
         };
-        let map = |name: &str| {
-            let path = options.pins.join(name);
-            MapHandle::from_pinned_path(&path)
-                .map_err(|error| Error::system(format!("opening the pinned map {}", path.display()), &error))
+        let map = |name: &str| MapHandle::from_pinned_path(options.pins.join(name));
+        let (Ok(sockets), Ok(counters)) = (map(SOCKETS), map(COUNTERS)) else {
+            // Somebody has removed some of it: nothing can be made of the rest.
+            forget_pins(&options.pins)?;
+            return Ok(None);
         };
-        let (mut sockets, mut counters) = (map(SOCKETS)?, map(COUNTERS)?);
+        let mut replace_failed = None;
         if !is_current(id) {
-            let pinned = Pinned { sockets, counters };
-            let program;
-            (program, sockets, counters) = load(&options.ifname, Some(&pinned))?;
-            link.replace(program.as_fd())?;
+            let pinned = Pinned { sockets: &sockets, counters: &counters };
+            let replaced = load(&options.ifname, Some(&pinned)).and_then(|loaded| link.replace(loaded.0.as_fd()));
+            replace_failed = replaced.err();
         }
-        Ok(Some(Self { options: options.clone(), link, mode, sockets, counters }))
+        let program = Self { options: options.clone(), link, mode, sockets, counters };
+        Ok(Some(Resumed { program, replace_failed }))
     }
 
     /// Loads the program, pins its maps, attaches it and pins the link.
@@ -110,6 +122,8 @@ impl GuestProgram {
         check_queues(options)?;
         let (program, mut sockets, mut counters) = load(&options.ifname, None)?;
         let pins = &options.pins;
+        // What is there is of a port that is gone, or of a start that was cut off.
+        forget_pins(pins)?;
         make_dirs(pins).map_err(|error| pins_error("making", pins, &error))?;
         let attached = (|| {
             for (map, name) in [(&mut sockets, SOCKETS), (&mut counters, COUNTERS)] {
@@ -127,7 +141,8 @@ impl GuestProgram {
                 Ok((Self { options, link, mode: attached.mode, sockets, counters }, attached))
             }
             Err(error) => {
-                forget_pins(pins)?;
+                // What went wrong first is what is told; the next attempt tries again to remove them.
+                let _ = forget_pins(pins);
                 Err(error)
             }
         }
@@ -197,8 +212,14 @@ fn check_queues(options: &GuestOptions) -> Result<(), Error> {
     Err(Error::Queues { ifname: options.ifname.clone(), queues: options.queues, max: MAX_QUEUES })
 }
 
-fn load(ifname: &str, pinned: Option<&Pinned>) -> Result<(OwnedFd, MapHandle, MapHandle), Error> {
-    let failed = |error: &libbpf_rs::Error| Error::Load { ifname: ifname.to_owned(), why: explain_load_error(error) };
+fn load(ifname: &str, pinned: Option<&Pinned<'_>>) -> Result<(OwnedFd, MapHandle, MapHandle), Error> {
+    let failed = |error: &libbpf_rs::Error| {
+        let advice = match Path::new(KERNEL_TYPES).exists() {
+            true => "",
+            false => "; the kernel's type information (CONFIG_DEBUG_INFO_BTF) is needed for it",
+        };
+        Error::Load { ifname: ifname.to_owned(), why: explain_load_error(error) + advice }
+    };
     let mut storage = MaybeUninit::uninit();
     let mut open = GuestSkelBuilder::default().open(&mut storage).map_err(|error| failed(&error))?;
     if let Some(Pinned { sockets, counters }) = pinned {
@@ -264,6 +285,10 @@ pub fn bpffs_at(path: &Path) -> Result<(), Error> {
     let _turn = Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, errno)| failed("locking", errno))?;
     if is_bpffs().map_err(|errno| failed("looking at", errno))? {
         return Ok(());
+    }
+    let is_empty = fs::read_dir(path).map_err(|error| pins_error("opening", path, &error))?.next().is_none();
+    if !is_empty {
+        return Err(failed("mounting a BPF file system at", Errno::ENOTEMPTY));
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("bpf"), path, Some("bpf"), flags, Some("mode=0700"))

@@ -36,6 +36,6 @@ pub use counters::QueueCounters;
 pub use doctor::{Finding, Status, check_kernel};
 pub use error::{Error, ErrorKind};
 pub use explain::{AttachFacts, BindFacts, VETH_NATIVE_MAX_MTU, explain_attach_error, explain_bind_error};
-pub use guest::{GuestOptions, GuestProgram, bpffs_at, forget_pins};
+pub use guest::{GuestOptions, GuestProgram, Resumed, bpffs_at, forget_pins};
 pub use program::{LoadOptions, MAX_QUEUES, PortProgram, STATIONS, SteerKey, Steering};
 pub use query::{DriverFeatures, ForeignProgram, attached_programs, driver_features};

@@ -108,7 +108,7 @@ fn a_program_goes_on_without_the_process_that_attached_it() {
         assert_eq!(attached_programs(ifindex("sw")).unwrap().len(), 1);
         replace_by_another(&pins);
         let before = attached_programs(ifindex("sw")).unwrap();
-        let program = GuestProgram::resume(&pins.options()).unwrap().expect("it is pinned");
+        let program = GuestProgram::resume(&pins.options()).unwrap().expect("it is pinned").program;
         assert_eq!(program.mode(), Mode::Native);
         let after = attached_programs(ifindex("sw")).unwrap();
         assert_eq!(after.len(), 1);
@@ -158,8 +158,28 @@ fn a_program_of_this_version_is_not_loaded_twice() {
         let (program, _) = GuestProgram::attach(&pins.options(), ModeRequest::Auto).unwrap();
         let before = attached_programs(ifindex("sw")).unwrap();
         drop(program);
-        let program = GuestProgram::resume(&pins.options()).unwrap().expect("it is pinned");
+        let program = GuestProgram::resume(&pins.options()).unwrap().expect("it is pinned").program;
         assert_eq!(attached_programs(ifindex("sw")).unwrap(), before);
+        program.remove().unwrap();
+    });
+}
+
+#[test]
+fn what_was_left_incomplete_is_made_anew() {
+    with_veth(|| {
+        let pins = Pins::new();
+        drop(GuestProgram::attach(&pins.options(), ModeRequest::Auto).unwrap());
+        std::fs::remove_file(pins.0.join("p0/counters")).unwrap();
+        assert!(GuestProgram::resume(&pins.options()).unwrap().is_none());
+        assert_eq!(attached_programs(ifindex("sw")).unwrap(), []);
+        // A start that was cut off leaves its maps, and a link of a port that is gone may be there too.
+        drop(GuestProgram::attach(&pins.options(), ModeRequest::Auto).unwrap());
+        let (program, _) = GuestProgram::attach(
+            &GuestOptions { ifname: "vm".into(), ifindex: ifindex("vm"), ..pins.options() },
+            ModeRequest::Auto,
+        )
+        .unwrap();
+        assert_eq!(attached_programs(ifindex("sw")).unwrap(), []);
         program.remove().unwrap();
     });
 }

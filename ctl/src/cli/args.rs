@@ -292,6 +292,9 @@ pub struct PortSetArguments {
     /// Descriptors of each ring, a power of two; its queues are opened anew.
     #[arg(long)]
     queue_depth: Option<u32>,
+    /// Open the guest's end for a guest's own AF_XDP sockets, or give it back to the kernel's stack there.
+    #[arg(long)]
+    guest_sockets: Option<OnOff>,
 }
 
 impl PortSetArguments {
@@ -305,6 +308,7 @@ impl PortSetArguments {
             mac_check: self.mac_check.map(bool::from),
             fdb_limit: self.fdb_limit,
             queue_depth: self.queue_depth,
+            guest_sockets: self.guest_sockets.map(bool::from),
             queues: None,
         }
     }

@@ -82,6 +82,9 @@ pub struct ArgsArguments {
 pub struct ReleaseArguments {
     /// Port, by name or number.
     pub port: String,
+    /// Also if the process still has them: they get no packets from then on.
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Carries out a command; returns the exit code.
@@ -122,7 +125,7 @@ pub async fn run(run_dir: &Path, json: bool, command: QemuCommand) -> anyhow::Re
             printer.done(&answer, &text)
         }
         QemuCommand::Args(arguments) => {
-            let request = Request::Describe { port: arguments.port };
+            let request = Request::Describe { port: arguments.port, open: arguments.map_path || arguments.libvirt };
             let (offer, _) = HandOver::connect(run_dir)?.ask(&request)?;
             if arguments.libvirt {
                 let xml = libvirt_xml(&offer, DEFAULT_DRIVER);
@@ -142,7 +145,7 @@ pub async fn run(run_dir: &Path, json: bool, command: QemuCommand) -> anyhow::Re
             printer.done(&json!(words), &lines.join("\n"))
         }
         QemuCommand::Release(arguments) => {
-            let request = Request::Release { port: arguments.port };
+            let request = Request::Release { port: arguments.port, force: arguments.force };
             let (offer, _) = HandOver::connect(run_dir)?.ask(&request)?;
             printer.done(&serde_json::to_value(&offer)?, &format!("port {} is free", offer.port))
         }

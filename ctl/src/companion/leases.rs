@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -25,7 +25,7 @@ const PERIOD: Duration = Duration::from_secs(2);
 /// The same while a process has sockets that it has not bound yet.
 const BINDING_PERIOD: Duration = Duration::from_millis(100);
 /// How long sockets may be on their way to the process that will bind them.
-const ON_THE_WAY: Duration = Duration::from_secs(10);
+const ON_THE_WAY: Duration = Duration::from_secs(60);
 
 /// A lease as it is written down.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +62,11 @@ impl Lease {
         (arrived && closed).then_some("its process has closed them")
     }
 
+    /// Whether its sockets may be bound any moment.
+    fn is_new(&self) -> bool {
+        self.record.bound_since.is_none() && self.given.elapsed() < ON_THE_WAY
+    }
+
     fn is_bound(&self) -> bool {
         !self.sockets.is_empty() && self.sockets.iter().all(|socket| is_bound(socket.as_fd()))
     }
@@ -72,8 +77,10 @@ impl Lease {
 pub struct Leases {
     dir: PathBuf,
     book: Mutex<BTreeMap<String, Lease>>,
+    /// When the last lease of a port ended.
+    ended: Mutex<BTreeMap<String, Instant>>,
     /// Rung when there is one more.
-    bell: OwnedFd,
+    bell: Arc<OwnedFd>,
 }
 
 fn now() -> u64 {
@@ -84,9 +91,11 @@ impl Leases {
     /// Takes up the leases that are written down in `dir` and still hold, and looks after them on a thread of its own for as
     /// long as they are used. The directory is made if need be.
     pub fn open(dir: &Path) -> io::Result<Arc<Self>> {
-        fs::create_dir_all(dir)?;
+        // Who is at which port is for the daemon's user only.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let leases = Arc::new(Self { dir: dir.to_owned(), book: Mutex::default(), bell });
+        let (book, ended, bell) = (Mutex::default(), Mutex::default(), Arc::new(bell));
+        let leases = Arc::new(Self { dir: dir.to_owned(), book, ended, bell });
         leases.restore()?;
         let weak = Arc::downgrade(&leases);
         std::thread::Builder::new().name("xs-guests".to_owned()).spawn(move || supervise(&weak))?;
@@ -105,8 +114,9 @@ impl Leases {
         let mut book = self.lock();
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
+            let written = path.extension().is_some_and(|extension| extension == "json");
             let record = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
-            match record.and_then(resume) {
+            match record.filter(|_| written).and_then(resume) {
                 Some(lease) => drop(book.insert(lease.record.port.clone(), lease)),
                 None => drop(fs::remove_file(&path)),
             }
@@ -124,16 +134,22 @@ impl Leases {
         }
     }
 
-    /// Who has the sockets of a port, if anybody has.
+    /// Who has the sockets of a port, if anybody has, as of now.
     pub fn holder(&self, port: &str) -> Option<GuestHolder> {
-        self.sweep();
-        self.lock().get(port).map(describe)
+        let mut book = self.lock();
+        if !self.look_after(book.get_mut(port)?) {
+            self.strike(&mut book, port);
+        }
+        book.get(port).map(describe)
     }
 
-    /// Who has the sockets of which port.
+    /// Who has the sockets of which port, as it was seen last, but for processes that have ended.
     pub fn holders(&self) -> BTreeMap<String, GuestHolder> {
-        self.sweep();
-        self.lock().iter().map(|(port, lease)| (port.clone(), describe(lease))).collect()
+        let mut book = self.lock();
+        let ended = book.iter().filter(|(_, lease)| lease.process.has_ended());
+        let ended: Vec<_> = ended.map(|(port, _)| port.clone()).collect();
+        ended.iter().for_each(|port| self.strike(&mut book, port));
+        book.iter().map(|(port, lease)| (port.clone(), describe(lease))).collect()
     }
 
     /// Notes that a process gets the sockets of a port. It has none yet, or had some that it never bound.
@@ -153,18 +169,30 @@ impl Leases {
         Ok(())
     }
 
+    /// When the last lease of a port ended, if one has.
+    pub fn ended(&self, port: &str) -> Option<Instant> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).get(port).copied()
+    }
+
     /// Ends the lease of a port, whoever has it.
     pub fn end(&self, port: &str) {
-        if self.lock().remove(port).is_some() {
+        self.strike(&mut self.lock(), port);
+    }
+
+    /// Takes a lease out of the book, and its file away.
+    fn strike(&self, book: &mut BTreeMap<String, Lease>, port: &str) {
+        if book.remove(port).is_some() {
             let _ = fs::remove_file(self.path(port));
+            self.ended.lock().unwrap_or_else(PoisonError::into_inner).insert(port.to_owned(), Instant::now());
         }
     }
 
     /// Ends the lease of a port if it is one of these sockets.
     pub fn end_of(&self, port: &str, sockets: &[OwnedFd]) {
         let Some(Ok(first)) = sockets.first().map(inode) else { return };
-        if self.lock().get(port).is_some_and(|lease| lease.record.inodes.first() == Some(&first)) {
-            self.end(port);
+        let mut book = self.lock();
+        if book.get(port).is_some_and(|lease| lease.record.inodes.first() == Some(&first)) {
+            self.strike(&mut book, port);
         }
     }
 
@@ -173,36 +201,39 @@ impl Leases {
     /// # Errors
     /// The process, if it still has them.
     pub fn release(&self, port: &str) -> Result<(), i32> {
-        if let Some(lease) = self.lock().get(port)
+        let mut book = self.lock();
+        if let Some(lease) = book.get(port)
             && !lease.process.has_ended()
-            && lease.process.sockets(&lease.record.inodes).is_some_and(|found| !found.is_empty())
+            && lease.process.sockets(&lease.record.inodes).is_none_or(|found| !found.is_empty())
         {
             return Err(lease.record.pid);
         }
-        self.end(port);
+        self.strike(&mut book, port);
         Ok(())
     }
 
-    /// Ends what is over, notes what has been bound. Returns whether something is not bound yet.
-    fn sweep(&self) -> bool {
-        let mut book = self.lock();
-        book.retain(|port, lease| {
-            let Some(why) = lease.is_over() else { return true };
-            tracing::info!(port, pid = lease.record.pid, "the guest's sockets are free again: {why}");
-            let _ = fs::remove_file(self.path(port));
-            false
-        });
-        let mut waiting = false;
-        for lease in book.values_mut().filter(|lease| lease.record.bound_since.is_none()) {
-            if lease.is_bound() {
-                lease.record.bound_since = Some(now());
-                tracing::info!(port = lease.record.port, pid = lease.record.pid, "a guest has bound its sockets");
-                self.write(&lease.record);
-            } else {
-                waiting |= !lease.sockets.is_empty();
-            }
+    /// Looks whether a lease still holds, and whether its sockets have been bound.
+    fn look_after(&self, lease: &mut Lease) -> bool {
+        if let Some(why) = lease.is_over() {
+            tracing::info!(port = lease.record.port, pid = lease.record.pid, "a guest's sockets are free again: {why}");
+            return false;
         }
-        waiting
+        if lease.record.bound_since.is_none() && lease.is_bound() {
+            lease.record.bound_since = Some(now());
+            tracing::info!(port = lease.record.port, pid = lease.record.pid, "a guest has bound its sockets");
+            self.write(&lease.record);
+        }
+        true
+    }
+
+    /// Looks after all leases, or only after those that may be bound any moment. Returns whether there are some.
+    fn sweep(&self, all: bool) -> bool {
+        let mut book = self.lock();
+        let looked_at = book.iter_mut().filter(|(_, lease)| all || lease.is_new());
+        let over = looked_at.filter_map(|(port, lease)| (!self.look_after(lease)).then(|| port.clone()));
+        let over: Vec<_> = over.collect();
+        over.iter().for_each(|port| self.strike(&mut book, port));
+        book.values().any(Lease::is_new)
     }
 }
 
@@ -252,18 +283,28 @@ fn describe(lease: &Lease) -> GuestHolder {
 }
 
 fn supervise(leases: &Weak<Leases>) {
+    let mut swept = None;
     loop {
         let Some(held) = leases.upgrade() else { return };
-        let period = if held.sweep() { BINDING_PERIOD } else { PERIOD };
+        let all = swept.is_none_or(|at: Instant| at.elapsed() >= PERIOD);
+        if all {
+            swept = Some(Instant::now());
+        }
+        let period = if held.sweep(all) { BINDING_PERIOD } else { PERIOD };
         let processes: Vec<_> = held.lock().values().map(|lease| Arc::clone(&lease.process)).collect();
-        let Ok(bell) = held.bell.try_clone() else { return };
+        let bell = Arc::clone(&held.bell);
         // Not while it waits: whoever uses the leases may end.
         drop(held);
-        let mut fds = vec![PollFd::new(&bell, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&*bell, PollFlags::IN)];
         fds.extend(processes.iter().map(|process| PollFd::new(&**process, PollFlags::IN)));
         let timeout = Timespec { tv_sec: period.as_secs().cast_signed(), tv_nsec: period.subsec_nanos().into() };
-        let _ = poll(&mut fds, Some(&timeout));
-        let _ = rustix::io::read(&bell, &mut [0; 8]);
+        match poll(&mut fds, Some(&timeout)) {
+            // A process has ended.
+            Ok(1..) if fds[1..].iter().any(|fd| !fd.revents().is_empty()) => swept = None,
+            Ok(_) => {}
+            Err(_) => std::thread::sleep(BINDING_PERIOD),
+        }
+        let _ = rustix::io::read(&*bell, &mut [0; 8]);
     }
 }
 

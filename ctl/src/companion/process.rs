@@ -65,13 +65,24 @@ impl Process {
     /// Which of its descriptors are the sockets with these inodes; `None` if it may not be looked into.
     pub fn sockets(&self, inodes: &[u64]) -> Option<Vec<(i32, u64)>> {
         let entries = std::fs::read_dir(format!("/proc/{}/fd", self.pid)).ok()?;
-        let found = entries.flatten().filter_map(|entry| {
-            let target = std::fs::read_link(entry.path()).ok()?;
-            let inode = target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()?;
-            let fd = entry.file_name().to_str()?.parse().ok()?;
-            inodes.contains(&inode).then_some((fd, inode))
-        });
-        Some(found.collect())
+        let mut found = Vec::new();
+        for entry in entries.flatten() {
+            let target = match std::fs::read_link(entry.path()) {
+                Ok(target) => target,
+                // Closed meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                // Listing them takes less (CAP_DAC_OVERRIDE) than reading what they are (CAP_SYS_PTRACE).
+                Err(_) => return None,
+            };
+            let inode = || target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok();
+            let fd = || entry.file_name().to_str()?.parse().ok();
+            if let (Some(fd), Some(inode)) = (fd(), inode())
+                && inodes.contains(&inode)
+            {
+                found.push((fd, inode));
+            }
+        }
+        Some(found)
     }
 
     /// A copy of one of its descriptors. Needs the right to trace it.

@@ -40,15 +40,22 @@ pub enum Request {
         #[serde(default)]
         netns: bool,
     },
-    /// The same without the sockets, or taking any from who has them.
+    /// The same without the sockets; changes nothing, unless `open` is true.
     Describe {
         /// Port, by name or number.
         port: String,
+        /// Whether the guest's end is opened, from when on no kernel stack there gets the port's packets; default false.
+        #[serde(default)]
+        open: bool,
     },
     /// The sockets of a port are not used any more, though the process lives that got them.
     Release {
         /// Port, by name or number.
         port: String,
+        /// Whether the port is freed though the process still has them, which get no packets from then on; for root and the
+        /// daemon's user only; default false.
+        #[serde(default)]
+        force: bool,
     },
 }
 
@@ -56,7 +63,7 @@ impl Request {
     /// The port that it is about.
     pub fn port(&self) -> &str {
         match self {
-            Request::Sockets { port, .. } | Request::Describe { port } | Request::Release { port } => port,
+            Request::Sockets { port, .. } | Request::Describe { port, .. } | Request::Release { port, .. } => port,
         }
     }
 }
@@ -77,15 +84,16 @@ pub struct Offer {
     pub mac: MacAddr,
     /// Layer 3 MTU in bytes.
     pub mtu: u32,
-    /// XDP mode in force on the netdev; QEMU calls generic mode `skb`.
+    /// XDP mode in force on the netdev, or, as long as it is not open, that on the switch's end; QEMU calls generic mode `skb`.
     pub mode: Mode,
     /// Queues, 0 to `queues` − 1 of the netdev, each with a socket of its own.
     pub queues: u32,
     /// `RLIMIT_MEMLOCK` that QEMU needs, in bytes: the kernel counts the packet memory of all sockets of a user against it.
     pub memlock: u64,
     /// Path of the pinned XSKMAP, for a privileged QEMU that makes its sockets itself (`map-path`, QEMU 10.1 and later); the
-    /// slot of a queue has the queue's number.
-    pub map_path: String,
+    /// slot of a queue has the queue's number. Absent as long as the guest's end is not open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map_path: Option<String>,
 }
 
 /// The answer to a request.

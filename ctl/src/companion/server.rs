@@ -42,7 +42,7 @@ pub struct Access {
 
 impl Access {
     fn all_ports(&self, uid: u32) -> bool {
-        uid == 0 || uid == nix::unistd::geteuid().as_raw() || self.everywhere.contains(&uid)
+        is_privileged(uid) || self.everywhere.contains(&uid)
     }
 
     /// Whether there may be a port whose sockets the user may have.
@@ -62,6 +62,11 @@ impl Access {
              [guests.ports]"
         )))
     }
+}
+
+/// Whether the user is root or the daemon's own.
+fn is_privileged(uid: u32) -> bool {
+    uid == 0 || uid == nix::unistd::geteuid().as_raw()
 }
 
 /// Who asks.
@@ -233,8 +238,13 @@ pub fn carry_out(service: &Service, access: &Access, peer: Peer, bytes: &[u8]) -
             sockets.extend(netns.then_some(namespace));
             Ok((offer, sockets))
         }
-        Request::Describe { .. } => Ok((service.describe_guest(&name)?, Vec::new())),
-        Request::Release { .. } => Ok((service.release_guest(&name)?, Vec::new())),
+        Request::Describe { open, .. } => Ok((service.describe_guest(&name, open)?, Vec::new())),
+        Request::Release { force, .. } => {
+            if force && !is_privileged(peer.uid) {
+                return Err(Error::denied("force: it is for root and the daemon's own user"));
+            }
+            Ok((service.release_guest(&name, force)?, Vec::new()))
+        }
     }
 }
 

@@ -300,7 +300,7 @@ impl Attempt<'_> {
 
 /// Takes the card of a port from a running QEMU, and frees the port.
 pub fn detach(run_dir: &Path, options: &DetachOptions) -> Result<Detached, HotplugError> {
-    let (offer, _) = HandOver::connect(run_dir)?.ask(&Request::Describe { port: options.port.clone() })?;
+    let (offer, _) = HandOver::connect(run_dir)?.ask(&Request::Describe { port: options.port.clone(), open: false })?;
     let mut qmp = Qmp::connect(&options.qmp)?;
     let (netdev, device) = (netdev_id(&offer), device_id(&offer));
     let had_device = remove_device(&mut qmp, &device, options.timeout)?;
@@ -360,7 +360,7 @@ fn remove_device(qmp: &mut Qmp, id: &str, timeout: Duration) -> Result<bool, Hot
 fn release(run_dir: &Path, port: &str) -> Result<Offer, HotplugError> {
     let deadline = Instant::now() + CLOSING;
     loop {
-        match HandOver::connect(run_dir)?.ask(&Request::Release { port: port.to_owned() }) {
+        match HandOver::connect(run_dir)?.ask(&Request::Release { port: port.to_owned(), force: false }) {
             Err(HandOverError::Refused(error)) if error.code == "EBUSY" && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(50));
             }

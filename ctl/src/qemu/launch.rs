@@ -21,7 +21,7 @@ use nix::unistd::{Gid, Uid, User, geteuid, getgrouplist, setgid, setgroups, setu
 use rustix::thread::{
     CapabilitiesSecureBits, CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
     configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
-    set_capabilities_secure_bits, set_no_new_privs,
+    set_capabilities_secure_bits, set_keep_capabilities, set_no_new_privs,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -103,6 +103,14 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 
 fn prepare(launch: &Launch) -> anyhow::Result<(Command, Vec<OwnedFd>)> {
     let Some((program, arguments)) = launch.command.split_first() else { bail!("QEMU's command line is empty") };
+    if let Some(option) = arguments.iter().find(|option| ["-daemonize", "--daemonize"].iter().any(|bad| option == bad))
+    {
+        bail!(
+            "{}: QEMU would go on in another process, and the daemon would take its sockets for free: let a service \
+             manager or `&` put it in the background",
+            option.display()
+        );
+    }
     let account = launch.user.as_deref().map(Account::find).transpose()?;
     let daemon = HandOver::connect(&launch.run_dir)?;
     let (mut nics, mut sockets, mut namespaces) = (Vec::new(), Vec::new(), Vec::new());
@@ -129,6 +137,9 @@ fn prepare(launch: &Launch) -> anyhow::Result<(Command, Vec<OwnedFd>)> {
     drop_privileges(account.as_ref(), memlock)?;
     let mut command = Command::new(program);
     command.args(arguments);
+    if let Some(Account { name, home, .. }) = &account {
+        command.env("USER", name).env("LOGNAME", name).env("HOME", home);
+    }
     Ok((command, sockets))
 }
 
@@ -265,6 +276,8 @@ struct Account {
     uid: Uid,
     gid: Gid,
     groups: Vec<Gid>,
+    name: String,
+    home: PathBuf,
 }
 
 impl Account {
@@ -279,9 +292,9 @@ impl Account {
         if !geteuid().is_root() && found.uid != geteuid() {
             bail!("--user: only root can run QEMU as somebody else");
         }
-        let name = std::ffi::CString::new(found.name).context("a user's name")?;
+        let name = std::ffi::CString::new(found.name.as_str()).context("a user's name")?;
         let groups = getgrouplist(&name, found.gid).with_context(|| format!("looking up the groups of {user}"))?;
-        Ok(Self { uid: found.uid, gid: found.gid, groups })
+        Ok(Self { uid: found.uid, gid: found.gid, groups, name: found.name, home: found.dir })
     }
 }
 
@@ -306,12 +319,13 @@ fn drop_privileges(account: Option<&Account>, memlock: Memlock) -> anyhow::Resul
             }
         }
         // Root that stays root must not get its capabilities back by `execve`, and another user keeps what is kept.
+        set_keep_capabilities(true).context("keeping capabilities over a change of user")?;
         let bits = CapabilitiesSecureBits::NO_ROOT | CapabilitiesSecureBits::NO_ROOT_LOCKED;
         match set_capabilities_secure_bits(bits | CapabilitiesSecureBits::KEEP_CAPS) {
             Ok(()) | Err(rustix::io::Errno::PERM) => {}
             Err(errno) => return Err(errno).context("setting the secure bits"),
         }
-        if let Some(Account { uid, gid, groups }) = account {
+        if let Some(Account { uid, gid, groups, .. }) = account {
             setgroups(groups).context("setting the groups")?;
             setgid(*gid).context("setting the group")?;
             setuid(*uid).context("setting the user")?;
@@ -372,8 +386,9 @@ pub async fn keep_running(arguments: &[OsString]) -> anyhow::Result<u8> {
     let (mut first, mut pause, mut told) = (true, FIRST_PAUSE, false);
     loop {
         let started = Instant::now();
-        let own = std::env::current_exe().context("finding this program")?;
-        let mut child = tokio::process::Command::new(own).args(arguments).spawn().context("starting QEMU")?;
+        // Its own file, also if that was replaced meanwhile.
+        let mut child =
+            tokio::process::Command::new("/proc/self/exe").args(arguments).spawn().context("starting QEMU")?;
         let status = loop {
             tokio::select! {
                 status = child.wait() => break status.context("waiting for QEMU")?,
@@ -444,7 +459,7 @@ mod tests {
             mode: Mode::Native,
             queues: fds.len() as u32,
             memlock: 40 << 20,
-            map_path: "/sys/fs/bpf/x".to_owned(),
+            map_path: Some("/sys/fs/bpf/x".to_owned()),
         };
         Nic { offer, fds: fds.to_vec() }
     }

@@ -56,7 +56,7 @@ fn backend(offer: &Offer, sockets: &Sockets) -> Properties {
         }
         Sockets::Names(names) => properties.push(("sock-fds", json!(names.join(":")))),
         Sockets::Map => {
-            properties.push(("map-path", json!(offer.map_path)));
+            properties.push(("map-path", json!(offer.map_path.as_deref().unwrap_or_default())));
             properties.push(("map-start-index", json!(0)));
         }
     }
@@ -192,7 +192,7 @@ mod tests {
             mode: Mode::Native,
             queues: 1,
             memlock: 40 << 20,
-            map_path: "/sys/fs/bpf/xswitch/a/7/sockets".to_owned(),
+            map_path: Some("/sys/fs/bpf/xswitch/a/7/sockets".to_owned()),
         }
     }
 
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_comma_in_a_value_is_doubled_on_the_command_line_only() {
-        let offer = Offer { ifname: "a,b".to_owned(), map_path: "/m,n".to_owned(), ..offer() };
+        let offer = Offer { ifname: "a,b".to_owned(), map_path: Some("/m,n".to_owned()), ..offer() };
         assert_eq!(
             netdev_options(&offer, "x", &Sockets::Map),
             "af-xdp,id=x,ifname=a,,b,mode=native,queues=1,inhibit=on,map-path=/m,,n,map-start-index=0"
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn libvirt_gets_xml_whatever_the_names() {
-        let offer = Offer { map_path: "/m<'&\">".to_owned(), ..offer() };
+        let offer = Offer { map_path: Some("/m<'&\">".to_owned()), ..offer() };
         let xml = libvirt_xml(&offer, DEFAULT_DRIVER);
         assert!(xml.starts_with("<qemu:commandline xmlns:qemu='http://libvirt.org/"), "{xml}");
         assert!(xml.contains("map-path=/m&lt;&apos;&amp;&quot;&gt;,map-start-index=0'/>\n"), "{xml}");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use switch::model::*;
 use switch::{ErrorKind, GuestSockets};
 
-use super::{GuestHolder, PortEntry, Service, busy};
+use super::{GuestHolder, Service, busy};
 use crate::companion::leases::Leases;
 use crate::companion::process::Process;
 use crate::companion::protocol::Offer;
@@ -19,13 +19,19 @@ use crate::state::Row;
 
 /// How long the kernel may take to let go of a queue whose socket was closed.
 const UNBIND: Duration = Duration::from_secs(3);
+/// How often it is looked whether it has.
+const UNBIND_POLL: Duration = Duration::from_millis(10);
+/// How long it is waited where that can't be seen.
+const BLIND_UNBIND: Duration = Duration::from_millis(500);
+/// Index of the loopback netdev, which every namespace has.
+const LOOPBACK: u32 = 1;
 
 /// What the service knows of guests' processes.
 #[derive(Debug, Default)]
 pub(super) struct Guests {
     leases: OnceLock<Arc<Leases>>,
-    /// One hand-over at a time.
-    turn: Mutex<()>,
+    /// One hand-over of a port at a time.
+    turns: Mutex<BTreeMap<String, Arc<Mutex<()>>>>,
 }
 
 impl Service {
@@ -63,11 +69,13 @@ impl Service {
         }
     }
 
-    /// Says what a guest's process needs to know of its port, whose guest's end is opened for it.
-    pub fn describe_guest(&self, key: &str) -> Result<Offer, Error> {
+    /// Says what a guest's process needs to know of its port, whose guest's end is opened for it if `open` says so.
+    pub fn describe_guest(&self, key: &str, open: bool) -> Result<Offer, Error> {
         let name = self.live(&self.lock(), key)?.name.clone();
-        let end = self.open(&name)?;
-        self.offer(&self.port(&name)?, end)
+        if open {
+            self.open(&name)?;
+        }
+        self.offer(&self.dataplane.port(&name)?)
     }
 
     /// Opens the guest's end of a port, and keeps in mind that it is open.
@@ -82,25 +90,28 @@ impl Service {
         Ok(end)
     }
 
-    fn offer(&self, port: &PortEntry, end: GuestEndInfo) -> Result<Offer, Error> {
-        let (Some(vport), Some(ifname), Some(mac)) = (port.spec.vport, &port.spec.guest_ifname, port.spec.mac) else {
-            return Err(busy(format!("port `{}` is not up", port.name)));
+    fn offer(&self, port: &PortInfo) -> Result<Offer, Error> {
+        let spec = &port.spec;
+        let (Some(ifname), Some(mac)) = (&spec.guest_ifname, spec.mac) else {
+            let why = format!("port `{}` is a phy: only guest ports have an end for a guest's sockets", spec.name);
+            return Err(Error::Switch(switch::Error::new(ErrorKind::Unsupported, why)));
         };
         // Of whichever user: each process may be the one that starts last.
-        let guests = self.lock();
-        let queues = guests.ports.iter().filter(|spec| spec.kind == PortKind::Guest);
-        let queues: u64 = queues.map(|spec| u64::from(spec.queues.unwrap_or(1))).sum();
+        let inner = self.lock();
+        let guests = inner.ports.iter().filter(|spec| spec.kind == PortKind::Guest);
+        let queues = guests.map(|spec| u64::from(spec.queues.unwrap_or(1))).sum();
+        let end = port.guest_end.as_ref();
         Ok(Offer {
-            port: port.name.clone(),
-            vport,
+            port: spec.name.clone(),
+            vport: port.vport,
             ifname: ifname.clone(),
-            netns: port.spec.netns.clone(),
+            netns: spec.netns.clone(),
             mac,
-            mtu: port.spec.mtu.unwrap_or(DEFAULT_MTU),
-            mode: end.mode,
-            queues: end.queues.len() as u32,
+            mtu: spec.mtu.unwrap_or(DEFAULT_MTU),
+            mode: end.map_or(port.mode, |end| end.mode),
+            queues: port.queues.len() as u32,
             memlock: memlock(queues),
-            map_path: end.map_path,
+            map_path: end.map(|end| end.map_path.clone()),
         })
     }
 
@@ -110,11 +121,17 @@ impl Service {
     /// `Busy` if another process has them, or has bound the queues in a way of its own.
     pub fn hand_over(&self, key: &str, process: Process) -> Result<(Offer, GuestSockets), Error> {
         let leases = self.guests.leases.get().ok_or_else(|| busy("the daemon is only starting".to_owned()))?;
-        let _turn = self.guests.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let name = self.live(&self.lock(), key)?.name.clone();
+        let turn = Arc::clone(
+            self.guests.turns.lock().unwrap_or_else(PoisonError::into_inner).entry(name.clone()).or_default(),
+        );
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        // What can't be is said before anything is waited for.
+        self.offer(&self.dataplane.port(&name)?)?;
+        let pid = process.pid();
         if let Some(holder) = leases.holder(&name) {
             let used = holder.bound_since.is_some() || holder.sockets.iter().any(|socket| socket.bound);
-            if holder.pid != process.pid() || used {
+            if holder.pid != pid || used {
                 return Err(busy(format!(
                     "port `{name}` has a guest: process {} ({}) has its sockets; end that one first, or release them \
                      (`xswitch qemu release {name}`) if it does not use them any more",
@@ -125,46 +142,64 @@ impl Service {
             self.dataplane.withdraw_guest_sockets(&name)?;
             leases.end(&name);
         }
-        let end = self.open(&name)?;
-        let port = self.await_free_queues(&name)?;
-        let offer = self.offer(&port, end)?;
+        self.await_free_queues(leases, &name)?;
+        self.open(&name)?;
+        let offer = self.offer(&self.dataplane.port(&name)?)?;
         let given = self.dataplane.guest_sockets(&name)?;
         let kept = given.sockets.iter().map(OwnedFd::try_clone).collect::<std::io::Result<Vec<_>>>();
         kept.and_then(|kept| leases.give(&name, process, kept))
             .map_err(|error| Error::io(format!("keeping copies of the sockets of {name}"), error))?;
-        tracing::info!(port = name, pid = self.holder(&name).map(|holder| holder.pid), "a process was given sockets");
+        if self.name_of(&name).is_err() {
+            // It was deleted meanwhile, and its lease with it, before there was one.
+            leases.end_of(&name, &given.sockets);
+        }
+        tracing::info!(port = name, pid, "a process was given sockets");
         Ok((offer, given))
     }
 
     /// Waits until nobody has bound a queue of the guest's end: the kernel lets go of one a moment after its socket was closed.
-    fn await_free_queues(&self, name: &str) -> Result<PortEntry, Error> {
+    fn await_free_queues(&self, leases: &Leases, name: &str) -> Result<(), Error> {
+        // Kernels before 6.15 can't tell: there it is waited for as long as it has ever taken.
+        if switch::io::xsk_queues::bound(LOOPBACK).is_err() {
+            let ended = leases.ended(name).map_or(BLIND_UNBIND, |ended| ended.elapsed());
+            std::thread::sleep(BLIND_UNBIND.saturating_sub(ended));
+            return Ok(());
+        }
         let deadline = Instant::now() + UNBIND;
         loop {
-            let port = self.port(name)?;
-            let Some(info) = port.info.as_ref().filter(|info| info.active_queues > 0) else { return Ok(port) };
+            let port = self.dataplane.port(name)?;
+            if port.active_queues == 0 {
+                return Ok(());
+            }
             if Instant::now() >= deadline {
                 return Err(busy(format!(
                     "{} of the queues of {} are bound by AF_XDP sockets that were not had from here: end the process that has \
                      them",
-                    info.active_queues,
+                    port.active_queues,
                     port.spec.guest_ifname.as_deref().unwrap_or_default()
                 )));
             }
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(UNBIND_POLL);
         }
     }
 
-    /// Takes note that the sockets of a port are not used any more, though the process may live that had them.
+    /// Takes note that the sockets of a port are not used any more, though the process may live that had them. With `force` also
+    /// if it still has them, which get no packets from then on.
     ///
     /// # Errors
     /// `Busy` if that process still has them.
-    pub fn release_guest(&self, key: &str) -> Result<Offer, Error> {
-        let offer = self.describe_guest(key)?;
+    pub fn release_guest(&self, key: &str, force: bool) -> Result<Offer, Error> {
+        let offer = self.describe_guest(key, false)?;
         let Some(leases) = self.guests.leases.get() else { return Ok(offer) };
+        if force {
+            self.dataplane.withdraw_guest_sockets(&offer.port)?;
+            leases.end(&offer.port);
+            return Ok(offer);
+        }
         leases.release(&offer.port).map_err(|pid| {
-            Error::Switch(switch::Error::new(
-                ErrorKind::Busy,
-                format!("process {pid} still has sockets of `{}`: detach them there, or end it", offer.port),
+            busy(format!(
+                "process {pid} still has sockets of `{}`: detach them there, end it, or use force",
+                offer.port
             ))
         })?;
         Ok(offer)

@@ -3,7 +3,10 @@
 //! They are in a file of the run directory, which does not outlive the machine's. Its time of modification is when its
 //! contents were last true: then none of them was older than the table lets them grow.
 
+use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -61,12 +64,14 @@ impl LearnedFile {
         rows.iter().for_each(|row| (row.mac, row.vlan, &row.port).hash(&mut hasher));
         let contents = hasher.finish();
         let result = if written.contents == Some(contents) {
-            let file = std::fs::File::options().write(true).open(&self.path);
+            let file = File::options().write(true).open(&self.path);
             file.and_then(|file| file.set_modified(SystemTime::now()))
         } else {
             let new = self.path.with_extension("new");
             let bytes = serde_json::to_vec(&rows).unwrap_or_default();
-            std::fs::write(&new, bytes).and_then(|()| std::fs::rename(&new, &self.path))
+            // Guests' addresses are for the daemon's user only.
+            let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new);
+            file.and_then(|mut file| file.write_all(&bytes)).and_then(|()| std::fs::rename(&new, &self.path))
         };
         written.contents = match result {
             Ok(()) => Some(contents),

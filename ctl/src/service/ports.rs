@@ -106,6 +106,7 @@ impl Service {
     }
 
     fn entries(&self, up: Vec<PortInfo>) -> Vec<PortEntry> {
+        let mut holders = self.holders();
         let inner = self.lock();
         let failed = inner.failed.iter().filter_map(|port| {
             let spec = inner.ports.iter().find(|spec| spec.name == port.name)?;
@@ -114,7 +115,6 @@ impl Service {
             (!known).then(|| failed_entry(port, spec))
         });
         let failed: Vec<_> = failed.collect();
-        let mut holders = self.holders();
         let up = up.into_iter().map(|info| {
             let guest = holders.remove(&info.spec.name);
             PortEntry { guest, ..up_entry(info) }
@@ -313,6 +313,14 @@ impl Service {
             let (name, why) = (&port.name, &port.why);
             return Err(busy(format!("port `{name}` is not up ({why}): delete it and add it anew")));
         }
+        if update.guest_sockets == Some(false)
+            && let Some(holder) = self.holder(&spec.name)
+        {
+            return Err(busy(format!(
+                "guest_sockets: process {} ({}) has the sockets of `{}`: end it first",
+                holder.pid, holder.command, spec.name
+            )));
+        }
         let before = spec.clone();
         let info = self.dataplane.update_port(&before.name, update)?;
         let undo = PortUpdate {
@@ -323,6 +331,7 @@ impl Service {
             mac_check: before.mac_check,
             fdb_limit: before.fdb_limit,
             queue_depth: before.queue_depth,
+            guest_sockets: Some(before.guest_sockets),
             queues: None,
         };
         self.keep(&[Row::port(&info.spec)], || self.dataplane.update_port(&before.name, undo).map(drop))?;

@@ -10,7 +10,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use xdp_prog::{GuestOptions, GuestProgram, bpffs_at, forget_pins};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::BindToDevice;
+use xdp_prog::{GuestOptions, GuestProgram, Resumed, bpffs_at, forget_pins};
 
 use super::netdevs::{Netdevs, expect_link};
 use super::ports::LivePort;
@@ -53,6 +55,7 @@ pub struct GuestSockets {
 pub(super) struct GuestEnd {
     program: GuestProgram,
     mode_reason: Option<String>,
+    fresh: bool,
 }
 
 impl GuestEnd {
@@ -82,6 +85,11 @@ impl GuestEnd {
             tracing::warn!(port, %error, "the program of its guest's end stays");
         }
     }
+
+    /// Whether it was attached by this daemon, and not found as an earlier one had left it.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.fresh
+    }
 }
 
 pub(super) fn mode(mode: xdp_prog::Mode) -> Mode {
@@ -96,6 +104,17 @@ pub(super) fn mode_request(mode: ModeRequest) -> xdp_prog::ModeRequest {
         ModeRequest::Auto => xdp_prog::ModeRequest::Auto,
         ModeRequest::Native => xdp_prog::ModeRequest::Native,
         ModeRequest::Generic => xdp_prog::ModeRequest::Generic,
+    }
+}
+
+/// Keeps the host's IPv6 stack from speaking on a guest's end with the guest's address, or lets it speak again.
+fn silence(ifname: &str, silent: bool) {
+    let path = format!("/proc/sys/net/ipv6/conf/{ifname}/disable_ipv6");
+    match fs::write(&path, if silent { "1" } else { "0" }) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path, %error, "the host's stack may speak on a guest's end");
+        }
+        _ => {}
     }
 }
 
@@ -125,12 +144,43 @@ fn resume(state: &State, spec: &PortSpec, netdevs: &Netdevs) -> Result<Option<Gu
     bpffs_at(&pins.mount)?;
     let resumed = options(pins, spec, netdevs).and_then(|options| {
         let (Some(options), Some((place, _))) = (options, &netdevs.peer) else { return Ok(None) };
-        place.run(|| Ok(GuestProgram::resume(&options)?))
+        place.run(|| {
+            silence(&options.ifname, true);
+            Ok(GuestProgram::resume(&options)?)
+        })
     });
-    Ok(resumed?.map(|program| GuestEnd { program, mode_reason: None }))
+    let Some(Resumed { program, replace_failed }) = resumed? else { return Ok(None) };
+    if let Some(error) = replace_failed {
+        tracing::warn!(port = spec.name, %error, "the program of an earlier version goes on at its guest's end");
+    }
+    Ok(Some(GuestEnd { program, mode_reason: None, fresh: false }))
 }
 
-fn open<'a>(state: &State, port: &'a mut LivePort) -> Result<&'a GuestEnd, Error> {
+/// Closes the guest's end of a port: a kernel stack there gets its packets again.
+pub(super) fn close(port: &mut LivePort) {
+    port.spec.guest_sockets = false;
+    let Some(end) = port.guest_end.take() else { return };
+    end.remove(&port.spec.name);
+    if let Some((place, peer)) = &port.netdevs.peer {
+        let spoken = place.run(|| {
+            silence(peer, false);
+            Ok(())
+        });
+        if let Err(error) = spoken {
+            tracing::warn!(port = port.spec.name, %error, "IPv6 stays off on its guest's end");
+        }
+    }
+}
+
+/// Forgets what is pinned for a number.
+pub(super) fn forget(state: &State, no: PortNo) {
+    let Some(pins) = &state.pins else { return };
+    if let Err(error) = forget_pins(&pins.of(no)) {
+        tracing::warn!(vport = no, %error, "what was pinned for a port that is gone stays");
+    }
+}
+
+pub(super) fn open<'a>(state: &State, port: &'a mut LivePort) -> Result<&'a GuestEnd, Error> {
     // Not `get_or_insert_with`: opening may fail.
     if port.guest_end.is_none() {
         port.guest_end = Some(attach(state, &port.spec, &port.netdevs)?);
@@ -148,11 +198,14 @@ fn attach(state: &State, spec: &PortSpec, netdevs: &Netdevs) -> Result<GuestEnd,
         return Err(unsupported(format!("port `{name}` is a phy: only guest ports have an end for a guest's sockets")));
     };
     bpffs_at(&pins.mount)?;
-    let (program, attached) = place.run(|| Ok(GuestProgram::attach(&options, mode_request(spec.mode))?))?;
+    let (program, attached) = place.run(|| {
+        silence(&options.ifname, true);
+        Ok(GuestProgram::attach(&options, mode_request(spec.mode))?)
+    })?;
     if let Some(reason) = &attached.fallback_reason {
         tracing::warn!(port = name, reason, "its guest's end is in generic mode");
     }
-    Ok(GuestEnd { program, mode_reason: attached.fallback_reason })
+    Ok(GuestEnd { program, mode_reason: attached.fallback_reason, fresh: true })
 }
 
 fn take(port: &mut LivePort, state: &State) -> Result<GuestSockets, Error> {
@@ -165,7 +218,7 @@ fn take(port: &mut LivePort, state: &State) -> Result<GuestSockets, Error> {
     };
     // A socket belongs to the namespace that it is opened in, and can be bound to no netdev of another.
     let (sockets, netns) = place.run(|| {
-        let sockets = (0..queues).map(|_| sys::socket()).collect::<Result<Vec<_>, _>>().map_err(refused)?;
+        let sockets = (0..queues).map(|_| own_socket(&peer)).collect::<Result<Vec<_>, _>>().map_err(refused)?;
         let netns = fs::File::open("/proc/thread-self/ns/net");
         Ok((sockets, netns.map_err(|error| io_error("opening the network namespace of", Path::new(&peer), &error))?))
     })?;
@@ -178,6 +231,14 @@ fn take(port: &mut LivePort, state: &State) -> Result<GuestSockets, Error> {
         }
     }
     Ok(GuestSockets { sockets, netns: netns.into() })
+}
+
+/// A socket that can be bound to that netdev only: whoever gets it may not send on others. Only a privileged process could lift
+/// that (kernel 6.6 and later heed it, `xsk_bind` in `net/xdp/xsk.c`; earlier ones let it be bound anywhere in the namespace).
+fn own_socket(ifname: &str) -> Result<OwnedFd, Errno> {
+    let socket = sys::socket()?;
+    setsockopt(&socket, BindToDevice, &ifname.into())?;
+    Ok(socket)
 }
 
 fn io_error(doing: &str, path: &Path, error: &io::Error) -> Error {
@@ -215,14 +276,14 @@ impl Switch {
         (0..port.shared.queues.len() as u32).try_for_each(|queue| Ok(end.program.withdraw(queue)?))
     }
 
-    /// Removes what is pinned for numbers that no port has, and none is kept for.
+    /// Removes what is pinned for numbers of ports whose guest's end is not open, and that none is kept for.
     pub fn forget_stale_pins(&self) {
         let control = self.state.lock();
         let Some(root) = self.state.pins.as_ref().map(PinPlace::root) else { return };
         let Ok(entries) = fs::read_dir(root) else { return };
         for entry in entries.flatten() {
             let no = entry.file_name().to_str().and_then(|name| name.parse::<PortNo>().ok());
-            if no.is_none_or(|no| control.knows(no)) {
+            if no.is_none_or(|no| control.needs_pins(no)) {
                 continue;
             }
             tracing::info!(pins = %entry.path().display(), "what was pinned for a port that is gone is removed");
@@ -238,7 +299,8 @@ impl Control {
         self.ports.values_mut().find(|port| port.spec.name == name).ok_or_else(|| no_port(name))
     }
 
-    fn knows(&self, no: PortNo) -> bool {
-        self.ports.contains_key(&no) || self.reserved.contains_key(&no)
+    fn needs_pins(&self, no: PortNo) -> bool {
+        let open = self.ports.get(&no).is_some_and(|port| port.guest_end.is_some());
+        open || self.reserved.contains_key(&no)
     }
 }

@@ -387,11 +387,13 @@ impl Switch {
         let limit = |no| control.ports.get(&no).and_then(|port| port.spec.fdb_limit).unwrap_or(u32::MAX);
         let relearn = |row: &&FdbEntry| {
             let Ok(no) = control.number(&row.port) else { return false };
+            if control.fdb.lookup(row.mac, row.vlan).is_some() {
+                return false;
+            }
+            let learn = || control.fdb.learn(row.mac, row.vlan, no, limit(no), self.state.now());
             // Not while a worker learns, which takes a moment at most.
-            (0..1000).any(|_| {
-                let known = control.fdb.lookup(row.mac, row.vlan).is_some();
-                known || control.fdb.learn(row.mac, row.vlan, no, limit(no), self.state.now()) == Learn::Learned
-            })
+            let learned = (0..100).map(|_| learn()).find(|learned| *learned != Learn::Skipped);
+            learned == Some(Learn::Learned)
         };
         let learned = rows.iter().filter(relearn).count();
         ports::steer(&self.state, &control);

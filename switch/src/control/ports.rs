@@ -289,7 +289,15 @@ fn open(
         }
         // A guest that went on without us has a program that is not to be taken off, whatever else fails.
         let guest_end = guest_end::bring_up(state, &spec, netdevs)?;
-        let attached = program.attach(guest_end::mode_request(spec.mode))?;
+        let attached = match program.attach(guest_end::mode_request(spec.mode)) {
+            Ok(attached) => attached,
+            Err(error) => {
+                if let Some(end) = guest_end.filter(GuestEnd::is_fresh) {
+                    end.remove(&spec.name);
+                }
+                return Err(error.into());
+            }
+        };
         Ok((attached, promiscuous, group_tap, guest_end))
     })();
     match attached {
@@ -435,7 +443,7 @@ pub(super) fn update(
     update: PortUpdate,
 ) -> Result<(), Error> {
     let Some(port) = control.ports.get_mut(&no) else { return Err(super::no_port(&format!("vport {no}"))) };
-    let PortUpdate { mtu, mac, vlan, isolated, mac_check, fdb_limit, queue_depth, queues } = update;
+    let PortUpdate { mtu, mac, vlan, isolated, mac_check, fdb_limit, queue_depth, queues, guest_sockets } = update;
     if let Some(queues) = queues.filter(|&queues| Some(queues) != port.spec.queues) {
         return Err(Error::new(
             ErrorKind::Unsupported,
@@ -462,11 +470,22 @@ pub(super) fn update(
     if mac_check == Some(true) && !has_mac {
         return Err(Error::invalid("mac_check: the port has no address to check against: name one as `mac`"));
     }
+    let opened = guest_sockets == Some(true) && port.guest_end.is_none();
+    if opened {
+        guest_end::open(state, port)?;
+    }
     let depth_before = port.spec.queue_depth.unwrap_or(DEFAULT_QUEUE_DEPTH);
     if let Some(depth) = depth {
-        reopen(state, threads, port, depth)?;
+        reopen(state, threads, port, depth).inspect_err(|_| {
+            if opened {
+                guest_end::close(port);
+            }
+        })?;
     }
     let restore = |port: &mut LivePort, error: Error| {
+        if opened {
+            guest_end::close(port);
+        }
         if depth.is_some()
             && let Err(error) = reopen(state, threads, port, depth_before)
         {
@@ -488,6 +507,9 @@ pub(super) fn update(
             tracing::error!(port = port.spec.name, %error, "its MTU can't be restored");
         }
         return Err(restore(port, error));
+    }
+    if guest_sockets == Some(false) {
+        guest_end::close(port);
     }
     let spec = &mut port.spec;
     spec.mtu = mtu.or(spec.mtu);

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Control, State, Switch};
+use super::{Control, State, Switch, guest_end};
 use crate::Error;
 use crate::engine::PortNo;
 use crate::engine::rule::Rule;
@@ -70,6 +70,7 @@ impl Switch {
         control.tables.check_port_unused(no)?;
         control.tables.forget_port(no);
         control.reserved.remove(&no);
+        guest_end::forget(&self.state, no);
         publish_meters(&self.state, &mut control);
         publish_redirects(&self.state, &mut control);
         Ok(())

@@ -216,6 +216,9 @@ pub struct PortUpdate {
     /// As in [`PortSpec::queue_depth`]. The queues are opened anew: what comes in during that moment is lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_depth: Option<u32>,
+    /// As in [`PortSpec::guest_sockets`]; refused while a guest has sockets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_sockets: Option<bool>,
     /// As in [`PortSpec::queues`]; a live port keeps the number that it has, and another one is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queues: Option<u32>,

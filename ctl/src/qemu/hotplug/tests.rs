@@ -47,7 +47,7 @@ fn offer() -> Offer {
         mode: Mode::Native,
         queues: 2,
         memlock: 1 << 10,
-        map_path: "/sys/fs/bpf/m".to_owned(),
+        map_path: Some("/sys/fs/bpf/m".to_owned()),
     }
 }
 

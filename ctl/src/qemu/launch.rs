@@ -112,6 +112,9 @@ fn prepare(launch: &Launch) -> anyhow::Result<(Command, Vec<OwnedFd>)> {
         if fds.len() != offer.queues as usize {
             bail!("port {port}: the daemon sent {} sockets for {} queues", fds.len(), offer.queues);
         }
+        if nics.iter().any(|nic: &Nic| nic.offer.port == offer.port) {
+            bail!("port {} is named twice", offer.port);
+        }
         nics.push(Nic { offer, fds: fds.iter().map(AsRawFd::as_raw_fd).collect() });
         sockets.extend(fds);
     }

@@ -150,7 +150,8 @@ fn guests_stay_connected_over_restarts_of_the_daemon() {
     let shown = guest(&daemon, &spare);
     assert_eq!((&shown["pid"], &shown["since"]), (&json!(std::process::id()), &since));
     assert_eq!((&shown["bound_since"], &shown["sockets"][0]["bound"]), (&Value::Null, &json!(false)), "{shown}");
-    assert!(ends_with(&mut run(&daemon, &spare), 125).contains("has a guest"));
+    let text = ends_with(&mut run(&daemon, &spare), 125);
+    assert!(text.contains("has a guest"), "{text}");
     drop(sockets);
     shell::run(daemon.cli_command().args(["qemu", "release", &spare]));
     shell::run(daemon.cli_command().args(["port", "del", &spare]));

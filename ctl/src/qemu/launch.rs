@@ -394,7 +394,11 @@ pub async fn keep_running(arguments: &[OsString]) -> anyhow::Result<u8> {
         loop {
             tokio::select! {
                 () = &mut wait => break,
-                Some((number, true)) = signals.recv() => return Ok(128 + number as u8),
+                Some((number, ends)) = signals.recv() => {
+                    if ends {
+                        return Ok(128 + number as u8);
+                    }
+                }
             }
         }
         pause = (2 * pause).min(LONGEST_PAUSE);

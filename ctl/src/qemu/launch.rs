@@ -124,6 +124,9 @@ fn prepare(launch: &Launch) -> anyhow::Result<(Command, Vec<OwnedFd>)> {
         if let Some(warning) = warn_of_queues(&offer.port, offer.queues) {
             eprintln!("xswitch: {warning}");
         }
+        if nics.iter().any(|nic: &Nic| nic.offer.port == offer.port) {
+            bail!("port {} is named twice", offer.port);
+        }
         nics.push(Nic { offer, fds: fds.iter().map(AsRawFd::as_raw_fd).collect() });
         sockets.extend(fds);
     }

@@ -313,6 +313,12 @@ fn a_daemon_that_refuses_for_good_is_not_asked_for_ever() {
     assert_eq!(rig.daemon.released(), 1);
 }
 
+/// Whether a process may lock memory without a limit.
+fn is_exempt(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    effective_capabilities(&status) >> CAP_IPC_LOCK & 1 != 0
+}
+
 #[test]
 fn limits_are_read_and_only_raised() {
     let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
@@ -330,11 +336,9 @@ fn limits_are_read_and_only_raised() {
     assert_eq!(limits(), (1 << 20, 4 << 20));
     raise_memlock(pid, 2 << 20).unwrap();
     assert_eq!(limits(), (2 << 20, 4 << 20));
-    // Beyond that one only with a privilege, or it is not needed for another.
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let exempt = effective_capabilities(&status) >> CAP_IPC_LOCK & 1 != 0;
+    // Beyond that one only with a privilege, or a child that needs no limit.
     match raise_memlock(pid, 64 << 20) {
-        Ok(()) => assert!(limits() == (64 << 20, 64 << 20) || exempt),
+        Ok(()) => assert!(limits() == (64 << 20, 64 << 20) || is_exempt(pid), "{:?}", limits()),
         Err(error) => assert!(error.to_string().contains("ulimit -l 65536"), "{error}"),
     }
     drop(child.stdin.take());
@@ -381,6 +385,9 @@ fn the_daemon_itself_gives_and_takes_back() {
     let attached = attach_it(DEFAULT_DRIVER).unwrap();
     assert_eq!((attached.offer.vport, holder()), (0, Some(child.id().cast_signed())));
     assert_eq!(qemu.state().netdevs["xsw0"].len(), 1);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    let may = memlock_limits(&limits).unwrap().0;
+    assert!(may >= attached.offer.memlock || is_exempt(child.id().cast_signed()), "{may}");
     let options =
         DetachOptions { port: "vm1".to_owned(), qmp: qemu.path().to_owned(), timeout: Duration::from_secs(1) };
     detach(dir.path(), &options).unwrap();

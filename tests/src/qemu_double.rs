@@ -203,7 +203,12 @@ impl Double {
 
     /// Sends SIGTERM to the process that was started.
     pub fn terminate(&self) {
-        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM).expect("it can be signalled");
+        self.signal(Signal::SIGTERM);
+    }
+
+    /// Sends a signal to the process that was started.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("it can be signalled");
     }
 
     /// Has the process that was started end by SIGTERM, if it has not ended yet; by SIGKILL if that does nothing.

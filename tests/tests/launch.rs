@@ -3,6 +3,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tests::companion::{PATIENCE, Supervised, bound, ends_with, expect_free, guest, open_to_all, port, run, start};
 use tests::qemu_double::{self, Double, NOBODY};
@@ -170,6 +171,8 @@ fn a_guest_that_fails_is_started_again_and_one_that_ends_is_not() {
     let mut a = supervise(&daemon, "a", "10.0.0.1");
     a.0.say("exit 3");
     wait::expect("it pauses", PATIENCE, || a.0.errors().contains("started again"));
+    // One that ends nothing comes first.
+    a.0.signal(Signal::SIGUSR1);
     a.0.terminate();
     assert_eq!(a.0.wait().code(), Some(128 + libc::SIGTERM));
     // What can't be started at all is not tried again.

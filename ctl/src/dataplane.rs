@@ -1,5 +1,6 @@
 //! What the service needs of a data plane, so that it can be tried without one.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use switch::model::*;
@@ -138,6 +139,8 @@ dataplane! {
     fn guest_sockets(&self, name: &str) -> Result<GuestSockets, Error>;
     /// As [`Switch::withdraw_guest_sockets`].
     fn withdraw_guest_sockets(&self, name: &str) -> Result<(), Error>;
+    /// As [`Switch::return_guest_sockets`].
+    fn return_guest_sockets(&self, name: &str, sockets: &[OwnedFd]) -> Result<bool, Error>;
     /// As [`Switch::forget_stale_pins`].
     fn forget_stale_pins(&self);
     /// As [`Switch::audit`].

@@ -407,6 +407,10 @@ impl Dataplane for FakeDataplane {
         Ok(())
     }
 
+    fn return_guest_sockets(&self, _name: &str, _sockets: &[std::os::fd::OwnedFd]) -> Result<bool, Error> {
+        Ok(true)
+    }
+
     fn forget_stale_pins(&self) {}
 
     fn audit(&self) -> FrameAudit {

@@ -305,7 +305,7 @@ fn a_privileged_guest_makes_its_sockets_itself_and_is_not_disturbed() {
     assert!(a.ping("10.0.0.2") && b.ping("10.0.0.1"));
     assert_eq!(guest(&daemon, "a"), Value::Null, "the daemon has not given it anything");
     let text = ends_with(&mut run(&daemon, "a --user nobody"), 125);
-    assert!(text.contains("not had from here"), "{text}");
+    assert!(text.contains("a process that is not known here"), "{text}");
     assert!(a.ping("10.0.0.2") && b.ping("10.0.0.1"));
     a.terminate();
     assert_eq!(a.wait().code(), Some(0));
@@ -356,5 +356,71 @@ fn the_documented_client_starts_a_guest() {
     assert!(ends_with(script().arg(&socket), 1).contains("fds.py SOCKET PORT"));
     assert!(ends_with(script().arg(&socket).arg("c"), 1).contains("(ENOENT)"));
     drop(b);
+    daemon.finish();
+}
+
+#[test]
+fn a_guest_whose_pins_were_removed_has_its_slots_again_after_a_restart() {
+    let mut daemon = Daemon::start("clost");
+    port(&daemon, "a");
+    port(&daemon, "b");
+    let (mut a, mut b) = (start(&daemon, "a", "10.0.0.1"), start(&daemon, "b", "10.0.0.2"));
+    bound(&daemon, "a");
+    std::fs::remove_dir_all(daemon.pins().expect("it has pins").join("0")).expect("they can be removed");
+    daemon.kill();
+    daemon.launch();
+    assert!(a.ping("10.0.0.2") && b.ping("10.0.0.1"));
+    assert_eq!(guest(&daemon, "a")["pid"], a.pid());
+    drop((a, b));
+    daemon.finish();
+}
+
+#[test]
+fn a_guest_is_not_bound_to_an_end_that_is_gone() {
+    let daemon = Daemon::start("cgone");
+    port(&daemon, "a");
+    let a = start(&daemon, "a", "10.0.0.1");
+    assert_eq!(bound(&daemon, "a")["sockets"][0]["bound"], true);
+    // A netdev that is down is there all the same.
+    daemon.ns.sh("ip link set xg0 down");
+    assert_eq!(guest(&daemon, "a")["sockets"][0]["bound"], true);
+    daemon.ns.sh("ip link del xg0");
+    assert_eq!(guest(&daemon, "a")["sockets"][0]["bound"], false);
+    drop(a);
+    shell::run(daemon.cli_command().args(["port", "del", "a"]));
+    daemon.finish();
+}
+
+#[test]
+fn a_process_can_be_cut_off_by_root_only() {
+    let daemon = Daemon::start("cforce");
+    port(&daemon, "a");
+    let sockets = connect(&daemon).ask(&request("a")).1;
+    assert_eq!(sockets.len(), 1);
+    let text = ends_with(daemon.cli_command().args(["qemu", "release", "a"]), 1);
+    assert!(text.contains("still has sockets"), "{text}");
+    shell::run(daemon.cli_command().args(["qemu", "release", "a", "--force"]));
+    let mut a = start(&daemon, "a", "10.0.0.1");
+    assert_eq!(bound(&daemon, "a")["pid"], a.pid());
+    drop((a, sockets));
+    daemon.finish();
+}
+
+#[test]
+fn looking_at_a_port_does_not_cut_off_the_stack_behind_it() {
+    let daemon = Daemon::start("clook");
+    let (a, b) = (daemon.guest("a", json!({})), daemon.guest("b", json!({})));
+    a.address("10.0.0.1/24");
+    b.address("10.0.0.2/24");
+    shell::run(daemon.cli_command().args(["qemu", "args", "a"]));
+    shell::run(daemon.cli_command().args(["qemu", "release", "a"]));
+    ends_with(daemon.cli_command().args(["qemu", "detach", "a", "--qmp", "/nonexistent"]), 1);
+    assert!(a.pings("10.0.0.2"));
+    assert_eq!(daemon.get("ports/a")["spec"].get("guest_sockets"), None);
+    // Opened and given back.
+    shell::run(daemon.cli_command().args(["port", "set", "a", "--guest-sockets", "on"]));
+    assert!(!a.pings("10.0.0.2"));
+    shell::run(daemon.cli_command().args(["port", "set", "a", "--guest-sockets", "off"]));
+    assert!(a.pings("10.0.0.2"));
     daemon.finish();
 }

@@ -211,7 +211,11 @@ fn bad_messages_are_answered_and_what_comes_with_them_is_closed() {
     ];
     for message in messages {
         for fds in [0, 1, 60, 200] {
-            client.send(message, &vec![fd.as_raw_fd(); fds]).expect("it is sent");
+            // The kernel may refuse descriptors for the daemon (6.16 and later).
+            match client.send(message, &vec![fd.as_raw_fd(); fds]) {
+                Err(Errno::EPERM) if fds > 0 => continue,
+                sent => sent.expect("it is sent"),
+            }
             let (answer, given) = client.answer();
             assert!(answer["code"] == "EINVAL" && given.is_empty(), "{fds}: {answer}");
         }
@@ -219,7 +223,9 @@ fn bad_messages_are_answered_and_what_comes_with_them_is_closed() {
     // The longest that may be, with descriptors that nobody wants.
     let mut padded = request("a").to_string();
     padded.push_str(&" ".repeat(LONGEST - padded.len()));
-    client.send(padded.as_bytes(), &[fd.as_raw_fd(); 3]).expect("it is sent");
+    if client.send(padded.as_bytes(), &[fd.as_raw_fd(); 3]) == Err(Errno::EPERM) {
+        client.send(padded.as_bytes(), &[]).expect("it is sent");
+    }
     let (answer, sockets) = client.answer();
     assert_eq!((answer["port"].as_str(), sockets.len()), (Some("a"), 1), "{answer}");
     drop(sockets);

@@ -143,6 +143,11 @@ impl Leases {
         book.get(port).map(describe)
     }
 
+    /// Hands the copies of the sockets of each port to `take`.
+    pub fn each(&self, mut take: impl FnMut(&str, &[OwnedFd])) {
+        self.lock().iter().for_each(|(port, lease)| take(port, &lease.sockets));
+    }
+
     /// Who has the sockets of which port, as it was seen last, but for processes that have ended.
     pub fn holders(&self) -> BTreeMap<String, GuestHolder> {
         let mut book = self.lock();

@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixListener as StdListener;
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
+use switch::io::sys::refuse_descriptors;
 use switch::{ErrorKind, GuestSockets};
-use tokio::io::Interest;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 
@@ -23,13 +23,15 @@ use crate::http::SocketFile;
 use crate::service::Service;
 
 /// Connections at a time of a user who may have sockets; more are closed at once.
-const CONNECTIONS: usize = 512;
+const CONNECTIONS: usize = 128;
 /// The same of all users together who may have none: they must not keep out those who may.
 const STRANGERS: usize = 16;
-/// Requests that are carried out at a time; more wait.
-const REQUESTS: usize = 64;
-/// How long a client may say nothing.
+/// How long a client may say nothing, or not take its answer.
 const IDLE: Duration = Duration::from_secs(30);
+/// Stack of a connection's thread, in bytes.
+const STACK: usize = 512 << 10;
+/// Connections too many that wait to be closed.
+const CLOSING: usize = 1024;
 
 /// Which users may have sockets, besides root and the daemon's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +43,11 @@ pub struct Access {
 }
 
 impl Access {
+    /// Whether nobody is named.
+    fn is_empty(&self) -> bool {
+        self.everywhere.is_empty() && self.ports.values().all(Vec::is_empty)
+    }
+
     fn all_ports(&self, uid: u32) -> bool {
         is_privileged(uid) || self.everywhere.contains(&uid)
     }
@@ -86,8 +93,9 @@ pub struct FdsSocket {
 }
 
 impl FdsSocket {
-    /// Listens in a run directory, which no other daemon has. Everybody may connect: who may have what is looked at later.
-    pub fn bind(run_dir: &Path) -> Result<Self, Error> {
+    /// Listens in a run directory, which no other daemon has. Everybody may connect if anybody is configured: who may have what is
+    /// looked at later.
+    pub fn bind(run_dir: &Path, access: &Access) -> Result<Self, Error> {
         let path = run_dir.join(SOCKET);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -95,11 +103,14 @@ impl FdsSocket {
             }
             _ => {}
         }
+        let mode = if access.is_empty() { 0o600 } else { 0o666 };
         let open = || -> std::io::Result<UnixListener> {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
             bind(&socket, &SocketAddrUnix::new(&path)?)?;
-            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode))?;
+            // Earlier kernels can't; what comes is closed then.
+            let _ = refuse_descriptors(socket.as_fd());
             listen(&socket, 128)?;
             // Accepting is the same for sockets of type STREAM and SEQPACKET.
             UnixListener::from_std(StdListener::from(socket))
@@ -110,38 +121,48 @@ impl FdsSocket {
 }
 
 /// Serves until `stop` says true.
+///
+/// A connection has a thread of its own, because whatever is closed there may take its time: a client may send descriptors of
+/// sockets that linger, and they are closed with the message that they came with, or with the connection.
 pub fn serve(
     socket: FdsSocket,
     service: &Arc<Service>,
     access: Access,
     mut stop: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
-    let (service, access) = (Arc::clone(service), Arc::new(access));
+    let (service, access) = (Arc::downgrade(service), Arc::new(access));
+    let (closer, closing) = std::sync::mpsc::sync_channel::<StdStream>(CLOSING);
+    let thread = || std::thread::Builder::new().stack_size(STACK).name("xs-fds".to_owned());
+    if let Err(error) = thread().spawn(move || closing.into_iter().for_each(drop)) {
+        tracing::warn!(%error, "hand-over connections too many are closed in their turn");
+    }
     tokio::spawn(async move {
         // All of it, with its file.
         let socket = socket;
         let mut rooms = Rooms::default();
-        let turns = Arc::new(Semaphore::new(REQUESTS));
-        let mut connections = tokio::task::JoinSet::new();
         loop {
             let accepted = tokio::select! {
                 accepted = accept(&socket.listener) => accepted,
-                Some(_) = connections.join_next(), if !connections.is_empty() => continue,
                 _ = stop.wait_for(|stop| *stop) => return,
             };
             match accepted {
                 Ok((stream, peer)) => {
                     let Some(place) = rooms.enter(access.knows(peer.uid).then_some(peer.uid)) else {
                         tracing::debug!(?peer, "a hand-over connection too many");
+                        let _ = closer.try_send(stream);
                         continue;
                     };
-                    let (service, access, turns) = (Arc::clone(&service), Arc::clone(&access), Arc::clone(&turns));
-                    connections.spawn(async move {
+                    let (service, access) = (Weak::clone(&service), Arc::clone(&access));
+                    let spawned = thread().spawn(move || {
                         let _place = place;
-                        if let Err(error) = connection(&stream, peer, &service, &access, &turns).await {
+                        if let Err(error) = connection(&stream, peer, &service, &access) {
                             tracing::debug!(%error, "a hand-over connection ended");
                         }
+                        drop(stream);
                     });
+                    if let Err(error) = spawned {
+                        tracing::warn!(%error, "a hand-over connection gets no thread");
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "accepting a hand-over connection");
@@ -165,44 +186,39 @@ impl Rooms {
     }
 }
 
-async fn accept(listener: &UnixListener) -> std::io::Result<(UnixStream, Peer)> {
+async fn accept(listener: &UnixListener) -> std::io::Result<(StdStream, Peer)> {
     let (stream, _) = listener.accept().await?;
+    let stream = stream.into_std()?;
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(IDLE))?;
+    stream.set_write_timeout(Some(IDLE))?;
     let credentials = getsockopt(&stream, PeerCredentials)?;
     Ok((stream, Peer { pid: credentials.pid(), uid: credentials.uid() }))
 }
 
-async fn connection(
-    stream: &UnixStream,
-    peer: Peer,
-    service: &Arc<Service>,
-    access: &Arc<Access>,
-    turns: &Semaphore,
-) -> std::io::Result<()> {
+fn connection(stream: &StdStream, peer: Peer, service: &Weak<Service>, access: &Access) -> std::io::Result<()> {
     loop {
-        let next = stream.async_io(Interest::READABLE, || receive(stream.as_fd()));
         // Descriptors that a client sends are closed as they come.
-        let bytes = match tokio::time::timeout(IDLE, next).await {
-            Ok(Ok((bytes, _))) => bytes,
-            Ok(Err(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
+        let bytes = match receive(stream.as_fd()) {
+            Ok((bytes, _)) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
                 let refused = Answer::Refused(ErrorBody::new(ErrorKind::Invalid, error.to_string()));
-                answer(stream, &refused, &[]).await?;
+                send(stream.as_fd(), &encode(&refused), &[])?;
                 continue;
             }
-            Ok(Err(error)) => return Err(error),
-            Err(_) => return Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
         };
         if bytes.is_empty() {
             return Ok(());
         }
-        let (asked, access) = (Arc::clone(service), Arc::clone(access));
-        let turn = turns.acquire().await.map_err(std::io::Error::other)?;
-        let done = tokio::task::spawn_blocking(move || carry_out(&asked, &access, peer, &bytes)).await;
-        drop(turn);
-        match done.map_err(std::io::Error::other)? {
+        // The daemon may be ending.
+        let Some(service) = service.upgrade() else { return Ok(()) };
+        match carry_out(&service, access, peer, &bytes) {
             Ok((offer, given)) => {
                 let port = offer.port.clone();
                 let fds: Vec<BorrowedFd<'_>> = given.iter().map(AsFd::as_fd).collect();
-                let sent = answer(stream, &Answer::Done(offer), &fds).await;
+                let sent = send(stream.as_fd(), &encode(&Answer::Done(offer)), &fds);
                 if sent.is_err() && !fds.is_empty() {
                     // Nobody has got them.
                     service.not_delivered(&port, &given);
@@ -210,17 +226,11 @@ async fn connection(
                 sent?;
             }
             Err(error) => {
-                let refused = ErrorBody::new(error.kind(), error.to_string());
-                answer(stream, &Answer::Refused(refused), &[]).await?;
+                let refused = Answer::Refused(ErrorBody::new(error.kind(), error.to_string()));
+                send(stream.as_fd(), &encode(&refused), &[])?;
             }
         }
     }
-}
-
-async fn answer(stream: &UnixStream, answer: &Answer, fds: &[BorrowedFd<'_>]) -> std::io::Result<()> {
-    let bytes = encode(answer);
-    let sent = stream.async_io(Interest::WRITABLE, || send(stream.as_fd(), &bytes, fds));
-    tokio::time::timeout(IDLE, sent).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
 }
 
 /// Does what a client asks for, if it may.

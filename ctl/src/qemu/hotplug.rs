@@ -163,6 +163,8 @@ impl From<QmpError> for HotplugError {
             "; name a bus that does by --bus, such as a pcie-root-port (-device pcie-root-port,id=NAME)"
         } else if desc.contains("romfile") {
             "; it lacks the card's boot program, which can be done without: `--device virtio-net-pci,romfile=`"
+        } else if desc.contains("Duplicate ID") {
+            "; QEMU still has the card of an earlier port of that number: detach that first"
         } else if desc.contains("No buffer space") {
             "; its limit of locked memory is too low for all that its user runs"
         } else {

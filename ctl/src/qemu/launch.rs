@@ -89,7 +89,7 @@ pub fn run(launch: &Launch) -> anyhow::Error {
 
 /// The program can't be run.
 #[derive(Debug, thiserror::Error)]
-#[error("running {program}: {source}")]
+#[error("running {program}")]
 struct NotRun {
     program: String,
     source: std::io::Error,

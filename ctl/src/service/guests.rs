@@ -43,6 +43,15 @@ impl Service {
         self.dataplane.forget_stale_pins();
         let known = self.lock().ports.iter().map(|spec| spec.name.clone()).collect::<Vec<_>>();
         leases.holders().keys().filter(|port| !known.contains(port)).for_each(|port| leases.end(port));
+        // They are there already, unless somebody has removed what was pinned.
+        leases.each(|port, sockets| match self.dataplane.return_guest_sockets(port, sockets) {
+            Ok(true) => {}
+            Ok(false) => tracing::warn!(
+                port,
+                "a guest's sockets are not in their slots: it gets no packets until it starts anew"
+            ),
+            Err(error) => tracing::warn!(port, %error, "a guest's sockets can't be looked after"),
+        });
         let _ = self.guests.leases.set(leases);
         Ok(())
     }
@@ -173,8 +182,7 @@ impl Service {
             }
             if Instant::now() >= deadline {
                 return Err(busy(format!(
-                    "{} of the queues of {} are bound by AF_XDP sockets that were not had from here: end the process that has \
-                     them",
+                    "{} of the queues of {} are bound by AF_XDP sockets of a process that is not known here: end it",
                     port.active_queues,
                     port.spec.guest_ifname.as_deref().unwrap_or_default()
                 )));
@@ -202,6 +210,7 @@ impl Service {
                 offer.port
             ))
         })?;
+        self.await_free_queues(leases, &offer.port)?;
         Ok(offer)
     }
 }

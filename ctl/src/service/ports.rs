@@ -287,6 +287,9 @@ impl Service {
             self.store.write(&rows)?;
             return Err(error.into());
         }
+        if let Some(holder) = self.holder(&name) {
+            tracing::warn!(port = name, pid = holder.pid, "a port was deleted while a guest had its sockets");
+        }
         self.end_lease(&name);
         inner.ports.retain(|port| port.name != name);
         inner.fdb.retain(|row| row.port != name);

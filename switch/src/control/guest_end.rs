@@ -265,6 +265,18 @@ impl Switch {
         take(control.find_mut(name)?, &self.state)
     }
 
+    /// Puts sockets that a guest has, in queue order, into their slots, should they have been lost from there; says whether
+    /// all are in.
+    pub fn return_guest_sockets(&self, name: &str, sockets: &[OwnedFd]) -> Result<bool, Error> {
+        let mut control = self.state.lock();
+        let Some(end) = &control.find_mut(name)?.guest_end else { return Ok(false) };
+        let mut all = true;
+        for (queue, socket) in (0..).zip(sockets) {
+            all &= end.program.offer(queue, socket.as_fd())?;
+        }
+        Ok(all)
+    }
+
     /// Takes sockets for a guest that were never bound out of their slots, though somebody may still have them.
     ///
     /// # Errors

@@ -128,10 +128,35 @@ pub fn statistics(fd: BorrowedFd<'_>) -> Result<libc::xdp_statistics, Errno> {
     unsafe { get_option(fd, libc::XDP_STATISTICS) }
 }
 
-/// Whether the socket is bound, or was until its netdev went. Asked by making a ring of no entries, which the kernel refuses
-/// for the one reason or for the other (`xsk_setsockopt` in `net/xdp/xsk.c`).
+/// Whether an AF_XDP socket is bound to a netdev that is there. Asked by sending nothing in a way that the kernel does not carry
+/// out: it says ENXIO of a socket that is not bound (any more) before it refuses to wait (`__xsk_sendmsg` in `net/xdp/xsk.c`).
 pub fn is_bound(fd: BorrowedFd<'_>) -> bool {
-    set_option(fd, libc::XDP_RX_RING, &0u32) == Err(Errno::EBUSY)
+    // SAFETY: no memory is given.
+    let sent = unsafe { libc::send(fd.as_raw_fd(), std::ptr::null(), 0, libc::MSG_NOSIGNAL) };
+    match Errno::result(sent) {
+        // ENETDOWN: the netdev is there and down.
+        Err(Errno::EOPNOTSUPP | Errno::ENETDOWN) => true,
+        // Whoever has it has made it one that never waits: it was carried out, which sends what was to be sent anyway.
+        Ok(_) | Err(Errno::EAGAIN | Errno::EBUSY | Errno::ENOBUFS) => is_zero_copy(fd).is_ok(),
+        Err(_) => false,
+    }
+}
+
+/// Makes a listening Unix socket refuse descriptors that clients send (`SO_PASSRIGHTS`, kernel 6.16 and later).
+pub fn refuse_descriptors(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    const SO_PASSRIGHTS: libc::c_int = 83;
+    let off: libc::c_int = 0;
+    // SAFETY: `off` is a live integer of the size given, which the kernel only reads.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PASSRIGHTS,
+            std::ptr::from_ref(&off).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    Errno::result(result).map(drop)
 }
 
 /// Whether a bound socket is in zero-copy mode.

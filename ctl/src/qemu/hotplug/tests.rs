@@ -363,7 +363,7 @@ fn the_daemon_itself_gives_and_takes_back() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (_stop, stopped) = tokio::sync::watch::channel(false);
     let _entered = runtime.enter();
-    let _server = serve(FdsSocket::bind(dir.path()).unwrap(), &service, Access::default(), stopped);
+    let _server = serve(FdsSocket::bind(dir.path(), &Access::default()).unwrap(), &service, Access::default(), stopped);
     // The daemon's copies are this process's too, so that another has to stand for QEMU's.
     let mut child = child();
     let qemu = QemuDouble::start();

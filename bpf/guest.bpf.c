@@ -10,25 +10,10 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
-#include "xswitch.h"
+#include "queues.h"
 
-#define MAX_QUEUES 64
 /* `XSK_BOUND` of the anonymous enum in struct xdp_sock (include/net/xdp_sock.h). */
 #define BOUND 1
-
-struct {
-	__uint(type, BPF_MAP_TYPE_XSKMAP);
-	__uint(max_entries, MAX_QUEUES);
-	__type(key, __u32);
-	__type(value, __u32);
-} sockets SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, MAX_QUEUES);
-	__type(key, __u32);
-	__type(value, struct xsw_counters);
-} counters SEC(".maps");
 
 /* The part of the kernel's struct that is read; where it is, the loader finds out from the kernel's type information. */
 struct xdp_sock {

@@ -16,9 +16,8 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-#include "xswitch.h"
+#include "queues.h"
 
-#define MAX_QUEUES 64
 #define MAX_STATIONS 16384
 
 _Static_assert(XSW_OUTCOMES <= 8, "an outcome needs a place in struct xsw_counters");
@@ -26,20 +25,6 @@ _Static_assert(XSW_OUTCOMES <= 8, "an outcome needs a place in struct xsw_counte
 /* Set by the loader before the program is loaded, constant afterwards: the verifier drops the branches not taken. */
 const volatile __u32 queue_count = 1;
 const volatile _Bool steer_shared = 0;
-
-struct {
-	__uint(type, BPF_MAP_TYPE_XSKMAP);
-	__uint(max_entries, MAX_QUEUES);
-	__type(key, __u32);
-	__type(value, __u32);
-} sockets SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, MAX_QUEUES);
-	__type(key, __u32);
-	__type(value, struct xsw_counters);
-} counters SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -1,8 +1,7 @@
 //! The double of QEMU (`qemu-double`, see there for what it takes and does), and what it needs of a host.
 
-use std::io::{BufRead, BufReader, IoSlice, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -13,9 +12,8 @@ use std::time::{Duration, Instant};
 use aya::Ebpf;
 use aya::maps::XskMap;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::unistd::Pid;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::gensink::attach;
 use crate::netns::NetNs;
@@ -277,83 +275,5 @@ impl<'a> XskNetdev<'a> {
         let mut map: XskMap<_> = self.program.map_mut("SOCKETS").expect("the map").try_into().expect("an XSKMAP");
         map.set(queue, fd.as_raw_fd(), 0).expect("the map takes the socket");
         fd
-    }
-}
-
-/// A QMP client, as little as tests need.
-#[derive(Debug)]
-pub struct Qmp {
-    stream: BufReader<UnixStream>,
-    /// Events that came so far.
-    pub events: Vec<Value>,
-}
-
-impl Qmp {
-    /// Connects and negotiates.
-    pub fn connect(path: &Path) -> Self {
-        let stream = UnixStream::connect(path).expect("the monitor listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        let mut qmp = Self { stream: BufReader::new(stream), events: Vec::new() };
-        let greeting = qmp.message();
-        assert!(greeting["QMP"]["version"]["qemu"]["major"].is_u64(), "{greeting}");
-        qmp.ok("qmp_capabilities", Value::Null);
-        qmp
-    }
-
-    fn message(&mut self) -> Value {
-        let mut line = String::new();
-        self.stream.read_line(&mut line).expect("the monitor speaks");
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
-    }
-
-    /// Executes a command; the whole answer. `fd` goes along with it.
-    pub fn execute(&mut self, command: &str, arguments: Value, fd: Option<RawFd>) -> Value {
-        let mut request = json!({ "execute": command, "id": command });
-        if !arguments.is_null() {
-            request["arguments"] = arguments;
-        }
-        let text = format!("{request}\n");
-        let fds: Vec<RawFd> = fd.into_iter().collect();
-        let control = [ControlMessage::ScmRights(&fds)];
-        let control = if fds.is_empty() { &control[..0] } else { &control[..] };
-        let socket = self.stream.get_ref().as_raw_fd();
-        let sent = sendmsg::<()>(socket, &[IoSlice::new(text.as_bytes())], control, MsgFlags::MSG_NOSIGNAL, None);
-        assert_eq!(sent.expect("the monitor hears"), text.len());
-        loop {
-            let message = self.message();
-            if message.get("event").is_none() {
-                assert_eq!(message["id"], command, "{message}");
-                return message;
-            }
-            self.events.push(message);
-        }
-    }
-
-    /// Executes a command that must succeed.
-    pub fn ok(&mut self, command: &str, arguments: Value) -> Value {
-        let answer = self.execute(command, arguments, None);
-        answer.get("return").cloned().unwrap_or_else(|| panic!("{command}: {answer}"))
-    }
-
-    /// Executes a command that must fail: class and description.
-    pub fn fails(&mut self, command: &str, arguments: Value) -> (String, String) {
-        let answer = self.execute(command, arguments, None);
-        let text = |field: &str| answer["error"][field].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
-        (text("class"), text("desc"))
-    }
-
-    /// Gives the monitor a descriptor by name.
-    pub fn getfd(&mut self, name: &str, fd: &OwnedFd) {
-        let answer = self.execute("getfd", json!({ "fdname": name }), Some(fd.as_raw_fd()));
-        assert!(answer.get("return").is_some(), "{answer}");
-    }
-
-    /// Waits for an event with that field in its data.
-    pub fn event(&mut self, name: &str, field: &str, value: &str) {
-        let wanted = |event: &Value| event["event"] == name && event["data"][field] == value;
-        while !self.events.iter().any(wanted) {
-            let message = self.message();
-            self.events.push(message);
-        }
     }
 }

@@ -1,11 +1,12 @@
 //! A client of QEMU's monitor protocol (QMP): JSON lines over a Unix socket.
 
-use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, IoSlice};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde_json::{Value, json};
 
 use crate::wait;
@@ -13,74 +14,80 @@ use crate::wait;
 /// How long QEMU may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A connection in command mode.
+/// A QMP client, as little as tests need.
 #[derive(Debug)]
 pub struct Qmp {
-    stream: UnixStream,
-    pending: Vec<u8>,
-    events: VecDeque<Value>,
+    stream: BufReader<UnixStream>,
+    /// Events that came so far.
+    pub events: Vec<Value>,
 }
 
 impl Qmp {
-    /// Connects to the monitor at `path`, which may still be in the making, and says hello.
+    /// Connects to the monitor at `path`, which may still be in the making, and negotiates.
     pub fn connect(path: &Path) -> Self {
-        let stream = wait::until(PATIENCE, || UnixStream::connect(path).ok());
-        let stream = stream.unwrap_or_else(|| panic!("nothing listens at {}", path.display()));
-        let mut qmp = Self { stream, pending: Vec::new(), events: VecDeque::new() };
-        let greeting = qmp.message(Instant::now() + PATIENCE).expect("a greeting of QEMU");
-        assert!(greeting.get("QMP").is_some(), "no greeting of QEMU: {greeting}");
-        qmp.execute("qmp_capabilities", json!({})).expect("command mode");
+        let stream = wait::until(PATIENCE, || UnixStream::connect(path).ok()).expect("the monitor listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let mut qmp = Self { stream: BufReader::new(stream), events: Vec::new() };
+        let greeting = qmp.message();
+        assert!(greeting["QMP"]["version"]["qemu"]["major"].is_u64(), "{greeting}");
+        qmp.ok("qmp_capabilities", Value::Null);
         qmp
     }
 
-    /// Executes a command; gives what it returns, or the text of its error.
-    pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, String> {
-        let line = json!({ "execute": command, "arguments": arguments }).to_string() + "\n";
-        self.stream.write_all(line.as_bytes()).map_err(|error| error.to_string())?;
-        let end = Instant::now() + PATIENCE;
+    fn message(&mut self) -> Value {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).expect("the monitor speaks");
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
+    }
+
+    /// Executes a command; the whole answer. `fd` goes along with it.
+    pub fn execute(&mut self, command: &str, arguments: Value, fd: Option<RawFd>) -> Value {
+        let mut request = json!({ "execute": command, "id": command });
+        if !arguments.is_null() {
+            request["arguments"] = arguments;
+        }
+        let text = format!("{request}\n");
+        let fds: Vec<RawFd> = fd.into_iter().collect();
+        let control = [ControlMessage::ScmRights(&fds)];
+        let control = if fds.is_empty() { &control[..0] } else { &control[..] };
+        let socket = self.stream.get_ref().as_raw_fd();
+        let sent = sendmsg::<()>(socket, &[IoSlice::new(text.as_bytes())], control, MsgFlags::MSG_NOSIGNAL, None);
+        assert_eq!(sent.expect("the monitor hears"), text.len());
         loop {
-            let mut message = self.message(end).ok_or_else(|| format!("no answer to {command}"))?;
-            if message.get("event").is_some() {
-                self.events.push_back(message);
-            } else if message.get("error").is_some() {
-                return Err(message["error"]["desc"].as_str().unwrap_or_default().to_owned());
-            } else {
-                return Ok(message["return"].take());
+            let message = self.message();
+            if message.get("event").is_none() {
+                assert_eq!(message["id"], command, "{message}");
+                return message;
             }
+            self.events.push(message);
         }
     }
 
-    /// Takes the next event of a name, of those that came and were not yet taken; waits for it until `timeout` is over.
-    pub fn wait_event(&mut self, name: &str, timeout: Duration) -> Option<Value> {
-        let end = Instant::now() + timeout;
-        loop {
-            if let Some(at) = self.events.iter().position(|event| event["event"] == name) {
-                return self.events.remove(at);
-            }
-            let message = self.message(end)?;
-            self.events.push_back(message);
-        }
+    /// Executes a command that must succeed.
+    pub fn ok(&mut self, command: &str, arguments: Value) -> Value {
+        let answer = self.execute(command, arguments, None);
+        answer.get("return").cloned().unwrap_or_else(|| panic!("{command}: {answer}"))
     }
 
-    /// The next line; none when QEMU hangs up or `end` is past.
-    fn message(&mut self, end: Instant) -> Option<Value> {
-        loop {
-            if let Some(length) = self.pending.iter().position(|&byte| byte == b'\n') {
-                let line: Vec<u8> = self.pending.drain(..=length).collect();
-                return Some(serde_json::from_slice(&line).expect("JSON of QEMU"));
-            }
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return None;
-            }
-            self.stream.set_read_timeout(Some(left)).expect("a timeout");
-            let mut buffer = [0; 4096];
-            match self.stream.read(&mut buffer) {
-                Ok(0) => return None,
-                Ok(length) => self.pending.extend_from_slice(&buffer[..length]),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-                Err(_) => return None,
-            }
+    /// Executes a command that must fail: class and description.
+    pub fn fails(&mut self, command: &str, arguments: Value) -> (String, String) {
+        let answer = self.execute(command, arguments, None);
+        let text = |field: &str| answer["error"][field].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
+        (text("class"), text("desc"))
+    }
+
+    /// Gives the monitor a descriptor by name.
+    pub fn getfd(&mut self, name: &str, fd: &OwnedFd) {
+        let answer = self.execute("getfd", json!({ "fdname": name }), Some(fd.as_raw_fd()));
+        assert!(answer.get("return").is_some(), "{answer}");
+    }
+
+    /// Waits for an event with that field in its data.
+    pub fn event(&mut self, name: &str, field: &str, value: &str) {
+        let wanted = |event: &Value| event["event"] == name && event["data"][field] == value;
+        while !self.events.iter().any(wanted) {
+            let message = self.message();
+            self.events.push(message);
         }
     }
 }

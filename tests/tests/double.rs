@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tests::qemu_double::{Double, NOBODY, Qmp, UMEM_BYTES, XskNetdev, binary, unprivileged};
+use tests::qemu_double::{Double, NOBODY, UMEM_BYTES, XskNetdev, binary, unprivileged};
+use tests::qmp::Qmp;
 use tests::raw::RawSocket;
 use tests::veth::{End, Veth, address, mac};
 use tests::{Frame, Mac, NetNs, shell, wait};

@@ -5,7 +5,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use tests::companion::{bound, ends_with, expect_free, guest, open_to_all, outcomes, port, start};
-use tests::qemu_double::{self, Double, Qmp, UMEM_BYTES, unprivileged};
+use tests::qemu_double::{self, Double, UMEM_BYTES, unprivileged};
+use tests::qmp::Qmp;
 use tests::{Daemon, shell};
 
 /// Room for some at a time: the limit counts what all processes of a user have.

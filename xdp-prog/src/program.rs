@@ -14,9 +14,9 @@ use crate::error::Error;
 use crate::query;
 use crate::skeleton::PortSkelBuilder;
 
-/// Most queues of a port (`MAX_QUEUES` in `bpf/port.bpf.c`).
+/// Most queues of a port (`MAX_QUEUES` in `bpf/queues.h`).
 pub const MAX_QUEUES: u32 = 64;
-/// Most stations of a steering set (`MAX_STATIONS` there).
+/// Most stations of a steering set (`MAX_STATIONS` in `bpf/port.bpf.c`).
 pub const STATIONS: u32 = 16_384;
 /// VLAN of a key that stands for any (`XSW_ANY_VID`).
 const ANY_VID: u16 = 0xffff;

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use switch::io::sys::{self, RingKind};
 use switch::model::*;
-use switch::{PinPlace, Switch};
+use switch::{ErrorKind, PinPlace, Switch};
 
 fn settings(workers: usize) -> DataplaneSettings {
     DataplaneSettings { workers, frames: 16_384, ..DataplaneSettings::default() }
@@ -179,6 +179,8 @@ fn a_guests_socket_can_be_bound_to_its_own_end_only() {
         for name in ["a", "b"] {
             switch.add_port(PortSpec::new(name, PortKind::Guest)).unwrap();
         }
+        assert_eq!(switch.guest_sockets("a").unwrap_err().kind(), ErrorKind::Busy, "its end is not open");
+        switch.open_guest_end("a").unwrap();
         for elsewhere in ["lo", "xs0", "xg1"] {
             let taken = switch.guest_sockets("a").unwrap();
             assert_eq!(bind_as_guest(&taken.sockets[0], elsewhere), Err(Errno::EINVAL), "{elsewhere}");

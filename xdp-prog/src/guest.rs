@@ -10,6 +10,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
@@ -28,6 +29,8 @@ use crate::query::{self, attached_programs};
 const LINK: &str = "link";
 const SOCKETS: &str = "sockets";
 const COUNTERS: &str = "counters";
+/// How long another daemon may take to mount a BPF file system.
+const MOUNTING: Duration = Duration::from_secs(2);
 /// Where the kernel's type information is, if it has some.
 const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
 
@@ -98,12 +101,17 @@ impl GuestProgram {
             forget_pins(&options.pins)?;
             return Ok(None);
         };
-        let map = |name: &str| MapHandle::from_pinned_path(options.pins.join(name));
-        let (Ok(sockets), Ok(counters)) = (map(SOCKETS), map(COUNTERS)) else {
+        if [SOCKETS, COUNTERS].iter().any(|name| !options.pins.join(name).exists()) {
             // Somebody has removed some of it: nothing can be made of the rest.
             forget_pins(&options.pins)?;
             return Ok(None);
+        }
+        let map = |name: &str| {
+            let path = options.pins.join(name);
+            MapHandle::from_pinned_path(&path)
+                .map_err(|error| Error::system(format!("opening the pinned map {}", path.display()), &error))
         };
+        let (sockets, counters) = (map(SOCKETS)?, map(COUNTERS)?);
         let mut replace_failed = None;
         if !is_current(id) {
             let pinned = Pinned { sockets: &sockets, counters: &counters };
@@ -281,8 +289,22 @@ pub fn bpffs_at(path: &Path) -> Result<(), Error> {
         return Ok(());
     }
     // Two daemons that start at a time must not mount one over the other's.
-    let dir = fs::File::open(path).map_err(|error| pins_error("opening", path, &error))?;
-    let _turn = Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, errno)| failed("locking", errno))?;
+    let mut dir = fs::File::open(path).map_err(|error| pins_error("opening", path, &error))?;
+    let deadline = Instant::now() + MOUNTING;
+    let _turn = loop {
+        match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
+            Ok(turn) => break turn,
+            // Anybody could hold it.
+            Err((_, errno)) if errno != Errno::EWOULDBLOCK || Instant::now() >= deadline => {
+                return Err(failed("locking", errno));
+            }
+            Err((unlocked, _)) => dir = unlocked,
+        }
+        std::thread::sleep(Duration::from_millis(10));
+        if is_bpffs().map_err(|errno| failed("looking at", errno))? {
+            return Ok(());
+        }
+    };
     if is_bpffs().map_err(|errno| failed("looking at", errno))? {
         return Ok(());
     }

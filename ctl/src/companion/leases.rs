@@ -58,8 +58,9 @@ impl Lease {
             return Some("its process has ended");
         }
         let arrived = self.record.bound_since.is_some() || self.given.elapsed() >= ON_THE_WAY;
-        let closed = self.process.sockets(&self.record.inodes).is_some_and(|found| found.is_empty());
-        (arrived && closed).then_some("its process has closed them")
+        // Looking through a process takes its time: only once it is of interest.
+        let closed = || self.process.sockets(&self.record.inodes).is_some_and(|found| found.is_empty());
+        (arrived && closed()).then_some("its process has closed them")
     }
 
     /// Whether its sockets may be bound any moment.
@@ -250,7 +251,8 @@ fn inode(socket: &OwnedFd) -> io::Result<u64> {
 fn resume(record: Record) -> Option<Lease> {
     let process = Process::open(record.pid).ok().filter(|process| process.started() == record.started)?;
     let found = process.sockets(&record.inodes);
-    if found.as_ref().is_some_and(Vec::is_empty) {
+    let on_the_way = record.bound_since.is_none() && now().saturating_sub(record.since) < ON_THE_WAY.as_secs();
+    if !on_the_way && found.as_ref().is_some_and(Vec::is_empty) {
         return None;
     }
     let found = found.unwrap_or_default();
@@ -270,12 +272,13 @@ fn resume(record: Record) -> Option<Lease> {
 }
 
 fn describe(lease: &Lease) -> GuestHolder {
-    let socket = |(queue, socket): (u32, &OwnedFd)| GuestSocket {
-        queue,
-        bound: is_bound(socket.as_fd()),
-        xsk: counters(socket.as_fd())
-            .map(|counters| counters.into_iter().map(|(label, value)| (label.to_owned(), value)).collect())
-            .unwrap_or_default(),
+    let socket = |(queue, socket): (u32, &OwnedFd)| {
+        let bound = is_bound(socket.as_fd());
+        // Of one that is not bound they are not asked for: whoever has it could be in a call that holds its lock for ever, such as
+        // registering memory that nobody provides.
+        let counted = if bound { counters(socket.as_fd()).ok() } else { None };
+        let xsk = counted.into_iter().flatten().map(|(label, value)| (label.to_owned(), value)).collect();
+        GuestSocket { queue, bound, xsk }
     };
     GuestHolder {
         pid: lease.record.pid,

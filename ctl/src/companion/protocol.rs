@@ -52,8 +52,8 @@ pub enum Request {
     Release {
         /// Port, by name or number.
         port: String,
-        /// Whether the port is freed though the process still has them, which get no packets from then on; for root and the
-        /// daemon's user only; default false.
+        /// Whether the sockets get no packets from now on, though the process still has them; what is bound stays so until it
+        /// ends. For root and the daemon's user only; default false.
         #[serde(default)]
         force: bool,
     },

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::Path;
+use std::sync::mpsc::TrySendError;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -23,13 +24,13 @@ use crate::http::SocketFile;
 use crate::service::Service;
 
 /// Connections at a time of a user who may have sockets; more are closed at once.
-const CONNECTIONS: usize = 128;
+const CONNECTIONS: usize = 512;
 /// The same of all users together who may have none: they must not keep out those who may.
 const STRANGERS: usize = 16;
 /// How long a client may say nothing, or not take its answer.
 const IDLE: Duration = Duration::from_secs(30);
 /// Stack of a connection's thread, in bytes.
-const STACK: usize = 512 << 10;
+const STACK: usize = 256 << 10;
 /// Connections too many that wait to be closed.
 const CLOSING: usize = 1024;
 
@@ -149,7 +150,19 @@ pub fn serve(
                 Ok((stream, peer)) => {
                     let Some(place) = rooms.enter(access.knows(peer.uid).then_some(peer.uid)) else {
                         tracing::debug!(?peer, "a hand-over connection too many");
-                        let _ = closer.try_send(stream);
+                        // Never closed here: while there is no room nobody else is accepted.
+                        let mut refused = Some(stream);
+                        while let Some(stream) = refused.take() {
+                            let Err(TrySendError::Full(stream)) = closer.try_send(stream) else { break };
+                            refused = Some(stream);
+                            tokio::select! {
+                                () = tokio::time::sleep(Duration::from_millis(100)) => {}
+                                _ = stop.wait_for(|stop| *stop) => {
+                                    std::mem::forget(refused);
+                                    return;
+                                }
+                            }
+                        }
                         continue;
                     };
                     let (service, access) = (Weak::clone(&service), Arc::clone(&access));
@@ -212,14 +225,19 @@ fn connection(stream: &StdStream, peer: Peer, service: &Weak<Service>, access: &
         if bytes.is_empty() {
             return Ok(());
         }
-        // The daemon may be ending.
-        let Some(service) = service.upgrade() else { return Ok(()) };
-        match carry_out(&service, access, peer, &bytes) {
+        // The daemon may be ending, and is not to wait for a client that takes no answer.
+        let Some(done) = service.upgrade().map(|service| carry_out(&service, access, peer, &bytes)) else {
+            return Ok(());
+        };
+        match done {
             Ok((offer, given)) => {
                 let port = offer.port.clone();
                 let fds: Vec<BorrowedFd<'_>> = given.iter().map(AsFd::as_fd).collect();
                 let sent = send(stream.as_fd(), &encode(&Answer::Done(offer)), &fds);
-                if sent.is_err() && !fds.is_empty() {
+                if sent.is_err()
+                    && !fds.is_empty()
+                    && let Some(service) = service.upgrade()
+                {
                     // Nobody has got them.
                     service.not_delivered(&port, &given);
                 }

@@ -43,15 +43,7 @@ impl Service {
         self.dataplane.forget_stale_pins();
         let known = self.lock().ports.iter().map(|spec| spec.name.clone()).collect::<Vec<_>>();
         leases.holders().keys().filter(|port| !known.contains(port)).for_each(|port| leases.end(port));
-        // They are there already, unless somebody has removed what was pinned.
-        leases.each(|port, sockets| match self.dataplane.return_guest_sockets(port, sockets) {
-            Ok(true) => {}
-            Ok(false) => tracing::warn!(
-                port,
-                "a guest's sockets are not in their slots: it gets no packets until it starts anew"
-            ),
-            Err(error) => tracing::warn!(port, %error, "a guest's sockets can't be looked after"),
-        });
+        known.iter().for_each(|port| self.return_sockets(&leases, port));
         let _ = self.guests.leases.set(leases);
         Ok(())
     }
@@ -85,6 +77,39 @@ impl Service {
             self.open(&name)?;
         }
         self.offer(&self.dataplane.port(&name)?)
+    }
+
+    /// The turn of a port: hand-over, release and closing its guest's end go one after the other. It is taken before the service's
+    /// own lock.
+    pub(super) fn turn(&self, name: &str) -> Arc<Mutex<()>> {
+        let mut turns = self.guests.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(turns.entry(name.to_owned()).or_default())
+    }
+
+    /// Puts the sockets that a guest has into their slots, where they are unless somebody has removed what was pinned.
+    pub(super) fn return_sockets(&self, leases: &Leases, name: &str) {
+        leases.each(|port, sockets| {
+            if port != name {
+                return;
+            }
+            match self.dataplane.return_guest_sockets(port, sockets) {
+                Ok(true) => {}
+                Ok(false) => {
+                    tracing::warn!(
+                        port,
+                        "a guest's sockets are not in their slots: it gets no packets until it starts anew"
+                    );
+                }
+                Err(error) => tracing::warn!(port, %error, "a guest's sockets can't be looked after"),
+            }
+        });
+    }
+
+    /// The same for a port that has come up late.
+    pub(super) fn has_come_up(&self, name: &str) {
+        if let Some(leases) = self.guests.leases.get() {
+            self.return_sockets(leases, name);
+        }
     }
 
     /// Opens the guest's end of a port, and keeps in mind that it is open.
@@ -131,9 +156,7 @@ impl Service {
     pub fn hand_over(&self, key: &str, process: Process) -> Result<(Offer, GuestSockets), Error> {
         let leases = self.guests.leases.get().ok_or_else(|| busy("the daemon is only starting".to_owned()))?;
         let name = self.live(&self.lock(), key)?.name.clone();
-        let turn = Arc::clone(
-            self.guests.turns.lock().unwrap_or_else(PoisonError::into_inner).entry(name.clone()).or_default(),
-        );
+        let turn = self.turn(&name);
         let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
         // What can't be is said before anything is waited for.
         self.offer(&self.dataplane.port(&name)?)?;
@@ -199,8 +222,16 @@ impl Service {
     pub fn release_guest(&self, key: &str, force: bool) -> Result<Offer, Error> {
         let offer = self.describe_guest(key, false)?;
         let Some(leases) = self.guests.leases.get() else { return Ok(offer) };
+        let turn = self.turn(&offer.port);
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
         if force {
             self.dataplane.withdraw_guest_sockets(&offer.port)?;
+            if let Some(holder) = leases.holder(&offer.port).filter(|holder| holder.sockets.iter().any(|it| it.bound)) {
+                return Err(busy(format!(
+                    "process {} ({}) gets no packets of `{}` any more; its queues are free when it ends, and until then it can send",
+                    holder.pid, holder.command, offer.port
+                )));
+            }
             leases.end(&offer.port);
             return Ok(offer);
         }

@@ -1,6 +1,6 @@
 //! Ports: those that work, and those that are configured and don't yet.
 
-use std::sync::MutexGuard;
+use std::sync::{MutexGuard, PoisonError};
 
 use switch::model::*;
 
@@ -78,6 +78,9 @@ impl Service {
             match self.bring_up(spec, fdb) {
                 Ok(info) => {
                     tracing::info!(port = port.name, "a configured port is up after all");
+                    if info.guest_end.is_some() {
+                        self.has_come_up(&port.name);
+                    }
                     if *spec != info.spec {
                         *spec = info.spec;
                         if let Err(error) = self.store.write(&[Row::port(spec)]) {
@@ -299,6 +302,8 @@ impl Service {
 
     /// Changes a port.
     pub fn update_port(&self, key: &str, update: PortUpdate) -> Result<PortEntry, Error> {
+        let turn = self.turn(&self.name_of(key)?);
+        let _turn = update.guest_sockets.map(|_| turn.lock().unwrap_or_else(PoisonError::into_inner));
         let mut inner = self.lock();
         let spec = self.find(&inner, key)?.clone();
         self.update(&mut inner, &spec, update)

@@ -161,14 +161,18 @@ pub(super) fn close(port: &mut LivePort) {
     port.spec.guest_sockets = false;
     let Some(end) = port.guest_end.take() else { return };
     end.remove(&port.spec.name);
-    if let Some((place, peer)) = &port.netdevs.peer {
-        let spoken = place.run(|| {
-            silence(peer, false);
-            Ok(())
-        });
-        if let Err(error) = spoken {
-            tracing::warn!(port = port.spec.name, %error, "IPv6 stays off on its guest's end");
-        }
+    give_back(&port.netdevs);
+}
+
+/// Lets a kernel stack speak on a guest's end again.
+pub(super) fn give_back(netdevs: &Netdevs) {
+    let Some((place, peer)) = &netdevs.peer else { return };
+    let spoken = place.run(|| {
+        silence(peer, false);
+        Ok(())
+    });
+    if let Err(error) = spoken {
+        tracing::warn!(peer, %error, "IPv6 stays off on a guest's end");
     }
 }
 
@@ -208,10 +212,11 @@ fn attach(state: &State, spec: &PortSpec, netdevs: &Netdevs) -> Result<GuestEnd,
     Ok(GuestEnd { program, mode_reason: attached.fallback_reason, fresh: true })
 }
 
-fn take(port: &mut LivePort, state: &State) -> Result<GuestSockets, Error> {
+fn take(port: &LivePort) -> Result<GuestSockets, Error> {
     let queues = port.shared.queues.len() as u32;
     let Some((place, peer)) = port.netdevs.peer.clone() else { return Err(no_port(&port.spec.name)) };
-    let end = open(state, port)?;
+    let closed = || Error::new(ErrorKind::Busy, format!("the guest's end of port `{}` is not open", port.spec.name));
+    let end = port.guest_end.as_ref().ok_or_else(closed)?;
     let refused = |errno: Errno| {
         let advice = if errno == Errno::EPERM { ": CAP_NET_RAW is needed" } else { "" };
         Error::new(ErrorKind::System, format!("opening an AF_XDP socket for {peer}: {errno}{advice}"))
@@ -259,10 +264,9 @@ impl Switch {
     /// Opens sockets for a guest, which are in their slots already.
     ///
     /// # Errors
-    /// Those of [`Switch::open_guest_end`]; `Busy` if the port has a guest with sockets.
+    /// `Busy` if the guest's end is not open, or has a guest's sockets.
     pub fn guest_sockets(&self, name: &str) -> Result<GuestSockets, Error> {
-        let mut control = self.state.lock();
-        take(control.find_mut(name)?, &self.state)
+        take(self.state.lock().find(name)?)
     }
 
     /// Puts sockets that a guest has, in queue order, into their slots, should they have been lost from there; says whether

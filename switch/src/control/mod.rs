@@ -239,6 +239,9 @@ impl Switch {
         if let Some((netdevs, guest_end)) = removed {
             if let Some(guest_end) = guest_end {
                 guest_end.remove(name);
+                if !netdevs.made {
+                    guest_end::give_back(&netdevs);
+                }
             }
             netdevs.remove();
         }

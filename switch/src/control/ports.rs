@@ -294,6 +294,7 @@ fn open(
             Err(error) => {
                 if let Some(end) = guest_end.filter(GuestEnd::is_fresh) {
                     end.remove(&spec.name);
+                    guest_end::give_back(netdevs);
                 }
                 return Err(error.into());
             }

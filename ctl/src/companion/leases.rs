@@ -144,9 +144,9 @@ impl Leases {
         book.get(port).map(describe)
     }
 
-    /// Hands the copies of the sockets of each port to `take`.
-    pub fn each(&self, mut take: impl FnMut(&str, &[OwnedFd])) {
-        self.lock().iter().for_each(|(port, lease)| take(port, &lease.sockets));
+    /// What `take` makes of the copies of a port's sockets, if somebody has them.
+    pub fn with_sockets<T>(&self, port: &str, take: impl FnOnce(&[OwnedFd]) -> T) -> Option<T> {
+        self.lock().get(port).map(|lease| take(&lease.sockets))
     }
 
     /// Who has the sockets of which port, as it was seen last, but for processes that have ended.

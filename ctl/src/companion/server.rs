@@ -151,10 +151,9 @@ pub fn serve(
                     let Some(place) = rooms.enter(access.knows(peer.uid).then_some(peer.uid)) else {
                         tracing::debug!(?peer, "a hand-over connection too many");
                         // Never closed here: while there is no room nobody else is accepted.
-                        let mut refused = Some(stream);
-                        while let Some(stream) = refused.take() {
-                            let Err(TrySendError::Full(stream)) = closer.try_send(stream) else { break };
-                            refused = Some(stream);
+                        let mut refused = stream;
+                        while let Err(TrySendError::Full(stream)) = closer.try_send(refused) {
+                            refused = stream;
                             tokio::select! {
                                 () = tokio::time::sleep(Duration::from_millis(100)) => {}
                                 _ = stop.wait_for(|stop| *stop) => {
@@ -215,8 +214,7 @@ fn connection(stream: &StdStream, peer: Peer, service: &Weak<Service>, access: &
         let bytes = match receive(stream.as_fd()) {
             Ok((bytes, _)) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-                let refused = Answer::Refused(ErrorBody::new(ErrorKind::Invalid, error.to_string()));
-                send(stream.as_fd(), &encode(&refused), &[])?;
+                refuse(stream, ErrorKind::Invalid, &error)?;
                 continue;
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
@@ -243,12 +241,13 @@ fn connection(stream: &StdStream, peer: Peer, service: &Weak<Service>, access: &
                 }
                 sent?;
             }
-            Err(error) => {
-                let refused = Answer::Refused(ErrorBody::new(error.kind(), error.to_string()));
-                send(stream.as_fd(), &encode(&refused), &[])?;
-            }
+            Err(error) => refuse(stream, error.kind(), &error)?,
         }
     }
+}
+
+fn refuse(stream: &StdStream, kind: ErrorKind, error: &dyn std::error::Error) -> std::io::Result<()> {
+    send(stream.as_fd(), &encode(&Answer::Refused(ErrorBody::new(kind, error.to_string()))), &[])
 }
 
 /// Does what a client asks for, if it may.

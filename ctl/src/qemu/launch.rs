@@ -26,9 +26,7 @@ use rustix::thread::{
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::check::warn_of_queues;
-use super::options::{
-    Sockets, device_id, device_options, device_properties, netdev_id, netdev_options, netdev_properties,
-};
+use super::options::{DEFAULT_DRIVER, Sockets, command_line, device_properties, netdev_properties};
 use crate::companion::client::HandOver;
 use crate::companion::protocol::{Offer, Request};
 
@@ -179,9 +177,7 @@ fn fill(arguments: &[OsString], nics: &[Nic]) -> anyhow::Result<Vec<OsString>> {
         filled.push(properties.join(",").into());
     }
     for (nic, _) in nics.iter().zip(used).filter(|(_, used)| !used) {
-        let (netdev, device) = (netdev_id(&nic.offer), device_id(&nic.offer));
-        filled.extend(["-netdev".into(), netdev_options(&nic.offer, &netdev, &nic.sockets()).into()]);
-        filled.extend(["-device".into(), device_options(&nic.offer, &netdev, &device, "virtio-net-pci").into()]);
+        filled.extend(command_line(&nic.offer, &nic.sockets(), DEFAULT_DRIVER).map(OsString::from));
     }
     Ok(filled)
 }

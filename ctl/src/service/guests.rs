@@ -43,8 +43,8 @@ impl Service {
         self.dataplane.forget_stale_pins();
         let known = self.lock().ports.iter().map(|spec| spec.name.clone()).collect::<Vec<_>>();
         leases.holders().keys().filter(|port| !known.contains(port)).for_each(|port| leases.end(port));
-        known.iter().for_each(|port| self.return_sockets(&leases, port));
         let _ = self.guests.leases.set(leases);
+        known.iter().for_each(|port| self.return_sockets(port));
         Ok(())
     }
 
@@ -86,29 +86,16 @@ impl Service {
         Arc::clone(turns.entry(name.to_owned()).or_default())
     }
 
-    /// Puts the sockets that a guest has into their slots, where they are unless somebody has removed what was pinned.
-    pub(super) fn return_sockets(&self, leases: &Leases, name: &str) {
-        leases.each(|port, sockets| {
-            if port != name {
-                return;
-            }
-            match self.dataplane.return_guest_sockets(port, sockets) {
-                Ok(true) => {}
-                Ok(false) => {
-                    tracing::warn!(
-                        port,
-                        "a guest's sockets are not in their slots: it gets no packets until it starts anew"
-                    );
-                }
-                Err(error) => tracing::warn!(port, %error, "a guest's sockets can't be looked after"),
-            }
-        });
-    }
-
-    /// The same for a port that has come up late.
-    pub(super) fn has_come_up(&self, name: &str) {
-        if let Some(leases) = self.guests.leases.get() {
-            self.return_sockets(leases, name);
+    /// Puts the sockets that a port's guest has into their slots, where they are unless somebody has removed what was pinned.
+    pub(super) fn return_sockets(&self, name: &str) {
+        let Some(leases) = self.guests.leases.get() else { return };
+        match leases.with_sockets(name, |sockets| self.dataplane.return_guest_sockets(name, sockets)) {
+            None | Some(Ok(true)) => {}
+            Some(Ok(false)) => tracing::warn!(
+                port = name,
+                "a guest's sockets are not in their slots: it gets no packets until it starts anew"
+            ),
+            Some(Err(error)) => tracing::warn!(port = name, %error, "a guest's sockets can't be looked after"),
         }
     }
 

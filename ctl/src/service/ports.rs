@@ -79,7 +79,7 @@ impl Service {
                 Ok(info) => {
                     tracing::info!(port = port.name, "a configured port is up after all");
                     if info.guest_end.is_some() {
-                        self.has_come_up(&port.name);
+                        self.return_sockets(&port.name);
                     }
                     if *spec != info.spec {
                         *spec = info.spec;

@@ -1,0 +1,3 @@
+//! The bench: devices under test beside each other on the same veths, what they forward, and the report.
+
+pub mod results;

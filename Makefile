@@ -27,9 +27,9 @@ test: setup qemu ## Set up, build, and run every test
 demo: build ## Set up, build, and show three guests on one switch
 	$(AS_ROOT) demo/demo.sh target/release
 
-bench: build ## Forwarding rate beside a Linux bridge on the same veths
+bench: build ## Measure xswitch beside the limits of the path and its peers; report in bench/results
 	cargo build --release -p bench
-	XSWITCH_BIN_DIR=$(CURDIR)/target/release $(AS_ROOT) target/release/veth-bench
+	$(AS_ROOT) target/release/xswitch-bench $(BENCH_ARGS)
 
 fuzz: setup ## Run each fuzz target for FUZZ_SECONDS (60)
 	@scripts/fuzz.sh $(FUZZ_SECONDS)

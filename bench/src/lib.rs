@@ -1,3 +1,16 @@
 //! The bench: devices under test beside each other on the same veths, what they forward, and the report.
 
+pub mod cpu;
+pub mod devices;
+pub mod experiments;
+pub mod forward;
+pub mod generator;
+mod histogram;
+pub mod lab;
+pub mod load;
+pub mod measure;
+mod object;
 pub mod results;
+pub mod rules;
+pub mod run;
+pub mod stop;

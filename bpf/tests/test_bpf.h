@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the tests' own BPF programs share: the few helper declarations that they need (their numbers are kernel ABI,
+ * What the BPF programs of the tests and of the bench share: the few helper declarations that they need (their numbers are kernel ABI,
  * include/uapi/linux/bpf.h), and the payload that marks a packet of a numbered stream. tests/src/gensink.rs reads and
  * writes the same layouts.
  */
@@ -16,6 +16,7 @@
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
 static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
+static __u64 (*bpf_ktime_get_ns)(void) = (void *)BPF_FUNC_ktime_get_ns;
 static long (*bpf_redirect)(__u32 ifindex, __u64 flags) = (void *)BPF_FUNC_redirect;
 static long (*bpf_redirect_map)(void *map, __u64 key, __u64 flags) = (void *)BPF_FUNC_redirect_map;
 

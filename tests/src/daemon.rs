@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -43,14 +44,15 @@ pub struct Daemon {
     child: Option<Child>,
     dir: tempfile::TempDir,
     /// Namespace that it runs in.
-    pub ns: NetNs,
+    pub ns: Arc<NetNs>,
 }
 
 fn binary(name: &str) -> PathBuf {
     let dir = std::env::var_os("XSWITCH_BIN_DIR").map(PathBuf::from).unwrap_or_else(|| {
-        // Test binaries are in target/<profile>/deps, the programs one up.
-        let test = std::env::current_exe().expect("a test knows its program");
-        test.ancestors().nth(2).expect("a test is in target/<profile>/deps").to_owned()
+        // Test binaries are in target/<profile>/deps, the programs one up; the bench's is beside the programs.
+        let own = std::env::current_exe().expect("a test knows its program");
+        let dir = own.parent().expect("a program is in a directory");
+        if dir.ends_with("deps") { dir.parent().expect("target/<profile>").to_owned() } else { dir.to_owned() }
     });
     let path = dir.join(name);
     assert!(path.exists(), "{} is missing: `cargo build -p ctl` makes it", path.display());
@@ -65,7 +67,11 @@ impl Daemon {
 
     /// Starts one.
     pub fn with(label: &str, options: &Options) -> Self {
-        let ns = NetNs::new(label);
+        Self::within(Arc::new(NetNs::new(label)), options)
+    }
+
+    /// Starts one in a namespace that is there.
+    pub fn within(ns: Arc<NetNs>, options: &Options) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let Options { workers, frames, config } = options;
         let text = format!("[dataplane]\nworkers = {workers}\nframes = {frames}\n{config}\n");

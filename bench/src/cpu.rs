@@ -1,0 +1,57 @@
+//! Who runs where, and what a CPU did.
+//!
+//! The generator is pinned to one CPU and the device to another. Softirq work runs where the sender runs, and is charged
+//! there: what the generator sends is received by the device's port (its XDP program, the copy into an AF_XDP socket; all
+//! of a bridge or a devmap redirect) on the generator's CPU, and what the device sends is received by the sink on the
+//! device's CPU. So the two shares belong together, and a device's own work is not all on its CPU.
+//!
+//! The shares are `/proc/stat` over the time of a measurement, which the kernel may count in samples (a tick of 4 ms at
+//! 250 Hz): over a second they are good to a percent or so. The generator spins between the packets of a paced load; its
+//! share of user and system says nothing then.
+
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
+use crate::results::CpuShare;
+
+/// Where the generator runs, and all softirq work of what it sends.
+pub const GENERATOR: usize = 0;
+/// Where the device under test runs, and all softirq work of what it sends.
+pub const DEVICE: usize = 1;
+
+/// Puts a thread (0: the calling one) on one CPU.
+pub(crate) fn pin(thread: i32, cpu: usize) {
+    let mut set = CpuSet::new();
+    set.set(cpu).expect("a CPU number");
+    sched_setaffinity(Pid::from_raw(thread), &set).expect("a thread may choose among its CPUs");
+}
+
+/// A look at the counters of a CPU.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    user: u64,
+    system: u64,
+    softirq: u64,
+}
+
+impl Clock {
+    pub(crate) fn read(cpu: usize) -> Self {
+        let text = std::fs::read_to_string("/proc/stat").expect("/proc is mounted");
+        let name = format!("cpu{cpu} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&name)).expect("the CPU is there");
+        let ticks: Vec<u64> = line.split_whitespace().map(|word| word.parse().expect("a number of ticks")).collect();
+        // user nice system idle iowait irq softirq …
+        Self { user: ticks[0] + ticks[1], system: ticks[2], softirq: ticks[5] + ticks[6] }
+    }
+
+    /// Shares of the CPU between an earlier look and this one, `seconds` apart.
+    pub(crate) fn since(self, before: Self, seconds: f64) -> CpuShare {
+        // USER_HZ is 100 on every architecture that there is a bench for.
+        let share = |now: u64, then: u64| now.saturating_sub(then) as f64 / 100.0 / seconds;
+        CpuShare {
+            user: share(self.user, before.user),
+            system: share(self.system, before.system),
+            softirq: share(self.softirq, before.softirq),
+        }
+    }
+}

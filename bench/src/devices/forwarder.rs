@@ -1,0 +1,59 @@
+//! Floor 1: a bare AF_XDP forwarder between two ports, as a process of its own (`xswitch-bench forward`), see
+//! [`crate::forward`].
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use anyhow::{Context, ensure};
+
+use super::process::Process;
+use super::{Device, Running};
+use crate::lab::Lab;
+
+/// The device.
+#[derive(Clone, Copy, Debug)]
+pub struct Forwarder {
+    /// Whether it sleeps in poll(2) while there is nothing to do, instead of spinning.
+    pub sleep: bool,
+}
+
+impl Device for Forwarder {
+    fn name(&self) -> String {
+        let how = if self.sleep { "sleeping" } else { "polling" };
+        format!("bare AF_XDP forwarder, {how}")
+    }
+
+    fn kind(&self) -> &'static str {
+        "floor"
+    }
+
+    fn start(&self, lab: &Lab, cpu: usize) -> anyhow::Result<Box<dyn Running>> {
+        let mut command = lab.switch.command(program()?);
+        command.args(["forward", &Lab::port(0), &Lab::port(1), "--cpu", &cpu.to_string()]);
+        if self.sleep {
+            command.arg("--sleep");
+        }
+        let mut process = Process(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?);
+        let mut ready = String::new();
+        BufReader::new(process.0.stdout.take().context("a pipe")?).read_line(&mut ready)?;
+        ensure!(ready.trim() == crate::forward::READY, "the forwarder did not start");
+        Ok(Box::new(Forwarding(process)))
+    }
+}
+
+/// The bench's own program, also when a test of it runs.
+fn program() -> anyhow::Result<std::path::PathBuf> {
+    let own = std::env::current_exe()?;
+    let dir = own.parent().context("a program is in a directory")?;
+    let dir = if dir.ends_with("deps") { dir.parent().context("target/<profile>")? } else { dir };
+    Ok(dir.join("xswitch-bench"))
+}
+
+#[derive(Debug)]
+struct Forwarding(Process);
+
+impl Running for Forwarding {
+    fn pids(&self) -> Vec<i32> {
+        vec![self.0.pid()]
+    }
+}

@@ -1,0 +1,140 @@
+//! xswitch: its daemon, with the lab's veths as ports of kind `phy`, which has all features that guests' ports have, and
+//! leaves the veths as the lab made them. MAC learning is on, and all counters are.
+
+use std::sync::Arc;
+
+use anyhow::ensure;
+use serde_json::{Value, json};
+use tests::{Daemon, Options};
+
+use super::{Device, Running};
+use crate::cpu;
+use crate::lab::Lab;
+use crate::rules::RuleSet;
+
+/// Changes that one request to the API holds.
+const CHANGES: usize = 8192;
+/// Far more than any packet rate, so that a meter is asked and never says no.
+const METER_PPS: u64 = 100_000_000;
+
+/// The device.
+#[derive(Clone, Copy, Debug)]
+pub struct Xswitch {
+    /// Ports.
+    pub ports: usize,
+    /// Threads that move packets. The first is on the device's CPU; a second one shares the generator's CPU with the
+    /// generator and its softirq work, since there are only two.
+    pub workers: usize,
+    /// Traffic rules, if any.
+    pub rules: Option<RuleSet>,
+    /// Whether what each port sends goes through a meter of its own.
+    pub meters: bool,
+    /// Whether it never sleeps.
+    pub busy: bool,
+    /// MAC addresses that a port may have.
+    pub macs: u32,
+}
+
+impl Default for Xswitch {
+    fn default() -> Self {
+        Self { ports: 2, workers: 1, rules: None, meters: false, busy: false, macs: 4096 }
+    }
+}
+
+impl Device for Xswitch {
+    fn name(&self) -> String {
+        let mut name = "xswitch".to_owned();
+        if self.workers > 1 {
+            name += &format!(", {} workers", self.workers);
+        }
+        if self.ports > 2 {
+            name += &format!(", {} ports", self.ports);
+        }
+        if let Some(RuleSet { rules, .. }) = self.rules {
+            name += &format!(", {rules} rules");
+        }
+        if self.meters {
+            name += ", meters";
+        }
+        if self.busy {
+            name += ", polling";
+        }
+        name
+    }
+
+    fn kind(&self) -> &'static str {
+        "xswitch"
+    }
+
+    fn ports(&self) -> usize {
+        self.ports
+    }
+
+    fn start(&self, lab: &Lab, cpu: usize) -> anyhow::Result<Box<dyn Running>> {
+        let cpus: Vec<usize> = [cpu, cpu::GENERATOR].into_iter().cycle().take(self.workers).collect();
+        let poll = if self.busy { "busy" } else { "adaptive" };
+        let config = format!("cpus = {cpus:?}\npoll = \"{poll}\"\n[metrics]\nlisten = \"\"");
+        let daemon =
+            Daemon::within(Arc::clone(&lab.switch), &Options { workers: self.workers, frames: 65_536, config });
+        let mut running = Switching { daemon };
+        for (number, ifname) in lab.port_names().iter().enumerate() {
+            let port =
+                json!({ "name": ifname, "kind": "phy", "ifname": ifname, "vport": number, "fdb_limit": self.macs });
+            running.call("POST", "ports", &port)?;
+        }
+        if self.meters {
+            for number in 0..self.ports {
+                let id = 1000 + number;
+                let meter = json!({ "id": id, "rate": METER_PPS, "type": "pps" });
+                running.call("POST", "meters", &meter)?;
+                running.call("PUT", &format!("meter-bindings/{number}/from"), &json!({ "meter": id }))?;
+            }
+        }
+        if let Some(rules) = self.rules {
+            running.set_rules(&rules)?;
+        }
+        Ok(Box::new(running))
+    }
+
+    fn version(&self) -> Option<(String, String)> {
+        Some(("xswitch".to_owned(), env!("CARGO_PKG_VERSION").to_owned()))
+    }
+}
+
+#[derive(Debug)]
+struct Switching {
+    daemon: Daemon,
+}
+
+impl Switching {
+    fn call(&self, method: &str, target: &str, body: &Value) -> anyhow::Result<Value> {
+        let (status, answer) = self.daemon.call(method, target, body);
+        ensure!((200..300).contains(&status), "{method} {target}: {status} {answer}");
+        Ok(answer)
+    }
+}
+
+impl Running for Switching {
+    fn pids(&self) -> Vec<i32> {
+        vec![self.daemon.pid()]
+    }
+
+    fn set_rules(&mut self, rules: &RuleSet) -> anyhow::Result<()> {
+        self.call("POST", "rules/batch", &json!(["clear"]))?;
+        let changes: Vec<Value> = rules
+            .keys()
+            .map(|key| {
+                let ip = |ip: u32| std::net::Ipv4Addr::from_bits(ip).to_string();
+                let mut fields = json!({ "dip": ip(key.dst_ip) });
+                if key.src_len > 0 {
+                    fields["sip"] = json!(format!("{}/{}", ip(key.src_ip), key.src_len));
+                }
+                if key.udp {
+                    fields["ipprotocol"] = json!(17);
+                }
+                json!({ "write": { "key_index": key.number, "key": fields, "action": { "vid": "normal" } } })
+            })
+            .collect();
+        changes.chunks(CHANGES).try_for_each(|part| self.call("POST", "rules/batch", &json!(part)).map(drop))
+    }
+}

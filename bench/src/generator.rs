@@ -1,0 +1,166 @@
+//! The generator: `bpf/bench/generator.bpf.c` over live frames (`BPF_PROG_RUN`), on a thread pinned to its CPU.
+//!
+//! Frames are redirected into a guest's end; the other end of that veth must have NAPI on, which an XDP program or GRO
+//! does. What the device's port can't take at once the kernel drops: it counts as offered.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use aya::maps::{Array, MapData};
+use aya::programs::{TestRunAttrs, TestRunOptions, Xdp};
+use aya::{Ebpf, Pod, TestRun};
+use nix::sys::signal::SigSet;
+use tests::{Frame, Mac, NetNs};
+
+use crate::cpu;
+use crate::load::{Load, Walk};
+use crate::object::{self, Object};
+
+/// Frames that the kernel takes through at once.
+const BATCH: u32 = 128;
+/// Above this rate a paced load goes through in batches of a few frames, for one a batch is too slow.
+const SINGLE: f64 = 1e6;
+/// Frames of one call at full speed, some 10 ms; and of one call of a paced load, which takes a million or so a second.
+const FULL_CALL: u32 = 512 * BATCH;
+const PACED_CALL: u32 = 16_384;
+
+/// `struct load` of the program.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Row {
+    sent: u64,
+    limit: u64,
+    due: u64,
+    interval: u64,
+    ifindex: u32,
+    stamp: u32,
+    ip_sum: u32,
+    high: [[u8; 2]; 2],
+    walks: [Walk; 5],
+}
+// SAFETY: integers without padding.
+unsafe impl Pod for Row {}
+
+/// The program's one row, shared with a generator that runs.
+struct Rows(Array<MapData, Row>);
+
+impl fmt::Debug for Rows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Rows")
+    }
+}
+
+/// A generator at a netdev.
+#[derive(Debug)]
+pub struct Generator<'a> {
+    object: Ebpf,
+    rows: Rows,
+    ns: &'a NetNs,
+    ifindex: u32,
+}
+
+/// A load that is being sent.
+#[derive(Debug)]
+pub struct Sending<'a>(&'a Rows);
+
+impl Sending<'_> {
+    /// Packets so far.
+    pub fn sent(&self) -> u64 {
+        self.0.0.get(&0, 0).expect("the row").sent
+    }
+}
+
+impl<'a> Generator<'a> {
+    /// Will send out of `ifname` in `ns`.
+    pub fn new(ns: &'a NetNs, ifname: &str) -> Self {
+        let mut object = Object::Generator.load();
+        object::program(&mut object, "generate");
+        let rows = Rows(object.take_map("LOAD").expect("the map").try_into().expect("an array"));
+        Self { object, rows, ns, ifindex: ns.ifindex(ifname) }
+    }
+
+    /// Sends while `work` runs, and stops when it returns.
+    pub fn during<T>(&mut self, load: &Load, work: impl FnOnce(&Sending<'_>) -> T) -> T {
+        self.drive(load, u64::MAX, work)
+    }
+
+    /// Packets of the last load.
+    pub fn sent(&self) -> u64 {
+        Sending(&self.rows).sent()
+    }
+
+    /// Sends `packets` packets.
+    pub fn send(&mut self, load: &Load, packets: u64) {
+        self.drive(load, packets, |sending| {
+            while sending.sent() < packets && !crate::stop::wanted() {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        });
+    }
+
+    fn drive<T>(&mut self, load: &Load, limit: u64, work: impl FnOnce(&Sending<'_>) -> T) -> T {
+        let template = template(load);
+        let row = self.row(load, limit, &template);
+        self.rows.0.set(0, row, 0).expect("the map takes a row");
+        let program: &Xdp = self.object.program("generate").expect("the program").try_into().expect("an XDP program");
+        let (batch, repeat) = match load.pps {
+            None => (BATCH, FULL_CALL),
+            Some(pps) => (if pps > SINGLE { 8 } else { 1 }, PACED_CALL),
+        };
+        let stop = AtomicBool::new(false);
+        let send = || {
+            // A signal would end a call early.
+            SigSet::all().thread_block().expect("a thread may block signals");
+            cpu::pin(0, cpu::GENERATOR);
+            self.ns.enter();
+            while !stop.load(Ordering::Relaxed) {
+                let attrs = TestRunAttrs::new().xdp_live_frames(batch);
+                let options = TestRunOptions { data_in: Some(&template.0), repeat, attrs, ..Default::default() };
+                program.test_run(options).expect("live frames run");
+            }
+        };
+        /// Stops the thread also if `work` panics: the scope waits for it.
+        struct Stop<'s>(&'s AtomicBool);
+        impl Drop for Stop<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        std::thread::scope(|scope| {
+            scope.spawn(send);
+            let _stop = Stop(&stop);
+            work(&Sending(&self.rows))
+        })
+    }
+
+    fn row(&self, load: &Load, limit: u64, template: &Frame) -> Row {
+        let (src, dst) = load.prefixes();
+        let words = |range: std::ops::Range<usize>| {
+            let pairs = template.0[range].chunks_exact(2);
+            pairs.map(|pair| u32::from(u16::from_ne_bytes([pair[0], pair[1]]))).sum::<u32>()
+        };
+        let interval = load.pps.map_or(0, |pps| (256e9 / pps) as u64);
+        let walks = [load.dst_mac, load.src_mac, load.src_ip, load.dst_ip, load.ports];
+        Row {
+            sent: 0,
+            limit,
+            due: 0,
+            interval,
+            ifindex: self.ifindex,
+            stamp: u32::from(load.stamp),
+            ip_sum: words(14..24),
+            high: [dst, src],
+            walks,
+        }
+    }
+}
+
+/// A packet of the load; the program writes what varies.
+fn template(load: &Load) -> Frame {
+    let len = load.frame as usize - 4;
+    // Addresses of zero, so that the checksum is that of the other words.
+    let zero = Mac([0; 6]);
+    let mut frame = Frame::ethernet(zero, zero).stream(1, 0, len);
+    frame.0[24..34].fill(0);
+    frame
+}

@@ -1,0 +1,101 @@
+//! One measurement: a load through a device that runs, what came out, and what the CPUs did meanwhile.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+
+use crate::cpu::{self, Clock};
+use crate::generator::Generator;
+use crate::lab::Ends;
+use crate::load::Load;
+use crate::results::{Percentiles, Sample};
+use crate::stop;
+
+/// How long a measurement takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// Load before anything is counted.
+    pub warm: Duration,
+    /// While it is counted.
+    pub measure: Duration,
+}
+
+/// Time in which what is on its way arrives, or is lost.
+const DRAIN: Duration = Duration::from_millis(50);
+
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    at: Instant,
+    sent: u64,
+    received: u64,
+    cpus: [Clock; 2],
+}
+
+impl Look {
+    fn new(sent: u64, ends: &Ends) -> Self {
+        let cpus = [cpu::DEVICE, cpu::GENERATOR].map(Clock::read);
+        Self { at: Instant::now(), sent, received: ends.far.seen().packets, cpus }
+    }
+
+    /// What happened from `before` to this one; packets are counted up to `last`.
+    fn since(&self, before: &Self, last: (u64, u64)) -> Sample {
+        let seconds = (self.at - before.at).as_secs_f64();
+        let share = |at: usize| self.cpus[at].since(before.cpus[at], seconds);
+        Sample {
+            offered: (last.0 - before.sent) as f64 / seconds,
+            forwarded: (last.1 - before.received) as f64 / seconds,
+            device_cpu: share(0),
+            generator_cpu: share(1),
+        }
+    }
+}
+
+/// Sends a load and counts what arrives at the far guest.
+///
+/// At full speed the count starts and ends while packets are on their way; a paced load is counted to its last packet.
+///
+/// # Errors
+/// A signal came.
+pub fn stream(generator: &mut Generator<'_>, ends: &Ends, load: &Load, times: Times) -> anyhow::Result<Sample> {
+    let Times { warm, measure } = times;
+    if load.pps.is_none() {
+        return generator.during(load, |sending| {
+            stop::sleep(warm)?;
+            let before = Look::new(sending.sent(), ends);
+            stop::sleep(measure)?;
+            let after = Look::new(sending.sent(), ends);
+            Ok(after.since(&before, (after.sent, after.received)))
+        });
+    }
+    generator.during(load, |_| stop::sleep(warm))?;
+    stop::sleep(DRAIN)?;
+    let before = Look::new(0, ends);
+    let after = generator.during(load, |_| {
+        stop::sleep(measure)?;
+        anyhow::Ok(Look::new(0, ends))
+    })?;
+    let sent = generator.sent();
+    stop::sleep(DRAIN)?;
+    Ok(after.since(&before, (sent, ends.far.seen().packets)))
+}
+
+/// Sends a paced load to the reflector and takes the time of each packet that comes back.
+///
+/// # Errors
+/// A signal came, or nothing came back.
+pub fn round_trip(
+    generator: &mut Generator<'_>,
+    ends: &Ends,
+    load: &Load,
+    times: Times,
+) -> anyhow::Result<Percentiles> {
+    generator.during(load, |_| stop::sleep(times.warm))?;
+    stop::sleep(DRAIN)?;
+    let (done, percentiles) = ends.near.times_during(|| {
+        generator.during(load, |_| stop::sleep(times.measure))?;
+        stop::sleep(DRAIN)
+    });
+    done?;
+    ensure!(percentiles.packets > 0, "nothing came back");
+    Ok(percentiles)
+}

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What is on the guests' ends during a measurement: a sink that counts and drops, a reflector that sends packets back, and
+ * a clock that takes the round trip time of what came back. Only packets of the bench's generator are touched; everything
+ * else goes on to the stack.
+ */
+#include "../tests/test_bpf.h"
+#include <linux/if_ether.h>
+
+/* What an end has seen; summed over CPUs by the reader. */
+struct seen {
+	__u64 packets;
+	__u64 bytes;
+	__u64 others;	/* not of the generator */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct seen);
+} SEEN SEC(".maps");
+
+/*
+ * Round trip times in nanoseconds, log-linear: values below 128 have a bucket each, then every octave has 128, so that a
+ * bucket is less than 1 % wide; from 2^32 on everything is in the last one. bench/src/histogram.rs has the inverse.
+ */
+#define STEPS 128
+#define OCTAVES 26
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, STEPS * OCTAVES);
+	__type(key, __u32);
+	__type(value, __u64);
+} TIMES SEC(".maps");
+
+struct packet {
+	__u16 dst[3];
+	__u16 src[3];
+	__be16 proto;
+	__u8 ip[20];
+	__u8 udp[8];
+	struct stream_mark mark;
+} __attribute__((packed));
+
+static ALWAYS_INLINE struct packet *ours(struct xdp_md *ctx)
+{
+	struct packet *packet = (void *)(long)ctx->data;
+	void *end = (void *)(long)ctx->data_end;
+	__u32 zero = 0;
+	struct seen *seen = bpf_map_lookup_elem(&SEEN, &zero);
+
+	if (!seen)
+		return 0;
+	if ((void *)(packet + 1) > end || packet->proto != __builtin_bswap16(ETH_P_IP) ||
+	    packet->mark.magic != STREAM_MAGIC) {
+		seen->others++;
+		return 0;
+	}
+	seen->packets++;
+	seen->bytes += end - (void *)packet;
+	return packet;
+}
+
+SEC("xdp")
+int sink(struct xdp_md *ctx)
+{
+	return ours(ctx) ? XDP_DROP : XDP_PASS;
+}
+
+SEC("xdp")
+int reflect(struct xdp_md *ctx)
+{
+	struct packet *packet = ours(ctx);
+
+	if (!packet)
+		return XDP_PASS;
+#pragma unroll
+	for (int i = 0; i < 3; i++) {
+		__u16 word = packet->dst[i];
+
+		packet->dst[i] = packet->src[i];
+		packet->src[i] = word;
+	}
+	return XDP_TX;
+}
+
+static ALWAYS_INLINE __u32 bucket(__u64 ns)
+{
+	__u32 value = ns >> 32 ? 0xffffffff : ns, shift = 0;
+
+	/* The largest shift that leaves at least STEPS, so less than twice that. */
+#pragma unroll
+	for (int i = 16; i; i /= 2) {
+		if (value >> (shift + i) >= STEPS)
+			shift += i;
+	}
+	return value < STEPS ? value : shift * STEPS + (value >> shift);
+}
+
+SEC("xdp")
+int clock(struct xdp_md *ctx)
+{
+	__u64 now = bpf_ktime_get_ns(), *count;
+	struct packet *packet = ours(ctx);
+	__u32 key;
+
+	if (!packet)
+		return XDP_PASS;
+	key = bucket(now - packet->mark.seq);
+	count = bpf_map_lookup_elem(&TIMES, &key);
+	if (count)
+		(*count)++;
+	return XDP_DROP;
+}
+
+char LICENSE[] SEC("license") = "Apache-2.0";

@@ -2,14 +2,20 @@
 //!
 //! Frames are redirected into a guest's end; the other end of that veth must have NAPI on, which an XDP program or GRO
 //! does. What the device's port can't take at once the kernel drops: it counts as offered.
+//!
+//! One call sends a whole load, and a signal to the thread ends it: a call waits for an RCU grace period and patches kernel
+//! text on its way in and out, which takes milliseconds and interrupts the other CPUs.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::thread::ScopedJoinHandle;
+use std::time::Duration;
 
 use aya::maps::{Array, MapData};
 use aya::programs::{TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, Pod, TestRun};
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use tests::{Frame, Mac, NetNs};
 
 use crate::cpu;
@@ -20,9 +26,8 @@ use crate::object::{self, Object};
 const BATCH: u32 = 128;
 /// Above this rate a paced load goes through in batches of a few frames, for one a batch is too slow.
 const SINGLE: f64 = 1e6;
-/// Frames of one call at full speed, some 10 ms; and of one call of a paced load, which takes a million or so a second.
-const FULL_CALL: u32 = 512 * BATCH;
-const PACED_CALL: u32 = 16_384;
+/// What ends a call; its handler does nothing.
+const END: Signal = Signal::SIGUSR1;
 
 /// `struct load` of the program.
 #[derive(Clone, Copy)]
@@ -73,6 +78,8 @@ impl Sending<'_> {
 impl<'a> Generator<'a> {
     /// Will send out of `ifname` in `ns`.
     pub fn new(ns: &'a NetNs, ifname: &str) -> Self {
+        static INSTALL: Once = Once::new();
+        INSTALL.call_once(install_end);
         let mut object = Object::Generator.load();
         object::program(&mut object, "generate");
         let rows = Rows(object.take_map("LOAD").expect("the map").try_into().expect("an array"));
@@ -93,7 +100,7 @@ impl<'a> Generator<'a> {
     pub fn send(&mut self, load: &Load, packets: u64) {
         self.drive(load, packets, |sending| {
             while sending.sent() < packets && !crate::stop::wanted() {
-                std::thread::sleep(std::time::Duration::from_millis(1));
+                std::thread::sleep(Duration::from_millis(1));
             }
         });
     }
@@ -103,32 +110,34 @@ impl<'a> Generator<'a> {
         let row = self.row(load, limit, &template);
         self.rows.0.set(0, row, 0).expect("the map takes a row");
         let program: &Xdp = self.object.program("generate").expect("the program").try_into().expect("an XDP program");
-        let (batch, repeat) = match load.pps {
-            None => (BATCH, FULL_CALL),
-            Some(pps) => (if pps > SINGLE { 8 } else { 1 }, PACED_CALL),
+        let batch = match load.pps {
+            None => BATCH,
+            Some(pps) => {
+                if pps > SINGLE {
+                    8
+                } else {
+                    1
+                }
+            }
         };
-        let stop = AtomicBool::new(false);
+        let (stop, id) = (AtomicBool::new(false), AtomicI32::new(0));
         let send = || {
-            // A signal would end a call early.
-            SigSet::all().thread_block().expect("a thread may block signals");
+            id.store(nix::unistd::gettid().as_raw(), Ordering::Relaxed);
+            let mut others = SigSet::all();
+            others.remove(END);
+            others.thread_set_mask().expect("a thread may block signals");
             cpu::pin(0, cpu::GENERATOR);
             self.ns.enter();
             while !stop.load(Ordering::Relaxed) {
                 let attrs = TestRunAttrs::new().xdp_live_frames(batch);
-                let options = TestRunOptions { data_in: Some(&template.0), repeat, attrs, ..Default::default() };
-                program.test_run(options).expect("live frames run");
+                let options =
+                    TestRunOptions { data_in: Some(&template.0), repeat: u32::MAX, attrs, ..Default::default() };
+                // Full circle, or ended by the signal; that it runs at all is seen by what it has sent.
+                let _ = program.test_run(options);
             }
         };
-        /// Stops the thread also if `work` panics: the scope waits for it.
-        struct Stop<'s>(&'s AtomicBool);
-        impl Drop for Stop<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::Relaxed);
-            }
-        }
         std::thread::scope(|scope| {
-            scope.spawn(send);
-            let _stop = Stop(&stop);
+            let _stop = Stop { wanted: &stop, id: &id, thread: scope.spawn(send) };
             work(&Sending(&self.rows))
         })
     }
@@ -153,6 +162,35 @@ impl<'a> Generator<'a> {
             walks,
         }
     }
+}
+
+/// Ends the sending thread when it is dropped, so also if the work beside it panics.
+struct Stop<'scope, 'stop> {
+    wanted: &'stop AtomicBool,
+    /// Its thread id, 0 until it runs.
+    id: &'stop AtomicI32,
+    thread: ScopedJoinHandle<'scope, ()>,
+}
+
+impl Drop for Stop<'_, '_> {
+    fn drop(&mut self) {
+        self.wanted.store(true, Ordering::Relaxed);
+        // Again, in case that the thread was not in the call yet.
+        while !self.thread.is_finished() {
+            let (process, thread) = (std::process::id(), self.id.load(Ordering::Relaxed));
+            // SAFETY: a plain system call without pointers; the signal's handler does nothing, whichever thread gets it.
+            unsafe { libc::syscall(libc::SYS_tgkill, process, thread, END as libc::c_int) };
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Lets the signal end a call instead of the process.
+fn install_end() {
+    extern "C" fn nothing(_: i32) {}
+    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler does nothing.
+    unsafe { sigaction(END, &action) }.expect("a signal can be handled");
 }
 
 /// A packet of the load; the program writes what varies.

@@ -1,11 +1,13 @@
 //! Traffic rules, their cache and meters: what one look-up, one change and one frame cost.
 //!
 //! Look-ups over 1, 1,000 and 65,536 rules under 1, 8 and 64 distinct masks: with locality (64 flows in turn, which the cache
-//! holds) and without (a new flow for every packet); rules written into an empty and into a full table.
+//! holds) and without (a new flow for every packet), and the same with a CPU cache that packets took: between two bursts of
+//! look-ups, other memory is walked, and what was found is counted at its rule; rules written into an empty and into a full table.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use switch::engine::meter::{Color, Meter};
@@ -14,6 +16,10 @@ use switch::engine::rule::{FlowCache, Key, Rule, RuleTable};
 use switch::model::{Masked, MaskedIp, MeterSpec, RuleAction, RuleKey, RuleSpec, RuleTarget};
 
 const LOOKUPS: u32 = 1024;
+/// Look-ups in a row with a cold cache: as many as a burst has frames.
+const BURST: usize = 64;
+/// Bytes walked before each burst: more than the second-level cache of a core has.
+const WALK: usize = 2 << 20;
 
 /// Rule number `n` of a table with `masks` distinct masks: each masks some more bits of the source port.
 fn rule(n: u32, masks: u32) -> Arc<Rule> {
@@ -82,6 +88,46 @@ fn lookups(criterion: &mut Criterion) {
     group.finish();
 }
 
+fn cold_lookups(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("rules, cold");
+    group.throughput(Throughput::Elements(1));
+    let mut other = vec![0_u64; WALK / 8];
+    for (rules, masks, flows) in [
+        (1, 1, 64),
+        (1, 1, 1 << 20),
+        (10_000, 1, 100_000),
+        (10_000, 8, 100_000),
+        (65_536, 1, 64),
+        (65_536, 1, 1 << 20),
+        (65_536, 8, 1 << 20),
+        (65_536, 64, 1 << 20),
+    ] {
+        let rules_now = table(rules, masks).commit();
+        let flow_keys = keys(0, flows, rules);
+        let (mut cache, mut next) = (FlowCache::default(), 0);
+        group.bench_function(format!("{rules} rules, {masks} masks, {flows} flows"), |bencher| {
+            bencher.iter_custom(|lookups| {
+                let mut spent = Duration::ZERO;
+                for _ in 0..lookups.div_ceil(BURST as u64) {
+                    let burst: [Key; BURST] = std::array::from_fn(|n| flow_keys[(next + n) % flow_keys.len()]);
+                    next = (next + BURST) % flow_keys.len();
+                    other.iter_mut().step_by(8).for_each(|word| *word = word.wrapping_add(1));
+                    black_box(&mut other);
+                    let start = Instant::now();
+                    for key in &burst {
+                        if let Some(rule) = cache.find(&rules_now, black_box(key)) {
+                            rule.applied(0, 64);
+                        }
+                    }
+                    spent += start.elapsed();
+                }
+                spent
+            });
+        });
+    }
+    group.finish();
+}
+
 fn inserts(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("rules written");
     group.throughput(Throughput::Elements(1));
@@ -145,5 +191,5 @@ fn meters(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, lookups, inserts, meters);
+criterion_group!(benches, lookups, cold_lookups, inserts, meters);
 criterion_main!(benches);

@@ -47,9 +47,11 @@ impl FlowCache {
     #[inline]
     pub fn find<'a>(&mut self, rules: &'a Rules, key: &Key) -> Option<&'a Rule> {
         let version = rules.version();
+        // Flows that differ in nothing that a rule looks at are one.
+        let key = key.masked(rules.relevant());
         let set = &mut self.sets[key.hash() as usize % SETS];
         for at in 0..2 {
-            if set[at].version == version && set[at].key == *key {
+            if set[at].version == version && set[at].key == key {
                 self.hits += 1;
                 let index = set[at].index;
                 if at == 1 {
@@ -59,10 +61,10 @@ impl FlowCache {
             }
         }
         self.misses += 1;
-        let found = rules.find(key);
+        let found = rules.find(&key);
         let index = found.map_or(NONE, |rule| rule.spec.key_index);
         let place = usize::from(set[0].version == version);
-        set[place] = Entry { key: *key, version, index };
+        set[place] = Entry { key, version, index };
         found.map(AsRef::as_ref)
     }
 

@@ -62,6 +62,11 @@ impl Key {
         Key(std::array::from_fn(|word| self.0[word] & mask.0[word]))
     }
 
+    /// The bits of both.
+    pub fn with(&self, other: &Key) -> Key {
+        Key(std::array::from_fn(|word| self.0[word] | other.0[word]))
+    }
+
     /// A hash of all words; the same in every build of this version.
     #[inline]
     pub fn hash(&self) -> u64 {
@@ -74,7 +79,7 @@ impl Key {
 }
 
 /// A rule's key, compiled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Match {
     /// What the masked bits must be; zero elsewhere.
     pub value: Key,

@@ -1,21 +1,23 @@
 //! Traffic rules: up to a million of them, any bits of any field, the lowest index wins, as in a TCAM.
 //!
 //! A tuple space search (Srinivasan, Suri, Varghese 1999): the rules of each distinct mask are in a hash table of their own
-//! ([`trie`]), so a lookup costs one probe a mask, however many rules there are. The masks are kept in the order of their
-//! lowest index; once a rule is found, masks that can only have higher ones are not asked. In front of it each worker has an
-//! exact-match cache ([`FlowCache`]) of a fixed size. Masks come from rules only and never from packets: what a guest sends
-//! can't make tables (the tuple space explosion of caches that derive masks, CVE-2019-25076).
+//! ([`table`]), so a lookup costs one probe a mask, however many rules there are, and one that finds nothing reads a cache
+//! line. The masks are kept in the order of their lowest index; once a rule is found, masks that can only have higher ones are
+//! not asked. In front of it each worker has an exact-match cache ([`FlowCache`]) of a fixed size. Masks come from rules only
+//! and never from packets: what a guest sends can't make tables (the tuple space explosion of caches that derive masks,
+//! CVE-2019-25076).
 //!
 //! [`Rules`] is a value: workers hold a version of it, while control changes its own and hands out the next. Both share all
 //! that did not change, so a change costs the same in a full table as in an empty one, and any number of changes become
 //! visible as one.
 
+mod array;
 mod cache;
 mod index;
 mod key;
+mod table;
 #[cfg(test)]
 mod tests;
-mod trie;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -24,7 +26,7 @@ pub use cache::FlowCache;
 pub use key::{Key, Match, first_difference};
 
 use self::index::Index;
-use self::trie::Trie;
+use self::table::Table;
 use super::meter::Meter;
 use crate::counters::Tally;
 use crate::model::{Count, RuleSpec};
@@ -41,7 +43,6 @@ pub struct Rule {
     pub spec: RuleSpec,
     /// Its key.
     pub compiled: Match,
-    hash: u64,
     /// The meter that its action names.
     pub meter: Option<Arc<Meter>>,
     /// One for each worker.
@@ -55,8 +56,7 @@ impl Rule {
     /// As [`Match::compile`].
     pub fn new(spec: RuleSpec, meter: Option<Arc<Meter>>, workers: usize) -> Result<Self, String> {
         let compiled = Match::compile(&spec.key)?;
-        let hash = compiled.value.hash();
-        Ok(Self { spec, compiled, hash, meter, shards: (0..workers).map(|_| Shard::default()).collect() })
+        Ok(Self { spec, compiled, meter, shards: (0..workers).map(|_| Shard::default()).collect() })
     }
 
     /// It was applied to a frame of `len` bytes by `worker`.
@@ -79,22 +79,19 @@ impl Rule {
 #[derive(Clone, Debug)]
 struct Tuple {
     mask: Key,
-    rules: Trie,
-}
-
-/// A tuple in the order of lookup.
-#[derive(Clone, Debug)]
-struct Ranked {
     /// Lowest index in it.
     best: u32,
-    tuple: Arc<Tuple>,
+    /// Of each key the lowest index.
+    table: Table,
 }
 
 /// A version of all rules, to look things up in.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     /// By best index, ascending.
-    tuples: Arc<Vec<Ranked>>,
+    tuples: Arc<Vec<Tuple>>,
+    /// Bits that any mask has: nothing else of a packet matters.
+    relevant: Key,
     by_index: Index,
     len: u32,
     version: u32,
@@ -104,19 +101,17 @@ impl Rules {
     /// The rule of lowest index that matches.
     #[inline]
     pub fn find(&self, key: &Key) -> Option<&Arc<Rule>> {
-        let mut found: Option<&Arc<Rule>> = None;
-        for Ranked { best, tuple } in &*self.tuples {
-            if found.is_some_and(|rule| rule.spec.key_index < *best) {
+        let mut lowest = u32::MAX;
+        for tuple in &*self.tuples {
+            if lowest < tuple.best {
                 break;
             }
             let masked = key.masked(&tuple.mask);
-            if let Some(rule) = tuple.rules.find(masked.hash(), &masked)
-                && found.is_none_or(|other| rule.spec.key_index < other.spec.key_index)
-            {
-                found = Some(rule);
+            if let Some(index) = tuple.table.find(masked.hash(), &masked) {
+                lowest = lowest.min(index);
             }
         }
-        found
+        self.get(lowest)
     }
 
     /// The rule of that index.
@@ -146,6 +141,12 @@ impl Rules {
         self.tuples.len()
     }
 
+    /// Bits of a key that decide which rule matches: keys that are the same in them match the same.
+    #[inline]
+    pub fn relevant(&self) -> &Key {
+        &self.relevant
+    }
+
     /// Number of this version, never 0.
     #[inline]
     pub fn version(&self) -> u32 {
@@ -159,6 +160,8 @@ pub struct RuleTable {
     rules: Rules,
     /// Indices in use under each mask.
     indices: HashMap<Key, BTreeSet<u32>>,
+    /// Indices of rules that never match, because one of a lower index has the very same key.
+    behind: HashMap<Match, BTreeSet<u32>>,
 }
 
 impl RuleTable {
@@ -178,12 +181,19 @@ impl RuleTable {
     pub fn insert(&mut self, rule: Arc<Rule>) -> Option<Arc<Rule>> {
         let index = rule.spec.key_index;
         let replaced = self.remove(index);
-        let mask = rule.compiled.mask;
-        let indices = self.indices.entry(mask).or_default();
+        let key = rule.compiled;
+        let indices = self.indices.entry(key.mask).or_default();
         let before = indices.first().copied();
         indices.insert(index);
-        let best = indices.first().copied().unwrap_or(index);
-        self.retuple(mask, before, Some(best), |tuple| tuple.rules.insert(Arc::clone(&rule)));
+        let best = indices.first().copied();
+        let behind = &mut self.behind;
+        self.rules.retuple(&key.mask, before, best, |table| {
+            let Some(other) = table.set(key.value, index) else { return };
+            if other < index {
+                table.set(key.value, other);
+            }
+            behind.entry(key).or_default().insert(other.max(index));
+        });
         self.rules.len += 1;
         self.rules.by_index.set(index, Some(rule));
         replaced
@@ -192,17 +202,31 @@ impl RuleTable {
     /// Takes the rule of that index out.
     pub fn remove(&mut self, index: u32) -> Option<Arc<Rule>> {
         let rule = Arc::clone(self.rules.get(index)?);
-        let mask = rule.compiled.mask;
+        let key = rule.compiled;
         let (mut before, mut best) = (None, None);
-        if let Some(indices) = self.indices.get_mut(&mask) {
+        if let Some(indices) = self.indices.get_mut(&key.mask) {
             before = indices.first().copied();
             indices.remove(&index);
             best = indices.first().copied();
             if indices.is_empty() {
-                self.indices.remove(&mask);
+                self.indices.remove(&key.mask);
             }
         }
-        self.retuple(mask, before, best, |tuple| tuple.rules.remove(&rule));
+        let behind = &mut self.behind;
+        self.rules.retuple(&key.mask, before, best, |table| {
+            let Some(others) = behind.get_mut(&key) else {
+                table.remove(&key.value);
+                return;
+            };
+            if !others.remove(&index)
+                && let Some(next) = others.pop_first()
+            {
+                table.set(key.value, next);
+            }
+            if others.is_empty() {
+                behind.remove(&key);
+            }
+        });
         self.rules.len -= 1;
         self.rules.by_index.set(index, None);
         Some(rule)
@@ -212,25 +236,34 @@ impl RuleTable {
     pub fn first_free(&self) -> u32 {
         self.rules.by_index.first_free()
     }
+}
 
-    /// Changes the tuple of `mask`, whose best index was `before` (`None`: there is none yet) and is now `best` (`None`: it is
+impl Rules {
+    /// Changes the table of `mask`, whose best index was `before` (`None`: there is none yet) and is now `best` (`None`: it is
     /// empty and goes), and keeps the order.
-    fn retuple(&mut self, mask: Key, before: Option<u32>, best: Option<u32>, change: impl FnOnce(&mut Tuple)) {
-        let tuples = Arc::make_mut(&mut self.rules.tuples);
+    fn retuple(&mut self, mask: &Key, before: Option<u32>, best: Option<u32>, change: impl FnOnce(&mut Table)) {
+        let tuples = Arc::make_mut(&mut self.tuples);
         // Best indices are distinct: an index has one rule, which is in one tuple.
-        let at = before.and_then(|before| tuples.binary_search_by_key(&before, |ranked| ranked.best).ok());
-        let mut tuple = match at {
-            Some(at) if before == best => {
-                change(Arc::make_mut(&mut tuples[at].tuple));
-                return;
+        let at = before.and_then(|before| tuples.binary_search_by_key(&before, |tuple| tuple.best).ok());
+        match (at, best) {
+            (Some(at), Some(best)) => {
+                change(&mut tuples[at].table);
+                if before != Some(best) {
+                    let tuple = Tuple { best, ..tuples.remove(at) };
+                    tuples.insert(tuples.partition_point(|other| other.best < best), tuple);
+                }
             }
-            Some(at) => tuples.remove(at).tuple,
-            None => Arc::new(Tuple { mask, rules: Trie::default() }),
-        };
-        if let Some(best) = best {
-            change(Arc::make_mut(&mut tuple));
-            let to = tuples.partition_point(|ranked| ranked.best < best);
-            tuples.insert(to, Ranked { best, tuple });
+            (Some(at), None) => {
+                tuples.remove(at);
+                self.relevant = tuples.iter().fold(Key::default(), |all, tuple| all.with(&tuple.mask));
+            }
+            (None, Some(best)) => {
+                let mut tuple = Tuple { mask: *mask, best, table: Table::default() };
+                change(&mut tuple.table);
+                tuples.insert(tuples.partition_point(|other| other.best < best), tuple);
+                self.relevant = self.relevant.with(mask);
+            }
+            (None, None) => {}
         }
     }
 }

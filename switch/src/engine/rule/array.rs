@@ -1,0 +1,205 @@
+//! A growable array that many can read while one makes the next version of it.
+//!
+//! A tree of branches over leaves of some elements each, all leaves at the same depth. Versions share what they have in common
+//! ([`Arc::make_mut`]): a change copies one leaf and the branches above it, whatever the length, and a version that somebody
+//! holds stays as it was. What was copied once for a version is changed in place from then on.
+
+use std::sync::Arc;
+
+/// Bits of a position that say where in its leaf it is.
+const LEAF_BITS: u32 = 4;
+/// Bits of a position that a level of branches uses up.
+const BRANCH_BITS: u32 = 6;
+
+#[derive(Clone, Debug)]
+enum Node<T> {
+    Leaf(Arc<[T]>),
+    Branch(Arc<[Node<T>]>),
+}
+
+/// The array. It is never empty.
+#[derive(Clone, Debug)]
+pub(super) struct Array<T> {
+    root: Node<T>,
+    len: usize,
+    /// Bits of a position that its elements have: what the levels below and at the root use up.
+    bits: u32,
+}
+
+/// Place of position `at` among the children of a branch over `bits` bits.
+#[inline]
+fn child(at: usize, bits: u32) -> usize {
+    (at >> (bits - BRANCH_BITS)) % (1 << BRANCH_BITS)
+}
+
+fn appended<T: Clone>(all: &[T], last: T) -> Arc<[T]> {
+    all.iter().cloned().chain(std::iter::once(last)).collect()
+}
+
+impl<T: Clone> Array<T> {
+    /// An array of one element.
+    pub(super) fn new(first: T) -> Self {
+        Self { root: Node::Leaf(Arc::new([first])), len: 1, bits: LEAF_BITS }
+    }
+
+    /// Number of elements, at least 1.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The element at `at`, if that is below the length.
+    #[inline]
+    pub(super) fn get(&self, at: usize) -> Option<&T> {
+        if at >= self.len {
+            return None;
+        }
+        let (mut node, mut bits) = (&self.root, self.bits);
+        loop {
+            match node {
+                Node::Leaf(elements) => return elements.get(at % (1 << LEAF_BITS)),
+                Node::Branch(children) => node = children.get(child(at, bits))?,
+            }
+            bits -= BRANCH_BITS;
+        }
+    }
+
+    /// The same, to be changed.
+    pub(super) fn get_mut(&mut self, at: usize) -> Option<&mut T> {
+        if at >= self.len {
+            return None;
+        }
+        let (mut node, mut bits) = (&mut self.root, self.bits);
+        loop {
+            match node {
+                Node::Leaf(elements) => return Arc::make_mut(elements).get_mut(at % (1 << LEAF_BITS)),
+                Node::Branch(children) => node = Arc::make_mut(children).get_mut(child(at, bits))?,
+            }
+            bits -= BRANCH_BITS;
+        }
+    }
+
+    /// Adds an element at the end.
+    pub(super) fn push(&mut self, element: T) {
+        if self.len == 1 << self.bits {
+            self.root = Node::Branch(Arc::new([self.root.clone()]));
+            self.bits += BRANCH_BITS;
+        }
+        self.root.push(self.len, self.bits, element);
+        self.len += 1;
+    }
+
+    /// Takes the last element away, unless it is the only one.
+    pub(super) fn pop(&mut self) -> Option<T> {
+        if self.len == 1 {
+            return None;
+        }
+        let last = self.get(self.len - 1).cloned();
+        self.len -= 1;
+        self.root.truncate(self.len, self.bits);
+        if self.bits > LEAF_BITS && self.len == 1 << (self.bits - BRANCH_BITS) {
+            self.bits -= BRANCH_BITS;
+            if let Node::Branch(children) = &self.root
+                && let Some(first) = children.first().cloned()
+            {
+                self.root = first;
+            }
+        }
+        last
+    }
+}
+
+impl<T: Clone> Node<T> {
+    /// Adds the element of position `at`, which is behind all others; the node is over `bits` bits.
+    fn push(&mut self, at: usize, bits: u32, element: T) {
+        match self {
+            Node::Leaf(elements) => *elements = appended(elements, element),
+            Node::Branch(children) => match Arc::make_mut(children).get_mut(child(at, bits)) {
+                Some(last) => last.push(at, bits - BRANCH_BITS, element),
+                None => *children = appended(children, Self::over_one(bits - BRANCH_BITS, element)),
+            },
+        }
+    }
+
+    /// A node over `bits` bits of one element.
+    fn over_one(bits: u32, element: T) -> Self {
+        if bits == LEAF_BITS {
+            Node::Leaf(Arc::new([element]))
+        } else {
+            Node::Branch(Arc::new([Self::over_one(bits - BRANCH_BITS, element)]))
+        }
+    }
+
+    /// Takes away what is at `at`, the last, and the nodes that are empty without it, but for this one.
+    fn truncate(&mut self, at: usize, bits: u32) {
+        match self {
+            Node::Leaf(elements) => *elements = elements[..at % (1 << LEAF_BITS)].into(),
+            Node::Branch(children) => {
+                let last = child(at, bits);
+                if at % (1 << (bits - BRANCH_BITS)) == 0 {
+                    *children = children[..last].into();
+                } else if let Some(last) = Arc::make_mut(children).get_mut(last) {
+                    last.truncate(at, bits - BRANCH_BITS);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn every_length_up_to_three_levels_grows_and_shrinks() {
+        const MOST: usize = (1 << (LEAF_BITS + 2 * BRANCH_BITS)) + 40;
+        let mut array = Array::new(0);
+        (1..MOST).for_each(|n| array.push(n));
+        assert_eq!((array.len(), array.get(MOST)), (MOST, None));
+        assert!((0..MOST).all(|at| array.get(at) == Some(&at)));
+        for n in (1..MOST).rev() {
+            assert_eq!(array.pop(), Some(n));
+            assert_eq!((array.get(n), array.get(n - 1)), (None, Some(&(n - 1))));
+        }
+        assert_eq!((array.pop(), array.len(), array.get(0)), (None, 1, Some(&0)));
+    }
+
+    proptest! {
+        #[test]
+        fn versions_stay_as_they_were(steps in prop::collection::vec((0..6, 0..200_usize, any::<u32>()), 1..400)) {
+            let (mut array, mut model) = (Array::new(0), vec![0]);
+            let mut old = Vec::new();
+            for (what, at, value) in steps {
+                match what {
+                    0 => {
+                        for n in 0..at as u32 {
+                            array.push(n);
+                            model.push(n);
+                        }
+                    }
+                    1 | 2 => {
+                        for _ in 0..at {
+                            prop_assert_eq!(array.pop().is_some(), model.len() > 1);
+                            model.truncate((model.len() - 1).max(1));
+                        }
+                    }
+                    3 => old.push((array.clone(), model.clone())),
+                    _ => match array.get_mut(at) {
+                        Some(place) => {
+                            *place = value;
+                            model[at] = value;
+                        }
+                        None => prop_assert!(at >= model.len()),
+                    },
+                }
+            }
+            old.push((array, model));
+            for (array, model) in old {
+                prop_assert_eq!(array.len(), model.len());
+                prop_assert!((0..model.len()).all(|at| array.get(at) == model.get(at)));
+                prop_assert_eq!(array.get(model.len()), None);
+            }
+        }
+    }
+}

@@ -10,6 +10,7 @@ pub mod lab;
 pub mod load;
 pub mod measure;
 mod object;
+pub mod micro;
 pub mod results;
 pub mod rules;
 pub mod run;

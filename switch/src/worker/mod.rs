@@ -551,7 +551,8 @@ impl Worker {
         true
     }
 
-    fn add(&mut self, queue: Queue) {
+    /// Polls this queue from now on; its port must be in the view.
+    pub fn add(&mut self, queue: Queue) {
         if let Some(fd) = queue.socket.fd()
             && let Err(errno) = self.epoll.add(fd.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, 0))
         {

@@ -1,0 +1,133 @@
+//! What the engine alone costs: packets a second of one core with everything on, and time, instructions and allocations of
+//! each step per item.
+//!
+//! `engine-cost [--markdown FILE]`; needs valgrind.
+
+use std::fmt::Write as _;
+use std::hint::black_box;
+use std::time::Instant;
+
+use anyhow::bail;
+use bench::micro::allocations::{self, CountingAllocator};
+use bench::micro::bed::{Bed, Device, FLOWS, RULES, pass_through, worker};
+use bench::micro::callgrind;
+use bench::micro::steps::{Case, cases};
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+/// What the program is called with under callgrind.
+const COUNTED: &str = "--counted";
+const ROUNDS: usize = 9;
+/// Turns of a round: some 100 ms.
+const TURNS: u64 = 30_000;
+/// Least seconds that the time of a step is measured for in a round.
+const STEP_SECONDS: f64 = 0.003;
+
+/// Median, least and most.
+struct Spread {
+    median: f64,
+    min: f64,
+    max: f64,
+}
+
+impl Spread {
+    fn of(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        Self { median: values[values.len() / 2], min: values[0], max: values[values.len() - 1] }
+    }
+}
+
+/// Packets a second, in millions, of one round.
+fn rate<D: Device>(bed: &mut Bed<D>) -> f64 {
+    let before = bed.forwarded();
+    let start = Instant::now();
+    bed.turn(TURNS);
+    (bed.forwarded() - before) as f64 / start.elapsed().as_secs_f64() / 1e6
+}
+
+/// Nanoseconds and allocations of a step, per item.
+fn time_and_allocations(case: &Case) -> (f64, f64) {
+    let mut step = case.make();
+    let (mut rounds, mut allocated, mut items) = (Vec::with_capacity(ROUNDS), 0, 0);
+    for round in 0..=ROUNDS {
+        let (mut seconds, mut runs) = (0.0, 0);
+        while seconds < STEP_SECONDS {
+            step.prepare();
+            let before = allocations::count();
+            let start = Instant::now();
+            step.run();
+            seconds += start.elapsed().as_secs_f64();
+            runs += 1;
+            // The first round warms up.
+            if round > 0 {
+                allocated += allocations::count() - before;
+                items += case.items;
+            }
+        }
+        if round > 0 {
+            rounds.push(seconds * 1e9 / (runs * case.items) as f64);
+        }
+    }
+    (Spread::of(rounds).median, allocated as f64 / items as f64)
+}
+
+fn rates() -> String {
+    let (mut worker, mut pass_through) = (worker(), pass_through());
+    let (mut with_worker, mut with_pass_through) = (Vec::new(), Vec::new());
+    rate(&mut worker);
+    for _ in 0..ROUNDS {
+        with_worker.push(rate(&mut worker));
+        with_pass_through.push(rate(&mut pass_through));
+    }
+    let (all, double) = (Spread::of(with_worker), Spread::of(with_pass_through));
+    let alone = |all: f64, double: f64| 1.0 / (1.0 / all - 1.0 / double);
+    let mut table = format!(
+        "One core, {FLOWS} flows of 64-byte UDP packets from one port to another: learning, check of the sender's address, \
+         {RULES} rules, a meter on each port both ways, counters. Median of {ROUNDS} rounds, least to most.\n\n\
+         | what | million packets/s | ns a packet |\n| --- | --- | --- |\n"
+    );
+    let mut row = |what: &str, rate: &Spread| {
+        let Spread { median, min, max } = rate;
+        let _ = writeln!(table, "| {what} | {median:.1} ({min:.1}–{max:.1}) | {:.1} |", 1e3 / median);
+    };
+    row("worker and the kernel's double", &all);
+    row("no worker: descriptors passed on, and the kernel's double", &double);
+    let difference = Spread {
+        median: alone(all.median, double.median),
+        min: alone(all.min, double.median),
+        max: alone(all.max, double.median),
+    };
+    row("worker alone: the difference", &difference);
+    table
+}
+
+fn steps(cases: &[Case], instructions: &[f64]) -> String {
+    let mut table = "| step | ns | instructions | allocations |\n| --- | --- | --- | --- |\n".to_owned();
+    for (case, instructions) in cases.iter().zip(instructions) {
+        let (time, allocations) = time_and_allocations(case);
+        let Case { group, name, .. } = case;
+        let _ = writeln!(table, "| {group}: {name} | {time:.1} | {instructions:.1} | {allocations} |");
+    }
+    table
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let cases = cases();
+    let file = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => None,
+        [COUNTED] => {
+            callgrind::run_cases(black_box(&cases));
+            return Ok(());
+        }
+        ["--markdown", file] => Some(file),
+        _ => bail!("engine-cost [--markdown FILE]"),
+    };
+    let report = format!("{}\n{}", rates(), steps(&cases, &callgrind::instructions(&cases, &[COUNTED])?));
+    print!("{report}");
+    if let Some(file) = file {
+        std::fs::write(file, report)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,294 @@
+//! A worker with two ports on rings that the bench plays the kernel for, with everything on.
+//!
+//! The kernel's part is as cheap as it can be: frames are never written, they were all filled in beforehand and each keeps its
+//! packet wherever it goes; so one turn of the kernel moves descriptors and nothing else. What it costs is still not the
+//! engine's, and [`PassThrough`] stands in for the worker to tell how much it is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::time::Instant;
+
+use switch::counters::PortShard;
+use switch::engine::meter::Meter;
+use switch::engine::snapshot::{BridgePolicy, PortPolicy, Snapshot};
+use switch::engine::tables::Tables;
+use switch::engine::vlan::VlanMode;
+use switch::io::ring::{Consumer, Desc, Producer, pair};
+use switch::io::socket::{Rings, XskSocket};
+use switch::io::umem::{FrameCache, HEADROOM, Umem};
+use switch::model::{
+    Capacity, DEFAULT_QUEUE_DEPTH, HugePages, MeterBinding, MeterDirection, MeterSpec, PollMode, RuleChange, RuleTarget,
+};
+use switch::worker::view::{PortShared, QueueShared, Shared, View, WorkerShared};
+use switch::worker::{Queue, Setup, Worker};
+
+use super::fixtures::{BURST, mac_table, rule_spec, station, udp4};
+
+/// Flows of the traffic: each to a station of its own, and with a rule of its own.
+pub const FLOWS: u32 = 64;
+/// Rules in force.
+pub const RULES: u32 = 10_000;
+/// Distinct masks of the rules.
+const MASKS: u32 = 8;
+/// Descriptors of a ring.
+const DEPTH: u32 = DEFAULT_QUEUE_DEPTH;
+/// Frames that a socket's receive side is kept supplied with: what a queue gets of 65,536 frames.
+const FILL: u32 = 1536;
+/// Frames of packet memory.
+const FRAMES: u32 = 8192;
+const FRAME_SIZE: u32 = 2048;
+/// VLAN of both ports.
+const VID: u16 = 10;
+
+/// The kernel's ends of a socket's rings.
+#[derive(Debug)]
+pub struct Kernel {
+    rx: Producer<Desc>,
+    tx: Consumer<Desc>,
+    fill: Consumer<u64>,
+    completion: Producer<u64>,
+}
+
+/// Both ends of the rings of a new socket.
+fn rings() -> (Kernel, Rings) {
+    let ((rx, user_rx), (user_tx, tx)) = (pair(DEPTH), pair(DEPTH));
+    let ((user_fill, fill), (completion, user_completion)) = (pair(DEPTH), pair(DEPTH));
+    (
+        Kernel { rx, tx, fill, completion },
+        Rings { rx: user_rx, tx: user_tx, fill: user_fill, completion: user_completion },
+    )
+}
+
+/// A socket over rings, not yet filled.
+pub fn socket(umem: &Arc<Umem>) -> (Kernel, XskSocket) {
+    let (kernel, rings) = rings();
+    (kernel, XskSocket::over_rings(Arc::clone(umem), rings, FILL))
+}
+
+impl Kernel {
+    /// Receives up to `count` frames, as many as there are frames to be filled.
+    pub fn deliver(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some(addr) = self.fill.pop() else { break };
+            // The data lies where it was put beforehand.
+            let pushed = self.rx.push(Desc { addr: addr + u64::from(HEADROOM), len: FRAME_LEN, options: 0 });
+            debug_assert!(pushed);
+        }
+        self.fill.release();
+        self.rx.submit();
+    }
+
+    /// Sends all that there is to be sent; returns how many frames.
+    pub fn transmit(&mut self) -> usize {
+        let mut sent = 0;
+        while let Some(desc) = self.tx.pop() {
+            let pushed = self.completion.push(desc.addr);
+            debug_assert!(pushed);
+            sent += 1;
+        }
+        self.tx.release();
+        self.completion.submit();
+        sent
+    }
+}
+
+/// Bytes of each frame without FCS.
+const FRAME_LEN: u32 = 60;
+
+/// Packet memory in which every frame holds a packet of one of the flows.
+pub fn umem() -> Arc<Umem> {
+    let umem = Umem::new(FRAMES, FRAME_SIZE, HugePages::Off).expect("memory");
+    let mut cache = FrameCache::new(Arc::clone(&umem));
+    let packets: Vec<_> = (0..FLOWS).map(|flow| udp4(1 + flow, flow * 151 % RULES)).collect();
+    let mut frames: Vec<_> = std::iter::from_fn(|| cache.take()).collect();
+    for (frame, packet) in frames.iter_mut().zip(packets.iter().cycle()) {
+        assert_eq!(packet.len(), FRAME_LEN as usize);
+        let start = frame.start();
+        umem.chunk_mut(frame)[start..start + packet.len()].copy_from_slice(packet);
+    }
+    frames.into_iter().for_each(|frame| cache.put(frame));
+    cache.spill_all();
+    umem
+}
+
+/// A device under test: takes from the rings of port 0 and gives to those of port 1.
+pub trait Device {
+    /// One turn over its ports.
+    fn turn(&mut self);
+}
+
+impl Device for Worker {
+    fn turn(&mut self) {
+        self.refresh_view();
+        Worker::turn(self);
+    }
+}
+
+/// A device and the kernel around it.
+#[derive(Debug)]
+pub struct Bed<D> {
+    /// The device.
+    pub device: D,
+    kernels: [Kernel; 2],
+    forwarded: u64,
+}
+
+impl<D: Device> Bed<D> {
+    /// The kernel's part of a turn: what the device sent is on the wire, and a burst has come in at port 0.
+    pub fn kernel_turn(&mut self) {
+        self.forwarded += self.kernels[1].transmit() as u64;
+        self.kernels[0].deliver(BURST);
+    }
+
+    /// Frames that the device has forwarded.
+    pub fn forwarded(&self) -> u64 {
+        self.forwarded
+    }
+
+    /// Turns device and kernel that often.
+    pub fn turn(&mut self, times: u64) {
+        for _ in 0..times {
+            self.kernel_turn();
+            self.device.turn();
+        }
+    }
+}
+
+/// A worker that switches with everything on: MAC learning and the check of the sender's address, [`RULES`] rules of which each
+/// frame has one that counts it, a meter on what each port sends and is sent.
+pub fn worker() -> Bed<Worker> {
+    let umem = umem();
+    let ports: Vec<_> = (0..2).map(port).collect();
+    let shared = Arc::new(Shared {
+        umem: Arc::clone(&umem),
+        view: Arc::new(view(&ports)).into(),
+        epoch: AtomicU64::new(1),
+        now: AtomicU32::new(0),
+        start: Instant::now(),
+        workers: [WorkerShared::new().expect("an eventfd")].into(),
+    });
+    let (_, commands) = crossbeam::channel::unbounded();
+    let setup = Setup { id: 0, shared, commands, inboxes: Vec::new(), outboxes: vec![None], poll: PollMode::Adaptive };
+    let mut device = Worker::new(setup).expect("epoll");
+    device.refresh_view();
+    let kernels = [0, 1].map(|no| {
+        let (kernel, socket) = socket(&umem);
+        device.add(Queue::new(Arc::clone(&ports[no]), 0, socket));
+        kernel
+    });
+    // Fills the fill rings.
+    Worker::turn(&mut device);
+    Bed { device, kernels, forwarded: 0 }
+}
+
+fn port(no: u16) -> Arc<PortShared> {
+    Arc::new(PortShared {
+        no,
+        generation: 1,
+        name: format!("port{no}"),
+        shards: [PortShard::default()].into(),
+        queues: [QueueShared { worker: 0, tally: Default::default() }].into(),
+    })
+}
+
+/// The policy of both ports and the rules.
+pub fn snapshot() -> Snapshot {
+    policies().with_rules(1, tables().rules().clone())
+}
+
+fn policies() -> Snapshot {
+    // Behind port 0 is one station, whose address is checked; behind port 1 are all others.
+    let policy = |no: u16| PortPolicy {
+        mac: (no == 0).then(|| station(0)),
+        mac_check: no == 0,
+        isolated: false,
+        vlan: VlanMode::Access { vid: VID },
+        mtu: 1500,
+        fdb_limit: 4096,
+    };
+    Snapshot::build(1, &BridgePolicy::default(), (0..2).map(|no| (no, policy(no))).collect())
+}
+
+fn view(ports: &[Arc<PortShared>]) -> View {
+    let tables = tables();
+    View {
+        snapshot: policies().with_rules(1, tables.rules().clone()),
+        ports_epoch: 1,
+        fdb: Arc::new(mac_table(FLOWS)),
+        ports: Arc::new(ports.iter().cloned().map(Some).collect()),
+        meters: Arc::new(tables.port_meters(ports.len())),
+        metered: tables.has_meters(),
+        taps: Arc::default(),
+    }
+}
+
+fn tables() -> Tables {
+    let mut tables = Tables::new(Capacity::default(), 1);
+    let ports = |no: u16| (no < 2).then_some(1);
+    for vport in 0..2 {
+        for (direction, meter) in
+            [(MeterDirection::From, 2 * u32::from(vport)), (MeterDirection::To, 2 * u32::from(vport) + 1)]
+        {
+            tables.add_meter(MeterSpec::new(meter, u32::MAX), false, 0).expect("a meter");
+            tables.bind(&MeterBinding { vport, direction, meter }, &ports).expect("a binding");
+        }
+    }
+    let rules = (0..RULES).map(|n| RuleChange::Write(rule_spec(n, MASKS, RuleTarget::Normal)));
+    tables.change_rules(rules.collect(), &ports).expect("rules");
+    tables
+}
+
+/// In place of a worker: moves descriptors from ring to ring and looks at no frame.
+#[derive(Debug)]
+pub struct PassThrough {
+    from: Rings,
+    to: Rings,
+}
+
+/// That, with the kernel around it.
+pub fn pass_through() -> Bed<PassThrough> {
+    let (from, mut from_rings) = rings();
+    let (to, to_rings) = rings();
+    for index in 0..FILL {
+        assert!(from_rings.fill.push(u64::from(index * FRAME_SIZE)));
+    }
+    from_rings.fill.submit();
+    Bed { device: PassThrough { from: from_rings, to: to_rings }, kernels: [from, to], forwarded: 0 }
+}
+
+impl Device for PassThrough {
+    fn turn(&mut self) {
+        while let Some(addr) = self.to.completion.pop() {
+            let pushed = self.from.fill.push(addr - u64::from(HEADROOM));
+            debug_assert!(pushed);
+        }
+        self.to.completion.release();
+        self.from.fill.submit();
+        for _ in 0..BURST {
+            let Some(desc) = self.from.rx.pop() else { break };
+            let pushed = self.to.tx.push(desc);
+            debug_assert!(pushed);
+        }
+        self.from.rx.release();
+        self.to.tx.submit();
+    }
+}
+
+/// A meter with a rate that is never reached.
+pub fn wide_meter() -> Meter {
+    Meter::new(&MeterSpec::new(1, u32::MAX), 1, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_frame_is_forwarded_by_both_devices() {
+        let (mut worker, mut pass_through) = (worker(), pass_through());
+        worker.turn(100);
+        pass_through.turn(100);
+        // What the last turn forwarded is not on the wire yet.
+        assert_eq!((worker.forwarded(), pass_through.forwarded()), (99 * BURST as u64, 99 * BURST as u64));
+    }
+}

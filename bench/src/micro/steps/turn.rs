@@ -1,0 +1,50 @@
+//! A worker's whole turn.
+
+use std::hint::black_box;
+use switch::engine::bridge::{Cached, decide_at};
+use switch::engine::rule::FlowCache;
+use switch::engine::snapshot::Snapshot;
+
+use super::{BURSTS, Case, nothing};
+use crate::micro::bed::{Bed, Device, FLOWS, PassThrough, pass_through, snapshot, worker};
+use crate::micro::fixtures::{BURST, mac_table, udp4};
+use switch::engine::fdb::Fdb;
+use switch::worker::Worker;
+
+/// The group whose last case is the worker's turn.
+const GROUP: &str = "turn";
+
+struct Bridge {
+    snapshot: Snapshot,
+    fdb: Fdb,
+    flows: FlowCache,
+    frames: Vec<Vec<u8>>,
+}
+
+impl Bridge {
+    fn new() -> Self {
+        let frames = (0..FLOWS).map(|n| udp4(1 + n, n)).collect();
+        Self { snapshot: snapshot(), fdb: mac_table(FLOWS), flows: FlowCache::default(), frames }
+    }
+
+    fn decide(&mut self) {
+        for _ in 0..BURSTS {
+            for frame in &self.frames {
+                black_box(decide_at(&self.snapshot, &self.fdb, 0, 0, black_box(frame), &mut Cached(&mut self.flows)));
+            }
+        }
+    }
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let frames = BURSTS * FLOWS as usize;
+    vec![
+        Case::new(GROUP, "decide, 10,000 rules", frames, Bridge::new, nothing, Bridge::decide),
+        Case::new(GROUP, "pass-through", BURST, pass_through, Bed::kernel_turn, |bed: &mut Bed<PassThrough>| {
+            bed.device.turn()
+        }),
+        Case::new(GROUP, "worker, everything on", BURST, worker, Bed::kernel_turn, |bed: &mut Bed<Worker>| {
+            Device::turn(&mut bed.device)
+        }),
+    ]
+}

@@ -1,0 +1,166 @@
+//! DPDK's testpmd between two netdevs, by `net_af_xdp`.
+//!
+//! It looks nothing up (`--forward-mode=io`): each packet goes to the other port as it is. One logical core forwards and polls
+//! all the time, with the driver's own busy polling of the kernel (64 packets) at its default; the main one sleeps. Memory is
+//! ordinary pages, since huge ones would have to be taken from the machine.
+//!
+//! DPDK refuses to open drivers by a path that anybody could write along, such as `/tmp/…`, so they are named without a path
+//! and found in `LD_LIBRARY_PATH`.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use ::tests::{NetNs, wait};
+use anyhow::{Context, anyhow, ensure};
+use tempfile::TempDir;
+
+use super::{PATIENCE, Peers, Process, await_no_xdp, has_native_xdp, tail};
+
+/// Drivers that it opens at run time.
+const DRIVERS: [&str; 2] = ["librte_mempool_ring.so.", "librte_net_af_xdp.so."];
+/// Packet buffers, 2 KiB each: rings of 2,048 in each direction of two ports, and what is in caches.
+const BUFFERS: u32 = 16_384;
+/// All of its memory in MiB.
+const MEMORY: u32 = 160;
+/// What it prints when it forwards.
+const READY: &str = "Press enter to exit";
+/// Starts that are tried: the kernel may still hold the queues that another device had.
+const STARTS: u32 = 5;
+
+/// A running testpmd.
+#[derive(Debug)]
+pub struct Testpmd<'a> {
+    process: Process,
+    ns: &'a NetNs,
+    ports: [String; 2],
+    arguments: Vec<String>,
+    dir: TempDir,
+}
+
+impl<'a> Testpmd<'a> {
+    /// Starts one that forwards between two netdevs in `ns` on CPU `cpu`; its main thread, which sleeps, is on `main_cpu`.
+    /// Returns when it forwards.
+    pub fn start(peers: &Peers, ns: &'a NetNs, ports: [&str; 2], main_cpu: usize, cpu: usize) -> anyhow::Result<Self> {
+        ensure!(main_cpu != cpu, "testpmd needs a CPU for its main thread beside the one that forwards");
+        let mut attempt = 1;
+        loop {
+            match Self::try_start(peers, ns, ports, main_cpu, cpu) {
+                Err(_) if attempt < STARTS => attempt += 1,
+                done => return done,
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+
+    fn try_start(peers: &Peers, ns: &'a NetNs, ports: [&str; 2], main_cpu: usize, cpu: usize) -> anyhow::Result<Self> {
+        let dir = peers.run_dir("testpmd-")?;
+        let log = File::create(dir.path().join("log")).context("the log of testpmd")?;
+        let arguments = arguments(&drivers(&peers.libraries())?, ports, main_cpu, cpu);
+        // By lines, or what it prints into a file would come when it ends.
+        let mut command = ns.command("stdbuf");
+        command.arg("-oL").arg(peers.path("usr/bin/dpdk-testpmd")).args(&arguments);
+        peers.with_libraries(&mut command);
+        command.env("RUNTIME_DIRECTORY", dir.path()).current_dir(dir.path());
+        // It ends when its input does.
+        command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
+        let process = Process::spawn("testpmd", &mut command)?;
+        let mut this = Self { process, ns, ports: ports.map(str::to_owned), arguments, dir };
+        let answer = wait::until(PATIENCE, || match this.process.status() {
+            Ok(None) => this.log().contains(READY).then_some(Ok(())),
+            Ok(Some(status)) => Some(Err(anyhow!("testpmd ended with {status}"))),
+            Err(error) => Some(Err(error)),
+        });
+        let started = answer.unwrap_or_else(|| Err(anyhow!("testpmd is not ready after {PATIENCE:?}")));
+        started.with_context(|| tail(&this.log()))?;
+        let generic = ports.iter().find(|port| !has_native_xdp(ns, port));
+        ensure!(generic.is_none(), "testpmd has no native XDP on {generic:?}:\n{}", tail(&this.log()));
+        Ok(this)
+    }
+
+    /// Name and version of its package.
+    pub fn version(peers: &Peers) -> String {
+        format!("DPDK testpmd {}", peers.version("dpdk-dev"))
+    }
+
+    /// How it was started, as a command line.
+    pub fn settings(&self) -> String {
+        format!("dpdk-testpmd {}", self.arguments.join(" "))
+    }
+
+    /// What it has printed.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.child.id()
+    }
+
+    /// Ends it, and waits until the netdevs are free.
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        drop(self.process.child.stdin.take());
+        self.process.ended().with_context(|| tail(&self.log()))?;
+        await_no_xdp(self.ns, &self.ports)
+    }
+}
+
+/// Those of the drivers that were unpacked, by file name with the version of DPDK's interface; the machine's own it finds.
+fn drivers(libraries: &Path) -> anyhow::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(libraries).with_context(|| format!("{}", libraries.display()))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let version = DRIVERS.iter().find_map(|driver| name.strip_prefix(driver));
+        if version.is_some_and(|version| version.parse::<u32>().is_ok()) {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Its command line.
+fn arguments(drivers: &[String], ports: [&str; 2], main_cpu: usize, cpu: usize) -> Vec<String> {
+    let mut line = format!(
+        "-l {main_cpu},{cpu} --main-lcore {main_cpu} --no-huge -m {MEMORY} --no-shconf --no-telemetry --no-pci"
+    );
+    for driver in drivers {
+        line.push_str(&format!(" -d {driver}"));
+    }
+    for (number, port) in ports.iter().enumerate() {
+        line.push_str(&format!(" --vdev net_af_xdp{number},iface={port},start_queue=0,queue_count=1,force_copy=1"));
+    }
+    line.push_str(&format!(
+        " -- --forward-mode=io --auto-start --nb-cores=1 --rxq=1 --txq=1 --total-num-mbufs={BUFFERS}"
+    ));
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_drivers_that_were_unpacked_are_named() {
+        let dir = tempfile::tempdir().expect("a directory");
+        assert_eq!(drivers(dir.path()).expect("an empty directory"), [""; 0]);
+        for name in ["librte_net_af_xdp.so.23", "librte_net_af_xdp.so.23.0", "librte_net_af_xdp.so", "librte_eal.so.23"]
+        {
+            File::create(dir.path().join(name)).expect("a file");
+        }
+        assert_eq!(drivers(dir.path()).expect("a directory"), ["librte_net_af_xdp.so.23"]);
+    }
+
+    #[test]
+    fn the_command_line_names_cpus_drivers_and_netdevs() {
+        let line = arguments(&["librte_net_af_xdp.so.23".to_owned()], ["p0", "p1"], 0, 1).join(" ");
+        assert!(line.starts_with("-l 0,1 --main-lcore 0 "), "{line}");
+        assert!(line.contains(" -d librte_net_af_xdp.so.23 "), "{line}");
+        assert!(line.contains(" --vdev net_af_xdp1,iface=p1,start_queue=0,queue_count=1,force_copy=1 "), "{line}");
+        let (eal, application) = line.split_once(" -- ").expect("options of the application");
+        assert!(eal.contains("--vdev net_af_xdp0,iface=p0,"), "{eal}");
+        assert!(application.contains("--forward-mode=io"), "{application}");
+    }
+}

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Unpacks the peers that the bench measures beside xswitch, Open vSwitch and DPDK's testpmd, from Debian's packages into
+# DIR/root, with those of the libraries that they need and the machine lacks. Installs nothing: the machine's packages, lists
+# and services stay as they are. Their versions are in DIR/versions. DIR is the caller's, who removes it.
+#
+# Usage: peers.sh DIR
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/lib.sh"
+
+programs=(openvswitch-switch openvswitch-common dpdk-dev) # testpmd is in dpdk-dev
+plugins=(librte-net-af-xdp librte-mempool-ring librte-bus-vdev) # nothing depends on them: DPDK opens its drivers at run time
+
+# Names of the newest packages of the plug-ins: they end in the number of DPDK's ABI.
+plugin_packages() {
+	local plugin found
+	for plugin in "${plugins[@]}"; do
+		found=$(apt-cache pkgnames "$plugin" | grep -Ex "$plugin-?[0-9]+" | sort -V | tail -n 1 || true)
+		[ -n "$found" ] || fail "Debian $VERSION_CODENAME has no $plugin"
+		echo "$found"
+	done
+}
+
+# Libraries that the programs' packages depend on. The rest of what they depend on is for services, scripts and compilers.
+libraries() {
+	apt-cache depends --important "${programs[@]}" | sed -n 's/^ *|\?Depends: \(lib[^ ]*\|ibverbs-providers\)$/\1/p' |
+		grep -v -e '-dev$' | sort -u
+}
+
+# Downloads packages and what they need, in versions that fit together, as far as the machine lacks them. No lock, because
+# nothing of the machine's is written.
+download_missing() {
+	step apt-get install -q --assume-yes --download-only --no-install-recommends --no-upgrade --no-remove \
+		-o Debug::NoLocking=true "$@"
+}
+
+# In a shell of its own: the environment of the private apt ends with it.
+unpack() (
+	work=$1/work
+	log=$work/log
+	mkdir "$work"
+	trap 'rm -rf "$work"' EXIT
+	trap 'exit 130' INT
+	trap 'exit 143' TERM
+	private_apt "$VERSION_CODENAME"
+	unpack_packages "$1/root" "${programs[@]}"
+	needed=$(libraries)
+	opened=$(plugin_packages)
+	# shellcheck disable=SC2086 # a word a package
+	download_missing $needed $opened
+	for deb in "$work"/apt/archives/*.deb; do
+		[ ! -e "$deb" ] || step dpkg-deb -x "$deb" "$1/root"
+	done
+	apt-cache policy "${programs[@]}" | awk '/^[^ ]/ { name = $1 } $1 == "Candidate:" { print name, $2 }' >"$1/versions"
+)
+
+[ $# -eq 1 ] && [ -d "$1" ] || fail "usage: peers.sh DIR, a directory that is there"
+. /etc/os-release
+[ "${ID:-}" = debian ] || fail "the peers come from Debian's packages; this is ${PRETTY_NAME:-another system}"
+[ ! -e "$1/root" ] || fail "$1/root is there already"
+unpack "$(cd "$1" && pwd)"

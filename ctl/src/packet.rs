@@ -65,9 +65,9 @@ impl PacketSpec {
     /// # Errors
     /// The field that can't be, and what would be right.
     pub fn build(&self) -> Result<Vec<u8>, String> {
-        let src = self.src.unwrap_or(MacAddr([2, 0, 0, 0, 0, 1]));
+        let src = self.src.unwrap_or(MacAddr::new([2, 0, 0, 0, 0, 1]));
         let dst = self.dst.unwrap_or(MacAddr::BROADCAST);
-        let mut frame = [dst.0, src.0].concat();
+        let mut frame = [dst.octets(), src.octets()].concat();
         if self.vlan.is_none() && (self.pcp.is_some() || self.inner_vlan.is_some()) {
             return Err("vlan: pcp and inner_vlan need an outer tag (vlan 0 makes a priority tag)".to_owned());
         }
@@ -199,7 +199,7 @@ fn arp_request(src: MacAddr, ips: Option<(IpAddr, IpAddr)>) -> Result<Vec<u8>, S
     };
     // Ethernet, IPv4, 6 and 4 bytes, request (RFC 826).
     let mut packet = vec![0, 1, 8, 0, 6, 4, 0, 1];
-    packet.extend(src.0);
+    packet.extend(src.octets());
     packet.extend(from);
     packet.extend([0; 6]);
     packet.extend(to);

@@ -17,7 +17,7 @@ const HEADROOM: usize = 256;
 const CHUNK: usize = 4096;
 
 fn policy(no: u16, vlan: VlanMode) -> (u16, PortPolicy) {
-    let mac = MacAddr([2, 0, 0, 0, 0, no as u8]);
+    let mac = MacAddr::new([2, 0, 0, 0, 0, no as u8]);
     (no, PortPolicy { mac: Some(mac), mac_check: no == 3, isolated: no > 3, vlan, mtu: 1500, fdb_limit: 64 })
 }
 

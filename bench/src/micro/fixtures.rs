@@ -21,13 +21,13 @@ const MIN_FRAME: usize = 60;
 /// The address of station `n`.
 pub fn station(n: u32) -> MacAddr {
     let n = n.to_be_bytes();
-    MacAddr([2, 0, n[0], n[1], n[2], n[3]])
+    MacAddr::new([2, 0, n[0], n[1], n[2], n[3]])
 }
 
 /// A UDP packet in IPv4 from station 0 to station `to`, with the destination address of rule number `flow`, as short as
 /// Ethernet allows.
 pub fn udp4(to: u32, flow: u32) -> Vec<u8> {
-    let mut frame = [&station(to).0[..], &station(0).0, &[0x08, 0x00]].concat();
+    let mut frame = [&station(to).octets()[..], &station(0).octets(), &[0x08, 0x00]].concat();
     frame.extend([0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0, 10, 1, 0, 1]);
     frame.extend((FIRST_ADDRESS + flow).to_be_bytes());
     // Source port 7: no rule's mask of the source port has one of its bits.
@@ -38,7 +38,7 @@ pub fn udp4(to: u32, flow: u32) -> Vec<u8> {
 
 /// The same in IPv6.
 pub fn udp6(to: u32, flow: u32) -> Vec<u8> {
-    let mut frame = [&station(to).0[..], &station(0).0, &[0x86, 0xdd]].concat();
+    let mut frame = [&station(to).octets()[..], &station(0).octets(), &[0x86, 0xdd]].concat();
     frame.extend([0x60, 0, 0, 0, 0, 8, 17, 64]);
     for last in [1, flow] {
         frame.extend([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);

@@ -163,7 +163,7 @@ fn required<T>(name: &str, field: Option<T>) -> Result<T, Error> {
 fn mac(name: &str, bytes: &[u8]) -> Result<MacAddr, Error> {
     let bytes = <[u8; 6]>::try_from(bytes)
         .map_err(|_| Error::invalid(format!("{name}: it has {} bytes, a MAC address has 6", bytes.len())))?;
-    Ok(MacAddr(bytes))
+    Ok(MacAddr::new(bytes))
 }
 
 fn unsupported<T>(what: &str) -> Result<T, Error> {

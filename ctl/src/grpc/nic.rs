@@ -113,7 +113,7 @@ fn describe(port: &PortEntry) -> PortCfg {
         enable: Some(true),
         max_qpair: Some(spec.queues.unwrap_or(1)),
         mtu: Some(spec.mtu.unwrap_or(DEFAULT_MTU)),
-        mac: Some(spec.mac.map(|mac| mac.0.to_vec()).unwrap_or_default()),
+        mac: Some(spec.mac.map(|mac| mac.octets().to_vec()).unwrap_or_default()),
         uuid: Some(spec.uuid().to_owned()),
         vport: Some(u32::from(spec.vport.unwrap_or_default())),
         active_qpair: Some(port.info.as_ref().map_or(0, |info| info.active_queues)),

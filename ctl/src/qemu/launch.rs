@@ -453,7 +453,7 @@ mod tests {
             vport,
             ifname: format!("xg{vport}"),
             netns: None,
-            mac: MacAddr([2, 0, 0, 0, 0, vport as u8]),
+            mac: MacAddr::new([2, 0, 0, 0, 0, vport as u8]),
             mtu: 1500,
             mode: Mode::Native,
             queues: fds.len() as u32,

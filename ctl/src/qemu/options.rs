@@ -187,7 +187,7 @@ mod tests {
             vport: 7,
             ifname: "xsg-vm1".to_owned(),
             netns: None,
-            mac: MacAddr([2, 0, 0, 0, 0, 1]),
+            mac: MacAddr::new([2, 0, 0, 0, 0, 1]),
             mtu: DEFAULT_MTU,
             mode: Mode::Native,
             queues: 1,

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     fn row(n: u8) -> FdbEntry {
-        let mac = MacAddr([2, 0, 0, 0, 0, n]);
+        let mac = MacAddr::new([2, 0, 0, 0, 0, n]);
         FdbEntry { mac, vlan: 0, port: "vm1".into(), kind: FdbKind::Learned, age_seconds: 3 }
     }
 

@@ -8,7 +8,7 @@ use super::*;
 use crate::fake::{FakeDataplane, FakeStorage, MISSING_NETDEV};
 use crate::state::State;
 
-const STATION: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+const STATION: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 1]);
 
 struct Rig {
     storage: FakeStorage,
@@ -169,7 +169,7 @@ fn the_mac_table_is_filtered_by_a_port_number_too() {
     let rig = Rig::with(&[]);
     for (name, last) in [("vm0", 1), ("vm1", 2)] {
         rig.add(name);
-        rig.service.fdb_add(FdbSpec { mac: MacAddr([2, 0, 0, 0, 0, last]), vlan: 0, port: name.into() }).unwrap();
+        rig.service.fdb_add(FdbSpec { mac: MacAddr::new([2, 0, 0, 0, 0, last]), vlan: 0, port: name.into() }).unwrap();
     }
     let ports = |key: &str| {
         let rows = rig.service.fdb(&FdbFilter { port: Some(key.into()), ..FdbFilter::default() })?;
@@ -263,7 +263,7 @@ fn a_uuid_of_a_failed_port_is_taken() {
 fn a_port_that_a_redirect_points_to_stays_with_all_that_it_has() {
     let rig = Rig::with(&[Row::port(&failing()), Row::fdb(&static_row())]);
     rig.add("vm1");
-    rig.service.fdb_add(FdbSpec { mac: MacAddr([2, 0, 0, 0, 0, 9]), vlan: 0, port: "vm1".into() }).unwrap();
+    rig.service.fdb_add(FdbSpec { mac: MacAddr::new([2, 0, 0, 0, 0, 9]), vlan: 0, port: "vm1".into() }).unwrap();
     rig.service.add_meter(MeterSpec::new(7, 1000)).unwrap();
     // The failed one first, then the one that is up.
     for (src, dest) in [(1, 0), (0, 1)] {

@@ -25,10 +25,10 @@ pub fn keys(nic: PortNo, mode: &VlanMode, stations: &[Station]) -> BTreeSet<Stee
     let others = stations.iter().filter(|station| station.port != nic);
     others
         .filter_map(|station| {
-            let Some(vid) = station.vlan else { return Some(SteerKey { mac: station.mac.0, vid: None }) };
+            let Some(vid) = station.vlan else { return Some(SteerKey { mac: station.mac.octets(), vid: None }) };
             match vlan::egress(mode, vid, None)? {
-                vlan::TagEdit::Push { .. } => Some(SteerKey { mac: station.mac.0, vid: Some(vid) }),
-                _ => Some(SteerKey { mac: station.mac.0, vid: Some(0) }),
+                vlan::TagEdit::Push { .. } => Some(SteerKey { mac: station.mac.octets(), vid: Some(vid) }),
+                _ => Some(SteerKey { mac: station.mac.octets(), vid: Some(0) }),
             }
         })
         .collect()
@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn each_station_is_steered_by_the_tag_that_its_vlan_has_on_the_nic() {
-        let mac = |n| MacAddr([2, 0, 0, 0, 0, n]);
+        let mac = |n| MacAddr::new([2, 0, 0, 0, 0, n]);
         let stations = [
             Station { mac: mac(1), port: 1, vlan: Some(10) },
             Station { mac: mac(2), port: 2, vlan: Some(20) },
@@ -50,7 +50,7 @@ mod tests {
             Station { mac: mac(9), port: 0, vlan: Some(10) },
         ];
         let mode = VlanMode::Trunk { native: Some(10), tagged: "20".parse::<VlanSet>().unwrap() };
-        let key = |n, vid| SteerKey { mac: mac(n).0, vid };
+        let key = |n, vid| SteerKey { mac: mac(n).octets(), vid };
         assert_eq!(keys(0, &mode, &stations), BTreeSet::from([key(1, Some(0)), key(2, Some(20)), key(4, None)]));
     }
 }

@@ -80,7 +80,7 @@ impl Link {
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
                 LinkAttribute::MaxMtu(mtu) => link.max_mtu = *mtu,
                 LinkAttribute::Address(bytes) => {
-                    link.mac = bytes.as_slice().try_into().map_or(MacAddr::ZERO, MacAddr);
+                    link.mac = bytes.as_slice().try_into().map_or(MacAddr::ZERO, MacAddr::new);
                 }
                 LinkAttribute::Link(index) => link.peer = Some(*index),
                 LinkAttribute::LinkNetNsId(id) => link.peer_nsid = Some(*id),
@@ -182,7 +182,7 @@ pub fn create_veth(spec: &VethSpec<'_>) -> Result<(), Error> {
     let mut peer = LinkMessageBuilder::<LinkUnspec>::new()
         .name(spec.peer.to_owned())
         .mtu(spec.mtu)
-        .address(spec.peer_mac.0.to_vec());
+        .address(spec.peer_mac.octets().to_vec());
     let mut pair = LinkMessageBuilder::<LinkVeth>::new(spec.name, spec.peer).mtu(spec.mtu);
     for attribute in queues {
         peer = peer.append_extra_attribute(attribute.clone());
@@ -225,7 +225,7 @@ pub fn set_mtu(index: u32, mtu: u32) -> Result<(), Error> {
 
 /// Sets the link-layer address.
 pub fn set_mac(index: u32, mac: MacAddr) -> Result<(), Error> {
-    let link = LinkUnspec::new_with_index(index).address(mac.0.to_vec());
+    let link = LinkUnspec::new_with_index(index).address(mac.octets().to_vec());
     set(&format!("setting the address of netdev #{index} to {mac}"), link)
 }
 

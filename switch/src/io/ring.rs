@@ -106,11 +106,8 @@ impl<T: Entry> Producer<T> {
     /// Stages an entry; false if the ring is full. The consumer sees it after [`Producer::submit`].
     #[inline]
     pub fn push(&mut self, entry: T) -> bool {
-        if self.head.wrapping_sub(self.tail) == self.shared.size() {
-            self.tail = self.shared.index(self.shared.consumer).load(Ordering::Acquire);
-            if self.head.wrapping_sub(self.tail) == self.shared.size() {
-                return false;
-            }
+        if self.room(1) == 0 {
+            return false;
         }
         let at = (self.head & self.shared.mask) as usize;
         // SAFETY: `at` is below the ring's size, and the entry is ours: the consumer's index has passed its last use, and it
@@ -118,6 +115,18 @@ impl<T: Entry> Producer<T> {
         unsafe { self.shared.entries.add(at).write(entry) };
         self.head = self.head.wrapping_add(1);
         true
+    }
+
+    /// How many entries can be staged now: at least `wanted`, or as many as there is room for.
+    #[inline]
+    pub fn room(&mut self, wanted: u32) -> u32 {
+        let room = |head: u32, tail: u32, size: u32| size - head.wrapping_sub(tail);
+        let known = room(self.head, self.tail, self.shared.size());
+        if known >= wanted {
+            return known;
+        }
+        self.tail = self.shared.index(self.shared.consumer).load(Ordering::Acquire);
+        room(self.head, self.tail, self.shared.size())
     }
 
     /// Shows the consumer all that is staged.

@@ -228,21 +228,15 @@ impl XskSocket {
     /// Supplies the receive side with empty frames up to its target.
     #[inline]
     pub fn refill(&mut self, cache: &mut FrameCache) {
-        let mut given = false;
-        while self.rx_out < self.fill_target {
-            let Some(mut frame) = cache.take() else { break };
-            frame.set(0, 0);
-            let addr = self.umem.give(frame, &self.rx_owner);
-            if !self.fill.push(addr) {
-                if let Some(frame) = self.umem.claim(addr, 0, &mut self.rx_owner) {
-                    cache.put(frame);
-                }
-                break;
-            }
+        let wanted = self.fill_target.saturating_sub(self.rx_out);
+        let before = self.rx_out;
+        for _ in 0..wanted.min(self.fill.room(wanted)) {
+            let Some(addr) = cache.give(&self.rx_owner) else { break };
+            let pushed = self.fill.push(addr);
+            debug_assert!(pushed, "there was room");
             self.rx_out += 1;
-            given = true;
         }
-        if given {
+        if self.rx_out > before {
             self.fill.submit();
         }
         if self.zero_copy
@@ -256,19 +250,15 @@ impl XskSocket {
     /// Stages a frame for sending; the frame comes back if the ring is full.
     #[inline]
     pub fn send(&mut self, frame: Frame) -> Result<(), Frame> {
-        if self.gone {
+        if self.gone || self.tx.room(1) == 0 {
             return Err(frame);
         }
         let len = frame.len() as u32;
         let addr = self.umem.give(frame, &self.tx_owner);
-        if self.tx.push(Desc { addr, len, options: 0 }) {
-            self.tx_out += 1;
-            return Ok(());
-        }
-        match self.umem.claim(addr, len, &mut self.tx_owner) {
-            Some(frame) => Err(frame),
-            None => unreachable!("a frame given a moment ago is where it was given to"),
-        }
+        let pushed = self.tx.push(Desc { addr, len, options: 0 });
+        debug_assert!(pushed, "there was room");
+        self.tx_out += 1;
+        Ok(())
     }
 
     /// Shows the kernel all staged frames and calls it until it has taken them, as long as it makes progress.
@@ -325,10 +315,7 @@ impl XskSocket {
     pub fn reap(&mut self, cache: &mut FrameCache) -> usize {
         let mut reaped = 0;
         while let Some(addr) = self.completion.pop() {
-            if let Some(frame) = self.umem.claim(addr, 0, &mut self.tx_owner) {
-                cache.put(frame);
-                self.tx_out -= 1;
-            }
+            self.tx_out -= u32::from(self.umem.claim_free(addr, &mut self.tx_owner, cache));
             reaped += 1;
         }
         if reaped > 0 {

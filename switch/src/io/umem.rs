@@ -194,6 +194,19 @@ impl Umem {
         Some(Frame { index: index as u32, start: start as u16, len: len as u16 })
     }
 
+    /// As [`Umem::claim`], for a frame whose data is of no interest: it goes to the cache and is free.
+    #[inline]
+    pub fn claim_free(&self, addr: u64, owner: &mut Owner, cache: &mut FrameCache) -> bool {
+        let index = addr >> self.frame_shift;
+        let Some(place) = usize::try_from(index).ok().and_then(|index| self.owners.get(index)) else { return false };
+        let is_there = place.load(Ordering::Relaxed) == owner.0;
+        if is_there {
+            place.store(FREE, Ordering::Relaxed);
+            cache.keep(index as u32);
+        }
+        is_there
+    }
+
     /// Takes all frames out of a place that the kernel no longer knows, and ends the place.
     pub fn reclaim(&self, owner: Owner) -> Vec<Frame> {
         self.take_all(&owner)
@@ -269,19 +282,37 @@ impl FrameCache {
     /// A free frame without data, if there is one. Its data starts behind the headroom.
     #[inline]
     pub fn take(&mut self) -> Option<Frame> {
+        let index = self.take_for(HELD)?;
+        Some(Frame { index, start: HEADROOM as u16, len: 0 })
+    }
+
+    /// Puts a free frame into a place, for the kernel to fill; returns the address of its chunk.
+    #[inline]
+    pub fn give(&mut self, owner: &Owner) -> Option<u64> {
+        Some(u64::from(self.take_for(owner.0)?) << self.umem.frame_shift)
+    }
+
+    #[inline]
+    fn take_for(&mut self, owner: u32) -> Option<u32> {
         if self.free.is_empty() {
             self.free.extend_from_slice(&self.umem.pool.pop()?);
         }
         let index = self.free.pop()?;
-        self.umem.owners[index as usize].store(HELD, Ordering::Relaxed);
-        Some(Frame { index, start: HEADROOM as u16, len: 0 })
+        self.umem.owners[index as usize].store(owner, Ordering::Relaxed);
+        Some(index)
     }
 
     /// Gives a frame back.
     #[inline]
     pub fn put(&mut self, frame: Frame) {
         self.umem.owners[frame.index as usize].store(FREE, Ordering::Relaxed);
-        self.free.push(frame.index);
+        self.keep(frame.index);
+    }
+
+    /// Takes in a frame that the ledger says is free.
+    #[inline]
+    fn keep(&mut self, index: u32) {
+        self.free.push(index);
         if self.free.len() > CACHE_LIMIT {
             self.spill();
         }

@@ -271,6 +271,7 @@ impl Worker {
         let now = self.shared.now.load(Ordering::Relaxed);
         let now_ns = if view.metered { self.shared.now_ns() } else { 0 };
         let mut way = Way { view: &view, shard: &port.shards[self.id], ingress: port.no, now_ns, color: Color::Green };
+        let mut learned = None;
         let meter = view.meters.from(port.no);
         // What all of the burst has tokens for is not asked for frame by frame.
         let meter = meter.filter(|meter| !meter.take_all(self.id, burst.len(), bytes, now_ns));
@@ -281,7 +282,8 @@ impl Worker {
                 continue;
             }
             let data = self.umem.data(&frame);
-            let decision = decide_at(&view.snapshot, &view.fdb, now, port.no, data, &mut Cached(&mut self.flows));
+            let observer = &mut Cached { flows: &mut self.flows, learned: &mut learned };
+            let decision = decide_at(&view.snapshot, &view.fdb, now, port.no, data, observer);
             if let Some(rule) = decision.rule {
                 rule.applied(self.id, frame.len());
                 if let Some(mirror) = rule.spec.action.mirror {

@@ -42,7 +42,7 @@ fn offer() -> Offer {
         vport: 7,
         ifname: "xsg-vm1".to_owned(),
         netns: None,
-        mac: MacAddr([2, 0, 0, 0, 0, 1]),
+        mac: MacAddr::new([2, 0, 0, 0, 0, 1]),
         mtu: 1500,
         mode: Mode::Native,
         queues: 2,

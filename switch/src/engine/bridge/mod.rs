@@ -34,6 +34,12 @@ pub trait Observer {
     /// and only if wanted.
     fn step(&mut self, stage: &'static str, detail: impl FnOnce(Names<'_>) -> String);
 
+    /// Learns where a station is; the observer may know that this was done a moment ago.
+    #[inline]
+    fn learn(&mut self, fdb: &Fdb, mac: MacAddr, vid: Vid, port: PortNo, port_limit: u32, now: u32) {
+        fdb.learn(mac, vid, port, port_limit, now);
+    }
+
     /// The rule that applies to `key`; the observer may have a cache.
     #[inline]
     fn classify<'a>(&mut self, rules: &'a Rules, key: &Key) -> Option<&'a Rule> {
@@ -41,9 +47,15 @@ pub trait Observer {
     }
 }
 
-/// The observer of the hot path: hears nothing, and classifies with a worker's cache in front.
+/// The observer of the hot path: hears nothing, classifies with a worker's cache in front, and learns a station once as long
+/// as the frames of a burst, which all came in from one port at one time, are its own.
 #[derive(Debug)]
-pub struct Cached<'c>(pub &'c mut FlowCache);
+pub struct Cached<'c> {
+    /// The worker's cache.
+    pub flows: &'c mut FlowCache,
+    /// The station that the burst's frame before was of, if it was learned; `None` at the start of a burst.
+    pub learned: &'c mut Option<(MacAddr, Vid)>,
+}
 
 impl Observer for Cached<'_> {
     const LEARN: bool = true;
@@ -52,8 +64,16 @@ impl Observer for Cached<'_> {
     fn step(&mut self, _stage: &'static str, _detail: impl FnOnce(Names<'_>) -> String) {}
 
     #[inline]
+    fn learn(&mut self, fdb: &Fdb, mac: MacAddr, vid: Vid, port: PortNo, port_limit: u32, now: u32) {
+        if *self.learned != Some((mac, vid)) {
+            let learned = fdb.learn(mac, vid, port, port_limit, now) != Learn::Skipped;
+            *self.learned = learned.then_some((mac, vid));
+        }
+    }
+
+    #[inline]
     fn classify<'a>(&mut self, rules: &'a Rules, key: &Key) -> Option<&'a Rule> {
-        self.0.find(rules, key)
+        self.flows.find(rules, key)
     }
 }
 
@@ -151,11 +171,12 @@ pub fn decide_at<'a, O: Observer>(
         Err(reason) => return Decision { verdict: Verdict::Drop(reason), at: ingress, rule: None },
     };
     if O::LEARN {
-        fdb.learn(l2.src, vid, ingress, from.fdb_limit, now);
+        observer.learn(fdb, l2.src, vid, ingress, from.fdb_limit, now);
     } else {
         observer.step("learn", |name| describe_learning(fdb, l2.src, vid, ingress, &name(ingress)));
     }
-    let rule = classify(&snap.rules, ingress, frame, observer);
+    let rules = &snap.rules;
+    let rule = if rules.is_empty() { None } else { observer.classify(rules, &Key::read(ingress, frame, &l2)) };
     let here = |verdict| Decision { verdict, at: ingress, rule };
     let way = Way { snap, from, ingress, vid, tag: l2.tag, len: frame.len() };
     let to_port = |port, queue, observer: &mut O| {
@@ -222,15 +243,6 @@ pub fn mirror_check(snap: &Snapshot, ingress: PortNo, mirror: PortNo, frame: &[u
         Some(port) if packet_len(tag, frame.len()) > port.mtu as usize => Err(DropReason::EgressMtu),
         Some(_) => Ok(()),
     }
-}
-
-/// The rule that applies to a frame, if there are rules.
-#[inline]
-fn classify<'a, O: Observer>(rules: &'a Rules, ingress: PortNo, frame: &[u8], observer: &mut O) -> Option<&'a Rule> {
-    if rules.is_empty() {
-        return None;
-    }
-    observer.classify(rules, &Key::of(ingress, &parse::parse(frame).ok()?))
 }
 
 /// A frame on its way from the port that it came in from.
@@ -399,7 +411,7 @@ fn packet_len(tag: Option<Tag>, len: usize) -> usize {
 /// 01:80:c2:00:00:00–0f, which bridges keep to themselves (IEEE 802.1Q-2022, table 8-1).
 #[inline]
 fn is_reserved(mac: MacAddr) -> bool {
-    matches!(mac.0, [0x01, 0x80, 0xc2, 0, 0, 0..=0x0f])
+    mac.to_u64() & !0xf == 0x0180_c200_0000
 }
 
 fn describe_mode(mode: &vlan::VlanMode) -> String {

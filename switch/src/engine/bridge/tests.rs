@@ -14,7 +14,7 @@ use crate::engine::vlan::{VlanMode, apply};
 use crate::model::{Capacity, Masked, MaskedMac, RedirectSpec, RuleChange, RuleKey, RuleSpec};
 
 fn mac(n: u8) -> MacAddr {
-    MacAddr([2, 0, 0, 0, 0, n])
+    MacAddr::new([2, 0, 0, 0, 0, n])
 }
 
 fn policy(vlan: VlanMode) -> PortPolicy {
@@ -26,7 +26,7 @@ fn access(vid: Vid) -> PortPolicy {
 }
 
 fn frame(dst: MacAddr, src: MacAddr, tags: &[(u16, u16)], ethertype: u16, payload: &[u8]) -> Vec<u8> {
-    let mut frame = [dst.0, src.0].concat();
+    let mut frame = [dst.octets(), src.octets()].concat();
     tags.iter().for_each(|(tpid, tci)| frame.extend([tpid.to_be_bytes(), tci.to_be_bytes()].concat()));
     frame.extend(ethertype.to_be_bytes());
     frame.extend(payload);
@@ -107,7 +107,7 @@ fn senders_are_checked_before_anything_is_learned() {
     let switch = Switch::new(vec![guarded.clone(), access(0), PortPolicy { mac: None, ..guarded }]);
     let arp = |sender: MacAddr, hardware: u8| {
         let mut arp = vec![0, hardware, 8, 0, 6, 4, 0, 1];
-        arp.extend([&sender.0[..], &[10, 0, 0, 1], &[0; 6], &[10, 0, 0, 2]].concat());
+        arp.extend([&sender.octets()[..], &[10, 0, 0, 1], &[0; 6], &[10, 0, 0, 2]].concat());
         arp
     };
     let from = |src, tags: &[(u16, u16)], ethertype, payload: &[u8]| {
@@ -117,7 +117,7 @@ fn senders_are_checked_before_anything_is_learned() {
     assert_eq!(from(mac(9), &[], 0x1234, &[]), Verdict::Drop(DropReason::MacSpoofed));
     assert_eq!(from(mac(0x81), &[], 0x1234, &[]), Verdict::Drop(DropReason::MacSpoofed));
     assert_eq!(from(MacAddr::ZERO, &[], 0x1234, &[]), Verdict::Drop(DropReason::SourceMacInvalid));
-    assert_eq!(from(MacAddr([3, 0, 0, 0, 0, 1]), &[], 0x1234, &[]), Verdict::Drop(DropReason::SourceMacInvalid));
+    assert_eq!(from(MacAddr::new([3, 0, 0, 0, 0, 1]), &[], 0x1234, &[]), Verdict::Drop(DropReason::SourceMacInvalid));
     for tags in [&[][..], &[(TPID_CTAG, 5)], &[(TPID_STAG, 5), (TPID_CTAG, 6)]] {
         for ethertype in [ETHERTYPE_ARP, ETHERTYPE_RARP] {
             assert_eq!(from(mac(1), tags, ethertype, &arp(mac(9), 1)), spoofed);
@@ -141,7 +141,7 @@ fn senders_are_checked_before_anything_is_learned() {
 #[test]
 fn reserved_group_addresses_stay_unless_told_otherwise() {
     let mut switch = Switch::new(vec![access(0), access(0)]);
-    let to = |last| frame(MacAddr([1, 0x80, 0xc2, 0, 0, last]), mac(1), &[], 0x88cc, &[0; 46]);
+    let to = |last| frame(MacAddr::new([1, 0x80, 0xc2, 0, 0, last]), mac(1), &[], 0x88cc, &[0; 46]);
     for last in 0..=15 {
         assert_eq!(switch.decide(0, &to(last)), Verdict::Drop(DropReason::ReservedMulticast));
     }
@@ -221,7 +221,7 @@ fn any_sent() -> impl Strategy<Value = Sent> {
 fn address(n: u8) -> MacAddr {
     match n {
         7 => MacAddr::BROADCAST,
-        8 => MacAddr([1, 0x80, 0xc2, 0, 0, 0]),
+        8 => MacAddr::new([1, 0x80, 0xc2, 0, 0, 0]),
         n => mac(n),
     }
 }
@@ -336,7 +336,7 @@ proptest! {
             let found = tables.rules().find(&key).map(|rule| rule.spec.key_index);
             for _ in 0..2 {
                 let cached =
-                    decide_at(&switch.snap, &switch.fdb, 0, sent.port, &bytes, &mut Cached(&mut cache));
+                    decide_at(&switch.snap, &switch.fdb, 0, sent.port, &bytes, &mut Cached { flows: &mut cache, learned: &mut None });
                 prop_assert_eq!(cached.verdict, switch.decide(sent.port, &bytes));
                 // Frames that are refused at the door meet no rule.
                 prop_assert!(cached.rule.is_none_or(|rule| Some(rule.spec.key_index) == found));

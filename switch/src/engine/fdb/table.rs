@@ -158,22 +158,26 @@ impl Table {
         self.buckets.len() * BUCKET
     }
 
-    #[inline]
+    /// Both places of a key.
     pub fn places(&self, key: u64) -> Places {
-        let mut places = Places { buckets: [0; 2], words: [Word::EMPTY; 2] };
-        for (c, permutation) in self.permutations.iter().enumerate() {
-            let x = permutation.forward(key);
-            places.buckets[c] = x as usize & (self.buckets.len() - 1);
-            places.words[c] = Word((x >> self.bits) << REST | (c as u64) << CHOICE | VALID);
-        }
-        places
+        let [(first, at_first), (second, at_second)] = [self.place(key, 0), self.place(key, 1)];
+        Places { buckets: [first, second], words: [at_first, at_second] }
+    }
+
+    /// The bucket that a key has by one of the two permutations, and its word there, without value.
+    #[inline]
+    fn place(&self, key: u64, choice: usize) -> (usize, Word) {
+        let x = self.permutations[choice].forward(key);
+        let bucket = x as usize & (self.buckets.len() - 1);
+        (bucket, Word((x >> self.bits) << REST | (choice as u64) << CHOICE | VALID))
     }
 
     /// The slot and word of a key, if it is there.
     #[inline]
     pub fn find(&self, key: u64) -> Option<(usize, Word)> {
-        let places = self.places(key);
-        for (bucket, want) in places.buckets.into_iter().zip(places.words) {
+        // Most keys are in their first bucket; the second is worked out only if need be.
+        for choice in 0..2 {
+            let (bucket, want) = self.place(key, choice);
             for (i, slot) in self.buckets[bucket].0.iter().enumerate() {
                 let word = slot.load(Relaxed);
                 if word & !VALUE == want.0 {

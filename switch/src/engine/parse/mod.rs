@@ -15,6 +15,7 @@ mod tests;
 
 use super::drop::DropReason;
 use super::mac::MacAddr;
+pub(crate) use l3::Transport;
 pub use l3::{Arp, Fragment, Ip4, Ip6, L3, L4, MAX_EXTENSIONS};
 
 /// TPID of a customer VLAN tag (IEEE 802.1Q-2022, table 9-1).
@@ -173,11 +174,14 @@ pub(crate) fn be16(bytes: &[u8], offset: usize) -> Option<u16> {
 /// IEEE 802.3 is fine: virtual links do not pad.
 #[inline]
 pub fn parse_l2(frame: &[u8]) -> Result<L2, DropReason> {
-    let Some(&[d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1]) = frame.first_chunk::<ETH_HEADER>() else {
+    let Some((front, back)) = frame.first_chunk::<ETH_HEADER>().and_then(|h| Some((h.first_chunk()?, h.last_chunk()?)))
+    else {
         return Err(DropReason::FrameTooShort);
     };
-    let (dst, src) = (MacAddr([d0, d1, d2, d3, d4, d5]), MacAddr([s0, s1, s2, s3, s4, s5]));
-    let first = u16::from_be_bytes([t0, t1]);
+    // Two words that overlap: the destination and what follows, and the source with the EtherType.
+    let (front, back) = (u64::from_be_bytes(*front), u64::from_be_bytes(*back));
+    let (dst, src) = (MacAddr::from_u64(front >> 16), MacAddr::from_u64(back >> 16));
+    let first = back as u16;
     if !is_tpid(first) {
         return Ok(L2 { dst, src, tag: None, ethertype: first });
     }
@@ -205,9 +209,13 @@ pub(crate) fn inner_tag(frame: &[u8], l2: &L2) -> Option<(Tag, u16, usize)> {
 /// # Errors
 /// As [`parse_l2`].
 pub fn parse(frame: &[u8]) -> Result<Headers, DropReason> {
-    let l2 = parse_l2(frame)?;
+    Ok(parse_upper(frame, &parse_l2(frame)?))
+}
+
+/// Reads on where [`parse_l2`] ended.
+pub(crate) fn parse_upper(frame: &[u8], l2: &L2) -> Headers {
     let stacked = l2.tag.is_some_and(|tag| tag.stacked);
-    let (inner, ethertype, offset) = match inner_tag(frame, &l2) {
+    let (inner, ethertype, offset) = match inner_tag(frame, l2) {
         Some((tag, ethertype, offset)) => (Some(tag), ethertype, offset),
         None => (None, l2.ethertype, l2.payload_offset()),
     };
@@ -219,7 +227,7 @@ pub fn parse(frame: &[u8]) -> Result<Headers, DropReason> {
     }
     let vids = u64::from(l2.tag.map_or(0, Tag::vid)) << 12 | u64::from(inner.map_or(0, Tag::vid));
     let hash = mix(mix(l2.dst.to_u64(), l2.src.to_u64() | u64::from(ethertype) << 48), vids);
-    Ok(Headers {
+    Headers {
         dst: l2.dst,
         src: l2.src,
         outer: l2.tag,
@@ -229,7 +237,7 @@ pub fn parse(frame: &[u8]) -> Result<Headers, DropReason> {
         l4: upper.l4,
         flow_hash: fold(upper.hash_into(hash)),
         malformed: upper.malformed,
-    })
+    }
 }
 
 /// [`Headers::flow_hash`] of a frame; 0 if its layer 2 is unusable.

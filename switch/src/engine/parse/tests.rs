@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use proptest::prelude::*;
 
 use super::*;
+use crate::engine::rule::Key;
 
 const DST: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const SRC: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -195,8 +196,11 @@ fn arp_of_ethernet_and_ipv4_is_read_and_other_arp_left_alone() {
     for hardware in [1, 6] {
         arp[1] = hardware;
         let L3::Arp(read) = headers(&[(TPID_STAG, 1), (TPID_CTAG, 2)], ETHERTYPE_ARP, &arp).l3 else { panic!() };
-        assert_eq!((read.operation, read.sender_mac, read.sender_ip), (2, MacAddr(SRC), Ipv4Addr::new(10, 0, 0, 1)));
-        assert_eq!((read.target_mac, read.target_ip), (MacAddr(DST), Ipv4Addr::new(10, 0, 0, 2)));
+        assert_eq!(
+            (read.operation, read.sender_mac, read.sender_ip),
+            (2, MacAddr::new(SRC), Ipv4Addr::new(10, 0, 0, 1))
+        );
+        assert_eq!((read.target_mac, read.target_ip), (MacAddr::new(DST), Ipv4Addr::new(10, 0, 0, 2)));
     }
     assert_eq!(headers(&[], ETHERTYPE_ARP, &arp[..27]).malformed, Some(Malformed::ArpTruncated));
     arp[1] = 32;
@@ -275,6 +279,32 @@ proptest! {
                 prop_assert_eq!((tags, h.ethertype), (expected, ethertype));
             }
             None => prop_assert_eq!(h.malformed, Some(Malformed::InnerTagTruncated)),
+        }
+    }
+
+    /// Frames of the kind that the short way is for, and what is left of them when some bytes are others.
+    #[test]
+    fn a_key_read_the_short_way_is_the_key_of_all_headers(
+        tags in prop::collection::vec((prop_oneof![Just(TPID_CTAG), Just(TPID_STAG)], any::<u16>()), 0..3),
+        v6: bool,
+        transport in prop_oneof![Just((6, tcp(1234, 80, 2))), Just((17, udp(53, 5353))), Just((1, vec![8, 0, 0, 0]))],
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        padding in -12_isize..12,
+    ) {
+        let (protocol, bytes) = transport;
+        let (ethertype, packet) =
+            if v6 { (ETHERTYPE_IPV6, ipv6(protocol, &bytes)) } else { (ETHERTYPE_IPV4, ipv4(protocol, 0, 0x4000, &bytes)) };
+        let mut frame = ethernet(&tags, ethertype, &packet);
+        let is_plain = tags.len() < 2 && protocol != 1 && changes.is_empty() && padding >= 0;
+        for (at, byte) in &changes {
+            let at = at.index(frame.len());
+            frame[at] = *byte;
+        }
+        frame.resize(frame.len().saturating_add_signed(padding), 0xee);
+        let Ok(l2) = parse_l2(&frame) else { return Ok(()) };
+        prop_assert_eq!(Key::read(5, &frame, &l2), Key::of(5, &parse(&frame).unwrap()));
+        if is_plain {
+            prop_assert!(Transport::read(l2.ethertype, &frame[l2.payload_offset()..]).is_some());
         }
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::engine::PortNo;
 use crate::engine::mac::MacAddr;
-use crate::engine::parse::{Headers, L3, L4, Tag, fold_product as mix};
+use crate::engine::parse::{Headers, L2, L3, L4, Tag, Transport, fold_product as mix, parse_upper};
 use crate::model::{IpType, MAX_PORTS, Masked, MaskedIp, MaskedMac, RuleKey};
 
 /// Words of a key.
@@ -54,6 +54,33 @@ impl Key {
             sip[1],
             last,
         ])
+    }
+
+    /// The key of a frame that came in from `ingress` and has that layer 2: the same as [`Key::of`] of all its headers, which
+    /// are not all read if there is no need.
+    #[inline]
+    pub fn read(ingress: PortNo, frame: &[u8], l2: &L2) -> Self {
+        let bytes = frame.get(l2.payload_offset()..).unwrap_or_default();
+        let Some(Transport { v6, src, dst, protocol, ports }) = Transport::read(l2.ethertype, bytes) else {
+            return Self::read_all(ingress, frame, l2);
+        };
+        let version = if v6 { V6 } else { V4 };
+        // Ports stand the other way round: the destination's first.
+        let last = u64::from(ports.rotate_left(16)) << 32 | u64::from(protocol) << 24 | PORTS | IP | version;
+        Self([
+            l2.dst.to_u64() << 16 | u64::from(ingress),
+            l2.src.to_u64() << 16 | u64::from(l2.tag.map_or(0, Tag::vid)),
+            dst[0],
+            dst[1],
+            src[0],
+            src[1],
+            last,
+        ])
+    }
+
+    #[inline(never)]
+    fn read_all(ingress: PortNo, frame: &[u8], l2: &L2) -> Self {
+        Self::of(ingress, &parse_upper(frame, l2))
     }
 
     /// The bits of this key that `mask` has.

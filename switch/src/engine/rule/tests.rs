@@ -114,7 +114,7 @@ impl Packet {
     }
 
     fn headers(&self) -> Headers {
-        let mut frame = [self.mac(0).0, self.mac(1).0].concat();
+        let mut frame = [self.mac(0).octets(), self.mac(1).octets()].concat();
         if let Some(vlan) = self.vlan {
             frame.extend([0x81, 0x00, 0x40, vlan as u8]);
         }

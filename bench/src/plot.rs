@@ -9,6 +9,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::report::text::{count, number};
+use crate::results::Spread;
 
 /// One line of a plot.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,8 +38,17 @@ pub struct Bars<'a> {
     pub x: &'a str,
     /// Names of the bars of each group.
     pub series: Vec<String>,
-    /// Name of a group, and median, least and greatest of each of its bars.
-    pub groups: Vec<(String, Vec<Option<(f64, f64, f64)>>)>,
+    /// The groups, from the top down.
+    pub groups: Vec<Group>,
+}
+
+/// A group of bars, one for each series.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    /// What is written beside it.
+    pub name: String,
+    /// Lengths; the bar is the median. `None` leaves its place empty.
+    pub bars: Vec<Option<Spread>>,
 }
 
 const WIDTH: u32 = 900;
@@ -54,6 +64,8 @@ const GREEN: RGBColor = RGBColor(0, 158, 115);
 const BLUE: RGBColor = RGBColor(0, 114, 178);
 const VERMILION: RGBColor = RGBColor(213, 94, 0);
 const PURPLE: RGBColor = RGBColor(204, 121, 167);
+/// Programs that are not among [`PROGRAMS`].
+const BROWN: RGBColor = RGBColor(115, 77, 38);
 
 /// Programs by what their devices' names begin with.
 const PROGRAMS: [(&str, RGBColor); 6] = [
@@ -97,7 +109,8 @@ pub fn lines(plot: &Lines<'_>) -> anyhow::Result<Option<String>> {
     let looks = looks(&series);
     let mut text = String::new();
     {
-        let root = SVGBackend::with_string(&mut text, (WIDTH, 400)).into_drawing_area();
+        let height = (48 + 22 * series.len() as u32).max(400);
+        let root = SVGBackend::with_string(&mut text, (WIDTH, height)).into_drawing_area();
         root.fill(&WHITE)?;
         let (area, beside) = root.split_horizontally(WIDTH - legend_width(series.iter().map(|series| &series.name)));
         // A little room beside the outermost points.
@@ -139,7 +152,7 @@ pub fn lines(plot: &Lines<'_>) -> anyhow::Result<Option<String>> {
 
 /// Draws bars; `None` if there is none.
 pub fn bars(plot: &Bars<'_>) -> anyhow::Result<Option<String>> {
-    let values = || plot.groups.iter().flat_map(|(_, bars)| bars).flatten();
+    let values = || plot.groups.iter().flat_map(|group| &group.bars).flatten();
     let longest = values().map(|&(_, _, greatest)| greatest).filter(|value| value.is_finite()).fold(0.0, f64::max);
     if values().next().is_none() {
         return Ok(None);
@@ -153,7 +166,7 @@ pub fn bars(plot: &Bars<'_>) -> anyhow::Result<Option<String>> {
         root.fill(&WHITE)?;
         bar_legend(&root, &plot.series)?;
         let longest = if longest > 0.0 { longest } else { 1.0 };
-        let names = text_width(plot.groups.iter().map(|(name, _)| name)) + 16;
+        let names = text_width(plot.groups.iter().map(|group| &group.name)) + 16;
         let mut chart = ChartBuilder::on(&root)
             .margin_top(32)
             .margin_right(16)
@@ -173,7 +186,7 @@ pub fn bars(plot: &Bars<'_>) -> anyhow::Result<Option<String>> {
             .axis_desc_style(FONT)
             .draw()?;
         let (corner, _) = chart.plotting_area().get_pixel_range();
-        for (row, (name, bars)) in plot.groups.iter().enumerate() {
+        for (row, Group { name, bars }) in plot.groups.iter().enumerate() {
             // Rows go down, the axis up.
             let top = height - group * row as i32 - 6;
             let middle = chart.plotting_area().map_coordinate(&(0.0, f64::from(top - (group - 12) / 2))).1;
@@ -186,7 +199,7 @@ pub fn bars(plot: &Bars<'_>) -> anyhow::Result<Option<String>> {
                 let middle = (top + bottom) / 2.0;
                 chart.draw_series([Rectangle::new([(0.0, top), (median, bottom)], bar_colour(at).filled())])?;
                 chart.draw_series([PathElement::new([(least, middle), (greatest, middle)], INK.stroke_width(1))])?;
-                let label = EmptyElement::at((greatest, top)) + Text::new(number(median), (5, -2), (FONT.0, 11));
+                let label = EmptyElement::at((greatest, top)) + Text::new(number(median), (5, 1), (FONT.0, 11));
                 chart.draw_series([label])?;
             }
         }
@@ -216,7 +229,7 @@ fn looks(series: &[Series]) -> Vec<Look> {
     for (at, one) in series.iter().enumerate() {
         let of = program(&one.name);
         let variant = series[..at].iter().filter(|other| program(&other.name) == of).count();
-        let colour = of.map_or(SKY, |of| PROGRAMS[of].1);
+        let colour = of.map_or(BROWN, |of| PROGRAMS[of].1);
         looks.push(Look { colour: shade(colour, variant), marker: (variant % 4) as u8 });
     }
     looks
@@ -272,4 +285,57 @@ fn text_width<'a>(texts: impl IntoIterator<Item = &'a String>) -> u32 {
 
 fn legend_width<'a>(names: impl IntoIterator<Item = &'a String>) -> u32 {
     text_width(names) + 50
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn series(name: &str, points: &[(f64, f64)]) -> Series {
+        Series { name: name.to_owned(), points: points.to_vec() }
+    }
+
+    #[test]
+    fn there_is_no_plot_without_a_line_or_a_bar() {
+        let draw = |series| lines(&Lines { x: "x", y: "y", series }).expect("drawn").is_some();
+        assert!(draw(vec![series("a", &[(1.0, 1.0), (2.0, 0.0)])]));
+        assert!(draw(vec![series("zero", &[(1.0, 0.0), (2.0, 0.0)])]));
+        for points in [&[][..], &[(1.0, 1.0)], &[(0.0, 1.0), (1.0, 1.0)], &[(1.0, 1.0), (2.0, f64::NAN)]] {
+            assert!(!draw(vec![series("a", points)]), "{points:?}");
+        }
+        let group = |bar| Bars {
+            x: "x",
+            series: vec!["64 B".to_owned()],
+            groups: vec![Group { name: "a".to_owned(), bars: vec![bar] }],
+        };
+        assert!(bars(&group(Some((1.0, 1.0, 1.0)))).expect("drawn").is_some());
+        assert!(bars(&group(Some((0.0, 0.0, 0.0)))).expect("drawn").is_some());
+        assert_eq!(bars(&group(None)).expect("drawn"), None);
+    }
+
+    #[test]
+    fn devices_look_different_and_a_program_keeps_its_colour() {
+        let all = crate::names::ALL.map(|name| series(name, &[]));
+        let looks = looks(&all);
+        for (at, look) in looks.iter().enumerate() {
+            assert!(!looks[..at].contains(look), "{}", all[at].name);
+        }
+        assert_eq!(super::looks(&[series(crate::names::OVS, &[])])[0].colour, VERMILION);
+    }
+
+    #[test]
+    fn the_axis_is_labelled_where_it_was_measured_if_there_is_room() {
+        assert_eq!(ticks(&[2.0, 32.0, 200.0]), [2.0, 32.0, 200.0]);
+        assert_eq!(ticks(&[999.7, 10_003.5, 100_001.0]), [1e3, 1e4, 1e5]);
+        assert_eq!(ticks(&[2.5, 3.5]), [2.5, 3.5]);
+        assert_eq!([1.0, 1024.0, 5e5, 2e6].map(short), ["1", "1,024", "500 k", "2 M"]);
+    }
+
+    #[test]
+    fn white_is_behind_all_of_it() {
+        let svg = lines(&Lines { x: "x", y: "y", series: vec![series("a", &[(1.0, 1.0), (2.0, 2.0)])] });
+        let svg = svg.expect("drawn").expect("a line");
+        let first = svg.split('<').nth(2).expect("an element");
+        assert!(first.starts_with("rect") && first.contains("#FFFFFF"), "{first}");
+    }
 }

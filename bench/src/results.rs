@@ -186,8 +186,11 @@ impl Results {
     }
 }
 
+/// Median, least and greatest.
+pub type Spread = (f64, f64, f64);
+
 /// Median, least and greatest; `None` of nothing.
-pub fn spread(values: impl IntoIterator<Item = f64>) -> Option<(f64, f64, f64)> {
+pub fn spread(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
     let (least, greatest) = (*values.first()?, *values.last()?);

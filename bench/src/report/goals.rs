@@ -4,12 +4,12 @@ use Experiment::{Flows, Macs, Rules, RulesNewFlows};
 use Figure::{At, AtFirst, Overload, RoundTrip};
 use Want::{AtLeast, AtMost, Below, Shown};
 
-use super::select::{self, Spread};
+use super::select;
 use super::text::{number, or_dash, range, table};
 use crate::names::{
     BRIDGE_THREADED, DEVMAP, FORWARDER, LOAD_LOW, OVS, OVS_RULES, TESTPMD, XSWITCH, XSWITCH_FULL, XSWITCH_POLLING,
 };
-use crate::results::{Engine, Experiment, Footprint, Results, spread};
+use crate::results::{Engine, Experiment, Footprint, Results, Spread, spread};
 
 /// A curve begins at its least `x`, which is at most this: one of each, or one under each of 8 masks.
 const FIRST: f64 = 8.0;
@@ -286,7 +286,8 @@ pub fn section(results: &Results) -> String {
             let measured = goal.measured(results);
             let value = or_dash(measured, |spread| {
                 let (median, least, greatest) = spread;
-                let text = if least == greatest { number(median) } else { range(spread, 1.0) };
+                // No range of a single value.
+                let text = if number(least) == number(greatest) { number(median) } else { range(spread, 1.0) };
                 format!("{text} {}", goal.unit).trim_end().to_owned()
             });
             vec![goal.what.to_owned(), goal.enough(), value, Verdict::of(goal.want, measured).text().to_owned()]
@@ -295,7 +296,7 @@ pub fn section(results: &Results) -> String {
     format!(
         "## Where it stands\n\nForwarded packets a second under overload, as a ratio, unless said otherwise. \"Everything on\" is \
          MAC learning, 10,000 rules, a meter on each port, and counters. The median decides.\n\n{}",
-        table(&["what", "goal", "measured", ""], &rows)
+        table(&["what", "goal", "measured", "verdict"], &rows)
     )
 }
 

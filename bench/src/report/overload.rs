@@ -1,11 +1,11 @@
 //! As many packets as the generator can send, by frame length.
 
 use super::Section;
-use super::select::{self, Spread};
+use super::select;
 use super::text::{count, number, or_dash, range, table};
 use crate::names;
-use crate::plot::{self, Bars};
-use crate::results::{Experiment, Point, Results};
+use crate::plot::{self, Bars, Group};
+use crate::results::{Experiment, Point, Results, Spread};
 
 /// A table for each frame length, and one chart of all.
 pub fn section(results: &Results) -> anyhow::Result<Section> {
@@ -14,7 +14,7 @@ pub fn section(results: &Results) -> anyhow::Result<Section> {
     if points.is_empty() {
         return Ok(section);
     }
-    section.text += "## Overload\n\nPacket costs are nanoseconds of a CPU per forwarded packet: user, system, softirq. In the generator's \
+    section.text += "## Overload\n\nPacket costs are nanoseconds of a CPU per forwarded packet: user / system / softirq. In the generator's \
                      are sending and what the device does in its context.\n\n";
     let mut frames: Vec<u32> = points.iter().map(|point| point.frame).collect();
     frames.sort_unstable();
@@ -76,7 +76,10 @@ fn chart(points: &[&Point], frames: &[u32]) -> anyhow::Result<Option<String>> {
         series: frames.iter().map(|&frame| format!("{} B", count(f64::from(frame)))).collect(),
         groups: devices
             .iter()
-            .map(|&device| (device.to_owned(), frames.iter().map(|&frame| value(device, frame)).collect()))
+            .map(|&device| Group {
+                name: device.to_owned(),
+                bars: frames.iter().map(|&frame| value(device, frame)).collect(),
+            })
             .collect(),
     })
 }

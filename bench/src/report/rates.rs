@@ -14,14 +14,13 @@ pub fn section(results: &Results) -> anyhow::Result<Section> {
         return Ok(section);
     }
     section.text += "## Offered rates\n\nShares are of one CPU each.\n\n";
-    let plots: [(&str, &str, fn(&Sample) -> f64); 3] = [
-        ("rates-forwarded", "forwarded, Mpps", |sample| sample.forwarded / 1e6),
-        ("rates-loss", "lost, % of what was offered", |sample| sample.loss() * 1e2),
-        ("rates-cpu", "device's CPU, % busy", |sample| sample.device_cpu.busy() * 1e2),
-    ];
-    for (file, y, of) in plots {
+    let mut plot = |file, y, of| {
         section.plot(file, &format!("{y} over offered packets a second"), lines(&points, y, of)?);
-    }
+        anyhow::Ok(())
+    };
+    plot("rates-forwarded", "forwarded, Mpps", |sample| sample.forwarded / 1e6)?;
+    plot("rates-loss", "lost, % of what was offered", |sample| sample.loss() * 1e2)?;
+    plot("rates-cpu", "device's CPU, % busy", |sample| sample.device_cpu.busy() * 1e2)?;
     let rows: Vec<Vec<String>> = points.iter().map(|point| row(point)).collect();
     let headings = [
         "device",

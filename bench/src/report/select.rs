@@ -1,10 +1,7 @@
 //! What the report looks for in a run: points by question, devices in order, medians over rounds, ratios.
 
 use crate::names;
-use crate::results::{CpuShare, Experiment, Point, Results, Sample, spread};
-
-/// Median, least and greatest.
-pub type Spread = (f64, f64, f64);
+use crate::results::{CpuShare, Experiment, Point, Results, Sample, Spread, spread};
 
 /// Points of one question, in the order of [`names::ALL`], then frame length, then `x`.
 pub fn points(results: &Results, experiment: Experiment) -> Vec<&Point> {

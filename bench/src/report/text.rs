@@ -1,5 +1,7 @@
 //! Numbers and tables of the report.
 
+use crate::results::Spread;
+
 /// A number with three significant digits and a comma between thousands: `0.970`, `12.3`, `65,500`; a dash if it is none.
 pub fn number(value: f64) -> String {
     if !value.is_finite() {
@@ -30,7 +32,7 @@ pub fn count(value: f64) -> String {
 }
 
 /// `median (least–greatest)`, each times `scale`.
-pub fn range((median, least, greatest): (f64, f64, f64), scale: f64) -> String {
+pub fn range((median, least, greatest): Spread, scale: f64) -> String {
     format!("{} ({}–{})", number(median * scale), number(least * scale), number(greatest * scale))
 }
 

@@ -1,5 +1,9 @@
 //! What a run of the bench measured, as plain data: the bench writes it, the report reads it, and JSON keeps it.
 
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 /// Shares of one CPU over one measurement: CPU seconds a second, 0 to 1 each.
@@ -122,6 +126,17 @@ pub struct Footprint {
     pub idle_cpu: f64,
 }
 
+/// What xswitch's engine takes alone on rings without a kernel, with everything on.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Engine {
+    /// Packets a second of one core.
+    pub pps: f64,
+    /// Instructions in user space per forwarded packet.
+    pub instructions: f64,
+    /// Allocations per forwarded packet.
+    pub allocations: f64,
+}
+
 /// Where and how it was measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Setting {
@@ -150,12 +165,32 @@ pub struct Results {
     pub latencies: Vec<Latency>,
     /// Start-up, memory, idle.
     pub footprints: Vec<Footprint>,
+    /// The engine alone, if it was measured.
+    #[serde(default)]
+    pub engine: Option<Engine>,
     /// What could not be measured, and why.
     pub skipped: Vec<String>,
 }
 
+impl Results {
+    /// Reads what [`Results::save`] wrote; fails if the file can't be read or is no such JSON.
+    pub fn load(path: &Path) -> anyhow::Result<Self> {
+        let text = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("{} holds no results of a run", path.display()))
+    }
+
+    /// Writes all of it as JSON for people and for [`Results::load`]; fails if the file can't be written.
+    pub fn save(&self, path: &Path) -> anyhow::Result<()> {
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+    }
+}
+
+/// Median, least and greatest.
+pub type Spread = (f64, f64, f64);
+
 /// Median, least and greatest; `None` of nothing.
-pub fn spread(values: impl IntoIterator<Item = f64>) -> Option<(f64, f64, f64)> {
+pub fn spread(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
     let (least, greatest) = (*values.first()?, *values.last()?);

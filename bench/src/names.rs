@@ -1,0 +1,53 @@
+//! Names of the devices under test that the report looks for, in the order in which it shows them.
+//!
+//! A device that is not here is shown after these. In a cost curve a device keeps one name over all points: what `x` counts
+//! is left out of it.
+
+/// One worker, two ports, bridge with MAC learning; it sleeps when there is nothing to do.
+pub const XSWITCH: &str = "xswitch";
+/// The same, never asleep.
+pub const XSWITCH_POLLING: &str = "xswitch, polling";
+/// Everything on: 10,000 rules, and a meter on each port.
+pub const XSWITCH_FULL: &str = "xswitch, 10000 rules, meters";
+/// A worker on each of two CPUs; the second shares the generator's.
+pub const XSWITCH_2_WORKERS: &str = "xswitch, 2 workers";
+/// 32 ports, traffic between two of them.
+pub const XSWITCH_32_PORTS: &str = "xswitch, 32 ports";
+/// The floor in user space: two ports, shared packet memory, no look-ups; never asleep.
+pub const FORWARDER: &str = "bare AF_XDP forwarder, polling";
+/// The same, asleep in poll(2) when there is nothing to do.
+pub const FORWARDER_SLEEPING: &str = "bare AF_XDP forwarder, sleeping";
+/// The floor in the kernel, on the generator's CPU.
+pub const DEVMAP: &str = "XDP devmap redirect";
+/// On the generator's CPU, as bridges are.
+pub const BRIDGE: &str = "Linux bridge, inline";
+/// On kernel threads that are pinned to the device's CPU.
+pub const BRIDGE_THREADED: &str = "Linux bridge, threaded NAPI";
+/// Userspace datapath with ports of `type=afxdp`, normal learning; it polls.
+pub const OVS: &str = "Open vSwitch afxdp";
+/// The same with 10,000 rules.
+pub const OVS_RULES: &str = "Open vSwitch afxdp, 10000 rules";
+/// DPDK's `testpmd` in its `io` mode, which looks nothing up.
+pub const TESTPMD: &str = "testpmd net_af_xdp";
+
+/// All of them, in the order of the report.
+pub const ALL: [&str; 13] = [
+    XSWITCH,
+    XSWITCH_FULL,
+    XSWITCH_POLLING,
+    XSWITCH_2_WORKERS,
+    XSWITCH_32_PORTS,
+    FORWARDER,
+    FORWARDER_SLEEPING,
+    DEVMAP,
+    BRIDGE,
+    BRIDGE_THREADED,
+    OVS,
+    OVS_RULES,
+    TESTPMD,
+];
+
+/// Round trips at 1,000 packets a second.
+pub const LOAD_LOW: &str = "1 kpps";
+/// Round trips at half of what the device forwards under overload.
+pub const LOAD_HALF: &str = "half load";

@@ -13,4 +13,5 @@ mod object;
 pub mod results;
 pub mod rules;
 pub mod run;
+pub mod setting;
 pub mod stop;

@@ -95,7 +95,7 @@ fn near() -> Load {
 fn overload() -> Vec<Job> {
     // 64 flows for all; those with rules get them for as many rules.
     let cases = |rules: u32| -> Vec<Case> {
-        let case = |frame| Case::new(f64::from(frame), Load { frame, ..near() }.few_flows(rules));
+        let case = |frame| Case::new(f64::from(frame), near().sized(frame).few_flows(rules));
         FRAMES.into_iter().map(case).collect()
     };
     let plain = Xswitch::default();
@@ -112,7 +112,7 @@ fn overload() -> Vec<Job> {
 }
 
 fn rate() -> Vec<Job> {
-    let case = |pps| Case::new(pps, Load { pps: Some(pps), ..near() }.few_flows(1));
+    let case = |pps| Case::new(pps, near().paced(pps).few_flows(1));
     let cases = || -> Vec<Case> { RATES.into_iter().map(case).collect() };
     vec![
         Job::new(Forwarder { sleep: false }, cases()),

@@ -92,7 +92,7 @@ impl Lab {
     /// It does not within 15 s, or a signal came.
     pub fn prime(&self, ends: &Ends, macs: u32) -> anyhow::Result<()> {
         let (mut near, mut far) = (self.generator(Side::Near), self.generator(Side::Far));
-        let paced = |side| Load { pps: Some(50_000.0), ..Load::new(side) };
+        let paced = |side| Load::new(side).paced(50_000.0);
         let end = Instant::now() + PATIENCE;
         let mut both = 0;
         while both < 3 {

@@ -100,6 +100,21 @@ impl Load {
         }
     }
 
+    /// With frames of that length on the wire, FCS included: 64 to 1,518.
+    pub fn sized(self, frame: u32) -> Self {
+        Self { frame, ..self }
+    }
+
+    /// At so many packets a second.
+    pub fn paced(self, pps: f64) -> Self {
+        Self { pps: Some(pps), ..self }
+    }
+
+    /// Whose packets carry the time and are sent back.
+    pub fn returning(self) -> Self {
+        Self { returns: true, ..self }
+    }
+
     /// 64 flows that hit rules spread over the `rules` first ones.
     pub fn few_flows(self, rules: u32) -> Self {
         let dst_ip = Walk::spread(FAR_IP, rules.max(1), FEW);

@@ -260,7 +260,7 @@ fn round_trips(bed: &mut Bed<'_>, times: Times) -> anyhow::Result<Vec<(&'static 
     let loads = [("1 kpps", 1000.0), ("half load", full / 4.0)];
     let mut measured = Vec::new();
     for (load, pps) in loads {
-        let sent = Load { pps: Some(pps), returns: true, ..Load::new(Side::Near) };
+        let sent = Load::new(Side::Near).paced(pps).returning();
         measured.push((load, pps, measure::round_trip(&mut generator, &bed.ends, &sent, times)?));
     }
     Ok(measured)

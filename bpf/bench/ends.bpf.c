@@ -81,7 +81,8 @@ int far(struct xdp_md *ctx)
 		packet->dst[i] = packet->src[i];
 		packet->src[i] = word;
 	}
-	return XDP_TX;
+	/* XDP_TX would not wake the NAPI of a peer that has GRO but no program (drivers/net/veth.c, veth_xdp_flush). */
+	return bpf_redirect(ctx->ingress_ifindex, 0);
 }
 
 static ALWAYS_INLINE __u32 bucket(__u64 ns)

@@ -26,6 +26,8 @@ use crate::object::{self, Object};
 const BATCH: u32 = 128;
 /// Above this rate a paced load goes through in batches of a few frames, for one a batch is too slow.
 const SINGLE: f64 = 1e6;
+/// Number of the stream that the far end sends back, as in `bpf/bench/ends.bpf.c`.
+const RETURNS: u32 = 2;
 /// What ends a call; its handler does nothing.
 const END: Signal = Signal::SIGUSR1;
 
@@ -156,7 +158,7 @@ impl<'a> Generator<'a> {
             due: 0,
             interval,
             ifindex: self.ifindex,
-            stamp: u32::from(load.stamp),
+            stamp: u32::from(load.returns),
             ip_sum: words(14..24),
             high: [dst, src],
             walks,
@@ -198,7 +200,7 @@ fn template(load: &Load) -> Frame {
     let len = load.frame as usize - 4;
     // Addresses of zero, so that the checksum is that of the other words.
     let zero = Mac([0; 6]);
-    let mut frame = Frame::ethernet(zero, zero).stream(1, 0, len);
+    let mut frame = Frame::ethernet(zero, zero).stream(if load.returns { RETURNS } else { 1 }, 0, len);
     frame.0[24..34].fill(0);
     frame
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!   near guest                switch namespace                far guest
 //!   g0 ───────────────────── p0   device   p1 ───────────────────── g1    (and g2 …: ports without traffic)
-//!   generator, clock                                   sink or reflector
+//!   generator, clock                                  sink and reflector
 //! ```
 //!
 //! Every device gets the same veths, made anew: one queue, MTU 1500, no addresses, IPv6 off.
@@ -81,12 +81,8 @@ impl Lab {
     }
 
     /// Puts the programs on the two guests' ends.
-    pub fn ends(&self, far: Far) -> Ends {
-        let far_program = match far {
-            Far::Sink => "sink",
-            Far::Reflector => "reflect",
-        };
-        Ends { near: End::attach(&self.near, "g0", "clock"), far: End::attach(&self.far, "g1", far_program) }
+    pub fn ends(&self) -> Ends {
+        Ends { near: End::attach(&self.near, "g0", "near"), far: End::attach(&self.far, "g1", "far") }
     }
 
     /// Waits until the device forwards both ways, and makes it learn the first `macs` stations of the far side and the
@@ -96,7 +92,7 @@ impl Lab {
     /// It does not within 15 s, or a signal came.
     pub fn prime(&self, ends: &Ends, macs: u32) -> anyhow::Result<()> {
         let (mut near, mut far) = (self.generator(Side::Near), self.generator(Side::Far));
-        let paced = |side| Load { pps: Some(50_000.0), ..Load::new(side) };
+        let paced = |side| Load::new(side).paced(50_000.0);
         let end = Instant::now() + PATIENCE;
         let mut both = 0;
         while both < 3 {
@@ -122,21 +118,12 @@ fn batch(ns: &NetNs, lines: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is at the far guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Far {
-    /// Counts and drops.
-    Sink,
-    /// Counts and sends back.
-    Reflector,
-}
-
 /// The programs on both guests' ends.
 #[derive(Debug)]
 pub struct Ends {
-    /// Counts, drops, and takes the time of what carries one.
+    /// Counts, drops, and takes the time of what has come back.
     pub near: End,
-    /// See [`Far`].
+    /// Counts, and drops or sends back, as the load says.
     pub far: End,
 }
 

@@ -8,12 +8,12 @@ const FAR: [u8; 2] = [0x02, 0x0b];
 pub(crate) const NEAR_IP: u32 = 0x0a01_0203;
 /// The first of the far guest's IPv4 addresses: 10.64.0.0.
 pub(crate) const FAR_IP: u32 = 0x0a40_0000;
-/// Source and destination port of the first flow.
-const PORTS: u32 = 4000 << 16 | 5000;
+/// Source and destination port of the first flow. Source ports are below 1,024: the upper six bits are the rules' masks'.
+const PORTS: u32 = 500 << 16 | 5000;
 /// Flows of a load that has locality.
 pub(crate) const FEW: u32 = 64;
-/// A set that no measurement comes to the end of.
-const ENDLESS: u32 = 1 << 31;
+/// All pairs of ports below that: a set that no measurement comes to the end of.
+const ENDLESS: u32 = 1 << 26;
 
 /// A field that takes one value of a set after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl Walk {
         Self { base, at: 0, stride: 0, size: 1 }
     }
 
-    /// Each of the `size` (at most 2³¹) values from `base` on in turn, scattered.
+    /// Each of the `size` (at most 2²⁶) values from `base` on in turn, scattered.
     pub(crate) fn over(base: u32, size: u32) -> Self {
         assert!((1..=ENDLESS).contains(&size), "a set of {size}");
         // The golden section scatters best; the next stride without a common divisor takes every member.
@@ -70,8 +70,8 @@ pub struct Load {
     pub frame: u32,
     /// Packets a second; `None`: as fast as it goes.
     pub pps: Option<f64>,
-    /// Whether each packet carries the time when it was sent.
-    pub stamp: bool,
+    /// Whether each packet carries the time when it was sent, and the far end sends it back.
+    pub returns: bool,
     pub(crate) from: Side,
     pub(crate) dst_mac: Walk,
     pub(crate) src_mac: Walk,
@@ -90,7 +90,7 @@ impl Load {
         Self {
             frame: 64,
             pps: None,
-            stamp: false,
+            returns: false,
             from,
             dst_mac: Walk::fixed(1),
             src_mac: Walk::fixed(1),
@@ -98,6 +98,21 @@ impl Load {
             dst_ip: Walk::fixed(dst_ip),
             ports: Walk::fixed(PORTS),
         }
+    }
+
+    /// With frames of that length on the wire, FCS included: 64 to 1,518.
+    pub fn sized(self, frame: u32) -> Self {
+        Self { frame, ..self }
+    }
+
+    /// At so many packets a second.
+    pub fn paced(self, pps: f64) -> Self {
+        Self { pps: Some(pps), ..self }
+    }
+
+    /// Whose packets carry the time and are sent back.
+    pub fn returning(self) -> Self {
+        Self { returns: true, ..self }
     }
 
     /// 64 flows that hit rules spread over the `rules` first ones.

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::ensure;
+use bench::experiments::What;
 use bench::measure::Times;
 use bench::results::Results;
 use bench::run::{Plan, Run};
-use bench::{cpu, experiments, forward, stop};
+use bench::{cpu, forward, setting, stop};
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// Measures xswitch beside the limits of the path and its peers, on the same veths, and writes a report.
@@ -50,11 +51,6 @@ enum Command {
     },
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum What {
-    Overload,
-}
-
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     if let Some(Command::Forward { a, b, cpu, sleep }) = args.command {
@@ -65,13 +61,14 @@ fn main() -> anyhow::Result<()> {
     ensure!(cpus > cpu::DEVICE, "two CPUs are needed, one for the generator and one for the device");
     stop::listen();
     let ms = Duration::from_millis;
-    let times =
-        if args.quick { Times { warm: ms(20), measure: ms(100) } } else { Times { warm: ms(300), measure: ms(1000) } };
+    let times = if args.quick {
+        Times { warm: ms(20), measure: ms(100), idle: ms(200) }
+    } else {
+        Times { warm: ms(300), measure: ms(1000), idle: ms(5000) }
+    };
+    let results = Results { setting: setting::look(args.rounds)?, ..Results::default() };
     let plan = Plan { rounds: args.rounds, times, devices: args.devices, out: args.out };
-    let mut run = Run { plan, results: Results::default() };
-    let wanted = |what| args.only.is_empty() || args.only.contains(&what);
-    if wanted(What::Overload) {
-        experiments::overload(&mut run)?;
-    }
-    Ok(())
+    let mut run = Run { plan, results };
+    let wanted = if args.only.is_empty() { What::value_variants() } else { &args.only };
+    wanted.iter().try_for_each(|what| what.measure(&mut run))
 }

@@ -18,6 +18,8 @@ pub struct Times {
     pub warm: Duration,
     /// While it is counted.
     pub measure: Duration,
+    /// Without traffic, to see what a device takes then.
+    pub idle: Duration,
 }
 
 /// Time in which what is on its way arrives, or is lost.
@@ -57,7 +59,7 @@ impl Look {
 /// # Errors
 /// A signal came.
 pub fn stream(generator: &mut Generator<'_>, ends: &Ends, load: &Load, times: Times) -> anyhow::Result<Sample> {
-    let Times { warm, measure } = times;
+    let Times { warm, measure, .. } = times;
     if load.pps.is_none() {
         return generator.during(load, |sending| {
             stop::sleep(warm)?;
@@ -79,7 +81,7 @@ pub fn stream(generator: &mut Generator<'_>, ends: &Ends, load: &Load, times: Ti
     Ok(after.since(&before, (sent, ends.far.seen().packets)))
 }
 
-/// Sends a paced load to the reflector and takes the time of each packet that comes back.
+/// Sends a paced load whose packets return, and takes the time of each packet that comes back.
 ///
 /// # Errors
 /// A signal came, or nothing came back.

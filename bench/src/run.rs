@@ -3,15 +3,16 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 
 use crate::cpu;
-use crate::devices::{Device, Running};
-use crate::lab::{Ends, Far, Lab};
+use crate::devices::{Device, Running, process};
+use crate::lab::{Ends, Lab};
 use crate::load::{Load, Side};
 use crate::measure::{self, Times};
-use crate::results::{Experiment, Point, Results, Sample};
+use crate::results::{Experiment, Footprint, Latency, Percentiles, Point, Results, Sample};
 use crate::rules::RuleSet;
 use crate::stop;
 
@@ -24,6 +25,15 @@ pub struct Case {
     pub load: Load,
     /// Rules to set first; `None` leaves them as they are.
     pub rules: Option<RuleSet>,
+    /// Stations of the far guest that must have been learned.
+    pub macs: u32,
+}
+
+impl Case {
+    /// With one far station, and rules as they are.
+    pub fn new(x: f64, load: Load) -> Self {
+        Self { x, load, rules: None, macs: 1 }
+    }
 }
 
 /// A device, and what it is asked for while it runs.
@@ -35,40 +45,36 @@ pub struct Job {
     pub series: String,
     /// In this order.
     pub cases: Vec<Case>,
-    /// Stations of the far guest that it must have learned.
-    pub macs: u32,
 }
 
 impl Job {
-    /// One whose points have the device's name, with one station a side.
+    /// One whose points have the device's name.
     pub fn new(device: impl Device + 'static, cases: Vec<Case>) -> Self {
-        Self { series: device.name(), device: Box::new(device), cases, macs: 1 }
+        Self { series: device.name(), device: Box::new(device), cases }
     }
 }
 
-/// A device that is running in a lab that was made for it. Fields go in this order.
+/// A device that runs, in a lab that was made for it.
 #[derive(Debug)]
-pub struct Bed {
+pub struct Bed<'a> {
     /// The device.
-    pub running: Box<dyn Running>,
+    pub running: Box<dyn Running + 'a>,
     /// What is on the guests' ends.
     pub ends: Ends,
     /// Namespaces and veths.
-    pub lab: Lab,
+    pub lab: &'a Lab,
 }
 
-impl Bed {
-    /// Makes a lab, starts the device, and waits until it forwards and knows `macs` far stations.
-    ///
-    /// # Errors
-    /// The device's, or it does not forward.
-    pub fn new(device: &dyn Device, far: Far, macs: u32) -> anyhow::Result<Self> {
-        let lab = Lab::new(device.ports())?;
-        let ends = lab.ends(far);
-        let running = device.start(&lab, cpu::DEVICE)?;
-        lab.prime(&ends, macs)?;
-        Ok(Self { running, ends, lab })
-    }
+/// Makes a lab, starts the device, waits until it forwards, lets `work` have it, and takes all of it down.
+///
+/// # Errors
+/// The device's, it does not forward, or those of `work`.
+pub fn with_bed<T>(device: &dyn Device, work: impl FnOnce(&mut Bed<'_>) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let lab = Lab::new(device.ports())?;
+    let ends = lab.ends();
+    let running = device.start(&lab, cpu::DEVICE)?;
+    lab.prime(&ends, 1)?;
+    work(&mut Bed { running, ends, lab: &lab })
 }
 
 /// How to run.
@@ -120,39 +126,118 @@ impl Run {
         }
     }
 
-    /// Measures the jobs of an experiment of packet rates, all rounds, and saves.
+    /// Does something with each of the devices that take part, in turn, once a round, and saves. A device that fails is
+    /// noted and left out.
     ///
     /// # Errors
-    /// A signal came, or the results can't be written; a device that fails is noted and left out.
-    pub fn rates(&mut self, experiment: Experiment, jobs: &[Job]) -> anyhow::Result<()> {
-        let jobs: Vec<&Job> = jobs.iter().filter(|job| self.wants(&*job.device)).collect();
+    /// A signal came, or the results can't be written.
+    pub fn in_turn<'a, J: 'a>(
+        &mut self,
+        what: &str,
+        jobs: impl IntoIterator<Item = &'a J>,
+        device: impl Fn(&J) -> &dyn Device,
+        mut work: impl FnMut(&mut Self, &J) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let jobs: Vec<&J> = jobs.into_iter().filter(|job| self.wants(device(job))).collect();
         for round in 1..=self.plan.rounds {
             for job in &jobs {
-                eprintln!("{experiment:?}, round {round} of {}: {}", self.plan.rounds, job.device.name());
-                let done = guarded(|| self.rates_of(experiment, job));
+                let name = device(job).name();
+                eprintln!("{what}, round {round} of {}: {name}", self.plan.rounds);
+                self.note_version(device(job));
+                let done = guarded(|| work(self, job));
                 if stop::wanted() {
+                    self.save()?;
                     return Err(anyhow!("stopped by a signal"));
                 }
                 if let Err(error) = done {
-                    self.skip(&format!("{experiment:?}, {}", job.device.name()), &error);
+                    self.skip(&format!("{what}, {name}"), &error);
                 }
             }
         }
         self.save()
     }
 
+    fn note_version(&mut self, device: &dyn Device) {
+        let versions = &mut self.results.setting.versions;
+        versions.extend(device.version().filter(|version| !versions.contains(version)));
+    }
+
+    /// Measures packet rates.
+    ///
+    /// # Errors
+    /// As [`Self::in_turn`].
+    pub fn rates(&mut self, experiment: Experiment, jobs: &[Job]) -> anyhow::Result<()> {
+        self.in_turn(&format!("{experiment:?}"), jobs, |job| &*job.device, |run, job| run.rates_of(experiment, job))
+    }
+
     fn rates_of(&mut self, experiment: Experiment, job: &Job) -> anyhow::Result<()> {
-        let mut bed = Bed::new(&*job.device, Far::Sink, job.macs)?;
-        for case in &job.cases {
-            if let Some(rules) = &case.rules {
-                bed.running.set_rules(rules)?;
+        with_bed(&*job.device, |bed| {
+            for case in &job.cases {
+                if let Some(rules) = &case.rules {
+                    bed.running.set_rules(rules)?;
+                }
+                if case.macs > 1 {
+                    bed.lab.prime(&bed.ends, case.macs)?;
+                }
+                let mut generator = bed.lab.generator(Side::Near);
+                let sample = measure::stream(&mut generator, &bed.ends, &case.load, self.plan.times)?;
+                eprintln!("  {}", line(case, &sample));
+                self.point(experiment, &job.series, case).samples.push(sample);
             }
-            let mut generator = bed.lab.generator(Side::Near);
-            let sample = measure::stream(&mut generator, &bed.ends, &case.load, self.plan.times)?;
-            eprintln!("  {}", line(case, &sample));
-            self.point(experiment, &job.series, case).samples.push(sample);
-        }
-        Ok(())
+            Ok(())
+        })
+    }
+
+    /// Measures round trips of single packets at 1,000 packets a second, and at half of what the device forwards: each
+    /// packet passes it twice, so as many are sent as it forwards in a quarter of its time.
+    ///
+    /// # Errors
+    /// As [`Self::in_turn`].
+    pub fn round_trips(&mut self, devices: &[Box<dyn Device>]) -> anyhow::Result<()> {
+        self.in_turn(
+            "Round trips",
+            devices,
+            |device| &**device,
+            |run, device| {
+                let times = run.plan.times;
+                let (loads, name) = (with_bed(&**device, |bed| round_trips(bed, times))?, device.name());
+                for (load, pps, percentiles) in loads {
+                    eprintln!("  {load}, {pps:.0} packets a second: {percentiles:?}");
+                    run.latency(&name, load, pps).rounds.push(percentiles);
+                }
+                Ok(())
+            },
+        )
+    }
+
+    fn latency(&mut self, device: &str, load: &str, pps: f64) -> &mut Latency {
+        let all = &mut self.results.latencies;
+        let at = all.iter().position(|one| one.device == device && one.load == load).unwrap_or_else(|| {
+            all.push(Latency { device: device.to_owned(), load: load.to_owned(), pps, rounds: Vec::new() });
+            all.len() - 1
+        });
+        &mut all[at]
+    }
+
+    /// Measures what devices take without traffic, once, with rules if there are some.
+    ///
+    /// # Errors
+    /// As [`Self::in_turn`].
+    pub fn footprints(&mut self, devices: &[(Box<dyn Device>, u32)]) -> anyhow::Result<()> {
+        let rounds = std::mem::replace(&mut self.plan.rounds, 1);
+        let done = self.in_turn(
+            "Footprint",
+            devices,
+            |job| &*job.0,
+            |run, (device, rules)| {
+                let footprint = footprint(&**device, *rules, run.plan.times.idle)?;
+                eprintln!("  {footprint:?}");
+                run.results.footprints.push(footprint);
+                Ok(())
+            },
+        );
+        self.plan.rounds = rounds;
+        done
     }
 
     fn point(&mut self, experiment: Experiment, series: &str, case: &Case) -> &mut Point {
@@ -167,6 +252,40 @@ impl Run {
         });
         &mut points[at]
     }
+}
+
+fn round_trips(bed: &mut Bed<'_>, times: Times) -> anyhow::Result<Vec<(&'static str, f64, Percentiles)>> {
+    let mut generator = bed.lab.generator(Side::Near);
+    let full = measure::stream(&mut generator, &bed.ends, &Load::new(Side::Near), times)?.forwarded;
+    let loads = [("1 kpps", 1000.0), ("half load", full / 4.0)];
+    let mut measured = Vec::new();
+    for (load, pps) in loads {
+        let sent = Load::new(Side::Near).paced(pps).returning();
+        measured.push((load, pps, measure::round_trip(&mut generator, &bed.ends, &sent, times)?));
+    }
+    Ok(measured)
+}
+
+fn footprint(device: &dyn Device, rules: u32, idle: Duration) -> anyhow::Result<Footprint> {
+    let lab = Lab::new(device.ports())?;
+    let start = Instant::now();
+    let mut running = device.start(&lab, cpu::DEVICE)?;
+    if rules > 0 {
+        running.set_rules(&RuleSet { rules, masks: 1 })?;
+    }
+    let first = start.elapsed().as_secs_f64();
+    let start_seconds = running.restart()?.unwrap_or(first);
+    // What the start left behind is done by then.
+    stop::sleep(idle / 4)?;
+    let pids = running.pids();
+    let sum =
+        |of: &dyn Fn(i32) -> anyhow::Result<f64>| pids.iter().try_fold(0.0, |sum, pid| of(*pid).map(|one| sum + one));
+    let (before, start) = (sum(&process::cpu_seconds)?, Instant::now());
+    stop::sleep(idle)?;
+    let idle_cpu = (sum(&process::cpu_seconds)? - before) / start.elapsed().as_secs_f64();
+    let resident = sum(&|pid| process::resident(pid).map(|bytes| bytes as f64))? as u64;
+    let ports = u32::try_from(device.ports())?;
+    Ok(Footprint { device: device.name(), ports, rules, start_seconds, resident, idle_cpu })
 }
 
 fn line(case: &Case, sample: &Sample) -> String {

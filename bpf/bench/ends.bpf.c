@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is on the guests' ends during a measurement: a sink that counts and drops, a reflector that sends packets back, and
- * a clock that takes the round trip time of what came back. Only packets of the bench's generator are touched; everything
- * else goes on to the stack.
+ * What is on the guests' ends during a measurement. The far one counts packets and drops them, or sends them back if the
+ * generator has marked them so; the near one takes the round trip time of what came back. Only packets of the bench's
+ * generator are touched; everything else goes on to the stack.
  */
 #include "../tests/test_bpf.h"
 #include <linux/if_ether.h>
+
+/* Stream number of packets that are to come back, with the time when they were sent. */
+#define RETURNS 2
 
 /* What an end has seen; summed over CPUs by the reader. */
 struct seen {
@@ -63,18 +66,14 @@ static ALWAYS_INLINE struct packet *ours(struct xdp_md *ctx)
 }
 
 SEC("xdp")
-int sink(struct xdp_md *ctx)
-{
-	return ours(ctx) ? XDP_DROP : XDP_PASS;
-}
-
-SEC("xdp")
-int reflect(struct xdp_md *ctx)
+int far(struct xdp_md *ctx)
 {
 	struct packet *packet = ours(ctx);
 
 	if (!packet)
 		return XDP_PASS;
+	if (packet->mark.stream != RETURNS)
+		return XDP_DROP;
 #pragma unroll
 	for (int i = 0; i < 3; i++) {
 		__u16 word = packet->dst[i];
@@ -82,7 +81,8 @@ int reflect(struct xdp_md *ctx)
 		packet->dst[i] = packet->src[i];
 		packet->src[i] = word;
 	}
-	return XDP_TX;
+	/* XDP_TX would not wake the NAPI of a peer that has GRO but no program (drivers/net/veth.c, veth_xdp_flush). */
+	return bpf_redirect(ctx->ingress_ifindex, 0);
 }
 
 static ALWAYS_INLINE __u32 bucket(__u64 ns)
@@ -99,7 +99,7 @@ static ALWAYS_INLINE __u32 bucket(__u64 ns)
 }
 
 SEC("xdp")
-int clock(struct xdp_md *ctx)
+int near(struct xdp_md *ctx)
 {
 	__u64 now = bpf_ktime_get_ns(), *count;
 	struct packet *packet = ours(ctx);
@@ -107,6 +107,8 @@ int clock(struct xdp_md *ctx)
 
 	if (!packet)
 		return XDP_PASS;
+	if (packet->mark.stream != RETURNS)
+		return XDP_DROP;
 	key = bucket(now - packet->mark.seq);
 	count = bpf_map_lookup_elem(&TIMES, &key);
 	if (count)

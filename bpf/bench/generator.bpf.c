@@ -7,7 +7,7 @@
  * around the set, so a stride that has no divisor in common with the size takes every member in turn, in scattered order.
  * No division is needed.
  *
- * Pages of live frames come back as the last receiver left them (turned round by a reflector, say), so every field that
+ * Pages of live frames come back as the last receiver left them (turned round by the far end, say), so every field that
  * varies, and both addresses, are written into every frame.
  *
  * With an interval the program paces itself: a frame that is not due yet is dropped, which costs some tens of nanoseconds,

@@ -35,7 +35,7 @@ impl Device for Bridge {
         self.ports
     }
 
-    fn start(&self, lab: &Lab, cpu: usize) -> anyhow::Result<Box<dyn Running>> {
+    fn start<'a>(&'a self, lab: &'a Lab, cpu: usize) -> anyhow::Result<Box<dyn Running + 'a>> {
         let ns = &lab.switch;
         ns.sh("ip link add br0 type bridge");
         ns.sh("ip link set br0 up");

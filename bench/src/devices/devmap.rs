@@ -21,7 +21,7 @@ impl Device for Devmap {
         "devmap"
     }
 
-    fn start(&self, lab: &Lab, _cpu: usize) -> anyhow::Result<Box<dyn Running>> {
+    fn start<'a>(&'a self, lab: &'a Lab, _cpu: usize) -> anyhow::Result<Box<dyn Running + 'a>> {
         let ends = [0, 1].map(Lab::port);
         let [a, b] = ends.each_ref().map(|name| lab.switch.ifindex(name));
         let mut object = Object::Devmap.load();

@@ -27,7 +27,7 @@ impl Device for Forwarder {
         "floor"
     }
 
-    fn start(&self, lab: &Lab, cpu: usize) -> anyhow::Result<Box<dyn Running>> {
+    fn start<'a>(&'a self, lab: &'a Lab, cpu: usize) -> anyhow::Result<Box<dyn Running + 'a>> {
         let mut command = lab.switch.command(program()?);
         command.args(["forward", &Lab::port(0), &Lab::port(1), "--cpu", &cpu.to_string()]);
         if self.sleep {

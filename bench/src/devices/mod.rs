@@ -33,7 +33,7 @@ pub trait Device: Debug {
     ///
     /// # Errors
     /// It can't run here; the reason is shown beside the results.
-    fn start(&self, lab: &Lab, cpu: usize) -> anyhow::Result<Box<dyn Running>>;
+    fn start<'a>(&'a self, lab: &'a Lab, cpu: usize) -> anyhow::Result<Box<dyn Running + 'a>>;
 
     /// Program and version, as the report shows them.
     fn version(&self) -> Option<(String, String)> {
@@ -46,6 +46,15 @@ pub trait Running: Debug {
     /// Its processes, for memory and idle CPU; none for what is in the kernel.
     fn pids(&self) -> Vec<i32> {
         Vec::new()
+    }
+
+    /// Ends it and starts it again with all that it has been told, if it keeps that by itself; seconds from the start of
+    /// its process until all is in place.
+    ///
+    /// # Errors
+    /// It does not come back.
+    fn restart(&mut self) -> anyhow::Result<Option<f64>> {
+        Ok(None)
     }
 
     /// Replaces its traffic rules. They are in force when this returns.

@@ -32,14 +32,17 @@ impl Drop for Process {
     }
 }
 
-/// Resident memory of a process in bytes, pages that it shares with others included.
+/// Resident memory of a process in bytes: pages that it shares with others and huge pages included.
 ///
 /// # Errors
 /// There is no such process.
 pub fn resident(pid: i32) -> anyhow::Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a process has memory")?;
-    Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>()? * 1024)
+    let kilobytes = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).context("a process has memory")?;
+        anyhow::Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>()?)
+    };
+    Ok((kilobytes("VmRSS:")? + kilobytes("HugetlbPages:").unwrap_or(0)) * 1024)
 }
 
 /// CPU time that a process has used, in seconds: of the threads that it has now, by the scheduler's clock.

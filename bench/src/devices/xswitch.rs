@@ -2,10 +2,11 @@
 //! leaves the veths as the lab made them. MAC learning is on, and all counters are.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use serde_json::{Value, json};
-use tests::{Daemon, Options};
+use tests::{Daemon, Options, wait};
 
 use super::{Device, Running};
 use crate::cpu;
@@ -14,6 +15,8 @@ use crate::rules::RuleSet;
 
 /// Changes that one request to the API holds.
 const CHANGES: usize = 8192;
+/// How long the daemon may take to bring its ports up.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Far more than any packet rate, so that a meter is asked and never says no.
 const METER_PPS: u64 = 100_000_000;
 
@@ -70,13 +73,13 @@ impl Device for Xswitch {
         self.ports
     }
 
-    fn start(&self, lab: &Lab, cpu: usize) -> anyhow::Result<Box<dyn Running>> {
+    fn start<'a>(&'a self, lab: &'a Lab, cpu: usize) -> anyhow::Result<Box<dyn Running + 'a>> {
         let cpus: Vec<usize> = [cpu, cpu::GENERATOR].into_iter().cycle().take(self.workers).collect();
         let poll = if self.busy { "busy" } else { "adaptive" };
         let config = format!("cpus = {cpus:?}\npoll = \"{poll}\"\n[metrics]\nlisten = \"\"");
         let daemon =
             Daemon::within(Arc::clone(&lab.switch), &Options { workers: self.workers, frames: 65_536, config });
-        let mut running = Switching { daemon };
+        let mut running = Switching { daemon, ports: self.ports };
         for (number, ifname) in lab.port_names().iter().enumerate() {
             let port =
                 json!({ "name": ifname, "kind": "phy", "ifname": ifname, "vport": number, "fdb_limit": self.macs });
@@ -104,6 +107,7 @@ impl Device for Xswitch {
 #[derive(Debug)]
 struct Switching {
     daemon: Daemon,
+    ports: usize,
 }
 
 impl Switching {
@@ -119,18 +123,28 @@ impl Running for Switching {
         vec![self.daemon.pid()]
     }
 
+    fn restart(&mut self) -> anyhow::Result<Option<f64>> {
+        self.daemon.stop();
+        let start = Instant::now();
+        self.daemon.launch();
+        let ready = || {
+            let ports = self.daemon.get("ports");
+            let ports = ports.as_array().map(Vec::as_slice).unwrap_or_default();
+            ports.len() == self.ports && ports.iter().all(|port| port["state"] == "up")
+        };
+        wait::expect("all ports are up again", PATIENCE, ready);
+        Ok(Some(start.elapsed().as_secs_f64()))
+    }
+
     fn set_rules(&mut self, rules: &RuleSet) -> anyhow::Result<()> {
         self.call("POST", "rules/batch", &json!(["clear"]))?;
         let changes: Vec<Value> = rules
             .keys()
             .map(|key| {
-                let ip = |ip: u32| std::net::Ipv4Addr::from_bits(ip).to_string();
-                let mut fields = json!({ "dip": ip(key.dst_ip) });
-                if key.src_len > 0 {
-                    fields["sip"] = json!(format!("{}/{}", ip(key.src_ip), key.src_len));
-                }
-                if key.udp {
-                    fields["ipprotocol"] = json!(17);
+                let dip = std::net::Ipv4Addr::from_bits(key.dst_ip).to_string();
+                let mut fields = json!({ "dip": dip, "ipprotocol": 17 });
+                if key.src_port_mask > 0 {
+                    fields["sl4port"] = json!(format!("0/{:#x}", key.src_port_mask));
                 }
                 json!({ "write": { "key_index": key.number, "key": fields, "action": { "vid": "normal" } } })
             })

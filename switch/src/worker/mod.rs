@@ -14,18 +14,19 @@ mod queue;
 mod routes;
 #[cfg(test)]
 mod tests;
+mod watch;
 
-use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::EpollTimeout;
 
 pub use self::queue::Queue;
 use self::routes::{Hop, Routes};
 use self::view::{PortShared, Shared, View, WorkerShared};
+use self::watch::Watch;
 use crate::counters::PortShard;
 use crate::engine::PortNo;
 use crate::engine::bridge::{Cached, Egress, Verdict, decide_at, egress_check, mirror_check};
@@ -131,7 +132,7 @@ pub struct Worker {
     to_wake: Vec<usize>,
     burst: Vec<Frame>,
     receivers: Vec<(PortNo, TagEdit)>,
-    epoll: Epoll,
+    watch: Watch,
     poll: PollMode,
 }
 
@@ -149,8 +150,7 @@ impl Worker {
     /// A worker without queues.
     pub fn new(setup: Setup) -> Result<Self, nix::Error> {
         let Setup { id, shared, commands, inboxes, outboxes, poll } = setup;
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        epoll.add(&shared.workers[id].event, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+        let watch = Watch::new(&shared.workers[id].event)?;
         let view = shared.view.load_full();
         let umem = Arc::clone(&shared.umem);
         Ok(Self {
@@ -167,7 +167,7 @@ impl Worker {
             outboxes,
             burst: Vec::with_capacity(BURST),
             receivers: Vec::with_capacity(crate::model::MAX_PORTS),
-            epoll,
+            watch,
             poll,
             shared,
             umem,
@@ -499,6 +499,7 @@ impl Worker {
     fn flush(&mut self) {
         for queue in self.queues.iter_mut().filter(|queue| queue.dirty) {
             queue.flush(&mut self.cache);
+            self.watch.flushed(queue);
         }
         for worker in self.to_wake.drain(..) {
             self.shared.workers[worker].wake();
@@ -508,13 +509,13 @@ impl Worker {
     /// Sleeps until somebody has something, unless somebody has it already.
     fn sleep(&mut self) {
         let stuck = self.queues.iter().any(|queue| queue.dirty || queue.socket.is_short());
+        self.watch.prepare(&mut self.queues);
         self.me().prepare_sleep();
         if !self.has_work() {
             self.me().tally.idle.add(0, 1);
             let timeout =
                 if stuck { EpollTimeout::try_from(RETRY).unwrap_or(EpollTimeout::ZERO) } else { EpollTimeout::NONE };
-            // An interruption is as good as an event: the next turn looks at everything.
-            let _ = self.epoll.wait(&mut [EpollEvent::empty()], timeout);
+            self.watch.wait(timeout);
         }
         self.me().awake();
     }
@@ -555,25 +556,15 @@ impl Worker {
 
     /// Polls this queue from now on; its port must be in the view.
     pub fn add(&mut self, queue: Queue) {
-        if let Some(fd) = queue.socket.fd()
-            && let Err(errno) = self.epoll.add(fd.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, 0))
-        {
-            // Without it the queue is served while the worker is awake for another reason only.
-            tracing::error!(port = queue.port.name, queue = queue.number, %errno, "a queue can't wake its worker");
-        }
         self.queues.push(queue);
         self.routes.rebuild(&self.view, &self.queues, self.id);
     }
 
     fn remove(&mut self, wanted: impl Fn(&Queue) -> bool) -> Vec<Queue> {
         self.flush();
-        let (removed, kept): (Vec<_>, Vec<_>) = self.queues.drain(..).partition(wanted);
+        let (mut removed, kept): (Vec<_>, Vec<_>) = self.queues.drain(..).partition(wanted);
         self.queues = kept;
-        for queue in &removed {
-            if let Some(fd) = queue.socket.fd() {
-                let _ = self.epoll.delete(fd.as_fd());
-            }
-        }
+        removed.iter_mut().for_each(|queue| self.watch.leave(queue));
         self.routes.rebuild(&self.view, &self.queues, self.id);
         removed
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::view::PortShared;
+use super::watch::Watched;
 use crate::io::socket::XskSocket;
 use crate::io::umem::{Frame, FrameCache};
 
@@ -17,12 +18,14 @@ pub struct Queue {
     pub socket: XskSocket,
     /// Whether frames are staged that the kernel has not taken.
     pub(super) dirty: bool,
+    /// Whether it wakes its worker.
+    pub(super) watched: Watched,
 }
 
 impl Queue {
     /// A queue that nothing was sent to.
     pub fn new(port: Arc<PortShared>, number: u32, socket: XskSocket) -> Self {
-        Self { port, number, socket, dirty: false }
+        Self { port, number, socket, dirty: false, watched: Watched::default() }
     }
 
     /// Stages a frame and counts it out. The frame comes back if the ring is full even after the kernel was called.

@@ -10,6 +10,7 @@
 
 pub mod view;
 
+mod output;
 mod queue;
 mod routes;
 #[cfg(test)]
@@ -23,8 +24,9 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, Sender};
 use nix::sys::epoll::EpollTimeout;
 
+use self::output::{STAGED, Staged};
 pub use self::queue::Queue;
-use self::routes::{Hop, Routes};
+use self::routes::Routes;
 use self::view::{PortShared, Shared, View, WorkerShared};
 use self::watch::Watch;
 use crate::counters::PortShard;
@@ -32,10 +34,9 @@ use crate::engine::PortNo;
 use crate::engine::bridge::{Cached, Egress, Verdict, decide_at, egress_check, mirror_check};
 use crate::engine::drop::DropReason;
 use crate::engine::meter::{Color, Meter, remark};
-use crate::engine::parse::{Tag, flow_hash};
+use crate::engine::parse::Tag;
 use crate::engine::rule::FlowCache;
-use crate::engine::vlan::{self, TagEdit, Vid};
-use crate::io::socket::Flush;
+use crate::engine::vlan::{TagEdit, Vid};
 use crate::io::umem::{Frame, FrameCache, Umem};
 use crate::model::{Direction, PollMode};
 
@@ -131,6 +132,8 @@ pub struct Worker {
     /// Workers that were sent something in this turn.
     to_wake: Vec<usize>,
     burst: Vec<Frame>,
+    /// What a burst's frames became, until all of it goes.
+    staged: Vec<Staged>,
     receivers: Vec<(PortNo, TagEdit)>,
     watch: Watch,
     poll: PollMode,
@@ -166,6 +169,7 @@ impl Worker {
             to_wake: Vec::with_capacity(outboxes.len()),
             outboxes,
             burst: Vec::with_capacity(BURST),
+            staged: Vec::with_capacity(STAGED),
             receivers: Vec::with_capacity(crate::model::MAX_PORTS),
             watch,
             poll,
@@ -312,6 +316,7 @@ impl Worker {
                 Verdict::Flood { vid, tag } => self.flood(frame, vid, tag, &way),
             }
         }
+        self.depart(&way);
     }
 
     fn discard(&mut self, frame: Frame, at: &PortShard, reason: DropReason) {
@@ -322,14 +327,15 @@ impl Worker {
     /// Asks a meter for a frame on its way; false if it is red.
     #[inline]
     fn passes(&self, meter: &Meter, frame: &mut Frame, way: &mut Way<'_>) -> bool {
-        way.color = self.color(meter, frame, frame.len(), way);
+        way.color = self.color(meter, frame, frame.len(), way.color, way);
         way.color != Color::Red
     }
 
-    /// The colour that a meter gives a frame which is `len` bytes long when it goes out. A yellow one may be marked.
+    /// The colour that a meter gives a frame which is `len` bytes long when it goes out and had the colour `before`. A yellow
+    /// one may be marked.
     #[inline]
-    fn color(&self, meter: &Meter, frame: &mut Frame, len: usize, way: &Way<'_>) -> Color {
-        let color = meter.color(self.id, len, way.color, way.now_ns);
+    fn color(&self, meter: &Meter, frame: &mut Frame, len: usize, before: Color, way: &Way<'_>) -> Color {
+        let color = meter.color(self.id, len, before, way.now_ns);
         if color == Color::Yellow
             && let Some(dscp) = meter.yellow_dscp()
         {
@@ -410,35 +416,6 @@ impl Worker {
     /// Where drops on the way out to a port are counted.
     fn shard_of<'a>(&'a self, view: &'a View, port: PortNo) -> &'a PortShard {
         view.port(port).map_or(&self.me().orphans, |port| &port.shards[self.id])
-    }
-
-    /// Meters what the port is sent, edits the frame's tag and stages it at the port, here or at the worker that has it.
-    fn output(&mut self, mut frame: Frame, egress: PortNo, edit: TagEdit, queue: Option<u32>, way: &Way<'_>) {
-        let view = way.view;
-        if let Some(meter) = view.meters.to(egress) {
-            let len = frame.len().saturating_add_signed(edit.grows_by() as isize);
-            if self.color(meter, &mut frame, len, way) == Color::Red {
-                self.shard_of(view, egress).dropped(DropReason::MeterTo, frame.len());
-                self.cache.put(frame);
-                return;
-            }
-        }
-        if edit != TagEdit::None {
-            let (start, len) = (frame.start(), frame.len());
-            let (start, len) = vlan::apply(edit, self.umem.chunk_mut(&mut frame), start, len);
-            frame.set(start, len);
-            way.shard.retagged(edit.grows_by());
-        }
-        match self.routes.pick(egress, queue, || flow_hash(self.umem.data(&frame))) {
-            Hop::Here(slot) => self.transmit(slot, frame),
-            Hop::There { worker, queue, generation } => {
-                self.hand_over(worker, Transit { frame, port: egress, generation, queue }, view);
-            }
-            Hop::Nowhere => {
-                self.shard_of(view, egress).dropped(DropReason::PortGone, frame.len());
-                self.cache.put(frame);
-            }
-        }
     }
 
     fn hand_over(&mut self, worker: usize, transit: Transit, view: &View) {
@@ -588,13 +565,5 @@ impl Worker {
                 })
                 .collect(),
         }
-    }
-}
-
-impl Queue {
-    fn flush(&mut self, cache: &mut FrameCache) {
-        self.dirty = self.socket.flush() == Flush::Pending;
-        self.reap(cache);
-        self.socket.abandon(cache);
     }
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::view::PortShared;
 use super::watch::Watched;
-use crate::io::socket::XskSocket;
+use crate::io::socket::{Flush, XskSocket};
 use crate::io::umem::{Frame, FrameCache};
+use crate::model::Count;
 
 /// A port's queue: its socket, and what the worker remembers of it.
 #[derive(Debug)]
@@ -20,15 +21,17 @@ pub struct Queue {
     pub(super) dirty: bool,
     /// Whether it wakes its worker.
     pub(super) watched: Watched,
+    /// What was sent since the last flush and is not counted yet.
+    sent: Count,
 }
 
 impl Queue {
     /// A queue that nothing was sent to.
     pub fn new(port: Arc<PortShared>, number: u32, socket: XskSocket) -> Self {
-        Self { port, number, socket, dirty: false, watched: Watched::default() }
+        Self { port, number, socket, dirty: false, watched: Watched::default(), sent: Count::default() }
     }
 
-    /// Stages a frame and counts it out. The frame comes back if the ring is full even after the kernel was called.
+    /// Stages a frame; the next flush counts it out. The frame comes back if the ring is full even after the kernel was called.
     #[inline]
     pub(super) fn send(&mut self, frame: Frame, cache: &mut FrameCache) -> Result<(), Frame> {
         let len = frame.len() as u64;
@@ -38,8 +41,17 @@ impl Queue {
             self.reap(cache);
             self.socket.send(frame)?;
         }
-        self.port.queues[self.number as usize].tally.tx.add(1, len);
+        self.sent.add(Count { packets: 1, bytes: len });
         Ok(())
+    }
+
+    /// Counts what was sent, shows it to the kernel, and takes back what has gone out.
+    pub(super) fn flush(&mut self, cache: &mut FrameCache) {
+        let Count { packets, bytes } = std::mem::take(&mut self.sent);
+        self.port.queues[self.number as usize].tally.tx.add(packets, bytes);
+        self.dirty = self.socket.flush() == Flush::Pending;
+        self.reap(cache);
+        self.socket.abandon(cache);
     }
 
     /// Takes back frames that were sent, if any are out.

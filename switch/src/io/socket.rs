@@ -173,7 +173,7 @@ impl XskSocket {
 
     /// A socket over rings that somebody else plays the kernel for.
     pub fn over_rings(umem: Arc<Umem>, rings: Rings, fill_target: u32) -> Self {
-        let (rx_owner, tx_owner) = (umem.new_owner(), umem.new_owner());
+        let [rx_owner, tx_owner] = umem.new_owners();
         let Rings { rx, tx, fill, completion } = rings;
         Self {
             fd: None,

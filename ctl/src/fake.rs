@@ -418,7 +418,7 @@ impl Dataplane for FakeDataplane {
     fn forget_stale_pins(&self) {}
 
     fn frames(&self) -> FramePlaces {
-        FramePlaces::default()
+        FramePlaces { free: 1024, ..FramePlaces::default() }
     }
 
     fn audit(&self) -> FrameAudit {

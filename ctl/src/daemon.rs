@@ -94,7 +94,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let fds = companion::server::serve(FdsSocket::bind(&options.run_dir, &access)?, &service, access, stopped.clone());
     let scrape = listener.map(|listener| start_metrics(listener, &service, stopped)).transpose()?;
     notify(NotifyState::Ready);
-    tracing::info!(run_dir = %options.run_dir.display(), ports = service.ports().len(), "ready");
+    tracing::info!(run_dir = %options.run_dir.display(), ports = service.ports_in_brief().len(), "ready");
 
     serve_signals(&mut signals, &options, config, &service, &learned).await;
 

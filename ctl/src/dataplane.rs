@@ -49,6 +49,8 @@ dataplane! {
     fn settings(&self) -> &DataplaneSettings;
     /// As [`Switch::add_port`].
     fn add_port(&self, spec: PortSpec) -> Result<PortInfo, Error>;
+    /// As [`Switch::add_ports`].
+    fn add_ports(&self, specs: Vec<PortSpec>) -> Vec<Result<PortInfo, Error>>;
     /// As [`Switch::del_port`].
     fn del_port(&self, name: &str) -> Result<(), Error>;
     /// As [`Switch::update_port`].
@@ -143,6 +145,8 @@ dataplane! {
     fn return_guest_sockets(&self, name: &str, sockets: &[OwnedFd]) -> Result<bool, Error>;
     /// As [`Switch::forget_stale_pins`].
     fn forget_stale_pins(&self);
+    /// As [`Switch::frames`].
+    fn frames(&self) -> FramePlaces;
     /// As [`Switch::audit`].
     fn audit(&self) -> FrameAudit;
     /// As [`Switch::check_netdevs`].

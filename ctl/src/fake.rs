@@ -134,6 +134,10 @@ impl Dataplane for FakeDataplane {
         Ok(info)
     }
 
+    fn add_ports(&self, specs: Vec<PortSpec>) -> Vec<Result<PortInfo, Error>> {
+        specs.into_iter().map(|spec| self.add_port(spec)).collect()
+    }
+
     fn del_port(&self, name: &str) -> Result<(), Error> {
         // In this order, as everywhere: tables, then ports.
         let mut tables = self.tables();
@@ -412,6 +416,10 @@ impl Dataplane for FakeDataplane {
     }
 
     fn forget_stale_pins(&self) {}
+
+    fn frames(&self) -> FramePlaces {
+        FramePlaces { free: 1024, ..FramePlaces::default() }
+    }
 
     fn audit(&self) -> FrameAudit {
         FrameAudit { frames: 1024, free: 1024, consistent: true, ..FrameAudit::default() }

@@ -54,7 +54,7 @@ impl Collector for SwitchCollector {
         );
         families.tables(dataplane);
         dataplane.workers().iter().for_each(|worker| families.worker(worker));
-        families.frames(&dataplane.audit());
+        families.frames(dataplane.frames());
         families.gauge("xswitch_build_info", "Version of the daemon.", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
         families.finish()
     }
@@ -293,9 +293,8 @@ impl Families {
         self.counter("xswitch_worker_sleeps_total", "Times that the worker went to sleep.", &labels, worker.sleeps);
     }
 
-    fn frames(&mut self, audit: &FrameAudit) {
-        let places = [("free", audit.free), ("rx", audit.rx), ("tx", audit.tx), ("in_transit", audit.in_transit)];
-        for (place, frames) in places {
+    fn frames(&mut self, FramePlaces { free, rx, tx, in_transit }: FramePlaces) {
+        for (place, frames) in [("free", free), ("rx", rx), ("tx", tx), ("in_transit", in_transit)] {
             let help = "Frames of packet memory, by where they are.";
             self.gauge("xswitch_umem_frames", help, &[("place", place)], f64::from(frames));
         }

@@ -221,3 +221,65 @@ fn a_guests_end_is_opened_and_given_back_on_demand() {
         switch.del_port("a").unwrap();
     });
 }
+
+/// Takes CAP_IPC_LOCK from the calling thread and those that it starts.
+fn drop_ipc_lock() {
+    const VERSION: u32 = 0x2008_0522;
+    const CAP_IPC_LOCK: u32 = 14;
+    let mut header = [VERSION, 0];
+    // Effective, permitted, inheritable; twice, for 64 capabilities.
+    let mut data = [0u32; 6];
+    // SAFETY: both are as long as this version of the call has them.
+    let got = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), data.as_mut_ptr()) };
+    data[0] &= !(1 << CAP_IPC_LOCK);
+    // SAFETY: as above.
+    let set = unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), data.as_ptr()) };
+    assert_eq!((got, set), (0, 0), "{}", std::io::Error::last_os_error());
+}
+
+#[test]
+fn ports_that_come_up_together_lock_their_memory_once() {
+    in_namespaces("once", |_| {
+        let settings = DataplaneSettings { frames: 1024, ..settings(1) };
+        let switch = Switch::start(&settings, BridgeSettings::default(), None).unwrap();
+        let umem = u64::from(settings.frames) * u64::from(settings.frame_size);
+        nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_MEMLOCK, umem * 3 / 2, umem * 3 / 2)
+            .unwrap();
+        drop_ipc_lock();
+        let specs = (0..6).map(|n| PortSpec::new(format!("p{n}"), PortKind::Guest)).collect();
+        for (n, added) in (0..).zip(switch.add_ports(specs)) {
+            assert_eq!(added.unwrap().vport, n);
+        }
+        assert_balanced(&switch);
+    });
+}
+
+#[test]
+fn one_of_several_ports_fails_alone_and_leaves_nothing() {
+    in_namespaces("several", |[a, _]| {
+        let switch = Switch::start(&settings(1), BridgeSettings::default(), None).unwrap();
+        let named = |name: &str, ifname: &str| PortSpec { ifname: Some(ifname.to_owned()), ..guest(name, a) };
+        let specs = vec![
+            PortSpec { guest_ifname: Some("eth0".to_owned()), ..named("p0", "x0") },
+            // The same name at the guest's end, in the same namespace.
+            PortSpec { guest_ifname: Some("eth0".to_owned()), ..named("p1", "x1") },
+            named("p2", "x0"),
+            named("p0", "x3"),
+            named("p4", "x4"),
+        ];
+        let added = switch.add_ports(specs);
+        let kinds: Vec<_> =
+            added.iter().map(|added| added.as_ref().map(|info| info.vport).map_err(switch::Error::kind)).collect();
+        // Of the two with one name either comes first.
+        let taken = |kind: &Result<u16, ErrorKind>| *kind == Err(ErrorKind::Exists);
+        assert_eq!(kinds[..2].iter().filter(|kind| taken(kind)).count(), 1, "{kinds:?}");
+        assert!(taken(&kinds[2]) && taken(&kinds[3]), "{kinds:?}");
+        assert!(kinds[4].is_ok(), "{kinds:?}");
+        assert_eq!(switch.ports().len(), 2);
+        assert_eq!(
+            ["x0", "x1", "x3", "x4"].iter().filter(|name| nix::net::if_::if_nametoindex(**name).is_ok()).count(),
+            2
+        );
+        assert_balanced(&switch);
+    });
+}

@@ -93,6 +93,10 @@ impl PortProgram {
             rodata.queue_count = options.queues;
             rodata.steer_shared = options.steering == Steering::Shared;
         }
+        if options.steering == Steering::All {
+            // It looks nothing up, and the map's buckets would take half a megabyte.
+            open.maps.stations.set_max_entries(1).map_err(|error| failed(&error))?;
+        }
         let skeleton = open.load().map_err(|error| failed(&error))?;
         let handles = || -> libbpf_rs::Result<_> {
             Ok((

@@ -7,6 +7,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use libbpf_rs::libbpf_sys;
 use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 
 use crate::attach::Mode;
 use crate::error::Error;
@@ -43,29 +45,83 @@ const XDP_ACT_XSK_ZEROCOPY: u64 = 8;
 
 /// The features of the driver of the netdev with that index. A kernel that does not tell looks as if there were none.
 pub fn driver_features(ifindex: u32) -> Result<DriverFeatures, Error> {
-    let flags = query(ifindex)?.feature_flags;
-    let has = |wanted: u64| flags & wanted == wanted;
-    Ok(DriverFeatures { native: has(XDP_ACT_BASIC | XDP_ACT_REDIRECT), zero_copy: has(XDP_ACT_XSK_ZEROCOPY) })
-}
-
-fn query(ifindex: u32) -> Result<libbpf_sys::bpf_xdp_query_opts, Error> {
     let mut query =
         libbpf_sys::bpf_xdp_query_opts { sz: size_of::<libbpf_sys::bpf_xdp_query_opts>() as _, ..Default::default() };
     // SAFETY: `query` is a live options block of the size that its first field tells.
     let result = unsafe { libbpf_sys::bpf_xdp_query(ifindex.cast_signed(), 0, &raw mut query) };
-    match result {
-        0.. => Ok(query),
-        errno => Err(Error::system(format!("asking for the XDP state of netdev #{ifindex}"), &Errno::from_raw(-errno))),
+    if result < 0 {
+        let errno = Errno::from_raw(-result);
+        return Err(Error::system(format!("asking for the XDP features of netdev #{ifindex}"), &errno));
     }
+    let has = |wanted: u64| query.feature_flags & wanted == wanted;
+    Ok(DriverFeatures { native: has(XDP_ACT_BASIC | XDP_ACT_REDIRECT), zero_copy: has(XDP_ACT_XSK_ZEROCOPY) })
 }
 
 /// Every XDP program on the netdev with that index, on its native (or hardware) and its generic hook.
 pub fn attached_programs(ifindex: u32) -> Result<Vec<ForeignProgram>, Error> {
-    let query = query(ifindex)?;
-    let hooks =
-        [(query.drv_prog_id, Mode::Native), (query.hw_prog_id, Mode::Native), (query.skb_prog_id, Mode::Generic)];
-    let programs = hooks.into_iter().filter(|&(id, _)| id != 0);
+    let what = || format!("asking for the XDP programs of netdev #{ifindex}");
+    let answer = ask_for_link(ifindex).map_err(|errno| Error::system(what(), &errno))?;
+    let hooks = attributes(answer.get(LINK_AT..).unwrap_or_default())
+        .filter(|(kind, _)| *kind == libc::IFLA_XDP)
+        .flat_map(|(_, xdp)| attributes(xdp))
+        .filter_map(|(kind, value)| {
+            let mode = match kind {
+                IFLA_XDP_DRV_PROG_ID | IFLA_XDP_HW_PROG_ID => Mode::Native,
+                IFLA_XDP_SKB_PROG_ID => Mode::Generic,
+                _ => return None,
+            };
+            Some((u32::from_ne_bytes(*value.first_chunk()?), mode))
+        });
+    let programs = hooks.filter(|&(id, _)| id != 0);
     Ok(programs.map(|(id, mode)| ForeignProgram { id, name: program_name(id).unwrap_or_default(), mode }).collect())
+}
+
+const IFLA_XDP_DRV_PROG_ID: u16 = 5;
+const IFLA_XDP_SKB_PROG_ID: u16 = 6;
+const IFLA_XDP_HW_PROG_ID: u16 = 7;
+/// Leaves the counters out of what is told of a netdev.
+const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
+/// Where the attributes of a link begin: behind `struct nlmsghdr` and `struct ifinfomsg`.
+const LINK_AT: usize = 32;
+/// Bits of an attribute's type that are flags.
+const NLA_TYPE_MASK: u16 = 0x3fff;
+
+/// What the kernel tells of one netdev, as a netlink message. `bpf_xdp_query` has all netdevs told and leaves out the others,
+/// which makes starting with many ports quadratic.
+fn ask_for_link(ifindex: u32) -> Result<Vec<u8>, Errno> {
+    let netlink = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+    let mut request = 40_u32.to_ne_bytes().to_vec();
+    request.extend(libc::RTM_GETLINK.to_ne_bytes());
+    request.extend((libc::NLM_F_REQUEST as u16).to_ne_bytes());
+    // Sequence and port number of the message; family and type of the netdev.
+    request.extend([0; 12]);
+    request.extend(ifindex.to_ne_bytes());
+    // Flags and their mask.
+    request.extend([0; 8]);
+    request.extend(8_u16.to_ne_bytes());
+    request.extend(libc::IFLA_EXT_MASK.to_ne_bytes());
+    request.extend(RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
+    send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;
+    let mut answer = vec![0; 32 * 1024];
+    let len = recv(netlink.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+    answer.truncate(len);
+    let kind = answer.get(4..6).and_then(|kind| kind.first_chunk()).copied().map_or(0, u16::from_ne_bytes);
+    if i32::from(kind) == libc::NLMSG_ERROR {
+        let code = answer.get(16..).and_then(|code| code.first_chunk()).copied().map_or(0, i32::from_ne_bytes);
+        return Err(Errno::from_raw(-code));
+    }
+    Ok(answer)
+}
+
+/// The attributes of a message, as type and value; ends at the first that is cut off.
+fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let [l0, l1, k0, k1] = *bytes.first_chunk::<4>()?;
+        let len = usize::from(u16::from_ne_bytes([l0, l1]));
+        let value = bytes.get(4..len)?;
+        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+        Some((u16::from_ne_bytes([k0, k1]) & NLA_TYPE_MASK, value))
+    })
 }
 
 fn program_name(id: u32) -> Option<String> {

@@ -16,8 +16,9 @@ impl Service {
         failed.extend(ports.iter().map(|spec| Failed { name: spec.name.clone(), why: "not tried yet".to_owned() }));
         self.reserve(ports, failed);
         failed.clear();
-        for spec in ports.iter_mut() {
-            match self.bring_up(spec, fdb) {
+        let results = self.bring_up(ports.clone(), fdb);
+        for (spec, result) in ports.iter_mut().zip(results) {
+            match result {
                 Ok(info) => *spec = info.spec,
                 Err(error) => {
                     tracing::warn!(
@@ -39,31 +40,37 @@ impl Service {
         self.dataplane.reserve_ports(kept.collect());
     }
 
-    /// Adds a port and its static rows to the data plane.
-    fn bring_up(&self, spec: &PortSpec, fdb: &[FdbSpec]) -> Result<PortInfo, Error> {
-        let info = self.dataplane.add_port(spec.clone())?;
-        for row in fdb.iter().filter(|row| row.port == spec.name) {
-            if let Err(error) = self.dataplane.fdb_add(row) {
-                tracing::warn!(port = spec.name, mac = %row.mac, %error, "a static MAC row can't be restored");
+    /// Adds ports and their static rows to the data plane.
+    fn bring_up(&self, specs: Vec<PortSpec>, fdb: &[FdbSpec]) -> Vec<Result<PortInfo, switch::Error>> {
+        let added = self.dataplane.add_ports(specs);
+        for info in added.iter().flatten() {
+            for row in fdb.iter().filter(|row| row.port == info.spec.name) {
+                if let Err(error) = self.dataplane.fdb_add(row) {
+                    let port = &info.spec.name;
+                    tracing::warn!(port, mac = %row.mac, %error, "a static MAC row can't be restored");
+                }
             }
         }
-        Ok(info)
+        added
     }
 
     /// Adds the ports that a configuration file declares, unless a port of that name exists. One that can't be brought up is
     /// kept as failed and tried again.
     pub fn declare(&self, ports: &[PortSpec]) {
+        let mut inner = self.lock();
+        let mut new: Vec<&PortSpec> = Vec::new();
         for spec in ports {
-            let mut inner = self.lock();
-            if inner.ports.iter().any(|port| port.name == spec.name) {
-                continue;
+            if inner.ports.iter().chain(new.iter().copied()).all(|port| port.name != spec.name) {
+                new.push(spec);
             }
-            let Err(error) = self.add(&mut inner, spec.clone()) else { continue };
-            tracing::error!(port = spec.name, %error, "a port of the configuration file can't be brought up");
-            inner.ports.push(spec.clone());
-            inner.failed.push(Failed { name: spec.name.clone(), why: error.to_string() });
-            self.reserve(&inner.ports, &inner.failed);
         }
+        for (spec, added) in new.iter().zip(self.add(&mut inner, new.iter().copied().cloned().collect())) {
+            let Err(error) = added else { continue };
+            tracing::error!(port = spec.name, %error, "a port of the configuration file can't be brought up");
+            inner.ports.push((*spec).clone());
+            inner.failed.push(Failed { name: spec.name.clone(), why: error.to_string() });
+        }
+        self.reserve(&inner.ports, &inner.failed);
     }
 
     /// Tries ports that could not be brought up once more.
@@ -73,27 +80,28 @@ impl Service {
             return;
         }
         let Inner { ports, fdb, failed } = &mut *inner;
-        failed.retain_mut(|port| {
-            let Some(spec) = ports.iter_mut().find(|spec| spec.name == port.name) else { return false };
-            match self.bring_up(spec, fdb) {
-                Ok(info) => {
-                    tracing::info!(port = port.name, "a configured port is up after all");
-                    if info.guest_end.is_some() {
-                        self.return_sockets(&port.name);
-                    }
-                    if *spec != info.spec {
-                        *spec = info.spec;
-                        if let Err(error) = self.store.write(&[Row::port(spec)]) {
-                            tracing::error!(port = port.name, %error, "what the port has become is not kept");
-                        }
-                    }
-                    false
+        failed.retain(|port| ports.iter().any(|spec| spec.name == port.name));
+        let again = failed.iter().filter_map(|port| ports.iter().find(|spec| spec.name == port.name).cloned());
+        let mut results = self.bring_up(again.collect(), fdb).into_iter();
+        failed.retain_mut(|port| match results.next() {
+            Some(Ok(info)) => {
+                tracing::info!(port = port.name, "a configured port is up after all");
+                if info.guest_end.is_some() {
+                    self.return_sockets(&port.name);
                 }
-                Err(error) => {
-                    port.why = error.to_string();
-                    true
+                if let Some(spec) = ports.iter_mut().find(|spec| spec.name == port.name && **spec != info.spec) {
+                    *spec = info.spec;
+                    if let Err(error) = self.store.write(&[Row::port(spec)]) {
+                        tracing::error!(port = port.name, %error, "what the port has become is not kept");
+                    }
                 }
+                false
             }
+            Some(Err(error)) => {
+                port.why = error.to_string();
+                true
+            }
+            None => true,
         });
         self.reserve(ports, failed);
     }
@@ -165,14 +173,39 @@ impl Service {
 
     /// Adds a port. In the place of a failed one of the same name it takes over its number and its static rows.
     pub fn add_port(&self, spec: PortSpec) -> Result<PortEntry, Error> {
-        self.add(&mut self.lock(), spec)
+        let added = self.add(&mut self.lock(), vec![spec]).pop();
+        added.unwrap_or_else(|| Err(Error::not_found("there is no port to be added")))
     }
 
-    fn add(&self, inner: &mut Inner, mut spec: PortSpec) -> Result<PortEntry, Error> {
-        let replaced = inner.ports.iter().position(|port| port.name == spec.name);
-        match replaced.filter(|at| inner.failed.iter().any(|port| port.name == inner.ports[*at].name)) {
-            Some(at) => {
-                let old = inner.ports[at].vport;
+    /// Adds ports of different names; the results are in the order of `specs`.
+    fn add(&self, inner: &mut Inner, specs: Vec<PortSpec>) -> Vec<Result<PortEntry, Error>> {
+        let admitted: Vec<_> = specs.into_iter().map(|spec| self.admit(inner, spec)).collect();
+        let mut up = self.bring_up(admitted.iter().flatten().cloned().collect(), &inner.fdb).into_iter();
+        let added = admitted.into_iter().map(|admitted| {
+            let name = admitted?.name;
+            Ok(up.next().ok_or_else(|| Error::not_found(format!("there is no port `{name}`")))??)
+        });
+        let added: Vec<Result<PortInfo, Error>> = added.collect();
+        // A sync to disk takes a while: one for all of them, if it succeeds.
+        let rows: Vec<_> = added.iter().flatten().map(|info| Row::port(&info.spec)).collect();
+        let kept = rows.len() > 1 && self.store.write(&rows).is_ok();
+        let keep = |added: Result<PortInfo, Error>| {
+            let info = added?;
+            if !kept {
+                self.keep(&[Row::port(&info.spec)], || self.take_back(inner, &info))?;
+            }
+            self.take_in(inner, &info);
+            Ok(up_entry(info))
+        };
+        added.into_iter().map(keep).collect()
+    }
+
+    /// Whether a port may be added; completed by what a failed one of its name had.
+    fn admit(&self, inner: &Inner, mut spec: PortSpec) -> Result<PortSpec, Error> {
+        let replaced = inner.ports.iter().find(|port| port.name == spec.name);
+        match replaced.filter(|port| inner.failed.iter().any(|failed| failed.name == port.name)) {
+            Some(port) => {
+                let old = port.vport;
                 spec.vport = spec.vport.or(old);
                 old.filter(|_| spec.vport != old).map_or(Ok(()), |old| self.check_unused(old))?;
             }
@@ -188,8 +221,12 @@ impl Service {
                 other.name
             )));
         }
-        let info = self.bring_up(&spec, &inner.fdb)?;
-        self.keep(&[Row::port(&info.spec)], || self.take_back(inner, &info))?;
+        Ok(spec)
+    }
+
+    /// Takes a port that is up and kept among those that are configured, in the place of a failed one of its name.
+    fn take_in(&self, inner: &mut Inner, info: &PortInfo) {
+        let replaced = inner.ports.iter().position(|port| port.name == info.spec.name);
         let before = replaced.map(|at| inner.ports.remove(at));
         inner.ports.push(info.spec.clone());
         inner.failed.retain(|port| port.name != info.spec.name);
@@ -199,7 +236,6 @@ impl Service {
         if let Some(old) = gone.filter(|old| inner.ports.iter().all(|port| port.vport != Some(*old))) {
             self.forget(old);
         }
-        Ok(up_entry(info))
     }
 
     /// Takes a port away that was just brought up. What hung on its number before stays: it may have failed before.

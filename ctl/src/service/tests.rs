@@ -280,3 +280,30 @@ fn a_port_that_a_redirect_points_to_stays_with_all_that_it_has() {
     let kept = rig.kept();
     assert_eq!((kept.ports, kept.fdb, kept.bindings), (vec![], vec![], vec![]));
 }
+
+#[test]
+fn ports_of_the_configuration_are_kept_and_numbered_in_its_order() {
+    let config = (0..5).map(|n| format!("[[port]]\nname = \"p{n}\"\nkind = \"guest\"\n")).collect::<String>();
+    // Twice the same name: the first one counts.
+    let config = config + "[[port]]\nname = \"p0\"\nkind = \"guest\"\nisolated = true\n";
+    let rig = Rig::over(FakeStorage::default(), &config);
+    let numbers: Vec<_> = rig.service.ports().into_iter().map(|port| (port.name, port.spec.vport)).collect();
+    assert_eq!(numbers, (0..5).map(|n| (format!("p{n}"), Some(n))).collect::<Vec<_>>());
+    let kept = rig.kept().ports;
+    assert_eq!(kept.len(), 5);
+    assert!(kept.iter().all(|spec| !spec.isolated && spec.vport.is_some()), "{kept:?}");
+}
+
+#[test]
+fn ports_of_the_configuration_that_cant_be_kept_are_not_up() {
+    let rig = Rig::over(FakeStorage::default(), "");
+    rig.storage.set_full(true);
+    rig.service.declare(&[guest("p0"), guest("p1"), guest("p2")]);
+    let entries = rig.service.ports();
+    assert_eq!(entries.len(), 3);
+    for port in &entries {
+        assert_eq!(port.state, PortState::Failed, "{port:?}");
+        assert!(port.error.as_deref().unwrap().contains("can't be kept"), "{port:?}");
+    }
+    assert_eq!(rig.service.dataplane().ports(), []);
+}

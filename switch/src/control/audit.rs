@@ -2,6 +2,7 @@
 
 use super::start::Threads;
 use super::{Control, State};
+use crate::io::umem::Whereabouts;
 use crate::model::*;
 use crate::worker::QueueHoldings;
 use crate::worker::view::PortShared;
@@ -86,43 +87,49 @@ pub(super) fn workers(state: &State, control: &Control) -> Vec<WorkerInfo> {
     state.shared.workers.iter().enumerate().map(info).collect()
 }
 
-/// Where all frames are.
+/// Where all frames are, as they are counted without stopping anybody.
+pub(super) fn frames(state: &State) -> FramePlaces {
+    let Whereabouts { free, held, rx, tx } = state.shared.umem.whereabouts();
+    FramePlaces { free, rx, tx, in_transit: held }
+}
+
+/// Where all frames are, and whether everybody agrees on it.
 pub(super) fn audit(state: &State, threads: &Threads, _control: &Control) -> FrameAudit {
-    // The taps' threads stand still while their gate is closed; the workers while they are paused.
+    let umem = &state.shared.umem;
+    // The taps' threads stand still while their gate is closed; the workers while they are paused, which is to be short.
     let taps = state.gate.pass();
-    threads.pause(&state.shared, |holdings| {
-        let umem = &state.shared.umem;
-        let census = umem.census();
-        let mut audit = FrameAudit { frames: umem.frames(), huge_pages: umem.is_huge(), ..FrameAudit::default() };
-        audit.free = umem.pool_len() + taps.len() as u32;
-        for worker in holdings {
-            audit.free += worker.cached;
-            audit.in_transit += worker.in_transit;
-            for QueueHoldings { port, queue, counted: (rx, tx), owners } in worker.queues {
-                let ledger = (census.at(owners.0), census.at(owners.1));
-                audit.rx += rx;
-                audit.tx += tx;
-                if (rx, tx) != ledger {
-                    audit.problems.push(format!(
-                        "queue {queue} of {port} counts {rx} frames to be filled and {tx} to be sent, the ledger {} and {}",
-                        ledger.0, ledger.1
-                    ));
-                }
+    let (holdings, census, pooled) =
+        threads.pause(&state.shared, |holdings| (holdings, umem.census(), umem.pool_len()));
+    let mut audit = FrameAudit { frames: umem.frames(), huge_pages: umem.is_huge(), ..FrameAudit::default() };
+    audit.free = pooled + taps.len() as u32;
+    drop(taps);
+    for worker in holdings {
+        audit.free += worker.cached;
+        audit.in_transit += worker.in_transit;
+        for QueueHoldings { port, queue, counted: (rx, tx), owners } in worker.queues {
+            let ledger = (census.at(owners.0), census.at(owners.1));
+            audit.rx += rx;
+            audit.tx += tx;
+            if (rx, tx) != ledger {
+                audit.problems.push(format!(
+                    "queue {queue} of {} counts {rx} frames to be filled and {tx} to be sent, the ledger {} and {}",
+                    port.name, ledger.0, ledger.1
+                ));
             }
         }
-        let mut compare = |what: &str, counted: u32, ledger: u32| {
-            if counted != ledger {
-                audit.problems.push(format!("{counted} frames are counted {what}, the ledger says {ledger}"));
-            }
-        };
-        compare("free", audit.free, census.free);
-        compare("with the kernel", audit.rx + audit.tx, census.placed());
-        compare("on their way", audit.in_transit, census.held);
-        let sum = audit.free + audit.rx + audit.tx + audit.in_transit;
-        if sum != audit.frames {
-            audit.problems.push(format!("{sum} frames are somewhere, there are {}", audit.frames));
+    }
+    let mut compare = |what: &str, counted: u32, ledger: u32| {
+        if counted != ledger {
+            audit.problems.push(format!("{counted} frames are counted {what}, the ledger says {ledger}"));
         }
-        audit.consistent = audit.problems.is_empty();
-        audit
-    })
+    };
+    compare("free", audit.free, census.free());
+    compare("with the kernel", audit.rx + audit.tx, census.placed());
+    compare("on their way", audit.in_transit, census.held());
+    let sum = audit.free + audit.rx + audit.tx + audit.in_transit;
+    if sum != audit.frames {
+        audit.problems.push(format!("{sum} frames are somewhere, there are {}", audit.frames));
+    }
+    audit.consistent = audit.problems.is_empty();
+    audit
 }

@@ -6,11 +6,13 @@
 //! nobody looks for it, and what a later port of the same number gets was never meant for this one.
 
 mod audit;
+mod bring_up;
 mod group_tap;
 mod guest_end;
 mod netdevs;
 mod ports;
 pub mod resolve;
+mod several;
 mod start;
 mod steer;
 mod tables;
@@ -192,7 +194,7 @@ fn build_view(control: &Control) -> View {
 }
 
 /// A running data plane. All methods may be called from any thread; they block for milliseconds at most, but for
-/// [`Switch::add_port`] and [`Switch::del_port`], which wait for the kernel. None of them disturbs the packets of other ports.
+/// [`Switch::add_ports`] and [`Switch::del_port`], which wait for the kernel. None of them disturbs the packets of other ports.
 #[derive(Debug)]
 pub struct Switch {
     state: Arc<State>,
@@ -219,11 +221,18 @@ impl Switch {
 
     /// Adds a port: makes or adopts its netdevs, binds sockets, attaches the XDP program last. On an error nothing is left.
     pub fn add_port(&self, spec: PortSpec) -> Result<PortInfo, Error> {
+        let added = self.add_ports(vec![spec]).pop();
+        added.unwrap_or_else(|| Err(Error::new(ErrorKind::System, "a port was neither added nor refused")))
+    }
+
+    /// Adds ports as [`Switch::add_port`] does, but several at a time, which saves most of the waiting for the kernel. What one
+    /// gets does not depend on which is ready first: numbers go in the order of `specs`, and so do the results. One that fails
+    /// stops none of the others.
+    pub fn add_ports(&self, specs: Vec<PortSpec>) -> Vec<Result<PortInfo, Error>> {
         let mut control = self.state.lock();
-        let no = ports::add(&self.state, &self.threads, &mut control, spec)?;
-        control.reserved.remove(&no);
+        let added = bring_up::add(&self.state, &self.threads, &mut control, specs);
         ports::steer(&self.state, &control);
-        Ok(ports::info(&self.state, &control, &control.ports[&no]))
+        ports::infos_of(&self.state, &control, added)
     }
 
     /// Removes a port: detaches first, brings its frames back, removes the veth pair if the switch made it. Its meter bindings
@@ -233,7 +242,7 @@ impl Switch {
         let no = control.number(name)?;
         control.tables.check_port_unused(no)?;
         control.tables.forget_port(no);
-        let removed = ports::remove(&self.state, &self.threads, &mut control, no);
+        let removed = ports::remove(&self.state, &self.threads, &mut control, &[no]).pop();
         ports::steer(&self.state, &control);
         drop(control);
         if let Some((netdevs, guest_end)) = removed {
@@ -443,6 +452,11 @@ impl Switch {
         Ok(CaptureStream { tap, state: Arc::clone(&self.state) })
     }
 
+    /// Where the frames are. Nobody is stopped for it: those that move meanwhile are counted where they are when they are looked at.
+    pub fn frames(&self) -> FramePlaces {
+        audit::frames(&self.state)
+    }
+
     /// Stops the workers between two bursts, counts the frames, lets them go on.
     pub fn audit(&self) -> FrameAudit {
         let control = self.state.lock();
@@ -471,9 +485,7 @@ impl Drop for Switch {
     fn drop(&mut self) {
         let mut control = self.state.lock();
         let numbers: Vec<_> = control.ports.keys().copied().collect();
-        for no in numbers {
-            ports::remove(&self.state, &self.threads, &mut control, no);
-        }
+        ports::remove(&self.state, &self.threads, &mut control, &numbers);
         drop(control);
         self.threads.stop();
     }

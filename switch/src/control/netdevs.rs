@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use super::resolve::{check_mtu, frame_mtu};
 use crate::io::netdev::{self, Link, VethSpec};
 use crate::io::netns::NetNs;
-use crate::io::{ethtool, netns, xsk_queues};
+use crate::io::{ethtool, xsk_queues};
 use crate::model::*;
 use crate::{Error, ErrorKind};
 
@@ -28,7 +28,7 @@ impl PeerPlace {
     /// Runs `work` where the peer is.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
         match self {
-            PeerPlace::Here => netns::on_thread(work),
+            PeerPlace::Here => work(),
             PeerPlace::Named(ns) => ns.run(work),
         }
     }
@@ -96,25 +96,21 @@ impl Netdevs {
         let mac = *spec.mac.get_or_insert(derived);
         let mtu = *spec.mtu.get_or_insert(DEFAULT_MTU);
         let queues = spec.queues.unwrap_or(1);
-        if let Some(ns) = &ns {
-            let name = peer.clone();
-            if ns.run(|| netdev::find(&name))?.is_some() {
-                return Err(Error::new(
-                    ErrorKind::Exists,
-                    format!("guest_ifname: network namespace `{}` has a netdev {peer} already", ns.name()),
-                ));
-            }
-        }
-        netdev::create_veth(&VethSpec { name: ifname, peer: &peer, queues, mtu, peer_mac: mac })?;
+        let peer_ns = ns.as_ref().map(|ns| ns.file().as_fd());
+        let pair = VethSpec { name: ifname, peer: &peer, queues, mtu, peer_mac: mac, peer_ns };
+        netdev::create_veth(&pair).map_err(|error| match &ns {
+            // There was none of the other name a moment ago.
+            Some(ns) if error.kind() == ErrorKind::Exists => Error::new(
+                ErrorKind::Exists,
+                format!("guest_ifname: network namespace `{}` has a netdev {peer} already", ns.name()),
+            ),
+            _ => error,
+        })?;
         let made = || -> Result<Self, Error> {
             let here = expect_link(ifname)?;
-            let there = expect_link(&peer)?;
             // The host's stack must not speak to the guest on the switch's end.
             netdev::silence_ipv6(here.index)?;
             netdev::set_alias(here.index, ALIAS)?;
-            if let Some(ns) = &ns {
-                netdev::move_to(there.index, ns.file().as_fd())?;
-            }
             let place = ns.map_or(PeerPlace::Here, PeerPlace::Named);
             Ok(Self {
                 ifindex: here.index,
@@ -256,6 +252,13 @@ impl Netdevs {
                 self.ifname
             )
         })
+    }
+
+    /// Deletes the pair if it was made just now: one that was there may be in use, by another daemon say.
+    pub fn give_up(&self) {
+        if self.fresh {
+            self.remove();
+        }
     }
 
     /// Deletes the pair if the switch made it.

@@ -5,19 +5,19 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use xdp_prog::{BindFacts, LoadOptions, PortProgram};
+use xdp_prog::PortProgram;
 
 use super::group_tap::GroupTap;
 use super::guest_end::{self, GuestEnd};
 use super::netdevs::{Netdevs, PeerPlace, bound_queues, mtu_limit};
+use super::several::each;
 use super::start::Threads;
 use super::steer::{self, Station};
-use super::{Control, State, resolve};
+use super::{Control, State, bring_up, resolve};
 use crate::engine::{DropReason, PortNo};
 use crate::io::netdev::{self, Link};
-use crate::io::packet::{GroupSocket, Promiscuous};
-use crate::io::socket::{self, SocketOptions, XskSocket};
+use crate::io::packet::Promiscuous;
+use crate::io::socket;
 use crate::io::umem::FrameCache;
 use crate::model::*;
 use crate::worker::view::{PortShared, QueueShared};
@@ -26,8 +26,6 @@ use crate::{Error, ErrorKind};
 
 /// How long frames that are staged at a port that goes may take to be sent.
 const SEND_GRACE: Duration = Duration::from_millis(100);
-/// Least frames that a queue is supplied with.
-const MIN_FILL: u32 = 64;
 
 /// A port as control has it.
 #[derive(Debug)]
@@ -37,22 +35,22 @@ pub(super) struct LivePort {
     /// What the workers share.
     pub shared: Arc<PortShared>,
     pub(super) netdevs: Netdevs,
-    program: PortProgram,
-    mode: Mode,
-    mode_reason: Option<String>,
+    pub(super) program: PortProgram,
+    pub(super) mode: Mode,
+    pub(super) mode_reason: Option<String>,
     /// Sockets, for their statistics.
-    sockets: Vec<(Arc<OwnedFd>, bool)>,
+    pub(super) sockets: Vec<(Arc<OwnedFd>, bool)>,
     /// What sockets in their places had counted that were closed since, by queue.
-    closed: Vec<XskCounts>,
-    group_tap: Option<GroupTap>,
+    pub(super) closed: Vec<XskCounts>,
+    pub(super) group_tap: Option<GroupTap>,
     /// The program on the guest's end, once a guest asked for sockets there.
     pub(super) guest_end: Option<GuestEnd>,
-    _promiscuous: Option<Promiscuous>,
+    pub(super) _promiscuous: Option<Promiscuous>,
 }
 
 /// The kernel's counters of a socket (`XDP_STATISTICS`), by their field names.
 #[derive(Clone, Copy, Debug, Default)]
-struct XskCounts([(&'static str, u64); 6]);
+pub(super) struct XskCounts([(&'static str, u64); 6]);
 
 fn xsk_counts(fd: &OwnedFd) -> XskCounts {
     socket::counters(fd.as_fd()).map_or_else(|_| XskCounts::default(), XskCounts)
@@ -118,8 +116,29 @@ pub(super) fn info(state: &State, control: &Control, port: &LivePort) -> PortInf
 
 /// All ports as their users see them: one look at all netdevs, not one a port.
 pub(super) fn infos(state: &State, control: &Control) -> Vec<PortInfo> {
-    let links: HashMap<_, _> = netdev::list().unwrap_or_default().into_iter().map(|link| (link.index, link)).collect();
+    let links = links();
     control.ports.values().map(|port| describe(state, control, port, links.get(&port.netdevs.ifindex))).collect()
+}
+
+/// Ports that were just added as their users see them.
+pub(super) fn infos_of(
+    state: &State,
+    control: &Control,
+    added: Vec<Result<PortNo, Error>>,
+) -> Vec<Result<PortInfo, Error>> {
+    if let [Ok(no)] = added[..] {
+        return vec![Ok(info(state, control, &control.ports[&no]))];
+    }
+    let links = links();
+    let info = |no| {
+        let port: &LivePort = &control.ports[&no];
+        describe(state, control, port, links.get(&port.netdevs.ifindex))
+    };
+    added.into_iter().map(|added| added.map(info)).collect()
+}
+
+fn links() -> HashMap<u32, Link> {
+    netdev::list().unwrap_or_default().into_iter().map(|link| (link.index, link)).collect()
 }
 
 /// Asks who has bound the queues of guests' ends: a visit to each one's namespace, so not under the lock.
@@ -180,259 +199,50 @@ fn live_mtu_limit(state: &State, port: &LivePort) -> (u32, &'static str) {
     mtu_limit(mode, port.netdevs.is_veth, state.settings.frame_size)
 }
 
-/// Adds a port; on an error everything done so far is undone by the drops of what was made.
-pub(super) fn add(state: &State, threads: &Threads, control: &mut Control, spec: PortSpec) -> Result<PortNo, Error> {
-    // A number that is kept for a port of another name is taken; one that is kept for this one is its own.
-    let kept = |no: &PortNo| control.reserved.get(no).is_some_and(|(name, _)| *name != spec.name);
-    let taken = |no| control.ports.contains_key(&no) || kept(&no);
-    let mut spec = resolve::resolve(spec.clone(), state.settings.capacity.port_slots(), taken)?;
-    if control.ports.values().any(|port| port.spec.name == spec.name) {
-        return Err(Error::new(ErrorKind::Exists, format!("name: there is a port `{}` already", spec.name)));
-    }
-    if let Some(port) = control.ports.values().find(|port| port.spec.uuid() == spec.uuid()) {
-        return Err(Error::new(
-            ErrorKind::Exists,
-            format!("uuid: `{}` belongs to port `{}`", spec.uuid().escape_default(), port.spec.name),
-        ));
-    }
-    if let Some(port) = control.ports.values().find(|port| port.spec.ifname == spec.ifname) {
-        return Err(Error::new(
-            ErrorKind::Exists,
-            format!("ifname: {} belongs to port `{}`", port.netdevs.ifname, port.spec.name),
-        ));
-    }
-    let frame_size = state.settings.frame_size;
-    let netdevs = match spec.kind {
-        PortKind::Guest => Netdevs::for_guest(&mut spec, frame_size)?,
-        PortKind::Phy => Netdevs::for_phy(&mut spec, frame_size)?,
-    };
-    match open(state, threads, control, spec, &netdevs) {
-        Ok(opened) => Ok(bring_in(state, threads, control, opened, netdevs)),
-        Err(error) => {
-            // One that was there may be in use, by another daemon say.
-            if netdevs.fresh {
-                netdevs.remove();
-            }
-            Err(error)
-        }
-    }
-}
-
-/// A port with everything but its place in the switch.
-struct Opened {
-    spec: PortSpec,
-    program: PortProgram,
-    queues: Vec<Queue>,
-    shared: Arc<PortShared>,
-    mode: Mode,
-    mode_reason: Option<String>,
-    group_tap: Option<GroupTap>,
-    guest_end: Option<GuestEnd>,
-    promiscuous: Option<Promiscuous>,
-}
-
-/// Loads the program, opens the sockets and attaches.
-///
-/// The program is attached here, a moment before the workers get the queues: what comes in meanwhile waits in the rings.
-fn open(
-    state: &State,
-    threads: &Threads,
-    control: &mut Control,
-    spec: PortSpec,
-    netdevs: &Netdevs,
-) -> Result<Opened, Error> {
-    let no = spec.vport.unwrap_or_default();
-    let queues = spec.queues.unwrap_or(1);
-    let steering = match spec.steering {
-        Steering::All => xdp_prog::Steering::All,
-        Steering::Shared => xdp_prog::Steering::Shared,
-    };
-    let options = LoadOptions { ifname: netdevs.ifname.clone(), ifindex: netdevs.ifindex, queues, steering };
-    let mut program = PortProgram::load(&options)?;
-    control.generation += 1;
-    let shared = Arc::new(PortShared {
-        no,
-        generation: control.generation,
-        name: spec.name.clone(),
-        shards: (0..threads.count()).map(|_| Default::default()).collect(),
-        queues: threads.spread(queues).map(|worker| QueueShared { worker, tally: Default::default() }).collect(),
-    });
-    let mut cache = FrameCache::new(Arc::clone(&state.shared.umem));
-    let mut opened = Vec::new();
-    let attached = (|| {
-        for number in 0..queues {
-            let socket = open_socket(state, &spec, netdevs, number, queues - number, &mut cache)?;
-            if let Some(fd) = socket.fd() {
-                program.set_socket(number, fd.as_fd())?;
-            }
-            opened.push(Queue::new(Arc::clone(&shared), number, socket));
-        }
-        let promiscuous = match spec.kind {
-            PortKind::Phy => {
-                Some(Promiscuous::new(netdevs.ifindex).map_err(|errno| packet_error(&netdevs.ifname, errno))?)
-            }
-            PortKind::Guest => None,
-        };
-        let group_tap = match spec.steering {
-            Steering::Shared => Some(
-                GroupSocket::open(netdevs.ifindex)
-                    .and_then(|socket| {
-                        let (shared, gate) = (Arc::clone(&state.shared), Arc::clone(&state.gate));
-                        GroupTap::start(socket, Arc::clone(&opened[0].port), shared, gate)
-                    })
-                    .map_err(|errno| packet_error(&netdevs.ifname, errno))?,
-            ),
-            Steering::All => None,
-        };
-        if let (Steering::Shared, Some(mode)) = (spec.steering, &spec.vlan) {
-            program.set_steering(&steer::keys(no, mode, &stations(control, state)))?;
-        }
-        // A guest that went on without us has a program that is not to be taken off, whatever else fails.
-        let guest_end = guest_end::bring_up(state, &spec, netdevs)?;
-        let attached = match program.attach(guest_end::mode_request(spec.mode)) {
-            Ok(attached) => attached,
-            Err(error) => {
-                if let Some(end) = guest_end.filter(GuestEnd::is_fresh) {
-                    end.remove(&spec.name);
-                    guest_end::give_back(netdevs);
-                }
-                return Err(error.into());
-            }
-        };
-        Ok((attached, promiscuous, group_tap, guest_end))
-    })();
-    match attached {
-        Ok((attached, promiscuous, group_tap, guest_end)) => {
-            state.recycle(cache);
-            let mode = guest_end::mode(attached.mode);
-            let mode_reason = attached.fallback_reason;
-            Ok(Opened { spec, program, queues: opened, shared, mode, mode_reason, group_tap, guest_end, promiscuous })
-        }
-        Err(error) => {
-            drop(program);
-            for queue in opened {
-                queue.socket.close(Duration::ZERO, &mut cache);
-            }
-            state.recycle(cache);
-            Err(error)
-        }
-    }
-}
-
-fn open_socket(
-    state: &State,
-    spec: &PortSpec,
-    netdevs: &Netdevs,
-    number: u32,
-    queues_to_come: u32,
-    cache: &mut FrameCache,
-) -> Result<XskSocket, Error> {
-    let umem = &state.shared.umem;
-    let depth = spec.queue_depth.unwrap_or(DEFAULT_QUEUE_DEPTH);
-    // A quarter of UMEM is for frames that are on their way; of the rest each further queue gets a share that leaves
-    // something for many more.
-    let spare = umem.pool_len().saturating_sub(umem.frames() / 4);
-    if umem.pool_len() < 2 * MIN_FILL * queues_to_come {
-        cache.spill_all();
-        return Err(Error::new(
-            ErrorKind::Full,
-            format!(
-                "UMEM is used up: {} of {} frames are free; raise `frames` in [dataplane] and restart, or use fewer queues",
-                umem.pool_len(),
-                umem.frames()
-            ),
-        ));
-    }
-    // Only a driver's queue can be zero-copy, and a veth has none: sharing one registration costs no memory a port.
-    let zero_copy = match spec.zero_copy {
-        ZeroCopy::Auto if netdevs.is_veth || spec.mode == ModeRequest::Generic => ZeroCopy::Off,
-        wish => wish,
-    };
-    let fill = (spare / 32).clamp(MIN_FILL, depth);
-    let options = SocketOptions { ifindex: netdevs.ifindex, queue: number, depth, zero_copy, fill };
-    XskSocket::open(&options, &state.donors, cache).map_err(|errno| {
-        let facts = BindFacts {
-            ifname: netdevs.ifname.clone(),
-            queue: number,
-            channels: Some(netdevs.channels),
-            zero_copy_forced: zero_copy == ZeroCopy::On,
-            memlock: memlock(),
-            umem_bytes: u64::from(umem.frames()) * u64::from(umem.frame_size()),
-        };
-        let kind = match errno {
-            Errno::EBUSY => ErrorKind::Busy,
-            Errno::EOPNOTSUPP => ErrorKind::Unsupported,
-            _ => ErrorKind::System,
-        };
-        Error::new(kind, xdp_prog::explain_bind_error(errno, &facts))
-    })
-}
-
-fn memlock() -> Option<u64> {
-    let (soft, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_MEMLOCK).ok()?;
-    Some(soft).filter(|&limit| limit != nix::sys::resource::RLIM_INFINITY)
-}
-
-fn packet_error(ifname: &str, errno: Errno) -> Error {
-    let advice = if errno == Errno::EPERM { ": CAP_NET_RAW is needed" } else { "" };
-    Error::new(ErrorKind::System, format!("opening a packet socket on {ifname}: {errno}{advice}"))
-}
-
-/// Gives an open port its place: in the view, then in the hands of the workers.
-fn bring_in(state: &State, threads: &Threads, control: &mut Control, opened: Opened, netdevs: Netdevs) -> PortNo {
-    let Opened { spec, program, queues, shared, mode, mode_reason, group_tap, guest_end, promiscuous } = opened;
-    let no = shared.no;
-    let sockets = queues.iter().filter_map(|queue| Some((queue.socket.fd()?, queue.socket.zero_copy()))).collect();
-    let port = LivePort {
-        guest_end,
-        spec,
-        shared: Arc::clone(&shared),
-        netdevs,
-        program,
-        mode,
-        mode_reason,
-        sockets,
-        closed: Vec::new(),
-        group_tap,
-        _promiscuous: promiscuous,
-    };
-    control.ports.insert(no, port);
-    state.publish(control);
-    for queue in queues {
-        let worker = shared.queues[queue.number as usize].worker;
-        threads.command(&state.shared, worker, Command::Add(Box::new(queue)));
-    }
-    no
-}
-
-/// Removes a port and returns its netdevs and what is on the guest's end, or `None` if there is no such port.
+/// Removes ports and returns, of those that there are, the netdevs and what is on the guest's end.
 pub(super) fn remove(
     state: &State,
     threads: &Threads,
     control: &mut Control,
-    no: PortNo,
-) -> Option<(Netdevs, Option<GuestEnd>)> {
-    let LivePort { shared, netdevs, mut program, sockets, group_tap, guest_end, .. } = control.ports.remove(&no)?;
-    if let Err(error) = program.detach() {
-        tracing::warn!(port = shared.name, %error, "detaching the XDP program");
-    }
-    drop(group_tap);
-    // No worker sends to the port any more, and none learns for it.
+    numbers: &[PortNo],
+) -> Vec<(Netdevs, Option<GuestEnd>)> {
+    let ports: Vec<_> = numbers.iter().filter_map(|no| control.ports.remove(no)).collect();
+    let ports = each(ports, |mut port| {
+        if let Err(error) = port.program.detach() {
+            tracing::warn!(port = port.shared.name, %error, "detaching the XDP program");
+        }
+        port.group_tap = None;
+        port
+    });
+    // No worker sends to the ports any more, and none learns for them.
     state.publish(control);
     state.shared.quiesce();
-    control.fdb.flush_port(no);
-    // The rings' ends are ours again. What other workers had handed over for it finds nobody, and is dropped there.
-    let mut cache = FrameCache::new(Arc::clone(&state.shared.umem));
-    drop(sockets);
-    for queue in threads.take_back(&state.shared, &shared) {
-        count_untaken(&shared, queue.number, queue.socket.close(SEND_GRACE, &mut cache));
+    for port in &ports {
+        control.fdb.flush_port(port.shared.no);
     }
-    state.recycle(cache);
-    drop(program);
-    let mut stats = PortStats::default();
-    super::audit::add_port(&mut stats, &shared);
-    super::audit::retire(&mut control.retired, stats);
-    Some((netdevs, guest_end))
+    // The rings' ends are ours again. What other workers had handed over for them finds nobody, and is dropped there.
+    let taken_back = |port: LivePort| {
+        let queues = threads.take_back(&state.shared, &port.shared);
+        (port, queues)
+    };
+    let ports = ports.into_iter().map(taken_back).collect();
+    let removed = each(ports, |(port, queues)| {
+        let LivePort { shared, netdevs, sockets, guest_end, .. } = port;
+        let mut cache = FrameCache::new(Arc::clone(&state.shared.umem));
+        drop(sockets);
+        for queue in queues {
+            count_untaken(&shared, queue.number, queue.socket.close(SEND_GRACE, &mut cache));
+        }
+        state.recycle(cache);
+        let mut stats = PortStats::default();
+        super::audit::add_port(&mut stats, &shared);
+        (stats, netdevs, guest_end)
+    });
+    let retire = |(stats, netdevs, guest_end)| {
+        super::audit::retire(&mut control.retired, stats);
+        (netdevs, guest_end)
+    };
+    removed.into_iter().map(retire).collect()
 }
 
 /// Changes a live port, or nothing.
@@ -569,7 +379,10 @@ fn open_queues(
     let mut opened = Vec::new();
     for number in 0..port.shared.queues.len() as u32 {
         // It is no new port: it takes what it had, and asks for no further frames.
-        let socket = open_socket(state, &spec, &port.netdevs, number, 0, cache).and_then(|socket| {
+        let umem = &state.shared.umem;
+        let fill = bring_up::fill_of(umem, umem.pool_len(), depth, 0);
+        let open = |fill| bring_up::open_socket(state, &spec, &port.netdevs, number, fill, cache);
+        let socket = fill.and_then(open).and_then(|socket| {
             let Some(fd) = socket.fd() else { return Ok(socket) };
             match port.program.set_socket(number, fd.as_fd()) {
                 Ok(()) => Ok(socket),
@@ -600,7 +413,7 @@ fn open_queues(
 }
 
 /// All stations that are known behind ports: configured addresses, and what the MAC table has.
-fn stations(control: &Control, state: &State) -> Vec<Station> {
+pub(super) fn stations(control: &Control, state: &State) -> Vec<Station> {
     let configured = control.ports.values().filter_map(|port| {
         let vlan = match &port.spec.vlan {
             Some(VlanMode::Access { vid }) => Some(*vid),

@@ -60,7 +60,12 @@ impl Switch {
     /// Keeps numbers, with their names and queues, for ports that are configured and could not be brought up: other ports
     /// don't get them, and rules, bindings and redirects may name them.
     pub fn reserve_ports(&self, ports: Vec<(u16, String, u32)>) {
-        self.state.lock().reserved = ports.into_iter().map(|(no, name, queues)| (no, (name, queues))).collect();
+        let mut control = self.state.lock();
+        control.reserved.clear();
+        for (no, name, queues) in ports {
+            // Of two that name the same number the first one has it.
+            control.reserved.entry(no).or_insert((name, queues));
+        }
     }
 
     /// Forgets bindings and redirect of a number that was kept for a port; `Busy` if what would go elsewhere is redirected to

@@ -1,22 +1,26 @@
 //! Network devices by rtnetlink: looking at them, making veth pairs, MTU, addresses, namespaces.
 //!
-//! These are control-path calls, a few milliseconds each. Every call has its own netlink socket and thread, made in the
-//! namespace of the caller, so that the same functions serve the guest's end inside its namespace ([`super::netns::NetNs::run`]).
+//! These are control-path calls. Each has its own netlink socket, made in the namespace of the calling thread, so that the same
+//! functions serve the guest's end inside its namespace ([`super::netns::NetNs::run`]). It waits for its answer by itself: a
+//! runtime and a thread for each call would take longer than the call.
 
+use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use futures_util::{StreamExt, TryStreamExt};
 use nix::errno::Errno;
-use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
     LinkMessage,
 };
 use rtnetlink::packet_route::nsid::{NsidAttribute, NsidMessage};
-use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, new_connection};
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
+use rtnetlink::sys::{Socket, SocketAddr};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
-use super::netns::on_thread;
 use crate::model::MacAddr;
 use crate::{Error, ErrorKind};
 
@@ -109,13 +113,11 @@ pub struct VethSpec<'a> {
     pub mtu: u32,
     /// Address of the guest's end.
     pub peer_mac: MacAddr,
+    /// Namespace of the guest's end, if it is another one. It is made there, which takes less than moving it there.
+    pub peer_ns: Option<BorrowedFd<'a>>,
 }
 
-fn failed(what: &str, error: &rtnetlink::Error) -> Error {
-    let rtnetlink::Error::NetlinkError(message) = error else {
-        return Error::new(ErrorKind::System, format!("{what}: {error}"));
-    };
-    let errno = Errno::from_raw(message.raw_code().saturating_abs());
+fn failed(what: &str, errno: Errno) -> Error {
     let (kind, advice) = match errno {
         Errno::EPERM => (ErrorKind::System, ": CAP_NET_ADMIN is needed"),
         Errno::EEXIST => (ErrorKind::Exists, ": a netdev of that name is there already"),
@@ -126,20 +128,51 @@ fn failed(what: &str, error: &rtnetlink::Error) -> Error {
     Error::new(kind, format!("{what}: {errno}{advice}"))
 }
 
-fn netlink<T, F>(what: &str, work: F) -> Result<T, Error>
-where
-    T: Send,
-    F: AsyncFnOnce(Handle) -> Result<T, rtnetlink::Error> + Send,
-{
-    on_thread(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
-        let system = |error: std::io::Error| Error::new(ErrorKind::System, format!("{what}: {error}"));
-        runtime.map_err(system)?.block_on(async {
-            let (connection, handle, _) = new_connection().map_err(system)?;
-            tokio::spawn(connection);
-            work(handle).await.map_err(|error| failed(what, &error))
-        })
-    })
+/// Sends a request and returns the answers to it. Of many ([`NLM_F_DUMP`]) those that can't be understood are left out.
+fn ask(what: &str, message: RouteNetlinkMessage, flags: u16) -> Result<Vec<RouteNetlinkMessage>, Error> {
+    let errno = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EPROTO));
+    let answers = || -> Result<_, Errno> {
+        let mut socket = Socket::new(NETLINK_ROUTE).map_err(errno)?;
+        socket.bind_auto().map_err(errno)?;
+        socket.connect(&SocketAddr::new(0, 0)).map_err(errno)?;
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | flags;
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        socket.send(&bytes, 0).map_err(errno)?;
+        let mut answers = Vec::new();
+        loop {
+            let (datagram, _) = socket.recv_from_full().map_err(errno)?;
+            let mut rest = datagram.as_slice();
+            while let Some(len) = rest.first_chunk().map(|len| u32::from_ne_bytes(*len) as usize) {
+                let bytes = rest.get(..len).filter(|_| len > 0).ok_or(Errno::EPROTO)?;
+                rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+                match NetlinkMessage::deserialize(bytes).map(|message| message.payload) {
+                    Ok(NetlinkPayload::Done(_)) => return Ok(answers),
+                    // One of number 0 is an acknowledgement.
+                    Ok(NetlinkPayload::Error(error)) => match error.raw_code().saturating_abs() {
+                        0 => return Ok(answers),
+                        code => return Err(Errno::from_raw(code)),
+                    },
+                    Ok(NetlinkPayload::InnerMessage(answer)) => answers.push(answer),
+                    Err(_) if flags & NLM_F_DUMP != NLM_F_DUMP => return Err(Errno::EPROTO),
+                    _ => {}
+                }
+            }
+            if flags & (NLM_F_ACK | NLM_F_DUMP) == 0 {
+                return Ok(answers);
+            }
+        }
+    };
+    answers().map_err(|errno| failed(what, errno))
+}
+
+fn link_of(answer: &RouteNetlinkMessage) -> Option<Link> {
+    match answer {
+        RouteNetlinkMessage::NewLink(message) => Some(Link::parse(message)),
+        _ => None,
+    }
 }
 
 /// Looks up a netdev by name; `None` if there is none.
@@ -147,23 +180,18 @@ pub fn find(name: &str) -> Result<Option<Link>, Error> {
     if name.is_empty() || name.len() > MAX_IFNAME {
         return Ok(None);
     }
-    let found = netlink(&format!("looking up netdev {name}"), async |handle| {
-        handle.link().get().match_name(name.to_owned()).execute().try_next().await
-    });
-    absent_is_none(found)
+    let message = LinkMessageBuilder::<LinkUnspec>::new().name(name.to_owned()).build();
+    look_up(&format!("looking up netdev {name}"), message)
 }
 
 /// Looks up a netdev by index; `None` if there is none.
 pub fn find_index(index: u32) -> Result<Option<Link>, Error> {
-    let found = netlink(&format!("looking up netdev #{index}"), async |handle| {
-        handle.link().get().match_index(index).execute().try_next().await
-    });
-    absent_is_none(found)
+    look_up(&format!("looking up netdev #{index}"), LinkUnspec::new_with_index(index).build())
 }
 
-fn absent_is_none(found: Result<Option<LinkMessage>, Error>) -> Result<Option<Link>, Error> {
-    match found {
-        Ok(message) => Ok(message.as_ref().map(Link::parse)),
+fn look_up(what: &str, message: LinkMessage) -> Result<Option<Link>, Error> {
+    match ask(what, RouteNetlinkMessage::GetLink(message), 0) {
+        Ok(answers) => Ok(answers.iter().find_map(link_of)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
@@ -171,9 +199,8 @@ fn absent_is_none(found: Result<Option<LinkMessage>, Error>) -> Result<Option<Li
 
 /// Every netdev of the namespace.
 pub fn list() -> Result<Vec<Link>, Error> {
-    let messages: Vec<LinkMessage> =
-        netlink("listing netdevs", async |handle| handle.link().get().execute().try_collect().await)?;
-    Ok(messages.iter().map(Link::parse).collect())
+    let answers = ask("listing netdevs", RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
+    Ok(answers.iter().filter_map(link_of).collect())
 }
 
 /// Makes a veth pair, both ends down.
@@ -183,19 +210,21 @@ pub fn create_veth(spec: &VethSpec<'_>) -> Result<(), Error> {
         .name(spec.peer.to_owned())
         .mtu(spec.mtu)
         .address(spec.peer_mac.octets().to_vec());
+    if let Some(ns) = spec.peer_ns {
+        peer = peer.setns_by_fd(ns.as_raw_fd());
+    }
     let mut pair = LinkMessageBuilder::<LinkVeth>::new(spec.name, spec.peer).mtu(spec.mtu);
     for attribute in queues {
         peer = peer.append_extra_attribute(attribute.clone());
         pair = pair.append_extra_attribute(attribute);
     }
     let message = pair.set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build()))).build();
-    netlink(&format!("making veth pair {} and {}", spec.name, spec.peer), async |handle| {
-        handle.link().add(message).execute().await
-    })
+    let what = format!("making veth pair {} and {}", spec.name, spec.peer);
+    ask(&what, RouteNetlinkMessage::NewLink(message), NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL).map(drop)
 }
 
 fn set(what: &str, link: LinkMessageBuilder<LinkUnspec>) -> Result<(), Error> {
-    netlink(what, async |handle| handle.link().set(link.build()).execute().await)
+    ask(what, RouteNetlinkMessage::SetLink(link.build()), NLM_F_ACK).map(drop)
 }
 
 /// Sets a netdev up.
@@ -237,25 +266,21 @@ pub fn move_to(index: u32, fd: BorrowedFd<'_>) -> Result<(), Error> {
 
 /// Deletes a netdev; of a veth pair both ends go.
 pub fn delete(index: u32) -> Result<(), Error> {
-    netlink(&format!("deleting netdev #{index}"), async |handle| handle.link().del(index).execute().await)
+    let message = LinkUnspec::new_with_index(index).build();
+    ask(&format!("deleting netdev #{index}"), RouteNetlinkMessage::DelLink(message), NLM_F_ACK).map(drop)
 }
 
 /// The identifier that this namespace has for the namespace behind `fd`; `None` if it has none.
 pub fn nsid(fd: BorrowedFd<'_>) -> Result<Option<i32>, Error> {
     let mut question = NsidMessage::default();
     question.attributes.push(NsidAttribute::Fd(fd.as_raw_fd().unsigned_abs()));
-    let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetNsId(question));
-    request.header.flags = NLM_F_REQUEST;
-    let answers = netlink("asking for a namespace's identifier", async |mut handle| {
-        Ok(handle.request(request)?.collect::<Vec<_>>().await)
-    })?;
-    Ok(answers.iter().find_map(|answer| match &answer.payload {
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNsId(message)) => {
-            message.attributes.iter().find_map(|attribute| match attribute {
-                NsidAttribute::Id(id) if *id >= 0 => Some(*id),
-                _ => None,
-            })
-        }
+    let answers = ask("asking for a namespace's identifier", RouteNetlinkMessage::GetNsId(question), 0)?;
+    let id = |attribute: &NsidAttribute| match attribute {
+        NsidAttribute::Id(id) if *id >= 0 => Some(*id),
+        _ => None,
+    };
+    Ok(answers.iter().find_map(|answer| match answer {
+        RouteNetlinkMessage::NewNsId(message) => message.attributes.iter().find_map(id),
         _ => None,
     }))
 }

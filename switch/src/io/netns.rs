@@ -61,7 +61,7 @@ impl NetNs {
 
     /// Runs `work` in it.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
-        on_thread(|| {
+        let enter_and_work = || {
             setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|errno| {
                 Error::new(
                     ErrorKind::System,
@@ -69,13 +69,10 @@ impl NetNs {
                 )
             })?;
             work()
+        };
+        std::thread::scope(|scope| {
+            let done = scope.spawn(enter_and_work).join();
+            done.unwrap_or_else(|_| Err(Error::new(ErrorKind::System, "a helper thread panicked")))
         })
     }
-}
-
-/// Runs `work` on a thread of its own, in the caller's namespace.
-pub fn on_thread<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
-    std::thread::scope(|scope| {
-        scope.spawn(work).join().unwrap_or_else(|_| Err(Error::new(ErrorKind::System, "a helper thread panicked")))
-    })
 }

@@ -24,17 +24,22 @@ const REBIND_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Live sockets whose UMEM further ones can share.
 #[derive(Debug, Default)]
-pub struct Donors(Mutex<Vec<Weak<OwnedFd>>>);
+pub struct Donors {
+    list: Mutex<Vec<Weak<OwnedFd>>>,
+    /// Held by who registers UMEM because nobody could share: of sockets that are opened at the same time one does so, or all
+    /// would, and each registration counts as locked memory.
+    registering: Mutex<()>,
+}
 
 impl Donors {
     fn live(&self) -> Vec<Arc<OwnedFd>> {
-        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         list.retain(|fd| fd.strong_count() > 0);
         list.iter().filter_map(Weak::upgrade).collect()
     }
 
     fn add(&self, fd: &Arc<OwnedFd>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(fd));
+        self.list.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(fd));
     }
 }
 
@@ -122,19 +127,26 @@ impl XskSocket {
                 ZeroCopy::On => libc::XDP_ZEROCOPY,
                 ZeroCopy::Off => libc::XDP_COPY,
             };
+        let share = || {
+            let shared = |donor: Arc<OwnedFd>| Self::open_bound(options, umem, flags, Some(donor.as_fd()));
+            // Of EBADF the donor's netdev is gone, and the kernel has unbound it: try another.
+            donors.live().into_iter().map(shared).find(|result| !matches!(result, Err(Errno::EBADF)))
+        };
+        let mut registering = None;
         if options.zero_copy == ZeroCopy::Off {
-            for donor in donors.live() {
-                match Self::open_bound(options, umem, flags, Some(donor.as_fd())) {
-                    // The donor's netdev is gone, and the kernel has unbound it: try another.
-                    Err(Errno::EBADF) => {}
-                    result => return result,
-                }
+            if let Some(result) = share() {
+                return result;
+            }
+            registering = Some(donors.registering.lock().unwrap_or_else(PoisonError::into_inner));
+            if let Some(result) = share() {
+                return result;
             }
         }
         let socket = Self::open_bound(options, umem, flags, None)?;
         if let (Some(fd), false) = (&socket.fd, socket.zero_copy) {
             donors.add(fd);
         }
+        drop(registering);
         Ok(socket)
     }
 
@@ -173,7 +185,7 @@ impl XskSocket {
 
     /// A socket over rings that somebody else plays the kernel for.
     pub fn over_rings(umem: Arc<Umem>, rings: Rings, fill_target: u32) -> Self {
-        let (rx_owner, tx_owner) = (umem.new_owner(), umem.new_owner());
+        let [rx_owner, tx_owner] = umem.new_owners();
         let Rings { rx, tx, fill, completion } = rings;
         Self {
             fd: None,

@@ -8,7 +8,6 @@
 //!
 //! Free frames lie in a lock-free pool, in slabs of [`SLAB`]; each thread has a [`FrameCache`] in front of it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -148,9 +147,11 @@ impl Umem {
         (self.pool.len() * SLAB) as u32
     }
 
-    /// A new place for frames.
-    pub fn new_owner(&self) -> Owner {
-        Owner(self.next_owner.fetch_add(1, Ordering::Relaxed))
+    /// Two new places for the frames of one socket: those to be filled, and those to be sent.
+    pub fn new_owners(&self) -> [Owner; 2] {
+        // The first is even and the second odd, which is how `whereabouts` tells them apart.
+        let first = self.next_owner.fetch_add(2, Ordering::Relaxed);
+        [Owner(first), Owner(first + 1)]
     }
 
     /// The frame's data.
@@ -226,39 +227,67 @@ impl Umem {
 
     /// Counts the frames by the ledger, at a moment when nobody moves any: free, held, and those in places.
     pub fn census(&self) -> Census {
-        let mut census = Census::default();
+        let mut counts = vec![0; self.next_owner.load(Ordering::Relaxed) as usize];
         for place in &self.owners {
-            match place.load(Ordering::Relaxed) {
-                FREE => census.free += 1,
-                HELD => census.held += 1,
-                owner => *census.places.entry(owner).or_default() += 1,
+            if let Some(count) = counts.get_mut(place.load(Ordering::Relaxed) as usize) {
+                *count += 1;
             }
         }
-        census
+        Census { counts }
+    }
+
+    /// Counts the frames by the ledger at any moment: each where it is when it is looked at, so that the sum is always right.
+    pub fn whereabouts(&self) -> Whereabouts {
+        let mut counts = [0; 4];
+        for place in &self.owners {
+            let owner = place.load(Ordering::Relaxed);
+            counts[if owner < FIRST_OWNER { owner } else { FIRST_OWNER + owner % 2 } as usize] += 1;
+        }
+        let [free, held, rx, tx] = counts;
+        Whereabouts { free, held, rx, tx }
     }
 }
 
-/// What the ledger says of all frames.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What the ledger says of all frames, by place.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Census {
+    /// By what the ledger calls the place.
+    counts: Vec<u32>,
+}
+
+impl Census {
+    /// In the pool or a cache.
+    pub fn free(&self) -> u32 {
+        self.at(FREE)
+    }
+
+    /// In somebody's hands: a [`Frame`] exists.
+    pub fn held(&self) -> u32 {
+        self.at(HELD)
+    }
+
+    /// In one place, by [`Owner::id`].
+    pub fn at(&self, owner: u32) -> u32 {
+        self.counts.get(owner as usize).copied().unwrap_or(0)
+    }
+
+    /// With the kernel in all.
+    pub fn placed(&self) -> u32 {
+        self.counts.iter().skip(FIRST_OWNER as usize).sum()
+    }
+}
+
+/// What the ledger says of all frames, by kind of place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Whereabouts {
     /// In the pool or a cache.
     pub free: u32,
     /// In somebody's hands: a [`Frame`] exists.
     pub held: u32,
-    /// With the kernel: by [`Owner::id`], those that have some.
-    pub places: HashMap<u32, u32>,
-}
-
-impl Census {
-    /// Frames in one place.
-    pub fn at(&self, owner: u32) -> u32 {
-        self.places.get(&owner).copied().unwrap_or(0)
-    }
-
-    /// Frames with the kernel in all.
-    pub fn placed(&self) -> u32 {
-        self.places.values().sum()
-    }
+    /// With the kernel, to be filled, or filled and not taken yet.
+    pub rx: u32,
+    /// With the kernel, to be sent, or sent and not taken back yet.
+    pub tx: u32,
 }
 
 /// A thread's own stock of free frames.
@@ -346,6 +375,8 @@ impl FrameCache {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -358,7 +389,7 @@ mod tests {
     fn a_frame_is_claimed_once_and_only_from_where_it_is() {
         let umem = umem(64);
         let mut cache = FrameCache::new(Arc::clone(&umem));
-        let (mut here, mut there) = (umem.new_owner(), umem.new_owner());
+        let [mut here, mut there] = umem.new_owners();
         let frame = cache.take().unwrap();
         let addr = umem.give(frame, &here);
         assert_eq!(umem.claim(addr, 60, &mut there), None);
@@ -370,13 +401,36 @@ mod tests {
         cache.put(frame);
     }
 
+    #[test]
+    fn every_frame_is_counted_once_while_another_thread_moves_them() {
+        let umem = umem(1024);
+        let mut owners = umem.new_owners();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut cache = FrameCache::new(Arc::clone(&umem));
+                while !stop.load(Ordering::Relaxed) {
+                    let addrs: Vec<_> = (0..500).map(|n| umem.give(cache.take().unwrap(), &owners[n % 2])).collect();
+                    for (n, addr) in addrs.into_iter().enumerate() {
+                        cache.put(umem.claim(addr, 0, &mut owners[n % 2]).unwrap());
+                    }
+                }
+            });
+            for _ in 0..1000 {
+                let Whereabouts { free, held, rx, tx } = umem.whereabouts();
+                assert_eq!(free + held + rx + tx, 1024);
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+
     proptest! {
         /// Frames go at random between the pool, two places and hands; the ledger agrees with the counts of a model throughout.
         #[test]
         fn every_frame_is_in_exactly_one_place(ops in prop::collection::vec((0u8..5, any::<prop::sample::Index>()), 0..400)) {
             let umem = umem(128);
             let mut cache = FrameCache::new(Arc::clone(&umem));
-            let mut places = [umem.new_owner(), umem.new_owner()];
+            let mut places = umem.new_owners();
             let mut addrs = [Vec::new(), Vec::new()];
             let mut hands = Vec::new();
             for (op, pick) in ops {
@@ -399,10 +453,13 @@ mod tests {
                 let placed = addrs[0].len() + addrs[1].len();
                 let free = 128 - placed - hands.len();
                 let census = umem.census();
-                let seen = (census.free as usize, census.held as usize, census.placed() as usize);
+                let seen = (census.free() as usize, census.held() as usize, census.placed() as usize);
                 prop_assert_eq!(seen, (free, hands.len(), placed));
                 prop_assert_eq!(umem.pool_len() as usize + cache.len(), free);
                 prop_assert_eq!(census.at(places[0].id()) as usize, addrs[0].len());
+                let Whereabouts { free, held, rx, tx } = umem.whereabouts();
+                prop_assert_eq!((free, held), (census.free(), census.held()));
+                prop_assert_eq!((rx as usize, tx as usize), (addrs[0].len(), addrs[1].len()));
             }
             let [first, second] = places;
             prop_assert_eq!(umem.reclaim(first).len(), addrs[0].len());

@@ -578,6 +578,19 @@ pub struct WorkerInfo {
     pub sleeps: u64,
 }
 
+/// Where the frames of UMEM are, as the ledger has them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FramePlaces {
+    /// Free: in the pool or in a worker's cache.
+    pub free: u32,
+    /// With the kernel to be filled: fill rings, received but not yet taken.
+    pub rx: u32,
+    /// With the kernel to be sent: tx and completion rings.
+    pub tx: u32,
+    /// In a worker's hands, or on their way from one to another.
+    pub in_transit: u32,
+}
+
 /// Where the frames of UMEM are. The sum of all places is `frames` at any moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]

@@ -85,8 +85,8 @@ pub struct Holdings {
 /// Frames that a queue has with the kernel: to be filled, and to be sent.
 #[derive(Clone, Debug)]
 pub struct QueueHoldings {
-    /// Port name.
-    pub port: String,
+    /// Port.
+    pub port: Arc<PortShared>,
     /// Queue of the netdev.
     pub queue: u32,
     /// By the socket's own count.
@@ -558,7 +558,7 @@ impl Worker {
                 .queues
                 .iter()
                 .map(|queue| QueueHoldings {
-                    port: queue.port.name.clone(),
+                    port: Arc::clone(&queue.port),
                     queue: queue.number,
                     counted: queue.socket.outstanding(),
                     owners: queue.socket.owners(),

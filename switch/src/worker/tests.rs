@@ -190,7 +190,7 @@ impl Bed {
                 placed += queue.counted.0 + queue.counted.1;
             }
         }
-        assert_eq!((free, placed, 0), (census.free, census.placed(), census.held));
+        assert_eq!((free, placed, 0), (census.free(), census.placed(), census.held()));
         assert_eq!(free + placed, FRAMES);
         let mut sum = PortStats::default();
         for port in self.shared.view.load().ports.iter().flatten() {

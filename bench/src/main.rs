@@ -25,7 +25,7 @@ struct Args {
     /// Experiments, separated by commas [default: all]
     #[arg(long, value_delimiter = ',')]
     only: Vec<What>,
-    /// Kinds of devices, separated by commas: xswitch, floor, devmap, bridge, … [default: all]
+    /// Kinds of devices (xswitch, floor, devmap, bridge, …), separated by commas [default: all]
     #[arg(long, value_delimiter = ',')]
     devices: Vec<String>,
     /// Short measurements: whether it works, not how fast it is

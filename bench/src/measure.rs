@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
+use tests::wait;
 
 use crate::cpu::{self, Clock};
 use crate::generator::Generator;
@@ -24,6 +25,8 @@ pub struct Times {
 
 /// Time in which what is on its way arrives, or is lost.
 const DRAIN: Duration = Duration::from_millis(50);
+/// How long a load may take to begin.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug)]
 struct Look {
@@ -39,13 +42,13 @@ impl Look {
         Self { at: Instant::now(), sent, received: ends.far.seen().packets, cpus }
     }
 
-    /// What happened from `before` to this one; packets are counted up to `last`.
-    fn since(&self, before: &Self, last: (u64, u64)) -> Sample {
+    /// What happened from `before` to this one.
+    fn since(&self, before: &Self) -> Sample {
         let seconds = (self.at - before.at).as_secs_f64();
         let share = |at: usize| self.cpus[at].since(before.cpus[at], seconds);
         Sample {
-            offered: (last.0 - before.sent) as f64 / seconds,
-            forwarded: (last.1 - before.received) as f64 / seconds,
+            offered: (self.sent - before.sent) as f64 / seconds,
+            forwarded: (self.received - before.received) as f64 / seconds,
             device_cpu: share(0),
             generator_cpu: share(1),
         }
@@ -54,31 +57,34 @@ impl Look {
 
 /// Sends a load and counts what arrives at the far guest.
 ///
-/// At full speed the count starts and ends while packets are on their way; a paced load is counted to its last packet.
+/// At full speed the count starts and ends while packets are on their way. Of a paced load every packet is waited for, so
+/// that its loss is exact: the share of all that were sent which arrived.
 ///
 /// # Errors
-/// A signal came.
+/// A signal came, or nothing is sent.
 pub fn stream(generator: &mut Generator<'_>, ends: &Ends, load: &Load, times: Times) -> anyhow::Result<Sample> {
-    let Times { warm, measure, .. } = times;
-    if load.pps.is_none() {
-        return generator.during(load, |sending| {
-            stop::sleep(warm)?;
-            let before = Look::new(sending.sent(), ends);
-            stop::sleep(measure)?;
-            let after = Look::new(sending.sent(), ends);
-            Ok(after.since(&before, (after.sent, after.received)))
-        });
+    if load.pps.is_some() {
+        generator.during(load, |_| stop::sleep(times.warm))?;
+        stop::sleep(DRAIN)?;
     }
-    generator.during(load, |_| stop::sleep(warm))?;
-    stop::sleep(DRAIN)?;
-    let before = Look::new(0, ends);
-    let after = generator.during(load, |_| {
-        stop::sleep(measure)?;
-        anyhow::Ok(Look::new(0, ends))
+    let first = ends.far.seen().packets;
+    let mut sample = generator.during(load, |sending| {
+        // The first call takes its time to begin.
+        wait::until(PATIENCE, || (sending.sent() > 0).then_some(())).context("nothing is sent")?;
+        if load.pps.is_none() {
+            stop::sleep(times.warm)?;
+        }
+        let before = Look::new(sending.sent(), ends);
+        stop::sleep(times.measure)?;
+        anyhow::Ok(Look::new(sending.sent(), ends).since(&before))
     })?;
-    let sent = generator.sent();
-    stop::sleep(DRAIN)?;
-    Ok(after.since(&before, (sent, ends.far.seen().packets)))
+    if load.pps.is_some() {
+        let sent = generator.sent();
+        stop::sleep(DRAIN)?;
+        let received = ends.far.seen().packets - first;
+        sample.forwarded = sample.offered * received as f64 / sent as f64;
+    }
+    Ok(sample)
 }
 
 /// Sends a paced load whose packets return, and takes the time of each packet that comes back.

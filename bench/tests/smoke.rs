@@ -13,7 +13,7 @@ use bench::devices::devmap::Devmap;
 use bench::devices::forwarder::Forwarder;
 use bench::devices::xswitch::Xswitch;
 use bench::devices::{Device, Running};
-use bench::lab::Lab;
+use bench::lab::{End, Lab, Seen};
 use bench::load::{Load, Side};
 use bench::measure::{self, Times};
 use bench::rules::RuleSet;
@@ -46,6 +46,17 @@ fn children(pid: u32) -> Vec<i32> {
         .collect()
 }
 
+/// What an end has seen when nothing has come for a while.
+fn at_rest(end: &End) -> Seen {
+    let mut last = end.seen();
+    let rest = wait::until(SOON, || {
+        std::thread::sleep(Duration::from_millis(200));
+        let before = std::mem::replace(&mut last, end.seen());
+        (before == last).then_some(before)
+    });
+    rest.expect("nothing is sent any more")
+}
+
 /// Streams and round trips through a device, both of its directions.
 fn forwards(device: &dyn Device) {
     let name = device.name();
@@ -53,10 +64,10 @@ fn forwards(device: &dyn Device) {
         let mut generator = bed.lab.generator(Side::Near);
         for frame in [64, 1500] {
             let load = Load::new(Side::Near).sized(frame).few_flows(1);
-            let before = bed.ends.far.seen();
+            let before = at_rest(&bed.ends.far);
             let sample = measure::stream(&mut generator, &bed.ends, &load, TIMES)?;
             assert!(sample.offered > 0.0 && sample.forwarded > 0.0, "{name}: {sample:?}");
-            let after = bed.ends.far.seen();
+            let after = at_rest(&bed.ends.far);
             let bytes = (after.packets - before.packets) * u64::from(frame - 4);
             assert_eq!(after.bytes - before.bytes, bytes, "{name}: frames are as long as they were");
         }

@@ -106,27 +106,33 @@ impl<T: Entry> Producer<T> {
     /// Stages an entry; false if the ring is full. The consumer sees it after [`Producer::submit`].
     #[inline]
     pub fn push(&mut self, entry: T) -> bool {
-        if self.room(1) == 0 {
-            return false;
+        self.push_all(1, || Some(entry)) == 1
+    }
+
+    /// Stages up to `count` entries, as long as there is room and `next` has one; returns how many.
+    #[inline]
+    pub fn push_all(&mut self, count: u32, mut next: impl FnMut() -> Option<T>) -> u32 {
+        let room = self.room(count).min(count);
+        for staged in 0..room {
+            let Some(entry) = next() else { return staged };
+            let at = (self.head & self.shared.mask) as usize;
+            // SAFETY: `at` is below the ring's size, and the entry is ours: there is room, so the consumer's index has passed
+            // its last use, and it does not read on before `submit`.
+            unsafe { self.shared.entries.add(at).write(entry) };
+            self.head = self.head.wrapping_add(1);
         }
-        let at = (self.head & self.shared.mask) as usize;
-        // SAFETY: `at` is below the ring's size, and the entry is ours: the consumer's index has passed its last use, and it
-        // does not read on before `submit`.
-        unsafe { self.shared.entries.add(at).write(entry) };
-        self.head = self.head.wrapping_add(1);
-        true
+        room
     }
 
     /// How many entries can be staged now: at least `wanted`, or as many as there is room for.
     #[inline]
-    pub fn room(&mut self, wanted: u32) -> u32 {
-        let room = |head: u32, tail: u32, size: u32| size - head.wrapping_sub(tail);
-        let known = room(self.head, self.tail, self.shared.size());
+    fn room(&mut self, wanted: u32) -> u32 {
+        let known = self.shared.size() - self.head.wrapping_sub(self.tail);
         if known >= wanted {
             return known;
         }
         self.tail = self.shared.index(self.shared.consumer).load(Ordering::Acquire);
-        room(self.head, self.tail, self.shared.size())
+        self.shared.size() - self.head.wrapping_sub(self.tail)
     }
 
     /// Shows the consumer all that is staged.
@@ -194,6 +200,25 @@ impl<T: Entry> Consumer<T> {
         Some(entry)
     }
 
+    /// Takes up to `max` entries, oldest first, and gives their places back to the producer; returns how many.
+    #[inline]
+    pub fn take(&mut self, max: u32, mut each: impl FnMut(T)) -> u32 {
+        if self.head.wrapping_sub(self.tail) < max {
+            self.head = self.shared.index(self.shared.producer).load(Ordering::Acquire);
+        }
+        let count = self.head.wrapping_sub(self.tail).min(max);
+        for n in 0..count {
+            let at = (self.tail.wrapping_add(n) & self.shared.mask) as usize;
+            // SAFETY: as in `pop`.
+            each(unsafe { self.shared.entries.add(at).read() });
+        }
+        if count > 0 {
+            self.tail = self.tail.wrapping_add(count);
+            self.release();
+        }
+        count
+    }
+
     /// Gives the places of all entries taken back to the producer.
     #[inline]
     pub fn release(&mut self) {
@@ -254,12 +279,16 @@ mod tests {
     enum Op {
         Push(u64),
         Submit,
+        PushAll(u32, u32),
         Pop,
+        Take(u32),
         Release,
     }
 
     fn op() -> impl Strategy<Value = Op> {
-        prop_oneof![any::<u64>().prop_map(Op::Push), Just(Op::Submit), Just(Op::Pop), Just(Op::Release)]
+        let several = (0u32..9, 0u32..9).prop_map(|(count, have)| Op::PushAll(count, have));
+        let one = any::<u64>().prop_map(Op::Push);
+        prop_oneof![one, several, Just(Op::Submit), Just(Op::Pop), (0u32..9).prop_map(Op::Take), Just(Op::Release)]
     }
 
     proptest! {
@@ -278,6 +307,13 @@ mod tests {
                             staged.push(addr);
                         }
                     }
+                    Op::PushAll(count, have) => {
+                        let room = size as usize - (staged.len() + visible.len() + held);
+                        let mut next = (0..have).map(|n| Desc { addr: u64::from(n), len: 1, options: 0 });
+                        let pushed = producer.push_all(count, || next.next());
+                        prop_assert_eq!(pushed as usize, room.min(count.min(have) as usize));
+                        staged.extend((0..pushed).map(u64::from));
+                    }
                     Op::Submit => {
                         producer.submit();
                         visible.extend(staged.drain(..));
@@ -286,6 +322,13 @@ mod tests {
                         let taken = consumer.pop().map(|desc| desc.addr);
                         prop_assert_eq!(taken, visible.pop_front());
                         held += usize::from(taken.is_some());
+                    }
+                    Op::Take(max) => {
+                        let mut taken = Vec::new();
+                        let count = consumer.take(max, |desc| taken.push(desc.addr));
+                        prop_assert_eq!((count as usize, count), (taken.len(), max.min(visible.len() as u32)));
+                        prop_assert!(visible.drain(..taken.len()).eq(taken));
+                        held = if count > 0 { 0 } else { held };
                     }
                     Op::Release => {
                         consumer.release();

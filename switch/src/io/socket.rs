@@ -217,19 +217,15 @@ impl XskSocket {
     /// Takes up to `max` received frames into `burst`; returns how many.
     #[inline]
     pub fn receive(&mut self, burst: &mut Vec<Frame>, max: usize) -> usize {
-        let mut taken = 0;
-        while taken < max {
-            let Some(desc) = self.rx.pop() else { break };
-            if let Some(frame) = self.umem.claim(desc.addr, desc.len, &mut self.rx_owner) {
+        let (umem, owner) = (&*self.umem, &mut self.rx_owner);
+        let before = burst.len();
+        let taken = self.rx.take(max as u32, |desc| {
+            if let Some(frame) = umem.claim(desc.addr, desc.len, owner) {
                 burst.push(frame);
-                self.rx_out -= 1;
             }
-            taken += 1;
-        }
-        if taken > 0 {
-            self.rx.release();
-        }
-        taken
+        });
+        self.rx_out -= (burst.len() - before) as u32;
+        taken as usize
     }
 
     /// Whether frames wait to be received.
@@ -241,14 +237,9 @@ impl XskSocket {
     #[inline]
     pub fn refill(&mut self, cache: &mut FrameCache) {
         let wanted = self.fill_target.saturating_sub(self.rx_out);
-        let before = self.rx_out;
-        for _ in 0..wanted.min(self.fill.room(wanted)) {
-            let Some(addr) = cache.give(&self.rx_owner) else { break };
-            let pushed = self.fill.push(addr);
-            debug_assert!(pushed, "there was room");
-            self.rx_out += 1;
-        }
-        if self.rx_out > before {
+        let given = self.fill.push_all(wanted, || cache.give(&self.rx_owner));
+        if given > 0 {
+            self.rx_out += given;
             self.fill.submit();
         }
         if self.zero_copy
@@ -259,18 +250,19 @@ impl XskSocket {
         }
     }
 
-    /// Stages a frame for sending; the frame comes back if the ring is full.
+    /// Stages up to `count` frames for sending, which `next` is asked for as long as there is room; returns how many.
     #[inline]
-    pub fn send(&mut self, frame: Frame) -> Result<(), Frame> {
-        if self.gone || self.tx.room(1) == 0 {
-            return Err(frame);
+    pub fn send(&mut self, count: usize, mut next: impl FnMut() -> Option<Frame>) -> usize {
+        if self.gone {
+            return 0;
         }
-        let len = frame.len() as u32;
-        let addr = self.umem.give(frame, &self.tx_owner);
-        let pushed = self.tx.push(Desc { addr, len, options: 0 });
-        debug_assert!(pushed, "there was room");
-        self.tx_out += 1;
-        Ok(())
+        let sent = self.tx.push_all(count as u32, || {
+            let frame = next()?;
+            let len = frame.len() as u32;
+            Some(Desc { addr: self.umem.give(frame, &self.tx_owner), len, options: 0 })
+        });
+        self.tx_out += sent;
+        sent as usize
     }
 
     /// Shows the kernel all staged frames and calls it until it has taken them, as long as it makes progress.
@@ -325,15 +317,10 @@ impl XskSocket {
     /// Takes back frames that were sent.
     #[inline]
     pub fn reap(&mut self, cache: &mut FrameCache) -> usize {
-        let mut reaped = 0;
-        while let Some(addr) = self.completion.pop() {
-            self.tx_out -= u32::from(self.umem.claim_free(addr, &mut self.tx_owner, cache));
-            reaped += 1;
-        }
-        if reaped > 0 {
-            self.completion.release();
-        }
-        reaped
+        let (umem, owner, mut back) = (&*self.umem, &mut self.tx_owner, 0);
+        let reaped = self.completion.take(u32::MAX, |addr| back += u32::from(umem.claim_free(addr, owner, cache)));
+        self.tx_out -= back;
+        reaped as usize
     }
 
     /// Frames with the kernel, by this socket's own count: to be filled, to be sent.

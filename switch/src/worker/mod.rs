@@ -31,11 +31,10 @@ use self::view::{PortShared, Shared, View, WorkerShared};
 use self::watch::Watch;
 use crate::counters::PortShard;
 use crate::engine::PortNo;
-use crate::engine::bridge::{Cached, Egress, Verdict, decide_at, egress_check, mirror_check};
+use crate::engine::bridge::{Egress, Memory, Verdict, egress_check, mirror_check};
 use crate::engine::drop::DropReason;
 use crate::engine::meter::{Color, Meter, remark};
 use crate::engine::parse::Tag;
-use crate::engine::rule::FlowCache;
 use crate::engine::vlan::{TagEdit, Vid};
 use crate::io::umem::{Frame, FrameCache, Umem};
 use crate::model::{Direction, PollMode};
@@ -124,7 +123,7 @@ pub struct Worker {
     routes: Routes,
     /// Epoch of the ports that the routes are for.
     routes_epoch: u64,
-    flows: FlowCache,
+    memory: Memory,
     cache: FrameCache,
     commands: Receiver<Command>,
     inboxes: Vec<rtrb::Consumer<Transit>>,
@@ -162,7 +161,7 @@ impl Worker {
             queues: Vec::new(),
             routes: Routes::default(),
             routes_epoch: 0,
-            flows: FlowCache::default(),
+            memory: Memory::default(),
             cache: FrameCache::new(Arc::clone(&umem)),
             commands,
             inboxes,
@@ -275,7 +274,7 @@ impl Worker {
         let now = self.shared.now.load(Ordering::Relaxed);
         let now_ns = if view.metered { self.shared.now_ns() } else { 0 };
         let mut way = Way { view: &view, shard: &port.shards[self.id], ingress: port.no, now_ns, color: Color::Green };
-        let mut learned = None;
+        self.memory.begin_burst();
         let meter = view.meters.from(port.no);
         // What all of the burst has tokens for is not asked for frame by frame.
         let meter = meter.filter(|meter| !meter.take_all(self.id, burst.len(), bytes, now_ns));
@@ -286,8 +285,7 @@ impl Worker {
                 continue;
             }
             let data = self.umem.data(&frame);
-            let observer = &mut Cached { flows: &mut self.flows, learned: &mut learned };
-            let decision = decide_at(&view.snapshot, &view.fdb, now, port.no, data, observer);
+            let decision = self.memory.decide(&view.snapshot, &view.fdb, now, port.no, data);
             if let Some(rule) = decision.rule {
                 rule.applied(self.id, frame.len());
                 if let Some(mirror) = rule.spec.action.mirror {
@@ -448,7 +446,7 @@ impl Worker {
                     candidate.port.no == port && candidate.port.generation == generation && candidate.number == queue
                 });
                 match slot {
-                    Some(slot) => self.transmit(slot, frame),
+                    Some(slot) => self.transmit_one(slot, frame),
                     None => {
                         self.me().orphans.dropped(DropReason::PortGone, frame.len());
                         self.cache.put(frame);
@@ -457,20 +455,6 @@ impl Worker {
             }
         }
         taken
-    }
-
-    /// Stages a frame at a queue of this worker.
-    fn transmit(&mut self, slot: usize, frame: Frame) {
-        let queue = &mut self.queues[slot];
-        let len = frame.len();
-        for tap in self.view.taps(queue.port.no) {
-            tap.offer(queue.port.no, queue.number, Direction::Tx, self.umem.data(&frame));
-        }
-        if let Err(frame) = queue.send(frame, &mut self.cache) {
-            let reason = if queue.socket.is_gone() { DropReason::PortGone } else { DropReason::TxRingFull };
-            queue.port.shards[self.id].dropped(reason, len);
-            self.cache.put(frame);
-        }
     }
 
     fn flush(&mut self) {

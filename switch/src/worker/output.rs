@@ -1,16 +1,18 @@
 //! The way out: frames of a burst that were told where to go are staged, and go in order, run by run.
 //!
-//! A run is what goes to one port without a frame for another in between; most bursts are one or a few. What its frames have
+//! A run is what goes to one port (and queue) without a frame for another in between; most bursts are one or a few. What its frames have
 //! in common is asked for once: the meter of what the port is sent lets all of a run pass if it has tokens for it.
 
 use super::routes::Hop;
 use super::{BURST, Transit, Way, Worker};
+use crate::counters::PortShard;
 use crate::engine::PortNo;
 use crate::engine::drop::DropReason;
 use crate::engine::meter::{Color, Meter};
 use crate::engine::parse::flow_hash;
 use crate::engine::vlan::{self, TagEdit};
-use crate::io::umem::Frame;
+use crate::io::umem::{Frame, Umem};
+use crate::model::Direction;
 
 /// Frames staged at most: copies of a flood may be more than the burst had.
 pub(super) const STAGED: usize = 4 * BURST;
@@ -31,6 +33,19 @@ impl Staged {
     fn len_out(&self) -> usize {
         self.frame.len().saturating_add_signed(self.edit.grows_by() as isize)
     }
+
+    /// The frame with its tag as it is to be; counts a change of that at the port that it came from.
+    #[inline]
+    fn edited(self, umem: &Umem, from: &PortShard) -> Frame {
+        let Self { mut frame, edit, .. } = self;
+        if edit != TagEdit::None {
+            let (start, len) = (frame.start(), frame.len());
+            let (start, len) = vlan::apply(edit, umem.chunk_mut(&mut frame), start, len);
+            frame.set(start, len);
+            from.retagged(edit.grows_by());
+        }
+        frame
+    }
 }
 
 impl Worker {
@@ -47,39 +62,39 @@ impl Worker {
     pub(super) fn depart(&mut self, way: &Way<'_>) {
         let mut staged = std::mem::take(&mut self.staged);
         let mut waiting = staged.drain(..);
-        while let Some(&Staged { egress, .. }) = waiting.as_slice().first() {
-            let run = waiting.as_slice().iter().take_while(|staged| staged.egress == egress);
+        while let Some(&Staged { egress, queue, .. }) = waiting.as_slice().first() {
+            let run = waiting.as_slice().iter().take_while(|next| next.egress == egress && next.queue == queue);
             let (frames, bytes) = run.fold((0, 0), |(frames, bytes), staged| (frames + 1, bytes + staged.len_out()));
             let meter = way.view.meters.to(egress);
             let meter = meter.filter(|meter| !meter.take_all(self.id, frames, bytes, way.now_ns));
-            for staged in waiting.by_ref().take(frames) {
-                self.send_off(staged, meter.map(AsRef::as_ref), way);
+            let hop = self.routes.fixed(egress, queue);
+            if let (None, Some(Hop::Here(slot))) = (meter, hop) {
+                self.transmit(slot, frames, |umem| waiting.next().map(|staged| staged.edited(umem, way.shard)));
+            } else {
+                for staged in waiting.by_ref().take(frames) {
+                    self.send_off(staged, meter.map(AsRef::as_ref), hop, way);
+                }
             }
         }
         drop(waiting);
         self.staged = staged;
     }
 
-    /// Asks `meter`, if one is left to ask, edits the frame's tag and puts it at the port's queue, here or at the worker that
-    /// has it.
-    #[inline]
-    fn send_off(&mut self, staged: Staged, meter: Option<&Meter>, way: &Way<'_>) {
-        let (view, len) = (way.view, staged.len_out());
-        let Staged { mut frame, egress, edit, queue, color } = staged;
+    /// Asks `meter`, if one is left to ask, and puts the frame at the port's queue, here or at the worker that has it; by its
+    /// flow if `hop` is none.
+    fn send_off(&mut self, staged: Staged, meter: Option<&Meter>, hop: Option<Hop>, way: &Way<'_>) {
+        let (view, egress) = (way.view, staged.egress);
+        let mut staged = staged;
+        let len = staged.len_out();
         if let Some(meter) = meter
-            && self.color(meter, &mut frame, len, color, way) == Color::Red
+            && self.color(meter, &mut staged.frame, len, staged.color, way) == Color::Red
         {
-            self.shard_of(view, egress).dropped(DropReason::MeterTo, frame.len());
-            return self.cache.put(frame);
+            self.shard_of(view, egress).dropped(DropReason::MeterTo, staged.frame.len());
+            return self.cache.put(staged.frame);
         }
-        if edit != TagEdit::None {
-            let (start, len) = (frame.start(), frame.len());
-            let (start, len) = vlan::apply(edit, self.umem.chunk_mut(&mut frame), start, len);
-            frame.set(start, len);
-            way.shard.retagged(edit.grows_by());
-        }
-        match self.routes.pick(egress, queue, || flow_hash(self.umem.data(&frame))) {
-            Hop::Here(slot) => self.transmit(slot, frame),
+        let frame = staged.edited(&self.umem, way.shard);
+        match hop.unwrap_or_else(|| self.routes.by_flow(egress, flow_hash(self.umem.data(&frame)))) {
+            Hop::Here(slot) => self.transmit_one(slot, frame),
             Hop::There { worker, queue, generation } => {
                 self.hand_over(worker, Transit { frame, port: egress, generation, queue }, view);
             }
@@ -87,6 +102,32 @@ impl Worker {
                 self.shard_of(view, egress).dropped(DropReason::PortGone, frame.len());
                 self.cache.put(frame);
             }
+        }
+    }
+
+    /// Stages a frame at a queue of this worker.
+    pub(super) fn transmit_one(&mut self, slot: usize, frame: Frame) {
+        let mut frame = Some(frame);
+        self.transmit(slot, 1, |_| frame.take());
+    }
+
+    /// Stages `count` frames, which `next` is asked for, at a queue of this worker, and drops what does not fit.
+    #[inline]
+    fn transmit(&mut self, slot: usize, count: usize, mut next: impl FnMut(&Umem) -> Option<Frame>) {
+        let Self { queues, umem, cache, view, id, .. } = self;
+        let queue = &mut queues[slot];
+        let (no, number) = (queue.port.no, queue.number);
+        let taps = view.taps(no);
+        let mut next = || {
+            let frame = next(umem)?;
+            taps.iter().for_each(|tap| tap.offer(no, number, Direction::Tx, umem.data(&frame)));
+            Some(frame)
+        };
+        let sent = queue.send(count, cache, &mut next);
+        for frame in std::iter::from_fn(next).take(count - sent) {
+            let reason = if queue.socket.is_gone() { DropReason::PortGone } else { DropReason::TxRingFull };
+            queue.port.shards[*id].dropped(reason, frame.len());
+            cache.put(frame);
         }
     }
 }

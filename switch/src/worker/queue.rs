@@ -31,18 +31,32 @@ impl Queue {
         Self { port, number, socket, dirty: false, watched: Watched::default(), sent: Count::default() }
     }
 
-    /// Stages a frame; the next flush counts it out. The frame comes back if the ring is full even after the kernel was called.
+    /// Stages `count` frames, which `next` is asked for; the next flush counts them out. Returns how many: fewer if the ring is
+    /// full even after the kernel was called.
     #[inline]
-    pub(super) fn send(&mut self, frame: Frame, cache: &mut FrameCache) -> Result<(), Frame> {
-        let len = frame.len() as u64;
+    pub(super) fn send(
+        &mut self,
+        count: usize,
+        cache: &mut FrameCache,
+        mut next: impl FnMut() -> Option<Frame>,
+    ) -> usize {
         self.dirty = true;
-        if let Err(frame) = self.socket.send(frame) {
+        let mut bytes = 0;
+        let mut counted = || next().inspect(|frame| bytes += frame.len() as u64);
+        let mut sent = self.socket.send(count, &mut counted);
+        while sent < count {
             self.socket.flush();
-            self.reap(cache);
-            self.socket.send(frame)?;
+            if self.socket.outstanding().1 > 0 {
+                self.socket.reap(cache);
+            }
+            let more = self.socket.send(count - sent, &mut counted);
+            if more == 0 {
+                break;
+            }
+            sent += more;
         }
-        self.sent.add(Count { packets: 1, bytes: len });
-        Ok(())
+        self.sent.add(Count { packets: sent as u64, bytes });
+        sent
     }
 
     /// Counts what was sent, shows it to the kernel, and takes back what has gone out.

@@ -29,18 +29,27 @@ struct Ways {
 pub(super) struct Routes(Vec<Ways>);
 
 impl Routes {
-    /// The next hop to a port: to its `queue` if one is named and there is one of that number, else to one of its queues, for
-    /// which `flow` is asked for the frame's flow hash only if there is a choice.
+    /// The next hop to a port: to its `queue` if one is named and there is one of that number, else to the only one that there is
+    /// a way to. `None` if there are several, to choose from by flow.
     #[inline]
-    pub(super) fn pick(&self, port: PortNo, queue: Option<u32>, flow: impl FnOnce() -> u32) -> Hop {
-        let Some(ways) = self.0.get(usize::from(port)) else { return Hop::Nowhere };
+    pub(super) fn fixed(&self, port: PortNo, queue: Option<u32>) -> Option<Hop> {
+        let Some(ways) = self.0.get(usize::from(port)) else { return Some(Hop::Nowhere) };
         if let Some(hop) = queue.and_then(|queue| ways.by_queue.get(queue as usize)) {
-            return *hop;
+            return Some(*hop);
         }
         match ways.any.as_slice() {
-            [] => Hop::Nowhere,
-            [hop] => *hop,
-            hops => hops[flow() as usize % hops.len()],
+            [] => Some(Hop::Nowhere),
+            [hop] => Some(*hop),
+            _ => None,
+        }
+    }
+
+    /// The next hop to a port for a frame of that flow hash.
+    #[inline]
+    pub(super) fn by_flow(&self, port: PortNo, flow: u32) -> Hop {
+        match self.0.get(usize::from(port)).map(|ways| ways.any.as_slice()) {
+            None | Some([]) => Hop::Nowhere,
+            Some(hops) => hops[flow as usize % hops.len()],
         }
     }
 

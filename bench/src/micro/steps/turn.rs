@@ -1,8 +1,7 @@
 //! A worker's whole turn.
 
 use std::hint::black_box;
-use switch::engine::bridge::{Cached, decide_at};
-use switch::engine::rule::FlowCache;
+use switch::engine::bridge::Memory;
 use switch::engine::snapshot::Snapshot;
 
 use super::{BURSTS, Case, nothing};
@@ -17,22 +16,21 @@ const GROUP: &str = "turn";
 struct Bridge {
     snapshot: Snapshot,
     fdb: Fdb,
-    flows: FlowCache,
+    memory: Memory,
     frames: Vec<Vec<u8>>,
 }
 
 impl Bridge {
     fn new() -> Self {
         let frames = (0..FLOWS).map(|n| udp4(1 + n, n)).collect();
-        Self { snapshot: snapshot(), fdb: mac_table(FLOWS), flows: FlowCache::default(), frames }
+        Self { snapshot: snapshot(), fdb: mac_table(FLOWS), memory: Memory::default(), frames }
     }
 
     fn decide(&mut self) {
         for _ in 0..BURSTS {
-            let learned = &mut None;
+            self.memory.begin_burst();
             for frame in &self.frames {
-                let observer = &mut Cached { flows: &mut self.flows, learned };
-                black_box(decide_at(&self.snapshot, &self.fdb, 0, 0, black_box(frame), observer));
+                black_box(self.memory.decide(&self.snapshot, &self.fdb, 0, 0, black_box(frame)));
             }
         }
     }

@@ -17,10 +17,14 @@ use super::drop::DropReason;
 use super::fdb::{Fdb, Learn};
 use super::mac::MacAddr;
 use super::parse::{self, Arp, ETH_HEADER, ETHERTYPE_ARP, ETHERTYPE_RARP, L2, Tag, VLAN_TAG};
-use super::rule::{FlowCache, Key, Rule, Rules};
+use super::rule::{Key, Rule, Rules};
 use super::snapshot::{PortPolicy, Snapshot};
 use super::vlan::{self, TagEdit, Vid};
 use crate::model::{RuleAction, RuleTarget};
+
+mod memory;
+
+pub use memory::Memory;
 
 /// Gives the name of a port.
 pub type Names<'a> = &'a dyn Fn(PortNo) -> String;
@@ -44,36 +48,6 @@ pub trait Observer {
     #[inline]
     fn classify<'a>(&mut self, rules: &'a Rules, key: &Key) -> Option<&'a Rule> {
         rules.find(key).map(AsRef::as_ref)
-    }
-}
-
-/// The observer of the hot path: hears nothing, classifies with a worker's cache in front, and learns a station once as long
-/// as the frames of a burst, which all came in from one port at one time, are its own.
-#[derive(Debug)]
-pub struct Cached<'c> {
-    /// The worker's cache.
-    pub flows: &'c mut FlowCache,
-    /// The station that the burst's frame before was of, if it was learned; `None` at the start of a burst.
-    pub learned: &'c mut Option<(MacAddr, Vid)>,
-}
-
-impl Observer for Cached<'_> {
-    const LEARN: bool = true;
-
-    #[inline(always)]
-    fn step(&mut self, _stage: &'static str, _detail: impl FnOnce(Names<'_>) -> String) {}
-
-    #[inline]
-    fn learn(&mut self, fdb: &Fdb, mac: MacAddr, vid: Vid, port: PortNo, port_limit: u32, now: u32) {
-        if *self.learned != Some((mac, vid)) {
-            let learned = fdb.learn(mac, vid, port, port_limit, now) != Learn::Skipped;
-            *self.learned = learned.then_some((mac, vid));
-        }
-    }
-
-    #[inline]
-    fn classify<'a>(&mut self, rules: &'a Rules, key: &Key) -> Option<&'a Rule> {
-        self.flows.find(rules, key)
     }
 }
 

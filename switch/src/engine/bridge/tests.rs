@@ -1,10 +1,11 @@
 //! The bridge against a small one written from the rules, in random topologies; rules one by one; trace against decide.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::engine::parse::tests::udp_in_ipv4;
 use crate::engine::parse::{TPID_CTAG, TPID_STAG};
 use crate::engine::snapshot::BridgePolicy;
 use crate::engine::tables::{PortMeters, Tables};
@@ -252,6 +253,61 @@ fn receivers(ports: &[PortPolicy], table: &mut HashMap<(u8, Vid), usize>, sent: 
         .collect()
 }
 
+/// What control does between two bursts.
+#[derive(Clone, Debug)]
+enum Change {
+    Nothing,
+    Rule((u32, u8, u16)),
+    Redirect(PortNo, PortNo),
+    Port(PortNo, PortPolicy),
+    Static(u8, Vid, PortNo),
+    Forget(PortNo),
+}
+
+fn any_change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        4 => Just(Change::Nothing),
+        1 => (0_u32..4, 0_u8..7, 0_u16..10).prop_map(Change::Rule),
+        1 => (0_u16..7, 0_u16..7).prop_map(|(src, dest)| Change::Redirect(src, dest)),
+        1 => (0_u16..7, any_ports()).prop_map(|(no, mut ports)| Change::Port(no, ports.remove(0))),
+        1 => (0_u8..7, 0_u16..6, 0_u16..7).prop_map(|(station, vid, port)| Change::Static(station, vid, port)),
+        1 => (0_u16..7).prop_map(Change::Forget),
+    ]
+}
+
+/// A flow goes on as it was decided, until its destination moves, its policy changes, or it sends what does not fit.
+#[test]
+fn a_remembered_flow_follows_its_destination_and_its_policy() {
+    let mut tables = Tables::new(Capacity::default(), 1);
+    let rule = RuleSpec { key_index: 3, key: RuleKey::default(), action: RuleAction::to(RuleTarget::Normal) };
+    tables.change_rules(vec![RuleChange::Write(rule)], &|_: PortNo| Some(1)).unwrap();
+    let mut switch = Switch::new(vec![access(0), access(0), access(0)]);
+    switch.snap = switch.snap.with_rules(2, tables.rules().clone());
+    let mut memory = Memory::default();
+    let packet = |len: usize| frame(mac(2), mac(1), &[], 0x0800, &udp_in_ipv4(len - 28));
+    let mut verdict = |switch: &Switch, len| {
+        memory.begin_burst();
+        let decision = memory.decide(&switch.snap, &switch.fdb, 0, 0, &packet(len));
+        assert_eq!(decision.rule.map(|rule| rule.spec.key_index), switch.snap.rules.get(3).map(|_| 3));
+        decision.verdict
+    };
+    let to = |port| Verdict::Unicast { port, edit: TagEdit::None, queue: None, instead_of: None };
+    switch.fdb.learn(mac(2), 0, 1, 99, 0);
+    for _ in 0..3 {
+        assert_eq!(verdict(&switch, 60), to(1));
+    }
+    assert_eq!(verdict(&switch, 101), Verdict::Drop(DropReason::EgressMtu));
+    switch.fdb.learn(mac(2), 0, 2, 99, 0);
+    assert_eq!(verdict(&switch, 60), to(2));
+    switch.fdb.flush_learned(None);
+    assert_eq!(verdict(&switch, 60), Verdict::Flood { vid: 0, tag: None });
+    switch.fdb.learn(mac(2), 0, 1, 99, 0);
+    assert_eq!(verdict(&switch, 60), to(1));
+    switch.snap = Snapshot::build(3, &BridgePolicy::default(), vec![(0, access(0)), (1, access(4))])
+        .with_rules(3, tables.rules().clone());
+    assert_eq!(verdict(&switch, 60), Verdict::Drop(DropReason::EgressVlan));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
@@ -317,7 +373,7 @@ proptest! {
         }
         let ends: Vec<_> = tables.redirects().map(|(spec, end)| (spec.src, end)).collect();
         switch.snap = switch.snap.with_redirects(ends.iter().copied()).with_rules(2, tables.rules().clone());
-        let mut cache = FlowCache::default();
+        let mut memory = Memory::default();
         for sent in traffic {
             let bytes = frame(address(sent.dst), address(sent.src), &sent.tags, 0x1234, &vec![0; sent.len]);
             let traced = switch.trace(sent.port, &bytes, &|port| format!("p{port}"));
@@ -335,13 +391,75 @@ proptest! {
             let key = parse::parse(&bytes).map(|headers| Key::of(sent.port, &headers)).unwrap();
             let found = tables.rules().find(&key).map(|rule| rule.spec.key_index);
             for _ in 0..2 {
-                let cached =
-                    decide_at(&switch.snap, &switch.fdb, 0, sent.port, &bytes, &mut Cached { flows: &mut cache, learned: &mut None });
+                memory.begin_burst();
+                let cached = memory.decide(&switch.snap, &switch.fdb, 0, sent.port, &bytes);
                 prop_assert_eq!(cached.verdict, switch.decide(sent.port, &bytes));
                 // Frames that are refused at the door meet no rule.
                 prop_assert!(cached.rule.is_none_or(|rule| Some(rule.spec.key_index) == found));
                 prop_assert_eq!(traced.rule, cached.rule.map(|rule| rule.spec.key_index));
             }
+        }
+    }
+
+    /// Two switches alike, one with a memory: whatever happens to both between bursts, they say and learn the same.
+    #[test]
+    fn what_is_remembered_is_what_would_be_decided(
+        ports in any_ports(),
+        rules in prop::collection::vec((0_u32..4, 0_u8..7, 0_u16..10), 1..5),
+        bursts in prop::collection::vec((any_change(), prop::collection::vec((any_sent(), 0_u8..8), 1..12)), 1..12),
+    ) {
+        let mut tables = Tables::new(Capacity::default(), 1);
+        let write = |tables: &mut Tables, (key_index, station, target): (u32, u8, u16)| {
+            let dmac = Some(MaskedMac { value: mac(station), mask: MaskedMac::FULL });
+            let vid = [RuleTarget::Drop, RuleTarget::Normal].get(usize::from(target.wrapping_sub(8))).copied();
+            let action = RuleAction::to(vid.unwrap_or(RuleTarget::Port(target)));
+            let rule = RuleSpec { key_index, key: RuleKey { dmac, ..RuleKey::default() }, action };
+            tables.change_rules(vec![RuleChange::Write(rule)], &|_: PortNo| Some(1)).unwrap();
+        };
+        rules.into_iter().for_each(|rule| write(&mut tables, rule));
+        let [mut with, mut without] = [Switch::new(ports.clone()), Switch::new(ports)];
+        let mut memory = Memory::default();
+        for (now, (change, burst)) in (0..).zip(bursts) {
+            let epoch = u64::from(now) + 2;
+            match change {
+                Change::Nothing => {}
+                Change::Rule(rule) => write(&mut tables, rule),
+                Change::Redirect(src, dest) => drop(tables.redirect(RedirectSpec { src, dest }, &|_: PortNo| Some(1))),
+                Change::Port(no, ref port) => {
+                    let old = with.snap.ports().map(|(no, port)| (no, port.clone()));
+                    let ports = old.chain([(no, port.clone())]).collect();
+                    with.snap = Snapshot::build(epoch, &BridgePolicy::default(), ports);
+                }
+                Change::Static(station, vid, port) => {
+                    let added = [&with, &without].map(|switch| switch.fdb.add_static(mac(station), vid, port));
+                    prop_assert_eq!(added[0], added[1]);
+                }
+                Change::Forget(port) => drop([&with, &without].map(|switch| switch.fdb.flush_learned(Some(port)))),
+            }
+            if !matches!(change, Change::Nothing) {
+                let ends = tables.redirects().map(|(spec, end)| (spec.src, end));
+                with.snap = with.snap.with_redirects(ends).with_rules(epoch, tables.rules().clone());
+            }
+            without.snap = with.snap.clone();
+            // A burst is of one port.
+            let ingress = burst[0].0.port;
+            memory.begin_burst();
+            for (sent, ethertype) in burst {
+                // Mostly packets that can be remembered.
+                let mut payload = udp_in_ipv4(sent.len - 28);
+                payload[15] = ethertype;
+                let ethertype = if ethertype == 7 { 0x1234 } else { 0x0800 };
+                let bytes = frame(address(sent.dst), address(sent.src), &sent.tags, ethertype, &payload);
+                let got = memory.decide(&with.snap, &with.fdb, now, ingress, &bytes);
+                let expected = decide_at(&without.snap, &without.fdb, now, ingress, &bytes, &mut NoObserver);
+                let rule = |decision: &Decision<'_>| decision.rule.map(|rule| rule.spec.key_index);
+                prop_assert_eq!((got.verdict, got.at, rule(&got)), (expected.verdict, expected.at, rule(&expected)));
+            }
+            let rows = [&with, &without].map(|switch| {
+                let rows = switch.fdb.entries(now).into_iter();
+                rows.map(|row| (row.mac, row.vid, (row.port, row.is_static, row.age))).collect::<HashSet<_>>()
+            });
+            prop_assert_eq!(&rows[0], &rows[1]);
         }
     }
 

@@ -85,6 +85,22 @@ pub struct Row {
     pub age: u32,
 }
 
+/// Where an entry is, and what it says: a word names its key completely, so that whoever finds the same one in the same slot
+/// has found the same station at the same port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spot {
+    slot: u32,
+    word: Word,
+}
+
+impl Spot {
+    /// The port that the station is behind.
+    #[inline]
+    pub fn port(self) -> PortNo {
+        self.word.port()
+    }
+}
+
 /// The MAC table.
 #[derive(Debug)]
 pub struct Fdb {
@@ -153,6 +169,17 @@ impl Fdb {
     #[inline]
     pub fn lookup(&self, mac: MacAddr, vid: Vid) -> Option<PortNo> {
         self.table.find(key(mac, vid)?).map(|(_, word)| word.port())
+    }
+
+    /// Where the entry of a station is.
+    pub fn spot(&self, mac: MacAddr, vid: Vid) -> Option<Spot> {
+        self.table.find(key(mac, vid)?).map(|(slot, word)| Spot { slot: slot as u32, word })
+    }
+
+    /// Whether a station is still where it was when this table gave the spot.
+    #[inline]
+    pub fn is_still_at(&self, spot: Spot) -> bool {
+        self.table.load(spot.slot as usize) == spot.word
     }
 
     /// Notes that a frame of `mac` in `vid` came in from `port` at second `now`; `port_limit` is the port's own cap. The

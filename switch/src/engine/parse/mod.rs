@@ -11,7 +11,7 @@
 
 mod l3;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use super::drop::DropReason;
 use super::mac::MacAddr;

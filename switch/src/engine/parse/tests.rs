@@ -56,6 +56,11 @@ fn udp(src: u16, dst: u16) -> Vec<u8> {
     [src.to_be_bytes(), dst.to_be_bytes(), [0, 8], [0, 0]].concat()
 }
 
+/// A UDP packet with that many bytes behind its headers.
+pub(crate) fn udp_in_ipv4(len: usize) -> Vec<u8> {
+    ipv4(17, 0, 0, &[udp(1, 2), vec![0; len]].concat())
+}
+
 fn headers(tags: &[(u16, u16)], ethertype: u16, payload: &[u8]) -> Headers {
     parse(&ethernet(tags, ethertype, payload)).unwrap()
 }

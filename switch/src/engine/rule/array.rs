@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 /// Bits of a position that say where in its leaf it is.
-const LEAF_BITS: u32 = 4;
+const LEAF_BITS: u32 = 6;
 /// Bits of a position that a level of branches uses up.
 const BRANCH_BITS: u32 = 6;
 
@@ -165,6 +165,19 @@ mod tests {
         assert_eq!((array.pop(), array.len(), array.get(0)), (None, 1, Some(&0)));
     }
 
+    #[test]
+    fn a_change_copies_one_leaf() {
+        let mut array = Array::new(0);
+        (1..10_000).for_each(|n| array.push(n));
+        let before = array.clone();
+        *array.get_mut(5000).unwrap() = 0;
+        array.push(10_000);
+        let differ = |at: &usize| !std::ptr::eq(before.get(*at).unwrap(), array.get(*at).unwrap());
+        let differ: Vec<_> = (0..10_000).filter(differ).map(|at| at >> LEAF_BITS).collect();
+        assert_eq!((differ.first(), differ.last()), (Some(&(5000 >> LEAF_BITS)), Some(&(9_999 >> LEAF_BITS))));
+        assert_eq!(differ.len(), (1 << LEAF_BITS) + 10_000 % (1 << LEAF_BITS));
+    }
+
     proptest! {
         #[test]
         fn versions_stay_as_they_were(steps in prop::collection::vec((0..6, 0..200_usize, any::<u32>()), 1..400)) {
@@ -185,12 +198,9 @@ mod tests {
                         }
                     }
                     3 => old.push((array.clone(), model.clone())),
-                    _ => match array.get_mut(at) {
-                        Some(place) => {
-                            *place = value;
-                            model[at] = value;
-                        }
-                        None => prop_assert!(at >= model.len()),
+                    _ => match (array.get_mut(at), model.get_mut(at)) {
+                        (Some(place), Some(same)) => (*place, *same) = (value, value),
+                        (place, same) => prop_assert!(place.is_none() && same.is_none()),
                     },
                 }
             }

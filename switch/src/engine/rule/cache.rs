@@ -51,7 +51,7 @@ impl FlowCache {
         let key = key.masked(rules.relevant());
         let set = &mut self.sets[key.hash() as usize % SETS];
         for at in 0..2 {
-            if set[at].version == version && set[at].key == key {
+            if set[at].version == version && set[at].key.is(&key) {
                 self.hits += 1;
                 let index = set[at].index;
                 if at == 1 {

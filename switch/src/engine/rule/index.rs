@@ -18,18 +18,20 @@ type Leaf = Node<Rule>;
 /// The tree.
 #[derive(Clone, Debug)]
 pub(super) struct Index {
-    root: Arc<Node<Node<Node<Leaf>>>>,
+    root: Node<Node<Node<Leaf>>>,
 }
 
 impl Default for Index {
     fn default() -> Self {
-        Self { root: Arc::new([const { None }; FANOUT]) }
+        Self { root: [const { None }; FANOUT] }
     }
 }
 
 /// Places on the way to index `at`: of the four levels, top first.
+#[inline]
 fn way(at: u32) -> [usize; 4] {
-    [3, 2, 1, 0].map(|level| (at >> (level * BITS)) as usize % FANOUT)
+    let place = |level: u32| (at >> (level * BITS)) as usize % FANOUT;
+    [place(3), place(2), place(1), place(0)]
 }
 
 fn child<T>(node: &mut Node<Node<T>>, place: usize) -> &mut Node<T> {
@@ -55,7 +57,7 @@ impl Index {
     /// Puts a rule, or none, in the place `at`, which must be below [`MAX_TABLE_SIZE`].
     pub(super) fn set(&mut self, at: u32, rule: Option<Arc<Rule>>) {
         let [a, b, c, d] = way(at);
-        let leaf = child(child(child(Arc::make_mut(&mut self.root), a), b), c);
+        let leaf = child(child(child(&mut self.root, a), b), c);
         leaf[d] = rule;
     }
 

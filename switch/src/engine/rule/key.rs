@@ -133,6 +133,12 @@ impl Key {
         Key(std::array::from_fn(|word| self.0[word] | other.0[word]))
     }
 
+    /// Whether all words are the same; as `==`, without a branch for each.
+    #[inline]
+    pub fn is(&self, other: &Key) -> bool {
+        self.0.iter().zip(&other.0).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+    }
+
     /// A hash of all words; the same in every build of this version.
     #[inline]
     pub fn hash(&self) -> u64 {

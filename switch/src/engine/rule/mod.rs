@@ -36,17 +36,25 @@ use crate::model::{Count, RuleSpec};
 #[repr(align(64))]
 struct Shard(Tally);
 
+/// Workers whose shards are in the rule itself.
+const NEAR: usize = 2;
+
 /// A rule in force.
+///
+/// Laid out for a frame that is the only one for a while that the rule is applied to: what a worker needs of it is in lines
+/// next to each other, and none waits for another.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Rule {
-    /// As it was written.
+    /// As it was written; its action is at the end.
     pub spec: RuleSpec,
-    /// Its key.
-    pub compiled: Match,
     /// The meter that its action names.
     pub meter: Option<Arc<Meter>>,
-    /// One for each worker.
-    shards: Box<[Shard]>,
+    /// Of the workers from [`NEAR`] on.
+    far: Box<[Shard]>,
+    /// Its key.
+    pub compiled: Match,
+    near: [Shard; NEAR],
 }
 
 impl Rule {
@@ -56,13 +64,20 @@ impl Rule {
     /// As [`Match::compile`].
     pub fn new(spec: RuleSpec, meter: Option<Arc<Meter>>, workers: usize) -> Result<Self, String> {
         let compiled = Match::compile(&spec.key)?;
-        Ok(Self { spec, compiled, meter, shards: (0..workers).map(|_| Shard::default()).collect() })
+        Ok(Self {
+            spec,
+            compiled,
+            meter,
+            far: (NEAR..workers).map(|_| Shard::default()).collect(),
+            near: Default::default(),
+        })
     }
 
     /// It was applied to a frame of `len` bytes by `worker`.
     #[inline]
     pub fn applied(&self, worker: usize, len: usize) {
-        if let Some(Shard(tally)) = self.shards.get(worker) {
+        let shard = self.near.get(worker).or_else(|| self.far.get(worker - NEAR));
+        if let Some(Shard(tally)) = shard {
             tally.add(1, len as u64);
         }
     }
@@ -70,7 +85,7 @@ impl Rule {
     /// What it was applied to.
     pub fn matched(&self) -> Count {
         let mut sum = Count::default();
-        self.shards.iter().for_each(|Shard(tally)| sum.add(tally.read()));
+        self.near.iter().chain(&self.far).for_each(|Shard(tally)| sum.add(tally.read()));
         sum
     }
 }
@@ -81,7 +96,7 @@ struct Tuple {
     mask: Key,
     /// Lowest index in it.
     best: u32,
-    /// Of each key the lowest index.
+    /// Of each key the rule of lowest index.
     table: Table,
 }
 
@@ -101,17 +116,22 @@ impl Rules {
     /// The rule of lowest index that matches.
     #[inline]
     pub fn find(&self, key: &Key) -> Option<&Arc<Rule>> {
-        let mut lowest = u32::MAX;
+        let (mut lowest, mut found) = (u32::MAX, None);
         for tuple in &*self.tuples {
             if lowest < tuple.best {
                 break;
             }
             let masked = key.masked(&tuple.mask);
-            if let Some(index) = tuple.table.find(masked.hash(), &masked) {
-                lowest = lowest.min(index);
-            }
+            tuple.table.find(masked.hash(), |index| {
+                let rule = if index < lowest { self.by_index.get(index) } else { None };
+                let is_it = rule.is_some_and(|rule| rule.compiled.value.is(&masked));
+                if is_it {
+                    (lowest, found) = (index, rule);
+                }
+                is_it
+            });
         }
-        self.get(lowest)
+        found
     }
 
     /// The rule of that index.
@@ -186,16 +206,22 @@ impl RuleTable {
         let before = indices.first().copied();
         indices.insert(index);
         let best = indices.first().copied();
+        self.rules.len += 1;
+        self.rules.by_index.set(index, Some(rule));
         let behind = &mut self.behind;
-        self.rules.retuple(&key.mask, before, best, |table| {
-            let Some(other) = table.set(key.value, index) else { return };
-            if other < index {
-                table.set(key.value, other);
+        self.rules.retuple(&key.mask, before, best, |table, rules| {
+            let hash = key.value.hash();
+            let hash_of = |index| rules.get(index).map_or(0, |rule| rule.compiled.value.hash());
+            let is_it = |other| rules.get(other).is_some_and(|rule| rule.compiled.value == key.value);
+            let Some(other) = table.find(hash, is_it) else {
+                table.add(hash, index, hash_of);
+                return;
+            };
+            if index < other {
+                table.replace(hash, other, index);
             }
             behind.entry(key).or_default().insert(other.max(index));
         });
-        self.rules.len += 1;
-        self.rules.by_index.set(index, Some(rule));
         replaced
     }
 
@@ -213,15 +239,16 @@ impl RuleTable {
             }
         }
         let behind = &mut self.behind;
-        self.rules.retuple(&key.mask, before, best, |table| {
+        self.rules.retuple(&key.mask, before, best, |table, _| {
+            let hash = key.value.hash();
             let Some(others) = behind.get_mut(&key) else {
-                table.remove(&key.value);
+                table.remove(hash, index);
                 return;
             };
             if !others.remove(&index)
                 && let Some(next) = others.pop_first()
             {
-                table.set(key.value, next);
+                table.replace(hash, index, next);
             }
             if others.is_empty() {
                 behind.remove(&key);
@@ -241,13 +268,13 @@ impl RuleTable {
 impl Rules {
     /// Changes the table of `mask`, whose best index was `before` (`None`: there is none yet) and is now `best` (`None`: it is
     /// empty and goes), and keeps the order.
-    fn retuple(&mut self, mask: &Key, before: Option<u32>, best: Option<u32>, change: impl FnOnce(&mut Table)) {
+    fn retuple(&mut self, mask: &Key, before: Option<u32>, best: Option<u32>, change: impl FnOnce(&mut Table, &Index)) {
         let tuples = Arc::make_mut(&mut self.tuples);
         // Best indices are distinct: an index has one rule, which is in one tuple.
         let at = before.and_then(|before| tuples.binary_search_by_key(&before, |tuple| tuple.best).ok());
         match (at, best) {
             (Some(at), Some(best)) => {
-                change(&mut tuples[at].table);
+                change(&mut tuples[at].table, &self.by_index);
                 if before != Some(best) {
                     let tuple = Tuple { best, ..tuples.remove(at) };
                     tuples.insert(tuples.partition_point(|other| other.best < best), tuple);
@@ -259,7 +286,7 @@ impl Rules {
             }
             (None, Some(best)) => {
                 let mut tuple = Tuple { mask: *mask, best, table: Table::default() };
-                change(&mut tuple.table);
+                change(&mut tuple.table, &self.by_index);
                 tuples.insert(tuples.partition_point(|other| other.best < best), tuple);
                 self.relevant = self.relevant.with(mask);
             }

@@ -1,146 +1,168 @@
-//! A hash table of one mask's keys that many can read while one makes the next version of it.
+//! A hash table of one mask's rules that many can read while one makes the next version of it.
 //!
-//! Linear hashing (Litwin 1980): the table grows by one bucket at a time, and shrinks likewise, so no change is dear. What is
-//! looked at first of a bucket is a cache line: a piece of the hash of each of its keys. A key that is not there costs that
-//! line and no more; one that is there costs its entry besides. Buckets are shared between versions as [`Array`] says.
+//! Linear hashing (Litwin 1980): the table grows by one bucket at a time, and shrinks likewise, so no change is dear. A bucket
+//! is a cache line. It has no keys, only a piece of each one's hash and the index of its rule, where the key is: looking for a
+//! key that is not there reads that line and, but for one time in some hundreds, nothing else. Buckets are shared between
+//! versions as [`Array`] says.
 
 use std::sync::Arc;
 
 use super::array::Array;
-use super::key::Key;
+use crate::model::MAX_TABLE_SIZE;
 
-/// Keys of a bucket that are in its tags.
-const TAGS: usize = 23;
-/// Keys a bucket, on average: one not split yet has up to twice as many.
-const FILL: usize = 9;
-/// Stands behind the tags of a bucket that has more keys than tags; no tag is like it.
-const MORE: u16 = u16::MAX;
+/// Rules of a bucket that are in its line.
+const PLACES: usize = 14;
+/// Rules of a bucket, on average: one not split yet has up to twice as many.
+const FILL: usize = 5;
+/// Bits of an index.
+const INDEX_BITS: u32 = MAX_TABLE_SIZE.trailing_zeros();
+const _: () = assert!(MAX_TABLE_SIZE.is_power_of_two() && INDEX_BITS <= 20);
 
-/// A key and what is known of it.
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    key: Key,
-    index: u32,
+/// An index below a tag; 0: none.
+type Place = u32;
+
+/// The piece of a hash that is in a bucket, above the bits of an index; not 0.
+#[inline]
+fn tag(hash: u64) -> Place {
+    ((hash >> 32) as u32 >> INDEX_BITS).max(1) << INDEX_BITS
 }
 
-/// The keys of a bucket. A cache line.
-#[derive(Clone, Debug)]
+#[inline]
+fn index(place: Place) -> u32 {
+    place % (1 << INDEX_BITS)
+}
+
+/// Rules whose keys' hashes end alike.
+#[derive(Clone, Debug, Default)]
 #[repr(align(64))]
 struct Bucket {
-    /// Tags of the first entries; 0 where there is none; and [`MORE`] or 0.
-    tags: [u16; TAGS + 1],
-    entries: Arc<[Entry]>,
-}
-
-/// The piece of a hash that is in a bucket's line: neither 0 nor [`MORE`].
-#[inline]
-fn tag(hash: u64) -> u16 {
-    ((hash >> 48) as u16).clamp(1, MORE - 1)
+    places: [Place; PLACES],
+    /// Those for which there was no place.
+    more: Option<Arc<Vec<Place>>>,
 }
 
 impl Bucket {
-    fn new(entries: impl Iterator<Item = Entry>) -> Self {
-        let entries: Arc<[Entry]> = entries.collect();
-        let mut tags = [0; TAGS + 1];
-        tags.iter_mut().zip(&*entries).take(TAGS).for_each(|(place, entry)| *place = tag(entry.key.hash()));
-        if entries.len() > TAGS {
-            tags[TAGS] = MORE;
+    /// The first index under `tag` that is the one, as `is_it` says.
+    #[inline]
+    fn find(&self, tag: Place, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+        let is_tagged = |place: Place| (place ^ tag) < 1 << INDEX_BITS;
+        // All are compared, without a branch for each: mostly there is none.
+        if self.places.iter().fold(false, |any, place| any | is_tagged(*place)) || self.more.is_some() {
+            let tagged = self.all().filter(|place| is_tagged(*place));
+            return tagged.map(index).find(|index| is_it(*index));
         }
-        Self { tags, entries }
+        None
     }
 
-    /// Place of a key whose tag is `tag`.
-    #[inline]
-    fn find(&self, tag: u16, key: &Key) -> Option<usize> {
-        let mut wanted = [tag; TAGS + 1];
-        wanted[TAGS] = MORE;
-        let any = self.tags.iter().zip(&wanted).fold(false, |any, (tag, wanted)| any | (tag == wanted));
-        if !any {
-            return None;
+    /// All that is in it.
+    fn all(&self) -> impl Iterator<Item = Place> {
+        let more = self.more.iter().flat_map(|more| more.iter());
+        self.places.iter().chain(more).copied().filter(|place| *place != 0)
+    }
+
+    fn add(&mut self, new: Place) {
+        match self.places.iter_mut().find(|place| **place == 0) {
+            Some(free) => *free = new,
+            None => Arc::make_mut(self.more.get_or_insert_default()).push(new),
         }
-        let is_it = |(at, entry): &(usize, &Entry)| (*at >= TAGS || self.tags[*at] == tag) && entry.key == *key;
-        self.entries.iter().enumerate().find(is_it).map(|(at, _)| at)
+    }
+
+    /// Puts `new` where `old` is; false if that is nowhere.
+    fn replace(&mut self, old: Place, new: Place) -> bool {
+        // What other versions have in common with this one is copied only if it is there.
+        let more = self.more.iter_mut().filter(|more| more.contains(&old));
+        let more = more.flat_map(|more| Arc::make_mut(more).iter_mut());
+        let place = self.places.iter_mut().chain(more).find(|place| **place == old);
+        place.map(|place| *place = new).is_some()
+    }
+
+    fn remove(&mut self, old: Place) -> bool {
+        let Some(more) = &mut self.more else { return self.replace(old, 0) };
+        let last = Arc::make_mut(more).pop();
+        if more.is_empty() {
+            self.more = None;
+        }
+        last.is_some_and(|last| last == old || self.replace(old, last))
     }
 }
 
-/// The table: a number for each key.
+/// The table: of each key the index of a rule.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
     buckets: Array<Bucket>,
-    /// One less than the power of two above the number of buckets.
+    /// One less than the smallest power of two of which all buckets have a place.
     mask: usize,
     len: usize,
 }
 
 impl Default for Table {
     fn default() -> Self {
-        Self { buckets: Array::new(Bucket::new(std::iter::empty())), mask: 1, len: 0 }
+        Self { buckets: Array::new(Bucket::default()), mask: 1, len: 0 }
     }
 }
 
 impl Table {
-    /// The bucket that a hash belongs to.
+    /// Number of the bucket that a hash belongs to.
     #[inline]
     fn place(&self, hash: u64) -> usize {
         let at = hash as usize & self.mask;
         if at < self.buckets.len() { at } else { at & (self.mask >> 1) }
     }
 
-    /// The number of that key, whose hash is `hash`.
+    /// The index under a key of that hash for which `is_it` says that the key is the same.
     #[inline]
-    pub(super) fn find(&self, hash: u64, key: &Key) -> Option<u32> {
-        let bucket = self.buckets.get(self.place(hash))?;
-        bucket.find(tag(hash), key).map(|at| bucket.entries[at].index)
+    pub(super) fn find(&self, hash: u64, is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+        self.buckets.get(self.place(hash))?.find(tag(hash), is_it)
     }
 
-    /// Gives a key a number, in place of one that it has, which is returned.
-    pub(super) fn set(&mut self, key: Key, index: u32) -> Option<u32> {
-        let hash = key.hash();
-        let at = self.place(hash);
-        let bucket = self.buckets.get_mut(at)?;
-        if let Some(at) = bucket.find(tag(hash), &key) {
-            let entry = &mut Arc::make_mut(&mut bucket.entries)[at];
-            return Some(std::mem::replace(&mut entry.index, index));
+    /// Adds an index under a key of that hash, which no index is under; `hash_of` says the hash of each index's key.
+    pub(super) fn add(&mut self, hash: u64, index: u32, hash_of: impl Fn(u32) -> u64) {
+        if let Some(bucket) = self.buckets.get_mut(self.place(hash)) {
+            bucket.add(tag(hash) | index);
+            self.len += 1;
         }
-        *bucket = Bucket::new(bucket.entries.iter().copied().chain(std::iter::once(Entry { key, index })));
-        self.len += 1;
         if self.len > self.buckets.len() * FILL {
-            self.grow();
+            self.grow(hash_of);
         }
-        None
     }
 
-    /// Removes a key.
-    pub(super) fn remove(&mut self, key: &Key) {
-        let hash = key.hash();
-        let at = self.place(hash);
-        let Some(bucket) = self.buckets.get_mut(at) else { return };
-        let Some(gone) = bucket.find(tag(hash), key) else { return };
-        let (before, after) = (&bucket.entries[..gone], &bucket.entries[gone + 1..]);
-        *bucket = Bucket::new(before.iter().chain(after).copied());
-        self.len -= 1;
+    /// Puts another index under a key of that hash.
+    pub(super) fn replace(&mut self, hash: u64, old: u32, new: u32) {
+        if let Some(bucket) = self.buckets.get_mut(self.place(hash)) {
+            bucket.replace(tag(hash) | old, tag(hash) | new);
+        }
+    }
+
+    /// Removes the index under a key of that hash.
+    pub(super) fn remove(&mut self, hash: u64, index: u32) {
+        if let Some(bucket) = self.buckets.get_mut(self.place(hash))
+            && bucket.remove(tag(hash) | index)
+        {
+            self.len -= 1;
+        }
+        // Not at once where it grew, so that a rule that comes and goes does not make it do both each time.
         if self.len < self.buckets.len() * FILL / 2 {
             self.shrink();
         }
     }
 
-    /// Splits the next bucket in turn in two, of which the second is a new one at the end.
-    fn grow(&mut self) {
+    /// Splits the next bucket in turn: what no longer belongs to it goes to a new one at the end.
+    fn grow(&mut self, hash_of: impl Fn(u32) -> u64) {
         let new = self.buckets.len();
-        self.buckets.push(Bucket::new(std::iter::empty()));
         if new > self.mask {
             self.mask = self.mask * 2 + 1;
         }
-        let Some(old) = self.buckets.get(new & (self.mask >> 1)).map(|bucket| Arc::clone(&bucket.entries)) else {
-            return;
-        };
-        for at in [new & (self.mask >> 1), new] {
-            let entries = old.iter().copied().filter(|entry| self.place(entry.key.hash()) == at);
-            let half = Bucket::new(entries);
-            if let Some(bucket) = self.buckets.get_mut(at) {
-                *bucket = half;
-            }
+        let mut halves = [Bucket::default(), Bucket::default()];
+        let old = new & (self.mask >> 1);
+        for place in self.buckets.get(old).iter().flat_map(|bucket| bucket.all()) {
+            let goes = hash_of(index(place)) as usize & self.mask == new;
+            halves[usize::from(goes)].add(place);
         }
+        let [stay, go] = halves;
+        if let Some(bucket) = self.buckets.get_mut(old) {
+            *bucket = stay;
+        }
+        self.buckets.push(go);
     }
 
     /// Undoes what [`Table::grow`] did last.
@@ -148,10 +170,85 @@ impl Table {
         let Some(last) = self.buckets.pop() else { return };
         let gone = self.buckets.len();
         if let Some(bucket) = self.buckets.get_mut(gone & (self.mask >> 1)) {
-            *bucket = Bucket::new(bucket.entries.iter().chain(&*last.entries).copied());
+            last.all().for_each(|place| bucket.add(place));
         }
         if gone > 1 && gone == self.mask / 2 + 1 {
             self.mask >>= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Hashes of many kinds: all bits random, only few of them, or few values, so that keys meet in buckets and under tags.
+    fn hash_of(kind: u8, index: u32) -> u64 {
+        let random = u64::from(index).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        match kind {
+            0 => random ^ random >> 29,
+            1 => random & 0xfff0_0000_0000_0000,
+            2 => random >> 60,
+            _ => 0,
+        }
+    }
+
+    #[test]
+    fn a_bucket_is_a_cache_line() {
+        assert_eq!((size_of::<Bucket>(), align_of::<Bucket>()), (64, 64));
+    }
+
+    #[test]
+    fn a_table_is_as_large_as_what_is_in_it() {
+        let mut table = Table::default();
+        let hash_of = |index| hash_of(0, index);
+        (0..50_000).for_each(|n| table.add(hash_of(n), n, hash_of));
+        assert_eq!(table.buckets.len(), 10_000);
+        (0..50_000).for_each(|n| table.remove(hash_of(n), n));
+        assert_eq!((table.buckets.len(), table.len), (1, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn every_version_has_what_was_put_in(
+            kind in 0_u8..4, steps in prop::collection::vec((0_u8..4, 0..2000_u32, 1..300_u32), 1..30)
+        ) {
+            let hash_of = |index| hash_of(kind, index);
+            let (mut table, mut model) = (Table::default(), BTreeMap::new());
+            let mut old = Vec::new();
+            for (what, from, count) in steps {
+                for name in from..from + count {
+                    // A rule of another index takes the place of one of the same key.
+                    let index = name + MAX_TABLE_SIZE / 2;
+                    match (what, model.get(&name).copied()) {
+                        (0 | 1, None) => {
+                            table.add(hash_of(name), name, |index| hash_of(index % (MAX_TABLE_SIZE / 2)));
+                            model.insert(name, name);
+                        }
+                        (2, Some(before)) => {
+                            table.remove(hash_of(name), before);
+                            model.remove(&name);
+                        }
+                        (3, Some(before)) => {
+                            table.replace(hash_of(name), before, index);
+                            model.insert(name, index);
+                        }
+                        _ => {}
+                    }
+                }
+                prop_assert_eq!(table.len, model.len());
+                old.push((table.clone(), model.clone()));
+            }
+            for (table, model) in old {
+                for name in 0..2300 {
+                    let found = table.find(hash_of(name), |index| index % (MAX_TABLE_SIZE / 2) == name);
+                    prop_assert_eq!(found, model.get(&name).copied());
+                }
+            }
         }
     }
 }

@@ -301,6 +301,27 @@ fn a_sender_of_ever_new_flows_takes_only_probation_places_of_the_cache() {
 }
 
 #[test]
+fn flows_that_differ_in_nothing_that_a_rule_looks_at_are_one_to_the_cache() {
+    let mut table = RuleTable::default();
+    install(&mut table, &rule(5, RuleKey { dl4port: Some(Masked::exactly(2)), ..RuleKey::default() }));
+    let mut cache = FlowCache::default();
+    let look_up = |cache: &mut FlowCache, rules: &Rules, expected: fn(u32) -> Option<u32>| {
+        for n in 0..100 {
+            assert_eq!(cache.find(rules, &key_to(n)).map(|rule| rule.spec.key_index), expected(n));
+        }
+    };
+    look_up(&mut cache, &table.commit(), |_| None);
+    assert_eq!(cache.counts(), (99, 1));
+    // Once a rule does look at it, they are not, and once it is gone, they are again.
+    install(&mut table, &rule(3, exact(7)));
+    look_up(&mut cache, &table.commit(), |n| (n == 7).then_some(3));
+    assert_eq!(cache.counts(), (99, 101));
+    table.remove(3);
+    look_up(&mut cache, &table.commit(), |_| None);
+    assert_eq!(cache.counts(), (198, 102));
+}
+
+#[test]
 fn impossible_keys_are_refused_and_the_field_is_named() {
     let of = |text: &str| serde_json::from_str::<RuleKey>(text).unwrap();
     for (field, text) in [

@@ -1,13 +1,18 @@
 //! The experiments: which devices, and what each is asked for.
 
+use std::sync::Arc;
+
 use clap::ValueEnum;
 
 use crate::devices::Device;
 use crate::devices::bridge::Bridge;
 use crate::devices::devmap::Devmap;
 use crate::devices::forwarder::Forwarder;
+use crate::devices::peer::{DpdkTestpmd, OpenVswitch};
 use crate::devices::xswitch::Xswitch;
 use crate::load::{Load, Side};
+use crate::names;
+use crate::peers::Peers;
 use crate::results::Experiment;
 use crate::rules::{MOST_MASKS, RuleSet};
 use crate::run::{Case, Job, Run};
@@ -54,22 +59,22 @@ pub enum What {
 }
 
 impl What {
-    /// Measures it.
+    /// Measures it, with the peers if there are some.
     ///
     /// # Errors
     /// A signal came, or the results can't be written.
-    pub fn measure(self, run: &mut Run) -> anyhow::Result<()> {
+    pub fn measure(self, run: &mut Run, peers: Option<&Arc<Peers>>) -> anyhow::Result<()> {
         match self {
-            Self::Overload => run.rates(Experiment::Overload, &overload()),
-            Self::Rate => run.rates(Experiment::Rate, &rate()),
-            Self::Rules => run.rates(Experiment::Rules, &rules()),
-            Self::RulesNewFlows => run.rates(Experiment::RulesNewFlows, &rules_new_flows()),
-            Self::Masks => run.rates(Experiment::Masks, &masks()),
+            Self::Overload => run.rates(Experiment::Overload, &overload(peers)),
+            Self::Rate => run.rates(Experiment::Rate, &rate(peers)),
+            Self::Rules => run.rates(Experiment::Rules, &rules(peers)),
+            Self::RulesNewFlows => run.rates(Experiment::RulesNewFlows, &rules_new_flows(peers)),
+            Self::Masks => run.rates(Experiment::Masks, &masks(peers)),
             Self::Ports => run.rates(Experiment::Ports, &ports()),
-            Self::Flows => run.rates(Experiment::Flows, &flows()),
-            Self::Macs => run.rates(Experiment::Macs, &macs()),
-            Self::Latency => run.round_trips(&latency()),
-            Self::Footprint => run.footprints(&footprint()),
+            Self::Flows => run.rates(Experiment::Flows, &flows(peers)),
+            Self::Macs => run.rates(Experiment::Macs, &macs(peers)),
+            Self::Latency => run.round_trips(&latency(peers)),
+            Self::Footprint => run.footprints(&footprint(peers)),
         }
     }
 }
@@ -88,18 +93,33 @@ fn bridge(threaded: bool) -> Bridge {
     Bridge { threaded, ports: 2 }
 }
 
+/// Open vSwitch, if it is there.
+fn ovs(peers: Option<&Arc<Peers>>, rules: Option<RuleSet>) -> Option<OpenVswitch> {
+    peers.map(|peers| OpenVswitch { peers: Arc::clone(peers), rules })
+}
+
+fn testpmd(peers: Option<&Arc<Peers>>) -> Option<DpdkTestpmd> {
+    peers.map(|peers| DpdkTestpmd { peers: Arc::clone(peers) })
+}
+
+/// The same for xswitch and Open vSwitch.
+fn both(peers: Option<&Arc<Peers>>, cases: Vec<Case>) -> Vec<Job> {
+    let own = Job::new(Xswitch::default(), cases.clone());
+    [own].into_iter().chain(ovs(peers, None).map(|ovs| Job::new(ovs, cases))).collect()
+}
+
 fn near() -> Load {
     Load::new(Side::Near)
 }
 
-fn overload() -> Vec<Job> {
+fn overload(peers: Option<&Arc<Peers>>) -> Vec<Job> {
     // 64 flows for all; those with rules get them for as many rules.
     let cases = |rules: u32| -> Vec<Case> {
         let case = |frame| Case::new(f64::from(frame), near().sized(frame).few_flows(rules));
         FRAMES.into_iter().map(case).collect()
     };
     let plain = Xswitch::default();
-    vec![
+    let mut jobs = vec![
         Job::new(Forwarder { sleep: false }, cases(1)),
         Job::new(plain, cases(1)),
         Job::new(full(), cases(RULES.rules)),
@@ -108,13 +128,17 @@ fn overload() -> Vec<Job> {
         Job::new(Devmap, cases(1)),
         Job::new(bridge(false), cases(1)),
         Job::new(bridge(true), cases(1)),
-    ]
+    ];
+    jobs.extend(ovs(peers, None).map(|ovs| Job::new(ovs, cases(1))));
+    jobs.extend(ovs(peers, Some(RULES)).map(|ovs| Job::new(ovs, cases(RULES.rules))));
+    jobs.extend(testpmd(peers).map(|testpmd| Job::new(testpmd, cases(1))));
+    jobs
 }
 
-fn rate() -> Vec<Job> {
+fn rate(peers: Option<&Arc<Peers>>) -> Vec<Job> {
     let case = |pps| Case::new(pps, near().paced(pps).few_flows(1));
     let cases = || -> Vec<Case> { RATES.into_iter().map(case).collect() };
-    vec![
+    let mut jobs = vec![
         Job::new(Forwarder { sleep: false }, cases()),
         Job::new(Forwarder { sleep: true }, cases()),
         Job::new(Xswitch::default(), cases()),
@@ -122,31 +146,34 @@ fn rate() -> Vec<Job> {
         Job::new(Devmap, cases()),
         Job::new(bridge(false), cases()),
         Job::new(bridge(true), cases()),
-    ]
+    ];
+    jobs.extend(ovs(peers, None).map(|ovs| Job::new(ovs, cases())));
+    jobs.extend(testpmd(peers).map(|testpmd| Job::new(testpmd, cases())));
+    jobs
 }
 
-fn rules() -> Vec<Job> {
+fn rules(peers: Option<&Arc<Peers>>) -> Vec<Job> {
     let case = |rules| Case {
         rules: Some(RuleSet { rules, masks: 1 }),
         ..Case::new(f64::from(rules), near().few_flows(rules))
     };
-    vec![Job::new(Xswitch::default(), RULE_COUNTS.into_iter().map(case).collect())]
+    both(peers, RULE_COUNTS.into_iter().map(case).collect())
 }
 
-fn rules_new_flows() -> Vec<Job> {
+fn rules_new_flows(peers: Option<&Arc<Peers>>) -> Vec<Job> {
     let case = |rules| Case {
         rules: Some(RuleSet { rules, masks: MASKS }),
         ..Case::new(f64::from(rules), near().new_flows(rules))
     };
-    vec![Job::new(Xswitch::default(), RULE_COUNTS.into_iter().map(case).collect())]
+    both(peers, RULE_COUNTS.into_iter().map(case).collect())
 }
 
-fn masks() -> Vec<Job> {
+fn masks(peers: Option<&Arc<Peers>>) -> Vec<Job> {
     let case = |masks| Case {
         rules: Some(RuleSet { rules: ALL_RULES, masks }),
         ..Case::new(f64::from(masks), near().new_flows(ALL_RULES))
     };
-    vec![Job::new(Xswitch::default(), MASK_COUNTS.into_iter().map(case).collect())]
+    both(peers, MASK_COUNTS.into_iter().map(case).collect())
 }
 
 fn ports() -> Vec<Job> {
@@ -160,20 +187,24 @@ fn ports() -> Vec<Job> {
     PORT_COUNTS.into_iter().map(job).collect()
 }
 
-fn flows() -> Vec<Job> {
+fn flows(peers: Option<&Arc<Peers>>) -> Vec<Job> {
     let case = |flows| Case::new(f64::from(flows), near().flows(flows, flows.min(RULES.rules)));
+    let cases: Vec<Case> = SET_SIZES.into_iter().map(case).collect();
     let device = Xswitch { rules: Some(RULES), ..Xswitch::default() };
-    vec![Job::new(device, SET_SIZES.into_iter().map(case).collect())]
+    let own = Job { series: Xswitch::default().name(), ..Job::new(device, cases.clone()) };
+    let peer = ovs(peers, Some(RULES)).map(|ovs| Job { series: names::OVS.to_owned(), ..Job::new(ovs, cases) });
+    [own].into_iter().chain(peer).collect()
 }
 
-fn macs() -> Vec<Job> {
+fn macs(peers: Option<&Arc<Peers>>) -> Vec<Job> {
     let case = |macs| Case { macs, ..Case::new(f64::from(macs), near().to_macs(macs)) };
-    let job = Job::new(many_macs(), SET_SIZES.into_iter().map(case).collect());
-    vec![job]
+    let cases: Vec<Case> = SET_SIZES.into_iter().map(case).collect();
+    let own = Job::new(many_macs(), cases.clone());
+    [own].into_iter().chain(ovs(peers, None).map(|ovs| Job::new(ovs, cases))).collect()
 }
 
-fn latency() -> Vec<Box<dyn Device>> {
-    vec![
+fn latency(peers: Option<&Arc<Peers>>) -> Vec<Box<dyn Device>> {
+    let mut devices: Vec<Box<dyn Device>> = vec![
         Box::new(Forwarder { sleep: false }),
         Box::new(Forwarder { sleep: true }),
         Box::new(Xswitch { busy: true, ..Xswitch::default() }),
@@ -181,16 +212,23 @@ fn latency() -> Vec<Box<dyn Device>> {
         Box::new(Devmap),
         Box::new(bridge(false)),
         Box::new(bridge(true)),
-    ]
+    ];
+    devices.extend(ovs(peers, None).map(|ovs| -> Box<dyn Device> { Box::new(ovs) }));
+    devices.extend(testpmd(peers).map(|testpmd| -> Box<dyn Device> { Box::new(testpmd) }));
+    devices
 }
 
-fn footprint() -> Vec<(Box<dyn Device>, u32)> {
+fn footprint(peers: Option<&Arc<Peers>>) -> Vec<(Box<dyn Device>, u32)> {
     let xswitch = |ports| -> Box<dyn Device> { Box::new(Xswitch { ports, ..Xswitch::default() }) };
-    vec![
+    let mut devices: Vec<(Box<dyn Device>, u32)> = vec![
         (Box::new(Forwarder { sleep: true }), 0),
         (xswitch(2), 0),
         (xswitch(200), 0),
         (xswitch(2), ALL_RULES),
         (xswitch(200), ALL_RULES),
-    ]
+    ];
+    for rules in [0, ALL_RULES] {
+        devices.extend(ovs(peers, None).map(|ovs| -> (Box<dyn Device>, u32) { (Box::new(ovs), rules) }));
+    }
+    devices
 }

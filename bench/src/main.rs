@@ -1,14 +1,16 @@
 //! `xswitch-bench`: runs the bench. Needs root, and two CPUs.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::ensure;
 use bench::experiments::What;
 use bench::measure::Times;
+use bench::peers::Peers;
 use bench::results::Results;
-use bench::run::{Plan, Run};
-use bench::{cpu, forward, setting, stop};
+use bench::run::{Plan, RESULTS, Run};
+use bench::{cpu, forward, report, setting, stop};
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// Measures xswitch beside the limits of the path and its peers, on the same veths, and writes a report.
@@ -16,16 +18,19 @@ use clap::{Parser, Subcommand, ValueEnum};
 struct Args {
     #[command(subcommand)]
     command: Option<Command>,
-    /// How often everything is measured; medians are of these
+    /// How often rates under overload and round trips are measured; medians are of these
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// How often cost curves are measured
+    #[arg(long, default_value_t = 3)]
+    curve_rounds: usize,
     /// Directory of results.json and the report
     #[arg(long, default_value = "bench/results/last")]
     out: PathBuf,
     /// Experiments, separated by commas [default: all]
     #[arg(long, value_delimiter = ',')]
     only: Vec<What>,
-    /// Kinds of devices (xswitch, floor, devmap, bridge, …), separated by commas [default: all]
+    /// Kinds of devices (xswitch, floor, devmap, bridge, ovs, testpmd), separated by commas [default: all]
     #[arg(long, value_delimiter = ',')]
     devices: Vec<String>,
     /// Short measurements: whether it works, not how fast it is
@@ -49,12 +54,19 @@ enum Command {
         #[arg(long)]
         sleep: bool,
     },
+    /// Writes the report of a directory's results.json again
+    Report {
+        /// The directory
+        dir: PathBuf,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    if let Some(Command::Forward { a, b, cpu, sleep }) = args.command {
-        return forward::run([&a, &b], cpu, sleep);
+    match args.command {
+        Some(Command::Forward { a, b, cpu, sleep }) => return forward::run([&a, &b], cpu, sleep),
+        Some(Command::Report { dir }) => return report::write(&Results::load(&dir.join(RESULTS))?, &dir),
+        None => {}
     }
     ensure!(nix::unistd::geteuid().is_root(), "network namespaces need root");
     let cpus = std::thread::available_parallelism()?.get();
@@ -67,8 +79,24 @@ fn main() -> anyhow::Result<()> {
         Times { warm: ms(300), measure: ms(1000), idle: ms(5000) }
     };
     let results = Results { setting: setting::look(args.rounds)?, ..Results::default() };
-    let plan = Plan { rounds: args.rounds, times, devices: args.devices, out: args.out };
+    let plan =
+        Plan { rounds: args.rounds, curve_rounds: args.curve_rounds, times, devices: args.devices, out: args.out };
     let mut run = Run { plan, results };
+    let peers = unpack_peers(&mut run);
     let wanted = if args.only.is_empty() { What::value_variants() } else { &args.only };
-    wanted.iter().try_for_each(|what| what.measure(&mut run))
+    wanted.iter().try_for_each(|what| what.measure(&mut run, peers.as_ref()))
+}
+
+/// The peers, if they are wanted and can be had; else it is noted that they take no part.
+fn unpack_peers(run: &mut Run) -> Option<Arc<Peers>> {
+    if !["ovs", "testpmd"].into_iter().any(|kind| run.plan.wants(kind)) {
+        return None;
+    }
+    match Peers::unpack() {
+        Ok(peers) => Some(Arc::new(peers)),
+        Err(error) => {
+            run.skip("Open vSwitch and testpmd", &error);
+            None
+        }
+    }
 }

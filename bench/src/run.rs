@@ -5,16 +5,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 
 use crate::cpu;
 use crate::devices::{Device, Running, process};
 use crate::lab::{Ends, Lab};
 use crate::load::{Load, Side};
 use crate::measure::{self, Times};
+use crate::report;
 use crate::results::{Experiment, Footprint, Latency, Percentiles, Point, Results, Sample};
 use crate::rules::RuleSet;
 use crate::stop;
+
+/// Name of the file with what a run measured.
+pub const RESULTS: &str = "results.json";
 
 /// One measurement that a device is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -80,14 +84,23 @@ pub fn with_bed<T>(device: &dyn Device, work: impl FnOnce(&mut Bed<'_>) -> anyho
 /// How to run.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// How often everything is measured.
+    /// How often rates under overload and round trips are measured.
     pub rounds: usize,
+    /// How often cost curves are.
+    pub curve_rounds: usize,
     /// How long each measurement takes.
     pub times: Times,
     /// Kinds of devices; empty: all.
     pub devices: Vec<String>,
     /// Directory of `results.json` and the report.
     pub out: PathBuf,
+}
+
+impl Plan {
+    /// Whether devices of that kind take part.
+    pub fn wants(&self, kind: &str) -> bool {
+        self.devices.is_empty() || self.devices.iter().any(|wanted| wanted == kind)
+    }
 }
 
 /// A run in progress.
@@ -100,20 +113,14 @@ pub struct Run {
 }
 
 impl Run {
-    /// Whether a device takes part.
-    pub fn wants(&self, device: &dyn Device) -> bool {
-        self.plan.devices.is_empty() || self.plan.devices.iter().any(|kind| device.kind() == kind)
-    }
-
-    /// Writes `results.json`.
+    /// Writes `results.json` and the report of it.
     ///
     /// # Errors
-    /// The file can't be written.
+    /// A file can't be written.
     pub fn save(&self) -> anyhow::Result<()> {
-        let path = self.plan.out.join("results.json");
         std::fs::create_dir_all(&self.plan.out)?;
-        let text = serde_json::to_string_pretty(&self.results)?;
-        std::fs::write(&path, text + "\n").with_context(|| path.display().to_string())
+        self.results.save(&self.plan.out.join(RESULTS))?;
+        report::write(&self.results, &self.plan.out)
     }
 
     /// Notes once that something could not be measured.
@@ -135,13 +142,14 @@ impl Run {
         what: &str,
         jobs: impl IntoIterator<Item = &'a J>,
         device: impl Fn(&J) -> &dyn Device,
+        rounds: usize,
         mut work: impl FnMut(&mut Self, &J) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let jobs: Vec<&J> = jobs.into_iter().filter(|job| self.wants(device(job))).collect();
-        for round in 1..=self.plan.rounds {
+        let jobs: Vec<&J> = jobs.into_iter().filter(|job| self.plan.wants(device(job).kind())).collect();
+        for round in 1..=rounds {
             for job in &jobs {
                 let name = device(job).name();
-                eprintln!("{what}, round {round} of {}: {name}", self.plan.rounds);
+                eprintln!("{what}, round {round} of {rounds}: {name}");
                 self.note_version(device(job));
                 let done = guarded(|| work(self, job));
                 if stop::wanted() {
@@ -166,7 +174,9 @@ impl Run {
     /// # Errors
     /// As [`Self::in_turn`].
     pub fn rates(&mut self, experiment: Experiment, jobs: &[Job]) -> anyhow::Result<()> {
-        self.in_turn(&format!("{experiment:?}"), jobs, |job| &*job.device, |run, job| run.rates_of(experiment, job))
+        let rounds = if experiment == Experiment::Overload { self.plan.rounds } else { self.plan.curve_rounds };
+        let work = |run: &mut Self, job: &Job| run.rates_of(experiment, job);
+        self.in_turn(&format!("{experiment:?}"), jobs, |job| &*job.device, rounds, work)
     }
 
     fn rates_of(&mut self, experiment: Experiment, job: &Job) -> anyhow::Result<()> {
@@ -197,6 +207,7 @@ impl Run {
             "Round trips",
             devices,
             |device| &**device,
+            self.plan.rounds,
             |run, device| {
                 let times = run.plan.times;
                 let (loads, name) = (with_bed(&**device, |bed| round_trips(bed, times))?, device.name());
@@ -223,20 +234,18 @@ impl Run {
     /// # Errors
     /// As [`Self::in_turn`].
     pub fn footprints(&mut self, devices: &[(Box<dyn Device>, u32)]) -> anyhow::Result<()> {
-        let rounds = std::mem::replace(&mut self.plan.rounds, 1);
-        let done = self.in_turn(
+        self.in_turn(
             "Footprint",
             devices,
             |job| &*job.0,
+            1,
             |run, (device, rules)| {
                 let footprint = footprint(&**device, *rules, run.plan.times.idle)?;
                 eprintln!("  {footprint:?}");
                 run.results.footprints.push(footprint);
                 Ok(())
             },
-        );
-        self.plan.rounds = rounds;
-        done
+        )
     }
 
     fn point(&mut self, experiment: Experiment, series: &str, case: &Case) -> &mut Point {

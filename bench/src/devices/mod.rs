@@ -13,6 +13,7 @@ use crate::rules::RuleSet;
 pub mod bridge;
 pub mod devmap;
 pub mod forwarder;
+pub mod peer;
 pub mod process;
 pub mod xswitch;
 

@@ -111,12 +111,6 @@ impl Key {
         (MacAddr::from_u64(self.0[1] >> 16), MacAddr::from_u64(self.0[0] >> 16))
     }
 
-    /// The same as `==`, without a call.
-    #[inline]
-    pub fn is(&self, other: &Key) -> bool {
-        (0..WORDS).fold(0, |differs, word| differs | (self.0[word] ^ other.0[word])) == 0
-    }
-
     #[inline(never)]
     fn read_all(ingress: PortNo, frame: &[u8], l2: &L2) -> Self {
         Self::of(ingress, &parse_upper(frame, l2))

@@ -5,11 +5,15 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{Resource, setrlimit};
+use switch::io::socket::{Donors, SocketOptions, XskSocket};
 use switch::io::sys::{self, RingKind};
+use switch::io::umem::{FrameCache, Umem};
 use switch::model::*;
 use switch::{ErrorKind, PinPlace, Switch};
 
@@ -238,19 +242,34 @@ fn drop_ipc_lock() {
 }
 
 #[test]
-fn ports_that_come_up_together_lock_their_memory_once() {
+fn sockets_that_are_opened_at_the_same_time_lock_their_memory_once() {
+    const QUEUES: u32 = 8;
     in_namespaces("once", |_| {
-        let settings = DataplaneSettings { frames: 1024, ..settings(1) };
-        let switch = Switch::start(&settings, BridgeSettings::default(), None).unwrap();
-        let umem = u64::from(settings.frames) * u64::from(settings.frame_size);
-        nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_MEMLOCK, umem * 3 / 2, umem * 3 / 2)
-            .unwrap();
+        let queues = format!("numrxqueues {QUEUES} numtxqueues {QUEUES}");
+        ip(&format!("link add x0 {queues} type veth peer name x1 {queues}"));
+        ip("link set x1 up");
+        ip("link set x0 up");
+        let ifindex = nix::net::if_::if_nametoindex("x0").unwrap();
+        let umem = Umem::new(1024, 4096, HugePages::Off).unwrap();
+        let limit = umem.region().1 as u64 * 3 / 2;
+        setrlimit(Resource::RLIMIT_MEMLOCK, limit, limit).unwrap();
         drop_ipc_lock();
-        let specs = (0..6).map(|n| PortSpec::new(format!("p{n}"), PortKind::Guest)).collect();
-        for (n, added) in (0..).zip(switch.add_ports(specs)) {
-            assert_eq!(added.unwrap().vport, n);
-        }
-        assert_balanced(&switch);
+        let (donors, start) = (Donors::default(), Barrier::new(QUEUES as usize));
+        let open = |queue| {
+            let options = SocketOptions { ifindex, queue, depth: 64, zero_copy: ZeroCopy::Off, fill: 64 };
+            let mut cache = FrameCache::new(Arc::clone(&umem));
+            start.wait();
+            let opened = XskSocket::open(&options, &donors, &mut cache);
+            (opened, cache)
+        };
+        std::thread::scope(|scope| {
+            let open = &open;
+            let threads: Vec<_> = (0..QUEUES).map(|queue| scope.spawn(move || open(queue))).collect();
+            // One that is closed is none to share with: first all are opened.
+            for (opened, mut cache) in threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>() {
+                opened.unwrap().close(Duration::ZERO, &mut cache);
+            }
+        });
     });
 }
 

@@ -6,17 +6,19 @@
 //! bytes do not say is looked at for each frame: its length, and that its sender is learned. Drops and floods are
 //! decided anew each time, and so is everything while there are no rules, when there is less to ask than to remember.
 //!
-//! Of a fixed size, a worker's own. Sets of two places, filled as the classifier's cache is: a flow that comes once does not
-//! displace one that came twice. An entry has all that a table of flows elsewhere would need to forward for the worker.
+//! Of a fixed size, a worker's own. Sets of two places, of which a new flow takes the one that was not found last: flows that
+//! come once do not displace one that is in use. An entry has all that a table of flows elsewhere would need to forward for
+//! the worker.
 
 use super::{Decision, Fdb, Names, Observer, Verdict, decide_at, header_len};
 use crate::engine::PortNo;
+use crate::engine::drop::DropReason;
 use crate::engine::fdb::{Learn, Spot};
 use crate::engine::mac::MacAddr;
 use crate::engine::parse::{Plain, fold_product, parse_l2};
 use crate::engine::rule::{FlowCache, Key, Rule, Rules};
 use crate::engine::snapshot::Snapshot;
-use crate::engine::vlan::{self, TagEdit, Vid};
+use crate::engine::vlan::{self, Vid};
 use crate::model::{MAX_PORTS, RuleTarget};
 
 /// Sets of two entries; a power of two.
@@ -100,30 +102,29 @@ impl Flow {
 struct Entry {
     flow: Flow,
     epoch: u64,
+    verdict: Verdict,
     /// Index of the rule that applies.
     rule: Option<u32>,
     /// The entry of the MAC table that names the port; `None` if the rule does.
     spot: Option<Spot>,
-    queue: Option<u32>,
-    instead_of: Option<PortNo>,
-    port: PortNo,
-    edit: TagEdit,
-    vid: Vid,
     /// Bytes of the longest frame that may pass.
     max_len: u32,
+    vid: Vid,
+    /// Whether it was found later than the other one of its set.
+    found_last: bool,
 }
+
+const _: () = assert!(size_of::<Entry>() == 128);
 
 const EMPTY: Entry = Entry {
     flow: Flow([0; WORDS]),
     epoch: NEVER,
+    verdict: Verdict::Drop(DropReason::NoDestination),
     rule: None,
     spot: None,
-    queue: None,
-    instead_of: None,
-    port: 0,
-    edit: TagEdit::None,
-    vid: 0,
     max_len: 0,
+    vid: 0,
+    found_last: false,
 };
 
 /// The memory.
@@ -201,14 +202,18 @@ impl Memory {
         ingress: PortNo,
         len: usize,
     ) -> Option<Decision<'a>> {
-        let set = &mut self.decided[set];
-        if !set[0].is_of(flow, snap) {
-            if !set[1].is_of(flow, snap) {
-                return None;
-            }
-            set.swap(0, 1);
+        let at = if self.decided[set][0].is_of(flow, snap) {
+            0
+        } else if self.decided[set][1].is_of(flow, snap) {
+            1
+        } else {
+            return None;
+        };
+        if !self.decided[set][at].found_last {
+            self.decided[set][at].found_last = true;
+            self.decided[set][1 - at].found_last = false;
         }
-        let Entry { rule, spot, queue, instead_of, port, edit, vid, max_len, .. } = set[0];
+        let Entry { verdict, rule, spot, vid, max_len, .. } = self.decided[set][at];
         if len > max_len as usize {
             return None;
         }
@@ -220,7 +225,7 @@ impl Memory {
             return None;
         }
         let rule = rule.and_then(|index| snap.rules.get(index)).map(AsRef::as_ref);
-        Some(Decision { verdict: Verdict::Unicast { port, edit, queue, instead_of }, at: ingress, rule })
+        Some(Decision { verdict, at: ingress, rule })
     }
 
     #[inline(never)]
@@ -240,7 +245,7 @@ impl Memory {
             let set = &mut self.decided[set];
             let place = match set.iter().position(|old| old.flow.is(flow)) {
                 Some(place) => place,
-                None => usize::from(set[0].epoch == snap.epoch),
+                None => usize::from(set[0].epoch == snap.epoch && (set[0].found_last || set[1].epoch != snap.epoch)),
             };
             set[place] = entry;
         }
@@ -264,7 +269,7 @@ fn remembered(
     ingress: PortNo,
     frame: &[u8],
 ) -> Option<Entry> {
-    let Verdict::Unicast { port, edit, queue, instead_of } = decision.verdict else { return None };
+    let Verdict::Unicast { port, instead_of, .. } = decision.verdict else { return None };
     let l2 = parse_l2(frame).ok()?;
     let vid = vlan::ingress(&snap.port(ingress)?.vlan, l2.tag).ok()?;
     let spot = match decision.rule.map(|rule| rule.spec.action.vid) {
@@ -275,13 +280,11 @@ fn remembered(
     Some(Entry {
         flow: *flow,
         epoch: snap.epoch,
+        verdict: decision.verdict,
         rule: decision.rule.map(|rule| rule.spec.key_index),
         spot,
-        queue,
-        instead_of,
-        port,
-        edit,
-        vid,
         max_len: snap.port(port)?.mtu.saturating_add(header_len(l2.tag) as u32),
+        vid,
+        found_last: false,
     })
 }

@@ -69,7 +69,12 @@ impl Worker {
             let meter = meter.filter(|meter| !meter.take_all(self.id, frames, bytes, way.now_ns));
             let hop = self.routes.fixed(egress, queue);
             if let (None, Some(Hop::Here(slot))) = (meter, hop) {
-                self.transmit(slot, frames, |umem| waiting.next().map(|staged| staged.edited(umem, way.shard)));
+                let next = |umem: &Umem| waiting.next().map(|staged| staged.edited(umem, way.shard));
+                let sent = self.transmit(slot, frames, next);
+                for staged in waiting.by_ref().take(frames - sent) {
+                    let frame = staged.edited(&self.umem, way.shard);
+                    self.refuse(slot, frame);
+                }
             } else {
                 for staged in waiting.by_ref().take(frames) {
                     self.send_off(staged, meter.map(AsRef::as_ref), hop, way);
@@ -109,25 +114,31 @@ impl Worker {
     pub(super) fn transmit_one(&mut self, slot: usize, frame: Frame) {
         let mut frame = Some(frame);
         self.transmit(slot, 1, |_| frame.take());
+        if let Some(frame) = frame {
+            self.refuse(slot, frame);
+        }
     }
 
-    /// Stages `count` frames, which `next` is asked for, at a queue of this worker, and drops what does not fit.
+    /// Stages `count` frames, which `next` is asked for, at a queue of this worker; returns how many: fewer if its ring is full.
     #[inline]
-    fn transmit(&mut self, slot: usize, count: usize, mut next: impl FnMut(&Umem) -> Option<Frame>) {
-        let Self { queues, umem, cache, view, id, .. } = self;
+    fn transmit(&mut self, slot: usize, count: usize, mut next: impl FnMut(&Umem) -> Option<Frame>) -> usize {
+        let Self { queues, umem, cache, view, .. } = self;
         let queue = &mut queues[slot];
         let (no, number) = (queue.port.no, queue.number);
         let taps = view.taps(no);
-        let mut next = || {
+        queue.send(count, cache, || {
             let frame = next(umem)?;
             taps.iter().for_each(|tap| tap.offer(no, number, Direction::Tx, umem.data(&frame)));
             Some(frame)
-        };
-        let sent = queue.send(count, cache, &mut next);
-        for frame in std::iter::from_fn(next).take(count - sent) {
-            let reason = if queue.socket.is_gone() { DropReason::PortGone } else { DropReason::TxRingFull };
-            queue.port.shards[*id].dropped(reason, frame.len());
-            cache.put(frame);
-        }
+        })
+    }
+
+    /// Drops a frame that a queue of this worker has no room for.
+    #[cold]
+    fn refuse(&mut self, slot: usize, frame: Frame) {
+        let queue = &self.queues[slot];
+        let reason = if queue.socket.is_gone() { DropReason::PortGone } else { DropReason::TxRingFull };
+        queue.port.shards[self.id].dropped(reason, frame.len());
+        self.cache.put(frame);
     }
 }

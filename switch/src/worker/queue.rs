@@ -43,17 +43,16 @@ impl Queue {
         self.dirty = true;
         let mut bytes = 0;
         let mut counted = || next().inspect(|frame| bytes += frame.len() as u64);
-        let mut sent = self.socket.send(count, &mut counted);
-        while sent < count {
-            self.socket.flush();
-            if self.socket.outstanding().1 > 0 {
-                self.socket.reap(cache);
-            }
+        let (mut sent, mut flushed) = (0, false);
+        loop {
             let more = self.socket.send(count - sent, &mut counted);
-            if more == 0 {
+            sent += more;
+            if sent == count || (flushed && more == 0) {
                 break;
             }
-            sent += more;
+            self.socket.flush();
+            self.reap(cache);
+            flushed = true;
         }
         self.sent.add(Count { packets: sent as u64, bytes });
         sent

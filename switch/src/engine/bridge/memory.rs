@@ -1,59 +1,130 @@
 //! What a worker remembers of the frames before: the observer of the hot path.
 //!
-//! A plain packet (TCP or UDP, whole, with one tag or none) that is forwarded to one port leaves its decision behind, under its
-//! key. The next packet of that key goes the same way without being asked all the questions again, as long as nothing has
-//! changed that the answers came from: the policy's epoch and, if the MAC table said where to, the entry there. What the key
-//! does not hold is looked at for each frame: its length, and that its sender is learned. Drops and floods are
+//! A plain packet (TCP or UDP, whole, with one tag or none) that is forwarded to one port leaves its decision behind, under
+//! those of its bytes that the decision came from. The next packet with the same goes the same way without being asked all the questions again, as long as nothing has
+//! changed that the answers came from: the policy's epoch and, if the MAC table said where to, the entry there. What these
+//! bytes do not say is looked at for each frame: its length, and that its sender is learned. Drops and floods are
 //! decided anew each time, and so is everything while there are no rules, when there is less to ask than to remember.
 //!
-//! Of a fixed size, a worker's own. Sets of two places, filled as the classifier's cache is: a flow that comes once does not
-//! displace one that came twice. An entry has all that a table of flows elsewhere would need to forward for the worker.
+//! Of a fixed size, a worker's own. Sets of two places, of which a new flow takes the one that was not found last: flows that
+//! come once do not displace one that is in use. An entry has all that a table of flows elsewhere would need to forward for
+//! the worker.
 
-use super::{Decision, Fdb, Names, Observer, Verdict, decide_at};
+use super::{Decision, Fdb, Names, Observer, Verdict, decide_at, header_len};
 use crate::engine::PortNo;
+use crate::engine::drop::DropReason;
 use crate::engine::fdb::{Learn, Spot};
 use crate::engine::mac::MacAddr;
-use crate::engine::parse::{ETH_HEADER, TPID_CTAG, Tag, VLAN_TAG};
+use crate::engine::parse::{Plain, fold_product, parse_l2};
 use crate::engine::rule::{FlowCache, Key, Rule, Rules};
 use crate::engine::snapshot::Snapshot;
-use crate::engine::vlan::{self, TagEdit, Vid};
-use crate::model::RuleTarget;
+use crate::engine::vlan::{self, Vid};
+use crate::model::{MAX_PORTS, RuleTarget};
 
 /// Sets of two entries; a power of two.
 const SETS: usize = 2048;
 /// An epoch that no policy has.
 const NEVER: u64 = u64::MAX;
 
+/// Words of a [`Flow`].
+const WORDS: usize = 7;
+/// Those of them that IPv4 uses.
+const WORDS_V4: usize = 4;
+
+/// What of a plain frame decides, in the bytes' own order: addresses and EtherType (or TPID) in two words that overlap; ports,
+/// VLAN tag, ingress port and protocol in one; IP addresses, which are one word in IPv4 and four in IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Flow([u64; WORDS]);
+
+/// Bit of the third word: the packet is IPv6.
+const V6: u64 = 1 << 63;
+/// Bit of the third word: the packet is TCP.
+const TCP: u64 = 1 << 62;
+/// Where the ingress port is in the third word, above ports and tag.
+const INGRESS: u32 = 48;
+const _: () = assert!(MAX_PORTS <= 1 << (62 - INGRESS));
+
+impl Flow {
+    /// That of a frame from `ingress`, if it is plain.
+    #[inline]
+    fn of(ingress: PortNo, frame: &[u8]) -> Option<Self> {
+        let l2 = parse_l2(frame).ok()?;
+        let at = l2.payload_offset();
+        let bytes = frame.get(at..)?;
+        let plain = Plain::check(l2.ethertype, bytes)?;
+        let word = |from: &[u8], at: usize| from.get(at..)?.first_chunk().map(|word| u64::from_ne_bytes(*word));
+        let (addresses, ports) = plain.offsets();
+        let mut words = [0; WORDS];
+        (words[0], words[1]) = (word(frame, 0)?, word(frame, 6)?);
+        words[2] = u64::from(word(bytes, ports)? as u32)
+            | u64::from(l2.tag.map_or(0, |tag| tag.tci)) << 32
+            | u64::from(ingress) << INGRESS
+            | if plain.v6 { V6 } else { 0 }
+            | if plain.tcp { TCP } else { 0 };
+        words[3] = word(bytes, addresses)?;
+        if plain.v6 {
+            for n in 1..4 {
+                words[3 + n] = word(bytes, addresses + 8 * n)?;
+            }
+        }
+        Some(Self(words))
+    }
+
+    #[inline]
+    fn is_v6(&self) -> bool {
+        self.0[2] & V6 != 0
+    }
+
+    /// Whether they are the same; the words that only IPv6 has are not looked at for IPv4.
+    #[inline]
+    fn is(&self, other: &Flow) -> bool {
+        let same = |words: std::ops::Range<usize>| words.fold(0, |sum, n| sum | (self.0[n] ^ other.0[n])) == 0;
+        same(0..WORDS_V4) && (!self.is_v6() || same(WORDS_V4..WORDS))
+    }
+
+    /// The set that its entry is in.
+    #[inline]
+    fn set(&self) -> usize {
+        let w = &self.0;
+        let mut hash = fold_product(w[0] ^ 0x9e37_79b9_7f4a_7c15, w[1] ^ 0xd1b5_4a32_d192_ed03)
+            ^ fold_product(w[2] ^ 0x8bb8_4b93_962e_acc9, w[3] ^ 0x2d35_8dcc_aa6c_78a5);
+        if self.is_v6() {
+            hash ^= fold_product(w[4] ^ 0x4b33_a62e_d433_d4a3, w[5] ^ 0x4d5a_2da5_1de1_aa47)
+                ^ w[6].wrapping_mul(0xa076_1d64_78bd_642f) >> 32;
+        }
+        (hash ^ hash >> 32) as usize % SETS
+    }
+}
+
 /// A decision, and what it holds for: two cache lines.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
 struct Entry {
-    key: Key,
+    flow: Flow,
     epoch: u64,
+    verdict: Verdict,
     /// Index of the rule that applies.
     rule: Option<u32>,
     /// The entry of the MAC table that names the port; `None` if the rule does.
     spot: Option<Spot>,
-    queue: Option<u32>,
-    instead_of: Option<PortNo>,
-    port: PortNo,
-    edit: TagEdit,
-    vid: Vid,
     /// Bytes of the longest frame that may pass.
     max_len: u32,
+    vid: Vid,
+    /// Whether it was found later than the other one of its set.
+    found_last: bool,
 }
 
+const _: () = assert!(size_of::<Entry>() == 128);
+
 const EMPTY: Entry = Entry {
-    key: Key([0; crate::engine::rule::KEY_WORDS]),
+    flow: Flow([0; WORDS]),
     epoch: NEVER,
+    verdict: Verdict::Drop(DropReason::NoDestination),
     rule: None,
     spot: None,
-    queue: None,
-    instead_of: None,
-    port: 0,
-    edit: TagEdit::None,
-    vid: 0,
     max_len: 0,
+    vid: 0,
+    found_last: false,
 };
 
 /// The memory.
@@ -109,35 +180,44 @@ impl Memory {
         ingress: PortNo,
         frame: &[u8],
     ) -> Decision<'a> {
-        let plain = if snap.rules.is_empty() { None } else { Key::of_plain(ingress, frame) };
-        let Some(key) = plain else { return decide_at(snap, fdb, now, ingress, frame, self) };
-        let set = key.hash() as usize % SETS;
-        match self.recall(set, &key, snap, fdb, now, frame.len()) {
+        let flow = if snap.rules.is_empty() { None } else { Flow::of(ingress, frame) };
+        let Some(flow) = flow else { return decide_at(snap, fdb, now, ingress, frame, self) };
+        let set = flow.set();
+        match self.recall(set, &flow, snap, fdb, now, ingress, frame.len()) {
             Some(decision) => decision,
-            None => self.decide_and_remember(set, &key, snap, fdb, now, frame),
+            None => self.decide_and_remember(set, &flow, snap, fdb, now, ingress, frame),
         }
     }
 
     /// The decision that was made on the flow, if it still holds.
     #[inline]
+    #[expect(clippy::too_many_arguments, reason = "what a decision takes, and where it is remembered")]
     fn recall<'a>(
         &mut self,
         set: usize,
-        key: &Key,
+        flow: &Flow,
         snap: &'a Snapshot,
         fdb: &Fdb,
         now: u32,
+        ingress: PortNo,
         len: usize,
     ) -> Option<Decision<'a>> {
-        let at = self.decided[set].iter().position(|entry| entry.epoch == snap.epoch && entry.key.is(key))?;
-        if at == 1 {
-            self.decided[set].swap(0, 1);
+        let at = if self.decided[set][0].is_of(flow, snap) {
+            0
+        } else if self.decided[set][1].is_of(flow, snap) {
+            1
+        } else {
+            return None;
+        };
+        if !self.decided[set][at].found_last {
+            self.decided[set][at].found_last = true;
+            self.decided[set][1 - at].found_last = false;
         }
-        let Entry { rule, spot, queue, instead_of, port, edit, vid, max_len, .. } = self.decided[set][0];
+        let Entry { verdict, rule, spot, vid, max_len, .. } = self.decided[set][at];
         if len > max_len as usize {
             return None;
         }
-        let (ingress, (src, _)) = (key.ingress(), key.stations());
+        let src = MacAddr::from_u64(u64::from_be(flow.0[1]) >> 16);
         if self.learned != Some((src, vid)) {
             self.learn(fdb, src, vid, ingress, snap.port(ingress)?.fdb_limit, now);
         }
@@ -145,26 +225,27 @@ impl Memory {
             return None;
         }
         let rule = rule.and_then(|index| snap.rules.get(index)).map(AsRef::as_ref);
-        let verdict = Verdict::Unicast { port, edit, queue, instead_of };
         Some(Decision { verdict, at: ingress, rule })
     }
 
     #[inline(never)]
+    #[expect(clippy::too_many_arguments, reason = "what a decision takes, and where it is remembered")]
     fn decide_and_remember<'a>(
         &mut self,
         set: usize,
-        key: &Key,
+        flow: &Flow,
         snap: &'a Snapshot,
         fdb: &Fdb,
         now: u32,
+        ingress: PortNo,
         frame: &[u8],
     ) -> Decision<'a> {
-        let decision = decide_at(snap, fdb, now, key.ingress(), frame, self);
-        if let Some(entry) = remembered(key, &decision, snap, fdb) {
+        let decision = decide_at(snap, fdb, now, ingress, frame, self);
+        if let Some(entry) = remembered(flow, &decision, snap, fdb, ingress, frame) {
             let set = &mut self.decided[set];
-            let place = match set.iter().position(|old| old.key.is(key)) {
+            let place = match set.iter().position(|old| old.flow.is(flow)) {
                 Some(place) => place,
-                None => usize::from(set[0].epoch == snap.epoch),
+                None => usize::from(set[0].epoch == snap.epoch && (set[0].found_last || set[1].epoch != snap.epoch)),
             };
             set[place] = entry;
         }
@@ -172,28 +253,38 @@ impl Memory {
     }
 }
 
+impl Entry {
+    #[inline]
+    fn is_of(&self, flow: &Flow, snap: &Snapshot) -> bool {
+        self.epoch == snap.epoch && self.flow.is(flow)
+    }
+}
+
 /// What to remember of a decision on a plain frame, if it is one to remember.
-fn remembered(key: &Key, decision: &Decision<'_>, snap: &Snapshot, fdb: &Fdb) -> Option<Entry> {
-    let Verdict::Unicast { port, edit, queue, instead_of } = decision.verdict else { return None };
-    // Of a tag that is the only one and has a VID, the VID alone decides.
-    let tag = Some(key.vid()).filter(|vid| *vid != 0).map(|vid| Tag::new(TPID_CTAG, vid));
-    let vid = vlan::ingress(&snap.port(key.ingress())?.vlan, tag).ok()?;
-    let header = ETH_HEADER + if tag.is_some() { VLAN_TAG } else { 0 };
+fn remembered(
+    flow: &Flow,
+    decision: &Decision<'_>,
+    snap: &Snapshot,
+    fdb: &Fdb,
+    ingress: PortNo,
+    frame: &[u8],
+) -> Option<Entry> {
+    let Verdict::Unicast { port, instead_of, .. } = decision.verdict else { return None };
+    let l2 = parse_l2(frame).ok()?;
+    let vid = vlan::ingress(&snap.port(ingress)?.vlan, l2.tag).ok()?;
     let spot = match decision.rule.map(|rule| rule.spec.action.vid) {
         Some(RuleTarget::Port(_)) => None,
         // Another worker may have moved the station since.
-        _ => Some(fdb.spot(key.stations().1, vid).filter(|spot| spot.port() == instead_of.unwrap_or(port))?),
+        _ => Some(fdb.spot(l2.dst, vid).filter(|spot| spot.port() == instead_of.unwrap_or(port))?),
     };
     Some(Entry {
-        key: *key,
+        flow: *flow,
         epoch: snap.epoch,
+        verdict: decision.verdict,
         rule: decision.rule.map(|rule| rule.spec.key_index),
         spot,
-        queue,
-        instead_of,
-        port,
-        edit,
+        max_len: snap.port(port)?.mtu.saturating_add(header_len(l2.tag) as u32),
         vid,
-        max_len: snap.port(port)?.mtu.saturating_add(header as u32),
+        found_last: false,
     })
 }

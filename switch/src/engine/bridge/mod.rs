@@ -378,8 +378,13 @@ fn path(
 /// What of a frame of `len` bytes an MTU bounds: all but the Ethernet header and its tags, of which two count at most.
 #[inline]
 fn packet_len(tag: Option<Tag>, len: usize) -> usize {
-    let tags = tag.map_or(0, |tag| 1 + usize::from(tag.stacked));
-    len.saturating_sub(ETH_HEADER + VLAN_TAG * tags)
+    len.saturating_sub(header_len(tag))
+}
+
+/// Bytes of Ethernet header and tags.
+#[inline]
+fn header_len(tag: Option<Tag>) -> usize {
+    ETH_HEADER + VLAN_TAG * tag.map_or(0, |tag| 1 + usize::from(tag.stacked))
 }
 
 /// 01:80:c2:00:00:00–0f, which bridges keep to themselves (IEEE 802.1Q-2022, table 8-1).

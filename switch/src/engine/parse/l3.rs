@@ -156,59 +156,56 @@ pub enum L4 {
     },
 }
 
-/// A whole TCP or UDP packet with nothing unusual about it, as the classifier wants it: what most frames are, read by a
-/// shorter way.
+/// A whole TCP or UDP packet with nothing unusual about it: no IPv4 options, no IPv6 extension headers, not a fragment, lengths
+/// that fit. What most frames are, so that there is a short way for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Transport {
+pub(crate) struct Plain {
     /// Whether it is IPv6.
     pub v6: bool,
-    /// Source address, most significant word first; of IPv4 in the upper half of the first.
-    pub src: [u64; 2],
-    /// Destination address.
-    pub dst: [u64; 2],
-    /// Protocol number, of TCP or UDP.
-    pub protocol: u8,
-    /// Source port in the upper half, destination port in the lower.
-    pub ports: u32,
+    /// Whether it is TCP.
+    pub tcp: bool,
 }
 
-impl Transport {
-    /// Reads the bytes after the EtherType. `None`: it is something else, or has IPv4 options, IPv6 extension headers, more
-    /// than one fragment, or lengths that don't fit.
+impl Plain {
+    /// Looks at the bytes after the EtherType. `None`: it is something else.
     #[inline]
-    pub fn read(ethertype: u16, bytes: &[u8]) -> Option<Self> {
-        let ends = |protocol: u8, header: usize, end: usize| match protocol {
-            TCP => (header + 20..=bytes.len()).contains(&end),
-            UDP => (header + 8..=bytes.len()).contains(&end),
-            _ => false,
-        };
-        let word = |h: &[u8], at: usize| h.get(at..)?.first_chunk().map(|word| u64::from_be_bytes(*word));
-        match ethertype {
+    pub fn check(ethertype: u16, bytes: &[u8]) -> Option<Self> {
+        let (v6, protocol, header, end) = match ethertype {
             ETHERTYPE_IPV4 => {
                 let h = bytes.first_chunk::<28>()?;
-                let total = usize::from(u16::from_be_bytes([h[2], h[3]]));
-                // Offset and "more fragments" are zero.
-                let whole = u16::from_be_bytes([h[6], h[7]]) & 0x3fff == 0;
-                if h[0] != 0x45 || !whole || !ends(h[9], 20, total) {
+                // "More fragments" and offset are zero.
+                if h[0] != 0x45 || u16::from_ne_bytes([h[6] & 0x3f, h[7]]) != 0 {
                     return None;
                 }
-                let addresses = word(h, 12)?;
-                let (src, dst) = (addresses & !0xffff_ffff, addresses << 32);
-                let ports = word(h, 20)? >> 32;
-                Some(Self { v6: false, src: [src, 0], dst: [dst, 0], protocol: h[9], ports: ports as u32 })
+                (false, h[9], 20, usize::from(u16::from_be_bytes([h[2], h[3]])))
             }
             ETHERTYPE_IPV6 => {
                 let h = bytes.first_chunk::<48>()?;
-                let length = usize::from(u16::from_be_bytes([h[4], h[5]]));
-                if h[0] >> 4 != 6 || !ends(h[6], 40, 40 + length) {
+                if h[0] >> 4 != 6 {
                     return None;
                 }
-                let (src, dst) = ([word(h, 8)?, word(h, 16)?], [word(h, 24)?, word(h, 32)?]);
-                let ports = word(h, 40)? >> 32;
-                Some(Self { v6: true, src, dst, protocol: h[6], ports: ports as u32 })
+                (true, h[6], 40, 40 + usize::from(u16::from_be_bytes([h[4], h[5]])))
             }
-            _ => None,
-        }
+            _ => return None,
+        };
+        let transport = match protocol {
+            TCP => 20,
+            UDP => 8,
+            _ => return None,
+        };
+        (header + transport <= end && end <= bytes.len()).then_some(Self { v6, tcp: protocol == TCP })
+    }
+
+    /// Where the addresses and the ports are, in bytes after the EtherType; there are 8 bytes at least from each on.
+    #[inline]
+    pub fn offsets(self) -> (usize, usize) {
+        if self.v6 { (8, 40) } else { (12, 20) }
+    }
+
+    /// Protocol number.
+    #[inline]
+    pub fn protocol(self) -> u8 {
+        if self.tcp { TCP } else { UDP }
     }
 }
 

@@ -15,7 +15,7 @@ pub(super) mod tests;
 
 use super::drop::DropReason;
 use super::mac::MacAddr;
-pub(crate) use l3::Transport;
+pub(crate) use l3::Plain;
 pub use l3::{Arp, Fragment, Ip4, Ip6, L3, L4, MAX_EXTENSIONS};
 
 /// TPID of a customer VLAN tag (IEEE 802.1Q-2022, table 9-1).

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::engine::PortNo;
 use crate::engine::mac::MacAddr;
-use crate::engine::parse::{Headers, L2, L3, L4, Tag, Transport, fold_product as mix, parse_l2, parse_upper};
+use crate::engine::parse::{Headers, L2, L3, L4, Plain, Tag, fold_product as mix, parse_upper};
 use crate::model::{IpType, MAX_PORTS, Masked, MaskedIp, MaskedMac, RuleKey};
 
 /// Words of a key.
@@ -61,54 +61,33 @@ impl Key {
     #[inline]
     pub fn read(ingress: PortNo, frame: &[u8], l2: &L2) -> Self {
         let bytes = frame.get(l2.payload_offset()..).unwrap_or_default();
-        match Transport::read(l2.ethertype, bytes) {
-            Some(transport) => Self::of_transport(ingress, l2, &transport),
-            None => Self::read_all(ingress, frame, l2),
-        }
-    }
-
-    /// The key of a frame that is a whole TCP or UDP packet with nothing unusual about it, and has no tag or a single one with a
-    /// VID: then the key says all about the tag but its TPID, PCP and DEI.
-    #[inline]
-    pub fn of_plain(ingress: PortNo, frame: &[u8]) -> Option<Self> {
-        let l2 = parse_l2(frame).ok().filter(|l2| l2.tag.is_none_or(|tag| tag.vid() != 0))?;
-        let transport = Transport::read(l2.ethertype, frame.get(l2.payload_offset()..)?)?;
-        Some(Self::of_transport(ingress, &l2, &transport))
+        Plain::check(l2.ethertype, bytes)
+            .and_then(|plain| Self::of_plain(ingress, l2, plain, bytes))
+            .unwrap_or_else(|| Self::read_all(ingress, frame, l2))
     }
 
     #[inline]
-    fn of_transport(ingress: PortNo, l2: &L2, transport: &Transport) -> Self {
-        let Transport { v6, src, dst, protocol, ports } = *transport;
-        let version = if v6 { V6 } else { V4 };
-        // Ports stand the other way round: the destination's first.
-        let last = u64::from(ports.rotate_left(16)) << 32 | u64::from(protocol) << 24 | PORTS | IP | version;
-        Self([
+    fn of_plain(ingress: PortNo, l2: &L2, plain: Plain, bytes: &[u8]) -> Option<Self> {
+        let word = |at: usize| bytes.get(at..)?.first_chunk().map(|word| u64::from_be_bytes(*word));
+        let (addresses, ports) = plain.offsets();
+        let (dip, sip, version) = if plain.v6 {
+            ([word(addresses + 16)?, word(addresses + 24)?], [word(addresses)?, word(addresses + 8)?], V6)
+        } else {
+            let both = word(addresses)?;
+            ([both << 32, 0], [both & !0xffff_ffff, 0], V4)
+        };
+        // In a frame the source's port comes first.
+        let ports = (word(ports)? >> 32) as u32;
+        let last = u64::from(ports.rotate_left(16)) << 32 | u64::from(plain.protocol()) << 24 | PORTS | IP | version;
+        Some(Self([
             l2.dst.to_u64() << 16 | u64::from(ingress),
             l2.src.to_u64() << 16 | u64::from(l2.tag.map_or(0, Tag::vid)),
-            dst[0],
-            dst[1],
-            src[0],
-            src[1],
+            dip[0],
+            dip[1],
+            sip[0],
+            sip[1],
             last,
-        ])
-    }
-
-    /// The port that the frame came from.
-    #[inline]
-    pub fn ingress(&self) -> PortNo {
-        self.0[0] as PortNo
-    }
-
-    /// VID of the outer tag; 0 without one.
-    #[inline]
-    pub fn vid(&self) -> u16 {
-        self.0[1] as u16
-    }
-
-    /// Source and destination address.
-    #[inline]
-    pub fn stations(&self) -> (MacAddr, MacAddr) {
-        (MacAddr::from_u64(self.0[1] >> 16), MacAddr::from_u64(self.0[0] >> 16))
+        ]))
     }
 
     #[inline(never)]

@@ -23,7 +23,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 pub use cache::FlowCache;
-pub use key::{Key, Match, WORDS as KEY_WORDS, first_difference};
+pub use key::{Key, Match, first_difference};
 
 use self::index::Index;
 use self::table::Table;

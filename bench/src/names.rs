@@ -7,6 +7,8 @@
 pub const XSWITCH: &str = "xswitch";
 /// The same, never asleep.
 pub const XSWITCH_POLLING: &str = "xswitch, polling";
+/// Awake as long as packets follow each other within 2 ms; then it sleeps.
+pub const XSWITCH_AWAKE: &str = "xswitch, awake for 2 ms";
 /// Everything on: 10,000 rules, and a meter on each port.
 pub const XSWITCH_FULL: &str = "xswitch, 10000 rules, meters";
 /// A worker on each of two CPUs; the second shares the generator's.
@@ -31,9 +33,10 @@ pub const OVS_RULES: &str = "Open vSwitch afxdp, 10000 rules";
 pub const TESTPMD: &str = "testpmd net_af_xdp";
 
 /// All of them, in the order of the report.
-pub const ALL: [&str; 13] = [
+pub const ALL: [&str; 14] = [
     XSWITCH,
     XSWITCH_FULL,
+    XSWITCH_AWAKE,
     XSWITCH_POLLING,
     XSWITCH_2_WORKERS,
     XSWITCH_32_PORTS,

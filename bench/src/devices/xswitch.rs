@@ -34,13 +34,15 @@ pub struct Xswitch {
     pub meters: bool,
     /// Whether it never sleeps.
     pub busy: bool,
+    /// Microseconds that it looks for work before it sleeps, if not the default.
+    pub spin_us: Option<u32>,
     /// MAC addresses that a port may have.
     pub macs: u32,
 }
 
 impl Default for Xswitch {
     fn default() -> Self {
-        Self { ports: 2, workers: 1, rules: None, meters: false, busy: false, macs: 4096 }
+        Self { ports: 2, workers: 1, rules: None, meters: false, busy: false, spin_us: None, macs: 4096 }
     }
 }
 
@@ -62,6 +64,9 @@ impl Device for Xswitch {
         if self.busy {
             name += ", polling";
         }
+        if let Some(us) = self.spin_us {
+            name += &format!(", awake for {} ms", us / 1000);
+        }
         name
     }
 
@@ -76,7 +81,8 @@ impl Device for Xswitch {
     fn start<'a>(&'a self, lab: &'a Lab, cpu: usize) -> anyhow::Result<Box<dyn Running + 'a>> {
         let cpus: Vec<usize> = [cpu, cpu::GENERATOR].into_iter().cycle().take(self.workers).collect();
         let poll = if self.busy { "busy" } else { "adaptive" };
-        let config = format!("cpus = {cpus:?}\npoll = \"{poll}\"\n[metrics]\nlisten = \"\"");
+        let spin = self.spin_us.map_or_else(String::new, |us| format!("spin_us = {us}\n"));
+        let config = format!("cpus = {cpus:?}\npoll = \"{poll}\"\n{spin}[metrics]\nlisten = \"\"");
         let daemon =
             Daemon::within(Arc::clone(&lab.switch), &Options { workers: self.workers, frames: 65_536, config });
         let mut running = Switching { daemon, ports: self.ports };

@@ -17,7 +17,7 @@ use switch::io::ring::{Consumer, Desc, Producer, pair};
 use switch::io::socket::{Rings, XskSocket};
 use switch::io::umem::{FrameCache, HEADROOM, Umem};
 use switch::model::{
-    Capacity, DEFAULT_QUEUE_DEPTH, HugePages, MeterBinding, MeterDirection, MeterSpec, PollMode, RuleChange, RuleTarget,
+    Capacity, DEFAULT_QUEUE_DEPTH, HugePages, MeterBinding, MeterDirection, MeterSpec, RuleChange, RuleTarget,
 };
 use switch::worker::view::{PortShared, QueueShared, Shared, View, WorkerShared};
 use switch::worker::{Queue, Setup, Worker};
@@ -168,7 +168,7 @@ pub fn worker() -> Bed<Worker> {
         workers: [WorkerShared::new().expect("an eventfd")].into(),
     });
     let (_, commands) = crossbeam::channel::unbounded();
-    let setup = Setup { id: 0, shared, commands, inboxes: Vec::new(), outboxes: vec![None], poll: PollMode::Adaptive };
+    let setup = Setup { id: 0, shared, commands, inboxes: Vec::new(), outboxes: vec![None], spin: None };
     let mut device = Worker::new(setup).expect("epoll");
     device.refresh_view();
     let kernels = [0, 1].map(|no| {

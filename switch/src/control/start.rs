@@ -152,7 +152,7 @@ impl Threads {
         };
         for (id, (inboxes, outboxes)) in inboxes.into_iter().zip(outboxes).enumerate() {
             let (sender, commands) = unbounded();
-            let setup = Setup { id, shared: Arc::clone(shared), commands, inboxes, outboxes, poll: settings.poll };
+            let setup = Setup { id, shared: Arc::clone(shared), commands, inboxes, outboxes, spin: settings.spin() };
             let worker = Worker::new(setup).map_err(|errno| system("setting up epoll", errno))?;
             let cpu = settings.cpus.get(id).copied();
             let thread = std::thread::Builder::new().name(format!("xs-worker-{id}")).spawn(move || {

@@ -5,6 +5,7 @@
 //! `"all"` or lists such as `"10,20-29"`. Nothing here holds a lock, a file descriptor or a reference to a running switch.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -539,6 +540,9 @@ pub struct DataplaneSettings {
     pub huge_pages: HugePages,
     /// Sleep or spin.
     pub poll: PollMode,
+    /// Microseconds that a worker looks for work before it sleeps, with [`PollMode::Adaptive`]: 0–1,000,000, default 50. Frames
+    /// that follow each other sooner find it awake.
+    pub spin_us: u32,
     /// How many ports, meters and rules there can be.
     pub capacity: Capacity,
 }
@@ -552,7 +556,18 @@ impl Default for DataplaneSettings {
             frame_size: 4096,
             huge_pages: HugePages::Auto,
             poll: PollMode::Adaptive,
+            spin_us: 50,
             capacity: Capacity::default(),
+        }
+    }
+}
+
+impl DataplaneSettings {
+    /// How long a worker looks for work before it sleeps; `None`: it never sleeps.
+    pub fn spin(&self) -> Option<Duration> {
+        match self.poll {
+            PollMode::Busy => None,
+            PollMode::Adaptive => Some(Duration::from_micros(u64::from(self.spin_us))),
         }
     }
 }

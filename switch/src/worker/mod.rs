@@ -4,7 +4,7 @@
 //! single-producer single-consumer ring, one for each pair of workers; it is a descriptor that moves, not the data. Which queue
 //! of a port a frame leaves by depends on the port, the worker and the flow only, so frames of a flow stay in order.
 //!
-//! A worker turns its loop as long as there is work, then for [`SPIN`] more, then sleeps in epoll until a socket, another
+//! A worker turns its loop as long as there is work, then for a while more ([`Setup::spin`]), then sleeps in epoll until a socket, another
 //! worker or control has something. It never waits for a lock, allocates or logs for a packet. Control speaks to it by
 //! [`Command`]s, taken between two bursts, and by the [`View`](view::View).
 
@@ -37,14 +37,12 @@ use crate::engine::meter::{Color, Meter, remark};
 use crate::engine::parse::Tag;
 use crate::engine::vlan::{TagEdit, Vid};
 use crate::io::umem::{Frame, FrameCache, Umem};
-use crate::model::{Direction, PollMode};
+use crate::model::Direction;
 
 /// Frames taken from a queue at once.
 pub const BURST: usize = 64;
 /// Frames that can wait between two workers.
 pub const TRANSIT_DEPTH: usize = 4096;
-/// How long a worker looks for work before it sleeps.
-const SPIN: Duration = Duration::from_micros(50);
 /// How soon a worker looks again at a device that would not take frames.
 const RETRY: Duration = Duration::from_millis(1);
 
@@ -107,8 +105,8 @@ pub struct Setup {
     pub inboxes: Vec<rtrb::Consumer<Transit>>,
     /// To each worker by number; `None` to itself.
     pub outboxes: Vec<Option<rtrb::Producer<Transit>>>,
-    /// When to sleep.
-    pub poll: PollMode,
+    /// How long it looks for work before it sleeps; `None`: it never sleeps.
+    pub spin: Option<Duration>,
 }
 
 /// A worker's own state.
@@ -135,7 +133,7 @@ pub struct Worker {
     staged: Vec<Staged>,
     receivers: Vec<(PortNo, TagEdit)>,
     watch: Watch,
-    poll: PollMode,
+    spin: Option<Duration>,
 }
 
 /// What the frames of a burst have in common on their way, and the colour of the one that is on it.
@@ -151,7 +149,7 @@ struct Way<'a> {
 impl Worker {
     /// A worker without queues.
     pub fn new(setup: Setup) -> Result<Self, nix::Error> {
-        let Setup { id, shared, commands, inboxes, outboxes, poll } = setup;
+        let Setup { id, shared, commands, inboxes, outboxes, spin } = setup;
         let watch = Watch::new(&shared.workers[id].event)?;
         let view = shared.view.load_full();
         let umem = Arc::clone(&shared.umem);
@@ -171,7 +169,7 @@ impl Worker {
             staged: Vec::with_capacity(STAGED),
             receivers: Vec::with_capacity(crate::model::MAX_PORTS),
             watch,
-            poll,
+            spin,
             shared,
             umem,
             view,
@@ -192,7 +190,7 @@ impl Worker {
             }
             self.me().tally.idle.add(1, 0);
             let since = *idle_since.get_or_insert_with(Instant::now);
-            if self.poll == PollMode::Busy || since.elapsed() < SPIN {
+            if self.spin.is_none_or(|spin| since.elapsed() < spin) {
                 std::hint::spin_loop();
                 continue;
             }

@@ -133,7 +133,7 @@ impl Bed {
                 let (_, commands) = crossbeam::channel::unbounded();
                 let shared = Arc::clone(&shared);
                 let mut worker =
-                    Worker::new(Setup { id, shared, commands, inboxes, outboxes, poll: PollMode::Adaptive }).unwrap();
+                    Worker::new(Setup { id, shared, commands, inboxes, outboxes, spin: Some(Duration::ZERO) }).unwrap();
                 worker.refresh_view();
                 worker
             })

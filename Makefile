@@ -29,6 +29,7 @@ demo: build ## Set up, build, and show three guests on one switch
 
 bench: build ## Forwarding rate beside a Linux bridge on the same veths
 	cargo build --release -p bench
+	target/release/engine-cost --markdown target/engine-cost.md
 	XSWITCH_BIN_DIR=$(CURDIR)/target/release $(AS_ROOT) target/release/veth-bench
 
 fuzz: setup ## Run each fuzz target for FUZZ_SECONDS (60)

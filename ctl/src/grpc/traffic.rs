@@ -102,7 +102,7 @@ fn describe_key(index: i32, key: &RuleKey) -> MaskRuleKey {
     }
     fn mac_pair(field: Option<MaskedMac>) -> (Option<Vec<u8>>, Option<i64>) {
         let MaskedMac { value, mask } = field.unwrap_or(MaskedMac { value: MacAddr::ZERO, mask: 0 });
-        (Some(value.0.to_vec()), Some(mask.cast_signed()))
+        (Some(value.octets().to_vec()), Some(mask.cast_signed()))
     }
     fn words(ip: IpAddr) -> Vec<u32> {
         match ip {

@@ -9,6 +9,8 @@ packages=(
 	autoconf automake autopoint gettext flex bison gawk
 	# tests and demo
 	iproute2 ethtool iperf3 iputils-ping procps tshark prometheus bpftool openssl
+	# the bench: instructions of the engine
+	valgrind
 	# a client of the DPU interface in Python
 	python3 python3-venv
 )

@@ -124,10 +124,12 @@ fn main() -> anyhow::Result<()> {
         ["--markdown", file] => Some(file),
         _ => bail!("engine-cost [--markdown FILE]"),
     };
-    let report = format!("{}\n{}", rates(), steps(&cases, &callgrind::instructions(&cases, &[COUNTED])?));
-    print!("{report}");
+    let rates = rates();
+    println!("{rates}");
+    let steps = steps(&cases, &callgrind::instructions(&cases, &[COUNTED])?);
+    print!("{steps}");
     if let Some(file) = file {
-        std::fs::write(file, report)?;
+        std::fs::write(file, format!("{rates}\n{steps}"))?;
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ pub(super) const STAGED: usize = 4 * BURST;
 
 /// A frame that was told where to go.
 #[derive(Debug)]
+#[repr(align(32))]
 pub(super) struct Staged {
     frame: Frame,
     egress: PortNo,

@@ -1,16 +1,16 @@
 //! A worker's whole turn.
 
 use std::hint::black_box;
+
 use switch::engine::bridge::Memory;
+use switch::engine::fdb::Fdb;
 use switch::engine::snapshot::Snapshot;
+use switch::worker::Worker;
 
 use super::{BURSTS, Case, nothing};
 use crate::micro::bed::{Bed, Device, FLOWS, PassThrough, pass_through, snapshot, worker};
 use crate::micro::fixtures::{BURST, mac_table, udp4};
-use switch::engine::fdb::Fdb;
-use switch::worker::Worker;
 
-/// The group whose last case is the worker's turn.
 const GROUP: &str = "turn";
 
 struct Bridge {

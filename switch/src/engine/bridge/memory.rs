@@ -15,7 +15,7 @@ use crate::engine::PortNo;
 use crate::engine::drop::DropReason;
 use crate::engine::fdb::{Learn, Spot};
 use crate::engine::mac::MacAddr;
-use crate::engine::parse::{Plain, fold_product, parse_l2};
+use crate::engine::parse::{ETH_HEADER, Plain, fold_product, parse_l2};
 use crate::engine::rule::{FlowCache, Key, Rule, Rules};
 use crate::engine::snapshot::Snapshot;
 use crate::engine::vlan::{self, Vid};
@@ -44,6 +44,12 @@ const TCP: u64 = 1 << 62;
 const INGRESS: u32 = 48;
 const _: () = assert!(MAX_PORTS <= 1 << (62 - INGRESS));
 
+/// The eight bytes at that offset, which must be there.
+#[inline]
+fn word<const N: usize>(header: &[u8; N], at: usize) -> u64 {
+    u64::from_ne_bytes(std::array::from_fn(|n| header[at + n]))
+}
+
 impl Flow {
     /// That of a frame from `ingress`, if it is plain.
     #[inline]
@@ -52,21 +58,22 @@ impl Flow {
         let at = l2.payload_offset();
         let bytes = frame.get(at..)?;
         let plain = Plain::check(l2.ethertype, bytes)?;
-        let word = |from: &[u8], at: usize| from.get(at..)?.first_chunk().map(|word| u64::from_ne_bytes(*word));
-        let (addresses, ports) = plain.offsets();
-        let mut words = [0; WORDS];
-        (words[0], words[1]) = (word(frame, 0)?, word(frame, 6)?);
-        words[2] = u64::from(word(bytes, ports)? as u32)
+        let ethernet = frame.first_chunk::<ETH_HEADER>()?;
+        let mut words = [word(ethernet, 0), word(ethernet, 6), 0, 0, 0, 0, 0];
+        let ports = if plain.v6 {
+            let h = bytes.first_chunk::<48>()?;
+            (3..WORDS).for_each(|n| words[n] = word(h, 8 * n - 16));
+            word(h, 40)
+        } else {
+            let h = bytes.first_chunk::<28>()?;
+            words[3] = word(h, 12);
+            word(h, 20)
+        };
+        words[2] = u64::from(ports as u32)
             | u64::from(l2.tag.map_or(0, |tag| tag.tci)) << 32
             | u64::from(ingress) << INGRESS
             | if plain.v6 { V6 } else { 0 }
             | if plain.tcp { TCP } else { 0 };
-        words[3] = word(bytes, addresses)?;
-        if plain.v6 {
-            for n in 1..4 {
-                words[3 + n] = word(bytes, addresses + 8 * n)?;
-            }
-        }
         Some(Self(words))
     }
 

@@ -196,12 +196,6 @@ impl Plain {
         (header + transport <= end && end <= bytes.len()).then_some(Self { v6, tcp: protocol == TCP })
     }
 
-    /// Where the addresses and the ports are, in bytes after the EtherType; there are 8 bytes at least from each on.
-    #[inline]
-    pub fn offsets(self) -> (usize, usize) {
-        if self.v6 { (8, 40) } else { (12, 20) }
-    }
-
     /// Protocol number.
     #[inline]
     pub fn protocol(self) -> u8 {

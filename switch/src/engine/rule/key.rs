@@ -69,15 +69,14 @@ impl Key {
     #[inline]
     fn of_plain(ingress: PortNo, l2: &L2, plain: Plain, bytes: &[u8]) -> Option<Self> {
         let word = |at: usize| bytes.get(at..)?.first_chunk().map(|word| u64::from_be_bytes(*word));
-        let (addresses, ports) = plain.offsets();
-        let (dip, sip, version) = if plain.v6 {
-            ([word(addresses + 16)?, word(addresses + 24)?], [word(addresses)?, word(addresses + 8)?], V6)
+        let (dip, sip, version, ports) = if plain.v6 {
+            ([word(24)?, word(32)?], [word(8)?, word(16)?], V6, word(40)?)
         } else {
-            let both = word(addresses)?;
-            ([both << 32, 0], [both & !0xffff_ffff, 0], V4)
+            let both = word(12)?;
+            ([both << 32, 0], [both & !0xffff_ffff, 0], V4, word(20)?)
         };
         // In a frame the source's port comes first.
-        let ports = (word(ports)? >> 32) as u32;
+        let ports = (ports >> 32) as u32;
         let last = u64::from(ports.rotate_left(16)) << 32 | u64::from(plain.protocol()) << 24 | PORTS | IP | version;
         Some(Self([
             l2.dst.to_u64() << 16 | u64::from(ingress),

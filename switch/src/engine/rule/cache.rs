@@ -7,13 +7,13 @@
 //! An entry is void when the rules have changed since (its version is another), so nothing has to be emptied.
 
 use super::key::Key;
-use super::{Rule, Rules};
+use super::{NONE, Rule, Rules};
 
 /// Entries.
 const ENTRIES: usize = 8192;
 const SETS: usize = ENTRIES / 2;
-/// No rule matches.
-const NONE: u32 = u32::MAX;
+/// Keys looked up together at most.
+const TOGETHER: usize = 64;
 
 /// A cache line.
 #[derive(Clone, Copy, Debug)]
@@ -46,26 +46,67 @@ impl FlowCache {
     /// The rule that applies to `key`, as [`Rules::find`] says it.
     #[inline]
     pub fn find<'a>(&mut self, rules: &'a Rules, key: &Key) -> Option<&'a Rule> {
-        let version = rules.version();
-        // Flows that differ in nothing that a rule looks at are one.
-        let key = key.masked(rules.relevant());
-        let set = &mut self.sets[key.hash() as usize % SETS];
-        for at in 0..2 {
-            if set[at].version == version && set[at].key.is(&key) {
-                self.hits += 1;
-                let index = set[at].index;
-                if at == 1 {
-                    set.swap(0, 1);
+        self.find_or(rules, key, || rules.candidate(key))
+    }
+
+    /// The rules that apply to `keys`, the first to the first: what [`FlowCache::find`] would say of one after the other. What
+    /// the cache has not is looked for together, so that many lines are on their way from memory at a time; `worker`, who is
+    /// going to use them, has its counters of them at hand. As many as `found` has places.
+    pub fn find_all<'a>(&mut self, rules: &'a Rules, keys: &[Key], found: &mut [Option<&'a Rule>], worker: usize) {
+        for (keys, found) in keys.chunks(TOGETHER).zip(found.chunks_mut(TOGETHER)) {
+            let (mut misses, mut missed) = ([(0, NONE); TOGETHER], 0);
+            for (at, (key, found)) in keys.iter().zip(&mut *found).enumerate() {
+                match self.hit(rules, &key.masked(rules.relevant())) {
+                    Some(index) => *found = rules.get(index).map(AsRef::as_ref),
+                    None => {
+                        misses[missed] = (at, rules.candidate(key));
+                        missed += 1;
+                    }
                 }
-                return if index == NONE { None } else { rules.get(index).map(AsRef::as_ref) };
+            }
+            misses[..missed].iter().for_each(|(_, candidate)| rules.touch(*candidate, worker));
+            for (at, candidate) in &misses[..missed] {
+                // One before it in the burst may have been of the same flow.
+                found[*at] = self.find_or(rules, &keys[*at], || *candidate);
             }
         }
+    }
+
+    /// The rule that applies to `key`; `candidate` says its candidate if the cache has no such flow.
+    #[inline]
+    fn find_or<'a>(&mut self, rules: &'a Rules, key: &Key, candidate: impl FnOnce() -> u32) -> Option<&'a Rule> {
+        // Flows that differ in nothing that a rule looks at are one.
+        let flow = key.masked(rules.relevant());
+        if let Some(index) = self.hit(rules, &flow) {
+            return rules.get(index).map(AsRef::as_ref);
+        }
         self.misses += 1;
-        let found = rules.find(&key);
+        let found = rules.confirm(key, candidate());
+        let version = rules.version();
         let index = found.map_or(NONE, |rule| rule.spec.key_index);
+        let set = self.set(&flow);
         let place = usize::from(set[0].version == version);
-        set[place] = Entry { key, version, index };
+        set[place] = Entry { key: flow, version, index };
         found.map(AsRef::as_ref)
+    }
+
+    #[inline]
+    fn set(&mut self, flow: &Key) -> &mut [Entry; 2] {
+        &mut self.sets[flow.hash(&Key::ALL) as usize % SETS]
+    }
+
+    /// Index of the rule, or [`NONE`], if the flow is in the cache.
+    #[inline]
+    fn hit(&mut self, rules: &Rules, flow: &Key) -> Option<u32> {
+        let version = rules.version();
+        let set = self.set(flow);
+        let at = (0..2).find(|at| set[*at].version == version && set[*at].key.is(flow))?;
+        let index = set[at].index;
+        if at == 1 {
+            set.swap(0, 1);
+        }
+        self.hits += 1;
+        Some(index)
     }
 
     /// Lookups that the cache answered, and that it did not.

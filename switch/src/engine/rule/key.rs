@@ -25,6 +25,9 @@ const PORTS: u64 = 1 << 3;
 pub struct Key(pub [u64; WORDS]);
 
 impl Key {
+    /// All bits.
+    pub const ALL: Self = Self([u64::MAX; WORDS]);
+
     /// The key of a frame that came in from `ingress`.
     #[inline]
     pub fn of(ingress: PortNo, headers: &Headers) -> Self {
@@ -111,14 +114,19 @@ impl Key {
         self.0.iter().zip(&other.0).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
     }
 
-    /// A hash of all words; the same in every build of this version.
+    /// A hash of the bits that `mask` has; the same in every build of this version. Fields that the mask has nothing of cost
+    /// nothing: most masks have but a few.
     #[inline]
-    pub fn hash(&self) -> u64 {
-        let w = &self.0;
-        let one = mix(w[0] ^ 0x9e37_79b9_7f4a_7c15, w[1] ^ 0xd1b5_4a32_d192_ed03);
-        let two = mix(w[2] ^ 0x8bb8_4b93_962e_acc9, w[3] ^ 0x2d35_8dcc_aa6c_78a5);
-        let three = mix(w[4] ^ 0x4b33_a62e_d433_d4a3, w[5] ^ 0x4d5a_2da5_1de1_aa47);
-        mix(one ^ three.rotate_left(29), two ^ w[6] ^ 0xa076_1d64_78bd_642f)
+    pub fn hash(&self, mask: &Key) -> u64 {
+        let (w, m) = (&self.0, &mask.0);
+        let pair = |at: usize, one: u64, two: u64| {
+            if m[at] | m[at + 1] == 0 { 0 } else { mix(w[at] & m[at] ^ one, w[at + 1] & m[at + 1] ^ two) }
+        };
+        let one = pair(0, 0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03);
+        let two = pair(2, 0x8bb8_4b93_962e_acc9, 0x2d35_8dcc_aa6c_78a5);
+        let three = pair(4, 0x4b33_a62e_d433_d4a3, 0x4d5a_2da5_1de1_aa47);
+        let four = w[6] & m[6] ^ 0xa076_1d64_78bd_642f;
+        mix(one ^ three.rotate_left(29) ^ 0xe703_7ed1_a0b4_28db, two ^ four)
     }
 }
 

@@ -36,6 +36,8 @@ use crate::model::{Count, RuleSpec};
 #[repr(align(64))]
 struct Shard(Tally);
 
+/// In place of an index: no rule.
+const NONE: u32 = u32::MAX;
 /// Workers whose shards are in the rule itself.
 const NEAR: usize = 2;
 
@@ -116,22 +118,54 @@ impl Rules {
     /// The rule of lowest index that matches.
     #[inline]
     pub fn find(&self, key: &Key) -> Option<&Arc<Rule>> {
-        let (mut lowest, mut found) = (u32::MAX, None);
+        self.confirm(key, self.candidate(key))
+    }
+
+    /// The lowest index that may match, by tags alone: none that matches is lower. [`NONE`]: nothing matches.
+    ///
+    /// No rule is read for it, so the lines of all masks are on their way from memory together.
+    #[inline]
+    fn candidate(&self, key: &Key) -> u32 {
+        let mut lowest = NONE;
         for tuple in &*self.tuples {
             if lowest < tuple.best {
                 break;
             }
-            let masked = key.masked(&tuple.mask);
-            tuple.table.find(masked.hash(), |index| {
-                let rule = if index < lowest { self.by_index.get(index) } else { None };
-                let is_it = rule.is_some_and(|rule| rule.compiled.value.is(&masked));
-                if is_it {
-                    (lowest, found) = (index, rule);
-                }
-                is_it
-            });
+            lowest = tuple.table.tagged(key.hash(&tuple.mask)).fold(lowest, u32::min);
+        }
+        lowest
+    }
+
+    /// What [`Rules::find`] says, if `candidate` is what [`Rules::candidate`] said.
+    #[inline]
+    fn confirm(&self, key: &Key, candidate: u32) -> Option<&Arc<Rule>> {
+        let rule = self.get(candidate)?;
+        if rule.compiled.matches(key) { Some(rule) } else { self.search(key) }
+    }
+
+    /// As [`Rules::find`], comparing the key with each rule that has the tag.
+    #[cold]
+    fn search(&self, key: &Key) -> Option<&Arc<Rule>> {
+        let mut found: Option<&Arc<Rule>> = None;
+        for tuple in &*self.tuples {
+            let lowest = found.map_or(NONE, |rule| rule.spec.key_index);
+            if lowest < tuple.best {
+                break;
+            }
+            let rules = tuple.table.tagged(key.hash(&tuple.mask)).filter_map(|index| self.get(index));
+            let mut rules = rules.filter(|rule| rule.spec.key_index < lowest && rule.compiled.matches(key));
+            found = rules.next().or(found);
         }
         found
+    }
+
+    /// Reads what a worker needs of a rule, so that it is on its way from memory.
+    #[inline]
+    fn touch(&self, index: u32, worker: usize) {
+        if let Some(rule) = self.get(index) {
+            let counted = rule.near.get(worker).map(|Shard(tally)| tally.read().packets);
+            std::hint::black_box((rule.compiled.value.0[0] ^ rule.compiled.mask.0[6], rule.spec.key_index, counted));
+        }
     }
 
     /// The rule of that index.
@@ -210,10 +244,10 @@ impl RuleTable {
         self.rules.by_index.set(index, Some(rule));
         let behind = &mut self.behind;
         self.rules.retuple(&key.mask, before, best, |table, rules| {
-            let hash = key.value.hash();
-            let hash_of = |index| rules.get(index).map_or(0, |rule| rule.compiled.value.hash());
-            let is_it = |other| rules.get(other).is_some_and(|rule| rule.compiled.value == key.value);
-            let Some(other) = table.find(hash, is_it) else {
+            let hash = key.value.hash(&key.mask);
+            let hash_of = |index| rules.get(index).map_or(0, |rule| rule.compiled.value.hash(&key.mask));
+            let is_it = |other: &u32| rules.get(*other).is_some_and(|rule| rule.compiled.value == key.value);
+            let Some(other) = table.tagged(hash).find(is_it) else {
                 table.add(hash, index, hash_of);
                 return;
             };
@@ -240,7 +274,7 @@ impl RuleTable {
         }
         let behind = &mut self.behind;
         self.rules.retuple(&key.mask, before, best, |table, _| {
-            let hash = key.value.hash();
+            let hash = key.value.hash(&key.mask);
             let Some(others) = behind.get_mut(&key) else {
                 table.remove(hash, index);
                 return;

@@ -18,6 +18,9 @@ const FILL: usize = 5;
 const INDEX_BITS: u32 = MAX_TABLE_SIZE.trailing_zeros();
 const _: () = assert!(MAX_TABLE_SIZE.is_power_of_two() && INDEX_BITS <= 20);
 
+/// Bits of a tag.
+const TAG_BITS: u32 = u32::BITS - INDEX_BITS;
+
 /// An index below a tag; 0: none.
 type Place = u32;
 
@@ -42,16 +45,13 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// The first index under `tag` that is the one, as `is_it` says.
+    /// Indices under `tag`.
     #[inline]
-    fn find(&self, tag: Place, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
-        let is_tagged = |place: Place| (place ^ tag) < 1 << INDEX_BITS;
+    fn tagged(&self, tag: Place) -> impl Iterator<Item = u32> {
+        let is_tagged = move |place: &Place| place & !(u32::MAX >> TAG_BITS) == tag;
         // All are compared, without a branch for each: mostly there is none.
-        if self.places.iter().fold(false, |any, place| any | is_tagged(*place)) || self.more.is_some() {
-            let tagged = self.all().filter(|place| is_tagged(*place));
-            return tagged.map(index).find(|index| is_it(*index));
-        }
-        None
+        let any = self.places.iter().fold(false, |any, place| any | is_tagged(place)) || self.more.is_some();
+        any.then(|| self.all().filter(is_tagged).map(index)).into_iter().flatten()
     }
 
     /// All that is in it.
@@ -109,10 +109,10 @@ impl Table {
         if at < self.buckets.len() { at } else { at & (self.mask >> 1) }
     }
 
-    /// The index under a key of that hash for which `is_it` says that the key is the same.
+    /// Indices that are perhaps under a key of that hash, and all that are.
     #[inline]
-    pub(super) fn find(&self, hash: u64, is_it: impl FnMut(u32) -> bool) -> Option<u32> {
-        self.buckets.get(self.place(hash))?.find(tag(hash), is_it)
+    pub(super) fn tagged(&self, hash: u64) -> impl Iterator<Item = u32> {
+        self.buckets.get(self.place(hash)).into_iter().flat_map(move |bucket| bucket.tagged(tag(hash)))
     }
 
     /// Adds an index under a key of that hash, which no index is under; `hash_of` says the hash of each index's key.
@@ -245,7 +245,7 @@ mod tests {
             }
             for (table, model) in old {
                 for name in 0..2300 {
-                    let found = table.find(hash_of(name), |index| index % (MAX_TABLE_SIZE / 2) == name);
+                    let found = table.tagged(hash_of(name)).find(|index| index % (MAX_TABLE_SIZE / 2) == name);
                     prop_assert_eq!(found, model.get(&name).copied());
                 }
             }

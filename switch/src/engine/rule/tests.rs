@@ -203,8 +203,20 @@ proptest! {
             for (rules, model) in &old {
                 prop_assert_eq!(rules.len() as usize, model.len());
                 prop_assert!(rules.iter_from(0).map(|rule| rule.spec.key_index).eq(model.keys().copied()));
-                for packet in &packets {
-                    let key = Key::of(packet.port, &packet.headers());
+                let keys: Vec<_> = packets.iter().map(|packet| Key::of(packet.port, &packet.headers())).collect();
+                // More than are looked up together, each of them several times.
+                let burst = keys.repeat(4);
+                for cache in [&mut FlowCache::default(), &mut cache] {
+                    let mut found = vec![None; burst.len()];
+                    let (hits, misses) = cache.counts();
+                    cache.find_all(rules, &burst, &mut found, 0);
+                    prop_assert_eq!(cache.counts().0 - hits + cache.counts().1 - misses, burst.len() as u64);
+                    for (key, found) in burst.iter().zip(found) {
+                        let expected = rules.find(key).map(|rule| rule.spec.key_index);
+                        prop_assert_eq!(found.map(|rule| rule.spec.key_index), expected, "in a burst");
+                    }
+                }
+                for (packet, key) in packets.iter().zip(keys) {
                     let expected = model.iter().find(|(_, rule)| packet.matches(rule)).map(|(index, _)| *index);
                     let found = rules.find(&key).map(|rule| rule.spec.key_index);
                     prop_assert_eq!(found, expected, "{:?}", packet);
@@ -212,6 +224,7 @@ proptest! {
                         let cached = cache.find(rules, &key).map(|rule| rule.spec.key_index);
                         prop_assert_eq!(cached, expected, "by the cache");
                     }
+                    prop_assert_eq!(rules.search(&key).map(|rule| rule.spec.key_index), expected, "key by key");
                     for rule in rules.iter_from(0) {
                         let differs = first_difference(&rule.compiled, &key);
                         prop_assert_eq!(differs.is_none(), packet.matches(&rule.spec.key), "{:?} {:?}", rule.spec, differs);
@@ -258,6 +271,36 @@ fn a_full_table_finds_each_of_its_rules_and_empties_again() {
     let empty = table.commit();
     assert_eq!((empty.len(), empty.masks(), empty.find(&key_to(0)).is_none()), (0, 0, true));
     assert_eq!(full.find(&key_to(0)).unwrap().spec.key_index, 0, "who holds the full one keeps it");
+}
+
+/// Two keys under one mask whose hashes have the same tag and are of the same bucket in a table of a few rules.
+fn alike() -> (u32, u32) {
+    let mask = Match::compile(&exact(0)).unwrap().mask;
+    let piece = |n: u32| {
+        let hash = key_to(n).hash(&mask);
+        (hash >> 52, hash % 16)
+    };
+    let mut seen = std::collections::HashMap::new();
+    (0..).find_map(|n| seen.insert(piece(n), n).map(|other| (other, n))).unwrap()
+}
+
+#[test]
+fn a_key_that_only_looks_like_a_rules_key_does_not_match() {
+    let (one, two) = alike();
+    let mut table = RuleTable::default();
+    install(&mut table, &rule(3, exact(one)));
+    let rules = table.commit();
+    assert_eq!((rules.candidate(&key_to(one)), rules.candidate(&key_to(two))), (3, 3));
+    assert!(rules.find(&key_to(one)).is_some() && rules.find(&key_to(two)).is_none());
+    // A rule behind it, of the very key and of any other, is found in its stead.
+    install(&mut table, &rule(9, RuleKey::default()));
+    assert_eq!(table.rules().find(&key_to(two)).unwrap().spec.key_index, 9);
+    install(&mut table, &rule(7, exact(two)));
+    assert_eq!(table.rules().candidate(&key_to(two)), 3);
+    assert_eq!(table.rules().find(&key_to(two)).unwrap().spec.key_index, 7);
+    assert_eq!(table.rules().find(&key_to(one)).unwrap().spec.key_index, 3);
+    table.remove(3);
+    assert_eq!(table.rules().find(&key_to(one)).unwrap().spec.key_index, 9);
 }
 
 #[test]

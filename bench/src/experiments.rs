@@ -56,6 +56,8 @@ pub enum What {
     Latency,
     /// Start-up, memory and idle CPU
     Footprint,
+    /// The engine on rings without a kernel: packets a second, instructions, allocations
+    Engine,
 }
 
 impl What {
@@ -75,6 +77,7 @@ impl What {
             Self::Macs => run.rates(Experiment::Macs, &macs(peers)),
             Self::Latency => run.round_trips(&latency(peers)),
             Self::Footprint => run.footprints(&footprint(peers)),
+            Self::Engine => run.engine(),
         }
     }
 }

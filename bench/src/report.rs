@@ -60,6 +60,9 @@ pub fn write(results: &Results, dir: &Path) -> anyhow::Result<()> {
             put(&file, &svg)?;
         }
     }
+    if let Some(engine) = &results.engine {
+        text += &format!("## Engine alone\n\n{}\n", engine.tables);
+    }
     text += &list("## Not measured", &results.skipped);
     text += &commands(&results.setting.commands);
     put("README.md", &(text.trim_end().to_owned() + "\n"))

@@ -127,7 +127,7 @@ pub struct Footprint {
 }
 
 /// What xswitch's engine takes alone on rings without a kernel, with everything on.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Engine {
     /// Packets a second of one core.
     pub pps: f64,
@@ -135,6 +135,8 @@ pub struct Engine {
     pub instructions: f64,
     /// Allocations per forwarded packet.
     pub allocations: f64,
+    /// Tables of all steps, in Markdown.
+    pub tables: String,
 }
 
 /// Where and how it was measured.

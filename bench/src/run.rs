@@ -3,9 +3,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::anyhow;
+use anyhow::{anyhow, ensure};
 
 use crate::cpu;
 use crate::devices::{Device, Running, process};
@@ -13,7 +14,7 @@ use crate::lab::{Ends, Lab};
 use crate::load::{Load, Side};
 use crate::measure::{self, Times};
 use crate::report;
-use crate::results::{Experiment, Footprint, Latency, Percentiles, Point, Results, Sample};
+use crate::results::{Engine, Experiment, Footprint, Latency, Percentiles, Point, Results, Sample};
 use crate::rules::RuleSet;
 use crate::stop;
 
@@ -248,6 +249,22 @@ impl Run {
         )
     }
 
+    /// Measures the engine alone, by a program of its own, because it counts allocations.
+    ///
+    /// # Errors
+    /// The results can't be written. That valgrind is missing is noted.
+    pub fn engine(&mut self) -> anyhow::Result<()> {
+        if !self.plan.wants("xswitch") {
+            return Ok(());
+        }
+        eprintln!("Engine alone");
+        match engine_cost() {
+            Ok(engine) => self.results.engine = Some(engine),
+            Err(error) => self.skip("engine alone", &error),
+        }
+        self.save()
+    }
+
     fn point(&mut self, experiment: Experiment, series: &str, case: &Case) -> &mut Point {
         let points = &mut self.results.points;
         let same = |point: &Point| {
@@ -260,6 +277,14 @@ impl Run {
         });
         &mut points[at]
     }
+}
+
+fn engine_cost() -> anyhow::Result<Engine> {
+    let file = tempfile::NamedTempFile::new()?;
+    let mut command = Command::new(process::program("engine-cost")?);
+    let status = command.arg("--json").arg(file.path()).stdout(Stdio::null()).status()?;
+    ensure!(status.success(), "engine-cost ended with {status}");
+    Ok(serde_json::from_slice(&std::fs::read(file.path())?)?)
 }
 
 fn round_trips(bed: &mut Bed<'_>, times: Times) -> anyhow::Result<Vec<(&'static str, f64, Percentiles)>> {

@@ -1,7 +1,7 @@
 //! What the engine alone costs: packets a second of one core with everything on, and time, instructions and allocations of
 //! each step per item.
 //!
-//! `engine-cost [--markdown FILE]`; needs valgrind.
+//! `engine-cost [--json FILE]`, which is what the report of a run shows; needs valgrind.
 
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -11,7 +11,8 @@ use anyhow::bail;
 use bench::micro::allocations::{self, CountingAllocator};
 use bench::micro::bed::{Bed, Device, FLOWS, RULES, pass_through, worker};
 use bench::micro::callgrind;
-use bench::micro::steps::{Case, cases};
+use bench::micro::steps::{Case, WHOLE_TURN, cases};
+use bench::results::Engine;
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -72,7 +73,8 @@ fn time_and_allocations(case: &Case) -> (f64, f64) {
     (Spread::of(rounds).median, allocated as f64 / items as f64)
 }
 
-fn rates() -> String {
+/// Packets a second of the worker alone, in millions, and a table of how that was found.
+fn rates() -> (f64, String) {
     let (mut worker, mut pass_through) = (worker(), pass_through());
     let (mut with_worker, mut with_pass_through) = (Vec::new(), Vec::new());
     rate(&mut worker);
@@ -99,17 +101,22 @@ fn rates() -> String {
         max: alone(all.max, double.median),
     };
     row("worker alone: the difference", &difference);
-    table
+    (difference.median, table)
 }
 
-fn steps(cases: &[Case], instructions: &[f64]) -> String {
+/// Instructions and allocations of a worker's turn per packet, and a table of all steps.
+fn steps(cases: &[Case], instructions: &[f64]) -> (f64, f64, String) {
+    let mut turn = (f64::NAN, f64::NAN);
     let mut table = "| step | ns | instructions | allocations |\n| --- | --- | --- | --- |\n".to_owned();
     for (case, instructions) in cases.iter().zip(instructions) {
         let (time, allocations) = time_and_allocations(case);
         let Case { group, name, .. } = case;
+        if name == WHOLE_TURN {
+            turn = (*instructions, allocations);
+        }
         let _ = writeln!(table, "| {group}: {name} | {time:.1} | {instructions:.1} | {allocations} |");
     }
-    table
+    (turn.0, turn.1, table)
 }
 
 fn main() -> anyhow::Result<()> {
@@ -121,15 +128,16 @@ fn main() -> anyhow::Result<()> {
             callgrind::run_cases(black_box(&cases));
             return Ok(());
         }
-        ["--markdown", file] => Some(file),
-        _ => bail!("engine-cost [--markdown FILE]"),
+        ["--json", file] => Some(file),
+        _ => bail!("engine-cost [--json FILE]"),
     };
-    let rates = rates();
+    let (millions, rates) = rates();
     println!("{rates}");
-    let steps = steps(&cases, &callgrind::instructions(&cases, &[COUNTED])?);
+    let (instructions, allocations, steps) = steps(&cases, &callgrind::instructions(&cases, &[COUNTED])?);
     print!("{steps}");
     if let Some(file) = file {
-        std::fs::write(file, format!("{rates}\n{steps}"))?;
+        let engine = Engine { pps: millions * 1e6, instructions, allocations, tables: format!("{rates}\n{steps}") };
+        std::fs::write(file, serde_json::to_string(&engine)?)?;
     }
     Ok(())
 }

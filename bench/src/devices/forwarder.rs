@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, ensure};
 
-use super::process::Process;
+use super::process::{self, Process};
 use super::{Device, Running};
 use crate::lab::Lab;
 
@@ -28,7 +28,7 @@ impl Device for Forwarder {
     }
 
     fn start<'a>(&'a self, lab: &'a Lab, cpu: usize) -> anyhow::Result<Box<dyn Running + 'a>> {
-        let mut command = lab.switch.command(program()?);
+        let mut command = lab.switch.command(process::program("xswitch-bench")?);
         command.args(["forward", &Lab::port(0), &Lab::port(1), "--cpu", &cpu.to_string()]);
         if self.sleep {
             command.arg("--sleep");
@@ -39,14 +39,6 @@ impl Device for Forwarder {
         ensure!(ready.trim() == crate::forward::READY, "the forwarder did not start");
         Ok(Box::new(Forwarding(process)))
     }
-}
-
-/// The bench's own program, also when a test of it runs.
-fn program() -> anyhow::Result<std::path::PathBuf> {
-    let own = std::env::current_exe()?;
-    let dir = own.parent().context("a program is in a directory")?;
-    let dir = if dir.ends_with("deps") { dir.parent().context("target/<profile>")? } else { dir };
-    Ok(dir.join("xswitch-bench"))
 }
 
 #[derive(Debug)]

@@ -75,6 +75,9 @@ impl<S, P: Fn(&mut S), R: Fn(&mut S)> Step for Made<S, P, R> {
 /// For steps that need no preparation.
 fn nothing<S>(_: &mut S) {}
 
+/// Name of the step that is a worker's whole turn.
+pub const WHOLE_TURN: &str = "worker, everything on";
+
 /// All of them, group by group.
 pub fn cases() -> Vec<Case> {
     [parsing::cases(), classify::cases(), mac_table::cases(), meter::cases(), rings::cases(), turn::cases()]

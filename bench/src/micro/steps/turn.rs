@@ -7,7 +7,7 @@ use switch::engine::fdb::Fdb;
 use switch::engine::snapshot::Snapshot;
 use switch::worker::Worker;
 
-use super::{BURSTS, Case, nothing};
+use super::{BURSTS, Case, WHOLE_TURN, nothing};
 use crate::micro::bed::{Bed, Device, FLOWS, PassThrough, pass_through, snapshot, worker};
 use crate::micro::fixtures::{BURST, mac_table, udp4};
 
@@ -43,7 +43,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new(GROUP, "pass-through", BURST, pass_through, Bed::kernel_turn, |bed: &mut Bed<PassThrough>| {
             bed.device.turn()
         }),
-        Case::new(GROUP, "worker, everything on", BURST, worker, Bed::kernel_turn, |bed: &mut Bed<Worker>| {
+        Case::new(GROUP, WHOLE_TURN, BURST, worker, Bed::kernel_turn, |bed: &mut Bed<Worker>| {
             Device::turn(&mut bed.device)
         }),
     ]

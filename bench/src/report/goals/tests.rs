@@ -80,7 +80,7 @@ fn an_idle_switch_and_its_start_are_judged_by_the_worst() {
 #[test]
 fn the_engine_is_judged_alone() {
     let with = |pps, instructions, allocations| Results {
-        engine: Some(Engine { pps, instructions, allocations }),
+        engine: Some(Engine { pps, instructions, allocations, tables: String::new() }),
         ..Results::default()
     };
     let three = |results: &Results| {

@@ -135,7 +135,7 @@ impl<T: Clone> Node<T> {
             Node::Leaf(elements) => *elements = elements[..at % (1 << LEAF_BITS)].into(),
             Node::Branch(children) => {
                 let last = child(at, bits);
-                if at % (1 << (bits - BRANCH_BITS)) == 0 {
+                if at.is_multiple_of(1 << (bits - BRANCH_BITS)) {
                     *children = children[..last].into();
                 } else if let Some(last) = Arc::make_mut(children).get_mut(last) {
                     last.truncate(at, bits - BRANCH_BITS);

@@ -1,11 +1,12 @@
 //! Traffic rules: up to a million of them, any bits of any field, the lowest index wins, as in a TCAM.
 //!
 //! A tuple space search (Srinivasan, Suri, Varghese 1999): the rules of each distinct mask are in a hash table of their own
-//! ([`table`]), so a lookup costs one probe a mask, however many rules there are, and one that finds nothing reads a cache
-//! line. The masks are kept in the order of their lowest index; once a rule is found, masks that can only have higher ones are
-//! not asked. In front of it each worker has an exact-match cache ([`FlowCache`]) of a fixed size. Masks come from rules only
-//! and never from packets: what a guest sends can't make tables (the tuple space explosion of caches that derive masks,
-//! CVE-2019-25076).
+//! ([`table`]), so a lookup costs one probe a mask, however many rules there are, and a probe that finds nothing costs one
+//! cache line. The masks are kept in the order of their lowest index; once a rule is found, masks that can only have higher
+//! ones are not asked. Rules are read last: their lines wait for nothing but the tables, and those for nothing.
+//!
+//! In front of it each worker has an exact-match cache ([`FlowCache`]) of a fixed size. Masks come from rules only and never
+//! from packets: what a guest sends can't make tables (the tuple space explosion of caches that derive masks, CVE-2019-25076).
 //!
 //! [`Rules`] is a value: workers hold a version of it, while control changes its own and hands out the next. Both share all
 //! that did not change, so a change costs the same in a full table as in an empty one, and any number of changes become
@@ -124,14 +125,13 @@ impl Rules {
     /// The lowest index that may match, by tags alone: none that matches is lower. [`NONE`]: nothing matches.
     ///
     /// No rule is read for it, so the lines of all masks are on their way from memory together.
-    #[inline]
     fn candidate(&self, key: &Key) -> u32 {
         let mut lowest = NONE;
         for tuple in &*self.tuples {
             if lowest < tuple.best {
                 break;
             }
-            lowest = tuple.table.tagged(key.hash(&tuple.mask)).fold(lowest, u32::min);
+            lowest = lowest.min(tuple.table.lowest(key.hash(&tuple.mask)));
         }
         lowest
     }

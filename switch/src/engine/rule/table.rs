@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use super::NONE;
 use super::array::Array;
 use crate::model::MAX_TABLE_SIZE;
 
@@ -35,6 +36,11 @@ fn index(place: Place) -> u32 {
     place % (1 << INDEX_BITS)
 }
 
+#[inline]
+fn is_tagged(place: Place, tag: Place) -> bool {
+    place & !(u32::MAX >> TAG_BITS) == tag
+}
+
 /// Rules whose keys' hashes end alike.
 #[derive(Clone, Debug, Default)]
 #[repr(align(64))]
@@ -45,13 +51,25 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// Indices under `tag`.
+    /// The lowest index under `tag`, or [`NONE`].
     #[inline]
-    fn tagged(&self, tag: Place) -> impl Iterator<Item = u32> {
-        let is_tagged = move |place: &Place| place & !(u32::MAX >> TAG_BITS) == tag;
+    fn lowest(&self, tag: Place) -> u32 {
         // All are compared, without a branch for each: mostly there is none.
-        let any = self.places.iter().fold(false, |any, place| any | is_tagged(place)) || self.more.is_some();
-        any.then(|| self.all().filter(is_tagged).map(index)).into_iter().flatten()
+        let any = self.places.iter().fold(false, |any, place| any | is_tagged(*place, tag));
+        if any || self.more.is_some() { self.lowest_of_all(tag) } else { NONE }
+    }
+
+    /// The same, one place after the other. Not inlined, so that the comparison above stays one of vectors.
+    #[inline(never)]
+    fn lowest_of_all(&self, tag: Place) -> u32 {
+        let of = |place: &Place| if is_tagged(*place, tag) { index(*place) } else { NONE };
+        let lowest = self.places.iter().fold(NONE, |lowest, place| lowest.min(of(place)));
+        self.more.iter().flat_map(|more| more.iter()).fold(lowest, |lowest, place| lowest.min(of(place)))
+    }
+
+    /// Indices under `tag`.
+    fn tagged(&self, tag: Place) -> impl Iterator<Item = u32> {
+        self.all().filter(move |place| is_tagged(*place, tag)).map(index)
     }
 
     /// All that is in it.
@@ -109,8 +127,13 @@ impl Table {
         if at < self.buckets.len() { at } else { at & (self.mask >> 1) }
     }
 
-    /// Indices that are perhaps under a key of that hash, and all that are.
+    /// The lowest index that is perhaps under a key of that hash, or [`NONE`].
     #[inline]
+    pub(super) fn lowest(&self, hash: u64) -> u32 {
+        self.buckets.get(self.place(hash)).map_or(NONE, |bucket| bucket.lowest(tag(hash)))
+    }
+
+    /// Indices that are perhaps under a key of that hash, and all that are.
     pub(super) fn tagged(&self, hash: u64) -> impl Iterator<Item = u32> {
         self.buckets.get(self.place(hash)).into_iter().flat_map(move |bucket| bucket.tagged(tag(hash)))
     }
@@ -247,6 +270,8 @@ mod tests {
                 for name in 0..2300 {
                     let found = table.tagged(hash_of(name)).find(|index| index % (MAX_TABLE_SIZE / 2) == name);
                     prop_assert_eq!(found, model.get(&name).copied());
+                    let lowest = table.tagged(hash_of(name)).min().unwrap_or(NONE);
+                    prop_assert_eq!(table.lowest(hash_of(name)), lowest);
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! The engine alone: what each step costs in time, and what changes of its tables cost.
 
 mod changes;
+mod cold;
 
 use std::time::{Duration, Instant};
 
@@ -29,5 +30,5 @@ fn steps(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, steps, changes::rules);
+criterion_group!(benches, steps, cold::lookups, changes::rules);
 criterion_main!(benches);

@@ -42,7 +42,13 @@ pub struct Testpmd<'a> {
 impl<'a> Testpmd<'a> {
     /// Starts one that forwards between two netdevs in `ns` on CPU `cpu`; its main thread, which sleeps, is on `main_cpu`.
     /// Returns when it forwards.
-    pub fn start(peers: &Peers, ns: &'a NetNs, ports: [&str; 2], main_cpu: usize, cpu: usize) -> anyhow::Result<Self> {
+    pub fn start(
+        peers: &'a Peers,
+        ns: &'a NetNs,
+        ports: [&str; 2],
+        main_cpu: usize,
+        cpu: usize,
+    ) -> anyhow::Result<Self> {
         ensure!(main_cpu != cpu, "testpmd needs a CPU for its main thread beside the one that forwards");
         expect_netdevs(ns, &ports)?;
         let mut attempt = 1;
@@ -55,7 +61,13 @@ impl<'a> Testpmd<'a> {
         }
     }
 
-    fn try_start(peers: &Peers, ns: &'a NetNs, ports: [&str; 2], main_cpu: usize, cpu: usize) -> anyhow::Result<Self> {
+    fn try_start(
+        peers: &'a Peers,
+        ns: &'a NetNs,
+        ports: [&str; 2],
+        main_cpu: usize,
+        cpu: usize,
+    ) -> anyhow::Result<Self> {
         let dir = peers.run_dir("testpmd-")?;
         let log = File::create(dir.path().join("log")).context("the log of testpmd")?;
         let arguments = arguments(&drivers(&peers.libraries())?, ports, main_cpu, cpu);

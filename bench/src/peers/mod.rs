@@ -16,7 +16,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use ::tests::{NetNs, wait};
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use tempfile::TempDir;
 
 pub use ovs::Ovs;
@@ -80,7 +80,9 @@ impl Peers {
         if objects.exists() {
             command.env("LIBXDP_OBJECT_PATH", objects);
         }
-        command.env("LD_LIBRARY_PATH", libraries);
+        // Some packages still name /lib, which is a link to /usr/lib only on a machine.
+        let other = self.path(&format!("lib/{}-linux-gnu", std::env::consts::ARCH));
+        command.env("LD_LIBRARY_PATH", format!("{}:{}", libraries.display(), other.display()));
         command.env("LIBXDP_SKIP_DISPATCHER", "1");
         // No bpffs: then nothing is made in the machine's.
         command.env("LIBXDP_BPFFS", self.dir.path());
@@ -151,7 +153,20 @@ fn has_native_xdp(ns: &NetNs, ifname: &str) -> bool {
     xdp_mode(ns, ifname) == XDP_ATTACHED_DRV
 }
 
-/// The last lines of a log, for messages.
+/// An error unless all netdevs are there.
+fn expect_netdevs(ns: &NetNs, ports: &[&str]) -> anyhow::Result<()> {
+    match ports.iter().find(|port| ns.find_ifindex(port).is_none()) {
+        None => Ok(()),
+        Some(port) => bail!("no netdev {port} in {}", ns.name()),
+    }
+}
+
+/// An error with the end of a log.
+fn with_log(error: anyhow::Error, log: &str) -> anyhow::Error {
+    anyhow!("{error:#}\nlog:\n{}", tail(log))
+}
+
+/// The last lines of a log.
 fn tail(log: &str) -> String {
     let lines: Vec<_> = log.lines().collect();
     lines[lines.len().saturating_sub(30)..].join("\n")

@@ -20,7 +20,7 @@ use ::tests::{NetNs, shell, wait};
 use anyhow::{Context, ensure};
 use tempfile::TempDir;
 
-use super::{PATIENCE, Peers, Process, await_no_xdp, has_native_xdp, tail};
+use super::{PATIENCE, Peers, Process, await_no_xdp, expect_netdevs, has_native_xdp, with_log};
 
 const BRIDGE: &str = "br0";
 /// MAC addresses that a bridge learns; by default 8,192.
@@ -67,10 +67,11 @@ impl<'a> Ovs<'a> {
     pub fn start(peers: &'a Peers, ns: &'a NetNs, ports: &[&str], cpu: usize) -> anyhow::Result<Self> {
         ensure!(cpu < 64, "CPU {cpu} is none of the first 64");
         ensure!(Path::new("/dev/net/tun").exists(), "Open vSwitch needs /dev/net/tun for its bridge's own port");
+        expect_netdevs(ns, ports)?;
         let dir = peers.run_dir("ovs-")?;
         let ports = ports.iter().map(|&port| port.to_owned()).collect();
         let mut this = Self { peers, ns, ports, cpu, daemon: None, database: None, dir };
-        this.launch().with_context(|| tail(&this.log()))?;
+        this.launch().map_err(|error| with_log(error, &this.log()))?;
         Ok(this)
     }
 
@@ -191,8 +192,9 @@ impl<'a> Ovs<'a> {
 
     fn end(&mut self) -> anyhow::Result<()> {
         if let Some(mut daemon) = self.daemon.take() {
-            self.appctl("daemon", "exit")?;
-            daemon.ended().with_context(|| tail(&self.log()))?;
+            // Else the taps of the bridge and of the datapath stay.
+            self.appctl("daemon", "exit --cleanup")?;
+            daemon.ended().map_err(|error| with_log(error, &self.log()))?;
             await_no_xdp(self.ns, &self.ports)?;
         }
         if let Some(mut database) = self.database.take() {
@@ -242,9 +244,10 @@ impl<'a> Ovs<'a> {
         succeed(command.arg(database).arg(format!("--timeout={}", PATIENCE.as_secs())).args(words.split_whitespace()))
     }
 
-    fn appctl(&self, server: &str, what: &str) -> anyhow::Result<String> {
+    fn appctl(&self, server: &str, words: &str) -> anyhow::Result<String> {
         let mut command = self.tool("bin/ovs-appctl");
-        succeed(command.arg(format!("--timeout={}", PATIENCE.as_secs())).arg("-t").arg(self.path(server)).arg(what))
+        command.arg(format!("--timeout={}", PATIENCE.as_secs())).arg("-t").arg(self.path(server));
+        succeed(command.args(words.split_whitespace()))
     }
 
     fn ofctl(&self, what: &str) -> Command {

@@ -16,7 +16,7 @@ use ::tests::{NetNs, wait};
 use anyhow::{Context, anyhow, ensure};
 use tempfile::TempDir;
 
-use super::{PATIENCE, Peers, Process, await_no_xdp, has_native_xdp, tail};
+use super::{PATIENCE, Peers, Process, await_no_xdp, expect_netdevs, has_native_xdp, with_log};
 
 /// Drivers that it opens at run time.
 const DRIVERS: [&str; 2] = ["librte_mempool_ring.so.", "librte_net_af_xdp.so."];
@@ -42,8 +42,15 @@ pub struct Testpmd<'a> {
 impl<'a> Testpmd<'a> {
     /// Starts one that forwards between two netdevs in `ns` on CPU `cpu`; its main thread, which sleeps, is on `main_cpu`.
     /// Returns when it forwards.
-    pub fn start(peers: &Peers, ns: &'a NetNs, ports: [&str; 2], main_cpu: usize, cpu: usize) -> anyhow::Result<Self> {
+    pub fn start(
+        peers: &'a Peers,
+        ns: &'a NetNs,
+        ports: [&str; 2],
+        main_cpu: usize,
+        cpu: usize,
+    ) -> anyhow::Result<Self> {
         ensure!(main_cpu != cpu, "testpmd needs a CPU for its main thread beside the one that forwards");
+        expect_netdevs(ns, &ports)?;
         let mut attempt = 1;
         loop {
             match Self::try_start(peers, ns, ports, main_cpu, cpu) {
@@ -54,7 +61,13 @@ impl<'a> Testpmd<'a> {
         }
     }
 
-    fn try_start(peers: &Peers, ns: &'a NetNs, ports: [&str; 2], main_cpu: usize, cpu: usize) -> anyhow::Result<Self> {
+    fn try_start(
+        peers: &'a Peers,
+        ns: &'a NetNs,
+        ports: [&str; 2],
+        main_cpu: usize,
+        cpu: usize,
+    ) -> anyhow::Result<Self> {
         let dir = peers.run_dir("testpmd-")?;
         let log = File::create(dir.path().join("log")).context("the log of testpmd")?;
         let arguments = arguments(&drivers(&peers.libraries())?, ports, main_cpu, cpu);
@@ -73,9 +86,11 @@ impl<'a> Testpmd<'a> {
             Err(error) => Some(Err(error)),
         });
         let started = answer.unwrap_or_else(|| Err(anyhow!("testpmd is not ready after {PATIENCE:?}")));
-        started.with_context(|| tail(&this.log()))?;
-        let generic = ports.iter().find(|port| !has_native_xdp(ns, port));
-        ensure!(generic.is_none(), "testpmd has no native XDP on {generic:?}:\n{}", tail(&this.log()));
+        let native = started.and_then(|()| match ports.iter().find(|port| !has_native_xdp(ns, port)) {
+            None => Ok(()),
+            Some(port) => Err(anyhow!("testpmd has no native XDP on {port}")),
+        });
+        native.map_err(|error| with_log(error, &this.log()))?;
         Ok(this)
     }
 
@@ -101,9 +116,20 @@ impl<'a> Testpmd<'a> {
 
     /// Ends it, and waits until the netdevs are free.
     pub fn stop(mut self) -> anyhow::Result<()> {
-        drop(self.process.child.stdin.take());
-        self.process.ended().with_context(|| tail(&self.log()))?;
+        self.end()?;
         await_no_xdp(self.ns, &self.ports)
+    }
+
+    fn end(&mut self) -> anyhow::Result<()> {
+        drop(self.process.child.stdin.take());
+        self.process.ended().map_err(|error| with_log(error, &self.log()))
+    }
+}
+
+impl Drop for Testpmd<'_> {
+    fn drop(&mut self) {
+        // It takes its programs off the netdevs only if it ends by itself; it is killed if it does not.
+        let _ = self.end();
     }
 }
 

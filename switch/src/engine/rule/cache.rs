@@ -4,7 +4,8 @@
 //! the one in the first. So a sender of ever new flows, which are never seen again, takes away only probation places, and the
 //! flows that are in use stay. Nothing is ever added to the cache's memory by what a guest sends.
 //!
-//! Its key is what any rule looks at ([`Rules::relevant`]): flows that differ in nothing else are one. An entry is void when the rules have changed since (its version is another), so nothing has to be emptied.
+//! Its key is what any rule looks at ([`Rules::relevant`]): flows that differ in nothing else are one. An entry is void when
+//! the rules have changed since (its version is another), so nothing has to be emptied.
 
 use super::key::Key;
 use super::{NONE, Rule, Rules};

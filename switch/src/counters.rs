@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::engine::drop::DropReason;
-use crate::model::{Count, PortStats};
+use crate::model::{Count, LookupCounts, PortStats};
 
 /// Packets and bytes with a single writer.
 #[derive(Debug, Default)]
@@ -121,4 +121,21 @@ pub struct WorkerTally {
     pub bursts: Tally,
     /// Turns that found nothing, and times that it slept.
     pub idle: Tally,
+    lookups: [AtomicU64; 3],
+}
+
+impl WorkerTally {
+    /// Look-ups of rules so far.
+    #[inline]
+    pub fn set_lookups(&self, LookupCounts { remembered, cached, searched }: LookupCounts) {
+        for (counter, count) in self.lookups.iter().zip([remembered, cached, searched]) {
+            counter.store(count, Ordering::Relaxed);
+        }
+    }
+
+    /// What was counted of look-ups.
+    pub fn lookups(&self) -> LookupCounts {
+        let [remembered, cached, searched] = self.lookups.each_ref().map(|counter| counter.load(Ordering::Relaxed));
+        LookupCounts { remembered, cached, searched }
+    }
 }

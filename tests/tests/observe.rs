@@ -113,6 +113,13 @@ fn prometheus_scrapes_what_the_counters_say() {
     let scrape =
         daemon.ns.run(|| http::over_tcp("127.0.0.1:9477", "GET", "/metrics", b"").expect("the scrape answers"));
     assert_eq!(scrape.status, 200);
+    let text = String::from_utf8(scrape.body.clone()).expect("text");
+    let lookups = |by: &str| {
+        let series = format!("xswitch_worker_rule_lookups_total{{worker=\"0\",by=\"{by}\"}} ");
+        let value = text.lines().find_map(|line| line.strip_prefix(&series));
+        value.expect("a series of the worker").parse::<u64>().expect("a count")
+    };
+    assert!(lookups("tables") >= 1 && lookups("cache") >= 2, "pings, new to the tables once:\n{text}");
     let file = daemon.path("metrics");
     std::fs::write(&file, &scrape.body).expect("writing it");
     let checked = shell::output(

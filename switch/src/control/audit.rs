@@ -82,6 +82,7 @@ pub(super) fn workers(state: &State, control: &Control) -> Vec<WorkerInfo> {
             packets: bursts.bytes,
             idle_polls: idle.packets,
             sleeps: idle.bytes,
+            lookups: shared.tally.lookups(),
         }
     };
     state.shared.workers.iter().enumerate().map(info).collect()

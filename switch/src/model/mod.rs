@@ -591,6 +591,21 @@ pub struct WorkerInfo {
     pub idle_polls: u64,
     /// Times that it went to sleep.
     pub sleeps: u64,
+    /// How it found the rules that apply to frames.
+    #[serde(default)]
+    pub lookups: LookupCounts,
+}
+
+/// How a worker found the rules that apply to frames; while there are no rules, nothing is looked up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct LookupCounts {
+    /// The whole decision on the flow was remembered.
+    pub remembered: u64,
+    /// By the exact-match cache.
+    pub cached: u64,
+    /// By the tables of all masks.
+    pub searched: u64,
 }
 
 /// Where the frames of UMEM are, as the ledger has them.

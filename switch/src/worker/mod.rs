@@ -313,6 +313,7 @@ impl Worker {
             }
         }
         self.depart(&way);
+        self.me().tally.set_lookups(self.memory.lookups());
     }
 
     fn discard(&mut self, frame: Frame, at: &PortShard, reason: DropReason) {

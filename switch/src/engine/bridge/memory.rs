@@ -19,7 +19,7 @@ use crate::engine::parse::{ETH_HEADER, Plain, fold_product, parse_l2};
 use crate::engine::rule::{FlowCache, Key, Rule, Rules};
 use crate::engine::snapshot::Snapshot;
 use crate::engine::vlan::{self, Vid};
-use crate::model::{MAX_PORTS, RuleTarget};
+use crate::model::{LookupCounts, MAX_PORTS, RuleTarget};
 
 /// Sets of two entries; a power of two.
 const SETS: usize = 2048;
@@ -141,11 +141,17 @@ pub struct Memory {
     decided: Box<[[Entry; 2]]>,
     /// The station that the frame before was of, if it was learned in this burst.
     learned: Option<(MacAddr, Vid)>,
+    recalled: u64,
 }
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { flows: FlowCache::default(), decided: vec![[EMPTY; 2]; SETS].into_boxed_slice(), learned: None }
+        Self {
+            flows: FlowCache::default(),
+            decided: vec![[EMPTY; 2]; SETS].into_boxed_slice(),
+            learned: None,
+            recalled: 0,
+        }
     }
 }
 
@@ -177,6 +183,13 @@ impl Memory {
         self.learned = None;
     }
 
+    /// How rules were found so far.
+    #[inline]
+    pub fn lookups(&self) -> LookupCounts {
+        let (cached, searched) = self.flows.counts();
+        LookupCounts { remembered: self.recalled, cached, searched }
+    }
+
     /// As [`decide_at`].
     #[inline]
     pub fn decide<'a>(
@@ -191,7 +204,10 @@ impl Memory {
         let Some(flow) = flow else { return decide_at(snap, fdb, now, ingress, frame, self) };
         let set = flow.set();
         match self.recall(set, &flow, snap, fdb, now, ingress, frame.len()) {
-            Some(decision) => decision,
+            Some(decision) => {
+                self.recalled += 1;
+                decision
+            }
             None => self.decide_and_remember(set, &flow, snap, fdb, now, ingress, frame),
         }
     }

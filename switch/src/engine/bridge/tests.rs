@@ -12,7 +12,7 @@ use crate::engine::tables::{PortMeters, Tables};
 use crate::engine::trace::{TraceInput, TraceReport, trace};
 use crate::engine::vlan::tests::any_mode;
 use crate::engine::vlan::{VlanMode, apply};
-use crate::model::{Capacity, Masked, MaskedMac, RedirectSpec, RuleChange, RuleKey, RuleSpec};
+use crate::model::{Capacity, LookupCounts, Masked, MaskedMac, RedirectSpec, RuleChange, RuleKey, RuleSpec};
 
 fn mac(n: u8) -> MacAddr {
     MacAddr::new([2, 0, 0, 0, 0, n])
@@ -306,6 +306,7 @@ fn a_remembered_flow_follows_its_destination_and_its_policy() {
     switch.snap = Snapshot::build(3, &BridgePolicy::default(), vec![(0, access(0)), (1, access(4))])
         .with_rules(3, tables.rules().clone());
     assert_eq!(verdict(&switch, 60), Verdict::Drop(DropReason::EgressVlan));
+    assert_eq!(memory.lookups(), LookupCounts { remembered: 2, cached: 5, searched: 1 });
 }
 
 proptest! {

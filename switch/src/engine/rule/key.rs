@@ -296,6 +296,10 @@ pub fn first_difference(rule: &Match, key: &Key) -> Option<(&'static str, String
             return Some((name, has, with_mask(wanted.to_string(), mask, false, 0xffff)));
         }
     }
+    // A mask of bits that ports don't have asks for ports all the same.
+    if rule.mask.0[6] & PORTS != 0 && !has_ports {
+        return Some(("dl4port", "none".to_owned(), "any".to_owned()));
+    }
     None
 }
 

@@ -365,6 +365,18 @@ fn flows_that_differ_in_nothing_that_a_rule_looks_at_are_one_to_the_cache() {
 }
 
 #[test]
+fn a_rule_that_asks_for_ports_by_bits_that_they_do_not_have_says_so() {
+    let dl4port = Some(Masked { value: 0, mask: 0x1_0000 });
+    let rule = Match::compile(&RuleKey { dl4port, ..RuleKey::default() }).unwrap();
+    let packet = |ip| Packet { port: 0, macs: [1, 2], vlan: None, ip, ports: [1, 2] };
+    let difference = |ip| first_difference(&rule, &Key::of(0, &packet(ip).headers()));
+    assert_eq!(difference(Some((17, false, [0, 1]))), None);
+    for without in [None, Some((1, false, [0, 1]))] {
+        assert_eq!(difference(without), Some(("dl4port", "none".to_owned(), "any".to_owned())));
+    }
+}
+
+#[test]
 fn impossible_keys_are_refused_and_the_field_is_named() {
     let of = |text: &str| serde_json::from_str::<RuleKey>(text).unwrap();
     for (field, text) in [

@@ -13,6 +13,7 @@ use crate::devices::{Device, Running, process};
 use crate::lab::{Ends, Lab};
 use crate::load::{Load, Side};
 use crate::measure::{self, Times};
+use crate::names;
 use crate::report;
 use crate::results::{Engine, Experiment, Footprint, Latency, Percentiles, Point, Results, Sample};
 use crate::rules::RuleSet;
@@ -290,7 +291,7 @@ fn engine_cost() -> anyhow::Result<Engine> {
 fn round_trips(bed: &mut Bed<'_>, times: Times) -> anyhow::Result<Vec<(&'static str, f64, Percentiles)>> {
     let mut generator = bed.lab.generator(Side::Near);
     let full = measure::stream(&mut generator, &bed.ends, &Load::new(Side::Near), times)?.forwarded;
-    let loads = [("1 kpps", 1000.0), ("half load", full / 4.0)];
+    let loads = [(names::LOAD_LOW, 1000.0), (names::LOAD_HALF, full / 4.0)];
     let mut measured = Vec::new();
     for (load, pps) in loads {
         let sent = Load::new(Side::Near).paced(pps).returning();

@@ -12,7 +12,7 @@ use bench::micro::allocations::{self, CountingAllocator};
 use bench::micro::bed::{Bed, Device, FLOWS, RULES, pass_through, worker};
 use bench::micro::callgrind;
 use bench::micro::steps::{Case, WHOLE_TURN, cases};
-use bench::results::Engine;
+use bench::results::{Engine, Spread, spread};
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -25,18 +25,9 @@ const TURNS: u64 = 30_000;
 /// Least seconds that the time of a step is measured for in a round.
 const STEP_SECONDS: f64 = 0.003;
 
-/// Median, least and most.
-struct Spread {
-    median: f64,
-    min: f64,
-    max: f64,
-}
-
-impl Spread {
-    fn of(mut values: Vec<f64>) -> Self {
-        values.sort_by(f64::total_cmp);
-        Self { median: values[values.len() / 2], min: values[0], max: values[values.len() - 1] }
-    }
+/// Median, least and greatest of what was measured.
+fn spread_of(values: Vec<f64>) -> Spread {
+    spread(values).expect("there are rounds")
 }
 
 /// Packets a second, in millions, of one round.
@@ -70,7 +61,7 @@ fn time_and_allocations(case: &Case) -> (f64, f64) {
             rounds.push(seconds * 1e9 / (runs * case.items) as f64);
         }
     }
-    (Spread::of(rounds).median, allocated as f64 / items as f64)
+    (spread_of(rounds).0, allocated as f64 / items as f64)
 }
 
 /// Packets a second of the worker alone, in millions, and a table of how that was found.
@@ -82,7 +73,7 @@ fn rates() -> (f64, String) {
         with_worker.push(rate(&mut worker));
         with_pass_through.push(rate(&mut pass_through));
     }
-    let (all, double) = (Spread::of(with_worker), Spread::of(with_pass_through));
+    let (all, double) = (spread_of(with_worker), spread_of(with_pass_through));
     let alone = |all: f64, double: f64| 1.0 / (1.0 / all - 1.0 / double);
     let mut table = format!(
         "One core, {FLOWS} flows of 64-byte UDP packets from one port to another: learning, check of the sender's address, \
@@ -90,18 +81,14 @@ fn rates() -> (f64, String) {
          | what | million packets/s | ns a packet |\n| --- | --- | --- |\n"
     );
     let mut row = |what: &str, rate: &Spread| {
-        let Spread { median, min, max } = rate;
+        let (median, min, max) = rate;
         let _ = writeln!(table, "| {what} | {median:.1} ({min:.1}–{max:.1}) | {:.1} |", 1e3 / median);
     };
     row("worker and the kernel's double", &all);
     row("no worker: descriptors passed on, and the kernel's double", &double);
-    let difference = Spread {
-        median: alone(all.median, double.median),
-        min: alone(all.min, double.median),
-        max: alone(all.max, double.median),
-    };
+    let difference = (alone(all.0, double.0), alone(all.1, double.0), alone(all.2, double.0));
     row("worker alone: the difference", &difference);
-    (difference.median, table)
+    (difference.0, table)
 }
 
 /// Instructions and allocations of a worker's turn per packet, and a table of all steps.

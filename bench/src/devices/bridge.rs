@@ -10,6 +10,7 @@ use tests::{NetNs, shell, wait};
 use super::{Device, Running};
 use crate::cpu;
 use crate::lab::Lab;
+use crate::names;
 
 /// The device.
 #[derive(Clone, Copy, Debug)]
@@ -22,9 +23,9 @@ pub struct Bridge {
 
 impl Device for Bridge {
     fn name(&self) -> String {
-        let where_ = if self.threaded { "threaded NAPI" } else { "inline" };
+        let name = if self.threaded { names::BRIDGE_THREADED } else { names::BRIDGE };
         let ports = if self.ports == 2 { String::new() } else { format!(", {} ports", self.ports) };
-        format!("Linux bridge, {where_}{ports}")
+        format!("{name}{ports}")
     }
 
     fn kind(&self) -> &'static str {

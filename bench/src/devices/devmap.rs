@@ -6,6 +6,7 @@ use aya::maps::xdp::DevMapHash;
 
 use super::{Device, Running};
 use crate::lab::Lab;
+use crate::names;
 use crate::object::{self, Object};
 
 /// The device.
@@ -14,7 +15,7 @@ pub struct Devmap;
 
 impl Device for Devmap {
     fn name(&self) -> String {
-        "XDP devmap redirect".to_owned()
+        names::DEVMAP.to_owned()
     }
 
     fn kind(&self) -> &'static str {

@@ -9,6 +9,7 @@ use anyhow::{Context, ensure};
 use super::process::{self, Process};
 use super::{Device, Running};
 use crate::lab::Lab;
+use crate::names;
 
 /// The device.
 #[derive(Clone, Copy, Debug)]
@@ -19,8 +20,7 @@ pub struct Forwarder {
 
 impl Device for Forwarder {
     fn name(&self) -> String {
-        let how = if self.sleep { "sleeping" } else { "polling" };
-        format!("bare AF_XDP forwarder, {how}")
+        if self.sleep { names::FORWARDER_SLEEPING } else { names::FORWARDER }.to_owned()
     }
 
     fn kind(&self) -> &'static str {

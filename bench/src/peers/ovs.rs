@@ -160,9 +160,9 @@ impl<'a> Ovs<'a> {
         Ok(())
     }
 
-    /// Name and version of its package.
+    /// Version of its package.
     pub fn version(peers: &Peers) -> String {
-        format!("Open vSwitch {}", peers.version("openvswitch-switch"))
+        peers.version("openvswitch-switch").to_owned()
     }
 
     /// How it was set up.

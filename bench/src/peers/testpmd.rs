@@ -94,9 +94,9 @@ impl<'a> Testpmd<'a> {
         Ok(this)
     }
 
-    /// Name and version of its package.
+    /// Version of its package.
     pub fn version(peers: &Peers) -> String {
-        format!("DPDK testpmd {}", peers.version("dpdk-dev"))
+        peers.version("dpdk-dev").to_owned()
     }
 
     /// How it was started, as a command line.

@@ -149,6 +149,24 @@ dataplane! {
     fn frames(&self) -> FramePlaces;
     /// As [`Switch::audit`].
     fn audit(&self) -> FrameAudit;
+    /// As [`Switch::set_components`].
+    fn set_components(&self, components: Vec<ComponentSpec>) -> Result<(), Error>;
+    /// As [`Switch::components`].
+    fn components(&self) -> Vec<ComponentInfo>;
+    /// As [`Switch::add_ring`].
+    fn add_ring(&self, no: u32, depth: u32) -> Result<(), Error>;
+    /// As [`Switch::del_ring`].
+    fn del_ring(&self, no: u32) -> Result<(), Error>;
+    /// As [`Switch::add_outside`].
+    fn add_outside(&self, no: u32, spec: OutsideSpec) -> Result<(), Error>;
+    /// As [`Switch::del_outside`].
+    fn del_outside(&self, no: u32) -> Result<(), Error>;
+    /// As [`Switch::outside`].
+    fn outside(&self) -> Vec<OutsideInfo>;
+    /// As [`Switch::ends`].
+    fn ends(&self) -> Vec<EndInfo>;
+    /// As [`Switch::clear_component_stats`].
+    fn clear_component_stats(&self);
     /// As [`Switch::check_netdevs`].
     fn check_netdevs(&self) -> Vec<NetdevFinding>;
 }

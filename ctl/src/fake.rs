@@ -24,6 +24,9 @@ struct Inner {
     fdb: Vec<FdbEntry>,
     bridge: BridgeSettings,
     reserved: Vec<(u16, String, u32)>,
+    components: Vec<ComponentSpec>,
+    rings: std::collections::BTreeSet<u32>,
+    outside: std::collections::BTreeMap<u32, OutsideSpec>,
 }
 
 /// Largest MTU of every port.
@@ -133,6 +136,66 @@ impl Dataplane for FakeDataplane {
         inner.ports.sort_by_key(|port| port.vport);
         Ok(info)
     }
+
+    fn set_components(&self, components: Vec<ComponentSpec>) -> Result<(), Error> {
+        self.lock().components = components;
+        Ok(())
+    }
+
+    fn components(&self) -> Vec<ComponentInfo> {
+        let info = |spec: &ComponentSpec| ComponentInfo {
+            name: spec.name.clone(),
+            worker: spec.worker,
+            rx: Count::default(),
+            tx: Count::default(),
+            dropped: Count::default(),
+        };
+        self.lock().components.iter().map(info).collect()
+    }
+
+    fn add_ring(&self, no: u32, _depth: u32) -> Result<(), Error> {
+        if self.lock().rings.insert(no) { Ok(()) } else { Err(Error::new(ErrorKind::Exists, "ring: it is there")) }
+    }
+
+    fn del_ring(&self, no: u32) -> Result<(), Error> {
+        if self.lock().rings.remove(&no) {
+            Ok(())
+        } else {
+            Err(Error::new(ErrorKind::NotFound, "ring: it is not there"))
+        }
+    }
+
+    fn add_outside(&self, no: u32, spec: OutsideSpec) -> Result<(), Error> {
+        match self.lock().outside.insert(no, spec) {
+            None => Ok(()),
+            Some(_) => Err(Error::new(ErrorKind::Exists, "outside end: it is there")),
+        }
+    }
+
+    fn del_outside(&self, no: u32) -> Result<(), Error> {
+        let gone = self.lock().outside.remove(&no);
+        gone.map(drop).ok_or_else(|| Error::new(ErrorKind::NotFound, "outside end: it is not there"))
+    }
+
+    fn outside(&self) -> Vec<OutsideInfo> {
+        let info =
+            |(&no, spec): (&u32, &OutsideSpec)| OutsideInfo { no, spec: spec.clone(), files: Vec::new(), error: None };
+        self.lock().outside.iter().map(info).collect()
+    }
+
+    fn ends(&self) -> Vec<EndInfo> {
+        let end = |&no: &u32| EndInfo {
+            end: EndPort::Ring(no),
+            rx: Count::default(),
+            tx: Count::default(),
+            tx_dropped: Count::default(),
+            rx_dropped: Count::default(),
+            queued: 0,
+        };
+        self.lock().rings.iter().map(end).collect()
+    }
+
+    fn clear_component_stats(&self) {}
 
     fn add_ports(&self, specs: Vec<PortSpec>) -> Vec<Result<PortInfo, Error>> {
         specs.into_iter().map(|spec| self.add_port(spec)).collect()

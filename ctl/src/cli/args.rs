@@ -224,6 +224,9 @@ pub struct PortOptions {
     /// Open the guest's end for a guest's own AF_XDP sockets at once.
     #[arg(long)]
     guest_sockets: bool,
+    /// The port's name for the Soft Patch Panel, such as phy:0; the bridge does not have it then.
+    #[arg(long, value_name = "TYPE:N")]
+    spp: Option<String>,
 }
 
 impl From<PortArguments> for PortSpec {
@@ -262,6 +265,7 @@ impl PortOptions {
             mac_check: a.mac_check.map(bool::from),
             fdb_limit: a.fdb_limit,
             guest_sockets: a.guest_sockets,
+            spp: a.spp,
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod audit;
 mod bring_up;
+mod components;
 mod group_tap;
 mod guest_end;
 mod netdevs;

@@ -14,9 +14,11 @@ pub use crate::engine::mac::MacAddr;
 pub use crate::engine::trace::{TraceReport, TraceStep};
 pub use crate::engine::vlan::{VlanMode, VlanSet};
 
+mod component;
 mod masked;
 mod tables;
 
+pub use component::*;
 pub use masked::{Masked, MaskedIp, MaskedMac};
 pub use tables::*;
 
@@ -156,6 +158,10 @@ pub struct PortSpec {
     /// Set by itself when sockets are first asked for; default false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub guest_sockets: bool,
+    /// The Soft Patch Panel's name of the port, unique: `phy:N` of a `phy` port, `vhost:N` of a `guest` port. It is then for
+    /// components and no port of the bridge; fixed for the port's life.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spp: Option<String>,
 }
 
 impl PortSpec {
@@ -186,6 +192,7 @@ impl PortSpec {
             mac_check: None,
             fdb_limit: None,
             guest_sockets: false,
+            spp: None,
         }
     }
 }

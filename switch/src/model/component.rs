@@ -1,0 +1,216 @@
+//! What a component is told to do: the Soft Patch Panel's view of the switch, beside the bridge.
+//!
+//! A component moves frames from its receiving ends to its sending ends on one worker. An end names a port of the switch (or one
+//! queue of it), a ring between components, or something outside. All components are given as one set, which takes the place of
+//! the one before as a whole.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Count, MacAddr};
+
+/// Largest number of a ring, null or outside end.
+pub const MAX_END_NO: u32 = 1023;
+/// Frames that a ring holds unless told otherwise; a power of two.
+pub const DEFAULT_RING_DEPTH: u32 = 1024;
+
+/// What a component does with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ComponentKind {
+    /// Sends it on: one receiving end, one sending end.
+    Forward,
+    /// Sends it on: any number of receiving ends, one sending end.
+    Merge,
+    /// Looks its destination address up, within its VLAN: one receiving end, any number of sending ends.
+    Classifier,
+    /// Sends it to every one of its sending ends: one receiving end, up to two sending ends.
+    Mirror,
+}
+
+/// Where a component's frames come from or go to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndPort {
+    /// A port of the switch, by name: all its queues (sending: by flow), or one. The port must not be the bridge's: it has
+    /// a name in `spp`.
+    Port {
+        /// Name of the port.
+        name: String,
+        /// Its queue; `None`: all.
+        queue: Option<u32>,
+    },
+    /// A ring between components, which must have been added.
+    Ring(u32),
+    /// Gives frames of 64 zero bytes as fast as they are taken (as DPDK's null device does); takes all and forgets them.
+    Null(u32),
+    /// An outside end, which must have been added: frames that a thread reads from, or writes to, a file or a tap.
+    Outside(u32),
+}
+
+impl fmt::Display for EndPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EndPort::Port { name, queue: None } => write!(f, "port `{name}`"),
+            EndPort::Port { name, queue: Some(queue) } => write!(f, "port `{name}` queue {queue}"),
+            EndPort::Ring(no) => write!(f, "ring {no}"),
+            EndPort::Null(no) => write!(f, "null end {no}"),
+            EndPort::Outside(no) => write!(f, "outside end {no}"),
+        }
+    }
+}
+
+/// What happens to the VLAN tag of a frame that passes an end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VlanEdit {
+    /// Nothing.
+    #[default]
+    None,
+    /// It gets this tag; one that is there takes this VID and PCP (as SPP does).
+    Add {
+        /// VLAN, 0–4095.
+        vid: u16,
+        /// Priority, 0–7.
+        pcp: u8,
+    },
+    /// Its tag, if it has one, is taken off.
+    Del,
+}
+
+/// An end of a component.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct End {
+    /// What it is.
+    pub port: EndPort,
+    /// What it does with tags.
+    pub vlan: VlanEdit,
+}
+
+/// An entry of a classifier's table.
+///
+/// A frame is looked up by its VLAN (none if it is untagged) and destination address; then comes the default of the VLAN, then
+/// the default of untagged frames, then it is dropped. One to a group address goes to all ends that have an entry of its VLAN, and to the
+/// default of untagged frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TableEntry {
+    /// VLAN, 0–4095; `None`: untagged.
+    pub vlan: Option<u16>,
+    /// Destination address; `None`: what has no entry of its own.
+    pub mac: Option<MacAddr>,
+    /// Place in the component's `tx`.
+    pub tx: usize,
+}
+
+/// A component as it is to run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComponentSpec {
+    /// Unique name, for messages and metrics.
+    pub name: String,
+    /// Worker that runs it.
+    pub worker: usize,
+    /// What it does.
+    pub kind: ComponentKind,
+    /// Where frames come from. A frame is moved only if there is a receiving end and what its kind needs of sending ends.
+    pub rx: Vec<End>,
+    /// Where they go.
+    pub tx: Vec<End>,
+    /// A classifier's table: at most one entry for a VLAN and address.
+    pub table: Vec<TableEntry>,
+}
+
+/// Counters of a component.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComponentInfo {
+    /// Name.
+    pub name: String,
+    /// Worker.
+    pub worker: usize,
+    /// Frames taken from its receiving ends.
+    pub rx: Count,
+    /// Frames given to its sending ends, copies too.
+    pub tx: Count,
+    /// Frames that it dropped, for whatever reason.
+    pub dropped: Count,
+}
+
+/// Counters of a ring, null or outside end, over its life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndInfo {
+    /// Which one.
+    pub end: EndPort,
+    /// Frames that components took from it.
+    pub rx: Count,
+    /// Frames that components put into it.
+    pub tx: Count,
+    /// Frames that did not fit into it (`tx` of components), and were dropped.
+    pub tx_dropped: Count,
+    /// Outside ends: frames from outside that did not fit, or for which UMEM had no frame.
+    pub rx_dropped: Count,
+    /// Frames in it now, towards components and from them.
+    pub queued: u32,
+}
+
+/// What an outside end is joined to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutsideSpec {
+    /// A tap device of the host (`/dev/net/tun`), made with that name and up; it goes with the end.
+    Tap {
+        /// Its name.
+        ifname: String,
+    },
+    /// Files in pcap or pcapng form: components are given the frames of one, once, and what they send is written to the other.
+    Pcap {
+        /// File to read; `None`: no frames come.
+        rx: Option<PathBuf>,
+        /// File to write (pcap, replaced if it is there); `None`: frames are forgotten.
+        tx: Option<PathBuf>,
+    },
+    /// A capture: what components send is written to files one after another.
+    Capture(CaptureFiles),
+}
+
+/// How the files of a capture are written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaptureFiles {
+    /// Directory; it must be there.
+    pub directory: PathBuf,
+    /// What their names begin with, such as `spp_pcap.20261121101500.phy0`; a number and the suffix of their form follow:
+    /// `.1.pcap`, `.1.pcap.lz4`, `.1.pcap.zst`.
+    pub stem: String,
+    /// How they are compressed.
+    pub compression: Compression,
+    /// Bytes before compression after which the next file begins, at least 1 MiB.
+    pub limit: u64,
+    /// Bytes kept of each frame, 14–65,535.
+    pub snaplen: u32,
+}
+
+/// Compression of capture files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// None.
+    None,
+    /// LZ4 frame format, as SPP writes.
+    #[default]
+    Lz4,
+    /// Zstandard.
+    Zstd,
+}
+
+/// An outside end as it works.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutsideInfo {
+    /// Number.
+    pub no: u32,
+    /// What it was told.
+    pub spec: OutsideSpec,
+    /// Capture: the files written so far, the current one last.
+    pub files: Vec<PathBuf>,
+    /// What went wrong outside (a disk that is full, a tap that is gone), if something has.
+    pub error: Option<String>,
+}

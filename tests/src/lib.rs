@@ -21,6 +21,7 @@ pub mod qemu_double;
 pub mod qmp;
 pub mod raw;
 pub mod shell;
+pub mod spp;
 pub mod veth;
 pub mod wait;
 pub mod xsk_guest;

@@ -77,7 +77,7 @@ pub(super) fn workers(state: &State, control: &Control) -> Vec<WorkerInfo> {
         WorkerInfo {
             worker,
             cpu: state.settings.cpus.get(worker).copied(),
-            queues: queues.filter(|queue| queue.worker == worker).count(),
+            queues: queues.filter(|queue| queue.worker() == worker).count(),
             bursts: bursts.packets,
             packets: bursts.bytes,
             idle_polls: idle.packets,

@@ -15,7 +15,7 @@ use crate::engine::fdb::Fdb;
 use crate::engine::tables::Tables;
 use crate::io::umem::{FrameCache, Umem};
 use crate::model::*;
-use crate::worker::view::{PortShared, Shared, WorkerShared};
+use crate::worker::view::{PortShared, QueueShared, Shared, WorkerShared};
 use crate::worker::{Command, Holdings, Queue, Setup, TRANSIT_DEPTH, Transit, Worker};
 use crate::{Error, ErrorKind};
 
@@ -74,6 +74,7 @@ pub(super) fn start(
         umem: Arc::clone(&umem),
         view: ArcSwap::from_pointee(build_view(&control)),
         epoch: AtomicU64::new(control.epoch),
+        components: Default::default(),
         now: AtomicU32::new(0),
         start: Instant::now(),
         workers: workers.map_err(|errno| system("making an eventfd", errno))?,
@@ -192,7 +193,7 @@ impl Threads {
 
     /// Takes the queues of a port back from its workers.
     pub(super) fn take_back(&self, shared: &Shared, port: &PortShared) -> Vec<Queue> {
-        let mut workers: Vec<_> = port.queues.iter().map(|queue| queue.worker).collect();
+        let mut workers: Vec<_> = port.queues.iter().map(QueueShared::worker).collect();
         workers.sort_unstable();
         workers.dedup();
         let (sender, receiver) = bounded(workers.len());

@@ -93,7 +93,9 @@ impl Bed {
                     generation: 1,
                     name: format!("p{no}"),
                     shards: (0..workers).map(|_| PortShard::default()).collect(),
-                    queues: [QueueShared { worker: no % workers, tally: Default::default() }].into(),
+                    bridged: true,
+                    mtu: AtomicU32::new(1500),
+                    queues: [QueueShared::new(no % workers)].into(),
                 })
             })
             .collect();
@@ -110,6 +112,7 @@ impl Bed {
             umem: Arc::clone(&umem),
             view: ArcSwap::from_pointee(view),
             epoch: AtomicU64::new(1),
+            components: Default::default(),
             now: AtomicU32::new(0),
             start: Instant::now(),
             workers: (0..workers).map(|_| WorkerShared::new().unwrap()).collect(),

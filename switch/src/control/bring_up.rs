@@ -81,6 +81,12 @@ fn resolve_one(state: &State, control: &Control, earlier: &[&PortSpec], spec: Po
             format!("ifname: {} belongs to port `{}`", port.ifname.as_deref().unwrap_or_default(), port.name),
         ));
     }
+    if let Some(port) = live().find(|port| spec.spp.is_some() && port.spp == spec.spp) {
+        return Err(Error::new(
+            ErrorKind::Exists,
+            format!("spp: {} is port `{}`", spec.spp.as_deref().unwrap_or_default(), port.name),
+        ));
+    }
     Ok(spec)
 }
 

@@ -416,7 +416,8 @@ fn open_queues(
 
 /// All stations that are known behind ports: configured addresses, and what the MAC table has.
 pub(super) fn stations(control: &Control, state: &State) -> Vec<Station> {
-    let configured = control.ports.values().filter_map(|port| {
+    let bridged = control.ports.values().filter(|port| port.shared.bridged);
+    let configured = bridged.filter_map(|port| {
         let vlan = match &port.spec.vlan {
             Some(VlanMode::Access { vid }) => Some(*vid),
             _ => None,

@@ -62,6 +62,7 @@ pub(super) fn start(
         bridge,
         fdb,
         tables: Tables::new(settings.capacity, settings.workers),
+        components: Default::default(),
         reserved: Default::default(),
         taps: Vec::new(),
         old_views: Vec::new(),
@@ -202,6 +203,16 @@ impl Threads {
         }
         drop(sender);
         receiver.iter().flatten().collect()
+    }
+
+    /// Gives a queue to another worker. What workers have handed over for it so far goes first.
+    pub(super) fn move_queue(&self, shared: &Shared, port: &PortShared, queue: u32, to: usize) {
+        let (sender, receiver) = bounded(1);
+        self.command(shared, port.queues[queue as usize].worker(), Command::Move(port.no, queue, sender));
+        for taken in receiver.iter().flatten() {
+            port.queues[queue as usize].assign(to);
+            self.command(shared, to, Command::Add(Box::new(taken)));
+        }
     }
 
     /// Stops all workers between two bursts, runs `count` with what each holds, and lets them go on.

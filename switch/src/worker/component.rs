@@ -377,10 +377,10 @@ impl Worker {
         match &component.logic {
             Logic::First => self.give(component, 0, burst, way),
             Logic::All => {
-                for to in 1..component.tx.len() {
+                for out in outs.iter_mut().take(component.tx.len()).skip(1) {
                     for frame in &*burst {
                         way.shard.mirrored(frame.len());
-                        self.copy_to(frame, &mut outs[to], way);
+                        self.copy_to(frame, out, way);
                     }
                 }
                 self.give(component, 0, burst, way);

@@ -229,6 +229,8 @@ impl Worker {
 
     /// Picks up a newer view, and says that the old one is no longer used here.
     pub fn refresh_view(&mut self) {
+        // Before the view, so that who waits for a view and then changes components knows that commands from before were obeyed.
+        self.refresh_components();
         let epoch = self.shared.epoch.load(Ordering::Acquire);
         if epoch != self.epoch {
             self.view = self.shared.view.load_full();
@@ -239,7 +241,6 @@ impl Worker {
             }
             self.me().seen.store(self.epoch, Ordering::Release);
         }
-        self.refresh_components();
     }
 
     fn poll_queue(&mut self, at: usize) -> usize {

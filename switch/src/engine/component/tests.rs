@@ -8,7 +8,7 @@ use crate::{Error, ErrorKind};
 
 fn mac(n: u8) -> MacAddr {
     // Every third one is a group address.
-    MacAddr::new([if n % 3 == 0 { 3 } else { 2 }, 0, 0, 0, 0, n])
+    MacAddr::new([if n.is_multiple_of(3) { 3 } else { 2 }, 0, 0, 0, 0, n])
 }
 
 /// Where a frame goes, read off the entries one after another.

@@ -25,6 +25,15 @@ impl FromSwitch for Idle {
     }
 }
 
+/// Sets a flag when it goes, also when a test fails, or the thread that waits for it would go on for ever.
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn switch(workers: usize) -> Switch {
     let settings =
         DataplaneSettings { workers, frames: 8192, huge_pages: HugePages::Off, ..DataplaneSettings::default() };
@@ -103,15 +112,15 @@ fn a_change_of_the_set_loses_nothing_and_no_frame_sees_half_of_it() {
     }
     let (mut to, _) = outside(&switch, 0);
     let (_, mut from) = outside(&switch, 1);
-    let set = |n: u16| {
-        let mut first = forward("first", usize::from(n) % 2, EndPort::Outside(0), EndPort::Ring(0));
-        first.tx[0].vlan = VlanEdit::Add { vid: n % 5 + 1, pcp: 0 };
+    let set = |n: usize| {
+        let vid = (n % 5 + 1) as u16;
+        let mut first = forward("first", n % 2, EndPort::Outside(0), EndPort::Ring(0));
+        first.tx[0].vlan = VlanEdit::Add { vid, pcp: 0 };
         let middle = forward("middle", 0, EndPort::Ring(0), EndPort::Ring(1));
-        let mut last = forward("last", usize::from(n / 2) % 2, EndPort::Ring(1), EndPort::Outside(1));
+        let mut last = forward("last", n / 2 % 2, EndPort::Ring(1), EndPort::Outside(1));
         last.kind = ComponentKind::Classifier;
-        last.rx[0].vlan = VlanEdit::None;
         last.tx[0].vlan = VlanEdit::Del;
-        last.table = vec![TableEntry { vlan: Some(n % 5 + 1), mac: None, tx: 0 }];
+        last.table = vec![TableEntry { vlan: Some(vid), mac: None, tx: 0 }];
         vec![first, middle, last]
     };
     switch.set_components(set(0)).unwrap();
@@ -125,6 +134,7 @@ fn a_change_of_the_set_loses_nothing_and_no_frame_sees_half_of_it() {
             }
             n
         });
+        let done = SetAtEnd(&done);
         let (mut sent, mut received, mut enough) = (0, 0, Instant::now());
         let mut waiting: VecDeque<u64> = VecDeque::new();
         while sent < 100_000 || !waiting.is_empty() {
@@ -140,7 +150,7 @@ fn a_change_of_the_set_loses_nothing_and_no_frame_sees_half_of_it() {
             }
             assert!(enough.elapsed() < Duration::from_secs(20), "stuck: {waiting:?} {:?}", switch.stats().components);
         }
-        done.store(true, Ordering::Relaxed);
+        drop(done);
         changer.join().unwrap()
     });
     assert!(changes > 10, "{changes} changes");

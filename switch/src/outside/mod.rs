@@ -139,7 +139,7 @@ impl OutsideThread {
         self.tap = None;
     }
 
-    /// Capture: the files written so far, the current one last. That one has `.tmp` behind its name until it is complete.
+    /// Capture: the files written so far, the current one last, which has `.tmp` behind its name until it is complete.
     pub fn files(&self) -> Vec<PathBuf> {
         self.state.files()
     }

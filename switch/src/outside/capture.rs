@@ -70,10 +70,7 @@ impl Capture {
 
     fn write_frame(&mut self, frame: &CapturedFrame) {
         if self.current.as_ref().is_some_and(|current| current.writer.written() >= self.spec.limit) {
-            self.finish_file();
-            if let Err((path, error)) = self.begin_file() {
-                self.fail(&path, &error);
-            }
+            self.next_file();
         }
         let Some(current) = &mut self.current else {
             self.state.tx_dropped.fetch_add(1, Ordering::Relaxed);
@@ -85,12 +82,17 @@ impl Capture {
         }
     }
 
-    /// Completes the current file, if there is one, and names it.
-    fn finish_file(&mut self) {
-        let Some(Current { writer, temporary, path }) = self.current.take() else { return };
-        if let Err(error) = writer.finish().and_then(|()| rename(&temporary, &path)) {
-            self.fail(&temporary, &error);
+    fn next_file(&mut self) {
+        let next = self.finish_file().and_then(|()| self.begin_file());
+        if let Err((path, error)) = next {
+            self.fail(&path, &error);
         }
+    }
+
+    /// Completes the current file, if there is one, and names it.
+    fn finish_file(&mut self) -> Result<(), (PathBuf, io::Error)> {
+        let Some(Current { writer, temporary, path }) = self.current.take() else { return Ok(()) };
+        writer.finish().and_then(|()| rename(&temporary, &path)).map_err(|error| (temporary, error))
     }
 
     /// Leaves the current file as it is.
@@ -120,7 +122,9 @@ impl Sink for Capture {
     }
 
     fn finish(&mut self) {
-        self.finish_file();
+        if let Err((path, error)) = self.finish_file() {
+            self.fail(&path, &error);
+        }
     }
 }
 

@@ -93,7 +93,7 @@ impl OutsideThread {
                 this.tap = Some(Arc::clone(&tap));
                 let (reader, state) = (Arc::clone(&tap), Arc::clone(&state));
                 this.spawn("xs-tap-in", move || reader.read(to, &state))?;
-                Box::new(TapSink { tap, state: Arc::clone(&this.state) })
+                Box::new(TapSink::new(tap, Arc::clone(&this.state)))
             }
             OutsideSpec::Pcap { rx, tx } => {
                 let reader = rx.as_deref().map(|path| PcapReader::open(path).map(|reader| (path.to_owned(), reader)));
@@ -139,7 +139,7 @@ impl OutsideThread {
         self.tap = None;
     }
 
-    /// Capture: the files written so far, the current one last. That one has `.tmp` behind its name until it is complete.
+    /// Capture: the files written so far, the current one last, which has `.tmp` behind its name until it is complete.
     pub fn files(&self) -> Vec<PathBuf> {
         self.state.files()
     }

@@ -1,19 +1,19 @@
 //! Frames of a file in pcap or pcapng form, one after another.
 
 use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use pcap_parser::traits::{PcapNGPacketBlock, PcapReaderIterator};
-use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
+use pcap_file::pcap::PcapReader as Classic;
+use pcap_file::pcapng::{Block, PcapNgReader};
+use pcap_file::{DataLink, PcapError};
 
 use super::file_error;
 use crate::Error;
 
-/// Bytes of the reader's buffer at first.
-const BUFFER: usize = 256 << 10;
-/// Bytes of the longest block that is read.
-const MAX_BLOCK: usize = 16 << 20;
+/// First word of a pcapng file, in either byte order.
+const PCAPNG: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
 /// Bytes of an Ethernet header: shorter frames are none.
 const MIN_FRAME: usize = 14;
 
@@ -28,12 +28,19 @@ pub enum Next {
     End,
 }
 
+/// An interface of a pcapng section.
+#[derive(Clone, Copy)]
+pub struct Interface {
+    is_ethernet: bool,
+    snaplen: usize,
+}
+
 /// A file that is being read.
-pub struct PcapReader {
-    blocks: Box<dyn PcapReaderIterator + Send>,
-    /// Whether each interface of the section is an Ethernet; classic pcap has one.
-    ethernet: Vec<bool>,
-    buffer: usize,
+pub enum PcapReader {
+    /// Classic pcap.
+    Classic(Classic<File>),
+    /// pcapng, and the section's interfaces so far.
+    Blocks(PcapNgReader<File>, Vec<Interface>),
 }
 
 impl PcapReader {
@@ -41,29 +48,28 @@ impl PcapReader {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let failed = |error| file_error("reading", path, &error);
         // Opening a named pipe would wait for its writer otherwise.
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
+        let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
         if !file.metadata().map_err(failed)?.is_file() {
             return Err(Error::invalid(format!("{} is no file", path.display())));
         }
-        let blocks = blocks(file).map_err(|error| {
-            Error::invalid(format!("{}: {}; a file in pcap or pcapng form is needed", path.display(), reason(&error)))
+        let mut magic = [0; 4];
+        let is_blocks = file.read_exact(&mut magic).is_ok() && magic == PCAPNG;
+        file.rewind().map_err(failed)?;
+        let reader = match is_blocks {
+            true => PcapNgReader::new(file).map(|reader| PcapReader::Blocks(reader, Vec::new())),
+            false => Classic::new(file).map(PcapReader::Classic),
+        };
+        let reader = reader.map_err(|error| {
+            let reason = reason(error);
+            Error::invalid(format!("{}: {reason}; a file in pcap or pcapng form is needed", path.display()))
         })?;
-        let mut this = Self { blocks, ethernet: Vec::new(), buffer: BUFFER };
-        this.read_header().map_err(|reason| Error::invalid(format!("{}: {reason}", path.display())))?;
-        Ok(this)
-    }
-
-    /// Reads the header of a classic pcap file, which says for all frames of what network they are.
-    fn read_header(&mut self) -> Result<(), String> {
-        let (offset, block) = self.blocks.next().map_err(|error| reason(&error))?;
-        if let PcapBlockOwned::LegacyHeader(header) = block {
-            if header.network != Linktype::ETHERNET {
-                return Err(format!("its frames are not Ethernet's, but of link type {}", header.network.0));
+        match &reader {
+            PcapReader::Classic(classic) if classic.header().datalink != DataLink::ETHERNET => {
+                let datalink = classic.header().datalink;
+                Err(Error::invalid(format!("{}: its frames are not Ethernet's, but {datalink:?}", path.display())))
             }
-            self.ethernet.push(true);
-            self.blocks.consume(offset);
+            _ => Ok(reader),
         }
-        Ok(())
     }
 
     /// Puts the next frame into `frame`; of `max` bytes at most.
@@ -71,91 +77,53 @@ impl PcapReader {
     /// # Errors
     /// Says what is wrong with the file; nothing more can be read from it.
     pub fn next(&mut self, frame: &mut Vec<u8>, max: usize) -> Result<Next, String> {
-        loop {
-            let (offset, data) = match self.blocks.next() {
-                Ok((offset, block)) => {
-                    (offset, frame_of(&block, &mut self.ethernet).map(|data| copy(data, frame, max)))
-                }
-                Err(PcapError::Eof) => return Ok(Next::End),
-                Err(PcapError::Incomplete(_)) => {
-                    self.read_more()?;
-                    continue;
-                }
-                Err(PcapError::BufferTooSmall) => {
-                    self.grow()?;
-                    continue;
-                }
-                Err(error) => return Err(reason(&error)),
-            };
-            self.blocks.consume(offset);
-            if let Some(next) = data {
-                return Ok(next);
+        let mut copy = |data: &[u8]| {
+            if !(MIN_FRAME..=max).contains(&data.len()) {
+                return Next::Skipped;
             }
-        }
-    }
-
-    fn read_more(&mut self) -> Result<(), String> {
-        let before = self.blocks.data().len();
-        self.blocks.refill().map_err(|error| reason(&error))?;
-        if self.blocks.data().len() == before && !self.blocks.reader_exhausted() {
-            self.grow()?;
-        }
-        Ok(())
-    }
-
-    fn grow(&mut self) -> Result<(), String> {
-        self.buffer *= 2;
-        if self.buffer > MAX_BLOCK || !self.blocks.grow(self.buffer) {
-            return Err(format!("a block is longer than {MAX_BLOCK} bytes"));
-        }
-        self.blocks.refill().map_err(|error| reason(&error))
-    }
-}
-
-fn blocks(file: File) -> Result<Box<dyn PcapReaderIterator + Send>, PcapError<&'static [u8]>> {
-    create_reader(BUFFER, file)
-}
-
-/// The bytes of a block's frame, if it has one: `Err` if they are not of an Ethernet.
-fn frame_of<'a>(block: &'a PcapBlockOwned<'a>, ethernet: &mut Vec<bool>) -> Option<Result<&'a [u8], ()>> {
-    let of = |interface: u32, data| match ethernet.get(interface as usize) {
-        Some(true) => Some(Ok(data)),
-        _ => Some(Err(())),
-    };
-    match block {
-        PcapBlockOwned::Legacy(record) => of(0, record.data),
-        PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => of(packet.if_id, packet.packet_data()),
-        PcapBlockOwned::NG(Block::SimplePacket(packet)) => of(0, packet.packet_data()),
-        PcapBlockOwned::NG(Block::SectionHeader(_)) => {
-            ethernet.clear();
-            None
-        }
-        PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
-            ethernet.push(interface.linktype == Linktype::ETHERNET);
-            None
-        }
-        _ => None,
-    }
-}
-
-fn copy(data: Result<&[u8], ()>, frame: &mut Vec<u8>, max: usize) -> Next {
-    match data {
-        Ok(data) if (MIN_FRAME..=max).contains(&data.len()) => {
             frame.clear();
             frame.extend_from_slice(data);
             Next::Frame
+        };
+        match self {
+            // Raw: the other way a frame that was cut at the snapshot length is an error.
+            PcapReader::Classic(classic) => match classic.next_raw_packet() {
+                Some(packet) => Ok(copy(&packet.map_err(reason)?.data)),
+                None => Ok(Next::End),
+            },
+            PcapReader::Blocks(blocks, interfaces) => loop {
+                let Some(block) = blocks.next_block() else { return Ok(Next::End) };
+                let (interface, len, data) = match block.map_err(reason)? {
+                    Block::SectionHeader(_) => {
+                        interfaces.clear();
+                        continue;
+                    }
+                    Block::InterfaceDescription(found) => {
+                        let snaplen = if found.snaplen == 0 { usize::MAX } else { found.snaplen as usize };
+                        interfaces.push(Interface { is_ethernet: found.linktype == DataLink::ETHERNET, snaplen });
+                        continue;
+                    }
+                    Block::EnhancedPacket(packet) => (packet.interface_id as usize, None, packet.data),
+                    // Its data has the padding with it (pcap-file 2.0).
+                    Block::SimplePacket(packet) => (0, Some(packet.original_len as usize), packet.data),
+                    _ => continue,
+                };
+                return Ok(match interfaces.get(interface) {
+                    Some(Interface { is_ethernet: true, snaplen }) => {
+                        let kept = len.map_or(data.len(), |len| data.len().min(len).min(*snaplen));
+                        copy(&data[..kept])
+                    }
+                    _ => Next::Skipped,
+                });
+            },
         }
-        _ => Next::Skipped,
     }
 }
 
-fn reason<I>(error: &PcapError<I>) -> String {
+fn reason(error: PcapError) -> String {
     match error {
-        PcapError::Eof => "it is empty".to_owned(),
-        PcapError::Incomplete(_) | PcapError::UnexpectedEof => "it ends too early".to_owned(),
-        PcapError::HeaderNotRecognized => "it does not begin as one".to_owned(),
-        PcapError::ReadError => "it can't be read".to_owned(),
-        PcapError::BufferTooSmall => format!("a block is longer than {MAX_BLOCK} bytes"),
-        PcapError::NomError(..) | PcapError::OwnedNomError(..) => "it is damaged".to_owned(),
+        PcapError::IoError(error) if error.kind() == io::ErrorKind::UnexpectedEof => "it ends too early".to_owned(),
+        PcapError::IoError(error) => error.to_string(),
+        error => format!("it is damaged, or something else ({error})"),
     }
 }

@@ -92,21 +92,32 @@ impl TapDevice {
 
 /// What components send to a tap.
 pub struct TapSink {
-    /// The tap.
-    pub tap: Arc<TapDevice>,
-    /// State of the end.
-    pub state: Arc<State>,
+    tap: Arc<TapDevice>,
+    state: Arc<State>,
+    failing: bool,
+}
+
+impl TapSink {
+    /// For the frames of components.
+    pub fn new(tap: Arc<TapDevice>, state: Arc<State>) -> Self {
+        Self { tap, state, failing: false }
+    }
 }
 
 impl Sink for TapSink {
     fn write(&mut self, frames: &[CapturedFrame]) {
         for frame in frames {
             match (&self.tap.file).write(&frame.data) {
-                Ok(_) => self.state.set_error(Way::Out, None),
+                Ok(_) if self.failing => {
+                    self.failing = false;
+                    self.state.set_error(Way::Out, None);
+                }
+                Ok(_) => {}
                 Err(error) => {
                     self.state.tx_dropped.fetch_add(1, Ordering::Relaxed);
                     // Only this says something of the tap; the others are of the frame, or of memory at that moment.
                     if let Some(libc::EBADFD | libc::EIO) = error.raw_os_error() {
+                        self.failing = true;
                         self.state.set_error(Way::Out, Some(self.tap.explain(&error)));
                     }
                 }

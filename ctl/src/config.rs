@@ -1,14 +1,16 @@
 //! The configuration file: what is fixed from start to end, and ports that are declared rather than added.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use switch::model::{BridgeSettings, DataplaneSettings, PortSpec};
+use switch::model::{BridgeSettings, Compression, DataplaneSettings, PortSpec};
 use switch::resolve;
 
 use crate::companion::server::Access;
 use crate::error::Error;
+use crate::spp::{self, CaptureOptions, DEFAULT_CAPTURE_LIMIT, Instance, PortId, Proc, ProcType};
 
 /// Where it is looked for when none is named.
 pub const DEFAULT_PATH: &str = "/etc/xswitch/xswitch.toml";
@@ -29,6 +31,8 @@ pub struct Config {
     pub dpu: DpuConfig,
     /// Guests' processes.
     pub guests: GuestsConfig,
+    /// The Soft Patch Panel.
+    pub spp: SppConfig,
     /// Ports that are added at start and on SIGHUP unless a port of that name exists.
     pub port: Vec<PortSpec>,
 }
@@ -148,6 +152,124 @@ impl ApiConfig {
     }
 }
 
+/// `[spp]`: the Soft Patch Panel's API, and its processes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SppConfig {
+    /// TCP address of the REST API; empty: none.
+    pub listen: String,
+    /// Workers of lcores, by their numbers; the others go round by their number.
+    pub cores: BTreeMap<String, usize>,
+    /// Directory of the files of `pcap:N` ports, and of captures that name none.
+    pub directory: PathBuf,
+    /// An outside spp-ctl to register with; absent: none.
+    pub controller: Option<ControllerConfig>,
+    /// Instances that are there from the start.
+    pub process: Vec<ProcessConfig>,
+}
+
+impl Default for SppConfig {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:7777".to_owned(),
+            cores: BTreeMap::new(),
+            directory: PathBuf::from("/tmp"),
+            controller: None,
+            process: Vec::new(),
+        }
+    }
+}
+
+/// `[spp.controller]`: an outside spp-ctl, to which the instances are processes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ControllerConfig {
+    /// Its IP address.
+    pub address: IpAddr,
+    /// Its port for the primary.
+    pub primary_port: u16,
+    /// Its port for the others.
+    pub secondary_port: u16,
+}
+
+impl Default for ControllerConfig {
+    fn default() -> Self {
+        Self { address: IpAddr::V4(Ipv4Addr::LOCALHOST), primary_port: 5555, secondary_port: 6666 }
+    }
+}
+
+/// `[[spp.process]]`: an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessConfig {
+    /// Type.
+    #[serde(rename = "type")]
+    pub kind: ProcType,
+    /// Client id; the primary has none.
+    #[serde(default)]
+    pub client_id: u32,
+    /// Its lcores, the master core first; none: any that no other instance has.
+    #[serde(default)]
+    pub cores: Vec<u32>,
+    /// pcap: the port that is captured.
+    #[serde(default)]
+    pub port: Option<PortId>,
+    /// pcap: directory of the files; default: that of `[spp]`.
+    #[serde(default)]
+    pub directory: Option<PathBuf>,
+    /// pcap: bytes after which the next file begins, at least 1 MiB; default 1 GiB.
+    #[serde(default)]
+    pub limit: Option<u64>,
+    /// pcap: `none`, `lz4` or `zstd`; default `lz4`.
+    #[serde(default)]
+    pub compression: Compression,
+}
+
+impl SppConfig {
+    /// Workers of lcores that one is named for.
+    pub fn cores(&self) -> BTreeMap<u32, usize> {
+        self.cores.iter().filter_map(|(core, &worker)| Some((core.parse().ok()?, worker))).collect()
+    }
+
+    /// The instances.
+    pub fn instances(&self) -> Vec<Instance> {
+        let instance = |process: &ProcessConfig| {
+            let capture = process.port.map(|port| CaptureOptions {
+                port,
+                directory: process.directory.clone().unwrap_or_else(|| self.directory.clone()),
+                limit: process.limit.unwrap_or(DEFAULT_CAPTURE_LIMIT),
+                compression: process.compression,
+            });
+            Instance::new(Proc { kind: process.kind, id: process.client_id }, process.cores.clone(), capture)
+        };
+        self.process.iter().map(instance).collect()
+    }
+
+    fn check(&self, workers: usize) -> Result<(), String> {
+        if !self.listen.is_empty() {
+            address("spp.listen", &self.listen)?;
+        }
+        for (core, &worker) in &self.cores {
+            if core.parse::<u32>().is_err() {
+                return Err(format!("spp.cores: `{core}` is not the number of a core"));
+            }
+            if worker >= workers {
+                return Err(format!(
+                    "spp.cores: core {core}: there is no worker {worker}; the last one is {}",
+                    workers - 1
+                ));
+            }
+        }
+        let mut instances = BTreeMap::new();
+        for instance in self.instances() {
+            let proc = instance.proc;
+            spp::check_launch(&instances, &instance).map_err(|error| format!("spp.process: {proc}: {error}"))?;
+            instances.insert(proc, instance);
+        }
+        Ok(())
+    }
+}
+
 impl DpuConfig {
     /// The permission bits.
     pub fn mode(&self) -> Result<u32, String> {
@@ -192,6 +314,7 @@ impl Config {
         config.api.mode()?;
         config.dpu.check()?;
         config.guests.access()?;
+        config.spp.check(config.dataplane.workers as usize)?;
         if config.guests.bpffs.as_os_str().as_encoded_bytes().contains(&b'.') || !config.guests.bpffs.is_absolute() {
             let path = config.guests.bpffs.display();
             return Err(format!("guests.bpffs: {path} is not an absolute path without dots, such as /sys/fs/bpf"));

@@ -19,6 +19,7 @@ use crate::grpc;
 use crate::http::{self, ApiSocket};
 use crate::metrics;
 use crate::service::{LearnedFile, Service};
+use crate::spp::Spp;
 use crate::state::{DirLock, Store};
 
 /// How often ports that could not be brought up are tried again.
@@ -75,12 +76,13 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let kept = Arc::clone(&learned);
     // What can be refused is, before any port is touched.
     let listener = bind_metrics(&config).await?;
-    let service = blocking(move || {
+    let (service, spp) = blocking(move || {
         let dataplane = Switch::start(&settings, bridge, Some(pins))?;
         let service = Service::start(Box::new(dataplane), store, &declared)?;
         service.restore_learned(&kept);
         service.look_after_guests(&guests)?;
-        Ok(service)
+        let spp = Spp::start(Arc::clone(&service), &declared.spp);
+        Ok((service, spp))
     })
     .await?;
 
@@ -96,7 +98,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
     notify(NotifyState::Ready);
     tracing::info!(run_dir = %options.run_dir.display(), ports = service.ports_in_brief().len(), "ready");
 
-    serve_signals(&mut signals, &options, config, &service, &learned).await;
+    serve_signals(&mut signals, &options, config, &service, &spp, &learned).await;
+    drop(spp);
 
     notify(NotifyState::Stopping);
     tracing::info!("stopping");
@@ -185,6 +188,7 @@ async fn serve_signals(
     options: &Options,
     mut config: Config,
     service: &Arc<Service>,
+    spp: &Arc<Spp>,
     learned: &Arc<LearnedFile>,
 ) {
     let mut retry = tokio::time::interval(RETRY);
@@ -204,9 +208,10 @@ async fn serve_signals(
                 notify(NotifyState::Ready);
             }
             _ = retry.tick() => {
-                let service = Arc::clone(service);
+                let (service, spp) = (Arc::clone(service), Arc::clone(spp));
                 let _ = blocking(move || {
                     service.retry();
+                    spp.retry();
                     Ok(())
                 }).await;
             }
@@ -242,8 +247,9 @@ async fn reload(options: &Options, config: &mut Config, service: &Arc<Service>) 
         || new.api != config.api
         || new.dpu != config.dpu
         || new.guests != config.guests
+        || new.spp != config.spp
     {
-        tracing::warn!("[dataplane], [metrics], [api], [dpu] and [guests] are taken up by a restart only");
+        tracing::warn!("[dataplane], [metrics], [api], [dpu], [guests] and [spp] are taken up by a restart only");
     }
     let (service, bridge, ports) = (Arc::clone(service), new.bridge.clone(), new.port.clone());
     let changed = new.bridge != config.bridge;

@@ -165,8 +165,6 @@ dataplane! {
     fn outside(&self) -> Vec<OutsideInfo>;
     /// As [`Switch::ends`].
     fn ends(&self) -> Vec<EndInfo>;
-    /// As [`Switch::clear_component_stats`].
-    fn clear_component_stats(&self);
     /// As [`Switch::check_netdevs`].
     fn check_netdevs(&self) -> Vec<NetdevFinding>;
 }

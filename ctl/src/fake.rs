@@ -195,8 +195,6 @@ impl Dataplane for FakeDataplane {
         self.lock().rings.iter().map(end).collect()
     }
 
-    fn clear_component_stats(&self) {}
-
     fn add_ports(&self, specs: Vec<PortSpec>) -> Vec<Result<PortInfo, Error>> {
         specs.into_iter().map(|spec| self.add_port(spec)).collect()
     }

@@ -21,4 +21,5 @@ pub mod packet;
 pub mod pcapng;
 pub mod qemu;
 pub mod service;
+pub mod spp;
 pub mod state;

@@ -1,6 +1,6 @@
 //! The state file: what was configured at run time and outlives the daemon.
 //!
-//! A `redb` database of one table: a row for each port, static MAC row, meter, binding, rule and redirect, its value in JSON. A
+//! A `redb` database of one table: a row for each port, static MAC row, meter, binding, rule, redirect and SPP instance, its value in JSON. A
 //! change of any number of rows is one transaction, synced before it is acknowledged: after a crash or a power cut all of it
 //! is there or nothing of it, and it costs the same with 65,536 rules as with none. A file that can't be read is never
 //! overwritten.
@@ -24,6 +24,7 @@ use switch::model::{
 };
 
 use crate::error::Error;
+use crate::spp::{Instance, Proc};
 
 /// Version of the format that this program writes, and the only one it reads.
 const VERSION: &str = "1";
@@ -63,6 +64,8 @@ pub struct State {
     pub rules: Vec<RuleSpec>,
     /// Redirects.
     pub redirects: Vec<RedirectSpec>,
+    /// Instances of the Soft Patch Panel.
+    pub instances: Vec<Instance>,
 }
 
 /// A row to be written or removed.
@@ -156,6 +159,16 @@ impl Row {
     pub fn redirect(redirect: &RedirectSpec) -> Self {
         let key = format!("redirect/{:05}", redirect.src);
         if redirect.src == redirect.dest { Self::remove(key) } else { Self::put(key, redirect) }
+    }
+
+    /// An instance.
+    pub fn instance(instance: &Instance) -> Self {
+        Self { value: Self::put(String::new(), instance).value, ..Self::no_instance(instance.proc) }
+    }
+
+    /// No instance of that name.
+    pub fn no_instance(proc: Proc) -> Self {
+        Self::remove(format!("spp/{}/{:05}", proc.kind.word(), proc.id))
     }
 }
 
@@ -373,6 +386,7 @@ fn load(path: &Path, database: &impl ReadableDatabase) -> Result<State, Error> {
             "binding" => one(value).map(|binding| state.bindings.push(binding)),
             "rule" => one(value).map(|rule| state.rules.push(rule)),
             "redirect" => one(value).map(|redirect| state.redirects.push(redirect)),
+            "spp" => one(value).map(|instance| state.instances.push(instance)),
             _ => Err("nothing of that name is known".to_owned()),
         };
         read.map_err(|why| unusable(path, format_args!("row `{}` can't be understood: {why}", key.escape_default())))?;
@@ -439,6 +453,7 @@ mod tests {
             bindings: vec![MeterBinding { vport: 3, direction: MeterDirection::To, meter: 4_000_000_000 }],
             rules: vec![rule(9), rule(10), rule(65_535)],
             redirects: vec![RedirectSpec { src: 1, dest: 2 }],
+            instances: vec![Instance::new(Proc::PRIMARY, vec![0, 1], None)],
         }
     }
 
@@ -451,6 +466,7 @@ mod tests {
         rows.extend(state.bindings.iter().map(Row::binding));
         rows.extend(state.rules.iter().map(Row::rule));
         rows.extend(state.redirects.iter().map(Row::redirect));
+        rows.extend(state.instances.iter().map(Row::instance));
         rows
     }
 
@@ -473,6 +489,7 @@ mod tests {
             Row::no_binding(3, MeterDirection::To),
             Row::no_rule(9),
             Row::redirect(&RedirectSpec { src: 1, dest: 1 }),
+            Row::no_instance(Proc::PRIMARY),
         ];
         store.write(&gone).unwrap();
         assert_eq!(store.load().unwrap(), State { rules: vec![rule(10), rule(65_535)], ..State::default() });

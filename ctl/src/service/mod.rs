@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::dataplane::{Capture, Dataplane};
 use crate::error::Error;
 use crate::packet::from_hex;
+use crate::spp::Instance;
 use crate::state::{Row, Store};
 
 /// A port that is configured and not up.
@@ -48,6 +49,8 @@ pub struct Service {
     store: Store,
     inner: Mutex<Inner>,
     guests: guests::Guests,
+    /// Instances of the Soft Patch Panel that the state file had, until they are taken up.
+    instances: Mutex<Vec<Instance>>,
 }
 
 impl std::fmt::Debug for Service {
@@ -80,7 +83,13 @@ impl Service {
             tracing::error!("not restored: {why}");
         }
         let inner = Inner { failed: Vec::new(), ports: state.ports, fdb: state.fdb };
-        let service = Arc::new(Self { dataplane, store, inner: Mutex::new(inner), guests: Default::default() });
+        let service = Arc::new(Self {
+            dataplane,
+            store,
+            inner: Mutex::new(inner),
+            guests: Default::default(),
+            instances: Mutex::new(state.instances),
+        });
         service.restore();
         service.declare(&config.port);
         Ok(service)
@@ -93,6 +102,16 @@ impl Service {
     /// The data plane, to read from.
     pub fn dataplane(&self) -> &dyn Dataplane {
         &*self.dataplane
+    }
+
+    /// The instances that the state file had; the first who asks gets them.
+    pub(crate) fn kept_instances(&self) -> Vec<Instance> {
+        std::mem::take(&mut *self.instances.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Keeps a change of an instance that was made.
+    pub(crate) fn keep_instance(&self, row: Row) -> Result<(), Error> {
+        self.store.write(&[row])
     }
 
     /// Writes rows of a change that was made, or undoes the change.

@@ -1,0 +1,277 @@
+//! From what all instances are to do, to what the data plane is told: claims on ports, and the whole set of components.
+//!
+//! A port belongs to one component per direction at a time, whichever instance it is of. Captures, nfv patches and those of the
+//! primary are forward components; a pipe stands for its two rings.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use switch::model::*;
+
+use super::error::SppError;
+use super::port::{PortId, PortType};
+use super::types::*;
+
+/// Outside ends: those of taps come first, then those of `pcap` ports, then those of captures.
+const PCAP_ENDS: u32 = 256;
+const CAPTURE_ENDS: u32 = 512;
+/// Largest client id: a pcap instance has an outside end of its own.
+pub const MAX_CLIENT_ID: u32 = MAX_END_NO - CAPTURE_ENDS;
+
+/// What the data plane is to have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Rings.
+    pub rings: BTreeSet<u32>,
+    /// Outside ends.
+    pub outside: BTreeMap<u32, OutsideSpec>,
+    /// Components.
+    pub components: Vec<ComponentSpec>,
+}
+
+/// What is known beside the instances.
+#[derive(Debug)]
+pub struct Surroundings<'a> {
+    /// Names of the switch's ports by their SPP names.
+    pub ports: &'a BTreeMap<PortId, String>,
+    /// Worker of each lcore that one is named for; the others go by their number.
+    pub cores: &'a BTreeMap<u32, usize>,
+    /// Workers.
+    pub workers: usize,
+    /// Directory of the files of `pcap` ports.
+    pub directory: &'a Path,
+    /// When a capture began, for the names of its files: `YYYYMMDDhhmmss`.
+    pub started: &'a BTreeMap<Proc, String>,
+}
+
+impl Surroundings<'_> {
+    /// Worker of an lcore.
+    pub fn worker(&self, core: u32) -> usize {
+        self.cores.get(&core).copied().unwrap_or(core as usize % self.workers.max(1))
+    }
+}
+
+/// Something that takes frames from, or gives frames to, a port.
+struct Claim {
+    /// Who: an instance, and its component or patch.
+    by: String,
+    proc: Proc,
+    port: PortId,
+    dir: Dir,
+}
+
+fn claims_of(proc: Proc, instance: &Instance, setup: &Setup) -> Vec<Claim> {
+    let mut claims = Vec::new();
+    for component in &setup.components {
+        let by = format!("component {} of {proc}", component.name);
+        for dir in [Dir::Rx, Dir::Tx] {
+            let of = |attached: &Attached| Claim { by: by.clone(), proc, port: attached.port, dir };
+            claims.extend(component.side(dir).iter().map(of));
+        }
+    }
+    for &Patch { src, dst } in &setup.patches {
+        let by = format!("the patch from {src} to {dst} of {proc}");
+        claims.push(Claim { by: by.clone(), proc, port: src, dir: Dir::Rx });
+        claims.push(Claim { by, proc, port: dst, dir: Dir::Tx });
+    }
+    if let Some(capture) = instance.capture.as_ref().filter(|_| setup.running) {
+        claims.push(Claim { by: format!("the capture of {proc}"), proc, port: capture.port, dir: Dir::Rx });
+    }
+    claims
+}
+
+/// A port with a pipe replaced by the ring that it stands for in that direction.
+fn behind(pipes: &[Pipe], port: PortId, dir: Dir) -> PortId {
+    let pipe = pipes.iter().find(|pipe| pipe.port == port);
+    pipe.map_or(port, |pipe| if dir == Dir::Rx { pipe.rx } else { pipe.tx })
+}
+
+/// Checks what no instance can see alone: that `changed` claims nothing that it, or another, has already (running or staged),
+/// that its ports are there, and that its cores are its own.
+///
+/// # Errors
+/// `Refused`, naming who has it.
+pub fn check(
+    instances: &BTreeMap<Proc, Instance>,
+    changed: &Instance,
+    ports: &BTreeMap<PortId, String>,
+) -> Result<(), SppError> {
+    let primary = if changed.proc == Proc::PRIMARY { Some(changed) } else { instances.get(&Proc::PRIMARY) };
+    let pipes = primary.map_or_else(Vec::new, |primary| primary.next().pipes.clone());
+    let setup = changed.next();
+    let mut taken: Vec<Claim> = Vec::new();
+    for (proc, other) in instances.iter().filter(|(proc, _)| **proc != changed.proc) {
+        for setup in [Some(&other.running), other.staged.as_ref()].into_iter().flatten() {
+            taken.extend(claims_of(*proc, other, setup));
+        }
+    }
+    for claim in claims_of(changed.proc, changed, setup) {
+        if let Some(other) = taken.iter().find(|other| clash(&pipes, other, &claim)) {
+            let verb = if claim.dir == Dir::Rx { "receives from" } else { "sends to" };
+            return Err(SppError::refused(format!("{} is in use: {} {verb} it", claim.port, other.by)));
+        }
+        // Its own claims may well be those of what it runs now.
+        taken.push(claim);
+    }
+    for port in setup.ports.iter().copied().chain(taken.iter().filter(|c| c.proc == changed.proc).map(|c| c.port)) {
+        check_there(&pipes, ports, port)?;
+    }
+    for component in &setup.components {
+        let has = |other: &&Instance| {
+            other.proc != changed.proc
+                && (other.cores.contains(&component.core)
+                    || other.next().components.iter().any(|theirs| theirs.core == component.core))
+        };
+        if let Some(other) = instances.values().find(has) {
+            return Err(SppError::refused(format!("core {} is busy: it belongs to {}", component.core, other.proc)));
+        }
+    }
+    Ok(())
+}
+
+fn clash(pipes: &[Pipe], a: &Claim, b: &Claim) -> bool {
+    let (at, bt) = (behind(pipes, a.port, a.dir), behind(pipes, b.port, b.dir));
+    let queues = at.queue.is_none() || bt.queue.is_none() || at.queue == bt.queue;
+    a.dir == b.dir && at.whole() == bt.whole() && queues
+}
+
+fn check_there(pipes: &[Pipe], ports: &BTreeMap<PortId, String>, port: PortId) -> Result<(), SppError> {
+    match port.kind {
+        PortType::Phy if !ports.contains_key(&port.whole()) => Err(SppError::refused(format!(
+            "{port} is not there: no port of the switch has that name; `xswitch port add NAME --kind phy --ifname IF --spp {}` adds one",
+            port.whole()
+        ))),
+        PortType::Vhost if !ports.contains_key(&port.whole()) => Err(SppError::refused(format!(
+            "{port} is not there: vhost-user ports are not supported; a guest's port can have that name: `xswitch port add NAME --spp {}`",
+            port.whole()
+        ))),
+        PortType::Memif => Err(SppError::refused(format!("{port}: memif is not supported"))),
+        PortType::Pipe if !pipes.iter().any(|pipe| pipe.port == port) => {
+            Err(SppError::refused(format!("{port} is not there: the primary makes pipes")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The end of a port; `None` if it is not there (any more).
+fn end(pipes: &[Pipe], ports: &BTreeMap<PortId, String>, port: PortId, dir: Dir) -> Option<EndPort> {
+    let port = behind(pipes, port, dir);
+    match port.kind {
+        PortType::Phy | PortType::Vhost => {
+            Some(EndPort::Port { name: ports.get(&port.whole())?.clone(), queue: port.queue })
+        }
+        PortType::Ring => Some(EndPort::Ring(port.no)),
+        PortType::Nullpmd => Some(EndPort::Null(port.no)),
+        PortType::Tap => Some(EndPort::Outside(port.no)),
+        PortType::Pcap => Some(EndPort::Outside(PCAP_ENDS + port.no)),
+        PortType::Memif | PortType::Pipe => None,
+    }
+}
+
+/// Name of the tap device of `tap:N`.
+pub fn tap_name(no: u32) -> String {
+    format!("spp_tap{no}")
+}
+
+/// The files of `pcap:N`: read from, written to.
+pub fn pcap_files(directory: &Path, no: u32) -> (PathBuf, PathBuf) {
+    (directory.join(format!("spp-rx{no}.pcap")), directory.join(format!("spp-tx{no}.pcap")))
+}
+
+/// The whole set that the running setups ask for. Ends that are not there are left out, so that their components wait for them.
+pub fn compile(instances: &BTreeMap<Proc, Instance>, around: &Surroundings<'_>) -> Plan {
+    let mut plan = Plan::default();
+    let pipes = instances.get(&Proc::PRIMARY).map_or_else(Vec::new, |primary| primary.running.pipes.clone());
+    for (&proc, instance) in instances {
+        let setup = &instance.running;
+        let named = claims_of(proc, instance, setup).into_iter().map(|claim| claim.port);
+        for port in setup.ports.iter().copied().chain(named) {
+            provide(&mut plan, &pipes, around, port);
+        }
+        let end = |port, dir, vlan| Some(End { port: end(&pipes, around.ports, port, dir)?, vlan });
+        for component in &setup.components {
+            plan.components.push(of_component(proc, component, &setup.table, around.worker(component.core), &end));
+        }
+        let core = instance.cores.get(1).or(instance.cores.first()).copied().unwrap_or(proc.id);
+        let mut forward = |name, rx: Option<End>, tx: Option<End>| {
+            let (rx, tx) = (rx.into_iter().collect(), tx.into_iter().collect());
+            let worker = around.worker(core);
+            plan.components.push(ComponentSpec { name, worker, kind: ComponentKind::Forward, rx, tx, table: vec![] });
+        };
+        if !setup.running {
+            continue;
+        }
+        for &Patch { src, dst } in &setup.patches {
+            let name = format!("{proc}/{src}-{dst}");
+            forward(name, end(src, Dir::Rx, VlanEdit::None), end(dst, Dir::Tx, VlanEdit::None));
+        }
+        if let Some(capture) = &instance.capture {
+            let no = CAPTURE_ENDS + proc.id;
+            let sink = End { port: EndPort::Outside(no), vlan: VlanEdit::None };
+            forward(format!("{proc}/capture"), end(capture.port, Dir::Rx, VlanEdit::None), Some(sink));
+            plan.outside.insert(no, OutsideSpec::Capture(capture_files(capture, around.started.get(&proc))));
+        }
+    }
+    plan
+}
+
+fn capture_files(capture: &CaptureOptions, started: Option<&String>) -> CaptureFiles {
+    let port = capture.port.to_string().replace(':', "");
+    CaptureFiles {
+        directory: capture.directory.clone(),
+        stem: format!("spp_pcap.{}.{port}", started.map_or("", String::as_str)),
+        compression: capture.compression,
+        limit: capture.limit,
+        snaplen: u32::from(u16::MAX),
+    }
+}
+
+/// Adds what a port needs.
+fn provide(plan: &mut Plan, pipes: &[Pipe], around: &Surroundings<'_>, port: PortId) {
+    match port.kind {
+        PortType::Ring => {
+            plan.rings.insert(port.no);
+        }
+        PortType::Pipe => {
+            let of = pipes.iter().filter(|pipe| pipe.port == port);
+            plan.rings.extend(of.flat_map(|pipe| [pipe.rx.no, pipe.tx.no]));
+        }
+        PortType::Tap => {
+            plan.outside.insert(port.no, OutsideSpec::Tap { ifname: tap_name(port.no) });
+        }
+        PortType::Pcap => {
+            let (rx, tx) = pcap_files(around.directory, port.no);
+            // A file that is not there has no frames.
+            let rx = Some(rx).filter(|rx| rx.exists());
+            plan.outside.insert(PCAP_ENDS + port.no, OutsideSpec::Pcap { rx, tx: Some(tx) });
+        }
+        PortType::Phy | PortType::Vhost | PortType::Nullpmd | PortType::Memif => {}
+    }
+}
+
+fn of_component(
+    proc: Proc,
+    component: &Component,
+    table: &[Entry],
+    worker: usize,
+    end: &impl Fn(PortId, Dir, VlanEdit) -> Option<End>,
+) -> ComponentSpec {
+    let side = |dir: Dir| -> Vec<(PortId, End)> {
+        let there = |attached: &Attached| Some((attached.port, end(attached.port, dir, attached.vlan)?));
+        component.side(dir).iter().filter_map(there).collect()
+    };
+    let (rx, tx) = (side(Dir::Rx), side(Dir::Tx));
+    let kind = match component.kind {
+        ComponentType::Forward => ComponentKind::Forward,
+        ComponentType::Merge => ComponentKind::Merge,
+        ComponentType::Classifier => ComponentKind::Classifier,
+        ComponentType::Mirror => ComponentKind::Mirror,
+    };
+    let entry = |entry: &Entry| {
+        let at = tx.iter().position(|(port, _)| *port == entry.port)?;
+        Some(TableEntry { vlan: entry.key.vlan, mac: entry.key.mac, tx: at })
+    };
+    let table = if kind == ComponentKind::Classifier { table.iter().filter_map(entry).collect() } else { Vec::new() };
+    let ends = |side: Vec<(PortId, End)>| side.into_iter().map(|(_, end)| end).collect();
+    ComponentSpec { name: format!("{proc}/{}", component.name), worker, kind, rx: ends(rx), tx: ends(tx), table }
+}

@@ -1,0 +1,469 @@
+//! The Soft Patch Panel's view of the switch: instances (its processes) with components and patches, as spp-ctl knows them.
+//!
+//! There is one [`Spp`]; every face calls it: the REST API, the command protocol to an outside spp-ctl, and command lines. A change is made to a copy of one instance, checked against all of them, compiled with all others into one set of
+//! components, put into the data plane, written to the state file, and then acknowledged. If any of that fails nothing
+//! has changed. In flush mode it is made to what the instance is to do from the next flush on.
+
+pub mod change;
+pub mod compile;
+pub mod error;
+pub mod port;
+#[cfg(test)]
+mod tests;
+pub mod types;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use switch::model::*;
+
+pub use self::change::Change;
+pub use self::compile::MAX_CLIENT_ID;
+use self::compile::{Plan, Surroundings};
+pub use self::error::SppError;
+pub use self::port::{PortId, PortType};
+pub use self::types::*;
+use crate::config::SppConfig;
+use crate::service::Service;
+use crate::state::Row;
+
+/// Least bytes of a capture file.
+pub const MIN_CAPTURE_LIMIT: u64 = 1 << 20;
+/// Capture files begin anew after that many bytes unless told otherwise (SPP's default).
+pub const DEFAULT_CAPTURE_LIMIT: u64 = 1 << 30;
+
+#[derive(Debug, Default)]
+struct Inner {
+    instances: BTreeMap<Proc, Instance>,
+    /// When captures began.
+    started: BTreeMap<Proc, String>,
+    /// What the data plane has.
+    applied: Plan,
+    /// Counters at the last clear: those of ports, and of rings.
+    cleared: Cleared,
+}
+
+/// Counters that the primary's status starts from: a scrape's must not go back.
+#[derive(Debug, Default)]
+struct Cleared {
+    ports: BTreeMap<PortId, PortCounters>,
+    rings: BTreeMap<EndPort, EndInfo>,
+}
+
+/// All instances.
+#[derive(Debug)]
+pub struct Spp {
+    service: Arc<Service>,
+    config: SppConfig,
+    workers: usize,
+    inner: Mutex<Inner>,
+}
+
+/// Counters of the primary's status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrimaryStatus {
+    /// The primary.
+    pub instance: Instance,
+    /// NICs and guests' ports that have SPP names, in order.
+    pub ports: Vec<PortCounters>,
+    /// Rings, by number.
+    pub rings: Vec<EndInfo>,
+}
+
+/// Counters of a port that has an SPP name, since the last clear.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortCounters {
+    /// Name.
+    pub port: PortId,
+    /// Its station's address, or that of the netdev.
+    pub mac: Option<MacAddr>,
+    /// Frames that the switch received.
+    pub rx: u64,
+    /// Frames that it sent.
+    pub tx: u64,
+    /// Frames that it could not send.
+    pub tx_dropped: u64,
+}
+
+impl Spp {
+    /// Takes up the instances that the state file and the configuration name, and makes them work as far as they can.
+    ///
+    /// An instance that is in both goes on with what it was set up to do, on the cores that the file names.
+    pub fn start(service: Arc<Service>, config: &SppConfig) -> Arc<Self> {
+        let workers = service.dataplane().workers().len().max(1);
+        let mut inner = Inner::default();
+        for instance in service.kept_instances() {
+            inner.instances.insert(instance.proc, instance);
+        }
+        for declared in config.instances() {
+            // What was set up at run time stays; one of that number but of another type was renumbered in the file.
+            inner.instances.retain(|proc, _| proc.id != declared.proc.id || proc.kind == declared.proc.kind);
+            match inner.instances.get_mut(&declared.proc) {
+                Some(kept) => {
+                    kept.cores = declared.cores;
+                    kept.capture = declared.capture;
+                }
+                None => {
+                    inner.instances.insert(declared.proc, declared);
+                }
+            }
+        }
+        inner.instances.entry(Proc::PRIMARY).or_insert_with(|| Instance::new(Proc::PRIMARY, vec![], None));
+        for (proc, _) in inner.instances.iter().filter(|(proc, i)| proc.kind == ProcType::Pcap && i.running.running) {
+            inner.started.insert(*proc, now_text());
+        }
+        let spp = Arc::new(Self { service, config: config.clone(), workers, inner: Mutex::new(inner) });
+        spp.retry();
+        spp
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Names of the instances: the primary first, then by type and number.
+    pub fn processes(&self) -> Vec<Proc> {
+        self.lock().instances.keys().copied().collect()
+    }
+
+    /// All instances.
+    pub fn instances(&self) -> Vec<Instance> {
+        self.lock().instances.values().cloned().collect()
+    }
+
+    /// One instance.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn instance(&self, proc: Proc) -> Result<Instance, SppError> {
+        self.lock().instances.get(&proc).cloned().ok_or_else(|| missing(proc))
+    }
+
+    /// Worker of an lcore.
+    pub fn worker(&self, core: u32) -> usize {
+        self.config.cores().get(&core).copied().unwrap_or(core as usize % self.workers)
+    }
+
+    /// Makes an instance.
+    ///
+    /// # Errors
+    /// `Refused`: the number or a core is taken, or something does not fit.
+    pub fn launch(&self, instance: Instance) -> Result<(), SppError> {
+        let mut inner = self.lock();
+        if instance.proc.kind != ProcType::Primary && !inner.instances.contains_key(&Proc::PRIMARY) {
+            return Err(missing(Proc::PRIMARY));
+        }
+        check_launch(&inner.instances, &instance)?;
+        self.put(&mut inner, instance)
+    }
+
+    /// Ends an instance: its components and patches are gone, its ports free.
+    ///
+    /// # Errors
+    /// `NotFound`; `System` if it can't be kept.
+    pub fn end(&self, proc: Proc) -> Result<(), SppError> {
+        let mut inner = self.lock();
+        let Some(gone) = inner.instances.remove(&proc) else { return Err(missing(proc)) };
+        if proc == Proc::PRIMARY
+            && let Some(user) = inner.instances.values().find(|other| uses_pipes(other, &gone))
+        {
+            let why = format!("{} has a pipe of the primary: end it first", user.proc);
+            inner.instances.insert(proc, gone);
+            return Err(SppError::refused(why));
+        }
+        let result = self.apply(&mut inner).and_then(|()| Ok(self.service.keep_instance(Row::no_instance(proc))?));
+        if result.is_err() {
+            inner.instances.insert(proc, gone);
+            self.back(&mut inner);
+        }
+        result
+    }
+
+    /// Makes a change.
+    ///
+    /// # Errors
+    /// `NotFound`: no such instance; `Refused` or `System` with the reason.
+    pub fn change(&self, proc: Proc, change: &Change) -> Result<(), SppError> {
+        let mut inner = self.lock();
+        let old = inner.instances.get(&proc).ok_or_else(|| missing(proc))?;
+        let mut new = old.clone();
+        let mut setup = old.next().clone();
+        change.make(old, &mut setup)?;
+        // Forwarding starts and stops at once, also in flush mode.
+        let at_once = matches!(change, Change::Run(_));
+        if !new.flush_mode || (at_once && new.staged.is_none()) {
+            new.running = setup;
+        } else {
+            if let Change::Run(run) = change {
+                new.running.running = *run;
+            }
+            new.staged = Some(setup).filter(|setup| *setup != new.running);
+        }
+        if matches!(change, Change::Run(true)) && proc.kind == ProcType::Pcap && !old.running.running {
+            inner.started.insert(proc, now_text());
+        }
+        self.put(&mut inner, new)
+    }
+
+    /// Turns flush mode on or off. Off is refused while changes are held.
+    ///
+    /// # Errors
+    /// `NotFound`, `Refused`.
+    pub fn set_flush_mode(&self, proc: Proc, on: bool) -> Result<(), SppError> {
+        let mut inner = self.lock();
+        let mut instance = inner.instances.get(&proc).cloned().ok_or_else(|| missing(proc))?;
+        if !on && instance.staged.is_some() {
+            return Err(SppError::refused("changes are held: flush or discard them first"));
+        }
+        instance.flush_mode = on;
+        self.put(&mut inner, instance)
+    }
+
+    /// Puts all held changes of an instance into force, as one.
+    ///
+    /// # Errors
+    /// `NotFound`; `Refused` or `System`: they are still held.
+    pub fn flush(&self, proc: Proc) -> Result<(), SppError> {
+        let mut inner = self.lock();
+        let mut instance = inner.instances.get(&proc).cloned().ok_or_else(|| missing(proc))?;
+        if let Some(staged) = instance.staged.take() {
+            instance.running = staged;
+        }
+        self.put(&mut inner, instance)
+    }
+
+    /// Forgets all held changes of an instance.
+    ///
+    /// # Errors
+    /// `NotFound`; `System` if that can't be kept.
+    pub fn discard(&self, proc: Proc) -> Result<(), SppError> {
+        let mut inner = self.lock();
+        let mut instance = inner.instances.get(&proc).cloned().ok_or_else(|| missing(proc))?;
+        instance.staged = None;
+        self.put(&mut inner, instance)
+    }
+
+    /// Puts an instance in the place of the one of that name: checks it, makes it so, keeps it.
+    fn put(&self, inner: &mut Inner, instance: Instance) -> Result<(), SppError> {
+        let ports = self.ports();
+        compile::check(&inner.instances, &instance, &ports)?;
+        let proc = instance.proc;
+        let row = Row::instance(&instance);
+        let old = inner.instances.insert(proc, instance);
+        let result = self.apply(inner).and_then(|()| Ok(self.service.keep_instance(row)?));
+        if result.is_err() {
+            match old {
+                Some(old) => inner.instances.insert(proc, old),
+                None => inner.instances.remove(&proc),
+            };
+            self.back(inner);
+        }
+        result
+    }
+
+    /// Puts the data plane back to what the instances say, after a change that failed.
+    fn back(&self, inner: &mut Inner) {
+        if let Err(error) = self.apply(inner) {
+            tracing::error!(%error, "a change of components that failed can't be undone either");
+        }
+    }
+
+    /// The switch's ports that have SPP names.
+    fn ports(&self) -> BTreeMap<PortId, String> {
+        let named = |port: PortInfo| Some((port.spec.spp?.parse().ok()?, port.spec.name));
+        self.service.dataplane().ports_in_brief().into_iter().filter_map(named).collect()
+    }
+
+    /// Makes the data plane do what the instances say.
+    fn apply(&self, inner: &mut Inner) -> Result<(), SppError> {
+        let ports = self.ports();
+        let cores = self.config.cores();
+        let around = Surroundings {
+            ports: &ports,
+            cores: &cores,
+            workers: self.workers,
+            directory: &self.config.directory,
+            started: &inner.started,
+        };
+        let plan = compile::compile(&inner.instances, &around);
+        if plan == inner.applied {
+            return Ok(());
+        }
+        let dataplane = self.service.dataplane();
+        let mut has = Plan { components: Vec::new(), ..inner.applied.clone() };
+        let mut make = || -> Result<(), SppError> {
+            for &no in plan.rings.difference(&inner.applied.rings) {
+                dataplane.add_ring(no, DEFAULT_RING_DEPTH)?;
+                has.rings.insert(no);
+            }
+            for (&no, spec) in plan.outside.iter().filter(|(no, _)| !inner.applied.outside.contains_key(no)) {
+                dataplane.add_outside(no, spec.clone())?;
+                has.outside.insert(no, spec.clone());
+            }
+            Ok(dataplane.set_components(plan.components.clone())?)
+        };
+        let made = make();
+        has.components = if made.is_ok() { plan.components.clone() } else { inner.applied.components.clone() };
+        // What nothing needs any more goes: after a change that failed, what was added for it.
+        let needed = if made.is_ok() { &plan } else { &inner.applied };
+        for no in &has.rings.clone() - &needed.rings {
+            if log(dataplane.del_ring(no)) {
+                has.rings.remove(&no);
+            }
+        }
+        let gone: Vec<_> = has.outside.keys().filter(|no| !needed.outside.contains_key(no)).copied().collect();
+        for no in gone {
+            if log(dataplane.del_outside(no)) {
+                has.outside.remove(&no);
+            }
+        }
+        inner.applied = has;
+        made
+    }
+
+    /// Makes what could not be made before, such as components of a port that has come since.
+    pub fn retry(&self) {
+        if let Err(error) = self.apply(&mut self.lock()) {
+            tracing::warn!(%error, "not all components can run");
+        }
+    }
+
+    /// Counters of the primary's status.
+    ///
+    /// # Errors
+    /// `NotFound`: there is no primary.
+    pub fn primary_status(&self) -> Result<PrimaryStatus, SppError> {
+        let instance = self.instance(Proc::PRIMARY)?;
+        let (mut ports, mut rings) = (self.port_counters(), self.ring_counters());
+        let inner = self.lock();
+        for now in &mut ports {
+            if let Some(then) = inner.cleared.ports.get(&now.port) {
+                now.rx = now.rx.saturating_sub(then.rx);
+                now.tx = now.tx.saturating_sub(then.tx);
+                now.tx_dropped = now.tx_dropped.saturating_sub(then.tx_dropped);
+            }
+        }
+        for now in &mut rings {
+            if let Some(then) = inner.cleared.rings.get(&now.end) {
+                now.rx = since(now.rx, then.rx);
+                now.tx = since(now.tx, then.tx);
+                now.tx_dropped = since(now.tx_dropped, then.tx_dropped);
+                now.rx_dropped = since(now.rx_dropped, then.rx_dropped);
+            }
+        }
+        Ok(PrimaryStatus { instance, ports, rings })
+    }
+
+    fn ring_counters(&self) -> Vec<EndInfo> {
+        let ends = self.service.dataplane().ends();
+        ends.into_iter().filter(|end| matches!(end.end, EndPort::Ring(_))).collect()
+    }
+
+    fn port_counters(&self) -> Vec<PortCounters> {
+        let dataplane = self.service.dataplane();
+        let stats = dataplane.stats();
+        let counters = |info: PortInfo| {
+            let port = info.spec.spp.as_deref()?.parse().ok()?;
+            let of = stats.ports.iter().find(|port| port.name == info.spec.name)?;
+            let (rx, tx) = (of.rx.packets, of.tx.packets);
+            Some(PortCounters { port, mac: info.spec.mac, rx, tx, tx_dropped: of.nic.rx_drop })
+        };
+        let mut counters: Vec<_> = dataplane.ports_in_brief().into_iter().filter_map(counters).collect();
+        counters.sort_by_key(|counters| counters.port);
+        counters
+    }
+
+    /// Starts all counters that the primary's status shows from zero.
+    ///
+    /// # Errors
+    /// `NotFound`: there is no primary.
+    pub fn clear_status(&self) -> Result<(), SppError> {
+        self.instance(Proc::PRIMARY)?;
+        let cleared = Cleared {
+            ports: self.port_counters().into_iter().map(|counters| (counters.port, counters)).collect(),
+            rings: self.ring_counters().into_iter().map(|ring| (ring.end.clone(), ring)).collect(),
+        };
+        self.lock().cleared = cleared;
+        Ok(())
+    }
+
+    /// The components that run, with counters, and the files of captures.
+    pub fn working(&self) -> (Vec<ComponentInfo>, Vec<OutsideInfo>) {
+        let dataplane = self.service.dataplane();
+        (dataplane.components(), dataplane.outside())
+    }
+}
+
+/// Whether an instance may be made beside others.
+///
+/// # Errors
+/// `Refused`: the number or a core is taken, or something does not fit.
+pub(crate) fn check_launch(others: &BTreeMap<Proc, Instance>, new: &Instance) -> Result<(), SppError> {
+    let refused = |why: String| Err(SppError::Refused(why));
+    let Proc { kind, id } = new.proc;
+    match kind {
+        ProcType::Primary if id != 0 => return refused("the primary has no client id".into()),
+        ProcType::Primary if others.contains_key(&new.proc) => return refused("there is a primary already".into()),
+        ProcType::Primary => {}
+        _ if id == 0 || id > MAX_CLIENT_ID => {
+            return refused(format!("client id {id}: 1 to {MAX_CLIENT_ID} are possible"));
+        }
+        _ => {
+            if let Some(other) = others.keys().find(|other| other.kind != ProcType::Primary && other.id == id) {
+                return refused(format!("client id {id} belongs to {other}"));
+            }
+        }
+    }
+    let mut seen = BTreeSet::new();
+    if let Some(core) = new.cores.iter().find(|core| !seen.insert(**core)) {
+        return refused(format!("core {core} is named twice"));
+    }
+    // Master cores may be shared: they run nothing.
+    let slaves = |instance: &Instance| instance.cores.iter().skip(1).copied().collect::<BTreeSet<_>>();
+    for other in others.values() {
+        if let Some(core) = slaves(new).intersection(&slaves(other)).next() {
+            return refused(format!("core {core} is busy: it belongs to {}", other.proc));
+        }
+    }
+    match (kind, &new.capture) {
+        (ProcType::Pcap, None) => refused("a pcap instance needs the port that it captures".into()),
+        (ProcType::Pcap, Some(capture)) if capture.limit < MIN_CAPTURE_LIMIT => {
+            refused(format!("a capture file of {} bytes: {MIN_CAPTURE_LIMIT} are the least", capture.limit))
+        }
+        (ProcType::Pcap, Some(_)) | (_, None) => Ok(()),
+        (_, Some(_)) => refused("only a pcap instance captures".into()),
+    }
+}
+
+/// The time for the name of a file: `YYYYMMDDhhmmss`, UTC.
+fn now_text() -> String {
+    let text = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
+    text.chars().filter(char::is_ascii_digit).collect()
+}
+
+fn uses_pipes(instance: &Instance, primary: &Instance) -> bool {
+    let pipe = |port: &PortId| primary.next().pipes.iter().any(|pipe| pipe.port == *port);
+    let setups = [Some(&instance.running), instance.staged.as_ref()];
+    setups.into_iter().flatten().any(|setup| {
+        let attached = setup.components.iter().flat_map(|component| component.rx.iter().chain(&component.tx));
+        setup.ports.iter().chain(attached.map(|attached| &attached.port)).any(pipe)
+    })
+}
+
+fn missing(proc: Proc) -> SppError {
+    SppError::NotFound(match proc.kind {
+        ProcType::Primary => "primary not found.".to_owned(),
+        _ => format!("sec_id {} not found.", proc.id),
+    })
+}
+
+fn since(now: Count, then: Count) -> Count {
+    Count { packets: now.packets.saturating_sub(then.packets), bytes: now.bytes.saturating_sub(then.bytes) }
+}
+
+fn log(result: Result<(), switch::Error>) -> bool {
+    if let Err(error) = &result {
+        tracing::warn!(%error, "taking an end of components away");
+    }
+    result.is_ok()
+}

@@ -1,0 +1,226 @@
+//! The instances on a data plane of maps.
+
+use std::sync::Arc;
+
+use switch::model::*;
+
+use super::*;
+use crate::config::Config;
+use crate::fake::FakeDataplane;
+use crate::state::Store;
+
+const VF: Proc = Proc { kind: ProcType::Vf, id: 1 };
+const NFV: Proc = Proc { kind: ProcType::Nfv, id: 2 };
+
+fn spp_of(text: &str, store: Store) -> Arc<Spp> {
+    let config = Config::parse(text).unwrap();
+    let service = Service::start(Box::new(FakeDataplane::default()), store, &config).unwrap();
+    Spp::start(service, &config.spp)
+}
+
+const TWO: &str = r#"
+    [[spp.process]]
+    type = "vf"
+    client_id = 1
+    cores = [0, 1, 2]
+    [[spp.process]]
+    type = "nfv"
+    client_id = 2
+    [[port]]
+    name = "east"
+    kind = "phy"
+    ifname = "eth7"
+    spp = "phy:0"
+"#;
+
+fn port(text: &str) -> PortId {
+    text.parse().unwrap()
+}
+
+fn start(name: &str, core: u32, kind: ComponentType) -> Change {
+    Change::StartComponent { name: name.into(), core, kind }
+}
+
+fn attach(name: &str, dir: Dir, text: &str) -> Change {
+    Change::Attach { name: name.into(), dir, port: port(text), vlan: VlanEdit::None }
+}
+
+fn forward(spp: &Spp, from: &str, to: &str) {
+    spp.change(VF, &start("f", 1, ComponentType::Forward)).unwrap();
+    spp.change(VF, &attach("f", Dir::Rx, from)).unwrap();
+    spp.change(VF, &attach("f", Dir::Tx, to)).unwrap();
+}
+
+fn running(spp: &Spp) -> Vec<String> {
+    spp.working().0.into_iter().map(|component| component.name).collect()
+}
+
+#[test]
+fn a_component_runs_with_its_ports_and_goes_with_them() {
+    let spp = spp_of(TWO, Store::in_memory());
+    forward(&spp, "phy:0", "ring:3");
+    assert_eq!(running(&spp), ["vf 1/f"]);
+    assert_eq!(spp.primary_status().unwrap().rings.len(), 1);
+    spp.change(VF, &Change::StopComponent { name: "f".into() }).unwrap();
+    assert!(running(&spp).is_empty());
+    assert!(spp.primary_status().unwrap().rings.is_empty());
+}
+
+#[test]
+fn a_port_belongs_to_one_component_a_direction() {
+    let spp = spp_of(TWO, Store::in_memory());
+    forward(&spp, "phy:0", "ring:3");
+    spp.change(VF, &start("g", 1, ComponentType::Merge)).unwrap();
+    for (dir, at) in [(Dir::Rx, "phy:0"), (Dir::Tx, "ring:3"), (Dir::Rx, "phy:0nq1")] {
+        let why = spp.change(VF, &attach("g", dir, at)).unwrap_err().to_string();
+        assert!(why.contains("component f of vf 1"), "{why}");
+    }
+    spp.change(VF, &attach("g", Dir::Rx, "ring:3")).unwrap();
+    for name in ["phy:0", "ring:4"] {
+        spp.change(NFV, &Change::AddPort { port: port(name), rings: None }).unwrap();
+    }
+    let patch = |src, dst| Change::AddPatch(Patch { src: port(src), dst: port(dst) });
+    assert!(spp.change(NFV, &patch("phy:0", "ring:4")).is_err());
+    spp.change(NFV, &patch("ring:4", "phy:0")).unwrap();
+}
+
+#[test]
+fn what_is_not_there_is_refused_and_nothing_changes() {
+    let spp = spp_of(TWO, Store::in_memory());
+    forward(&spp, "phy:0", "ring:3");
+    let before = spp.instances();
+    spp.change(VF, &start("f", 1, ComponentType::Merge)).unwrap_err();
+    spp.change(VF, &start("g", 0, ComponentType::Merge)).unwrap_err();
+    spp.change(VF, &start("g", 3, ComponentType::Merge)).unwrap_err();
+    spp.change(VF, &start("g", 1, ComponentType::Mirror)).unwrap_err();
+    spp.change(VF, &start("g;", 1, ComponentType::Merge)).unwrap_err();
+    spp.change(VF, &attach("h", Dir::Rx, "ring:0")).unwrap_err();
+    spp.change(VF, &attach("f", Dir::Rx, "ring:0")).unwrap_err();
+    spp.change(VF, &Change::ResetPatches).unwrap_err();
+    spp.change(VF, &Change::Detach { name: "f".into(), dir: Dir::Rx, port: port("ring:3") }).unwrap_err();
+    spp.change(NFV, &Change::AddPort { port: port("phy:1"), rings: None }).unwrap_err();
+    spp.change(NFV, &Change::AddPort { port: port("vhost:0"), rings: None }).unwrap_err();
+    spp.change(NFV, &Change::AddPort { port: port("memif:0"), rings: None }).unwrap_err();
+    spp.change(NFV, &Change::AddPort { port: port("pipe:0"), rings: None }).unwrap_err();
+    let nobody = Proc { kind: ProcType::Vf, id: 9 };
+    assert_eq!(spp.change(nobody, &Change::ResetPatches), Err(SppError::NotFound("sec_id 9 not found.".into())));
+    assert_eq!(spp.instances(), before);
+}
+
+#[test]
+fn in_flush_mode_changes_are_held_and_come_into_force_together() {
+    let spp = spp_of(TWO, Store::in_memory());
+    spp.set_flush_mode(VF, true).unwrap();
+    forward(&spp, "phy:0", "ring:3");
+    assert!(running(&spp).is_empty());
+    assert!(spp.set_flush_mode(VF, false).is_err());
+    // What is held is taken, too.
+    spp.change(NFV, &Change::AddPort { port: port("phy:0"), rings: None }).unwrap();
+    spp.change(NFV, &Change::AddPort { port: port("ring:9"), rings: None }).unwrap();
+    assert!(spp.change(NFV, &Change::AddPatch(Patch { src: port("phy:0"), dst: port("ring:9") })).is_err());
+    spp.flush(VF).unwrap();
+    assert_eq!(running(&spp), ["vf 1/f"]);
+    assert!(spp.instance(VF).unwrap().staged.is_none());
+    spp.change(VF, &Change::StopComponent { name: "f".into() }).unwrap();
+    assert_eq!(running(&spp), ["vf 1/f"]);
+    spp.discard(VF).unwrap();
+    assert_eq!(spp.instance(VF).unwrap().next().components.len(), 1);
+}
+
+#[test]
+fn a_core_that_works_must_be_made_idle_before_it_is_set() {
+    let spp = spp_of(TWO, Store::in_memory());
+    let attached = |text| Attached { port: port(text), vlan: VlanEdit::None };
+    let component = Component {
+        name: "one".into(),
+        core: 1,
+        kind: ComponentType::Forward,
+        rx: vec![attached("ring:0")],
+        tx: vec![attached("ring:1")],
+    };
+    let set = Change::SetCore { core: 1, component: Some(component) };
+    spp.change(VF, &set).unwrap();
+    assert!(spp.change(VF, &set).unwrap_err().to_string().contains("idle"));
+    spp.change(VF, &Change::SetCore { core: 1, component: None }).unwrap();
+    spp.change(VF, &set).unwrap();
+}
+
+#[test]
+fn an_entry_must_be_deleted_before_it_is_set() {
+    let spp = spp_of(TWO, Store::in_memory());
+    spp.change(VF, &start("c", 1, ComponentType::Classifier)).unwrap();
+    let key = EntryKey { vlan: None, mac: Some("fa:16:3e:7d:cc:35".parse().unwrap()) };
+    let add = Change::AddEntry(Entry { key, port: port("ring:0") });
+    assert!(spp.change(VF, &add).is_err(), "no classifier sends there");
+    spp.change(VF, &attach("c", Dir::Tx, "ring:0")).unwrap();
+    spp.change(VF, &add).unwrap();
+    assert!(spp.change(VF, &add).unwrap_err().to_string().contains("FA:16:3E:7D:CC:35"));
+    spp.change(VF, &Change::DelEntry { key, port: Some(port("ring:1")) }).unwrap_err();
+    spp.change(VF, &Change::DelEntry { key, port: Some(port("ring:0")) }).unwrap();
+    spp.change(VF, &add).unwrap();
+}
+
+#[test]
+fn instances_outlive_the_daemon() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Store::open(dir.path()).unwrap();
+    let before = {
+        let spp = spp_of(TWO, open());
+        forward(&spp, "phy:0", "ring:3");
+        let launched = Instance::new(Proc { kind: ProcType::Mirror, id: 3 }, vec![4, 5], None);
+        spp.launch(launched.clone()).unwrap();
+        assert!(spp.launch(launched).is_err());
+        spp.instances()
+    };
+    let spp = spp_of(TWO, open());
+    assert_eq!(spp.instances(), before);
+    assert_eq!(running(&spp), ["vf 1/f"]);
+    spp.end(Proc { kind: ProcType::Mirror, id: 3 }).unwrap();
+    drop(spp);
+    assert_eq!(spp_of(TWO, open()).instances().len(), before.len() - 1);
+}
+
+#[test]
+fn a_component_whose_port_is_gone_waits_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Store::open(dir.path()).unwrap();
+    forward(&spp_of(TWO, open()), "phy:0", "ring:3");
+    let text = TWO.replace("[[port]]", "[[port]]\nmode = \"auto\"");
+    let spp = spp_of(&text, open());
+    spp.service.del_port("east").unwrap();
+    spp.retry();
+    assert_eq!(spp.instance(VF).unwrap().running.components[0].rx[0].port, port("phy:0"));
+}
+
+#[test]
+fn a_core_of_another_instance_is_busy() {
+    let spp = spp_of(TWO, Store::in_memory());
+    let other = Proc { kind: ProcType::Vf, id: 3 };
+    let why = spp.launch(Instance::new(other, vec![0, 2], None)).unwrap_err().to_string();
+    assert!(why.contains("core 2 is busy: it belongs to vf 1"), "{why}");
+    spp.launch(Instance::new(other, vec![], None)).unwrap();
+    let why = spp.change(other, &start("x", 2, ComponentType::Merge)).unwrap_err().to_string();
+    assert!(why.contains("core 2 is busy"), "{why}");
+    spp.change(other, &start("x", 12, ComponentType::Merge)).unwrap();
+}
+
+#[test]
+fn a_pipe_stands_for_its_rings() {
+    let spp = spp_of(TWO, Store::in_memory());
+    let rings = Some((port("ring:0"), port("ring:1")));
+    spp.change(Proc::PRIMARY, &Change::AddPort { port: port("pipe:0"), rings }).unwrap();
+    spp.change(NFV, &Change::AddPort { port: port("pipe:0"), rings: None }).unwrap();
+    spp.change(NFV, &Change::AddPort { port: port("ring:5"), rings: None }).unwrap();
+    spp.change(NFV, &Change::AddPatch(Patch { src: port("ring:5"), dst: port("pipe:0") })).unwrap();
+    spp.change(VF, &start("m", 1, ComponentType::Merge)).unwrap();
+    assert!(spp.change(VF, &attach("m", Dir::Tx, "ring:1")).is_err(), "the pipe's ring is taken");
+    assert!(spp.end(Proc::PRIMARY).is_err(), "its pipe is used");
+}
+
+#[test]
+fn counters_start_from_zero_at_a_clear() {
+    let spp = spp_of(TWO, Store::in_memory());
+    spp.clear_status().unwrap();
+    let status = spp.primary_status().unwrap();
+    assert_eq!((status.ports[0].port, status.ports[0].rx), (port("phy:0"), 0));
+}

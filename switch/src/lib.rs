@@ -9,6 +9,7 @@ pub mod counters;
 pub mod engine;
 pub mod io;
 pub mod model;
+pub mod outside;
 pub mod worker;
 
 mod capture;

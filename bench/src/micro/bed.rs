@@ -163,6 +163,7 @@ pub fn worker() -> Bed<Worker> {
         umem: Arc::clone(&umem),
         view: Arc::new(view(&ports)).into(),
         epoch: AtomicU64::new(1),
+        components: Default::default(),
         now: AtomicU32::new(0),
         start: Instant::now(),
         workers: [WorkerShared::new().expect("an eventfd")].into(),
@@ -187,7 +188,9 @@ fn port(no: u16) -> Arc<PortShared> {
         generation: 1,
         name: format!("port{no}"),
         shards: [PortShard::default()].into(),
-        queues: [QueueShared { worker: 0, tally: Default::default() }].into(),
+        bridged: true,
+        mtu: 1500.into(),
+        queues: [QueueShared::new(0)].into(),
     })
 }
 

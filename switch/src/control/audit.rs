@@ -45,11 +45,14 @@ pub(super) fn stats(state: &State, control: &Control) -> StatsReport {
                 ..PortStats::default()
             };
             add_port(&mut stats, &port.shared);
-            stats.nic = stats.nic();
             stats
         })
         .collect();
-    for port in report.ports.iter().chain([&report.retired]) {
+    report.components = control.components.sum();
+    let queued = control.components.queued();
+    report.unaccounted_packets -= queued.packets.cast_signed();
+    report.unaccounted_bytes -= queued.bytes.cast_signed();
+    for port in report.ports.iter().chain([&report.retired, &report.components]) {
         let dropped = port.drops.values().fold(Count::default(), |mut sum, count| {
             sum.add(*count);
             sum
@@ -66,6 +69,12 @@ pub(super) fn stats(state: &State, control: &Control) -> StatsReport {
             - signed(port.tx.bytes)
             - signed(dropped.bytes);
     }
+    for stats in &mut report.ports {
+        if let Some(port) = control.ports.get(&stats.vport) {
+            control.components.subtract_port(port.shared.generation, stats);
+        }
+        stats.nic = stats.nic();
+    }
     report
 }
 
@@ -77,7 +86,7 @@ pub(super) fn workers(state: &State, control: &Control) -> Vec<WorkerInfo> {
         WorkerInfo {
             worker,
             cpu: state.settings.cpus.get(worker).copied(),
-            queues: queues.filter(|queue| queue.worker == worker).count(),
+            queues: queues.filter(|queue| queue.worker() == worker).count(),
             bursts: bursts.packets,
             packets: bursts.bytes,
             idle_polls: idle.packets,
@@ -95,14 +104,16 @@ pub(super) fn frames(state: &State) -> FramePlaces {
 }
 
 /// Where all frames are, and whether everybody agrees on it.
-pub(super) fn audit(state: &State, threads: &Threads, _control: &Control) -> FrameAudit {
+pub(super) fn audit(state: &State, threads: &Threads, control: &Control) -> FrameAudit {
     let umem = &state.shared.umem;
     // The taps' threads stand still while their gate is closed; the workers while they are paused, which is to be short.
     let taps = state.gate.pass();
-    let (holdings, census, pooled) =
-        threads.pause(&state.shared, |holdings| (holdings, umem.census(), umem.pool_len()));
+    let in_rings = || control.components.all_rings().map(|ring| ring.queued().packets as u32).sum::<u32>();
+    let (holdings, census, pooled, in_rings) =
+        threads.pause(&state.shared, |holdings| (holdings, umem.census(), umem.pool_len(), in_rings()));
     let mut audit = FrameAudit { frames: umem.frames(), huge_pages: umem.is_huge(), ..FrameAudit::default() };
     audit.free = pooled + taps.len() as u32;
+    audit.in_transit = in_rings;
     drop(taps);
     for worker in holdings {
         audit.free += worker.cached;

@@ -81,6 +81,12 @@ fn resolve_one(state: &State, control: &Control, earlier: &[&PortSpec], spec: Po
             format!("ifname: {} belongs to port `{}`", port.ifname.as_deref().unwrap_or_default(), port.name),
         ));
     }
+    if let Some(port) = live().find(|port| spec.spp.is_some() && port.spp == spec.spp) {
+        return Err(Error::new(
+            ErrorKind::Exists,
+            format!("spp: {} is port `{}`", spec.spp.as_deref().unwrap_or_default(), port.name),
+        ));
+    }
     Ok(spec)
 }
 
@@ -131,7 +137,9 @@ fn plan(
             generation: control.generation,
             name: spec.name.clone(),
             shards: (0..threads.count()).map(|_| Default::default()).collect(),
-            queues: threads.spread(queues).map(|worker| QueueShared { worker, tally: Default::default() }).collect(),
+            bridged: spec.spp.is_none(),
+            mtu: spec.mtu.unwrap_or(DEFAULT_MTU).into(),
+            queues: threads.spread(queues).map(QueueShared::new).collect(),
         });
         Ok(Plan { spec, netdevs, shared, fills })
     };
@@ -341,7 +349,7 @@ fn bring_in(
         state.publish(control);
     }
     for queue in all_queues {
-        let worker = queue.port.queues[queue.number as usize].worker;
+        let worker = queue.port.queues[queue.number as usize].worker();
         threads.command(&state.shared, worker, Command::Add(Box::new(queue)));
     }
     numbers

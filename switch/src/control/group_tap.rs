@@ -72,7 +72,7 @@ impl Drop for GroupTap {
 
 fn serve(socket: &GroupSocket, port: &Arc<PortShared>, shared: &Shared, gate: &TapGate, stop: &(EventFd, AtomicBool)) {
     let mut buffer = vec![0; BUFFER];
-    let worker = &shared.workers[port.queues[0].worker];
+    let worker = &shared.workers[port.queues[0].worker()];
     loop {
         let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN), PollFd::new(stop.0.as_fd(), PollFlags::POLLIN)];
         let _ = poll(&mut fds, PollTimeout::NONE);

@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use self::components::Live;
 use self::group_tap::TapGate;
 pub use self::guest_end::{GuestSockets, PinPlace};
 use self::ports::{AskBound, LivePort};
@@ -95,6 +96,7 @@ struct Control {
     fdb: Arc<Fdb>,
     /// Meters, rules and redirects.
     tables: Tables,
+    components: Live,
     /// Numbers kept for ports that are configured and not up, with their names and queues.
     reserved: BTreeMap<PortNo, (String, u32)>,
     taps: Vec<Arc<Tap>>,
@@ -113,6 +115,17 @@ impl Control {
 
     fn number(&self, name: &str) -> Result<PortNo, Error> {
         self.find(name).map(|port| port.shared.no)
+    }
+
+    /// The number of a port that the bridge has.
+    fn bridged(&self, name: &str) -> Result<PortNo, Error> {
+        let port = self.find(name)?;
+        match &port.spec.spp {
+            None => Ok(port.shared.no),
+            Some(spp) => Err(Error::invalid(format!(
+                "port `{name}` is {spp}, which is for components: the bridge neither gets its frames nor sends to it"
+            ))),
+        }
     }
 
     fn name_of(&self, no: PortNo) -> String {
@@ -171,7 +184,8 @@ fn build_view(control: &Control) -> View {
         fdb_limit: port.spec.fdb_limit.unwrap_or(u32::MAX),
     };
     let bridge = BridgePolicy { forward_reserved: control.bridge.forward_reserved };
-    let policies = control.ports.iter().map(|(&no, port)| (no, policy(port))).collect();
+    let bridged = control.ports.iter().filter(|(_, port)| port.shared.bridged);
+    let policies = bridged.map(|(&no, port)| (no, policy(port))).collect();
     let slots = control.ports.keys().next_back().map_or(0, |&last| usize::from(last) + 1);
     let mut ports = vec![None; slots];
     let mut taps = if control.taps.is_empty() { Vec::new() } else { vec![Vec::new(); slots] };
@@ -237,11 +251,12 @@ impl Switch {
     }
 
     /// Removes a port: detaches first, brings its frames back, removes the veth pair if the switch made it. Its meter bindings
-    /// and its redirect go with it. `Busy` if what would go to another port is redirected to it.
+    /// and its redirect go with it. `Busy` if what would go to another port is redirected to it, or a component has it.
     pub fn del_port(&self, name: &str) -> Result<(), Error> {
         let mut control = self.state.lock();
         let no = control.number(name)?;
         control.tables.check_port_unused(no)?;
+        control.components.check_port_unused(name)?;
         control.tables.forget_port(no);
         let removed = ports::remove(&self.state, &self.threads, &mut control, &[no]).pop();
         ports::steer(&self.state, &control);
@@ -351,7 +366,7 @@ impl Switch {
             ))
         })?;
         let control = self.state.lock();
-        let no = control.number(&entry.port)?;
+        let no = control.bridged(&entry.port)?;
         let same = |row: &crate::engine::fdb::Row| row.is_static && row.mac == entry.mac && row.vid == entry.vlan;
         if let Some(row) = control.fdb.entries(self.state.now()).iter().find(|row| same(row))
             && row.port != no
@@ -399,7 +414,7 @@ impl Switch {
         let control = self.state.lock();
         let limit = |no| control.ports.get(&no).and_then(|port| port.spec.fdb_limit).unwrap_or(u32::MAX);
         let relearn = |row: &&FdbEntry| {
-            let Ok(no) = control.number(&row.port) else { return false };
+            let Ok(no) = control.bridged(&row.port) else { return false };
             if control.fdb.lookup(row.mac, row.vlan).is_some() {
                 return false;
             }
@@ -417,7 +432,7 @@ impl Switch {
     /// if it does not. Changes nothing.
     pub fn trace(&self, port: &str, frame: &[u8], rule: Option<u32>) -> Result<TraceReport, Error> {
         let control = self.state.lock();
-        let no = control.number(port)?;
+        let no = control.bridged(port)?;
         let view = self.state.shared.view.load_full();
         let input = trace::TraceInput {
             snapshot: &view.snapshot,
@@ -485,6 +500,7 @@ impl Switch {
 impl Drop for Switch {
     fn drop(&mut self) {
         let mut control = self.state.lock();
+        components::end(&self.state, &mut control);
         let numbers: Vec<_> = control.ports.keys().copied().collect();
         ports::remove(&self.state, &self.threads, &mut control, &numbers);
         drop(control);

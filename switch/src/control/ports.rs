@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use xdp_prog::PortProgram;
@@ -61,7 +62,7 @@ fn count_untaken(port: &PortShared, queue: u32, untaken: Count) {
     // The queue's worker has let go of it, so this is the counters' only writer.
     let shared = &port.queues[queue as usize];
     shared.tally.rx.add(untaken.packets, untaken.bytes);
-    port.shards[shared.worker].dropped_all(DropReason::PortGone, untaken);
+    port.shards[shared.worker()].dropped_all(DropReason::PortGone, untaken);
 }
 
 impl LivePort {
@@ -169,7 +170,7 @@ impl AskBound {
 fn describe(state: &State, control: &Control, port: &LivePort, link: Option<&Link>) -> PortInfo {
     let queue = |((number, queue), (_, zero_copy)): ((u32, &QueueShared), &(Arc<OwnedFd>, bool))| QueueInfo {
         queue: number,
-        worker: queue.worker,
+        worker: queue.worker(),
         zero_copy: *zero_copy,
     };
     PortInfo {
@@ -324,6 +325,7 @@ pub(super) fn update(
     }
     let spec = &mut port.spec;
     spec.mtu = mtu.or(spec.mtu);
+    port.shared.mtu.store(spec.mtu.unwrap_or(DEFAULT_MTU), Ordering::Relaxed);
     spec.mac = mac.or(spec.mac);
     spec.vlan = vlan.or(spec.vlan.take());
     spec.isolated = isolated.unwrap_or(spec.isolated);
@@ -406,7 +408,7 @@ fn open_queues(
     port.spec.queue_depth = Some(depth);
     port.sockets = opened.iter().filter_map(|queue| Some((queue.socket.fd()?, queue.socket.zero_copy()))).collect();
     for queue in opened {
-        let worker = port.shared.queues[queue.number as usize].worker;
+        let worker = port.shared.queues[queue.number as usize].worker();
         threads.command(&state.shared, worker, Command::Add(Box::new(queue)));
     }
     Ok(())
@@ -414,7 +416,8 @@ fn open_queues(
 
 /// All stations that are known behind ports: configured addresses, and what the MAC table has.
 pub(super) fn stations(control: &Control, state: &State) -> Vec<Station> {
-    let configured = control.ports.values().filter_map(|port| {
+    let bridged = control.ports.values().filter(|port| port.shared.bridged);
+    let configured = bridged.filter_map(|port| {
         let vlan = match &port.spec.vlan {
             Some(VlanMode::Access { vid }) => Some(*vid),
             _ => None,

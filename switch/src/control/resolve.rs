@@ -143,11 +143,34 @@ pub fn check_mac(mac: MacAddr) -> Result<(), Error> {
     )))
 }
 
+/// Checks the Soft Patch Panel's name of a port: it says the kind.
+pub fn check_spp(spec: &PortSpec) -> Result<(), Error> {
+    let Some(name) = &spec.spp else { return Ok(()) };
+    let (word, kind) = match spec.kind {
+        PortKind::Phy => ("phy", "phy"),
+        PortKind::Guest => ("vhost", "guest"),
+    };
+    let number = name.strip_prefix(word).and_then(|rest| rest.strip_prefix(':'));
+    // As it is written: `phy:01` would be another name of `phy:1`.
+    let is_number = |text: &str| text.parse::<u32>().is_ok_and(|no| no <= MAX_END_NO && no.to_string() == text);
+    if !number.is_some_and(is_number) {
+        return Err(Error::invalid(format!(
+            "spp: `{}` is not possible: {word}:0 to {word}:{MAX_END_NO} are, for a {kind} port",
+            name.escape_default()
+        )));
+    }
+    if spec.steering == Steering::Shared {
+        return Err(Error::invalid("steering: shared is for ports of the bridge; one with `spp` gets all packets"));
+    }
+    Ok(())
+}
+
 /// Checks everything that does not depend on netdevs, and fills in what does not either. `taken` tells which port numbers are.
 /// There can be `slots` ports.
 pub fn resolve(mut spec: PortSpec, slots: usize, taken: impl Fn(u16) -> bool) -> Result<PortSpec, Error> {
     check_name(&spec.name)?;
     spec.uuid.as_deref().map_or(Ok(()), check_uuid)?;
+    check_spp(&spec)?;
     let vport = match spec.vport {
         Some(no) if usize::from(no) >= slots => {
             return Err(Error::invalid(format!("vport: {no} is out of range, 0 to {} are possible", slots - 1)));
@@ -282,6 +305,26 @@ mod tests {
             let error = resolve(spec, MAX_PORTS, |_| false).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
             assert!(error.to_string().starts_with(&format!("{field}: ")), "{field}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_spp_name_fits_the_kind() {
+        let phy = || PortSpec { ifname: Some("x0".into()), ..PortSpec::new("p", PortKind::Phy) };
+        let named =
+            |spec: PortSpec, name: &str| resolve(PortSpec { spp: Some(name.into()), ..spec }, MAX_PORTS, |_| false);
+        assert!(named(guest(), "vhost:0").is_ok() && named(phy(), "phy:1023").is_ok());
+        for (spec, name) in [
+            (guest(), "phy:0"),
+            (phy(), "vhost:0"),
+            (phy(), "phy:1024"),
+            (phy(), "phy:01"),
+            (phy(), "phy:+1"),
+            (phy(), "phy0"),
+            (phy(), "phy:"),
+            (PortSpec { steering: Steering::Shared, ..phy() }, "phy:0"),
+        ] {
+            assert_eq!(named(spec, name).unwrap_err().kind(), ErrorKind::Invalid, "{name}");
         }
     }
 

@@ -15,7 +15,7 @@ use crate::engine::fdb::Fdb;
 use crate::engine::tables::Tables;
 use crate::io::umem::{FrameCache, Umem};
 use crate::model::*;
-use crate::worker::view::{PortShared, Shared, WorkerShared};
+use crate::worker::view::{PortShared, QueueShared, Shared, WorkerShared};
 use crate::worker::{Command, Holdings, Queue, Setup, TRANSIT_DEPTH, Transit, Worker};
 use crate::{Error, ErrorKind};
 
@@ -62,6 +62,7 @@ pub(super) fn start(
         bridge,
         fdb,
         tables: Tables::new(settings.capacity, settings.workers),
+        components: Default::default(),
         reserved: Default::default(),
         taps: Vec::new(),
         old_views: Vec::new(),
@@ -74,6 +75,7 @@ pub(super) fn start(
         umem: Arc::clone(&umem),
         view: ArcSwap::from_pointee(build_view(&control)),
         epoch: AtomicU64::new(control.epoch),
+        components: Default::default(),
         now: AtomicU32::new(0),
         start: Instant::now(),
         workers: workers.map_err(|errno| system("making an eventfd", errno))?,
@@ -192,7 +194,7 @@ impl Threads {
 
     /// Takes the queues of a port back from its workers.
     pub(super) fn take_back(&self, shared: &Shared, port: &PortShared) -> Vec<Queue> {
-        let mut workers: Vec<_> = port.queues.iter().map(|queue| queue.worker).collect();
+        let mut workers: Vec<_> = port.queues.iter().map(QueueShared::worker).collect();
         workers.sort_unstable();
         workers.dedup();
         let (sender, receiver) = bounded(workers.len());
@@ -201,6 +203,16 @@ impl Threads {
         }
         drop(sender);
         receiver.iter().flatten().collect()
+    }
+
+    /// Gives a queue to another worker. What workers have handed over for it so far goes first.
+    pub(super) fn move_queue(&self, shared: &Shared, port: &PortShared, queue: u32, to: usize) {
+        let (sender, receiver) = bounded(1);
+        self.command(shared, port.queues[queue as usize].worker(), Command::Move(port.no, queue, sender));
+        for taken in receiver.iter().flatten() {
+            port.queues[queue as usize].assign(to);
+            self.command(shared, to, Command::Add(Box::new(taken)));
+        }
     }
 
     /// Stops all workers between two bursts, runs `count` with what each holds, and lets them go on.

@@ -102,6 +102,19 @@ drop_reasons! {
     /// The worker that serves the receiver does not keep up.
     WorkerRingFull "worker_ring_full"
         "The ring to the worker that serves the port is full; add workers or spread the ports over them.";
+    /// A classifier (component) has no entry for it.
+    ClassifierMiss "classifier_miss"
+        "A classifier has no entry for the destination address and no default: add one to its table.";
+    /// The ring that a component sends to is full.
+    RingFull "ring_full"
+        "A ring between components is full: what takes frames from it is slower than what fills it, or not there; give it a worker \
+         of its own, or a deeper ring.";
+    /// The outside end that a component sends to does not keep up.
+    OutsideFull "outside_full"
+        "What an outside end (a tap, a capture, a file) was sent waits for it already: it is slower than what comes.";
+    /// Components were changed or a ring was removed while the frame was between them.
+    RingGone "ring_gone"
+        "The frame was in a ring that was removed, or between components that changed and did not treat it in time.";
     /// No free UMEM frame.
     NoFrame "no_frame"
         "No frame of packet memory was free for a copy; raise `frames` in the settings of the data plane.";
@@ -117,6 +130,8 @@ impl DropReason {
                 | DropReason::MeterTo
                 | DropReason::TxRingFull
                 | DropReason::WorkerRingFull
+                | DropReason::RingFull
+                | DropReason::OutsideFull
                 | DropReason::NoFrame
         )
     }

@@ -1,4 +1,4 @@
-//! Input and output: UMEM, rings, AF_XDP sockets, netdevs and their settings, capture.
+//! Input and output: UMEM, rings, AF_XDP sockets, netdevs and their settings, taps, capture.
 pub mod ethtool;
 pub mod mmap;
 pub mod netdev;
@@ -7,5 +7,6 @@ pub mod packet;
 pub mod ring;
 pub mod socket;
 pub mod sys;
+pub mod tun;
 pub mod umem;
 pub mod xsk_queues;

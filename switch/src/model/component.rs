@@ -179,11 +179,12 @@ pub struct CaptureFiles {
     /// Directory; it must be there.
     pub directory: PathBuf,
     /// What their names begin with, such as `spp_pcap.20261121101500.phy0`; a number and the suffix of their form follow:
-    /// `.1.pcap`, `.1.pcap.lz4`, `.1.pcap.zst`.
+    /// `.1.pcap`, `.1.pcap.lz4`, `.1.pcap.zst`. Until a file is complete `.tmp` follows, as SPP has it; numbers that are taken are
+    /// passed over.
     pub stem: String,
     /// How they are compressed.
     pub compression: Compression,
-    /// Bytes before compression after which the next file begins, at least 1 MiB.
+    /// Bytes before compression after which the next file begins, at least 1 MiB: a file is longer by its last frame at most.
     pub limit: u64,
     /// Bytes kept of each frame, 14–65,535.
     pub snaplen: u32,
@@ -209,7 +210,7 @@ pub struct OutsideInfo {
     pub no: u32,
     /// What it was told.
     pub spec: OutsideSpec,
-    /// Capture: the files written so far, the current one last.
+    /// Capture: the files written so far, the current one last, by the names that they have when they are complete.
     pub files: Vec<PathBuf>,
     /// What went wrong outside (a disk that is full, a tap that is gone), if something has.
     pub error: Option<String>,

@@ -434,8 +434,12 @@ pub struct StatsReport {
     pub ports: Vec<PortStats>,
     /// What ports that are gone had counted (one sum; its `queues` is empty).
     pub retired: PortStats,
-    /// Frames that went in and are not accounted for as out or dropped: in + flood copies − out − dropped. Zero when no frame
-    /// is on its way.
+    /// What components counted beside the ports (one sum): `rx` came in at null and outside ends, `tx` went out there; their copies,
+    /// tags and drops.
+    #[serde(default)]
+    pub components: PortStats,
+    /// Frames that went in and are not accounted for as out or dropped: in + copies − out − dropped − in rings. Zero when no
+    /// frame is on its way.
     pub unaccounted_packets: i64,
     /// The same in bytes, VLAN tags pushed and popped taken into account.
     pub unaccounted_bytes: i64,
@@ -624,7 +628,7 @@ pub struct FramePlaces {
     pub rx: u32,
     /// With the kernel to be sent: tx and completion rings.
     pub tx: u32,
-    /// In a worker's hands, or on their way from one to another.
+    /// In a worker's hands, on their way from one to another, or in a ring between components.
     pub in_transit: u32,
 }
 
@@ -640,7 +644,7 @@ pub struct FrameAudit {
     pub rx: u32,
     /// With the kernel to be sent: tx and completion rings.
     pub tx: u32,
-    /// On their way from one worker to another.
+    /// On their way from one worker to another, or in a ring between components.
     pub in_transit: u32,
     /// Whether the two ledgers (per place and per frame) agree and every frame is in exactly one place.
     pub consistent: bool,

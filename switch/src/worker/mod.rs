@@ -6,8 +6,10 @@
 //!
 //! A worker turns its loop as long as there is work, then for a while more ([`Setup::spin`]), then sleeps in epoll until a socket, another
 //! worker or control has something. It never waits for a lock, allocates or logs for a packet. Control speaks to it by
-//! [`Command`]s, taken between two bursts, and by the [`View`](view::View).
+//! [`Command`]s, taken between two bursts, and by the [`View`](view::View). Beside the bridge it runs components ([`component`]).
 
+pub mod component;
+pub mod ends;
 pub mod view;
 
 mod output;
@@ -24,8 +26,10 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, Sender};
 use nix::sys::epoll::EpollTimeout;
 
+use self::component::Plan;
 use self::output::{STAGED, Staged};
 pub use self::queue::Queue;
+use self::queue::Serves;
 use self::routes::Routes;
 use self::view::{PortShared, Shared, View, WorkerShared};
 use self::watch::Watch;
@@ -62,6 +66,8 @@ pub enum Command {
     Add(Box<Queue>),
     /// Give back the queues of this port.
     Remove(PortNo, Sender<Vec<Queue>>),
+    /// Give back one queue of this port, once what other workers have handed over so far has gone.
+    Move(PortNo, u32, Sender<Vec<Queue>>),
     /// Report what you hold, wait until all have reported and the barrier opens again.
     Pause(Sender<Holdings>, Arc<Barrier>),
     /// Give back everything and end.
@@ -134,6 +140,7 @@ pub struct Worker {
     receivers: Vec<(PortNo, TagEdit)>,
     watch: Watch,
     spin: Option<Duration>,
+    plan: Plan,
 }
 
 /// What the frames of a burst have in common on their way, and the colour of the one that is on it.
@@ -170,6 +177,7 @@ impl Worker {
             receivers: Vec::with_capacity(crate::model::MAX_PORTS),
             watch,
             spin,
+            plan: Plan::default(),
             shared,
             umem,
             view,
@@ -203,8 +211,12 @@ impl Worker {
     pub fn turn(&mut self) -> bool {
         let mut frames = 0;
         for at in 0..self.queues.len() {
-            frames += self.poll_queue(at);
+            match self.queues[at].serves {
+                Serves::Bridge => frames += self.poll_queue(at),
+                Serves::Component | Serves::Nobody => self.keep_up(at),
+            }
         }
+        frames += self.run_components();
         frames += self.take_injected();
         frames += self.take_transit();
         self.flush();
@@ -217,6 +229,8 @@ impl Worker {
 
     /// Picks up a newer view, and says that the old one is no longer used here.
     pub fn refresh_view(&mut self) {
+        // Before the view, so that who waits for a view and then changes components knows that commands from before were obeyed.
+        self.refresh_components();
         let epoch = self.shared.epoch.load(Ordering::Acquire);
         if epoch != self.epoch {
             self.view = self.shared.view.load_full();
@@ -483,9 +497,11 @@ impl Worker {
     fn has_work(&self) -> bool {
         self.me().attention.load(Ordering::Relaxed)
             || self.shared.epoch.load(Ordering::Relaxed) != self.epoch
+            || self.shared.components.epoch() != self.plan.epoch
             || !self.me().injected.is_empty()
             || self.inboxes.iter().any(|inbox| !inbox.is_empty())
-            || self.queues.iter().any(|queue| queue.socket.has_received())
+            || self.queues.iter().any(|queue| queue.serves == Serves::Bridge && queue.socket.has_received())
+            || self.plan.has_work(&self.queues)
     }
 
     /// Carries out commands; false to end.
@@ -497,6 +513,15 @@ impl Worker {
                     let removed = self.remove(|queue| queue.port.no == port);
                     // Nobody waits any more only if control gave up, which it does not.
                     let _ = reply.send(removed);
+                }
+                Command::Move(port, number, reply) => {
+                    // No more than the rings hold: others may go on to fill them with frames for other ports.
+                    for _ in 0..=TRANSIT_DEPTH / BURST {
+                        if self.take_transit() == 0 {
+                            break;
+                        }
+                    }
+                    let _ = reply.send(self.remove(|queue| queue.port.no == port && queue.number == number));
                 }
                 Command::Pause(report, barrier) => {
                     let _ = report.send(self.holdings());
@@ -518,6 +543,7 @@ impl Worker {
     pub fn add(&mut self, queue: Queue) {
         self.queues.push(queue);
         self.routes.rebuild(&self.view, &self.queues, self.id);
+        self.rebuild_plan();
     }
 
     fn remove(&mut self, wanted: impl Fn(&Queue) -> bool) -> Vec<Queue> {
@@ -526,6 +552,7 @@ impl Worker {
         self.queues = kept;
         removed.iter_mut().for_each(|queue| self.watch.leave(queue));
         self.routes.rebuild(&self.view, &self.queues, self.id);
+        self.rebuild_plan();
         removed
     }
 

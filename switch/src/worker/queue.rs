@@ -8,6 +8,17 @@ use crate::io::socket::{Flush, XskSocket};
 use crate::io::umem::{Frame, FrameCache};
 use crate::model::Count;
 
+/// Who takes the frames that a queue received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Serves {
+    /// The bridge.
+    Bridge,
+    /// A component.
+    Component,
+    /// None that is ready: they wait, and once the ring is full the kernel counts what it has no room for.
+    Nobody,
+}
+
 /// A port's queue: its socket, and what the worker remembers of it.
 #[derive(Debug)]
 pub struct Queue {
@@ -21,6 +32,8 @@ pub struct Queue {
     pub(super) dirty: bool,
     /// Whether it wakes its worker.
     pub(super) watched: Watched,
+    /// Who takes what it received.
+    pub(super) serves: Serves,
     /// What was sent since the last flush and is not counted yet.
     sent: Count,
 }
@@ -28,7 +41,8 @@ pub struct Queue {
 impl Queue {
     /// A queue that nothing was sent to.
     pub fn new(port: Arc<PortShared>, number: u32, socket: XskSocket) -> Self {
-        Self { port, number, socket, dirty: false, watched: Watched::default(), sent: Count::default() }
+        let serves = if port.bridged { Serves::Bridge } else { Serves::Nobody };
+        Self { port, number, socket, dirty: false, watched: Watched::default(), serves, sent: Count::default() }
     }
 
     /// Stages `count` frames, which `next` is asked for; the next flush counts them out. Returns how many: fewer if the ring is

@@ -60,8 +60,8 @@ impl Routes {
         for (ways, port) in self.0.iter_mut().zip(&*view.ports) {
             let Some(port) = port else { continue };
             let there = |(queue, number): (&QueueShared, u32)| {
-                let (worker, generation) = (queue.worker, port.generation);
-                if queue.worker == here { Hop::Nowhere } else { Hop::There { worker, queue: number, generation } }
+                let (worker, generation) = (queue.worker(), port.generation);
+                if worker == here { Hop::Nowhere } else { Hop::There { worker, queue: number, generation } }
             };
             ways.by_queue.extend(port.queues.iter().zip(0..).map(there));
         }

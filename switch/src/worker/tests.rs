@@ -1,5 +1,7 @@
 //! Workers over rings that the test plays the kernel for.
 
+mod components;
+
 use std::collections::HashMap;
 
 use arc_swap::ArcSwap;
@@ -71,11 +73,18 @@ struct Bed {
     shared: Arc<Shared>,
     workers: Vec<Worker>,
     kernels: Vec<Kernel>,
+    /// Those of components that ever ran.
+    counters: Vec<Arc<component::Counters>>,
 }
 
 impl Bed {
-    /// A port for each mode, spread over the workers in turn.
+    /// A port of the bridge for each mode, spread over the workers in turn.
     fn new(workers: usize, modes: &[VlanMode]) -> Self {
+        Self::with_free(workers, modes, 0)
+    }
+
+    /// As many further ports for components.
+    fn with_free(workers: usize, modes: &[VlanMode], free: usize) -> Self {
         let umem = Umem::new(FRAMES, 2048, HugePages::Off).unwrap();
         let policy = |vlan: &VlanMode| PortPolicy {
             mac: None,
@@ -86,14 +95,16 @@ impl Bed {
             fdb_limit: 64,
         };
         let policies = (0..).zip(modes.iter().map(policy)).collect();
-        let ports: Vec<_> = (0..modes.len())
+        let ports: Vec<_> = (0..modes.len() + free)
             .map(|no| {
                 Arc::new(PortShared {
                     no: no as PortNo,
                     generation: 1,
                     name: format!("p{no}"),
                     shards: (0..workers).map(|_| PortShard::default()).collect(),
-                    queues: [QueueShared { worker: no % workers, tally: Default::default() }].into(),
+                    bridged: no < modes.len(),
+                    mtu: AtomicU32::new(1500),
+                    queues: [QueueShared::new(no % workers)].into(),
                 })
             })
             .collect();
@@ -110,6 +121,7 @@ impl Bed {
             umem: Arc::clone(&umem),
             view: ArcSwap::from_pointee(view),
             epoch: AtomicU64::new(1),
+            components: Default::default(),
             now: AtomicU32::new(0),
             start: Instant::now(),
             workers: (0..workers).map(|_| WorkerShared::new().unwrap()).collect(),
@@ -149,7 +161,7 @@ impl Bed {
                 kernel
             })
             .collect();
-        Self { shared, workers: built, kernels }
+        Self { shared, workers: built, kernels, counters: Vec::new() }
     }
 
     /// Puts rules, meters and redirects in force.
@@ -197,6 +209,11 @@ impl Bed {
             port.shards.iter().for_each(|shard| shard.add_to(&mut sum));
             sum.rx.add(port.queues[0].tally.rx.read());
             sum.tx.add(port.queues[0].tally.tx.read());
+        }
+        for counters in &self.counters {
+            counters.shard.add_to(&mut sum);
+            sum.rx.add(counters.came.read());
+            sum.tx.add(counters.left.read());
         }
         let dropped: u64 = sum.drops.values().map(|count| count.packets).sum();
         let dropped_bytes: u64 = sum.drops.values().map(|count| count.bytes).sum();

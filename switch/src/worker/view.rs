@@ -4,13 +4,14 @@
 //! says so by its epoch. When every worker has, nothing of the old picture is used any more.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use crossbeam::queue::ArrayQueue;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::component::{Components, Set};
 use crate::capture::Tap;
 use crate::counters::{PortShard, QueueTally, WorkerTally};
 use crate::engine::PortNo;
@@ -31,6 +32,10 @@ pub struct PortShared {
     pub generation: u32,
     /// Name.
     pub name: String,
+    /// Whether it is a port of the bridge; else it is for components.
+    pub bridged: bool,
+    /// MTU in bytes, as components see to it.
+    pub mtu: AtomicU32,
     /// Counters, one shard per worker.
     pub shards: Box<[PortShard]>,
     /// Queues, in order.
@@ -40,10 +45,26 @@ pub struct PortShared {
 /// A queue as all workers share it.
 #[derive(Debug)]
 pub struct QueueShared {
-    /// Worker that has its socket.
-    pub worker: usize,
+    worker: AtomicUsize,
     /// Its counters, written by that worker.
     pub tally: QueueTally,
+}
+
+impl QueueShared {
+    /// A queue of that worker.
+    pub fn new(worker: usize) -> Self {
+        Self { worker: AtomicUsize::new(worker), tally: QueueTally::default() }
+    }
+
+    /// Worker that has its socket.
+    pub fn worker(&self) -> usize {
+        self.worker.load(Ordering::Relaxed)
+    }
+
+    /// Says which worker is to have its socket. Workers learn it from the next view with an epoch of ports of its own.
+    pub fn assign(&self, worker: usize) {
+        self.worker.store(worker, Ordering::Relaxed);
+    }
 }
 
 /// The picture. Its parts are shared between views, so that one with another rule is made in no time.
@@ -93,6 +114,8 @@ pub struct Injected {
 pub struct WorkerShared {
     /// Epoch of the view that it works by.
     pub seen: AtomicU64,
+    /// Number of the set of components that it works by.
+    pub components_seen: AtomicU64,
     /// Whether there is a command for it.
     pub attention: AtomicBool,
     /// Whether it sleeps, or is about to.
@@ -112,6 +135,7 @@ impl WorkerShared {
     pub fn new() -> Result<Self, nix::Error> {
         Ok(Self {
             seen: AtomicU64::new(0),
+            components_seen: AtomicU64::new(0),
             attention: AtomicBool::new(false),
             asleep: AtomicBool::new(false),
             event: EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?,
@@ -154,6 +178,8 @@ pub struct Shared {
     pub view: ArcSwap<View>,
     /// Epoch of that picture.
     pub epoch: AtomicU64,
+    /// The components in force.
+    pub components: Components,
     /// Seconds since the start, advanced by the clock thread.
     pub now: AtomicU32,
     /// The start, from which meters count their time.
@@ -184,11 +210,23 @@ impl Shared {
         self.start.elapsed().as_nanos() as u64
     }
 
+    /// Puts a new set of components in place, and waits until every worker goes by it: each has finished the turn that it was
+    /// in. The old set goes with that, and not by a worker.
+    pub fn publish_components(&self, set: Arc<Set>) {
+        let old = self.components.publish(set);
+        self.workers.iter().for_each(WorkerShared::wake);
+        self.wait_for(self.components.epoch(), |worker| &worker.components_seen);
+        drop(old);
+    }
+
     /// Waits until no worker works by an older view than the current one.
     pub fn quiesce(&self) {
-        let epoch = self.epoch.load(Ordering::Acquire);
+        self.wait_for(self.epoch.load(Ordering::Acquire), |worker| &worker.seen);
+    }
+
+    fn wait_for(&self, epoch: u64, seen: impl Fn(&WorkerShared) -> &AtomicU64) {
         for worker in &self.workers {
-            while worker.seen.load(Ordering::Acquire) < epoch {
+            while seen(worker).load(Ordering::Acquire) < epoch {
                 worker.wake();
                 std::thread::sleep(std::time::Duration::from_micros(50));
             }

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 
-use super::queue::Queue;
+use super::queue::{Queue, Serves};
 
 /// Flushes without a sleep between them after which a queue leaves the set: a change of the set costs two system calls.
 const BUSY: u32 = 8;
@@ -59,7 +59,8 @@ impl Watch {
     pub fn prepare(&self, queues: &mut [Queue]) {
         for queue in queues {
             queue.watched.flushes = 0;
-            if queue.watched.is_in {
+            // What nobody takes frames from would wake the worker again and again.
+            if queue.watched.is_in || queue.serves == Serves::Nobody {
                 continue;
             }
             let Some(fd) = queue.socket.fd() else { continue };

@@ -377,7 +377,7 @@ fn path(
 
 /// What of a frame of `len` bytes an MTU bounds: all but the Ethernet header and its tags, of which two count at most.
 #[inline]
-fn packet_len(tag: Option<Tag>, len: usize) -> usize {
+pub(crate) fn packet_len(tag: Option<Tag>, len: usize) -> usize {
     len.saturating_sub(header_len(tag))
 }
 

@@ -1,0 +1,83 @@
+//! The two queues of an outside end, as its threads have them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::channel::Receiver;
+
+use super::super::State;
+use super::super::group_tap::TapGate;
+use super::live::LiveOutside;
+use crate::Error;
+use crate::io::umem::HEADROOM;
+use crate::model::{CapturedFrame, OutsideSpec};
+use crate::outside::{FromSwitch, OutsideThread, ToSwitch};
+use crate::worker::ends::{OutsideEnd, Ring};
+use crate::worker::view::Shared;
+
+/// Frames that a thread takes at once at most.
+const BATCH: usize = 1024;
+/// Bytes kept of a frame if nothing says how many: all.
+const WHOLE: usize = u16::MAX as usize;
+
+/// Opens an outside end.
+pub(super) fn open(state: &State, no: u32, spec: OutsideSpec) -> Result<LiveOutside, Error> {
+    let (end, to, from) = queues(state, no, &spec);
+    let thread = OutsideThread::start(&spec, Box::new(to), Box::new(from))?;
+    Ok(LiveOutside { spec, end: Arc::new(end), thread })
+}
+
+/// Makes the queues of an outside end.
+pub(super) fn queues(state: &State, no: u32, spec: &OutsideSpec) -> (OutsideEnd, ToComponents, FromComponents) {
+    let snaplen = match spec {
+        OutsideSpec::Capture(files) => files.snaplen as usize,
+        OutsideSpec::Tap { .. } | OutsideSpec::Pcap { .. } => WHOLE,
+    };
+    let (end, queue) = OutsideEnd::new(no, snaplen);
+    let (shared, gate, ring) = (Arc::clone(&state.shared), Arc::clone(&state.gate), Arc::clone(&end.input));
+    (end, ToComponents { shared, gate, ring }, FromComponents { queue })
+}
+
+/// Towards components.
+pub(super) struct ToComponents {
+    shared: Arc<Shared>,
+    gate: Arc<TapGate>,
+    ring: Arc<Ring>,
+}
+
+impl ToSwitch for ToComponents {
+    fn offer(&mut self, frame: &[u8]) -> bool {
+        if self.ring.is_full() || frame.len() > self.max_frame() {
+            return false;
+        }
+        // As for frames that packet sockets bring: an audit that closes the gate finds each frame in the cache or in the ring.
+        let mut cache = self.gate.pass();
+        let Some(mut taken) = cache.take() else { return false };
+        let start = taken.start();
+        self.shared.umem.chunk_mut(&mut taken)[start..start + frame.len()].copy_from_slice(frame);
+        taken.set(start, frame.len());
+        let mut frames = vec![taken];
+        self.ring.put(&mut frames);
+        let fits = frames.is_empty();
+        frames.into_iter().for_each(|frame| cache.put(frame));
+        drop(cache);
+        self.ring.wake_reader(&self.shared);
+        fits
+    }
+
+    fn max_frame(&self) -> usize {
+        (self.shared.umem.frame_size() - HEADROOM) as usize
+    }
+}
+
+/// From components.
+pub(super) struct FromComponents {
+    queue: Receiver<CapturedFrame>,
+}
+
+impl FromSwitch for FromComponents {
+    fn take(&mut self, timeout: Duration) -> Vec<CapturedFrame> {
+        let first = self.queue.recv_timeout(timeout).ok();
+        first.into_iter().chain(self.queue.try_iter()).take(BATCH).collect()
+    }
+}

@@ -1,0 +1,143 @@
+//! The components that run, and the ends that they may have.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::super::ports::LivePort;
+use super::super::{Control, State};
+use super::counters::Baselines;
+use crate::engine::PortNo;
+use crate::engine::component::{Known, KnownPort, check};
+use crate::engine::drop::DropReason;
+use crate::io::umem::FrameCache;
+use crate::model::*;
+use crate::outside::OutsideThread;
+use crate::worker::component::{Component, Link};
+use crate::worker::ends::{NullEnd, OutsideEnd, Ring, drain};
+use crate::{Error, ErrorKind};
+
+/// An outside end with its thread.
+#[derive(Debug)]
+pub struct LiveOutside {
+    pub spec: OutsideSpec,
+    pub end: Arc<OutsideEnd>,
+    pub thread: OutsideThread,
+}
+
+/// Components and ends.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// In the order of the set that was given.
+    pub running: Vec<Arc<Component>>,
+    pub rings: BTreeMap<u32, Arc<Ring>>,
+    /// Those that components ever had.
+    pub nulls: BTreeMap<u32, Arc<NullEnd>>,
+    pub outside: BTreeMap<u32, LiveOutside>,
+    /// What components that are gone had counted.
+    pub retired: PortStats,
+    pub baselines: Baselines,
+}
+
+/// A set of components that was checked, with its ends.
+pub fn compile(control: &mut Control, workers: usize, specs: Vec<ComponentSpec>) -> Result<Vec<Arc<Component>>, Error> {
+    let Control { ports, components: live, .. } = control;
+    let known_port = |name: &str| {
+        let port = ports.values().find(|port| port.spec.name == name)?;
+        Some(match port.shared.bridged {
+            true => KnownPort::Bridged(port.spec.kind),
+            false => KnownPort::Free { queues: port.shared.queues.len() as u32 },
+        })
+    };
+    let known = Known {
+        workers,
+        port: &known_port,
+        ring: &|no| live.rings.contains_key(&no),
+        outside: &|no| live.outside.contains_key(&no),
+    };
+    check(&specs, &known)?;
+    let before: HashMap<_, _> =
+        live.running.iter().map(|component| (component.spec.name.clone(), Arc::clone(component))).collect();
+    let mut one = |spec: ComponentSpec| {
+        let old = before.get(&spec.name);
+        if let Some(old) = old.filter(|old| old.spec == spec) {
+            return Ok(Arc::clone(old));
+        }
+        let links = |live: &mut Live, ends: &[End]| ends.iter().map(|end| live.find(ports, &end.port)).collect();
+        let (rx, tx) = (links(live, &spec.rx), links(live, &spec.tx));
+        let (rx, tx): (Result<_, Error>, Result<_, Error>) = (rx, tx);
+        let counters = old.map(|old| Arc::clone(&old.counters)).unwrap_or_default();
+        Ok(Arc::new(Component::new(spec, rx?, tx?, counters)))
+    };
+    specs.into_iter().map(&mut one).collect()
+}
+
+impl Live {
+    /// The end of that name.
+    fn find(&mut self, ports: &BTreeMap<PortNo, LivePort>, end: &EndPort) -> Result<Link, Error> {
+        let link = match end {
+            EndPort::Port { name, queue } => {
+                let port = ports.values().find(|port| port.spec.name == *name);
+                port.map(|port| Link::Port(Arc::clone(&port.shared), *queue))
+            }
+            EndPort::Ring(no) => self.rings.get(no).map(|ring| Link::Ring(Arc::clone(ring))),
+            EndPort::Outside(no) => self.outside.get(no).map(|outside| Link::Outside(Arc::clone(&outside.end))),
+            EndPort::Null(no) => Some(Link::Null(Arc::clone(self.nulls.entry(*no).or_default()))),
+        };
+        link.ok_or_else(|| super::missing(end))
+    }
+
+    /// The component that has such an end, if one has.
+    pub fn user_of(&self, is_it: impl Fn(&EndPort) -> bool) -> Option<&str> {
+        let has = |component: &&Arc<Component>| {
+            let spec = &component.spec;
+            spec.rx.iter().chain(&spec.tx).any(|end| is_it(&end.port))
+        };
+        self.running.iter().find(has).map(|component| component.spec.name.as_str())
+    }
+
+    /// Says that a port can't go while a component has it.
+    pub fn check_port_unused(&self, name: &str) -> Result<(), Error> {
+        match self.user_of(|end| matches!(end, EndPort::Port { name: port, .. } if port == name)) {
+            Some(user) => Err(Error::new(
+                ErrorKind::Busy,
+                format!("port `{name}` is an end of component `{user}`: detach it first"),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Rings between components, and those that frames come in by from outside.
+    pub fn all_rings(&self) -> impl Iterator<Item = &Arc<Ring>> {
+        self.rings.values().chain(self.outside.values().map(|outside| &outside.end.input))
+    }
+
+    /// Drops what is in a ring that no component takes frames from; counted if it was in the switch already.
+    pub fn empty(&mut self, state: &State, ring: &Ring, counted: bool) {
+        let mut cache = FrameCache::new(Arc::clone(&state.shared.umem));
+        for frame in drain(ring) {
+            if counted {
+                let count = Count { packets: 1, bytes: frame.len() as u64 };
+                self.retired.drops.entry(DropReason::RingGone.label().to_owned()).or_default().add(count);
+            }
+            cache.put(frame);
+        }
+        state.recycle(cache);
+    }
+
+    /// Ends an outside end: what waits to go out goes, what waits to come in is dropped, which was not counted in yet.
+    pub fn close(&mut self, state: &State, outside: LiveOutside) {
+        let LiveOutside { end, thread, .. } = outside;
+        let (no, input) = (end.no, Arc::clone(&end.input));
+        // The last sender of the queue to the outside.
+        drop(end);
+        if let Some(error) = thread.stop() {
+            tracing::warn!(outside = no, error, "an outside end");
+        }
+        self.empty(state, &input, false);
+    }
+
+    /// Forgets what was subtracted from the counters of an end that is gone.
+    pub fn forget(&mut self, end: &EndPort) {
+        self.baselines.ends.remove(end);
+    }
+}

@@ -1,0 +1,142 @@
+//! Components as their manager sees them.
+
+mod counters;
+mod handles;
+mod live;
+mod swap;
+#[cfg(test)]
+mod tests;
+
+pub(super) use live::Live;
+
+use std::sync::Arc;
+
+use super::{Control, State, Switch};
+use crate::model::*;
+use crate::worker::ends::Ring;
+use crate::{Error, ErrorKind};
+
+/// Frames that a ring can hold.
+const RING_DEPTHS: std::ops::RangeInclusive<u32> = 2..=32_768;
+
+impl Switch {
+    /// Puts a set of components in the place of the one before, as a whole: no frame is treated by some of the old and some of the new
+    /// ones. Only components that change pause, and those for a moment: until what is between them is through, which may take
+    /// 200 ms at most. On an error nothing is changed.
+    ///
+    /// # Errors
+    /// `Invalid`: a worker, end or table that does not fit; `NotFound`: a port, ring or outside end that is not there; `Busy`: an
+    /// end that two components have the same way, or a port of the bridge.
+    pub fn set_components(&self, components: Vec<ComponentSpec>) -> Result<(), Error> {
+        swap::set(&self.state, &self.threads, &mut self.state.lock(), components)
+    }
+
+    /// The components that run, with their counters since they were made under that name. Drops at a port's way out (`tx_ring_full`,
+    /// `egress_mtu`, …) are counted at the port.
+    pub fn components(&self) -> Vec<ComponentInfo> {
+        self.state.lock().components.infos()
+    }
+
+    /// Adds a ring of that many frames, a power of two from 2 to 32,768; `Exists` if there is one of that number.
+    pub fn add_ring(&self, no: u32, depth: u32) -> Result<(), Error> {
+        let mut control = self.state.lock();
+        check_no("ring", no)?;
+        if !depth.is_power_of_two() || !RING_DEPTHS.contains(&depth) {
+            return Err(Error::invalid(format!(
+                "ring {no}: depth {depth} is not a power of two from {} to {}",
+                RING_DEPTHS.start(),
+                RING_DEPTHS.end()
+            )));
+        }
+        let rings = &mut control.components.rings;
+        if rings.contains_key(&no) {
+            return Err(Error::new(ErrorKind::Exists, format!("there is a ring {no} already")));
+        }
+        rings.insert(no, Arc::new(Ring::new(no, depth)));
+        Ok(())
+    }
+
+    /// Removes a ring; what is in it is dropped. `Busy` while a component has it.
+    pub fn del_ring(&self, no: u32) -> Result<(), Error> {
+        let mut control = self.state.lock();
+        let end = EndPort::Ring(no);
+        check_unused(&control, &end)?;
+        let ring = control.components.rings.remove(&no).ok_or_else(|| missing(&end))?;
+        control.components.empty(&self.state, &ring, true);
+        control.components.forget(&end);
+        Ok(())
+    }
+
+    /// Adds an outside end, and starts the thread that joins it to what is outside; `Exists` if there is one of that number.
+    /// Other errors are those of what is outside: a file, a device.
+    pub fn add_outside(&self, no: u32, spec: OutsideSpec) -> Result<(), Error> {
+        let mut control = self.state.lock();
+        check_no("outside end", no)?;
+        if control.components.outside.contains_key(&no) {
+            return Err(Error::new(ErrorKind::Exists, format!("there is an outside end {no} already")));
+        }
+        let outside = handles::open(&self.state, no, spec)?;
+        control.components.outside.insert(no, outside);
+        Ok(())
+    }
+
+    /// Removes an outside end: what components sent is written first. `Busy` while a component has it.
+    pub fn del_outside(&self, no: u32) -> Result<(), Error> {
+        let mut control = self.state.lock();
+        let end = EndPort::Outside(no);
+        check_unused(&control, &end)?;
+        let outside = control.components.outside.remove(&no).ok_or_else(|| missing(&end))?;
+        control.components.close(&self.state, outside);
+        control.components.forget(&end);
+        Ok(())
+    }
+
+    /// The outside ends.
+    pub fn outside(&self) -> Vec<OutsideInfo> {
+        self.state.lock().components.outside_infos()
+    }
+
+    /// Counters of rings, null ends and outside ends.
+    pub fn ends(&self) -> Vec<EndInfo> {
+        self.state.lock().components.ends()
+    }
+
+    /// Sets the counters of components, ends and of ports that are not bridged to zero. What is counted goes on: readers are told the
+    /// difference from now on.
+    pub fn clear_component_stats(&self) {
+        counters::clear(&mut self.state.lock());
+    }
+}
+
+/// Ends all components and outside ends, and drops what is between them.
+pub(super) fn end(state: &State, control: &mut Control) {
+    let live = &mut control.components;
+    live.running.clear();
+    state.shared.publish_components(Arc::default());
+    while let Some((_, outside)) = live.outside.pop_first() {
+        live.close(state, outside);
+    }
+    while let Some((_, ring)) = live.rings.pop_first() {
+        live.empty(state, &ring, true);
+    }
+}
+
+fn check_no(what: &str, no: u32) -> Result<(), Error> {
+    if no <= MAX_END_NO {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{what}: {no} is out of range, 0 to {MAX_END_NO} are possible")))
+}
+
+fn check_unused(control: &Control, end: &EndPort) -> Result<(), Error> {
+    match control.components.user_of(|other| other == end) {
+        Some(user) => {
+            Err(Error::new(ErrorKind::Busy, format!("{end} is an end of component `{user}`: detach it first")))
+        }
+        None => Ok(()),
+    }
+}
+
+fn missing(end: &EndPort) -> Error {
+    Error::new(ErrorKind::NotFound, format!("there is no {end}"))
+}

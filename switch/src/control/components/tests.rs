@@ -1,0 +1,281 @@
+//! A running switch without ports: frames come and go by outside ends, whose threads the tests play.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::handles::{FromComponents, ToComponents, queues};
+use super::live::LiveOutside;
+use super::*;
+use crate::outside::{FromSwitch, OutsideThread, ToSwitch};
+
+/// An end's thread that does nothing.
+struct Idle;
+
+impl ToSwitch for Idle {
+    fn offer(&mut self, _: &[u8]) -> bool {
+        false
+    }
+}
+
+impl FromSwitch for Idle {
+    fn take(&mut self, timeout: Duration) -> Vec<CapturedFrame> {
+        std::thread::sleep(timeout.min(Duration::from_millis(5)));
+        Vec::new()
+    }
+}
+
+/// Sets a flag when it goes, also when a test fails, or the thread that waits for it would go on for ever.
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn switch(workers: usize) -> Switch {
+    let settings =
+        DataplaneSettings { workers, frames: 8192, huge_pages: HugePages::Off, ..DataplaneSettings::default() };
+    Switch::start(&settings, BridgeSettings::default(), None).unwrap()
+}
+
+/// Adds an outside end whose queues the test has.
+fn outside(switch: &Switch, no: u32) -> (ToComponents, FromComponents) {
+    let spec = OutsideSpec::Pcap { rx: None, tx: None };
+    let (end, to, from) = queues(&switch.state, no, &spec);
+    let thread = OutsideThread::start(&spec, Box::new(Idle), Box::new(Idle)).unwrap();
+    switch.state.lock().components.outside.insert(no, LiveOutside { spec, end: Arc::new(end), thread });
+    (to, from)
+}
+
+fn end(port: EndPort) -> End {
+    End { port, vlan: VlanEdit::None }
+}
+
+fn forward(name: &str, worker: usize, from: EndPort, to: EndPort) -> ComponentSpec {
+    ComponentSpec {
+        name: name.to_owned(),
+        worker,
+        kind: ComponentKind::Forward,
+        rx: vec![end(from)],
+        tx: vec![end(to)],
+        table: Vec::new(),
+    }
+}
+
+/// A numbered frame.
+fn frame(number: u64) -> Vec<u8> {
+    let mut frame = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]].concat();
+    frame.extend([0x88, 0xb5]);
+    frame.extend(number.to_be_bytes());
+    frame.resize(60, 0);
+    frame
+}
+
+fn number(frame: &[u8]) -> u64 {
+    u64::from_be_bytes(frame[14..22].try_into().unwrap())
+}
+
+/// Waits until nothing is on its way, and checks that all is accounted for.
+fn assert_balanced(switch: &Switch) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let (stats, audit) = (switch.stats(), switch.audit());
+        assert!(audit.consistent, "{audit:?}");
+        if (stats.unaccounted_packets, stats.unaccounted_bytes) == (0, 0) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{stats:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Takes that many frames.
+fn take(from: &mut FromComponents, count: usize) -> Vec<CapturedFrame> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let mut frames = Vec::new();
+    while frames.len() < count {
+        assert!(Instant::now() < deadline, "{} of {count} came", frames.len());
+        frames.extend(from.take(Duration::from_millis(10)));
+    }
+    frames
+}
+
+/// Numbered frames go through three components on two workers while all but the middle one change, workers too. The first one says by a
+/// VLAN tag which set it is of, and the last one has entries for that VLAN only: a frame that saw half would be dropped there.
+#[test]
+fn a_change_of_the_set_loses_nothing_and_no_frame_sees_half_of_it() {
+    let switch = switch(2);
+    for no in [0, 1] {
+        switch.add_ring(no, 1024).unwrap();
+    }
+    let (mut to, _) = outside(&switch, 0);
+    let (_, mut from) = outside(&switch, 1);
+    let set = |n: usize| {
+        let vid = (n % 5 + 1) as u16;
+        let mut first = forward("first", n % 2, EndPort::Outside(0), EndPort::Ring(0));
+        first.tx[0].vlan = VlanEdit::Add { vid, pcp: 0 };
+        let middle = forward("middle", 0, EndPort::Ring(0), EndPort::Ring(1));
+        let mut last = forward("last", n / 2 % 2, EndPort::Ring(1), EndPort::Outside(1));
+        last.kind = ComponentKind::Classifier;
+        last.tx[0].vlan = VlanEdit::Del;
+        last.table = vec![TableEntry { vlan: Some(vid), mac: None, tx: 0 }];
+        vec![first, middle, last]
+    };
+    switch.set_components(set(0)).unwrap();
+    let done = AtomicBool::new(false);
+    let changes = std::thread::scope(|scope| {
+        let changer = scope.spawn(|| {
+            let mut n = 0;
+            while !done.load(Ordering::Relaxed) {
+                n += 1;
+                switch.set_components(set(n)).unwrap();
+            }
+            n
+        });
+        let done = SetAtEnd(&done);
+        let (mut sent, mut received, mut enough) = (0, 0, Instant::now());
+        let mut waiting: VecDeque<u64> = VecDeque::new();
+        while sent < 100_000 || !waiting.is_empty() {
+            // Fewer than any queue on the way holds.
+            while sent < 100_000 && waiting.len() < 500 && to.offer(&frame(sent)) {
+                waiting.push_back(sent);
+                sent += 1;
+            }
+            for got in from.take(Duration::from_millis(1)) {
+                assert_eq!(Some(number(&got.data)), waiting.pop_front(), "after {received}");
+                assert_eq!(got.data.len(), 60);
+                (received, enough) = (received + 1, Instant::now());
+            }
+            assert!(enough.elapsed() < Duration::from_secs(20), "stuck: {waiting:?} {:?}", switch.stats().components);
+        }
+        drop(done);
+        changer.join().unwrap()
+    });
+    assert!(changes > 10, "{changes} changes");
+    assert_balanced(&switch);
+    let infos = switch.components();
+    assert!(infos.iter().all(|info| (info.rx.packets, info.tx.packets, info.dropped.packets) == (100_000, 100_000, 0)));
+}
+
+#[test]
+fn what_is_in_a_ring_waits_for_the_one_who_takes_it() {
+    let switch = switch(2);
+    switch.add_ring(5, 64).unwrap();
+    let (mut to, _) = outside(&switch, 0);
+    let (_, mut from) = outside(&switch, 1);
+    let fill = forward("fill", 0, EndPort::Outside(0), EndPort::Ring(5));
+    switch.set_components(vec![fill.clone()]).unwrap();
+    (0..40).for_each(|n| assert!(to.offer(&frame(n))));
+    while switch.ends()[0].queued < 40 {
+        std::thread::yield_now();
+    }
+    assert_balanced(&switch);
+    assert_eq!(switch.frames().in_transit, 40);
+    assert_eq!(switch.del_ring(5).unwrap_err().kind(), ErrorKind::Busy);
+    switch.set_components(vec![forward("empty", 1, EndPort::Ring(5), EndPort::Outside(1)), fill]).unwrap();
+    let numbers: Vec<_> = take(&mut from, 40).iter().map(|frame| number(&frame.data)).collect();
+    assert_eq!(numbers, (0..40).collect::<Vec<_>>());
+    assert_balanced(&switch);
+    // And what is in one that goes is dropped, and counted.
+    switch.set_components(vec![forward("fill", 0, EndPort::Outside(0), EndPort::Ring(5))]).unwrap();
+    (0..3).for_each(|n| assert!(to.offer(&frame(n))));
+    while switch.ends()[0].queued < 3 {
+        std::thread::yield_now();
+    }
+    switch.set_components(Vec::new()).unwrap();
+    switch.del_ring(5).unwrap();
+    assert_balanced(&switch);
+    assert_eq!(switch.stats().components.drops["ring_gone"].packets, 3);
+}
+
+#[test]
+fn frames_that_go_round_in_a_circle_do_not_hold_up_a_change() {
+    let switch = switch(2);
+    for no in [0, 1] {
+        switch.add_ring(no, 64).unwrap();
+    }
+    let (mut to, _) = outside(&switch, 0);
+    let mut merge = forward("merge", 0, EndPort::Outside(0), EndPort::Ring(0));
+    merge.kind = ComponentKind::Merge;
+    merge.rx.push(end(EndPort::Ring(1)));
+    switch.set_components(vec![merge, forward("back", 1, EndPort::Ring(0), EndPort::Ring(1))]).unwrap();
+    (0..10).for_each(|n| assert!(to.offer(&frame(n))));
+    while switch.components()[1].tx.packets < 100 {
+        std::thread::yield_now();
+    }
+    switch.set_components(Vec::new()).unwrap();
+    assert_balanced(&switch);
+    assert_eq!(switch.stats().components.drops["ring_gone"].packets, 10);
+    assert!(switch.ends().iter().all(|end| end.queued == 0));
+}
+
+#[test]
+fn a_set_that_does_not_fit_changes_nothing() {
+    let switch = switch(1);
+    switch.add_ring(0, 64).unwrap();
+    let (mut to, _) = outside(&switch, 0);
+    let (_, mut from) = outside(&switch, 1);
+    switch.set_components(vec![forward("f", 0, EndPort::Outside(0), EndPort::Outside(1))]).unwrap();
+    for (bad, kind) in [
+        (forward("f", 1, EndPort::Outside(0), EndPort::Outside(1)), ErrorKind::Invalid),
+        (forward("f", 0, EndPort::Ring(1), EndPort::Outside(1)), ErrorKind::NotFound),
+        (forward("f", 0, EndPort::Port { name: "p".into(), queue: None }, EndPort::Ring(0)), ErrorKind::NotFound),
+    ] {
+        assert_eq!(switch.set_components(vec![bad]).unwrap_err().kind(), kind);
+    }
+    assert!(to.offer(&frame(1)));
+    assert_eq!(take(&mut from, 1).len(), 1);
+    assert_eq!(switch.del_outside(0).unwrap_err().kind(), ErrorKind::Busy);
+    for (error, kind) in [
+        (switch.add_ring(0, 64), ErrorKind::Exists),
+        (switch.add_ring(1, 65), ErrorKind::Invalid),
+        (switch.add_ring(1024, 64), ErrorKind::Invalid),
+        (switch.del_ring(1), ErrorKind::NotFound),
+        (switch.add_outside(0, OutsideSpec::Pcap { rx: None, tx: None }), ErrorKind::Exists),
+        (switch.del_outside(7), ErrorKind::NotFound),
+    ] {
+        assert_eq!(error.unwrap_err().kind(), kind);
+    }
+    assert_balanced(&switch);
+}
+
+#[test]
+fn counters_begin_anew_and_the_books_still_balance() {
+    let switch = switch(1);
+    let (mut to, _) = outside(&switch, 0);
+    switch.set_components(vec![forward("f", 0, EndPort::Outside(0), EndPort::Null(0))]).unwrap();
+    (0..5).for_each(|n| assert!(to.offer(&frame(n))));
+    while switch.components()[0].tx.packets < 5 {
+        std::thread::yield_now();
+    }
+    let ends = switch.ends();
+    assert_eq!((ends[0].tx.packets, ends[1].rx.packets), (5, 5), "{ends:?}");
+    switch.clear_component_stats();
+    assert_eq!(switch.components()[0].rx, Count::default());
+    assert!(switch.ends().iter().all(|end| (end.rx, end.tx) == Default::default()));
+    assert!(to.offer(&frame(5)));
+    while switch.components()[0].tx.packets < 1 {
+        std::thread::yield_now();
+    }
+    assert_balanced(&switch);
+    // Under another name it begins at zero, and what the first one counted is not forgotten.
+    switch.set_components(vec![forward("g", 0, EndPort::Outside(0), EndPort::Null(0))]).unwrap();
+    assert_eq!(switch.components()[0].rx, Count::default());
+    assert_eq!(switch.stats().components.rx.packets, 6);
+    assert_balanced(&switch);
+}
+
+#[test]
+fn a_switch_that_ends_with_components_at_work_ends() {
+    let switch = switch(2);
+    switch.add_ring(0, 64).unwrap();
+    let set =
+        vec![forward("f", 0, EndPort::Null(0), EndPort::Ring(0)), forward("g", 1, EndPort::Ring(0), EndPort::Null(1))];
+    switch.set_components(set).unwrap();
+    while switch.components()[1].tx.packets < 1000 {
+        std::thread::yield_now();
+    }
+    switch.shutdown();
+}

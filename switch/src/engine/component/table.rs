@@ -1,0 +1,119 @@
+//! A classifier's table: exact addresses within VLANs, in one hash table of any size.
+//!
+//! Untagged frames are a VLAN of their own, beside the 4,096 that a tag can name. Everything that can be worked out ahead is: each
+//! VLAN's receivers of group addresses, and its default, which is that of untagged frames unless it has its own. A VLAN without
+//! entries has those of untagged frames alone.
+
+use crate::engine::mac::MacAddr;
+use crate::engine::parse::fold_product;
+use crate::engine::vlan::VID_COUNT;
+use crate::model::TableEntry;
+
+/// Where untagged frames stand among the VLANs.
+const UNTAGGED: usize = VID_COUNT;
+/// No entry: no VLAN has this number.
+const NOTHING: u64 = u64::MAX;
+
+/// Where a frame goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target<'a> {
+    /// To one sending end.
+    One(u16),
+    /// To each of these sending ends, all different; there may be none.
+    All(&'a [u16]),
+    /// Nowhere.
+    None,
+}
+
+/// What frames of a VLAN get that have no entry of their own.
+#[derive(Clone, Debug, Default)]
+struct Row {
+    default: Option<u16>,
+    receivers: Box<[u16]>,
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct Table {
+    /// VLAN and address with a sending end each, found by linear probing; at most half full.
+    exact: Box<[(u64, u16)]>,
+    /// Place in `rows` by VLAN; the first row is that of VLANs without entries.
+    row_of: Box<[u16]>,
+    rows: Vec<Row>,
+}
+
+#[inline]
+fn key(vlan: usize, mac: MacAddr) -> u64 {
+    (vlan as u64) << 48 | mac.to_u64()
+}
+
+#[inline]
+fn place(vlan: Option<u16>) -> usize {
+    vlan.map_or(UNTAGGED, usize::from)
+}
+
+impl Table {
+    /// The table of those entries, which [`check`](super::check) has found right.
+    pub fn new(entries: &[TableEntry]) -> Self {
+        let default_of = |vlan: Option<u16>| {
+            entries.iter().find(|entry| entry.vlan == vlan && entry.mac.is_none()).map(|entry| entry.tx as u16)
+        };
+        let general = default_of(None);
+        let mut rows = vec![Row { default: general, receivers: general.into_iter().collect() }];
+        let mut row_of = vec![0; VID_COUNT + 1].into_boxed_slice();
+        let size = (2 * entries.len()).next_power_of_two().max(2);
+        let mut exact = vec![(NOTHING, 0); size].into_boxed_slice();
+        let mut members: Vec<Vec<u16>> = vec![Vec::new()];
+        for entry in entries {
+            let Some(row) = row_of.get_mut(place(entry.vlan)) else { continue };
+            if *row == 0 {
+                *row = rows.len() as u16;
+                rows.push(Row { default: default_of(entry.vlan).or(general), receivers: Box::default() });
+                members.push(Vec::new());
+            }
+            let members = &mut members[usize::from(*row)];
+            if !members.contains(&(entry.tx as u16)) {
+                members.push(entry.tx as u16);
+            }
+            if let Some(mac) = entry.mac {
+                let key = key(place(entry.vlan), mac);
+                let mut at = slot(key, size);
+                while exact[at].0 != NOTHING && exact[at].0 != key {
+                    at = (at + 1) % size;
+                }
+                exact[at] = (key, entry.tx as u16);
+            }
+        }
+        for (row, mut members) in rows.iter_mut().zip(members).skip(1) {
+            members.extend(general.filter(|general| !members.contains(general)));
+            row.receivers = members.into();
+        }
+        Self { exact, row_of, rows }
+    }
+
+    /// Where a frame to `dst` goes that has a tag of that VLAN, or none.
+    #[inline]
+    pub fn find(&self, vlan: Option<u16>, dst: MacAddr) -> Target<'_> {
+        let vlan = place(vlan);
+        let row = &self.rows[self.row_of.get(vlan).map_or(0, |row| usize::from(*row))];
+        let (key, size) = (key(vlan, dst), self.exact.len());
+        let mut at = slot(key, size);
+        loop {
+            match self.exact[at] {
+                (found, tx) if found == key => return Target::One(tx),
+                (NOTHING, _) => break,
+                _ => at = (at + 1) & (size - 1),
+            }
+        }
+        if dst.is_group() {
+            return Target::All(&row.receivers);
+        }
+        row.default.map_or(Target::None, Target::One)
+    }
+}
+
+/// Where the search for a key begins in a table of that size, a power of two.
+#[inline]
+fn slot(key: u64, size: usize) -> usize {
+    fold_product(key ^ 0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03) as usize & (size - 1)
+}

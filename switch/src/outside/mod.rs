@@ -1,0 +1,190 @@
+//! Outside ends: threads that move frames between components and what is not the switch, a tap device of the host or files.
+//!
+//! A worker and the threads of an end share nothing but two queues, one each way, which are made elsewhere: this module knows them
+//! as [`ToSwitch`] and [`FromSwitch`]. Workers never wait for a thread here, and a thread that has trouble outside (a full disk, a
+//! tap that was deleted) says so in [`OutsideThread::error`] and goes on taking what components send, so that they go on too.
+
+mod capture;
+mod pcap_port;
+mod pcap_reader;
+mod pcap_writer;
+mod state;
+mod tap;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use self::capture::Capture;
+use self::pcap_port::Record;
+use self::pcap_reader::PcapReader;
+use self::state::State;
+use self::tap::{TapDevice, TapSink};
+use crate::io::umem::HEADROOM;
+use crate::model::{CapturedFrame, OutsideSpec};
+use crate::{Error, ErrorKind};
+
+/// Bytes of the longest frame unless the queue knows better: what fits into the largest UMEM frame, behind its headroom.
+const MAX_FRAME: usize = 4096 - HEADROOM as usize;
+/// How long a thread waits for frames before it looks whether it is to stop or to flush.
+const TAKE_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// The queue towards components.
+pub trait ToSwitch: Send {
+    /// Offers a frame; false: there is no room now. It may be offered again, or dropped.
+    fn offer(&mut self, frame: &[u8]) -> bool;
+
+    /// Bytes of the longest frame that can ever have room. Longer ones are not offered.
+    fn max_frame(&self) -> usize {
+        MAX_FRAME
+    }
+}
+
+/// The queue from components.
+pub trait FromSwitch: Send {
+    /// Takes the frames that are there, oldest first; if there are none it waits up to `timeout` for the first one.
+    fn take(&mut self, timeout: Duration) -> Vec<CapturedFrame>;
+}
+
+/// Where frames of components go.
+trait Sink: Send {
+    /// Writes frames, as far as it can; called with none from time to time, to flush.
+    fn write(&mut self, frames: &[CapturedFrame]);
+
+    /// Nothing more comes.
+    fn finish(&mut self);
+}
+
+/// Forgets frames.
+struct Forget;
+
+impl Sink for Forget {
+    fn write(&mut self, _: &[CapturedFrame]) {}
+
+    fn finish(&mut self) {}
+}
+
+/// The threads of an outside end. They stop, in the same way as by [`OutsideThread::stop`], when it is dropped.
+#[derive(Debug)]
+pub struct OutsideThread {
+    state: Arc<State>,
+    tap: Option<Arc<TapDevice>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl OutsideThread {
+    /// Opens what `spec` names and starts moving frames. A tap is made in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// `Invalid`: a value or file that can't be; `NotFound`: no such file or directory; `Busy`: the tap's name is taken; `Denied`:
+    /// no permission; `Unsupported`: the kernel has no taps; `System`: anything else that the system refused.
+    pub fn start(spec: &OutsideSpec, to: Box<dyn ToSwitch>, from: Box<dyn FromSwitch>) -> Result<Self, Error> {
+        let state = Arc::new(State::default());
+        let mut this = Self { state: Arc::clone(&state), tap: None, threads: Vec::new() };
+        let sink: Box<dyn Sink> = match spec {
+            OutsideSpec::Tap { ifname } => {
+                let tap = Arc::new(TapDevice::create(ifname)?);
+                this.tap = Some(Arc::clone(&tap));
+                let (reader, state) = (Arc::clone(&tap), Arc::clone(&state));
+                this.spawn("xs-tap-in", move || reader.read(to, &state))?;
+                Box::new(TapSink::new(tap, Arc::clone(&this.state)))
+            }
+            OutsideSpec::Pcap { rx, tx } => {
+                let reader = rx.as_deref().map(|path| PcapReader::open(path).map(|reader| (path.to_owned(), reader)));
+                let reader = reader.transpose()?;
+                let sink: Box<dyn Sink> = match tx {
+                    Some(path) => Box::new(Record::open(path, rx.as_deref(), Arc::clone(&state))?),
+                    None => Box::new(Forget),
+                };
+                if let Some((path, reader)) = reader {
+                    this.spawn("xs-pcap-in", move || pcap_port::play(&path, reader, to, &state))?;
+                }
+                sink
+            }
+            OutsideSpec::Capture(files) => Box::new(Capture::open(files, state)?),
+        };
+        let state = Arc::clone(&this.state);
+        this.spawn("xs-outside", move || drain(from, sink, &state))?;
+        Ok(this)
+    }
+
+    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+        let thread = Builder::new().name(name.to_owned()).spawn(work);
+        let thread = thread.map_err(|error| Error::new(ErrorKind::System, format!("starting a thread: {error}")))?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// Stops it: what is in the queue from components is written first, files are completed, a tap is gone. Returns what went
+    /// wrong outside, as [`OutsideThread::error`]. The queue must have no more senders.
+    pub fn stop(mut self) -> Option<String> {
+        self.join();
+        self.error()
+    }
+
+    fn join(&mut self) {
+        self.state.stop();
+        if let Some(tap) = &self.tap {
+            tap.wake();
+        }
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+        self.tap = None;
+    }
+
+    /// Capture: the files written so far, the current one last, which has `.tmp` behind its name until it is complete.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.state.files()
+    }
+
+    /// What went wrong outside, if something has.
+    pub fn error(&self) -> Option<String> {
+        self.state.error()
+    }
+
+    /// Frames from outside that were dropped: the queue had no room (tap), or they were too long or too short to be offered.
+    pub fn rx_dropped(&self) -> u64 {
+        self.state.rx_dropped.load(Ordering::Relaxed)
+    }
+
+    /// Frames taken from components that could not be written outside.
+    pub fn tx_dropped(&self) -> u64 {
+        self.state.tx_dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for OutsideThread {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+/// Moves frames from components to where they go until it is to stop and there are no more.
+fn drain(mut from: Box<dyn FromSwitch>, mut sink: Box<dyn Sink>, state: &State) {
+    loop {
+        // Looked at first: what was sent before the stop is there then.
+        let stopping = state.stopping();
+        let frames = from.take(if stopping { Duration::ZERO } else { TAKE_TIMEOUT });
+        if stopping && frames.is_empty() {
+            return sink.finish();
+        }
+        sink.write(&frames);
+    }
+}
+
+/// An error of a file: what was being done with it, why it failed, and what to do.
+fn file_error(doing: &str, path: &Path, error: &io::Error) -> Error {
+    let (kind, advice) = match error.kind() {
+        io::ErrorKind::NotFound => (ErrorKind::NotFound, ""),
+        io::ErrorKind::PermissionDenied => (ErrorKind::Denied, ": the daemon's user must be allowed to"),
+        _ => (ErrorKind::System, ""),
+    };
+    Error::new(kind, format!("{doing} {}: {error}{advice}", path.display()))
+}

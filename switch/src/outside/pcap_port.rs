@@ -1,0 +1,123 @@
+//! Files in place of a port: components are given the frames of one, and what they send is written to another.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::pcap_reader::{Next, PcapReader};
+use super::pcap_writer::PcapWriter;
+use super::state::{State, Way};
+use super::{Sink, ToSwitch, file_error};
+use crate::Error;
+use crate::model::{CapturedFrame, Compression};
+
+/// How long a frame that finds no room waits at first, and at most, before it is offered again.
+const RETRY: (Duration, Duration) = (Duration::from_micros(100), Duration::from_millis(20));
+/// Bytes kept of each frame: all that a frame may have.
+const SNAPLEN: u32 = 65_535;
+
+/// Offers the frames of a file, waiting when there is no room, until it ends or the end is stopped.
+pub fn play(path: &Path, mut file: PcapReader, mut to: Box<dyn ToSwitch>, state: &State) {
+    let mut frame = Vec::new();
+    let max = to.max_frame();
+    while !state.stopping() {
+        match file.next(&mut frame, max) {
+            Ok(Next::Frame) => offer(&frame, to.as_mut(), state),
+            Ok(Next::Skipped) => {
+                state.rx_dropped.fetch_add(1, Ordering::Relaxed);
+                let text = format!("{}: frames not of 14–{max} bytes, or not Ethernet's, are skipped", path.display());
+                state.set_error(Way::In, Some(text));
+            }
+            Ok(Next::End) => return,
+            Err(reason) => {
+                state.set_error(Way::In, Some(format!("reading {}: {reason}; no more frames come", path.display())));
+                return;
+            }
+        }
+    }
+}
+
+fn offer(frame: &[u8], to: &mut dyn ToSwitch, state: &State) {
+    let (mut wait, longest) = RETRY;
+    while !to.offer(frame) && !state.stopping() {
+        std::thread::sleep(wait);
+        wait = (wait * 2).min(longest);
+    }
+}
+
+/// The file that is written.
+pub struct Record {
+    path: PathBuf,
+    /// `None`: something went wrong, and frames are dropped.
+    writer: Option<PcapWriter>,
+    state: Arc<State>,
+}
+
+impl Record {
+    /// Begins the file, in the place of one that is there; but not of `read`, which is being read.
+    pub fn open(path: &Path, read: Option<&Path>, state: Arc<State>) -> Result<Self, Error> {
+        let failed = |error| file_error("writing", path, &error);
+        // Not truncated before it is known to be another one; opening a named pipe would wait for its reader.
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).custom_flags(libc::O_NONBLOCK);
+        let file = options.open(path).map_err(failed)?;
+        let found = file.metadata().map_err(failed)?;
+        if found.file_type().is_fifo() {
+            return Err(Error::invalid(format!("{} is a named pipe: name a file", path.display())));
+        }
+        if let Some(read) = read {
+            let read = read.metadata().map_err(|error| file_error("reading", read, &error))?;
+            if (read.dev(), read.ino()) == (found.dev(), found.ino()) {
+                return Err(Error::invalid(format!("{} can't be read and written: name two files", path.display())));
+            }
+        }
+        if found.is_file() {
+            file.set_len(0).map_err(failed)?;
+        }
+        let writer = PcapWriter::new(file, Compression::None, SNAPLEN).map_err(failed)?;
+        Ok(Self { path: path.to_owned(), writer: Some(writer), state })
+    }
+
+    fn fail(&mut self, error: &io::Error) {
+        if let Some(writer) = self.writer.take() {
+            writer.abandon();
+        }
+        let text = format!("writing {}: {error}; frames are dropped", self.path.display());
+        self.state.set_error(Way::Out, Some(text));
+    }
+}
+
+impl Sink for Record {
+    fn write(&mut self, frames: &[CapturedFrame]) {
+        for frame in frames {
+            let written = match &mut self.writer {
+                Some(writer) => writer.write(frame),
+                None => {
+                    self.state.tx_dropped.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
+            };
+            if let Err(error) = written {
+                self.state.tx_dropped.fetch_add(1, Ordering::Relaxed);
+                self.fail(&error);
+            }
+        }
+        if let Some(writer) = &mut self.writer
+            && let Err(error) = writer.flush_if_due()
+        {
+            self.fail(&error);
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some(writer) = self.writer.take()
+            && let Err(error) = writer.finish()
+        {
+            self.fail(&error);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! A file in classic pcap form, through a compressor if it is to be compressed.
+//!
+//! Timestamps are in nanoseconds: frames come less than a microsecond apart, and whatever reads pcap files has known this form
+//! (magic 0xa1b23c4d) since libpcap 1.5 of 2013. The records are pcap-file's; a frame on its way to the disk is in one of two
+//! buffers, here or in the compressor, and [`PcapWriter::flush`] empties both in a way that a reader understands what is there.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
+
+use byteorder::NativeEndian;
+use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
+use pcap_file::pcap::{PcapHeader, RawPcapPacket};
+use pcap_file::{DataLink, Endianness, PcapError, TsResolution};
+
+use crate::model::{CapturedFrame, Compression};
+
+/// How long a frame may wait in buffers.
+const FLUSH_AFTER: Duration = Duration::from_secs(1);
+/// Bytes gathered before the compressor, or the file, is called.
+const BUFFER: usize = 128 << 10;
+/// Bytes of the header of a record.
+const RECORD_HEADER: u64 = 16;
+/// Bytes of the header of a file.
+const FILE_HEADER: u64 = 24;
+/// Zstandard's own default.
+const ZSTD_LEVEL: i32 = 3;
+
+/// What is between the buffer and the file.
+enum Form {
+    Plain(File),
+    Lz4(Box<FrameEncoder<File>>),
+    Zstd(zstd::Encoder<'static, File>),
+}
+
+impl Form {
+    fn new(file: File, compression: Compression) -> io::Result<Self> {
+        Ok(match compression {
+            Compression::None => Form::Plain(file),
+            // Blocks as SPP's.
+            Compression::Lz4 => {
+                let info = FrameInfo::new().block_size(BlockSize::Max256KB).block_mode(BlockMode::Linked);
+                Form::Lz4(Box::new(FrameEncoder::with_frame_info(info, file)))
+            }
+            Compression::Zstd => {
+                let mut encoder = zstd::Encoder::new(file, ZSTD_LEVEL)?;
+                encoder.include_checksum(true)?;
+                Form::Zstd(encoder)
+            }
+        })
+    }
+
+    fn file(&self) -> &File {
+        match self {
+            Form::Plain(file) => file,
+            Form::Lz4(encoder) => encoder.get_ref(),
+            Form::Zstd(encoder) => encoder.get_ref(),
+        }
+    }
+
+    fn finish(self) -> io::Result<File> {
+        match self {
+            Form::Plain(file) => Ok(file),
+            Form::Lz4(encoder) => encoder.finish().map_err(io::Error::other),
+            Form::Zstd(encoder) => encoder.finish(),
+        }
+    }
+}
+
+impl Write for Form {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Form::Plain(file) => file.write(bytes),
+            Form::Lz4(encoder) => encoder.write(bytes),
+            Form::Zstd(encoder) => encoder.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Form::Plain(file) => file.flush(),
+            Form::Lz4(encoder) => encoder.flush(),
+            Form::Zstd(encoder) => encoder.flush(),
+        }
+    }
+}
+
+/// A pcap file that is being written.
+pub struct PcapWriter {
+    out: BufWriter<Form>,
+    snaplen: u32,
+    written: u64,
+    waiting_since: Option<Instant>,
+}
+
+impl PcapWriter {
+    /// Begins a file, which is empty so far. Of each frame `snaplen` bytes are kept.
+    pub fn new(file: File, compression: Compression, snaplen: u32) -> io::Result<Self> {
+        let mut out = BufWriter::with_capacity(BUFFER, Form::new(file, compression)?);
+        let header = PcapHeader {
+            snaplen,
+            datalink: DataLink::ETHERNET,
+            ts_resolution: TsResolution::NanoSecond,
+            endianness: Endianness::native(),
+            ..PcapHeader::default()
+        };
+        header.write_to(&mut out).map_err(to_io)?;
+        Ok(Self { out, snaplen, written: FILE_HEADER, waiting_since: Some(Instant::now()) })
+    }
+
+    /// Writes a frame.
+    pub fn write(&mut self, frame: &CapturedFrame) -> io::Result<()> {
+        const NANOSECONDS: u64 = 1_000_000_000;
+        let kept = frame.data.len().min(self.snaplen as usize);
+        let record = RawPcapPacket {
+            ts_sec: u32::try_from(frame.timestamp_ns / NANOSECONDS).unwrap_or(u32::MAX),
+            ts_frac: (frame.timestamp_ns % NANOSECONDS) as u32,
+            incl_len: kept as u32,
+            orig_len: frame.wire_len,
+            data: Cow::Borrowed(&frame.data[..kept]),
+        };
+        record.write_to::<_, NativeEndian>(&mut self.out).map_err(to_io)?;
+        self.written += RECORD_HEADER + kept as u64;
+        self.waiting_since.get_or_insert_with(Instant::now);
+        Ok(())
+    }
+
+    /// Bytes written so far, before compression.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Empties the buffers if something has been waiting in them for a second, so that a reader of the file finds it.
+    pub fn flush_if_due(&mut self) -> io::Result<()> {
+        match self.waiting_since {
+            Some(since) if since.elapsed() >= FLUSH_AFTER => self.flush(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Empties the buffers. An error too if the file has no name any more.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()?;
+        self.waiting_since = None;
+        match self.out.get_ref().file().metadata()?.nlink() {
+            0 => Err(io::Error::new(io::ErrorKind::NotFound, "it was deleted while it was written")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Completes the file.
+    pub fn finish(mut self) -> io::Result<()> {
+        let flushed = self.flush();
+        // Not by dropping the buffer: after a failure that would write its rest once more.
+        let (form, _) = self.out.into_parts();
+        flushed?;
+        form.finish().map(drop)
+    }
+
+    /// Leaves the file as it is.
+    pub fn abandon(self) {
+        let _ = self.out.into_parts();
+    }
+}
+
+fn to_io(error: PcapError) -> io::Error {
+    match error {
+        PcapError::IoError(error) => error,
+        error => io::Error::other(error),
+    }
+}

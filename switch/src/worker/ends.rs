@@ -1,0 +1,216 @@
+//! Ends of components that are no ports: rings between components, null ends, and the queues of outside ends.
+//!
+//! An end has at most one component at each side, so each counter has one writer. A ring's two sides are in a lock each, which its
+//! owner takes once a burst and finds free: who owns a side changes only while no worker uses it, and the lock makes that safe
+//! rather than fast. Ends belong to control and outlive the components that use them; what is in a ring stays there meanwhile.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError, TryLockError};
+
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+
+use super::view::Shared;
+use crate::counters::Tally;
+use crate::io::umem::Frame;
+use crate::model::{CapturedFrame, Count};
+use std::sync::Arc;
+
+/// Frames that wait for the thread of an outside end at most.
+const OUTSIDE_BACKLOG: usize = 4096;
+/// A ring that nobody takes frames from.
+const NOBODY: usize = usize::MAX;
+
+/// One side of a ring: its end, and what went through it.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Side<T> {
+    end: Mutex<T>,
+    passed: Tally,
+}
+
+impl<T> Side<T> {
+    fn new(end: T) -> Self {
+        Self { end: Mutex::new(end), passed: Tally::default() }
+    }
+
+    /// Does something with the end, unless somebody else does at this moment.
+    #[inline]
+    fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> Option<R> {
+        match self.end.try_lock() {
+            Ok(mut end) => Some(work(&mut end)),
+            Err(TryLockError::Poisoned(poisoned)) => Some(work(&mut poisoned.into_inner())),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+}
+
+/// A ring: frames in order, from one component to another.
+#[derive(Debug)]
+pub struct Ring {
+    no: u32,
+    depth: u32,
+    input: Side<rtrb::Producer<Frame>>,
+    output: Side<rtrb::Consumer<Frame>>,
+    refused: Tally,
+    /// Worker that takes frames from it.
+    reader: AtomicUsize,
+}
+
+impl Ring {
+    /// An empty ring of `depth` frames.
+    pub fn new(no: u32, depth: u32) -> Self {
+        let (input, output) = rtrb::RingBuffer::new(depth as usize);
+        let reader = AtomicUsize::new(NOBODY);
+        Self { no, depth, input: Side::new(input), output: Side::new(output), refused: Tally::default(), reader }
+    }
+
+    /// Number.
+    pub fn no(&self) -> u32 {
+        self.no
+    }
+
+    /// Puts the first of `frames` into it, as many as there is room for; the rest stay there.
+    #[inline]
+    pub fn put(&self, frames: &mut Vec<Frame>) {
+        let mut count = Count::default();
+        let put = |input: &mut rtrb::Producer<Frame>| {
+            let room = input.slots().min(frames.len());
+            let Ok(chunk) = input.write_chunk_uninit(room) else { return };
+            let taken =
+                frames.drain(..room).inspect(|frame| count.add(Count { packets: 1, bytes: frame.len() as u64 }));
+            chunk.fill_from_iter(taken);
+        };
+        self.input.with(put);
+        self.input.passed.add(count.packets, count.bytes);
+    }
+
+    /// Counts frames that had no room.
+    pub fn refused(&self, count: Count) {
+        self.refused.add(count.packets, count.bytes);
+    }
+
+    /// Takes up to `max` frames, oldest first; returns how many.
+    #[inline]
+    pub fn take(&self, frames: &mut Vec<Frame>, max: usize) -> usize {
+        if self.is_empty() {
+            return 0;
+        }
+        let mut count = Count::default();
+        let take = |output: &mut rtrb::Consumer<Frame>| {
+            let there = output.slots().min(max);
+            let Ok(chunk) = output.read_chunk(there) else { return };
+            let each = |frame: &Frame| count.add(Count { packets: 1, bytes: frame.len() as u64 });
+            frames.extend(chunk.into_iter().inspect(each));
+        };
+        self.output.with(take);
+        self.output.passed.add(count.packets, count.bytes);
+        count.packets as usize
+    }
+
+    /// Whether there is nothing in it.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.output.passed.read().packets == self.input.passed.read().packets
+    }
+
+    /// Whether there is no room in it.
+    pub fn is_full(&self) -> bool {
+        self.queued().packets >= u64::from(self.depth)
+    }
+
+    /// What is in it; exact while nobody moves frames.
+    pub fn queued(&self) -> Count {
+        let (output, input) = (self.output.passed.read(), self.input.passed.read());
+        Count { packets: input.packets.saturating_sub(output.packets), bytes: input.bytes.saturating_sub(output.bytes) }
+    }
+
+    /// What was put into it, taken from it, and had no room, so far.
+    pub fn counts(&self) -> [Count; 3] {
+        [self.input.passed.read(), self.output.passed.read(), self.refused.read()]
+    }
+
+    /// Says which worker takes frames from it, if one does.
+    pub fn set_reader(&self, worker: Option<usize>) {
+        self.reader.store(worker.unwrap_or(NOBODY), Ordering::Relaxed);
+    }
+
+    /// The worker that takes frames from it.
+    #[inline]
+    pub fn reader(&self) -> Option<usize> {
+        Some(self.reader.load(Ordering::Relaxed)).filter(|reader| *reader != NOBODY)
+    }
+
+    /// Wakes the worker that takes frames from it.
+    pub fn wake_reader(&self, shared: &Shared) {
+        if let Some(worker) = self.reader().and_then(|reader| shared.workers.get(reader)) {
+            worker.wake();
+        }
+    }
+}
+
+/// A null end.
+#[derive(Debug, Default)]
+pub struct NullEnd {
+    /// Frames that it gave.
+    pub rx: Tally,
+    /// Frames that it took.
+    pub tx: Tally,
+}
+
+/// An outside end as components see it.
+#[derive(Debug)]
+pub struct OutsideEnd {
+    /// Number.
+    pub no: u32,
+    /// Frames from outside.
+    pub input: Arc<Ring>,
+    /// Frames that were given to it.
+    pub tx: Tally,
+    /// Frames that it had no room for.
+    pub refused: Tally,
+    snaplen: usize,
+    output: Sender<CapturedFrame>,
+}
+
+impl OutsideEnd {
+    /// An end that keeps `snaplen` bytes of frames that go out, and the queue of these.
+    pub fn new(no: u32, snaplen: usize) -> (Self, Receiver<CapturedFrame>) {
+        let (output, receiver) = bounded(OUTSIDE_BACKLOG);
+        let input = Arc::new(Ring::new(no, crate::model::DEFAULT_RING_DEPTH));
+        let (tx, refused) = Default::default();
+        (Self { no, input, tx, refused, snaplen, output }, receiver)
+    }
+
+    /// Puts a copy of a frame into the queue to the outside; false if there is no room. `timestamp_ns` is since 1970.
+    pub fn offer(&self, data: &[u8], timestamp_ns: u64) -> bool {
+        if self.output.is_full() {
+            return false;
+        }
+        let frame = CapturedFrame {
+            vport: self.no as u16,
+            queue: 0,
+            direction: crate::model::Direction::Tx,
+            timestamp_ns,
+            wire_len: data.len() as u32,
+            data: data[..data.len().min(self.snaplen)].to_vec(),
+        };
+        match self.output.try_send(frame) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+        }
+    }
+
+    /// Frames that wait to go out.
+    pub fn waiting(&self) -> usize {
+        self.output.len()
+    }
+}
+
+/// Takes all that is in a ring that no worker takes frames from any more.
+pub fn drain(ring: &Ring) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    // Nobody else has this side: a lock that is taken would be a worker's last look, which is over in a moment.
+    drop(ring.output.end.lock().unwrap_or_else(PoisonError::into_inner));
+    while ring.take(&mut frames, usize::MAX) > 0 {}
+    frames
+}

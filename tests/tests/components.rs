@@ -1,0 +1,276 @@
+//! Components between real ports: a data plane without its daemon, with guests' ends that are packet sockets.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use switch::model::*;
+use switch::{ErrorKind, Switch};
+use tests::raw::RawSocket;
+use tests::{Frame, Mac, NetNs, wait};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+const SILENCE: Duration = Duration::from_millis(300);
+const CTAG: u16 = 0x8100;
+
+/// A data plane of two workers with ports `vhost:0` and so on, whose other ends are in a namespace each.
+struct Bed {
+    switch: Switch,
+    guests: Vec<(RawSocket, NetNs)>,
+    host: NetNs,
+}
+
+impl Bed {
+    fn new(label: &str, ports: usize) -> Self {
+        let host = NetNs::new(label);
+        let settings = DataplaneSettings { workers: 2, frames: 16_384, ..DataplaneSettings::default() };
+        let switch = host.run(|| Switch::start(&settings, BridgeSettings::default(), None)).expect("a data plane");
+        let mut bed = Self { switch, guests: Vec::new(), host };
+        (0..ports).for_each(|no| bed.add(&format!("p{no}"), Some(format!("vhost:{no}"))));
+        bed
+    }
+
+    /// Adds a port, one of the bridge unless it has a name in `spp`.
+    fn add(&mut self, name: &str, spp: Option<String>) {
+        let ns = NetNs::new(name);
+        let spec = PortSpec {
+            netns: Some(ns.name().to_owned()),
+            spp,
+            mac_check: Some(false),
+            ..PortSpec::new(name, PortKind::Guest)
+        };
+        let port = self.host.run(|| self.switch.add_port(spec)).expect("a port");
+        let ifname = port.spec.guest_ifname.expect("a guest's end");
+        let socket = RawSocket::open(&ns, &ifname);
+        self.guests.push((socket, ns));
+    }
+
+    fn send(&self, guest: usize, frame: &Frame) {
+        self.guests[guest].0.send(frame);
+    }
+
+    #[track_caller]
+    fn expect(&self, guest: usize, frame: &Frame) {
+        assert_eq!(self.guests[guest].0.recv(PATIENCE).as_ref(), Some(frame), "at guest {guest}");
+    }
+
+    #[track_caller]
+    fn expect_nothing(&self) {
+        for (no, (socket, _)) in self.guests.iter().enumerate() {
+            assert_eq!(socket.recv(SILENCE), None, "at guest {no}");
+        }
+    }
+
+    #[track_caller]
+    fn assert_balanced(&self) {
+        let balanced = || {
+            let (stats, audit) = (self.switch.stats(), self.switch.audit());
+            assert!(audit.consistent, "{audit:?}");
+            (stats.unaccounted_packets, stats.unaccounted_bytes) == (0, 0)
+        };
+        wait::expect("all frames are accounted for", PATIENCE, balanced);
+    }
+}
+
+fn end(port: EndPort) -> End {
+    End { port, vlan: VlanEdit::None }
+}
+
+fn port(no: usize) -> End {
+    end(EndPort::Port { name: format!("p{no}"), queue: None })
+}
+
+fn ring(no: u32) -> End {
+    end(EndPort::Ring(no))
+}
+
+fn component(name: &str, worker: usize, kind: ComponentKind, rx: Vec<End>, tx: Vec<End>) -> ComponentSpec {
+    ComponentSpec { name: name.to_owned(), worker, kind, rx, tx, table: Vec::new() }
+}
+
+fn frame(to: Mac, tag: Option<u16>, mark: u8) -> Frame {
+    let frame = Frame::ethernet(Mac::stranger(99), to);
+    let frame = match tag {
+        Some(vid) => frame.tag(CTAG, 0, vid),
+        None => frame,
+    };
+    frame.payload(0x88b5, &[mark; 50])
+}
+
+/// The example that SPP's users know: a classifier in front of two VMs, a forward to each, a merge for the way back.
+#[test]
+fn frames_go_through_a_classifier_forwards_and_a_merge() {
+    use ComponentKind::*;
+    let bed = Bed::new("chain", 3);
+    (0..2).for_each(|no| bed.switch.add_ring(no, 1024).expect("a ring"));
+    let (a, b) = (Mac::stranger(1), Mac::stranger(2));
+    let entry = |vlan, mac: Option<Mac>, tx| TableEntry { vlan, mac: mac.map(|mac| MacAddr::new(mac.0)), tx };
+    let mut classifier = component("cls", 0, Classifier, vec![port(0)], vec![ring(0), ring(1)]);
+    classifier.table = vec![entry(Some(100), Some(a), 0), entry(Some(200), Some(b), 1), entry(Some(200), None, 0)];
+    let mut to_a = component("fwd1", 1, Forward, vec![ring(0)], vec![port(1)]);
+    let mut to_b = component("fwd2", 1, Forward, vec![ring(1)], vec![port(2)]);
+    to_a.tx[0].vlan = VlanEdit::Del;
+    to_b.rx[0].vlan = VlanEdit::Del;
+    let mut merge = component("merge", 0, Merge, vec![port(1), port(2)], vec![port(0)]);
+    merge.rx[1].vlan = VlanEdit::Add { vid: 200, pcp: 5 };
+    bed.switch.set_components(vec![classifier, to_a, to_b, merge]).expect("a set");
+    bed.send(0, &frame(a, Some(100), 1));
+    bed.expect(1, &frame(a, None, 1));
+    bed.send(0, &frame(b, Some(200), 2));
+    bed.expect(2, &frame(b, None, 2));
+    bed.send(0, &frame(a, Some(200), 3));
+    bed.expect(1, &frame(a, None, 3));
+    bed.send(0, &frame(Mac::BROADCAST, Some(200), 4));
+    bed.expect(1, &frame(Mac::BROADCAST, None, 4));
+    bed.expect(2, &frame(Mac::BROADCAST, None, 4));
+    bed.send(0, &frame(b, Some(100), 5));
+    bed.send(0, &frame(b, None, 6));
+    bed.send(1, &frame(b, None, 7));
+    bed.expect(0, &frame(b, None, 7));
+    bed.send(2, &frame(a, None, 8));
+    let back = Frame::ethernet(Mac::stranger(99), a).tag(CTAG, 5, 200).payload(0x88b5, &[8; 50]);
+    bed.expect(0, &Frame(back.0[..68].to_vec()));
+    bed.expect_nothing();
+    bed.assert_balanced();
+    let stats = bed.switch.stats();
+    assert_eq!(stats.components.drops["classifier_miss"].packets, 2);
+    assert_eq!(stats.components.flood_copies.packets, 1);
+    let queues: Vec<_> = bed.switch.ports().into_iter().map(|port| port.queues[0].worker).collect();
+    assert_eq!(queues, [0, 0, 0], "each at the worker of the component that takes its frames");
+}
+
+#[test]
+fn a_mirror_copies_to_a_second_port() {
+    let bed = Bed::new("mirror", 3);
+    let mirror = component("m", 1, ComponentKind::Mirror, vec![port(0)], vec![port(1), port(2)]);
+    bed.switch.set_components(vec![mirror]).expect("a set");
+    for mark in 0..100 {
+        bed.send(0, &frame(Mac::stranger(1), None, mark));
+    }
+    for guest in [1, 2] {
+        (0..100).for_each(|mark| bed.expect(guest, &frame(Mac::stranger(1), None, mark)));
+    }
+    bed.assert_balanced();
+}
+
+#[test]
+fn the_bridge_and_components_leave_each_other_alone() {
+    let mut bed = Bed::new("apart", 2);
+    bed.add("b0", None);
+    bed.add("b1", None);
+    let forward = |name: &str, from| component(name, 0, ComponentKind::Forward, vec![port(from)], vec![port(1 - from)]);
+    let bridged = EndPort::Port { name: "b0".to_owned(), queue: None };
+    let refused = component("f", 0, ComponentKind::Forward, vec![end(bridged)], Vec::new());
+    assert_eq!(bed.switch.set_components(vec![refused]).expect_err("a bridged port").kind(), ErrorKind::Busy);
+    // Nobody takes frames of a port that no component has.
+    bed.send(0, &frame(Mac::BROADCAST, None, 1));
+    bed.send(2, &frame(Mac::BROADCAST, None, 2));
+    bed.expect(3, &frame(Mac::BROADCAST, None, 2));
+    bed.expect_nothing();
+    bed.switch.set_components(vec![forward("f", 0), forward("g", 1)]).expect("a set");
+    bed.expect(1, &frame(Mac::BROADCAST, None, 1));
+    bed.send(1, &frame(Mac::stranger(99), None, 3));
+    bed.expect(0, &frame(Mac::stranger(99), None, 3));
+    bed.expect_nothing();
+    assert!(bed.switch.fdb().iter().all(|row| row.port == "b0"), "{:?}", bed.switch.fdb());
+    let fixed = FdbSpec { mac: MacAddr::new([2, 0, 0, 0, 0, 7]), vlan: 0, port: "p0".to_owned() };
+    assert_eq!(bed.switch.fdb_add(&fixed).expect_err("no port of the bridge").kind(), ErrorKind::Invalid);
+    assert_eq!(bed.switch.trace("p0", &[0; 60], None).expect_err("no port of the bridge").kind(), ErrorKind::Invalid);
+    let again = PortSpec { spp: Some("vhost:0".to_owned()), ..PortSpec::new("p9", PortKind::Guest) };
+    let again = bed.host.run(|| bed.switch.add_port(again)).expect_err("a name that is taken");
+    assert_eq!(again.kind(), ErrorKind::Exists);
+    let busy = bed.host.run(|| bed.switch.del_port("p1")).expect_err("a port with components");
+    assert_eq!((busy.kind(), busy.to_string().contains("`f`")), (ErrorKind::Busy, true));
+    // Its rings can be opened anew all the same.
+    let update = PortUpdate { queue_depth: Some(512), mtu: Some(1400), ..PortUpdate::default() };
+    bed.host.run(|| bed.switch.update_port("p1", update)).expect("another depth");
+    bed.send(0, &frame(Mac::stranger(5), None, 4));
+    bed.expect(1, &frame(Mac::stranger(5), None, 4));
+    bed.switch.set_components(Vec::new()).expect("no set");
+    bed.host.run(|| bed.switch.del_port("p1")).expect("a port that nobody has");
+    bed.assert_balanced();
+}
+
+/// A numbered stream from one port to another over a ring, while components and with them queues change workers, and both components
+/// change what marks and takes the frames of a set: a frame that saw half of a change would be dropped.
+#[test]
+fn a_set_that_changes_under_a_stream_loses_nothing() {
+    const FRAMES: u64 = 30_000;
+    let bed = Bed::new("swap", 2);
+    bed.switch.add_ring(0, 1024).expect("a ring");
+    let set = |n: usize| {
+        let vid = (n % 3 + 1) as u16;
+        let mut first = component("first", n % 2, ComponentKind::Forward, vec![port(0)], vec![ring(0)]);
+        first.tx[0].vlan = VlanEdit::Add { vid, pcp: 0 };
+        let mut last = component("last", n / 2 % 2, ComponentKind::Classifier, vec![ring(0)], vec![port(1)]);
+        last.table = vec![TableEntry { vlan: Some(vid), mac: None, tx: 0 }];
+        last.tx[0].vlan = VlanEdit::Del;
+        vec![first, last]
+    };
+    bed.switch.set_components(set(0)).expect("a set");
+    let done = AtomicBool::new(false);
+    let changes = std::thread::scope(|scope| {
+        let changer = scope.spawn(|| {
+            let mut n = 0;
+            while !done.load(Ordering::Relaxed) {
+                n += 1;
+                bed.switch.set_components(set(n)).expect("a set");
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            n
+        });
+        let stream = || {
+            let (mut sent, mut last) = (0, Instant::now());
+            let mut waiting = VecDeque::new();
+            while sent < FRAMES || !waiting.is_empty() {
+                while sent < FRAMES && waiting.len() < 200 {
+                    bed.send(0, &Frame::ethernet(Mac::stranger(1), Mac::stranger(2)).stream(1, sent, 100));
+                    waiting.push_back(sent);
+                    sent += 1;
+                }
+                while let Some(frame) = bed.guests[1].0.recv(Duration::from_millis(1)) {
+                    let (got, next) = (frame.mark().map(|(_, seq)| seq), waiting.pop_front());
+                    if got != next {
+                        return Err(format!("{got:?} came, {next:?} was next"));
+                    }
+                    last = Instant::now();
+                }
+                if last.elapsed() > PATIENCE {
+                    return Err(format!("{waiting:?} did not come"));
+                }
+            }
+            Ok(())
+        };
+        let result = stream();
+        done.store(true, Ordering::Relaxed);
+        let changes = changer.join().expect("no panic");
+        assert_eq!(result, Ok(()), "{:?}", bed.switch.stats());
+        changes
+    });
+    assert!(changes > 10, "{changes} changes");
+    bed.assert_balanced();
+    assert!(bed.switch.components().iter().all(|info| (info.rx.packets, info.dropped.packets) == (FRAMES, 0)));
+}
+
+#[test]
+fn queues_of_a_port_belong_to_components_of_their_own() {
+    let host = NetNs::new("queues");
+    let settings = DataplaneSettings { workers: 2, frames: 16_384, ..DataplaneSettings::default() };
+    let switch = host.run(|| Switch::start(&settings, BridgeSettings::default(), None)).expect("a data plane");
+    let spec = PortSpec { queues: Some(2), spp: Some("vhost:3".to_owned()), ..PortSpec::new("p", PortKind::Guest) };
+    host.run(|| switch.add_port(spec)).expect("a port");
+    let queue = |queue| end(EndPort::Port { name: "p".to_owned(), queue: Some(queue) });
+    let set = |a, b| {
+        let kind = ComponentKind::Forward;
+        let sink = |no| vec![end(EndPort::Null(no))];
+        vec![component("a", a, kind, vec![queue(0)], sink(0)), component("b", b, kind, vec![queue(1)], sink(1))]
+    };
+    for (a, b) in [(0, 1), (1, 0), (1, 1), (0, 0)] {
+        switch.set_components(set(a, b)).expect("a set");
+        let workers: Vec<_> = switch.ports()[0].queues.iter().map(|queue| queue.worker).collect();
+        assert_eq!(workers, [a, b]);
+        assert!(switch.audit().consistent);
+    }
+    let none = component("c", 0, ComponentKind::Forward, vec![queue(2)], Vec::new());
+    assert_eq!(switch.set_components(vec![none]).expect_err("no such queue").kind(), ErrorKind::NotFound);
+}

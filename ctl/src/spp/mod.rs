@@ -7,10 +7,12 @@
 pub mod change;
 pub mod compile;
 pub mod error;
+pub mod launch;
 pub mod port;
 #[cfg(test)]
 mod tests;
 pub mod types;
+pub mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

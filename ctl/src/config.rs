@@ -190,11 +190,29 @@ pub struct ControllerConfig {
     pub primary_port: u16,
     /// Its port for the others.
     pub secondary_port: u16,
+    /// Form of the status of nfv processes.
+    pub status_format: StatusFormat,
+}
+
+/// Form in which an nfv process says what it does; spp-ctl's request is the same for both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StatusFormat {
+    /// What spp-ctl has read since the end of 2018.
+    #[default]
+    Json,
+    /// What it read before that. Classifiers are `classifier_mac` then, as they were.
+    Text,
 }
 
 impl Default for ControllerConfig {
     fn default() -> Self {
-        Self { address: IpAddr::V4(Ipv4Addr::LOCALHOST), primary_port: 5555, secondary_port: 6666 }
+        Self {
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            primary_port: 5555,
+            secondary_port: 6666,
+            status_format: StatusFormat::Json,
+        }
     }
 }
 
@@ -259,6 +277,10 @@ impl SppConfig {
                     workers - 1
                 ));
             }
+        }
+        let ports = self.controller.as_ref().map(|controller| [controller.primary_port, controller.secondary_port]);
+        if ports.is_some_and(|ports| ports.contains(&0)) {
+            return Err("spp.controller: 0 is not a port".to_owned());
         }
         let mut instances = BTreeMap::new();
         for instance in self.instances() {
@@ -376,6 +398,8 @@ mod tests {
             ("[guests.ports]\nvm1 = [\"nobody-of-that-name\"]\n", "guests.ports.vm1"),
             ("[guests]\nbpffs = \"here\"\n", "guests.bpffs"),
             ("[dpu]\nsocket_mode = \"rw\"\n", "dpu.socket_mode"),
+            ("[spp.controller]\nprimary_port = 0\n", "spp.controller"),
+            ("[spp.controller]\nstatus_format = \"xml\"\n", "status_format"),
             ("[[port]]\nname = \"x\"\nkind = \"tap\"\n", "kind"),
         ] {
             let why = Config::parse(text).unwrap_err();

@@ -18,6 +18,11 @@ const CAPTURE_ENDS: u32 = 512;
 /// Largest client id: a pcap instance has an outside end of its own.
 pub const MAX_CLIENT_ID: u32 = MAX_END_NO - CAPTURE_ENDS;
 
+/// Number of the outside end of a pcap instance's capture.
+pub fn capture_end(id: u32) -> u32 {
+    CAPTURE_ENDS + id
+}
+
 /// What the data plane is to have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -189,7 +194,7 @@ pub fn compile(instances: &BTreeMap<Proc, Instance>, around: &Surroundings<'_>) 
             provide(&mut plan, &pipes, around, port);
         }
         let end = |port, dir, vlan| Some(End { port: end(&pipes, around.ports, port, dir)?, vlan });
-        for component in &setup.components {
+        for component in setup.components.iter().filter(|_| setup.running) {
             plan.components.push(of_component(proc, component, &setup.table, around.worker(component.core), &end));
         }
         let core = instance.cores.get(1).or(instance.cores.first()).copied().unwrap_or(proc.id);
@@ -206,7 +211,7 @@ pub fn compile(instances: &BTreeMap<Proc, Instance>, around: &Surroundings<'_>) 
             forward(name, end(src, Dir::Rx, VlanEdit::None), end(dst, Dir::Tx, VlanEdit::None));
         }
         if let Some(capture) = &instance.capture {
-            let no = CAPTURE_ENDS + proc.id;
+            let no = capture_end(proc.id);
             let sink = End { port: EndPort::Outside(no), vlan: VlanEdit::None };
             forward(format!("{proc}/capture"), end(capture.port, Dir::Rx, VlanEdit::None), Some(sink));
             plan.outside.insert(no, OutsideSpec::Capture(capture_files(capture, around.started.get(&proc))));

@@ -4,18 +4,24 @@
 //! components, put into the data plane, written to the state file, and then acknowledged. If any of that fails nothing
 //! has changed. In flush mode it is made to what the instance is to do from the next flush on.
 
+pub mod agent;
 pub mod change;
 pub mod compile;
 pub mod error;
+pub mod launch;
 pub mod port;
+pub mod run;
 #[cfg(test)]
 mod tests;
 pub mod types;
+pub mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use switch::model::*;
+use tokio::sync::watch;
 
 pub use self::change::Change;
 pub use self::compile::MAX_CLIENT_ID;
@@ -57,6 +63,8 @@ pub struct Spp {
     config: SppConfig,
     workers: usize,
     inner: Mutex<Inner>,
+    /// Names of the instances, for those that follow them.
+    names: watch::Sender<BTreeSet<Proc>>,
 }
 
 /// Counters of the primary's status.
@@ -112,7 +120,8 @@ impl Spp {
         for (proc, _) in inner.instances.iter().filter(|(proc, i)| proc.kind == ProcType::Pcap && i.running.running) {
             inner.started.insert(*proc, now_text());
         }
-        let spp = Arc::new(Self { service, config: config.clone(), workers, inner: Mutex::new(inner) });
+        let names = watch::Sender::new(inner.instances.keys().copied().collect());
+        let spp = Arc::new(Self { service, config: config.clone(), workers, inner: Mutex::new(inner), names });
         spp.retry();
         spp
     }
@@ -137,6 +146,38 @@ impl Spp {
     /// `NotFound`.
     pub fn instance(&self, proc: Proc) -> Result<Instance, SppError> {
         self.lock().instances.get(&proc).cloned().ok_or_else(|| missing(proc))
+    }
+
+    /// Names of the instances, and word of those that come and go.
+    pub fn watch(&self) -> watch::Receiver<BTreeSet<Proc>> {
+        self.names.subscribe()
+    }
+
+    fn publish(&self, inner: &Inner) {
+        self.names.send_if_modified(|names| {
+            let same = names.iter().eq(inner.instances.keys());
+            if !same {
+                *names = inner.instances.keys().copied().collect();
+            }
+            !same
+        });
+    }
+
+    /// Names of the NICs and guests' ports that components can have.
+    pub fn port_names(&self) -> Vec<PortId> {
+        self.ports().into_keys().collect()
+    }
+
+    /// Directory of captures that name none.
+    pub fn directory(&self) -> &Path {
+        &self.config.directory
+    }
+
+    /// Files of a capture since it began, the one that is written last.
+    pub fn capture_files(&self, proc: Proc) -> Vec<PathBuf> {
+        let no = compile::capture_end(proc.id);
+        let outside = self.service.dataplane().outside().into_iter().find(|outside| outside.no == no);
+        outside.map_or_else(Vec::new, |outside| outside.files)
     }
 
     /// Worker of an lcore.
@@ -172,9 +213,12 @@ impl Spp {
             return Err(SppError::refused(why));
         }
         let result = self.apply(&mut inner).and_then(|()| Ok(self.service.keep_instance(Row::no_instance(proc))?));
-        if result.is_err() {
-            inner.instances.insert(proc, gone);
-            self.back(&mut inner);
+        match result {
+            Ok(()) => self.publish(&inner),
+            Err(_) => {
+                inner.instances.insert(proc, gone);
+                self.back(&mut inner);
+            }
         }
         result
     }
@@ -251,13 +295,15 @@ impl Spp {
         let row = Row::instance(&instance);
         let old = inner.instances.insert(proc, instance);
         let result = self.apply(inner).and_then(|()| Ok(self.service.keep_instance(row)?));
-        if result.is_err() {
-            match old {
-                Some(old) => inner.instances.insert(proc, old),
-                None => inner.instances.remove(&proc),
-            };
-            self.back(inner);
+        if result.is_ok() {
+            self.publish(inner);
+            return result;
         }
+        match old {
+            Some(old) => inner.instances.insert(proc, old),
+            None => inner.instances.remove(&proc),
+        };
+        self.back(inner);
         result
     }
 

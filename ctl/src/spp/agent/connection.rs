@@ -1,0 +1,160 @@
+//! One connection to spp-ctl: commands in, answers out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout};
+
+use super::reply::{Forms, IdForm, reply};
+use super::{Agent, Over, PATIENCE, gone};
+use crate::config::StatusFormat;
+use crate::spp::run::{Outcome, run};
+use crate::spp::words::{Command, MAX_LINE, parse};
+use crate::spp::{Proc, ProcType, Spp};
+
+/// A connection that is closed that soon after the client id was told was refused for its form.
+const REFUSED_WITHIN: Duration = Duration::from_secs(1);
+/// Commands in one read at most (SPP's limit).
+const MAX_COMMANDS: usize = 32;
+/// Bytes that are read at once.
+const READ: usize = MAX_COMMANDS * (MAX_LINE + 1);
+/// Bytes that are passed over at most when there are more than one read takes.
+const MAX_PASSED_OVER: usize = 16 << 20;
+/// Room for an answer in the kernel, in bytes: the largest classifier table's.
+const SEND_BUFFER: usize = 8 << 20;
+/// Seconds without traffic before the other end is asked whether it is there, seconds between questions, and their number.
+const KEEP_ALIVE: (u32, u32, u32) = (30, 10, 3);
+
+/// What the commands of one read came to.
+struct Answers {
+    text: String,
+    /// Whether anything but the client id was asked.
+    asked: bool,
+    /// Whether the instance has ended.
+    ended: bool,
+}
+
+impl Agent {
+    /// Answers until the connection is over.
+    pub(super) async fn answer(&mut self, mut stream: TcpStream) -> Over {
+        prepare(&stream);
+        let mut buffer = vec![0; READ];
+        let (mut asked, mut told) = (false, None);
+        loop {
+            let read = tokio::select! {
+                biased;
+                () = gone(&mut self.names, &mut self.stopped, self.proc) => return Over::Done,
+                read = stream.read(&mut buffer) => read.unwrap_or(0),
+            };
+            if read == 0 {
+                self.forms.id = next_id_form(self.proc, self.forms, asked, told);
+                return Over::Lost { asked };
+            }
+            let too_much = read == READ && pass_over(&stream, &mut buffer);
+            let bytes = if too_much { None } else { Some(buffer[..read].to_vec()) };
+            let (spp, proc, forms) = (Arc::clone(&self.spp), self.proc, self.forms);
+            let answers = spawn_blocking(move || answers(&spp, proc, bytes.as_deref(), forms));
+            let answers = tokio::select! {
+                _ = self.stopped.wait_for(|stop| *stop) => return Over::Done,
+                answers = answers => answers,
+            };
+            let Ok(answers) = answers else { return Over::Lost { asked } };
+            asked |= answers.asked;
+            told = Some(Instant::now());
+            let written = tokio::select! {
+                _ = self.stopped.wait_for(|stop| *stop) => return Over::Done,
+                written = timeout(PATIENCE, stream.write_all(answers.text.as_bytes())) => written,
+            };
+            match written {
+                _ if answers.ended => return Over::Done,
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return Over::Lost { asked },
+            }
+        }
+    }
+}
+
+/// The form that the next connection tells the client id in: another one if this one was closed for it.
+fn next_id_form(proc: Proc, forms: Forms, asked: bool, told: Option<Instant>) -> IdForm {
+    let refused = !asked && told.is_some_and(|told| told.elapsed() < REFUSED_WITHIN);
+    match forms.id {
+        // The versions that read status as text know only the number.
+        id if proc.kind != ProcType::Nfv || !refused || forms.status == StatusFormat::Text => id,
+        IdForm::Number => IdForm::Json,
+        IdForm::Json => IdForm::Number,
+    }
+}
+
+/// Whether there was more than one read takes; it is thrown away.
+fn pass_over(stream: &TcpStream, buffer: &mut [u8]) -> bool {
+    let mut passed = 0;
+    while passed < MAX_PASSED_OVER {
+        match stream.try_read(buffer) {
+            Ok(0) | Err(_) => break,
+            Ok(read) => passed += read,
+        }
+    }
+    passed > 0
+}
+
+/// The end of an answer goes out at once, because spp-ctl does not wait for it, and a machine that is gone is noticed.
+fn prepare(stream: &TcpStream) {
+    let (idle, interval, count) = KEEP_ALIVE;
+    let room = setsockopt(stream, sockopt::SndBufForce, &SEND_BUFFER);
+    let set = stream
+        .set_nodelay(true)
+        .and_then(|()| Ok(room.or_else(|_| setsockopt(stream, sockopt::SndBuf, &SEND_BUFFER))?))
+        .and_then(|()| Ok(setsockopt(stream, sockopt::KeepAlive, &true)?))
+        .and_then(|()| Ok(setsockopt(stream, sockopt::TcpKeepIdle, &idle)?))
+        .and_then(|()| Ok(setsockopt(stream, sockopt::TcpKeepInterval, &interval)?))
+        .and_then(|()| Ok(setsockopt(stream, sockopt::TcpKeepCount, &count)?));
+    if let Err(error) = set {
+        tracing::debug!(%error, "options of a connection to spp-ctl");
+    }
+}
+
+/// Carries out what one read gave (`None`: too much), one command after the other.
+fn answers(spp: &Spp, proc: Proc, bytes: Option<&[u8]>, forms: Forms) -> Answers {
+    let mut answers = Answers { text: String::new(), asked: false, ended: false };
+    let lines = match lines(bytes) {
+        Ok(lines) => lines,
+        Err(why) => {
+            answers.text = reply(proc, None, &Err(why), forms);
+            answers.asked = true;
+            return answers;
+        }
+    };
+    for line in lines {
+        let command = parse(proc.kind, line);
+        let result = match &command {
+            Ok(command) => run(spp, proc, command).map_err(|error| error.to_string()),
+            Err(why) => Err(why.clone()),
+        };
+        tracing::debug!(%proc, line, ?result, "a command of spp-ctl");
+        answers.asked |= !matches!(command, Ok(Command::ClientId));
+        answers.ended = matches!(result, Ok(Outcome::Ended));
+        if !answers.text.is_empty() {
+            answers.text.push('\n');
+        }
+        answers.text += &reply(proc, command.as_ref().ok(), &result, forms);
+        if answers.ended {
+            break;
+        }
+    }
+    answers
+}
+
+fn lines(bytes: Option<&[u8]>) -> Result<Vec<&str>, String> {
+    let wrong = |why: String| format!("Wrong message format: {why}");
+    let bytes = bytes.ok_or_else(|| wrong(format!("more than {READ} bytes")))?;
+    let text = std::str::from_utf8(bytes).map_err(|_| wrong("not UTF-8".to_owned()))?;
+    let lines: Vec<&str> = text.trim_end_matches('\0').trim().split('\n').collect();
+    if lines.len() > MAX_COMMANDS {
+        return Err(wrong(format!("more than {MAX_COMMANDS} commands")));
+    }
+    Ok(lines)
+}

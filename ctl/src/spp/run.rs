@@ -1,0 +1,63 @@
+//! A command carried out: what the agent and the command line do with what [`words`](super::words) has read.
+
+use std::path::PathBuf;
+
+use super::words::Command;
+use super::{Instance, PortId, PortType, PrimaryStatus, Proc, ProcType, Spp, SppError};
+
+/// What a command came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is done.
+    Done,
+    /// The process is there; its name says what it is.
+    ClientId,
+    /// What it does.
+    Status(Box<Status>),
+    /// It has ended.
+    Ended,
+}
+
+/// What a process does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// The primary, with the counters of all ports.
+    Primary(PrimaryStatus),
+    /// One of the others.
+    Secondary {
+        /// What it is told.
+        instance: Instance,
+        /// NICs that it can have.
+        nics: Vec<PortId>,
+        /// pcap: the files of its capture, the one that is written last.
+        files: Vec<PathBuf>,
+    },
+}
+
+/// Carries a command out.
+///
+/// # Errors
+/// `NotFound`: no such instance; `Refused` or `System` with the reason. Nothing has changed then.
+pub fn run(spp: &Spp, proc: Proc, command: &Command) -> Result<Outcome, SppError> {
+    match command {
+        Command::ClientId => spp.instance(proc).map(|_| Outcome::ClientId),
+        Command::Status => status(spp, proc).map(|status| Outcome::Status(Box::new(status))),
+        Command::Exit => spp.end(proc).map(|()| Outcome::Ended),
+        Command::Change(change) => spp.change(proc, change).map(|()| Outcome::Done),
+        Command::Flush => spp.flush(proc).map(|()| Outcome::Done),
+        Command::Discard => spp.discard(proc).map(|()| Outcome::Done),
+        Command::FlushMode(on) => spp.set_flush_mode(proc, *on).map(|()| Outcome::Done),
+        Command::Clear => spp.clear_status().map(|()| Outcome::Done),
+        Command::Launch(launch) => spp.launch(launch.instance(spp.directory())).map(|()| Outcome::Done),
+    }
+}
+
+fn status(spp: &Spp, proc: Proc) -> Result<Status, SppError> {
+    if proc.kind == ProcType::Primary {
+        return spp.primary_status().map(Status::Primary);
+    }
+    let instance = spp.instance(proc)?;
+    let nics = spp.port_names().into_iter().filter(|port| port.kind == PortType::Phy).collect();
+    let files = if proc.kind == ProcType::Pcap { spp.capture_files(proc) } else { Vec::new() };
+    Ok(Status::Secondary { instance, nics, files })
+}

@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 
 use super::ends::{NullEnd, OutsideEnd, Ring};
 use super::queue::{Queue, Serves};
+use super::routes::Hop;
 use super::view::PortShared;
 use super::{BURST, Way, Worker};
 use crate::counters::{PortShard, Tally};
@@ -490,14 +491,27 @@ impl Worker {
         way: &Way<'_>,
     ) -> Count {
         let mtu = port.mtu.load(Ordering::Relaxed) as usize;
+        if frames.iter().any(|frame| frame.len() > mtu + ETH_HEADER) {
+            self.sift(frames, |worker, frame| match is_too_long(worker.umem.data(frame), mtu) {
+                true => Err((&port.shards[worker.id], DropReason::EgressMtu)),
+                false => Ok(()),
+            });
+        }
+        let meter = way.view.meters.to(port.no);
+        // All by one queue of this worker, as they are: they need not be staged one by one.
+        if let (VlanEdit::None, Some(Hop::Here(slot))) = (edit, self.routes.fixed(port.no, queue)) {
+            let given = count(frames);
+            let (packets, bytes) = (frames.len(), given.bytes as usize);
+            if meter.is_none_or(|meter| meter.take_all(self.id, packets, bytes, way.now_ns)) {
+                let mut waiting = frames.drain(..);
+                self.transmit(slot, packets, |_| waiting.next());
+                waiting.for_each(|frame| self.refuse(slot, frame));
+                return given;
+            }
+        }
         let mut given = Count::default();
         for frame in frames.drain(..) {
-            let data = self.umem.data(&frame);
-            if data.len() > mtu + ETH_HEADER && is_too_long(data, mtu) {
-                self.discard(frame, &port.shards[self.id], DropReason::EgressMtu);
-                continue;
-            }
-            match tag_edit(edit, data) {
+            match tag_edit(edit, self.umem.data(&frame)) {
                 Ok(edit) => {
                     let bytes = frame.len() as u64;
                     given.add(Count { packets: 1, bytes: bytes.saturating_add_signed(i64::from(edit.grows_by())) });
@@ -516,7 +530,6 @@ fn count(frames: &[Frame]) -> Count {
 }
 
 /// Whether a frame, its tags taken off, is more than an Ethernet header and `mtu` bytes.
-#[cold]
 fn is_too_long(data: &[u8], mtu: usize) -> bool {
     packet_len(parse_l2(data).ok().and_then(|l2| l2.tag), data.len()) > mtu
 }

@@ -130,8 +130,6 @@ impl DropReason {
                 | DropReason::MeterTo
                 | DropReason::TxRingFull
                 | DropReason::WorkerRingFull
-                | DropReason::RingFull
-                | DropReason::OutsideFull
                 | DropReason::NoFrame
         )
     }

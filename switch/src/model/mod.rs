@@ -161,7 +161,8 @@ pub struct PortSpec {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub guest_sockets: bool,
     /// The Soft Patch Panel's name of the port, unique: `phy:N` of a `phy` port, `vhost:N` of a `guest` port. It is then for
-    /// components and no port of the bridge; fixed for the port's life.
+    /// components and no port of the bridge; fixed for the port's life. `vlan`, `isolated`, `mac_check` and `fdb_limit` mean
+    /// nothing then; `steering` must be `all`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spp: Option<String>,
 }

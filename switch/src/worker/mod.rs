@@ -418,7 +418,8 @@ impl Worker {
 
     fn copy(&mut self, frame: &Frame) -> Option<Frame> {
         let mut copy = self.cache.take()?;
-        let (start, len) = (copy.start(), frame.len());
+        // Where the frame is it fits, also if a component has put a tag on it.
+        let (start, len) = (frame.start(), frame.len());
         self.umem.chunk_mut(&mut copy)[start..start + len].copy_from_slice(self.umem.data(frame));
         copy.set(start, len);
         Some(copy)

@@ -122,7 +122,12 @@ impl Worker {
 
     /// Stages `count` frames, which `next` is asked for, at a queue of this worker; returns how many: fewer if its ring is full.
     #[inline]
-    fn transmit(&mut self, slot: usize, count: usize, mut next: impl FnMut(&Umem) -> Option<Frame>) -> usize {
+    pub(super) fn transmit(
+        &mut self,
+        slot: usize,
+        count: usize,
+        mut next: impl FnMut(&Umem) -> Option<Frame>,
+    ) -> usize {
         let Self { queues, umem, cache, view, .. } = self;
         let queue = &mut queues[slot];
         let (no, number) = (queue.port.no, queue.number);
@@ -136,7 +141,7 @@ impl Worker {
 
     /// Drops a frame that a queue of this worker has no room for.
     #[cold]
-    fn refuse(&mut self, slot: usize, frame: Frame) {
+    pub(super) fn refuse(&mut self, slot: usize, frame: Frame) {
         let queue = &self.queues[slot];
         let reason = if queue.socket.is_gone() { DropReason::PortGone } else { DropReason::TxRingFull };
         queue.port.shards[self.id].dropped(reason, frame.len());

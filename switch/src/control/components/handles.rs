@@ -9,7 +9,7 @@ use super::super::State;
 use super::super::group_tap::TapGate;
 use super::live::LiveOutside;
 use crate::Error;
-use crate::io::umem::HEADROOM;
+use crate::io::umem::{Frame, HEADROOM};
 use crate::model::{CapturedFrame, OutsideSpec};
 use crate::outside::{FromSwitch, OutsideThread, ToSwitch};
 use crate::worker::ends::{OutsideEnd, Ring};
@@ -35,7 +35,7 @@ pub(super) fn queues(state: &State, no: u32, spec: &OutsideSpec) -> (OutsideEnd,
     };
     let (end, queue) = OutsideEnd::new(no, snaplen);
     let (shared, gate, ring) = (Arc::clone(&state.shared), Arc::clone(&state.gate), Arc::clone(&end.input));
-    (end, ToComponents { shared, gate, ring }, FromComponents { queue })
+    (end, ToComponents { shared, gate, ring, frames: Vec::new() }, FromComponents { queue })
 }
 
 /// Towards components.
@@ -43,6 +43,8 @@ pub(super) struct ToComponents {
     shared: Arc<Shared>,
     gate: Arc<TapGate>,
     ring: Arc<Ring>,
+    /// Empty between two frames.
+    frames: Vec<Frame>,
 }
 
 impl ToSwitch for ToComponents {
@@ -56,10 +58,10 @@ impl ToSwitch for ToComponents {
         let start = taken.start();
         self.shared.umem.chunk_mut(&mut taken)[start..start + frame.len()].copy_from_slice(frame);
         taken.set(start, frame.len());
-        let mut frames = vec![taken];
-        self.ring.put(&mut frames);
-        let fits = frames.is_empty();
-        frames.into_iter().for_each(|frame| cache.put(frame));
+        self.frames.push(taken);
+        self.ring.put(&mut self.frames);
+        let fits = self.frames.is_empty();
+        self.frames.drain(..).for_each(|frame| cache.put(frame));
         drop(cache);
         self.ring.wake_reader(&self.shared);
         fits

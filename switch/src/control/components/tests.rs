@@ -267,6 +267,46 @@ fn counters_begin_anew_and_the_books_still_balance() {
     assert_balanced(&switch);
 }
 
+/// A capture file of those frames.
+fn pcap(frames: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
+    let mut file = Vec::new();
+    for word in [0xa1b2_c3d4, 0x0004_0002, 0, 0, 65_535, 1_u32] {
+        file.extend(word.to_le_bytes());
+    }
+    for frame in frames {
+        let len = frame.len() as u32;
+        [0, 0, len, len].into_iter().for_each(|word: u32| file.extend(word.to_le_bytes()));
+        file.extend(frame);
+    }
+    file
+}
+
+#[test]
+fn a_file_goes_through_a_component_into_another_file_whole() {
+    const FRAMES: u64 = 5000;
+    let switch = switch(1);
+    let directory = tempfile::tempdir().unwrap();
+    let (rx, tx) = (directory.path().join("rx.pcap"), directory.path().join("tx.pcap"));
+    std::fs::write(&rx, pcap((0..FRAMES).map(frame))).unwrap();
+    switch.add_outside(0, OutsideSpec::Pcap { rx: Some(rx), tx: None }).unwrap();
+    switch.add_outside(1, OutsideSpec::Pcap { rx: None, tx: Some(tx.clone()) }).unwrap();
+    switch.set_components(vec![forward("f", 0, EndPort::Outside(0), EndPort::Outside(1))]).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while switch.components()[0].rx.packets < FRAMES {
+        assert!(Instant::now() < deadline, "{:?} {:?}", switch.components(), switch.outside());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_balanced(&switch);
+    let dropped = switch.ends()[1].tx_dropped.packets;
+    switch.set_components(Vec::new()).unwrap();
+    (0..2).for_each(|no| switch.del_outside(no).unwrap());
+    let written = std::fs::read(&tx).unwrap();
+    let numbers: Vec<_> = written[24..].chunks(16 + 60).map(|record| number(&record[16..])).collect();
+    assert_eq!(numbers.len() as u64, FRAMES - dropped);
+    assert!(numbers.is_sorted() && numbers.first() == Some(&0), "{:?}", &numbers[..10]);
+    assert_balanced(&switch);
+}
+
 #[test]
 fn a_switch_that_ends_with_components_at_work_ends() {
     let switch = switch(2);

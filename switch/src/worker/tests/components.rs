@@ -117,6 +117,39 @@ fn ports_of_the_bridge_and_of_components_do_not_see_each_other() {
 }
 
 #[test]
+fn what_the_bridge_is_told_to_send_to_a_port_of_components_is_dropped_with_a_reason() {
+    let access = VlanMode::Access { vid: 0 };
+    let mut bed = Bed::with_free(1, &[access.clone(), access], 1);
+    let mut tables = Tables::new(Capacity::default(), 1);
+    let ports = |no: u16| (no < 3).then_some(1);
+    let rule = |key_index, src: u8, target, mirror| {
+        let key = RuleKey {
+            smac: Some(MaskedMac { value: MacAddr::new(station(src)), mask: MacAddr::BROADCAST.to_u64() }),
+            ..RuleKey::default()
+        };
+        RuleChange::Write(RuleSpec {
+            key_index,
+            key,
+            action: RuleAction { vid: target, qid: None, meter: None, mirror },
+        })
+    };
+    let rules = vec![rule(0, 1, RuleTarget::Port(2), None), rule(1, 2, RuleTarget::Normal, Some(2))];
+    tables.change_rules(rules, &ports).unwrap();
+    bed.install(&tables);
+    for from in [1, 2] {
+        assert!(bed.kernels[0].receive(&frame(from, None, from, 60)));
+    }
+    assert_eq!(bed.settle(), [vec![], vec![frame(2, None, 2, 60)], vec![]]);
+    assert_eq!((bed.dropped(DropReason::RuleNoPort), bed.dropped(DropReason::PortGone)), (1, 1));
+    tables.redirect(RedirectSpec { src: 1, dest: 2 }, &ports).unwrap();
+    bed.install(&tables);
+    assert!(bed.kernels[0].receive(&frame(3, None, 3, 60)));
+    assert!(bed.settle().iter().all(Vec::is_empty));
+    assert_eq!(bed.dropped(DropReason::PortGone), 2);
+    bed.assert_balanced();
+}
+
+#[test]
 fn tags_are_edited_on_the_way_in_and_on_the_way_out() {
     let add = VlanEdit::Add { vid: 100, pcp: 3 };
     let tci = Some(3 << 13 | 100);
@@ -259,6 +292,29 @@ fn a_mirror_gives_each_end_its_own_frame() {
     let sent = bed.settle();
     assert_eq!(sent[1], (0..20).map(|mark| tagged(TO, None, mark, 196)).collect::<Vec<_>>());
     assert_eq!(sent[2], (0..20).map(|mark| tagged(TO, Some(0xefff), mark, 200)).collect::<Vec<_>>());
+    bed.assert_balanced();
+}
+
+#[test]
+fn a_frame_that_fills_its_chunk_can_be_tagged_and_copied() {
+    let mut bed = Bed::free(1, 1);
+    let (ring, null) = (ring(8), Link::Null(Arc::default()));
+    let add = VlanEdit::Add { vid: 1, pcp: 0 };
+    let ends = vec![plain(Link::Ring(Arc::clone(&ring))), plain(null.clone())];
+    bed.run(vec![
+        component(0, ComponentKind::Mirror, vec![(bed.port(0), add)], ends, Vec::new()),
+        component(
+            0,
+            ComponentKind::Mirror,
+            vec![(Link::Ring(ring), add)],
+            vec![plain(null.clone()), plain(null)],
+            Vec::new(),
+        ),
+    ]);
+    assert!(bed.kernels[0].receive(&tagged(TO, None, 1, 2048 - HEADROOM as usize)));
+    bed.settle();
+    let left: u64 = bed.counters.iter().map(|counters| counters.left.read().bytes).sum();
+    assert_eq!(left, 3 * (2048 - u64::from(HEADROOM) + 4));
     bed.assert_balanced();
 }
 

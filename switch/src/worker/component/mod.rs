@@ -1,0 +1,140 @@
+//! Components on their workers.
+//!
+//! Control compiles the components into a [`Set`] and puts it in the place of the one before; each worker makes its [`Plan`] of it, a
+//! list of intakes, and says that it has. A turn takes one burst of each intake, does with it what its component does, and sends
+//! what goes to ports by the same way as the bridge. What is no intake is not looked at: frames wait there.
+
+mod give;
+mod run;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+
+pub(super) use self::run::Plan;
+use super::ends::{NullEnd, OutsideEnd, Ring};
+use super::view::PortShared;
+use crate::counters::{PortShard, Tally};
+use crate::engine::component::{Table, is_ready};
+use crate::model::{ComponentKind, ComponentSpec};
+
+/// What a component counts; written by the worker that runs it.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Frames taken from receiving ends.
+    pub rx: Tally,
+    /// Frames given to sending ends.
+    pub tx: Tally,
+    /// Of `rx`, those that came into the switch there: from null and outside ends.
+    pub came: Tally,
+    /// Of `tx`, those that left the switch there.
+    pub left: Tally,
+    /// Drops, copies and changes of tags.
+    pub shard: PortShard,
+}
+
+/// An end, found.
+#[derive(Clone, Debug)]
+pub enum Link {
+    /// A port, or one queue of it.
+    Port(Arc<PortShared>, Option<u32>),
+    /// A ring.
+    Ring(Arc<Ring>),
+    /// A null end.
+    Null(Arc<NullEnd>),
+    /// An outside end.
+    Outside(Arc<OutsideEnd>),
+}
+
+/// How a component tells where frames go.
+#[derive(Debug)]
+enum Logic {
+    /// To the first sending end.
+    First,
+    /// To all of them.
+    All,
+    /// By its table.
+    Lookup(Table),
+}
+
+/// A component that can run.
+#[derive(Debug)]
+pub struct Component {
+    /// What it was told.
+    pub spec: ComponentSpec,
+    /// What it counts.
+    pub counters: Arc<Counters>,
+    /// Receiving ends, in the order of the specification.
+    pub rx: Box<[Link]>,
+    /// Sending ends, in that order.
+    pub tx: Box<[Link]>,
+    logic: Logic,
+}
+
+impl Component {
+    /// A component whose ends were found.
+    pub fn new(spec: ComponentSpec, rx: Box<[Link]>, tx: Box<[Link]>, counters: Arc<Counters>) -> Self {
+        let logic = match spec.kind {
+            ComponentKind::Forward | ComponentKind::Merge => Logic::First,
+            ComponentKind::Mirror => Logic::All,
+            ComponentKind::Classifier => Logic::Lookup(Table::new(&spec.table)),
+        };
+        Self { spec, counters, rx, tx, logic }
+    }
+
+    /// Whether it moves frames.
+    pub fn is_ready(&self) -> bool {
+        is_ready(&self.spec)
+    }
+}
+
+/// What a component may take frames from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// All its receiving ends.
+    Open,
+    /// These rings only.
+    Rings(Vec<u32>),
+    /// Nothing.
+    Shut,
+}
+
+impl Gate {
+    fn lets(&self, link: &Link) -> bool {
+        match (self, link) {
+            (Gate::Open, _) => true,
+            (Gate::Rings(rings), Link::Ring(ring)) => rings.contains(&ring.no()),
+            _ => false,
+        }
+    }
+}
+
+/// All components.
+#[derive(Debug, Default)]
+pub struct Set {
+    /// Each with its gate.
+    pub components: Vec<(Arc<Component>, Gate)>,
+}
+
+/// The set in force, and its number.
+#[derive(Debug, Default)]
+pub struct Components {
+    set: ArcSwap<Set>,
+    epoch: AtomicU64,
+}
+
+impl Components {
+    /// Puts a set in place of the old one, which is returned: a worker must not be the last to have it.
+    pub(super) fn publish(&self, set: Arc<Set>) -> Arc<Set> {
+        let old = self.set.swap(set);
+        self.epoch.fetch_add(1, Ordering::Release);
+        old
+    }
+
+    /// The number of the set in force.
+    #[inline]
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+}

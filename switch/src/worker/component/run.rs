@@ -1,0 +1,245 @@
+//! The way in: what a worker takes frames from, and a burst of it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{Component, Link, Set};
+use crate::counters::PortShard;
+use crate::engine::PortNo;
+use crate::engine::component::tag_edit;
+use crate::engine::drop::DropReason;
+use crate::engine::meter::Color;
+use crate::engine::vlan::{self, TagEdit};
+use crate::io::umem::Frame;
+use crate::model::{Direction, VlanEdit};
+use crate::worker::ends::{NullEnd, OutsideEnd, Ring};
+use crate::worker::queue::{Queue, Serves};
+use crate::worker::{BURST, Way, Worker};
+
+/// Bytes of the frames that a null end gives.
+const NULL_LEN: usize = 64;
+/// The ingress port of frames that came from no port: there is none of this number.
+const NO_PORT: PortNo = PortNo::MAX;
+
+/// A receiving end that is open.
+#[derive(Debug)]
+struct Intake {
+    component: Arc<Component>,
+    from: Inlet,
+    vlan: VlanEdit,
+}
+
+/// What a worker takes frames from.
+#[derive(Debug)]
+enum Inlet {
+    /// Its queue in that slot.
+    Queue(usize),
+    Ring(Arc<Ring>),
+    Null(Arc<NullEnd>),
+    Outside(Arc<OutsideEnd>),
+}
+
+/// What a worker does for components.
+#[derive(Debug, Default)]
+pub(in crate::worker) struct Plan {
+    /// Number of the set that it is for.
+    pub(in crate::worker) epoch: u64,
+    set: Arc<Set>,
+    intakes: Vec<Intake>,
+    /// What goes to each sending end of the component whose burst it is.
+    outs: Vec<Vec<Frame>>,
+}
+
+impl Plan {
+    /// Whether an intake has something.
+    pub(in crate::worker) fn has_work(&self, queues: &[Queue]) -> bool {
+        self.intakes.iter().any(|intake| match &intake.from {
+            Inlet::Queue(slot) => queues[*slot].socket.has_received(),
+            Inlet::Ring(ring) => !ring.is_empty(),
+            Inlet::Outside(outside) => !outside.input.is_empty(),
+            Inlet::Null(_) => true,
+        })
+    }
+}
+
+impl Worker {
+    /// Picks up a newer set of components, and says that the old one is no longer used here.
+    pub(in crate::worker) fn refresh_components(&mut self) {
+        let epoch = self.shared.components.epoch();
+        if epoch != self.plan.epoch {
+            self.plan.epoch = epoch;
+            self.plan.set = self.shared.components.set.load_full();
+            self.rebuild_plan();
+            self.me().components_seen.store(epoch, Ordering::Release);
+        }
+    }
+
+    /// Works out the intakes anew, for the components and queues that there are.
+    pub(in crate::worker) fn rebuild_plan(&mut self) {
+        let Plan { set, intakes, outs, .. } = &mut self.plan;
+        intakes.clear();
+        for queue in self.queues.iter_mut().filter(|queue| queue.serves != Serves::Bridge) {
+            queue.serves = Serves::Nobody;
+        }
+        let mut most = 0;
+        let mine = set.components.iter().filter(|(component, _)| component.spec.worker == self.id);
+        for (component, gate) in mine.filter(|(component, _)| component.is_ready()) {
+            most = most.max(component.tx.len());
+            let ends = component.rx.iter().zip(&component.spec.rx);
+            for (link, end) in ends.filter(|(link, _)| gate.lets(link)) {
+                let mut take = |from| {
+                    intakes.push(Intake { component: Arc::clone(component), from, vlan: end.vlan });
+                };
+                match link {
+                    Link::Port(port, wanted) => {
+                        for (slot, queue) in self.queues.iter_mut().enumerate() {
+                            let is_its = Arc::ptr_eq(&queue.port, port);
+                            if is_its && wanted.is_none_or(|wanted| wanted == queue.number) {
+                                queue.serves = Serves::Component;
+                                take(Inlet::Queue(slot));
+                            }
+                        }
+                    }
+                    Link::Ring(ring) => take(Inlet::Ring(Arc::clone(ring))),
+                    Link::Null(null) => take(Inlet::Null(Arc::clone(null))),
+                    Link::Outside(outside) => take(Inlet::Outside(Arc::clone(outside))),
+                }
+            }
+        }
+        if outs.len() < most {
+            outs.resize_with(most, || Vec::with_capacity(BURST));
+        }
+        for queue in self.queues.iter_mut().filter(|queue| queue.serves == Serves::Nobody) {
+            self.watch.leave(queue);
+        }
+    }
+
+    /// One burst of each intake; returns how many frames came.
+    pub(in crate::worker) fn run_components(&mut self) -> usize {
+        if self.plan.intakes.is_empty() {
+            return 0;
+        }
+        let (intakes, mut outs) = (std::mem::take(&mut self.plan.intakes), std::mem::take(&mut self.plan.outs));
+        let frames = intakes.iter().map(|intake| self.run_intake(intake, &mut outs)).sum();
+        (self.plan.intakes, self.plan.outs) = (intakes, outs);
+        frames
+    }
+
+    /// Sees to a queue that the bridge does not have: what was sent comes back, what is to be filled is.
+    pub(in crate::worker) fn keep_up(&mut self, slot: usize) {
+        let queue = &mut self.queues[slot];
+        queue.reap(&mut self.cache);
+        if queue.socket.is_short() {
+            queue.socket.refill(&mut self.cache);
+        }
+    }
+
+    fn run_intake(&mut self, intake: &Intake, outs: &mut [Vec<Frame>]) -> usize {
+        let Intake { component, from, vlan } = intake;
+        let mut burst = std::mem::take(&mut self.burst);
+        match from {
+            Inlet::Queue(slot) => {
+                self.queues[*slot].socket.receive(&mut burst, BURST);
+            }
+            Inlet::Ring(ring) => {
+                ring.take(&mut burst, BURST);
+            }
+            Inlet::Outside(outside) => {
+                outside.input.take(&mut burst, BURST);
+            }
+            Inlet::Null(_) => self.make_empty_frames(&mut burst),
+        }
+        let taken = burst.len();
+        if taken > 0 {
+            let view = Arc::clone(&self.view);
+            let now_ns = if view.metered { self.shared.now_ns() } else { 0 };
+            let shard = &component.counters.shard;
+            let mut way = Way { view: &view, shard, ingress: NO_PORT, now_ns, color: Color::Green };
+            let bytes: usize = burst.iter().map(Frame::len).sum();
+            component.counters.rx.add(taken as u64, bytes as u64);
+            self.me().tally.bursts.add(1, taken as u64);
+            match from {
+                Inlet::Queue(slot) => self.admit(*slot, &mut burst, bytes, &mut way),
+                Inlet::Ring(_) => {}
+                Inlet::Null(null) => {
+                    null.rx.add(taken as u64, bytes as u64);
+                    component.counters.came.add(taken as u64, bytes as u64);
+                }
+                Inlet::Outside(_) => component.counters.came.add(taken as u64, bytes as u64),
+            }
+            self.edit_tags(*vlan, &mut burst, &way);
+            self.treat(component, &mut burst, outs, &way);
+        }
+        self.burst = burst;
+        taken
+    }
+
+    /// Counts a burst in from a queue, shows it to the port's taps, and asks the meter of what the port sends.
+    fn admit(&mut self, slot: usize, burst: &mut Vec<Frame>, bytes: usize, way: &mut Way<'_>) {
+        self.queues[slot].socket.refill(&mut self.cache);
+        let (port, number) = (Arc::clone(&self.queues[slot].port), self.queues[slot].number);
+        port.queues[number as usize].tally.rx.add(burst.len() as u64, bytes as u64);
+        for tap in way.view.taps(port.no) {
+            burst.iter().for_each(|frame| tap.offer(port.no, number, Direction::Rx, self.umem.data(frame)));
+        }
+        let view = way.view;
+        let Some(meter) = view.meters.from(port.no) else { return };
+        if meter.take_all(self.id, burst.len(), bytes, way.now_ns) {
+            return;
+        }
+        // The port's own counters: what it sends too much is not the component's doing.
+        let shard = &port.shards[self.id];
+        self.sift(burst, |worker, frame| {
+            way.color = Color::Green;
+            worker.passes(meter, frame, way).then_some(()).ok_or((shard, DropReason::MeterFrom))
+        });
+        way.color = Color::Green;
+    }
+
+    /// Keeps the frames of a burst that `judge` is content with, in order; the others are dropped where it says.
+    pub(super) fn sift<'a>(
+        &mut self,
+        burst: &mut Vec<Frame>,
+        mut judge: impl FnMut(&mut Self, &mut Frame) -> Result<(), (&'a PortShard, DropReason)>,
+    ) {
+        let mut kept = 0;
+        for at in 0..burst.len() {
+            match judge(self, &mut burst[at]) {
+                Ok(()) => {
+                    burst.swap(kept, at);
+                    kept += 1;
+                }
+                Err((shard, reason)) => shard.dropped(reason, burst[at].len()),
+            }
+        }
+        burst.drain(kept..).for_each(|frame| self.cache.put(frame));
+    }
+
+    /// Edits the tags of a burst in place.
+    pub(super) fn edit_tags(&mut self, edit: VlanEdit, burst: &mut Vec<Frame>, way: &Way<'_>) {
+        if edit == VlanEdit::None {
+            return;
+        }
+        self.sift(burst, |worker, frame| {
+            let edit = tag_edit(edit, worker.umem.data(frame)).map_err(|reason| (way.shard, reason))?;
+            if edit != TagEdit::None {
+                let (start, len) = (frame.start(), frame.len());
+                let (start, len) = vlan::apply(edit, worker.umem.chunk_mut(frame), start, len);
+                frame.set(start, len);
+                way.shard.retagged(edit.grows_by());
+            }
+            Ok(())
+        });
+    }
+
+    /// Frames as a null end gives them, as many as a burst has and there are.
+    fn make_empty_frames(&mut self, burst: &mut Vec<Frame>) {
+        while burst.len() < BURST {
+            let Some(mut frame) = self.cache.take() else { break };
+            let start = frame.start();
+            self.umem.chunk_mut(&mut frame)[start..start + NULL_LEN].fill(0);
+            frame.set(start, NULL_LEN);
+            burst.push(frame);
+        }
+    }
+}

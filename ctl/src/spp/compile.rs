@@ -192,7 +192,7 @@ pub fn compile(instances: &BTreeMap<Proc, Instance>, around: &Surroundings<'_>) 
         for component in &setup.components {
             plan.components.push(of_component(proc, component, &setup.table, around.worker(component.core), &end));
         }
-        let core = instance.cores.get(1).or(instance.cores.first()).copied().unwrap_or(proc.id);
+        let core = patch_core(instance);
         let mut forward = |name, rx: Option<End>, tx: Option<End>| {
             let (rx, tx) = (rx.into_iter().collect(), tx.into_iter().collect());
             let worker = around.worker(core);
@@ -206,13 +206,23 @@ pub fn compile(instances: &BTreeMap<Proc, Instance>, around: &Surroundings<'_>) 
             forward(name, end(src, Dir::Rx, VlanEdit::None), end(dst, Dir::Tx, VlanEdit::None));
         }
         if let Some(capture) = &instance.capture {
-            let no = CAPTURE_ENDS + proc.id;
+            let no = capture_end(proc);
             let sink = End { port: EndPort::Outside(no), vlan: VlanEdit::None };
             forward(format!("{proc}/capture"), end(capture.port, Dir::Rx, VlanEdit::None), Some(sink));
             plan.outside.insert(no, OutsideSpec::Capture(capture_files(capture, around.started.get(&proc))));
         }
     }
     plan
+}
+
+/// Number of the outside end of a pcap instance.
+pub(super) fn capture_end(proc: Proc) -> u32 {
+    CAPTURE_ENDS + proc.id
+}
+
+/// The lcore that an instance's patches, or its capture, run on.
+pub(super) fn patch_core(instance: &Instance) -> u32 {
+    instance.cores.get(1).or(instance.cores.first()).copied().unwrap_or(instance.proc.id)
 }
 
 fn capture_files(capture: &CaptureOptions, started: Option<&String>) -> CaptureFiles {

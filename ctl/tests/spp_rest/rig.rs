@@ -85,6 +85,12 @@ impl Rig {
         Self::over(storage, config)
     }
 
+    /// The same, with ports only in its configuration: all instances are those of the state file.
+    pub fn restart_bare(mut self) -> Self {
+        self.config = PORTS.to_owned();
+        self.restart()
+    }
+
     pub async fn call(&self, method: &str, path: &str, body: &str) -> Answer {
         self.with_type(None, method, path, body.as_bytes().to_vec()).await
     }
@@ -126,15 +132,16 @@ impl Rig {
         assert_eq!(answer.text, text, "{line}");
     }
 
-    /// All that GET shows.
-    pub async fn all(&self) -> Vec<Answer> {
+    /// All that GET shows, by path.
+    pub async fn all(&self) -> Vec<(String, Answer)> {
         let mut all = Vec::new();
         for process in self.get("/v1/processes").await.as_array().unwrap() {
             let path = match process["type"].as_str().unwrap() {
                 "primary" => "/v1/primary/status".to_owned(),
                 kind => format!("/v1/{kind}s/{}", process["client-id"]),
             };
-            all.push(self.call("GET", &path, "").await);
+            let answer = self.call("GET", &path, "").await;
+            all.push((path, answer));
         }
         all
     }

@@ -175,7 +175,7 @@ fn primary(status: &PrimaryStatus) -> String {
             continue;
         }
         text += &format!("  - {title} ports:\n      ID          rx          tx     tx_drop  mac_addr\n");
-        for PortCounters { port, mac, rx, tx, tx_dropped } in of {
+        for PortCounters { port, mac, rx, tx, tx_dropped, .. } in of {
             let mac = mac.map_or_else(String::new, |mac| mac.to_string());
             text += format!("      {:2}  {rx:10}  {tx:10}  {tx_dropped:10}  {mac}", port.no).trim_end();
             text += "\n";
@@ -193,7 +193,7 @@ fn primary(status: &PrimaryStatus) -> String {
 
 fn primary_value(status: &PrimaryStatus) -> serde_json::Value {
     let port = |counters: &PortCounters| {
-        let PortCounters { port, mac, rx, tx, tx_dropped } = counters;
+        let PortCounters { port, mac, rx, tx, tx_dropped, .. } = counters;
         json!({ "port": port, "mac": mac.map(|mac| mac.to_string()), "rx": rx, "tx": tx, "tx_dropped": tx_dropped })
     };
     let ports: Vec<_> = status.ports.iter().map(port).collect();

@@ -15,6 +15,7 @@ use crossbeam::queue::ArrayQueue;
 use nix::errno::Errno;
 
 use super::mmap::Mmap;
+use super::ring::{Consumer, Producer};
 use crate::model::HugePages;
 
 /// Frames that move between a cache and the pool at once.
@@ -23,6 +24,8 @@ pub const SLAB: usize = 32;
 pub const HEADROOM: u32 = 256;
 /// A cache gives a slab back when it holds more than this.
 const CACHE_LIMIT: usize = 4 * SLAB;
+/// Frames that it has room for beyond that, until it does.
+const SPARE: usize = 2 * SLAB;
 const HUGE_PAGE: usize = 2 << 20;
 
 const FREE: u32 = 0;
@@ -174,38 +177,20 @@ impl Umem {
         self.memory.start().wrapping_add((index as usize) << self.frame_shift)
     }
 
-    /// Puts a frame into a place; returns the address of its data, as the kernel's rings want it.
+    /// The ledger's page of a place, to move the frames of a burst by.
     #[inline]
-    pub fn give(&self, frame: Frame, owner: &Owner) -> u64 {
-        self.owners[frame.index as usize].store(owner.0, Ordering::Relaxed);
-        (u64::from(frame.index) << self.frame_shift) + u64::from(frame.start)
+    pub fn page<'a>(&'a self, owner: &'a mut Owner) -> Page<'a> {
+        Page { owners: &self.owners, shift: self.frame_shift, size: self.frame_size, owner: owner.0 }
     }
 
-    /// Takes the frame at `addr` out of a place, with `len` bytes of data there. `None` if that frame is not in that place or
-    /// the data would not lie in one chunk: the kernel never says so, and if it did, nothing of others is touched.
-    #[inline]
+    /// As [`Page::give`].
+    pub fn give(&self, frame: Frame, owner: &mut Owner) -> u64 {
+        self.page(owner).give(frame)
+    }
+
+    /// As [`Page::claim`].
     pub fn claim(&self, addr: u64, len: u32, owner: &mut Owner) -> Option<Frame> {
-        let index = addr >> self.frame_shift;
-        let start = (addr & u64::from(self.frame_size - 1)) as u32;
-        let place = self.owners.get(usize::try_from(index).ok()?)?;
-        if place.load(Ordering::Relaxed) != owner.0 || len > self.frame_size - start {
-            return None;
-        }
-        place.store(HELD, Ordering::Relaxed);
-        Some(Frame { index: index as u32, start: start as u16, len: len as u16 })
-    }
-
-    /// As [`Umem::claim`], for a frame whose data is of no interest: it goes to the cache and is free.
-    #[inline]
-    pub fn claim_free(&self, addr: u64, owner: &mut Owner, cache: &mut FrameCache) -> bool {
-        let index = addr >> self.frame_shift;
-        let Some(place) = usize::try_from(index).ok().and_then(|index| self.owners.get(index)) else { return false };
-        let is_there = place.load(Ordering::Relaxed) == owner.0;
-        if is_there {
-            place.store(FREE, Ordering::Relaxed);
-            cache.keep(index as u32);
-        }
-        is_there
+        self.page(owner).claim(addr, len)
     }
 
     /// Takes all frames out of a place that the kernel no longer knows, and ends the place.
@@ -245,6 +230,54 @@ impl Umem {
         }
         let [free, held, rx, tx] = counts;
         Whereabouts { free, held, rx, tx }
+    }
+}
+
+/// What the ledger has on one place, copied out for a burst: the compiler need not read it again for each frame.
+#[derive(Debug)]
+pub struct Page<'a> {
+    owners: &'a [AtomicU32],
+    shift: u32,
+    size: u32,
+    owner: u32,
+}
+
+impl Page<'_> {
+    /// Puts a frame into the place; returns the address of its data, as the kernel's rings want it.
+    #[inline(always)]
+    pub fn give(&mut self, frame: Frame) -> u64 {
+        self.put(frame.index) + u64::from(frame.start)
+    }
+
+    /// Takes the frame at `addr` out of the place, with `len` bytes of data there. `None` if that frame is not in that place or
+    /// the data would not lie in one chunk: the kernel never says so, and if it did, nothing of others is touched.
+    #[inline(always)]
+    pub fn claim(&mut self, addr: u64, len: u32) -> Option<Frame> {
+        let start = (addr & u64::from(self.size - 1)) as u32;
+        if len > self.size - start {
+            return None;
+        }
+        let index = self.take(addr, HELD)?;
+        Some(Frame { index, start: start as u16, len: len as u16 })
+    }
+
+    /// Takes the frame at `addr` out of the place, if it is there; its number.
+    #[inline(always)]
+    fn take(&mut self, addr: u64, to: u32) -> Option<u32> {
+        let index = addr >> self.shift;
+        let place = self.owners.get(usize::try_from(index).ok()?)?;
+        if place.load(Ordering::Relaxed) != self.owner {
+            return None;
+        }
+        place.store(to, Ordering::Relaxed);
+        Some(index as u32)
+    }
+
+    /// Puts the frame of that number into the place; returns the address of its chunk.
+    #[inline(always)]
+    fn put(&mut self, index: u32) -> u64 {
+        self.owners[index as usize].store(self.owner, Ordering::Relaxed);
+        u64::from(index) << self.shift
     }
 }
 
@@ -294,13 +327,15 @@ pub struct Whereabouts {
 #[derive(Debug)]
 pub struct FrameCache {
     umem: Arc<Umem>,
-    free: Vec<u32>,
+    /// The first `len` of these.
+    free: Box<[u32; CACHE_LIMIT + SPARE]>,
+    len: usize,
 }
 
 impl FrameCache {
     /// An empty cache.
     pub fn new(umem: Arc<Umem>) -> Self {
-        Self { umem, free: Vec::with_capacity(CACHE_LIMIT + SLAB) }
+        Self { umem, free: Box::new([0; CACHE_LIMIT + SPARE]), len: 0 }
     }
 
     /// The UMEM that it is for.
@@ -311,63 +346,105 @@ impl FrameCache {
     /// A free frame without data, if there is one. Its data starts behind the headroom.
     #[inline]
     pub fn take(&mut self) -> Option<Frame> {
-        let index = self.take_for(HELD)?;
+        self.restock();
+        self.len = self.len.checked_sub(1)?;
+        let index = self.free[self.len];
+        self.umem.owners[index as usize].store(HELD, Ordering::Relaxed);
         Some(Frame { index, start: HEADROOM as u16, len: 0 })
     }
 
-    /// Puts a free frame into a place, for the kernel to fill; returns the address of its chunk.
+    /// Puts up to `count` free frames into a place, for the kernel to fill, as many as `fill` writes addresses of chunks into; returns
+    /// how many.
     #[inline]
-    pub fn give(&mut self, owner: &Owner) -> Option<u64> {
-        Some(u64::from(self.take_for(owner.0)?) << self.umem.frame_shift)
+    pub fn give(&mut self, count: u32, owner: &mut Owner, fill: &mut Producer<u64>) -> u32 {
+        let mut given = 0;
+        while given < count {
+            self.restock();
+            let some = self.len.min((count - given) as usize);
+            let (mut page, mut indices) = (self.umem.page(owner), self.free[self.len - some..self.len].iter().rev());
+            let more = fill.push_all(some as u32, || indices.next().map(|index| page.put(*index)));
+            if more == 0 {
+                break;
+            }
+            self.len -= more as usize;
+            given += more;
+        }
+        given
     }
 
+    /// Takes frames whose data is of no interest out of a place, at the addresses that `completion` has, and keeps them; returns how
+    /// many addresses there were, and how many frames.
     #[inline]
-    fn take_for(&mut self, owner: u32) -> Option<u32> {
-        if self.free.is_empty() {
-            self.free.extend_from_slice(&self.umem.pool.pop()?);
+    pub fn claim(&mut self, completion: &mut Consumer<u64>, owner: &mut Owner) -> (u32, u32) {
+        let (mut taken, mut claimed) = (0, 0);
+        loop {
+            let (mut page, free, mut len) = (self.umem.page(owner), &mut *self.free, self.len);
+            let more = completion.take(SPARE as u32, |addr| {
+                if let Some(place) = free.get_mut(len)
+                    && let Some(index) = page.take(addr, FREE)
+                {
+                    *place = index;
+                    len += 1;
+                }
+            });
+            (taken, claimed) = (taken + more, claimed + (len - self.len) as u32);
+            self.len = len;
+            self.spill_excess();
+            if (more as usize) < SPARE {
+                return (taken, claimed);
+            }
         }
-        let index = self.free.pop()?;
-        self.umem.owners[index as usize].store(owner, Ordering::Relaxed);
-        Some(index)
+    }
+
+    /// Gets some from the pool if there are none.
+    #[inline]
+    fn restock(&mut self) {
+        if self.len == 0
+            && let Some(slab) = self.umem.pool.pop()
+        {
+            self.free[..SLAB].copy_from_slice(&slab);
+            self.len = SLAB;
+        }
     }
 
     /// Gives a frame back.
     #[inline]
     pub fn put(&mut self, frame: Frame) {
         self.umem.owners[frame.index as usize].store(FREE, Ordering::Relaxed);
-        self.keep(frame.index);
-    }
-
-    /// Takes in a frame that the ledger says is free.
-    #[inline]
-    fn keep(&mut self, index: u32) {
-        self.free.push(index);
-        if self.free.len() > CACHE_LIMIT {
-            self.spill();
-        }
+        self.free[self.len] = frame.index;
+        self.len += 1;
+        self.spill_excess();
     }
 
     /// Frames in it.
     pub fn len(&self) -> usize {
-        self.free.len()
+        self.len
     }
 
     /// Whether it holds none.
     pub fn is_empty(&self) -> bool {
-        self.free.is_empty()
+        self.len == 0
     }
 
     /// Gives whole slabs back to the pool until at most `SLAB - 1` frames are left.
     pub fn spill_all(&mut self) {
-        while self.free.len() >= SLAB {
+        while self.len >= SLAB {
             self.spill();
         }
     }
 
+    #[inline]
+    fn spill_excess(&mut self) {
+        while self.len > CACHE_LIMIT {
+            self.spill();
+        }
+    }
+
+    #[inline(never)]
     fn spill(&mut self) {
-        let keep = self.free.len() - SLAB;
+        let keep = self.len - SLAB;
         let slab = std::array::from_fn(|i| self.free[keep + i]);
-        self.free.truncate(keep);
+        self.len = keep;
         let pushed = self.umem.pool.push(slab);
         debug_assert!(pushed.is_ok(), "the pool has room for every frame there is");
     }
@@ -391,7 +468,7 @@ mod tests {
         let mut cache = FrameCache::new(Arc::clone(&umem));
         let [mut here, mut there] = umem.new_owners();
         let frame = cache.take().unwrap();
-        let addr = umem.give(frame, &here);
+        let addr = umem.give(frame, &mut here);
         assert_eq!(umem.claim(addr, 60, &mut there), None);
         assert_eq!(umem.claim(addr, 2048 - 255, &mut here), None, "data beyond its chunk");
         assert_eq!(umem.claim(1 << 40, 60, &mut here), None, "address beyond UMEM");
@@ -410,7 +487,8 @@ mod tests {
             scope.spawn(|| {
                 let mut cache = FrameCache::new(Arc::clone(&umem));
                 while !stop.load(Ordering::Relaxed) {
-                    let addrs: Vec<_> = (0..500).map(|n| umem.give(cache.take().unwrap(), &owners[n % 2])).collect();
+                    let addrs: Vec<_> =
+                        (0..500).map(|n| umem.give(cache.take().unwrap(), &mut owners[n % 2])).collect();
                     for (n, addr) in addrs.into_iter().enumerate() {
                         cache.put(umem.claim(addr, 0, &mut owners[n % 2]).unwrap());
                     }
@@ -439,7 +517,7 @@ mod tests {
                     1 | 2 => if !hands.is_empty() {
                         let place = usize::from(op) - 1;
                         let frame = hands.swap_remove(pick.index(hands.len()));
-                        addrs[place].push(umem.give(frame, &places[place]));
+                        addrs[place].push(umem.give(frame, &mut places[place]));
                     },
                     3 => for place in 0..2 {
                         if let Some(addr) = addrs[place].pop() {

@@ -1,10 +1,13 @@
 //! What a worker remembers of the frames before: the observer of the hot path.
 //!
 //! A plain packet (TCP or UDP, whole, with one tag or none) that is forwarded to one port leaves its decision behind, under
-//! those of its bytes that the decision came from. The next packet with the same goes the same way without being asked all the questions again, as long as nothing has
-//! changed that the answers came from: the policy's epoch and, if the MAC table said where to, the entry there. What these
-//! bytes do not say is looked at for each frame: its length, and that its sender is learned. Drops and floods are
-//! decided anew each time, and so is everything while there are no rules, when there is less to ask than to remember.
+//! those of its bytes that the decision came from. The next packet with the same goes the same way without being asked all the
+//! questions again, as long as nothing has changed that the answers came from: the policy's epoch and, if the MAC table said
+//! where to, the entry there. What these bytes do not say is looked at for each frame: its length, and that its sender is
+//! learned. Drops and floods are decided anew each time, and so is everything while there are no rules, when there is less to
+//! ask than to remember.
+//!
+//! Frames of a burst are recalled in one go, and come out as runs that leave by the same course ([`Memory::recall_all`]).
 //!
 //! Of a fixed size, a worker's own. Sets of two places, of which a new flow takes the one that was not found last: flows that
 //! come once do not displace one that is in use. An entry has all that a table of flows elsewhere would need to forward for
@@ -109,7 +112,6 @@ fn set_of([a, b, c, d, e, f, g]: Flow<WORDS>) -> usize {
     if c & V6 == 0 {
         return set_of_v4([a, b, c, d]);
     }
-    // The words that are left go in by the ones that hold them apart.
     let rest = fold_product(e ^ 0x4b33_a62e_d433_d4a3, f ^ 0x4d5a_2da5_1de1_aa47);
     set_of_v4([a, b, c, d ^ rest ^ g.rotate_left(32).wrapping_mul(0xa076_1d64_78bd_642f)])
 }

@@ -4,27 +4,29 @@
 //! single-producer single-consumer ring, one for each pair of workers; it is a descriptor that moves, not the data. Which queue
 //! of a port a frame leaves by depends on the port, the worker and the flow only, so frames of a flow stay in order.
 //!
-//! A worker turns its loop as long as there is work, then for a while more ([`Setup::spin`]), then sleeps in epoll until a socket, another
-//! worker or control has something. It never waits for a lock, allocates or logs for a packet. Control speaks to it by
+//! A worker turns its loop as long as there is work, then for a while more ([`Setup::spin`], `patience`), then sleeps until a socket,
+//! another worker or control has something. It never waits for a lock, allocates or logs for a packet. Control speaks to it by
 //! [`Command`]s, taken between two bursts, and by the [`View`](view::View).
 
 pub mod view;
 
 mod output;
+mod patience;
 mod queue;
 mod routes;
 #[cfg(test)]
 mod tests;
 mod watch;
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender};
-use nix::sys::epoll::EpollTimeout;
 
 use self::output::{STAGED, Staged};
+use self::patience::{Next, Patience};
 pub use self::queue::Queue;
 use self::routes::Routes;
 use self::view::{PortShared, Shared, View, WorkerShared};
@@ -105,8 +107,8 @@ pub struct Setup {
     pub inboxes: Vec<rtrb::Consumer<Transit>>,
     /// To each worker by number; `None` to itself.
     pub outboxes: Vec<Option<rtrb::Producer<Transit>>>,
-    /// How long it looks for work before it sleeps; `None`: it never sleeps.
-    pub spin: Option<Duration>,
+    /// How long it looks for work before it sleeps, at least and at most; `None`: it never sleeps.
+    pub spin: Option<RangeInclusive<Duration>>,
 }
 
 /// A worker's own state.
@@ -133,7 +135,8 @@ pub struct Worker {
     staged: Vec<Staged>,
     receivers: Vec<(PortNo, TagEdit)>,
     watch: Watch,
-    spin: Option<Duration>,
+    /// `None`: it never sleeps.
+    patience: Option<Patience>,
 }
 
 /// What the frames of a burst have in common on their way, and the colour of the one that is on it.
@@ -169,7 +172,7 @@ impl Worker {
             staged: Vec::with_capacity(STAGED),
             receivers: Vec::with_capacity(crate::model::MAX_PORTS),
             watch,
-            spin,
+            patience: spin.map(Patience::new),
             shared,
             umem,
             view,
@@ -178,6 +181,7 @@ impl Worker {
 
     /// Works until told to stop.
     pub fn run(mut self) {
+        watch::wake_in_time();
         let mut idle_since: Option<Instant> = None;
         loop {
             if self.me().attention.swap(false, Ordering::Acquire) && !self.obey() {
@@ -185,17 +189,22 @@ impl Worker {
             }
             self.refresh_view();
             if self.turn() {
-                idle_since = None;
+                if let (Some(patience), Some(since)) = (&mut self.patience, idle_since.take()) {
+                    patience.found(since.elapsed());
+                }
                 continue;
             }
             self.me().tally.idle.add(1, 0);
-            let since = *idle_since.get_or_insert_with(Instant::now);
-            if self.spin.is_none_or(|spin| since.elapsed() < spin) {
+            let Some(patience) = &self.patience else {
                 std::hint::spin_loop();
                 continue;
+            };
+            let since = *idle_since.get_or_insert_with(Instant::now);
+            match patience.next(since.elapsed()) {
+                Next::Look => std::hint::spin_loop(),
+                Next::Doze(limit) => self.sleep(Some(limit)),
+                Next::Sleep => self.sleep(None),
             }
-            self.sleep();
-            idle_since = None;
         }
     }
 
@@ -466,16 +475,15 @@ impl Worker {
         }
     }
 
-    /// Sleeps until somebody has something, unless somebody has it already.
-    fn sleep(&mut self) {
+    /// Sleeps until somebody has something, unless somebody has it already, and no longer than `limit`.
+    fn sleep(&mut self, limit: Option<Duration>) {
         let stuck = self.queues.iter().any(|queue| queue.dirty || queue.socket.is_short());
         self.watch.prepare(&mut self.queues);
         self.me().prepare_sleep();
         if !self.has_work() {
             self.me().tally.idle.add(0, 1);
-            let timeout =
-                if stuck { EpollTimeout::try_from(RETRY).unwrap_or(EpollTimeout::ZERO) } else { EpollTimeout::NONE };
-            self.watch.wait(timeout);
+            let retry = stuck.then_some(RETRY);
+            self.watch.wait(limit.into_iter().chain(retry).min());
         }
         self.me().awake();
     }

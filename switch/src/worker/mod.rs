@@ -4,8 +4,8 @@
 //! single-producer single-consumer ring, one for each pair of workers; it is a descriptor that moves, not the data. Which queue
 //! of a port a frame leaves by depends on the port, the worker and the flow only, so frames of a flow stay in order.
 //!
-//! A worker turns its loop as long as there is work, then for a while more ([`Setup::spin`], `patience`), then sleeps until a socket,
-//! another worker or control has something. It never waits for a lock, allocates or logs for a packet. Control speaks to it by
+//! A worker turns its loop as long as there is work, then for a while more ([`Setup::spin`], `patience`), then sleeps in epoll until a
+//! socket, another worker or control has something. It never waits for a lock, allocates or logs for a packet. Control speaks to it by
 //! [`Command`]s, taken between two bursts, and by the [`View`](view::View).
 
 pub mod view;
@@ -24,9 +24,10 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender};
+use nix::sys::epoll::EpollTimeout;
 
 use self::output::{STAGED, Staged};
-use self::patience::{Next, Patience};
+use self::patience::Patience;
 pub use self::queue::Queue;
 use self::routes::Routes;
 use self::view::{PortShared, Shared, View, WorkerShared};
@@ -181,7 +182,6 @@ impl Worker {
 
     /// Works until told to stop.
     pub fn run(mut self) {
-        watch::wake_in_time();
         let mut idle_since: Option<Instant> = None;
         loop {
             if self.me().attention.swap(false, Ordering::Acquire) && !self.obey() {
@@ -200,10 +200,10 @@ impl Worker {
                 continue;
             };
             let since = *idle_since.get_or_insert_with(Instant::now);
-            match patience.next(since.elapsed()) {
-                Next::Look => std::hint::spin_loop(),
-                Next::Doze(limit) => self.sleep(Some(limit)),
-                Next::Sleep => self.sleep(None),
+            if since.elapsed() < patience.reach() {
+                std::hint::spin_loop();
+            } else {
+                self.sleep();
             }
         }
     }
@@ -475,15 +475,16 @@ impl Worker {
         }
     }
 
-    /// Sleeps until somebody has something, unless somebody has it already, and no longer than `limit`.
-    fn sleep(&mut self, limit: Option<Duration>) {
+    /// Sleeps until somebody has something, unless somebody has it already.
+    fn sleep(&mut self) {
         let stuck = self.queues.iter().any(|queue| queue.dirty || queue.socket.is_short());
         self.watch.prepare(&mut self.queues);
         self.me().prepare_sleep();
         if !self.has_work() {
             self.me().tally.idle.add(0, 1);
-            let retry = stuck.then_some(RETRY);
-            self.watch.wait(limit.into_iter().chain(retry).min());
+            let timeout =
+                if stuck { EpollTimeout::try_from(RETRY).unwrap_or(EpollTimeout::ZERO) } else { EpollTimeout::NONE };
+            self.watch.wait(timeout);
         }
         self.me().awake();
     }

@@ -5,14 +5,10 @@
 //! queue that keeps sending is taken out of the set, and put back before the worker sleeps.
 
 use std::os::fd::AsFd;
-use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
-use nix::sys::prctl;
-use nix::sys::time::TimeSpec;
 
 use super::queue::Queue;
 
@@ -76,17 +72,9 @@ impl Watch {
         }
     }
 
-    /// Sleeps until something of the set is there, or that long.
-    pub fn wait(&self, limit: Option<Duration>) {
-        // `ppoll` on the set, because `epoll_wait` counts in milliseconds. An interruption is as good as an event: the next turn
-        // looks at everything.
-        let mut set = [PollFd::new(self.0.0.as_fd(), PollFlags::POLLIN)];
-        let _ = ppoll(&mut set, limit.map(TimeSpec::from), None);
+    /// Sleeps until something of the set is there, or `timeout`.
+    pub fn wait(&self, timeout: EpollTimeout) {
+        // An interruption is as good as an event: the next turn looks at everything.
+        let _ = self.0.wait(&mut [EpollEvent::empty()], timeout);
     }
-}
-
-/// Lets the calling thread's sleeps end when they are over; by default the kernel may add 50 µs.
-pub(super) fn wake_in_time() {
-    // Without it, frames that come like clockwork find the worker asleep a bit more often.
-    let _ = prctl::set_timerslack(1);
 }

@@ -11,7 +11,7 @@ use switch::engine::rule::{FlowCache, Key};
 /// Bytes walked before each burst: more than the second-level cache of a core has.
 const WALK: usize = 2 << 20;
 
-/// Single look-ups, and those of a burst together.
+/// Look-ups, burst by burst.
 pub fn lookups(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("rules, cold");
     group.throughput(Throughput::Elements(1));
@@ -28,31 +28,23 @@ pub fn lookups(criterion: &mut Criterion) {
     ] {
         let rules_now = rule_table(rules, masks).commit();
         let flow_keys = keys(flows, rules);
-        for (how, together) in [("", false), (", together", true)] {
-            let (mut cache, mut next) = (FlowCache::default(), 0);
-            group.bench_function(format!("{rules} rules, {masks} masks, {flows} flows{how}"), |bencher| {
-                bencher.iter_custom(|lookups| {
-                    let mut spent = Duration::ZERO;
-                    for _ in 0..lookups.div_ceil(BURST as u64) {
-                        let burst: [Key; BURST] = std::array::from_fn(|n| flow_keys[(next + n) % flow_keys.len()]);
-                        next = (next + BURST) % flow_keys.len();
-                        other.iter_mut().step_by(8).for_each(|word| *word = word.wrapping_add(1));
-                        black_box(&mut other);
-                        let mut found = [None; BURST];
-                        let start = Instant::now();
-                        if together {
-                            cache.find_all(&rules_now, black_box(&burst), &mut found, 0);
-                            found.iter().flatten().for_each(|rule| rule.applied(0, 64));
-                        } else {
-                            let found = burst.iter().filter_map(|key| cache.find(&rules_now, black_box(key)));
-                            found.for_each(|rule| rule.applied(0, 64));
-                        }
-                        spent += start.elapsed();
-                    }
-                    spent
-                });
+        let (mut cache, mut next) = (FlowCache::default(), 0);
+        group.bench_function(format!("{rules} rules, {masks} masks, {flows} flows"), |bencher| {
+            bencher.iter_custom(|lookups| {
+                let mut spent = Duration::ZERO;
+                for _ in 0..lookups.div_ceil(BURST as u64) {
+                    let burst: [Key; BURST] = std::array::from_fn(|n| flow_keys[(next + n) % flow_keys.len()]);
+                    next = (next + BURST) % flow_keys.len();
+                    other.iter_mut().step_by(8).for_each(|word| *word = word.wrapping_add(1));
+                    black_box(&mut other);
+                    let start = Instant::now();
+                    let found = burst.iter().filter_map(|key| cache.find(&rules_now, black_box(key)));
+                    found.for_each(|rule| rule.applied(0, 64));
+                    spent += start.elapsed();
+                }
+                spent
             });
-        }
+        });
     }
     group.finish();
 }

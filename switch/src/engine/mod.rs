@@ -22,7 +22,7 @@ pub mod tables;
 pub mod trace;
 pub mod vlan;
 
-pub use bridge::{Decision, Egress, Memory, NoObserver, Observer, Verdict, decide, decide_at, egress_check};
+pub use bridge::{Decision, Egress, Memory, NoObserver, Observer, Scene, Verdict, decide, decide_at, egress_check};
 pub use drop::DropReason;
 pub use fdb::Fdb;
 pub use snapshot::{BridgePolicy, PortPolicy, Snapshot};

@@ -113,15 +113,20 @@ impl<T: Entry> Producer<T> {
     #[inline]
     pub fn push_all(&mut self, count: u32, mut next: impl FnMut() -> Option<T>) -> u32 {
         let room = self.room(count).min(count);
-        for staged in 0..room {
-            let Some(entry) = next() else { return staged };
-            let at = (self.head & self.shared.mask) as usize;
+        // Copies: for all the compiler knows, writing an entry could change what they are copies of.
+        let (head, entries, mask) = (self.head, self.shared.entries, self.shared.mask);
+        let mut staged = 0;
+        while staged < room
+            && let Some(entry) = next()
+        {
+            let at = (head.wrapping_add(staged) & mask) as usize;
             // SAFETY: `at` is below the ring's size, and the entry is ours: there is room, so the consumer's index has passed
             // its last use, and it does not read on before `submit`.
-            unsafe { self.shared.entries.add(at).write(entry) };
-            self.head = self.head.wrapping_add(1);
+            unsafe { entries.add(at).write(entry) };
+            staged += 1;
         }
-        room
+        self.head = head.wrapping_add(staged);
+        staged
     }
 
     /// How many entries can be staged now: at least `wanted`, or as many as there is room for.
@@ -207,13 +212,15 @@ impl<T: Entry> Consumer<T> {
             self.head = self.shared.index(self.shared.producer).load(Ordering::Acquire);
         }
         let count = self.head.wrapping_sub(self.tail).min(max);
+        // Copies, as in `push_all`.
+        let (tail, entries, mask) = (self.tail, self.shared.entries, self.shared.mask);
         for n in 0..count {
-            let at = (self.tail.wrapping_add(n) & self.shared.mask) as usize;
+            let at = (tail.wrapping_add(n) & mask) as usize;
             // SAFETY: as in `pop`.
-            each(unsafe { self.shared.entries.add(at).read() });
+            each(unsafe { entries.add(at).read() });
         }
         if count > 0 {
-            self.tail = self.tail.wrapping_add(count);
+            self.tail = tail.wrapping_add(count);
             self.release();
         }
         count

@@ -215,12 +215,14 @@ impl XskSocket {
     }
 
     /// Takes up to `max` received frames into `burst`; returns how many.
-    #[inline]
+    // Not inlined, as the others that are called once a burst: so their loops have all registers to themselves.
+    #[inline(never)]
     pub fn receive(&mut self, burst: &mut Vec<Frame>, max: usize) -> usize {
-        let (umem, owner) = (&*self.umem, &mut self.rx_owner);
+        let mut page = self.umem.page(&mut self.rx_owner);
         let before = burst.len();
+        burst.reserve(max);
         let taken = self.rx.take(max as u32, |desc| {
-            if let Some(frame) = umem.claim(desc.addr, desc.len, owner) {
+            if let Some(frame) = page.claim(desc.addr, desc.len) {
                 burst.push(frame);
             }
         });
@@ -234,10 +236,10 @@ impl XskSocket {
     }
 
     /// Supplies the receive side with empty frames up to its target.
-    #[inline]
+    #[inline(never)]
     pub fn refill(&mut self, cache: &mut FrameCache) {
         let wanted = self.fill_target.saturating_sub(self.rx_out);
-        let given = self.fill.push_all(wanted, || cache.give(&self.rx_owner));
+        let given = cache.give(wanted, &mut self.rx_owner, &mut self.fill);
         if given > 0 {
             self.rx_out += given;
             self.fill.submit();
@@ -250,16 +252,17 @@ impl XskSocket {
         }
     }
 
-    /// Stages up to `count` frames for sending, which `next` is asked for as long as there is room; returns how many.
-    #[inline]
-    pub fn send(&mut self, count: usize, mut next: impl FnMut() -> Option<Frame>) -> usize {
+    /// Stages up to `count` of `frames` for sending, as long as there is room; returns how many.
+    #[inline(never)]
+    pub fn send(&mut self, count: usize, frames: &mut impl Iterator<Item = Frame>) -> usize {
         if self.gone {
             return 0;
         }
+        let mut page = self.umem.page(&mut self.tx_owner);
         let sent = self.tx.push_all(count as u32, || {
-            let frame = next()?;
+            let frame = frames.next()?;
             let len = frame.len() as u32;
-            Some(Desc { addr: self.umem.give(frame, &self.tx_owner), len, options: 0 })
+            Some(Desc { addr: page.give(frame), len, options: 0 })
         });
         self.tx_out += sent;
         sent as usize
@@ -315,10 +318,9 @@ impl XskSocket {
     }
 
     /// Takes back frames that were sent.
-    #[inline]
+    #[inline(never)]
     pub fn reap(&mut self, cache: &mut FrameCache) -> usize {
-        let (umem, owner, mut back) = (&*self.umem, &mut self.tx_owner, 0);
-        let reaped = self.completion.take(u32::MAX, |addr| back += u32::from(umem.claim_free(addr, owner, cache)));
+        let (reaped, back) = cache.claim(&mut self.completion, &mut self.tx_owner);
         self.tx_out -= back;
         reaped as usize
     }

@@ -4,8 +4,8 @@
 //! single-producer single-consumer ring, one for each pair of workers; it is a descriptor that moves, not the data. Which queue
 //! of a port a frame leaves by depends on the port, the worker and the flow only, so frames of a flow stay in order.
 //!
-//! A worker turns its loop as long as there is work, then for a while more ([`Setup::spin`]), then sleeps in epoll until a socket, another
-//! worker or control has something. It never waits for a lock, allocates or logs for a packet. Control speaks to it by
+//! A worker turns its loop as long as there is work, then for a while more ([`Setup::spin`], `patience`), then sleeps in epoll until a
+//! socket, another worker or control has something. It never waits for a lock, allocates or logs for a packet. Control speaks to it by
 //! [`Command`]s, taken between two bursts, and by the [`View`](view::View). Beside the bridge it runs components ([`component`]).
 
 pub mod component;
@@ -13,12 +13,14 @@ pub mod ends;
 pub mod view;
 
 mod output;
+mod patience;
 mod queue;
 mod routes;
 #[cfg(test)]
 mod tests;
 mod watch;
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
@@ -27,7 +29,8 @@ use crossbeam::channel::{Receiver, Sender};
 use nix::sys::epoll::EpollTimeout;
 
 use self::component::Plan;
-use self::output::{STAGED, Staged};
+use self::output::STAGED;
+use self::patience::Patience;
 pub use self::queue::Queue;
 use self::queue::Serves;
 use self::routes::Routes;
@@ -35,7 +38,7 @@ use self::view::{PortShared, Shared, View, WorkerShared};
 use self::watch::Watch;
 use crate::counters::PortShard;
 use crate::engine::PortNo;
-use crate::engine::bridge::{Egress, Memory, Verdict, egress_check, mirror_check};
+use crate::engine::bridge::{Course, Decision, Egress, Memory, Run, Scene, Verdict, egress_check, mirror_check};
 use crate::engine::drop::DropReason;
 use crate::engine::meter::{Color, Meter, remark};
 use crate::engine::parse::Tag;
@@ -111,8 +114,8 @@ pub struct Setup {
     pub inboxes: Vec<rtrb::Consumer<Transit>>,
     /// To each worker by number; `None` to itself.
     pub outboxes: Vec<Option<rtrb::Producer<Transit>>>,
-    /// How long it looks for work before it sleeps; `None`: it never sleeps.
-    pub spin: Option<Duration>,
+    /// How long it looks for work before it sleeps, at least and at most; `None`: it never sleeps.
+    pub spin: Option<RangeInclusive<Duration>>,
 }
 
 /// A worker's own state.
@@ -136,10 +139,13 @@ pub struct Worker {
     to_wake: Vec<usize>,
     burst: Vec<Frame>,
     /// What a burst's frames became, until all of it goes.
-    staged: Vec<Staged>,
+    staged: Vec<Frame>,
+    /// Where these go.
+    runs: Vec<Run>,
     receivers: Vec<(PortNo, TagEdit)>,
     watch: Watch,
-    spin: Option<Duration>,
+    /// `None`: it never sleeps.
+    patience: Option<Patience>,
     plan: Plan,
 }
 
@@ -174,9 +180,10 @@ impl Worker {
             outboxes,
             burst: Vec::with_capacity(BURST),
             staged: Vec::with_capacity(STAGED),
+            runs: Vec::with_capacity(STAGED),
             receivers: Vec::with_capacity(crate::model::MAX_PORTS),
             watch,
-            spin,
+            patience: spin.map(Patience::new),
             plan: Plan::default(),
             shared,
             umem,
@@ -193,17 +200,22 @@ impl Worker {
             }
             self.refresh_view();
             if self.turn() {
-                idle_since = None;
+                if let (Some(patience), Some(since)) = (&mut self.patience, idle_since.take()) {
+                    patience.found(since.elapsed());
+                }
                 continue;
             }
             self.me().tally.idle.add(1, 0);
-            let since = *idle_since.get_or_insert_with(Instant::now);
-            if self.spin.is_none_or(|spin| since.elapsed() < spin) {
+            let Some(patience) = &self.patience else {
                 std::hint::spin_loop();
                 continue;
+            };
+            let since = *idle_since.get_or_insert_with(Instant::now);
+            if since.elapsed() < patience.reach() {
+                std::hint::spin_loop();
+            } else {
+                self.sleep();
             }
-            self.sleep();
-            idle_since = None;
         }
     }
 
@@ -286,48 +298,66 @@ impl Worker {
         let now = self.shared.now.load(Ordering::Relaxed);
         let now_ns = if view.metered { self.shared.now_ns() } else { 0 };
         let mut way = Way { view: &view, shard: &port.shards[self.id], ingress: port.no, now_ns, color: Color::Green };
+        let scene = Scene { snap: &view.snapshot, fdb: &view.fdb, now, ingress: port.no, worker: self.id };
         self.memory.begin_burst();
         let meter = view.meters.from(port.no);
         // What all of the burst has tokens for is not asked for frame by frame.
         let meter = meter.filter(|meter| !meter.take_all(self.id, burst.len(), bytes, now_ns));
-        for mut frame in burst.drain(..) {
+        let mut frames = burst.drain(..);
+        loop {
             way.color = Color::Green;
-            if meter.is_some_and(|meter| !self.passes(meter, &mut frame, &mut way)) {
-                self.discard(frame, way.shard, DropReason::MeterFrom);
-                continue;
-            }
-            let data = self.umem.data(&frame);
-            let decision = self.memory.decide(&view.snapshot, &view.fdb, now, port.no, data);
-            if let Some(rule) = decision.rule {
-                rule.applied(self.id, frame.len());
-                if let Some(mirror) = rule.spec.action.mirror {
-                    self.mirror(&frame, mirror, &way);
+            let (frame, decision) = match meter {
+                None => {
+                    let decision = self.recall_all(&scene, &mut frames, &way);
+                    let Some((decision, frame)) = decision.zip(frames.next()) else { break };
+                    (frame, decision)
                 }
-                if let Some(meter) = &rule.meter
-                    && !matches!(decision.verdict, Verdict::Drop(_))
-                    && !self.passes(meter, &mut frame, &mut way)
-                {
-                    self.discard(frame, way.shard, DropReason::MeterRule);
-                    continue;
-                }
-            }
-            match decision.verdict {
-                Verdict::Drop(reason) => {
-                    let at = if decision.at == port.no { way.shard } else { self.shard_of(&view, decision.at) };
-                    at.dropped(reason, frame.len());
-                    self.cache.put(frame);
-                }
-                Verdict::Unicast { port: egress, edit, queue, instead_of } => {
-                    if let Some(asked) = instead_of {
-                        self.shard_of(&view, asked).redirected(frame.len());
+                Some(meter) => {
+                    let Some(mut frame) = frames.next() else { break };
+                    if !self.passes(meter, &mut frame, &mut way) {
+                        self.discard(frame, way.shard, DropReason::MeterFrom);
+                        continue;
                     }
-                    self.output(frame, egress, edit, queue, &way);
+                    let decision = self.memory.decide(&scene, self.umem.data(&frame));
+                    (frame, decision)
                 }
-                Verdict::Flood { vid, tag } => self.flood(frame, vid, tag, &way),
-            }
+            };
+            self.carry_out(decision, frame, &mut way);
         }
+        drop(frames);
         self.depart(&way);
         self.me().tally.set_lookups(self.memory.lookups());
+    }
+
+    /// Does with a frame what was decided.
+    fn carry_out(&mut self, decision: Decision<'_>, frame: Frame, way: &mut Way<'_>) {
+        let mut frame = frame;
+        if let Some(rule) = decision.rule {
+            rule.applied(self.id, frame.len());
+            if let Some(mirror) = rule.spec.action.mirror {
+                self.mirror(&frame, mirror, way);
+            }
+            if let Some(meter) = &rule.meter
+                && !matches!(decision.verdict, Verdict::Drop(_))
+                && !self.passes(meter, &mut frame, way)
+            {
+                return self.discard(frame, way.shard, DropReason::MeterRule);
+            }
+        }
+        match decision.verdict {
+            Verdict::Drop(reason) => {
+                let at = if decision.at == way.ingress { way.shard } else { self.shard_of(way.view, decision.at) };
+                at.dropped(reason, frame.len());
+                self.cache.put(frame);
+            }
+            Verdict::Unicast { port: egress, edit, queue, instead_of } => {
+                if let Some(asked) = instead_of {
+                    self.shard_of(way.view, asked).redirected(frame.len());
+                }
+                self.output(frame, Course::new(egress, edit, queue), way);
+            }
+            Verdict::Flood { vid, tag } => self.flood(frame, vid, tag, way),
+        }
     }
 
     fn discard(&mut self, frame: Frame, at: &PortShard, reason: DropReason) {
@@ -370,7 +400,7 @@ impl Worker {
             self.shard_of(view, mirror).redirected(len);
         }
         match refused.map_or_else(|| self.copy(frame).ok_or(DropReason::NoFrame), Err) {
-            Ok(copy) => self.output(copy, exit, TagEdit::None, None, way),
+            Ok(copy) => self.output(copy, Course::new(exit, TagEdit::None, None), way),
             Err(reason) => self.shard_of(view, exit).dropped(reason, len),
         }
     }
@@ -400,11 +430,11 @@ impl Worker {
             Some((last, last_edit)) => {
                 for (egress, edit) in receivers.drain(..) {
                     match self.copy(&frame) {
-                        Some(copy) => self.output(copy, egress, edit, None, way),
+                        Some(copy) => self.output(copy, Course::new(egress, edit, None), way),
                         None => self.shard_of(view, egress).dropped(DropReason::NoFrame, len),
                     }
                 }
-                self.output(frame, last, last_edit, None, way);
+                self.output(frame, Course::new(last, last_edit, None), way);
             }
             None => {
                 if refused == 0 {

@@ -3,10 +3,13 @@
 //! A run is what goes to one port (and queue) without a frame for another in between; most bursts are one or a few. What its frames have
 //! in common is asked for once: the meter of what the port is sent lets all of a run pass if it has tokens for it.
 
+use std::sync::Arc;
+use std::vec::Drain;
+
 use super::routes::Hop;
 use super::{BURST, Transit, Way, Worker};
 use crate::counters::PortShard;
-use crate::engine::PortNo;
+use crate::engine::bridge::{Course, Decision, Run, Scene};
 use crate::engine::drop::DropReason;
 use crate::engine::meter::{Color, Meter};
 use crate::engine::parse::flow_hash;
@@ -17,88 +20,102 @@ use crate::model::Direction;
 /// Frames staged at most: copies of a flood may be more than the burst had.
 pub(super) const STAGED: usize = 4 * BURST;
 
-/// A frame that was told where to go.
-#[derive(Debug)]
-#[repr(align(32))]
-pub(super) struct Staged {
-    frame: Frame,
-    egress: PortNo,
-    edit: TagEdit,
-    queue: Option<u32>,
-    color: Color,
+/// The frame with its tag as it is to be; counts a change of that at the port that it came from.
+#[inline(always)]
+fn edited(frame: Frame, edit: TagEdit, umem: &Umem, from: &PortShard) -> Frame {
+    if edit == TagEdit::None { frame } else { with_edit(frame, edit, umem, from) }
 }
 
-impl Staged {
-    /// Bytes that it goes out with.
-    #[inline]
-    fn len_out(&self) -> usize {
-        self.frame.len().saturating_add_signed(self.edit.grows_by() as isize)
-    }
-
-    /// The frame with its tag as it is to be; counts a change of that at the port that it came from.
-    #[inline]
-    fn edited(self, umem: &Umem, from: &PortShard) -> Frame {
-        let Self { mut frame, edit, .. } = self;
-        if edit != TagEdit::None {
-            let (start, len) = (frame.start(), frame.len());
-            let (start, len) = vlan::apply(edit, umem.chunk_mut(&mut frame), start, len);
-            frame.set(start, len);
-            from.retagged(edit.grows_by());
-        }
-        frame
-    }
+#[inline(never)]
+fn with_edit(frame: Frame, edit: TagEdit, umem: &Umem, from: &PortShard) -> Frame {
+    let mut frame = frame;
+    let (start, len) = (frame.start(), frame.len());
+    let (start, len) = vlan::apply(edit, umem.chunk_mut(&mut frame), start, len);
+    frame.set(start, len);
+    from.retagged(edit.grows_by());
+    frame
 }
 
 impl Worker {
-    /// Stages a frame for a port, to leave by `queue` if one is named.
+    /// Stages the frames whose ways are remembered, up to the first that needs more than to be sent; returns what was decided
+    /// on that one.
+    pub(super) fn recall_all<'a>(
+        &mut self,
+        scene: &Scene<'a>,
+        frames: &mut Drain<'_, Frame>,
+        way: &Way<'_>,
+    ) -> Option<Decision<'a>> {
+        let coming = frames.as_slice();
+        if self.staged.len() + coming.len() > STAGED {
+            self.depart(way);
+        }
+        let umem = &*self.umem;
+        let data = coming.iter().map(|frame| umem.data(frame));
+        let (recalled, decision) = self.memory.recall_all(scene, data, &mut self.runs);
+        self.staged.extend(frames.take(recalled));
+        decision
+    }
+
+    /// Stages a frame.
     #[inline]
-    pub(super) fn output(&mut self, frame: Frame, egress: PortNo, edit: TagEdit, queue: Option<u32>, way: &Way<'_>) {
+    pub(super) fn output(&mut self, frame: Frame, course: Course, way: &Way<'_>) {
         if self.staged.len() == STAGED {
             self.depart(way);
         }
-        self.staged.push(Staged { frame, egress, edit, queue, color: way.color });
+        Run { course, color: way.color, frames: 1, bytes: frame.len() }.add_to(&mut self.runs);
+        self.staged.push(frame);
     }
 
     /// Sends all that is staged on its way.
     pub(super) fn depart(&mut self, way: &Way<'_>) {
-        let mut staged = std::mem::take(&mut self.staged);
-        let mut waiting = staged.drain(..);
-        while let Some(&Staged { egress, queue, .. }) = waiting.as_slice().first() {
-            let run = waiting.as_slice().iter().take_while(|next| next.egress == egress && next.queue == queue);
-            let (frames, bytes) = run.fold((0, 0), |(frames, bytes), staged| (frames + 1, bytes + staged.len_out()));
-            let meter = way.view.meters.to(egress);
-            let meter = meter.filter(|meter| !meter.take_all(self.id, frames, bytes, way.now_ns));
-            let hop = self.routes.fixed(egress, queue);
-            if let (None, Some(Hop::Here(slot))) = (meter, hop) {
-                let next = |umem: &Umem| waiting.next().map(|staged| staged.edited(umem, way.shard));
-                let sent = self.transmit(slot, frames, next);
-                for staged in waiting.by_ref().take(frames - sent) {
-                    let frame = staged.edited(&self.umem, way.shard);
-                    self.refuse(slot, frame);
-                }
-            } else {
-                for staged in waiting.by_ref().take(frames) {
-                    self.send_off(staged, meter.map(AsRef::as_ref), hop, way);
-                }
-            }
+        let (mut staged, mut runs) = (std::mem::take(&mut self.staged), std::mem::take(&mut self.runs));
+        let mut frames = staged.drain(..);
+        for run in runs.drain(..) {
+            self.send_run(run, &mut frames, way);
         }
-        drop(waiting);
-        self.staged = staged;
+        drop(frames);
+        (self.staged, self.runs) = (staged, runs);
     }
 
-    /// Asks `meter`, if one is left to ask, and puts the frame at the port's queue, here or at the worker that has it; by its
-    /// flow if `hop` is none.
-    fn send_off(&mut self, staged: Staged, meter: Option<&Meter>, hop: Option<Hop>, way: &Way<'_>) {
-        let (view, egress) = (way.view, staged.egress);
-        let mut staged = staged;
-        let len = staged.len_out();
-        if let Some(meter) = meter
-            && self.color(meter, &mut staged.frame, len, staged.color, way) == Color::Red
-        {
-            self.shard_of(view, egress).dropped(DropReason::MeterTo, staged.frame.len());
-            return self.cache.put(staged.frame);
+    /// Sends the next frames, which are a run.
+    pub(super) fn send_run(&mut self, run: Run, frames: &mut Drain<'_, Frame>, way: &Way<'_>) {
+        let (egress, edit) = (run.course.port(), run.course.edit());
+        let bytes = run.bytes.saturating_add_signed(run.frames as isize * edit.grows_by() as isize);
+        let meter = way.view.meters.to(egress);
+        let meter = meter.filter(|meter| !meter.take_all(self.id, run.frames, bytes, way.now_ns));
+        let hop = self.routes.fixed(egress, run.course.queue());
+        if let (None, Some(Hop::Here(slot))) = (meter, hop) {
+            let sent = if edit == TagEdit::None && way.view.taps(egress).is_empty() {
+                self.queues[slot].send(run.frames, bytes, &mut self.cache, frames)
+            } else {
+                let umem = Arc::clone(&self.umem);
+                let edited = frames.by_ref().map(|frame| edited(frame, edit, &umem, way.shard));
+                self.transmit(slot, run.frames, bytes, edited)
+            };
+            for frame in frames.take(run.frames - sent) {
+                let frame = edited(frame, edit, &self.umem, way.shard);
+                self.refuse(slot, frame);
+            }
+        } else {
+            for frame in frames.take(run.frames) {
+                self.send_off(frame, run, meter.map(AsRef::as_ref), hop, way);
+            }
         }
-        let frame = staged.edited(&self.umem, way.shard);
+    }
+
+    /// Asks `meter`, if one is left to ask, for a frame of a run, and puts it at the port's queue, here or at the worker that has
+    /// it; by its flow if `hop` is none.
+    fn send_off(&mut self, frame: Frame, run: Run, meter: Option<&Meter>, hop: Option<Hop>, way: &Way<'_>) {
+        let (view, egress, edit) = (way.view, run.course.port(), run.course.edit());
+        let mut frame = frame;
+        let len = frame.len().saturating_add_signed(edit.grows_by() as isize);
+        if let Some(meter) = meter
+            && self.color(meter, &mut frame, len, run.color, way) == Color::Red
+        {
+            self.shard_of(view, egress).dropped(DropReason::MeterTo, frame.len());
+            return self.cache.put(frame);
+        }
+        let frame = edited(frame, edit, &self.umem, way.shard);
         match hop.unwrap_or_else(|| self.routes.by_flow(egress, flow_hash(self.umem.data(&frame)))) {
             Hop::Here(slot) => self.transmit_one(slot, frame),
             Hop::There { worker, queue, generation } => {
@@ -113,36 +130,31 @@ impl Worker {
 
     /// Stages a frame at a queue of this worker.
     pub(super) fn transmit_one(&mut self, slot: usize, frame: Frame) {
-        let mut frame = Some(frame);
-        self.transmit(slot, 1, |_| frame.take());
+        let (bytes, mut frame) = (frame.len(), Some(frame));
+        self.transmit(slot, 1, bytes, std::iter::from_fn(|| frame.take()));
         if let Some(frame) = frame {
             self.refuse(slot, frame);
         }
     }
 
-    /// Stages `count` frames, which `next` is asked for, at a queue of this worker; returns how many: fewer if its ring is full.
-    #[inline]
-    pub(super) fn transmit(
-        &mut self,
-        slot: usize,
-        count: usize,
-        mut next: impl FnMut(&Umem) -> Option<Frame>,
-    ) -> usize {
+    /// Stages the first `count` of `frames`, of `bytes` in all, at a queue of this worker, with copies for who captures there; returns
+    /// how many: fewer if its ring is full, and then the caller drops the rest by [`Worker::refuse`].
+    fn transmit(&mut self, slot: usize, count: usize, bytes: usize, frames: impl Iterator<Item = Frame>) -> usize {
         let Self { queues, umem, cache, view, .. } = self;
         let queue = &mut queues[slot];
         let (no, number) = (queue.port.no, queue.number);
         let taps = view.taps(no);
-        queue.send(count, cache, || {
-            let frame = next(umem)?;
-            taps.iter().for_each(|tap| tap.offer(no, number, Direction::Tx, umem.data(&frame)));
-            Some(frame)
-        })
+        let mut frames = frames.inspect(|frame| {
+            taps.iter().for_each(|tap| tap.offer(no, number, Direction::Tx, umem.data(frame)));
+        });
+        queue.send(count, bytes, cache, &mut frames)
     }
 
-    /// Drops a frame that a queue of this worker has no room for.
+    /// Drops a frame that a queue of this worker had no room for.
     #[cold]
-    pub(super) fn refuse(&mut self, slot: usize, frame: Frame) {
-        let queue = &self.queues[slot];
+    fn refuse(&mut self, slot: usize, frame: Frame) {
+        let queue = &mut self.queues[slot];
+        queue.unsent(frame.len());
         let reason = if queue.socket.is_gone() { DropReason::PortGone } else { DropReason::TxRingFull };
         queue.port.shards[self.id].dropped(reason, frame.len());
         self.cache.put(frame);

@@ -45,21 +45,20 @@ impl Queue {
         Self { port, number, socket, dirty: false, watched: Watched::default(), serves, sent: Count::default() }
     }
 
-    /// Stages `count` frames, which `next` is asked for; the next flush counts them out. Returns how many: fewer if the ring is
-    /// full even after the kernel was called.
+    /// Stages the first `count` of `frames`, of `bytes` in all; the next flush counts them out. Returns how many: fewer if the ring is
+    /// full even after the kernel was called, and then the caller takes the rest back by [`Queue::unsent`].
     #[inline]
     pub(super) fn send(
         &mut self,
         count: usize,
+        bytes: usize,
         cache: &mut FrameCache,
-        mut next: impl FnMut() -> Option<Frame>,
+        frames: &mut impl Iterator<Item = Frame>,
     ) -> usize {
         self.dirty = true;
-        let mut bytes = 0;
-        let mut counted = || next().inspect(|frame| bytes += frame.len() as u64);
         let (mut sent, mut flushed) = (0, false);
         loop {
-            let more = self.socket.send(count - sent, &mut counted);
+            let more = self.socket.send(count - sent, frames);
             sent += more;
             if sent == count || (flushed && more == 0) {
                 break;
@@ -68,8 +67,13 @@ impl Queue {
             self.reap(cache);
             flushed = true;
         }
-        self.sent.add(Count { packets: sent as u64, bytes });
+        self.sent.add(Count { packets: sent as u64, bytes: bytes as u64 });
         sent
+    }
+
+    /// A frame of `len` bytes is not among those that were sent after all.
+    pub(super) fn unsent(&mut self, len: usize) {
+        self.sent.bytes -= len as u64;
     }
 
     /// Counts what was sent, shows it to the kernel, and takes back what has gone out.

@@ -10,10 +10,14 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use super::view::QueueShared;
 use super::*;
+use crate::engine::bridge::{NoObserver, decide_at};
 use crate::engine::fdb::Fdb;
+use crate::engine::mac::MacAddr;
+use crate::engine::parse::ETHERTYPE_IPV4;
+use crate::engine::parse::tests::udp_in_ipv4;
 use crate::engine::snapshot::{BridgePolicy, PortPolicy, Snapshot};
 use crate::engine::tables::Tables;
-use crate::engine::vlan::{VlanMode, VlanSet};
+use crate::engine::vlan::{self, VlanMode, VlanSet};
 use crate::io::ring::{Consumer, Desc, Producer, pair};
 use crate::io::socket::{Rings, XskSocket};
 use crate::io::umem::HEADROOM;
@@ -144,8 +148,15 @@ impl Bed {
             .map(|(id, (inboxes, outboxes))| {
                 let (_, commands) = crossbeam::channel::unbounded();
                 let shared = Arc::clone(&shared);
-                let mut worker =
-                    Worker::new(Setup { id, shared, commands, inboxes, outboxes, spin: Some(Duration::ZERO) }).unwrap();
+                let mut worker = Worker::new(Setup {
+                    id,
+                    shared,
+                    commands,
+                    inboxes,
+                    outboxes,
+                    spin: Some(Duration::ZERO..=Duration::ZERO),
+                })
+                .unwrap();
                 worker.refresh_view();
                 worker
             })
@@ -314,6 +325,78 @@ proptest! {
             prop_assert!(sent.iter().flatten().all(|frame| frame.len() >= 14));
         }
         bed.assert_balanced();
+    }
+
+    /// Bursts of packets of many flows, most of them remembered: the oracle decides on each alone, by tables of its own. Every port
+    /// gets the same frames in the same order, and every rule counts the same.
+    #[test]
+    fn a_burst_goes_where_each_of_its_frames_would_alone(
+        rules in prop::collection::vec((0u32..6, 0u8..6, 0u16..7, prop::option::of(0u16..4), any::<bool>()), 1..6),
+        bursts in prop::collection::vec((0usize..4, prop::collection::vec((0u8..4, 0u8..6, 0u8..3, 60usize..200), 1..24)), 1..10),
+    ) {
+        let all = VlanMode::Trunk { native: Some(0), tagged: VlanSet::all() };
+        let access = |vid| VlanMode::Access { vid };
+        let mut bed = Bed::new(1, &[access(0), all.clone(), access(0), all]);
+        let mut tables = Tables::new(Capacity::default(), 1);
+        let ports = |no: u16| (no < 4).then_some(1);
+        tables.add_meter(MeterSpec::new(0, u32::MAX), true, 0).unwrap();
+        for (key_index, to, target, mirror, metered) in rules {
+            let dmac = Some(MaskedMac { value: MacAddr::new(station(to)), mask: MaskedMac::FULL });
+            let vid = [RuleTarget::Drop, RuleTarget::Normal, RuleTarget::Normal].get(usize::from(target)).copied()
+                .unwrap_or(RuleTarget::Port(target.saturating_sub(3)));
+            // Of every other rule there is nothing to do but to count it.
+            let (mirror, meter) = if key_index % 2 == 0 { (None, None) } else { (mirror, metered.then_some(0)) };
+            let action = RuleAction { vid, qid: None, meter, mirror };
+            let key = RuleKey { dmac, ..RuleKey::default() };
+            tables.change_rules(vec![RuleChange::Write(RuleSpec { key_index, key, action })], &ports).unwrap();
+        }
+        bed.install(&tables);
+        let oracle = View::clone(&bed.shared.view.load());
+        let (snap, fdb) = (&oracle.snapshot, Fdb::new(256, 300, 9));
+        let mut counted: HashMap<u32, Count> = HashMap::new();
+        for (at, (port, burst)) in bursts.into_iter().enumerate() {
+            let mut expected = vec![Vec::new(); 4];
+            for (n, (from, to, source, len)) in burst.into_iter().enumerate() {
+                let mut data = [station(to), station(from)].concat();
+                data.extend(ETHERTYPE_IPV4.to_be_bytes());
+                data.extend(udp_in_ipv4(len - 42));
+                data[29] = source;
+                let last = data.len() - 2;
+                data[last..].copy_from_slice(&[at as u8, n as u8]);
+                prop_assert!(bed.kernels[port].receive(&data));
+                let ingress = port as PortNo;
+                let decision = decide_at(snap, &fdb, 0, ingress, &data, &mut NoObserver);
+                let mut send = |port: PortNo, edit| {
+                    let mut buf = [&[0; 4][..], &data].concat();
+                    let (start, len) = vlan::apply(edit, &mut buf, 4, data.len());
+                    expected[usize::from(port)].push(buf[start..start + len].to_vec());
+                };
+                if let Some(rule) = decision.rule {
+                    counted.entry(rule.spec.key_index).or_default().add(Count { packets: 1, bytes: data.len() as u64 });
+                    if let Some(mirror) = rule.spec.action.mirror && mirror_check(snap, ingress, mirror, &data).is_ok() {
+                        send(mirror, TagEdit::None);
+                    }
+                }
+                match decision.verdict {
+                    Verdict::Drop(_) => {}
+                    Verdict::Unicast { port, edit, .. } => send(port, edit),
+                    Verdict::Flood { vid, tag } => {
+                        for &port in snap.flood_ports(vid) {
+                            if let Egress::Send { port, edit } = egress_check(snap, ingress, port, vid, tag, data.len()) {
+                                send(port, edit);
+                            }
+                        }
+                    }
+                }
+            }
+            prop_assert_eq!(bed.settle(), expected);
+        }
+        bed.assert_balanced();
+        for rule in snap.rules.iter_from(0) {
+            let expected = counted.get(&rule.spec.key_index).copied().unwrap_or_default();
+            // The oracle does not count at the rule itself.
+            prop_assert_eq!(rule.matched(), expected);
+        }
     }
 
     /// Whatever comes in, in bursts and with any bytes, nothing is lost from the books.

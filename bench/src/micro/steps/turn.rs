@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use switch::engine::bridge::Memory;
+use switch::engine::bridge::{Memory, Scene};
 use switch::engine::fdb::Fdb;
 use switch::engine::snapshot::Snapshot;
 use switch::worker::Worker;
@@ -29,8 +29,9 @@ impl Bridge {
     fn decide(&mut self) {
         for _ in 0..BURSTS {
             self.memory.begin_burst();
+            let scene = Scene { snap: &self.snapshot, fdb: &self.fdb, now: 0, ingress: 0, worker: 0 };
             for frame in &self.frames {
-                black_box(self.memory.decide(&self.snapshot, &self.fdb, 0, 0, black_box(frame)));
+                black_box(self.memory.decide(&scene, black_box(frame)));
             }
         }
     }

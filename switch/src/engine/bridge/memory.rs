@@ -1,21 +1,25 @@
 //! What a worker remembers of the frames before: the observer of the hot path.
 //!
 //! A plain packet (TCP or UDP, whole, with one tag or none) that is forwarded to one port leaves its decision behind, under
-//! those of its bytes that the decision came from. The next packet with the same goes the same way without being asked all the questions again, as long as nothing has
-//! changed that the answers came from: the policy's epoch and, if the MAC table said where to, the entry there. What these
-//! bytes do not say is looked at for each frame: its length, and that its sender is learned. Drops and floods are
-//! decided anew each time, and so is everything while there are no rules, when there is less to ask than to remember.
+//! those of its bytes that the decision came from. The next packet with the same goes the same way without being asked all the
+//! questions again, as long as nothing has changed that the answers came from: the policy's epoch and, if the MAC table said
+//! where to, the entry there. What these bytes do not say is looked at for each frame: its length, and that its sender is
+//! learned. Drops and floods are decided anew each time, and so is everything while there are no rules, when there is less to
+//! ask than to remember.
+//!
+//! Frames of a burst are recalled in one go, and come out as runs that leave by the same course ([`Memory::recall_all`]).
 //!
 //! Of a fixed size, a worker's own. Sets of two places, of which a new flow takes the one that was not found last: flows that
 //! come once do not displace one that is in use. An entry has all that a table of flows elsewhere would need to forward for
 //! the worker.
 
+use super::course::{Course, Run};
 use super::{Decision, Fdb, Names, Observer, Verdict, decide_at, header_len};
 use crate::engine::PortNo;
-use crate::engine::drop::DropReason;
 use crate::engine::fdb::{Learn, Spot};
 use crate::engine::mac::MacAddr;
-use crate::engine::parse::{ETH_HEADER, Plain, fold_product, parse_l2};
+use crate::engine::meter::Color;
+use crate::engine::parse::{ETH_HEADER, ETHERTYPE_IPV4, Plain, Tag, VLAN_TAG, be16, fold_product, parse_l2};
 use crate::engine::rule::{FlowCache, Key, Rule, Rules};
 use crate::engine::snapshot::Snapshot;
 use crate::engine::vlan::{self, Vid};
@@ -33,8 +37,7 @@ const WORDS_V4: usize = 4;
 
 /// What of a plain frame decides, in the bytes' own order: addresses and EtherType (or TPID) in two words that overlap; ports,
 /// VLAN tag, ingress port and protocol in one; IP addresses, which are one word in IPv4 and four in IPv6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Flow([u64; WORDS]);
+type Flow<const N: usize> = [u64; N];
 
 /// Bit of the third word: the packet is IPv6.
 const V6: u64 = 1 << 63;
@@ -44,79 +47,94 @@ const TCP: u64 = 1 << 62;
 const INGRESS: u32 = 48;
 const _: () = assert!(MAX_PORTS <= 1 << (62 - INGRESS));
 
-/// The eight bytes at that offset, which must be there.
-#[inline]
-fn word<const N: usize>(header: &[u8; N], at: usize) -> u64 {
-    u64::from_ne_bytes(std::array::from_fn(|n| header[at + n]))
+/// The eight bytes at that offset.
+#[inline(always)]
+fn word(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-impl Flow {
-    /// That of a frame from `ingress`, if it is plain.
-    #[inline]
-    fn of(ingress: PortNo, frame: &[u8]) -> Option<Self> {
-        let l2 = parse_l2(frame).ok()?;
-        let at = l2.payload_offset();
-        let bytes = frame.get(at..)?;
-        let plain = Plain::check(l2.ethertype, bytes)?;
-        let ethernet = frame.first_chunk::<ETH_HEADER>()?;
-        let mut words = [word(ethernet, 0), word(ethernet, 6), 0, 0, 0, 0, 0];
-        let ports = if plain.v6 {
-            let h = bytes.first_chunk::<48>()?;
-            (3..WORDS).for_each(|n| words[n] = word(h, 8 * n - 16));
-            word(h, 40)
-        } else {
-            let h = bytes.first_chunk::<28>()?;
-            words[3] = word(h, 12);
-            word(h, 20)
-        };
-        words[2] = u64::from(ports as u32)
-            | u64::from(l2.tag.map_or(0, |tag| tag.tci)) << 32
-            | u64::from(ingress) << INGRESS
-            | if plain.v6 { V6 } else { 0 }
-            | if plain.tcp { TCP } else { 0 };
-        Some(Self(words))
+/// The flow of an untagged IPv4 frame from `ingress`, if it is plain: what most are, so that it has a way of its own.
+#[inline(always)]
+fn untagged_v4(ingress: PortNo, frame: &[u8]) -> Option<Flow<WORDS_V4>> {
+    // The shortest that there is, so that no part of it is looked for in vain.
+    let header = frame.first_chunk::<{ ETH_HEADER + 28 }>()?;
+    if be16(header, ETH_HEADER - 2) != Some(ETHERTYPE_IPV4) {
+        return None;
     }
+    v4(ingress, header, None, Plain::check(ETHERTYPE_IPV4, frame.get(ETH_HEADER..)?)?)
+}
 
-    #[inline]
-    fn is_v6(&self) -> bool {
-        self.0[2] & V6 != 0
+/// The flow of a frame from `ingress`, if it is plain. The words that only IPv6 has are 0 in IPv4.
+fn flow_of(ingress: PortNo, frame: &[u8]) -> Option<Flow<WORDS>> {
+    let l2 = parse_l2(frame).ok()?;
+    let plain = Plain::check(l2.ethertype, frame.get(l2.payload_offset()..)?)?;
+    if plain.v6 {
+        return v6(ingress, frame, l2.tag, plain);
     }
+    let [a, b, c, d] = v4(ingress, frame, l2.tag, plain)?;
+    Some([a, b, c, d, 0, 0, 0])
+}
 
-    /// Whether they are the same; the words that only IPv6 has are not looked at for IPv4.
-    #[inline]
-    fn is(&self, other: &Flow) -> bool {
-        let same = |words: std::ops::Range<usize>| words.fold(0, |sum, n| sum | (self.0[n] ^ other.0[n])) == 0;
-        same(0..WORDS_V4) && (!self.is_v6() || same(WORDS_V4..WORDS))
-    }
+#[inline(always)]
+fn v4(ingress: PortNo, frame: &[u8], tag: Option<Tag>, plain: Plain) -> Option<Flow<WORDS_V4>> {
+    let ip = if tag.is_some() { ETH_HEADER + VLAN_TAG } else { ETH_HEADER };
+    let third = third_word(word(frame, ip + 20)?, tag, ingress, plain);
+    Some([word(frame, 0)?, word(frame, 6)?, third, word(frame, ip + 12)?])
+}
 
-    /// The set that its entry is in.
-    #[inline]
-    fn set(&self) -> usize {
-        let w = &self.0;
-        let mut hash = fold_product(w[0] ^ 0x9e37_79b9_7f4a_7c15, w[1] ^ 0xd1b5_4a32_d192_ed03)
-            ^ fold_product(w[2] ^ 0x8bb8_4b93_962e_acc9, w[3] ^ 0x2d35_8dcc_aa6c_78a5);
-        if self.is_v6() {
-            hash ^= fold_product(w[4] ^ 0x4b33_a62e_d433_d4a3, w[5] ^ 0x4d5a_2da5_1de1_aa47)
-                ^ w[6].wrapping_mul(0xa076_1d64_78bd_642f) >> 32;
-        }
-        (hash ^ hash >> 32) as usize % SETS
+fn v6(ingress: PortNo, frame: &[u8], tag: Option<Tag>, plain: Plain) -> Option<Flow<WORDS>> {
+    let ip = if tag.is_some() { ETH_HEADER + VLAN_TAG } else { ETH_HEADER };
+    let third = third_word(word(frame, ip + 40)?, tag, ingress, plain);
+    let address = |n: usize| word(frame, ip + 8 + 8 * n);
+    Some([word(frame, 0)?, word(frame, 6)?, third, address(0)?, address(1)?, address(2)?, address(3)?])
+}
+
+/// Ports (the low half of `ports`), tag, ingress port and protocol.
+#[inline(always)]
+fn third_word(ports: u64, tag: Option<Tag>, ingress: PortNo, plain: Plain) -> u64 {
+    u64::from(ports as u32)
+        | u64::from(tag.map_or(0, |tag| tag.tci)) << 32
+        | u64::from(ingress) << INGRESS
+        | if plain.v6 { V6 } else { 0 }
+        | if plain.tcp { TCP } else { 0 }
+}
+
+/// The set that the entry of an IPv4 flow is in.
+#[inline(always)]
+fn set_of_v4([a, b, c, d]: Flow<WORDS_V4>) -> usize {
+    let hash = fold_product(a ^ 0x9e37_79b9_7f4a_7c15, b ^ 0xd1b5_4a32_d192_ed03)
+        ^ fold_product(c ^ 0x8bb8_4b93_962e_acc9, d ^ 0x2d35_8dcc_aa6c_78a5);
+    (hash ^ hash >> 32) as usize % SETS
+}
+
+/// The set that the entry of any flow is in.
+fn set_of([a, b, c, d, e, f, g]: Flow<WORDS>) -> usize {
+    if c & V6 == 0 {
+        return set_of_v4([a, b, c, d]);
     }
+    let rest = fold_product(e ^ 0x4b33_a62e_d433_d4a3, f ^ 0x4d5a_2da5_1de1_aa47);
+    set_of_v4([a, b, c, d ^ rest ^ g.rotate_left(32).wrapping_mul(0xa076_1d64_78bd_642f)])
 }
 
 /// A decision, and what it holds for: two cache lines.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
 struct Entry {
-    flow: Flow,
+    flow: Flow<WORDS>,
     epoch: u64,
-    verdict: Verdict,
-    /// Index of the rule that applies.
-    rule: Option<u32>,
+    course: Course,
+    /// The sender, to be learned.
+    station: Station,
     /// The entry of the MAC table that names the port; `None` if the rule does.
     spot: Option<Spot>,
+    /// Index of the rule that applies.
+    rule: Option<u32>,
+    /// The port that it was for, if what would go there is redirected.
+    instead_of: Option<PortNo>,
     /// Bytes of the longest frame that may pass.
-    max_len: u32,
-    vid: Vid,
+    max_len: u16,
+    /// Whether there is nothing to do but to count the rule and to send the frame.
+    is_simple: bool,
     /// Whether it was found later than the other one of its set.
     found_last: bool,
 }
@@ -124,15 +142,59 @@ struct Entry {
 const _: () = assert!(size_of::<Entry>() == 128);
 
 const EMPTY: Entry = Entry {
-    flow: Flow([0; WORDS]),
+    flow: [0; WORDS],
     epoch: NEVER,
-    verdict: Verdict::Drop(DropReason::NoDestination),
-    rule: None,
+    course: Course::NOWHERE,
+    station: Station::NONE,
     spot: None,
+    rule: None,
+    instead_of: None,
     max_len: 0,
-    vid: 0,
+    is_simple: false,
     found_last: false,
 };
+
+/// An address in a VLAN, as one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Station(u64);
+
+impl Station {
+    const NONE: Self = Self(u64::MAX);
+
+    #[inline]
+    fn new(mac: MacAddr, vid: Vid) -> Self {
+        Self(mac.to_u64() << 16 | u64::from(vid))
+    }
+
+    /// Learns where it is; returns it, unless that was skipped.
+    #[inline]
+    fn learn_at(self, fdb: &Fdb, port: PortNo, port_limit: u32, now: u32) -> Self {
+        let (mac, vid) = (MacAddr::from_u64(self.0 >> 16), self.0 as Vid);
+        if fdb.learn(mac, vid, port, port_limit, now) == Learn::Skipped { Self::NONE } else { self }
+    }
+
+    /// The same, behind the port of a burst, if there is one.
+    #[inline(never)]
+    fn learn(self, scene: &Scene<'_>) -> Option<Self> {
+        let limit = scene.snap.port(scene.ingress)?.fdb_limit;
+        Some(self.learn_at(scene.fdb, scene.ingress, limit, scene.now))
+    }
+}
+
+/// What the frames of a burst have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Scene<'a> {
+    /// The policy.
+    pub snap: &'a Snapshot,
+    /// The MAC table.
+    pub fdb: &'a Fdb,
+    /// The second.
+    pub now: u32,
+    /// The port that they came in from.
+    pub ingress: PortNo,
+    /// The worker that has them.
+    pub worker: usize,
+}
 
 /// The memory.
 #[derive(Debug)]
@@ -140,7 +202,7 @@ pub struct Memory {
     flows: FlowCache,
     decided: Box<[[Entry; 2]]>,
     /// The station that the frame before was of, if it was learned in this burst.
-    learned: Option<(MacAddr, Vid)>,
+    learned: Station,
     recalled: u64,
 }
 
@@ -149,7 +211,7 @@ impl Default for Memory {
         Self {
             flows: FlowCache::default(),
             decided: vec![[EMPTY; 2]; SETS].into_boxed_slice(),
-            learned: None,
+            learned: Station::NONE,
             recalled: 0,
         }
     }
@@ -163,9 +225,9 @@ impl Observer for Memory {
 
     #[inline]
     fn learn(&mut self, fdb: &Fdb, mac: MacAddr, vid: Vid, port: PortNo, port_limit: u32, now: u32) {
-        if self.learned != Some((mac, vid)) {
-            let learned = fdb.learn(mac, vid, port, port_limit, now) != Learn::Skipped;
-            self.learned = learned.then_some((mac, vid));
+        let station = Station::new(mac, vid);
+        if self.learned != station {
+            self.learned = station.learn_at(fdb, port, port_limit, now);
         }
     }
 
@@ -180,7 +242,7 @@ impl Memory {
     /// frames are its own.
     #[inline]
     pub fn begin_burst(&mut self) {
-        self.learned = None;
+        self.learned = Station::NONE;
     }
 
     /// How rules were found so far.
@@ -192,81 +254,94 @@ impl Memory {
 
     /// As [`decide_at`].
     #[inline]
-    pub fn decide<'a>(
-        &mut self,
-        snap: &'a Snapshot,
-        fdb: &Fdb,
-        now: u32,
-        ingress: PortNo,
-        frame: &[u8],
-    ) -> Decision<'a> {
-        let flow = if snap.rules.is_empty() { None } else { Flow::of(ingress, frame) };
-        let Some(flow) = flow else { return decide_at(snap, fdb, now, ingress, frame, self) };
-        let set = flow.set();
-        match self.recall(set, &flow, snap, fdb, now, ingress, frame.len()) {
-            Some(decision) => {
+    pub fn decide<'a>(&mut self, scene: &Scene<'a>, frame: &[u8]) -> Decision<'a> {
+        match Self::recall(&mut self.decided, &mut self.learned, scene, frame) {
+            Some(entry) => {
+                let decision = entry.decision(scene);
                 self.recalled += 1;
                 decision
             }
-            None => self.decide_and_remember(set, &flow, snap, fdb, now, ingress, frame),
+            None => self.decide_and_remember(scene, frame),
         }
     }
 
-    /// The decision that was made on the flow, if it still holds.
-    #[inline]
-    #[expect(clippy::too_many_arguments, reason = "what a decision takes, and where it is remembered")]
-    fn recall<'a>(
+    /// Decides on frames, as long as what was decided on their flows is remembered and there is nothing to do but to send them: their
+    /// rules have counted them, and `runs` gets where they go. Returns how many, and the decision on the frame that comes after
+    /// those, if there is one.
+    #[inline(never)]
+    pub fn recall_all<'a, 'f>(
         &mut self,
-        set: usize,
-        flow: &Flow,
-        snap: &'a Snapshot,
-        fdb: &Fdb,
-        now: u32,
-        ingress: PortNo,
-        len: usize,
-    ) -> Option<Decision<'a>> {
-        let at = if self.decided[set][0].is_of(flow, snap) {
-            0
-        } else if self.decided[set][1].is_of(flow, snap) {
-            1
-        } else {
-            return None;
+        scene: &Scene<'a>,
+        frames: impl Iterator<Item = &'f [u8]>,
+        runs: &mut Vec<Run>,
+    ) -> (usize, Option<Decision<'a>>) {
+        let mut frames = frames;
+        if scene.snap.rules.is_empty() {
+            return (0, frames.next().map(|frame| self.decide_and_remember(scene, frame)));
+        }
+        let mut run = Run { course: Course::NOWHERE, color: Color::Green, frames: 0, bytes: 0 };
+        let (mut before, mut after) = (0, None);
+        for frame in frames {
+            let Some(entry) = Self::recall(&mut self.decided, &mut self.learned, scene, frame) else {
+                after = Some(self.decide_and_remember(scene, frame));
+                break;
+            };
+            if !entry.is_simple {
+                after = Some(entry.decision(scene));
+                self.recalled += 1;
+                break;
+            }
+            if let Some(rule) = entry.rule(scene) {
+                rule.applied(scene.worker, frame.len());
+            }
+            if entry.course != run.course {
+                before += run.frames;
+                run.add_to(runs);
+                run = Run { course: entry.course, frames: 0, bytes: 0, ..run };
+            }
+            run.frames += 1;
+            run.bytes += frame.len();
+        }
+        before += run.frames;
+        self.recalled += before as u64;
+        run.add_to(runs);
+        (before, after)
+    }
+
+    /// What was decided on the frame's flow, if it still holds.
+    #[inline(always)]
+    fn recall<'m>(
+        decided: &'m mut [[Entry; 2]],
+        learned: &mut Station,
+        scene: &Scene<'_>,
+        frame: &[u8],
+    ) -> Option<&'m Entry> {
+        let entry = match untagged_v4(scene.ingress, frame) {
+            Some(flow) => find(decided, set_of_v4(flow), scene.snap.epoch, flow)?,
+            None => find_any(decided, scene, frame)?,
         };
-        if !self.decided[set][at].found_last {
-            self.decided[set][at].found_last = true;
-            self.decided[set][1 - at].found_last = false;
-        }
-        let Entry { verdict, rule, spot, vid, max_len, .. } = self.decided[set][at];
-        if len > max_len as usize {
+        if frame.len() > usize::from(entry.max_len) {
             return None;
         }
-        let src = MacAddr::from_u64(u64::from_be(flow.0[1]) >> 16);
-        if self.learned != Some((src, vid)) {
-            self.learn(fdb, src, vid, ingress, snap.port(ingress)?.fdb_limit, now);
+        if *learned != entry.station {
+            *learned = entry.station.learn(scene)?;
         }
-        if spot.is_some_and(|spot| !fdb.is_still_at(spot)) {
+        if entry.spot.is_some_and(|spot| !scene.fdb.is_still_at(spot)) {
             return None;
         }
-        let rule = rule.and_then(|index| snap.rules.get(index)).map(AsRef::as_ref);
-        Some(Decision { verdict, at: ingress, rule })
+        Some(entry)
     }
 
     #[inline(never)]
-    #[expect(clippy::too_many_arguments, reason = "what a decision takes, and where it is remembered")]
-    fn decide_and_remember<'a>(
-        &mut self,
-        set: usize,
-        flow: &Flow,
-        snap: &'a Snapshot,
-        fdb: &Fdb,
-        now: u32,
-        ingress: PortNo,
-        frame: &[u8],
-    ) -> Decision<'a> {
+    fn decide_and_remember<'a>(&mut self, scene: &Scene<'a>, frame: &[u8]) -> Decision<'a> {
+        let &Scene { snap, fdb, now, ingress, .. } = scene;
         let decision = decide_at(snap, fdb, now, ingress, frame, self);
-        if let Some(entry) = remembered(flow, &decision, snap, fdb, ingress, frame) {
-            let set = &mut self.decided[set];
-            let place = match set.iter().position(|old| old.flow.is(flow)) {
+        if !snap.rules.is_empty()
+            && let Some(flow) = flow_of(ingress, frame)
+            && let Some(entry) = remembered(flow, &decision, snap, fdb, ingress, frame)
+            && let Some(set) = self.decided.get_mut(set_of(flow))
+        {
+            let place = match set.iter().position(|old| old.flow == flow) {
                 Some(place) => place,
                 None => usize::from(set[0].epoch == snap.epoch && (set[0].found_last || set[1].epoch != snap.epoch)),
             };
@@ -276,38 +351,75 @@ impl Memory {
     }
 }
 
+/// The entry of a frame's flow, whatever it is.
+#[inline(never)]
+fn find_any<'m>(decided: &'m mut [[Entry; 2]], scene: &Scene<'_>, frame: &[u8]) -> Option<&'m Entry> {
+    let flow = flow_of(scene.ingress, frame)?;
+    find(decided, set_of(flow), scene.snap.epoch, flow)
+}
+
+/// The entry of that set and epoch whose flow begins with those words.
+#[inline(always)]
+fn find<const N: usize>(decided: &mut [[Entry; 2]], set: usize, epoch: u64, flow: Flow<N>) -> Option<&Entry> {
+    let [first, second] = decided.get_mut(set)?;
+    let is_it = |entry: &Entry| entry.epoch == epoch && (0..N).all(|n| entry.flow[n] == flow[n]);
+    let (entry, other) = if is_it(first) {
+        (first, second)
+    } else if is_it(second) {
+        (second, first)
+    } else {
+        return None;
+    };
+    if !entry.found_last {
+        (entry.found_last, other.found_last) = (true, false);
+    }
+    Some(entry)
+}
+
 impl Entry {
+    /// The rule that applies.
     #[inline]
-    fn is_of(&self, flow: &Flow, snap: &Snapshot) -> bool {
-        self.epoch == snap.epoch && self.flow.is(flow)
+    fn rule<'a>(&self, scene: &Scene<'a>) -> Option<&'a Rule> {
+        scene.snap.rules.get(self.rule?).map(AsRef::as_ref)
+    }
+
+    fn decision<'a>(&self, scene: &Scene<'a>) -> Decision<'a> {
+        let (course, instead_of) = (self.course, self.instead_of);
+        let verdict = Verdict::Unicast { port: course.port(), edit: course.edit(), queue: course.queue(), instead_of };
+        Decision { verdict, at: scene.ingress, rule: self.rule(scene) }
     }
 }
 
 /// What to remember of a decision on a plain frame, if it is one to remember.
 fn remembered(
-    flow: &Flow,
+    flow: Flow<WORDS>,
     decision: &Decision<'_>,
     snap: &Snapshot,
     fdb: &Fdb,
     ingress: PortNo,
     frame: &[u8],
 ) -> Option<Entry> {
-    let Verdict::Unicast { port, instead_of, .. } = decision.verdict else { return None };
+    let Verdict::Unicast { port, edit, queue, instead_of } = decision.verdict else { return None };
     let l2 = parse_l2(frame).ok()?;
     let vid = vlan::ingress(&snap.port(ingress)?.vlan, l2.tag).ok()?;
-    let spot = match decision.rule.map(|rule| rule.spec.action.vid) {
+    let rule = decision.rule;
+    let spot = match rule.map(|rule| rule.spec.action.vid) {
         Some(RuleTarget::Port(_)) => None,
         // Another worker may have moved the station since.
         _ => Some(fdb.spot(l2.dst, vid).filter(|spot| spot.port() == instead_of.unwrap_or(port))?),
     };
+    let max_len = snap.port(port)?.mtu.saturating_add(header_len(l2.tag) as u32);
     Some(Entry {
-        flow: *flow,
+        flow,
         epoch: snap.epoch,
-        verdict: decision.verdict,
-        rule: decision.rule.map(|rule| rule.spec.key_index),
+        course: Course::new(port, edit, queue),
+        station: Station::new(l2.src, vid),
         spot,
-        max_len: snap.port(port)?.mtu.saturating_add(header_len(l2.tag) as u32),
-        vid,
+        rule: rule.map(|rule| rule.spec.key_index),
+        instead_of,
+        max_len: u16::try_from(max_len).unwrap_or(u16::MAX),
+        is_simple: instead_of.is_none()
+            && rule.is_none_or(|rule| rule.meter.is_none() && rule.spec.action.mirror.is_none()),
         found_last: false,
     })
 }

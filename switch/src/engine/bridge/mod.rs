@@ -22,9 +22,11 @@ use super::snapshot::{PortPolicy, Snapshot};
 use super::vlan::{self, TagEdit, Vid};
 use crate::model::{RuleAction, RuleTarget};
 
+mod course;
 mod memory;
 
-pub use memory::Memory;
+pub use course::{Course, Run};
+pub use memory::{Memory, Scene};
 
 /// Gives the name of a port.
 pub type Names<'a> = &'a dyn Fn(PortNo) -> String;

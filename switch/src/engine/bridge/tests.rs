@@ -1,18 +1,19 @@
 //! The bridge against a small one written from the rules, in random topologies; rules one by one; trace against decide.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::parse::tests::udp_in_ipv4;
-use crate::engine::parse::{TPID_CTAG, TPID_STAG};
+use crate::engine::parse::tests::{udp_in_ipv4, udp_in_ipv6};
+use crate::engine::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, TPID_CTAG, TPID_STAG};
 use crate::engine::snapshot::BridgePolicy;
 use crate::engine::tables::{PortMeters, Tables};
 use crate::engine::trace::{TraceInput, TraceReport, trace};
 use crate::engine::vlan::tests::any_mode;
 use crate::engine::vlan::{VlanMode, apply};
-use crate::model::{Capacity, LookupCounts, Masked, MaskedMac, RedirectSpec, RuleChange, RuleKey, RuleSpec};
+use crate::model::{Capacity, LookupCounts, Masked, MaskedIp, MaskedMac, RedirectSpec, RuleChange, RuleKey, RuleSpec};
 
 fn mac(n: u8) -> MacAddr {
     MacAddr::new([2, 0, 0, 0, 0, n])
@@ -44,6 +45,10 @@ impl Switch {
     fn new(ports: Vec<PortPolicy>) -> Self {
         let ports = (0..).zip(ports).collect();
         Self { snap: Snapshot::build(1, &BridgePolicy::default(), ports), fdb: Fdb::new(1000, 300, 5) }
+    }
+
+    fn scene(&self, now: u32, ingress: PortNo) -> Scene<'_> {
+        Scene { snap: &self.snap, fdb: &self.fdb, now, ingress, worker: 0 }
     }
 
     fn decide(&self, ingress: PortNo, frame: &[u8]) -> Verdict {
@@ -275,6 +280,9 @@ fn any_change() -> impl Strategy<Value = Change> {
     ]
 }
 
+const V4_ALL: IpAddr = IpAddr::V4(Ipv4Addr::BROADCAST);
+const V6_ALL: IpAddr = IpAddr::V6(Ipv6Addr::from_bits(u128::MAX));
+
 /// A flow goes on as it was decided, until its destination moves, its policy changes, or it sends what does not fit.
 #[test]
 fn a_remembered_flow_follows_its_destination_and_its_policy() {
@@ -287,7 +295,7 @@ fn a_remembered_flow_follows_its_destination_and_its_policy() {
     let packet = |len: usize| frame(mac(2), mac(1), &[], 0x0800, &udp_in_ipv4(len - 28));
     let mut verdict = |switch: &Switch, len| {
         memory.begin_burst();
-        let decision = memory.decide(&switch.snap, &switch.fdb, 0, 0, &packet(len));
+        let decision = memory.decide(&switch.scene(0, 0), &packet(len));
         assert_eq!(decision.rule.map(|rule| rule.spec.key_index), switch.snap.rules.get(3).map(|_| 3));
         decision.verdict
     };
@@ -393,7 +401,7 @@ proptest! {
             let found = tables.rules().find(&key).map(|rule| rule.spec.key_index);
             for _ in 0..2 {
                 memory.begin_burst();
-                let cached = memory.decide(&switch.snap, &switch.fdb, 0, sent.port, &bytes);
+                let cached = memory.decide(&switch.scene(0, sent.port), &bytes);
                 prop_assert_eq!(cached.verdict, switch.decide(sent.port, &bytes));
                 // Frames that are refused at the door meet no rule.
                 prop_assert!(cached.rule.is_none_or(|rule| Some(rule.spec.key_index) == found));
@@ -407,14 +415,20 @@ proptest! {
     fn what_is_remembered_is_what_would_be_decided(
         ports in any_ports(),
         rules in prop::collection::vec((0_u32..4, 0_u8..7, 0_u16..10), 1..5),
-        bursts in prop::collection::vec((any_change(), prop::collection::vec((any_sent(), 0_u8..8), 1..12)), 1..12),
+        bursts in prop::collection::vec((any_change(), prop::collection::vec((any_sent(), 0_u8..15), 1..12)), 1..12),
     ) {
         let mut tables = Tables::new(Capacity::default(), 1);
         let write = |tables: &mut Tables, (key_index, station, target): (u32, u8, u16)| {
             let dmac = Some(MaskedMac { value: mac(station), mask: MaskedMac::FULL });
+            let from = |addr| Some(MaskedIp { addr, mask: if key_index == 2 { V4_ALL } else { V6_ALL } });
+            let key = match key_index {
+                2 => RuleKey { sip: from([10, 0, 0, station].into()), ..RuleKey::default() },
+                3 => RuleKey { sip: from([0xfe80, 0, 0, 0, 0, 0, 0, station.into()].into()), ..RuleKey::default() },
+                _ => RuleKey { dmac, ..RuleKey::default() },
+            };
             let vid = [RuleTarget::Drop, RuleTarget::Normal].get(usize::from(target.wrapping_sub(8))).copied();
             let action = RuleAction::to(vid.unwrap_or(RuleTarget::Port(target)));
-            let rule = RuleSpec { key_index, key: RuleKey { dmac, ..RuleKey::default() }, action };
+            let rule = RuleSpec { key_index, key, action };
             tables.change_rules(vec![RuleChange::Write(rule)], &|_: PortNo| Some(1)).unwrap();
         };
         rules.into_iter().for_each(|rule| write(&mut tables, rule));
@@ -445,13 +459,17 @@ proptest! {
             // A burst is of one port.
             let ingress = burst[0].0.port;
             memory.begin_burst();
-            for (sent, ethertype) in burst {
-                // Mostly packets that can be remembered.
-                let mut payload = udp_in_ipv4(sent.len - 28);
-                payload[15] = ethertype;
-                let ethertype = if ethertype == 7 { 0x1234 } else { 0x0800 };
+            for (sent, kind) in burst {
+                // Mostly packets that can be remembered, from seven addresses.
+                let mut payload = if kind < 8 { udp_in_ipv4(sent.len - 28) } else { udp_in_ipv6(sent.len - 48) };
+                payload[if kind < 8 { 15 } else { 23 }] = kind % 8;
+                let ethertype = match kind {
+                    7 => 0x1234,
+                    0..7 => ETHERTYPE_IPV4,
+                    _ => ETHERTYPE_IPV6,
+                };
                 let bytes = frame(address(sent.dst), address(sent.src), &sent.tags, ethertype, &payload);
-                let got = memory.decide(&with.snap, &with.fdb, now, ingress, &bytes);
+                let got = memory.decide(&with.scene(now, ingress), &bytes);
                 let expected = decide_at(&without.snap, &without.fdb, now, ingress, &bytes, &mut NoObserver);
                 let rule = |decision: &Decision<'_>| decision.rule.map(|rule| rule.spec.key_index);
                 prop_assert_eq!((got.verdict, got.at, rule(&got)), (expected.verdict, expected.at, rule(&expected)));

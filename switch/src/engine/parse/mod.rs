@@ -11,7 +11,7 @@
 
 mod l3;
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;
 
 use super::drop::DropReason;
 use super::mac::MacAddr;

@@ -61,6 +61,11 @@ pub(crate) fn udp_in_ipv4(len: usize) -> Vec<u8> {
     ipv4(17, 0, 0, &[udp(1, 2), vec![0; len]].concat())
 }
 
+/// The same in IPv6.
+pub(crate) fn udp_in_ipv6(len: usize) -> Vec<u8> {
+    ipv6(17, &[udp(1, 2), vec![0; len]].concat())
+}
+
 fn headers(tags: &[(u16, u16)], ethertype: u16, payload: &[u8]) -> Headers {
     parse(&ethernet(tags, ethertype, payload)).unwrap()
 }

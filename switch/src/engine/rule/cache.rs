@@ -13,8 +13,6 @@ use super::{NONE, Rule, Rules};
 /// Entries.
 const ENTRIES: usize = 8192;
 const SETS: usize = ENTRIES / 2;
-/// Keys looked up together at most.
-const TOGETHER: usize = 64;
 
 /// A cache line.
 #[derive(Clone, Copy, Debug)]
@@ -47,48 +45,19 @@ impl FlowCache {
     /// The rule that applies to `key`, as [`Rules::find`] says it.
     #[inline]
     pub fn find<'a>(&mut self, rules: &'a Rules, key: &Key) -> Option<&'a Rule> {
-        self.find_or(rules, key, || rules.candidate(key))
-    }
-
-    /// The rules that apply to `keys`, the first to the first: what [`FlowCache::find`] would say of one after the other. What
-    /// the cache has not is looked for together, so that many lines are on their way from memory at a time; `worker`, who is
-    /// going to use them, has its counters of them at hand. As many as `found` has places.
-    pub fn find_all<'a>(&mut self, rules: &'a Rules, keys: &[Key], found: &mut [Option<&'a Rule>], worker: usize) {
-        for (keys, found) in keys.chunks(TOGETHER).zip(found.chunks_mut(TOGETHER)) {
-            let (mut misses, mut missed) = ([(0, NONE); TOGETHER], 0);
-            for (at, (key, found)) in keys.iter().zip(&mut *found).enumerate() {
-                match self.hit(rules, &key.masked(rules.relevant())) {
-                    Some(index) => *found = rules.get(index).map(AsRef::as_ref),
-                    None => {
-                        misses[missed] = (at, rules.candidate(key));
-                        missed += 1;
-                    }
-                }
-            }
-            misses[..missed].iter().for_each(|(_, candidate)| rules.touch(*candidate, worker));
-            for (at, candidate) in &misses[..missed] {
-                // One before it in the burst may have been of the same flow.
-                found[*at] = self.find_or(rules, &keys[*at], || *candidate);
-            }
-        }
-    }
-
-    /// The rule that applies to `key`; `candidate` says its candidate if the cache has no such flow.
-    #[inline]
-    fn find_or<'a>(&mut self, rules: &'a Rules, key: &Key, candidate: impl FnOnce() -> u32) -> Option<&'a Rule> {
         // Flows that differ in nothing that a rule looks at are one.
         let flow = key.masked(rules.relevant());
         if let Some(index) = self.hit(rules, &flow) {
             return rules.get(index).map(AsRef::as_ref);
         }
         self.misses += 1;
-        let found = rules.confirm(key, candidate());
+        let found = rules.find(key).map(AsRef::as_ref);
         let version = rules.version();
         let index = found.map_or(NONE, |rule| rule.spec.key_index);
         let set = self.set(&flow);
         let place = usize::from(set[0].version == version);
         set[place] = Entry { key: flow, version, index };
-        found.map(AsRef::as_ref)
+        found
     }
 
     #[inline]

@@ -159,15 +159,6 @@ impl Rules {
         found
     }
 
-    /// Reads what a worker needs of a rule, so that it is on its way from memory.
-    #[inline]
-    fn touch(&self, index: u32, worker: usize) {
-        if let Some(rule) = self.get(index) {
-            let counted = rule.near.get(worker).map(|Shard(tally)| tally.read().packets);
-            std::hint::black_box((rule.compiled.value.0[0] ^ rule.compiled.mask.0[6], rule.spec.key_index, counted));
-        }
-    }
-
     /// The rule of that index.
     #[inline]
     pub fn get(&self, index: u32) -> Option<&Arc<Rule>> {

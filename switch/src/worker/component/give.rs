@@ -5,14 +5,14 @@ use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use super::{Component, Link, Logic};
-use crate::engine::bridge::packet_len;
+use crate::engine::bridge::{Course, Run, packet_len};
 use crate::engine::component::{Table, Target, tag_edit};
 use crate::engine::drop::DropReason;
 use crate::engine::parse::{ETH_HEADER, parse_l2};
+use crate::engine::vlan::TagEdit;
 use crate::io::umem::Frame;
 use crate::model::{Count, VlanEdit};
 use crate::worker::ends::OutsideEnd;
-use crate::worker::routes::Hop;
 use crate::worker::view::PortShared;
 use crate::worker::{Way, Worker};
 
@@ -147,17 +147,13 @@ impl Worker {
                 false => Ok(()),
             });
         }
-        let meter = way.view.meters.to(port.no);
-        // All by one queue of this worker, as they are: they need not be staged one by one.
-        if let (VlanEdit::None, Some(Hop::Here(slot))) = (edit, self.routes.fixed(port.no, queue)) {
+        if edit == VlanEdit::None {
+            // A run as they are: they need not be staged one by one.
             let given = count(frames);
-            let (packets, bytes) = (frames.len(), given.bytes as usize);
-            if meter.is_none_or(|meter| meter.take_all(self.id, packets, bytes, way.now_ns)) {
-                let mut waiting = frames.drain(..);
-                self.transmit(slot, packets, |_| waiting.next());
-                waiting.for_each(|frame| self.refuse(slot, frame));
-                return given;
-            }
+            let course = Course::new(port.no, TagEdit::None, queue);
+            let run = Run { course, color: way.color, frames: frames.len(), bytes: given.bytes as usize };
+            self.send_run(run, &mut frames.drain(..), way);
+            return given;
         }
         let mut given = Count::default();
         for frame in frames.drain(..) {
@@ -165,7 +161,7 @@ impl Worker {
                 Ok(edit) => {
                     let bytes = frame.len() as u64;
                     given.add(Count { packets: 1, bytes: bytes.saturating_add_signed(i64::from(edit.grows_by())) });
-                    self.output(frame, port.no, edit, queue, way);
+                    self.output(frame, Course::new(port.no, edit, queue), way);
                 }
                 Err(reason) => self.discard(frame, way.shard, reason),
             }

@@ -8,12 +8,15 @@
 //!
 //! Free frames lie in a lock-free pool, in slabs of [`SLAB`]; each thread has a [`FrameCache`] in front of it.
 
+mod cache;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 use nix::errno::Errno;
 
+pub use self::cache::FrameCache;
 use super::mmap::Mmap;
 use crate::model::HugePages;
 
@@ -21,8 +24,6 @@ use crate::model::HugePages;
 pub const SLAB: usize = 32;
 /// Bytes that the kernel keeps free in front of a received packet (`XDP_PACKET_HEADROOM`).
 pub const HEADROOM: u32 = 256;
-/// A cache gives a slab back when it holds more than this.
-const CACHE_LIMIT: usize = 4 * SLAB;
 const HUGE_PAGE: usize = 2 << 20;
 
 const FREE: u32 = 0;
@@ -174,38 +175,20 @@ impl Umem {
         self.memory.start().wrapping_add((index as usize) << self.frame_shift)
     }
 
-    /// Puts a frame into a place; returns the address of its data, as the kernel's rings want it.
+    /// The ledger's page of a place, to move the frames of a burst by.
     #[inline]
-    pub fn give(&self, frame: Frame, owner: &Owner) -> u64 {
-        self.owners[frame.index as usize].store(owner.0, Ordering::Relaxed);
-        (u64::from(frame.index) << self.frame_shift) + u64::from(frame.start)
+    pub fn page<'a>(&'a self, owner: &'a mut Owner) -> Page<'a> {
+        Page { owners: &self.owners, shift: self.frame_shift, size: self.frame_size, owner: owner.0 }
     }
 
-    /// Takes the frame at `addr` out of a place, with `len` bytes of data there. `None` if that frame is not in that place or
-    /// the data would not lie in one chunk: the kernel never says so, and if it did, nothing of others is touched.
-    #[inline]
+    /// As [`Page::give`].
+    pub fn give(&self, frame: Frame, owner: &mut Owner) -> u64 {
+        self.page(owner).give(frame)
+    }
+
+    /// As [`Page::claim`].
     pub fn claim(&self, addr: u64, len: u32, owner: &mut Owner) -> Option<Frame> {
-        let index = addr >> self.frame_shift;
-        let start = (addr & u64::from(self.frame_size - 1)) as u32;
-        let place = self.owners.get(usize::try_from(index).ok()?)?;
-        if place.load(Ordering::Relaxed) != owner.0 || len > self.frame_size - start {
-            return None;
-        }
-        place.store(HELD, Ordering::Relaxed);
-        Some(Frame { index: index as u32, start: start as u16, len: len as u16 })
-    }
-
-    /// As [`Umem::claim`], for a frame whose data is of no interest: it goes to the cache and is free.
-    #[inline]
-    pub fn claim_free(&self, addr: u64, owner: &mut Owner, cache: &mut FrameCache) -> bool {
-        let index = addr >> self.frame_shift;
-        let Some(place) = usize::try_from(index).ok().and_then(|index| self.owners.get(index)) else { return false };
-        let is_there = place.load(Ordering::Relaxed) == owner.0;
-        if is_there {
-            place.store(FREE, Ordering::Relaxed);
-            cache.keep(index as u32);
-        }
-        is_there
+        self.page(owner).claim(addr, len)
     }
 
     /// Takes all frames out of a place that the kernel no longer knows, and ends the place.
@@ -245,6 +228,54 @@ impl Umem {
         }
         let [free, held, rx, tx] = counts;
         Whereabouts { free, held, rx, tx }
+    }
+}
+
+/// What the ledger has on one place, copied out for a burst: the compiler need not read it again for each frame.
+#[derive(Debug)]
+pub struct Page<'a> {
+    owners: &'a [AtomicU32],
+    shift: u32,
+    size: u32,
+    owner: u32,
+}
+
+impl Page<'_> {
+    /// Puts a frame into the place; returns the address of its data, as the kernel's rings want it.
+    #[inline(always)]
+    pub fn give(&mut self, frame: Frame) -> u64 {
+        self.put(frame.index) + u64::from(frame.start)
+    }
+
+    /// Takes the frame at `addr` out of the place, with `len` bytes of data there. `None` if that frame is not in that place or
+    /// the data would not lie in one chunk: the kernel never says so, and if it did, nothing of others is touched.
+    #[inline(always)]
+    pub fn claim(&mut self, addr: u64, len: u32) -> Option<Frame> {
+        let start = (addr & u64::from(self.size - 1)) as u32;
+        if len > self.size - start {
+            return None;
+        }
+        let index = self.take(addr, HELD)?;
+        Some(Frame { index, start: start as u16, len: len as u16 })
+    }
+
+    /// Takes the frame at `addr` out of the place, if it is there; its number.
+    #[inline(always)]
+    fn take(&mut self, addr: u64, to: u32) -> Option<u32> {
+        let index = addr >> self.shift;
+        let place = self.owners.get(usize::try_from(index).ok()?)?;
+        if place.load(Ordering::Relaxed) != self.owner {
+            return None;
+        }
+        place.store(to, Ordering::Relaxed);
+        Some(index as u32)
+    }
+
+    /// Puts the frame of that number into the place; returns the address of its chunk.
+    #[inline(always)]
+    fn put(&mut self, index: u32) -> u64 {
+        self.owners[index as usize].store(self.owner, Ordering::Relaxed);
+        u64::from(index) << self.shift
     }
 }
 
@@ -290,89 +321,6 @@ pub struct Whereabouts {
     pub tx: u32,
 }
 
-/// A thread's own stock of free frames.
-#[derive(Debug)]
-pub struct FrameCache {
-    umem: Arc<Umem>,
-    free: Vec<u32>,
-}
-
-impl FrameCache {
-    /// An empty cache.
-    pub fn new(umem: Arc<Umem>) -> Self {
-        Self { umem, free: Vec::with_capacity(CACHE_LIMIT + SLAB) }
-    }
-
-    /// The UMEM that it is for.
-    pub fn umem(&self) -> &Arc<Umem> {
-        &self.umem
-    }
-
-    /// A free frame without data, if there is one. Its data starts behind the headroom.
-    #[inline]
-    pub fn take(&mut self) -> Option<Frame> {
-        let index = self.take_for(HELD)?;
-        Some(Frame { index, start: HEADROOM as u16, len: 0 })
-    }
-
-    /// Puts a free frame into a place, for the kernel to fill; returns the address of its chunk.
-    #[inline]
-    pub fn give(&mut self, owner: &Owner) -> Option<u64> {
-        Some(u64::from(self.take_for(owner.0)?) << self.umem.frame_shift)
-    }
-
-    #[inline]
-    fn take_for(&mut self, owner: u32) -> Option<u32> {
-        if self.free.is_empty() {
-            self.free.extend_from_slice(&self.umem.pool.pop()?);
-        }
-        let index = self.free.pop()?;
-        self.umem.owners[index as usize].store(owner, Ordering::Relaxed);
-        Some(index)
-    }
-
-    /// Gives a frame back.
-    #[inline]
-    pub fn put(&mut self, frame: Frame) {
-        self.umem.owners[frame.index as usize].store(FREE, Ordering::Relaxed);
-        self.keep(frame.index);
-    }
-
-    /// Takes in a frame that the ledger says is free.
-    #[inline]
-    fn keep(&mut self, index: u32) {
-        self.free.push(index);
-        if self.free.len() > CACHE_LIMIT {
-            self.spill();
-        }
-    }
-
-    /// Frames in it.
-    pub fn len(&self) -> usize {
-        self.free.len()
-    }
-
-    /// Whether it holds none.
-    pub fn is_empty(&self) -> bool {
-        self.free.is_empty()
-    }
-
-    /// Gives whole slabs back to the pool until at most `SLAB - 1` frames are left.
-    pub fn spill_all(&mut self) {
-        while self.free.len() >= SLAB {
-            self.spill();
-        }
-    }
-
-    fn spill(&mut self) {
-        let keep = self.free.len() - SLAB;
-        let slab = std::array::from_fn(|i| self.free[keep + i]);
-        self.free.truncate(keep);
-        let pushed = self.umem.pool.push(slab);
-        debug_assert!(pushed.is_ok(), "the pool has room for every frame there is");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicBool;
@@ -391,7 +339,7 @@ mod tests {
         let mut cache = FrameCache::new(Arc::clone(&umem));
         let [mut here, mut there] = umem.new_owners();
         let frame = cache.take().unwrap();
-        let addr = umem.give(frame, &here);
+        let addr = umem.give(frame, &mut here);
         assert_eq!(umem.claim(addr, 60, &mut there), None);
         assert_eq!(umem.claim(addr, 2048 - 255, &mut here), None, "data beyond its chunk");
         assert_eq!(umem.claim(1 << 40, 60, &mut here), None, "address beyond UMEM");
@@ -410,7 +358,8 @@ mod tests {
             scope.spawn(|| {
                 let mut cache = FrameCache::new(Arc::clone(&umem));
                 while !stop.load(Ordering::Relaxed) {
-                    let addrs: Vec<_> = (0..500).map(|n| umem.give(cache.take().unwrap(), &owners[n % 2])).collect();
+                    let addrs: Vec<_> =
+                        (0..500).map(|n| umem.give(cache.take().unwrap(), &mut owners[n % 2])).collect();
                     for (n, addr) in addrs.into_iter().enumerate() {
                         cache.put(umem.claim(addr, 0, &mut owners[n % 2]).unwrap());
                     }
@@ -439,7 +388,7 @@ mod tests {
                     1 | 2 => if !hands.is_empty() {
                         let place = usize::from(op) - 1;
                         let frame = hands.swap_remove(pick.index(hands.len()));
-                        addrs[place].push(umem.give(frame, &places[place]));
+                        addrs[place].push(umem.give(frame, &mut places[place]));
                     },
                     3 => for place in 0..2 {
                         if let Some(addr) = addrs[place].pop() {

@@ -1,0 +1,122 @@
+//! Where frames go once it is decided, in a form that is compared at once.
+
+use crate::engine::PortNo;
+use crate::engine::meter::Color;
+use crate::engine::vlan::TagEdit;
+use crate::model::MAX_QUEUES;
+
+/// Port, queue of it and tag edit: as one word, since each frame's is compared with that of the one before.
+///
+/// ```text
+///  63 … 48   47 … 32   31 … 24   23 … 16      15 … 0
+/// | TPID    | TCI     | edit    | 1 + queue  | port |
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Course(u64);
+
+const POP: u64 = 1;
+const SET_TCI: u64 = 2;
+const PUSH: u64 = 3;
+const QUEUE: u32 = 16;
+const EDIT: u32 = 24;
+const TCI: u32 = 32;
+const TPID: u32 = 48;
+const _: () = assert!(MAX_QUEUES < 1 << (EDIT - QUEUE));
+
+impl Course {
+    /// In place of one: no frame has it.
+    pub const NOWHERE: Self = Self(u64::MAX);
+
+    /// Out of `port` with the tag edited, by `queue` if one is named; one that no port has is none.
+    #[inline]
+    pub fn new(port: PortNo, edit: TagEdit, queue: Option<u32>) -> Self {
+        let queue = queue.filter(|queue| *queue < MAX_QUEUES).map_or(0, |queue| u64::from(queue) + 1);
+        let edit = match edit {
+            TagEdit::None => 0,
+            TagEdit::Pop => POP << EDIT,
+            TagEdit::SetTci(tci) => SET_TCI << EDIT | u64::from(tci) << TCI,
+            TagEdit::Push { tpid, tci } => PUSH << EDIT | u64::from(tci) << TCI | u64::from(tpid) << TPID,
+        };
+        Self(edit | queue << QUEUE | u64::from(port))
+    }
+
+    /// The port.
+    #[inline]
+    pub fn port(self) -> PortNo {
+        self.0 as PortNo
+    }
+
+    /// Queue of the port; `None`: by flow hash.
+    #[inline]
+    pub fn queue(self) -> Option<u32> {
+        u32::from((self.0 >> QUEUE) as u8).checked_sub(1)
+    }
+
+    /// What to do to the tag first.
+    #[inline]
+    pub fn edit(self) -> TagEdit {
+        let (tci, tpid) = ((self.0 >> TCI) as u16, (self.0 >> TPID) as u16);
+        match self.0 >> EDIT & 0xff {
+            POP => TagEdit::Pop,
+            SET_TCI => TagEdit::SetTci(tci),
+            PUSH => TagEdit::Push { tpid, tci },
+            _ => TagEdit::None,
+        }
+    }
+}
+
+/// Frames that follow each other and go the same way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Where they go.
+    pub course: Course,
+    /// What meters have called them so far.
+    pub color: Color,
+    /// How many.
+    pub frames: usize,
+    /// Their bytes, before the edit.
+    pub bytes: usize,
+}
+
+impl Run {
+    /// Puts it behind `runs`, as part of the last of them if that goes the same way.
+    #[inline]
+    pub fn add_to(self, runs: &mut Vec<Run>) {
+        match runs.last_mut() {
+            Some(last) if last.course == self.course && last.color == self.color => {
+                last.frames += self.frames;
+                last.bytes += self.bytes;
+            }
+            _ if self.frames == 0 => {}
+            _ => runs.push(self),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::MAX_PORTS;
+
+    fn any_edit() -> impl Strategy<Value = TagEdit> {
+        prop_oneof![
+            Just(TagEdit::None),
+            Just(TagEdit::Pop),
+            any::<u16>().prop_map(TagEdit::SetTci),
+            any::<(u16, u16)>().prop_map(|(tpid, tci)| TagEdit::Push { tpid, tci }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_course_says_what_it_was_made_of(
+            port in 0..MAX_PORTS as PortNo, edit in any_edit(), queue in prop::option::of(0..2 * MAX_QUEUES)
+        ) {
+            let course = Course::new(port, edit, queue);
+            let there = queue.filter(|queue| *queue < MAX_QUEUES);
+            prop_assert_eq!((course.port(), course.edit(), course.queue()), (port, edit, there));
+        }
+    }
+}

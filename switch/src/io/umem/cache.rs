@@ -1,0 +1,139 @@
+//! Free frames at hand.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{FREE, Frame, HEADROOM, HELD, Owner, SLAB, Umem};
+use crate::io::ring::{Consumer, Producer};
+
+/// A cache gives a slab back when it holds more than this.
+const CACHE_LIMIT: usize = 4 * SLAB;
+/// Frames that it has room for beyond that, until it does.
+const SPARE: usize = 2 * SLAB;
+
+/// A thread's own stock of free frames.
+#[derive(Debug)]
+pub struct FrameCache {
+    umem: Arc<Umem>,
+    /// The first `len` of these.
+    free: Box<[u32; CACHE_LIMIT + SPARE]>,
+    len: usize,
+}
+
+impl FrameCache {
+    /// An empty cache.
+    pub fn new(umem: Arc<Umem>) -> Self {
+        Self { umem, free: Box::new([0; CACHE_LIMIT + SPARE]), len: 0 }
+    }
+
+    /// The UMEM that it is for.
+    pub fn umem(&self) -> &Arc<Umem> {
+        &self.umem
+    }
+
+    /// A free frame without data, if there is one. Its data starts behind the headroom.
+    #[inline]
+    pub fn take(&mut self) -> Option<Frame> {
+        self.restock();
+        self.len = self.len.checked_sub(1)?;
+        let index = self.free[self.len];
+        self.umem.owners[index as usize].store(HELD, Ordering::Relaxed);
+        Some(Frame { index, start: HEADROOM as u16, len: 0 })
+    }
+
+    /// Puts up to `count` free frames into a place, for the kernel to fill, as many as `fill` writes addresses of chunks into; returns
+    /// how many.
+    #[inline]
+    pub fn give(&mut self, count: u32, owner: &mut Owner, fill: &mut Producer<u64>) -> u32 {
+        let mut given = 0;
+        while given < count {
+            self.restock();
+            let some = self.len.min((count - given) as usize);
+            let (mut page, mut indices) = (self.umem.page(owner), self.free[self.len - some..self.len].iter().rev());
+            let more = fill.push_all(some as u32, || indices.next().map(|index| page.put(*index)));
+            if more == 0 {
+                break;
+            }
+            self.len -= more as usize;
+            given += more;
+        }
+        given
+    }
+
+    /// Takes frames whose data is of no interest out of a place, at the addresses that `completion` has, and keeps them; returns how
+    /// many addresses there were, and how many frames.
+    #[inline]
+    pub fn claim(&mut self, completion: &mut Consumer<u64>, owner: &mut Owner) -> (u32, u32) {
+        let (mut taken, mut claimed) = (0, 0);
+        loop {
+            let (mut page, free, mut len) = (self.umem.page(owner), &mut *self.free, self.len);
+            let more = completion.take(SPARE as u32, |addr| {
+                if let Some(place) = free.get_mut(len)
+                    && let Some(index) = page.take(addr, FREE)
+                {
+                    *place = index;
+                    len += 1;
+                }
+            });
+            (taken, claimed) = (taken + more, claimed + (len - self.len) as u32);
+            self.len = len;
+            self.spill_excess();
+            if (more as usize) < SPARE {
+                return (taken, claimed);
+            }
+        }
+    }
+
+    /// Gets some from the pool if there are none.
+    #[inline]
+    fn restock(&mut self) {
+        if self.len == 0
+            && let Some(slab) = self.umem.pool.pop()
+        {
+            self.free[..SLAB].copy_from_slice(&slab);
+            self.len = SLAB;
+        }
+    }
+
+    /// Gives a frame back.
+    #[inline]
+    pub fn put(&mut self, frame: Frame) {
+        self.umem.owners[frame.index as usize].store(FREE, Ordering::Relaxed);
+        self.free[self.len] = frame.index;
+        self.len += 1;
+        self.spill_excess();
+    }
+
+    /// Frames in it.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Gives whole slabs back to the pool until at most `SLAB - 1` frames are left.
+    pub fn spill_all(&mut self) {
+        while self.len >= SLAB {
+            self.spill();
+        }
+    }
+
+    #[inline]
+    fn spill_excess(&mut self) {
+        while self.len > CACHE_LIMIT {
+            self.spill();
+        }
+    }
+
+    #[inline(never)]
+    fn spill(&mut self) {
+        let keep = self.len - SLAB;
+        let slab = std::array::from_fn(|i| self.free[keep + i]);
+        self.len = keep;
+        let pushed = self.umem.pool.push(slab);
+        debug_assert!(pushed.is_ok(), "the pool has room for every frame there is");
+    }
+}

@@ -212,6 +212,7 @@ fn latency(peers: Option<&Arc<Peers>>) -> Vec<Box<dyn Device>> {
         Box::new(Forwarder { sleep: true }),
         Box::new(Xswitch { busy: true, ..Xswitch::default() }),
         Box::new(Xswitch { spin_us: Some(2000), ..Xswitch::default() }),
+        Box::new(Xswitch { spin_us: Some(50), ..Xswitch::default() }),
         Box::new(Xswitch::default()),
         Box::new(Devmap),
         Box::new(bridge(false)),

@@ -3,12 +3,14 @@
 //! A device that is not here is shown after these. In a cost curve a device keeps one name over all points: what `x` counts
 //! is left out of it.
 
-/// One worker, two ports, bridge with MAC learning; it sleeps when there is nothing to do.
+/// One worker, two ports, bridge with MAC learning; it may sleep, and decides by itself when.
 pub const XSWITCH: &str = "xswitch";
 /// The same, never asleep.
 pub const XSWITCH_POLLING: &str = "xswitch, polling";
 /// Awake as long as packets follow each other within 2 ms; then it sleeps.
 pub const XSWITCH_AWAKE: &str = "xswitch, awake for 2 ms";
+/// Awake as long as packets follow each other within 50 µs; so at 1,000 a second each wakes it.
+pub const XSWITCH_SLEEPING: &str = "xswitch, awake for 50 µs";
 /// Everything on: 10,000 rules, and a meter on each port.
 pub const XSWITCH_FULL: &str = "xswitch, 10000 rules, meters";
 /// A worker on each of two CPUs; the second shares the generator's.
@@ -33,10 +35,11 @@ pub const OVS_RULES: &str = "Open vSwitch afxdp, 10000 rules";
 pub const TESTPMD: &str = "testpmd net_af_xdp";
 
 /// All of them, in the order of the report.
-pub const ALL: [&str; 14] = [
+pub const ALL: [&str; 15] = [
     XSWITCH,
     XSWITCH_FULL,
     XSWITCH_AWAKE,
+    XSWITCH_SLEEPING,
     XSWITCH_POLLING,
     XSWITCH_2_WORKERS,
     XSWITCH_32_PORTS,

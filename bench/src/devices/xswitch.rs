@@ -34,7 +34,7 @@ pub struct Xswitch {
     pub meters: bool,
     /// Whether it never sleeps.
     pub busy: bool,
-    /// Microseconds that it looks for work before it sleeps, if not the default.
+    /// Microseconds that it always looks for work before it sleeps; `None`: what it takes for right by default.
     pub spin_us: Option<u32>,
     /// MAC addresses that a port may have.
     pub macs: u32,
@@ -65,7 +65,10 @@ impl Device for Xswitch {
             name += ", polling";
         }
         if let Some(us) = self.spin_us {
-            name += &format!(", awake for {} ms", us / 1000);
+            name += &match us % 1000 {
+                0 => format!(", awake for {} ms", us / 1000),
+                _ => format!(", awake for {us} µs"),
+            };
         }
         name
     }
@@ -81,7 +84,7 @@ impl Device for Xswitch {
     fn start<'a>(&'a self, lab: &'a Lab, cpu: usize) -> anyhow::Result<Box<dyn Running + 'a>> {
         let cpus: Vec<usize> = [cpu, cpu::GENERATOR].into_iter().cycle().take(self.workers).collect();
         let poll = if self.busy { "busy" } else { "adaptive" };
-        let spin = self.spin_us.map_or_else(String::new, |us| format!("spin_us = {us}\n"));
+        let spin = self.spin_us.map_or_else(String::new, |us| format!("spin_us = {us}\nspin_max_us = 0\n"));
         let config = format!("cpus = {cpus:?}\npoll = \"{poll}\"\n{spin}[metrics]\nlisten = \"\"");
         let daemon =
             Daemon::within(Arc::clone(&lab.switch), &Options { workers: self.workers, frames: 65_536, config });

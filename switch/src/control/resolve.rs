@@ -21,7 +21,7 @@ pub fn frame_mtu(frame_size: u32) -> u32 {
 
 /// Checks the settings that are fixed at start.
 pub fn check_settings(settings: &DataplaneSettings) -> Result<(), Error> {
-    let DataplaneSettings { workers, cpus, frames, frame_size, spin_us, .. } = settings;
+    let DataplaneSettings { workers, cpus, frames, frame_size, spin_us, spin_max_us, .. } = settings;
     if !(1..=64).contains(workers) {
         return Err(Error::invalid(format!("workers: {workers} is out of range, 1 to 64 are possible")));
     }
@@ -38,8 +38,10 @@ pub fn check_settings(settings: &DataplaneSettings) -> Result<(), Error> {
     if ![2048, 4096].contains(frame_size) {
         return Err(Error::invalid(format!("frame_size: {frame_size} is neither 2048 nor 4096")));
     }
-    if *spin_us > 1_000_000 {
-        return Err(Error::invalid(format!("spin_us: {spin_us} is out of range, 0 to 1000000 are possible")));
+    for (field, us) in [("spin_us", spin_us), ("spin_max_us", spin_max_us)] {
+        if *us > 1_000_000 {
+            return Err(Error::invalid(format!("{field}: {us} is out of range, 0 to 1000000 are possible")));
+        }
     }
     Ok(())
 }
@@ -236,7 +238,7 @@ mod tests {
     #[test]
     fn settings_out_of_range_are_refused_and_the_field_is_named() {
         type Change = fn(&mut DataplaneSettings);
-        let cases: [(&str, Change); 7] = [
+        let cases: [(&str, Change); 8] = [
             ("workers", |s| s.workers = 0),
             ("workers", |s| s.workers = 65),
             ("cpus", |s| s.cpus = vec![0, 1]),
@@ -244,6 +246,7 @@ mod tests {
             ("frames", |s| s.frames = 3000),
             ("frame_size", |s| s.frame_size = 1024),
             ("spin_us", |s| s.spin_us = 1_000_001),
+            ("spin_max_us", |s| s.spin_max_us = 1_000_001),
         ];
         for (field, change) in cases {
             let mut settings = DataplaneSettings::default();

@@ -5,6 +5,7 @@
 //! `"all"` or lists such as `"10,20-29"`. Nothing here holds a lock, a file descriptor or a reference to a running switch.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -502,7 +503,7 @@ impl Default for BridgeSettings {
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum PollMode {
-    /// After a few ten microseconds without a packet.
+    /// After a while without a packet; see [`DataplaneSettings::spin_us`].
     #[default]
     Adaptive,
     /// Never: lowest latency, a whole core each.
@@ -540,9 +541,12 @@ pub struct DataplaneSettings {
     pub huge_pages: HugePages,
     /// Sleep or spin.
     pub poll: PollMode,
-    /// Microseconds that a worker looks for work before it sleeps, with [`PollMode::Adaptive`]: 0–1,000,000, default 50. Frames
-    /// that follow each other sooner find it awake.
+    /// Microseconds that a worker looks for work at least before it sleeps, with [`PollMode::Adaptive`]: 0–1,000,000, default 50.
+    /// Frames that follow each other sooner find it awake.
     pub spin_us: u32,
+    /// Microseconds that it looks for work at most, as long as that finds frames: 0–1,000,000, default 2,000. It costs up to as
+    /// much CPU time for each frame. With no more than `spin_us`, that is how long it always looks.
+    pub spin_max_us: u32,
     /// How many ports, meters and rules there can be.
     pub capacity: Capacity,
 }
@@ -557,17 +561,19 @@ impl Default for DataplaneSettings {
             huge_pages: HugePages::Auto,
             poll: PollMode::Adaptive,
             spin_us: 50,
+            spin_max_us: 2000,
             capacity: Capacity::default(),
         }
     }
 }
 
 impl DataplaneSettings {
-    /// How long a worker looks for work before it sleeps; `None`: it never sleeps.
-    pub fn spin(&self) -> Option<Duration> {
+    /// How long a worker looks for work before it sleeps, at least and at most; `None`: it never sleeps.
+    pub fn spin(&self) -> Option<RangeInclusive<Duration>> {
+        let us = |us: u32| Duration::from_micros(us.into());
         match self.poll {
             PollMode::Busy => None,
-            PollMode::Adaptive => Some(Duration::from_micros(u64::from(self.spin_us))),
+            PollMode::Adaptive => Some(us(self.spin_us)..=us(self.spin_us.max(self.spin_max_us))),
         }
     }
 }

@@ -4,19 +4,21 @@
 //! single-producer single-consumer ring, one for each pair of workers; it is a descriptor that moves, not the data. Which queue
 //! of a port a frame leaves by depends on the port, the worker and the flow only, so frames of a flow stay in order.
 //!
-//! A worker turns its loop as long as there is work, then for a while more ([`Setup::spin`]), then sleeps in epoll until a socket, another
-//! worker or control has something. It never waits for a lock, allocates or logs for a packet. Control speaks to it by
+//! A worker turns its loop as long as there is work, then for a while more ([`Setup::spin`], `patience`), then sleeps in epoll until a
+//! socket, another worker or control has something. It never waits for a lock, allocates or logs for a packet. Control speaks to it by
 //! [`Command`]s, taken between two bursts, and by the [`View`](view::View).
 
 pub mod view;
 
 mod output;
+mod patience;
 mod queue;
 mod routes;
 #[cfg(test)]
 mod tests;
 mod watch;
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
@@ -25,6 +27,7 @@ use crossbeam::channel::{Receiver, Sender};
 use nix::sys::epoll::EpollTimeout;
 
 use self::output::STAGED;
+use self::patience::Patience;
 pub use self::queue::Queue;
 use self::routes::Routes;
 use self::view::{PortShared, Shared, View, WorkerShared};
@@ -105,8 +108,8 @@ pub struct Setup {
     pub inboxes: Vec<rtrb::Consumer<Transit>>,
     /// To each worker by number; `None` to itself.
     pub outboxes: Vec<Option<rtrb::Producer<Transit>>>,
-    /// How long it looks for work before it sleeps; `None`: it never sleeps.
-    pub spin: Option<Duration>,
+    /// How long it looks for work before it sleeps, at least and at most; `None`: it never sleeps.
+    pub spin: Option<RangeInclusive<Duration>>,
 }
 
 /// A worker's own state.
@@ -135,7 +138,8 @@ pub struct Worker {
     runs: Vec<Run>,
     receivers: Vec<(PortNo, TagEdit)>,
     watch: Watch,
-    spin: Option<Duration>,
+    /// `None`: it never sleeps.
+    patience: Option<Patience>,
 }
 
 /// What the frames of a burst have in common on their way, and the colour of the one that is on it.
@@ -172,7 +176,7 @@ impl Worker {
             runs: Vec::with_capacity(STAGED),
             receivers: Vec::with_capacity(crate::model::MAX_PORTS),
             watch,
-            spin,
+            patience: spin.map(Patience::new),
             shared,
             umem,
             view,
@@ -188,17 +192,22 @@ impl Worker {
             }
             self.refresh_view();
             if self.turn() {
-                idle_since = None;
+                if let (Some(patience), Some(since)) = (&mut self.patience, idle_since.take()) {
+                    patience.found(since.elapsed());
+                }
                 continue;
             }
             self.me().tally.idle.add(1, 0);
-            let since = *idle_since.get_or_insert_with(Instant::now);
-            if self.spin.is_none_or(|spin| since.elapsed() < spin) {
+            let Some(patience) = &self.patience else {
                 std::hint::spin_loop();
                 continue;
+            };
+            let since = *idle_since.get_or_insert_with(Instant::now);
+            if since.elapsed() < patience.reach() {
+                std::hint::spin_loop();
+            } else {
+                self.sleep();
             }
-            self.sleep();
-            idle_since = None;
         }
     }
 

@@ -136,8 +136,15 @@ impl Bed {
             .map(|(id, (inboxes, outboxes))| {
                 let (_, commands) = crossbeam::channel::unbounded();
                 let shared = Arc::clone(&shared);
-                let mut worker =
-                    Worker::new(Setup { id, shared, commands, inboxes, outboxes, spin: Some(Duration::ZERO) }).unwrap();
+                let mut worker = Worker::new(Setup {
+                    id,
+                    shared,
+                    commands,
+                    inboxes,
+                    outboxes,
+                    spin: Some(Duration::ZERO..=Duration::ZERO),
+                })
+                .unwrap();
                 worker.refresh_view();
                 worker
             })

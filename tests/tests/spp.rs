@@ -208,6 +208,8 @@ fn patches_carry_packets_while_forwarding_runs() {
     done(&daemon, "PUT", "/v1/nfvs/2/forward", json!({ "action": "start" }));
     done(&daemon, "DELETE", "/v1/nfvs/2/patches", Value::Null);
     assert_eq!(get(&daemon, "/v1/nfvs/2")["patches"], json!([]));
+    // What was sent before the start had waited for it.
+    arrives(&at_b, &there);
     at_a.send(&there);
     stays_away(&at_b, &there);
     daemon.finish();
@@ -297,6 +299,7 @@ fn what_can_not_be_is_refused_and_changes_nothing() {
     let bridged = daemon.guest("bridged", json!({}));
     let _guest = vhost(&daemon, 0);
     component(&daemon, "vfs/1", "f", 1, "forward", &["rx vhost:0", "tx ring:0"]);
+    component(&daemon, "vfs/1", "m", 1, "merge", &["rx ring:0"]);
     let before = get(&daemon, "/v1/vfs/1");
     let start = |name: &str, core: Value, kind: &str| json!({ "name": name, "core": core, "type": kind }).to_string();
     let post = |body: &str| refused(&daemon, "POST", "/v1/vfs/1/components", body);
@@ -307,9 +310,9 @@ fn what_can_not_be_is_refused_and_changes_nothing() {
     assert!(post("{}").contains("key(name) required."));
     let put = |port: &str| {
         let body = json!({ "action": "attach", "port": port, "dir": "rx" }).to_string();
-        refused(&daemon, "PUT", "/v1/vfs/1/components/f/ports", &body)
+        refused(&daemon, "PUT", "/v1/vfs/1/components/m/ports", &body)
     };
-    for port in ["phy:0", "vhost:7", "nic:0", "ring", "ring:99999", "memif:0"] {
+    for port in ["vhost:0", "phy:0", "vhost:7", "nic:0", "ring", "ring:99999", "memif:0"] {
         assert!(put(port).contains(port), "{port}");
     }
     let (status, _, answer) = tests::spp::call(&daemon, "GET", "/v1/vfs/8", "");

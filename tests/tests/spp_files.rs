@@ -47,7 +47,7 @@ fn a_capture_is_read_back_packet_by_packet() {
         );
         let daemon = daemon("spppcap", directory.path(), &more);
         let guest = vhost(&daemon, 0);
-        assert_eq!(get(&daemon, "/v1/pcaps/2")["status"], "idling");
+        assert_eq!(get(&daemon, "/v1/pcaps/2")["status"], "idle");
         done(&daemon, "PUT", "/v1/pcaps/2/capture", json!({ "action": "start" }));
         let status = get(&daemon, "/v1/pcaps/2");
         assert_eq!(status["status"], "running", "{status}");

@@ -131,6 +131,14 @@ impl<'de> Deserialize<'de> for PortId {
     }
 }
 
+impl utoipa::PartialSchema for PortId {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        String::schema()
+    }
+}
+
+impl utoipa::ToSchema for PortId {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@ use switch::model::{Compression, MacAddr, VlanEdit};
 use super::port::PortId;
 
 /// Types of instances.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ProcType {
     /// Patches between ports, and the statistics of all.
@@ -38,7 +38,7 @@ impl ProcType {
 }
 
 /// An instance's name. The primary, of which there is one, has number 0, as in spp-ctl; the others share one space of numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Proc {
     /// Type.
     pub kind: ProcType,
@@ -61,7 +61,7 @@ impl fmt::Display for Proc {
 }
 
 /// Types of components.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ComponentType {
     /// One port to another.
@@ -87,7 +87,7 @@ impl ComponentType {
 }
 
 /// Side of a component.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Dir {
     /// It receives from the port.
@@ -107,7 +107,7 @@ impl Dir {
 }
 
 /// A port of a component.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Attached {
     /// Which one.
     pub port: PortId,
@@ -116,7 +116,7 @@ pub struct Attached {
 }
 
 /// A component.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Component {
     /// Name, unique in its instance.
     pub name: String,
@@ -148,16 +148,17 @@ impl Component {
 }
 
 /// What an entry of a classifier's table is found by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct EntryKey {
     /// VLAN of type `vlan`; `None`: type `mac`, untagged frames.
     pub vlan: Option<u16>,
     /// Address; `None`: `default`, what has no entry of its own.
+    #[schema(value_type = Option<String>, example = "02:00:00:00:00:01")]
     pub mac: Option<MacAddr>,
 }
 
 /// An entry of an instance's classifier table. It works in each classifier that sends to its port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Entry {
     /// What it is found by.
     pub key: EntryKey,
@@ -166,7 +167,7 @@ pub struct Entry {
 }
 
 /// A patch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Patch {
     /// Where frames come from.
     pub src: PortId,
@@ -175,7 +176,7 @@ pub struct Patch {
 }
 
 /// The rings of a pipe, seen from the application that has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Pipe {
     /// The pipe's name.
     pub port: PortId,
@@ -186,7 +187,7 @@ pub struct Pipe {
 }
 
 /// What an instance does. Each type of instance uses some of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Setup {
     /// vf, mirror: components, in the order in which they were started.
@@ -204,12 +205,13 @@ pub struct Setup {
 }
 
 /// How a pcap instance captures.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CaptureOptions {
     /// Port whose frames are captured, and go nowhere else.
     pub port: PortId,
     /// Directory of the files.
+    #[schema(value_type = String)]
     pub directory: PathBuf,
     /// Bytes after which the next file begins.
     pub limit: u64,
@@ -219,7 +221,7 @@ pub struct CaptureOptions {
 }
 
 /// An instance.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Instance {
     /// Name.

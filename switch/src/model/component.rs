@@ -18,6 +18,7 @@ pub const DEFAULT_RING_DEPTH: u32 = 1024;
 
 /// What a component does with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ComponentKind {
     /// Sends it on: one receiving end, one sending end.
@@ -32,6 +33,7 @@ pub enum ComponentKind {
 
 /// Where a component's frames come from or go to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum EndPort {
     /// A port of the switch, by name: all its queues (sending: by flow), or one. The port must not be the bridge's: it has
@@ -64,6 +66,7 @@ impl fmt::Display for EndPort {
 
 /// What happens to the VLAN tag of a frame that passes an end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum VlanEdit {
     /// Nothing.
@@ -82,6 +85,7 @@ pub enum VlanEdit {
 
 /// An end of a component.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct End {
     /// What it is.
     pub port: EndPort,
@@ -95,10 +99,12 @@ pub struct End {
 /// the default of untagged frames, then it is dropped. One to a group address goes to all ends that have an entry of its VLAN, and to the
 /// default of untagged frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TableEntry {
     /// VLAN, 0–4095; `None`: untagged.
     pub vlan: Option<u16>,
     /// Destination address; `None`: what has no entry of its own.
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>, example = "02:00:00:00:00:01"))]
     pub mac: Option<MacAddr>,
     /// Place in the component's `tx`.
     pub tx: usize,
@@ -106,6 +112,7 @@ pub struct TableEntry {
 
 /// A component as it is to run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ComponentSpec {
     /// Unique name, for messages and metrics.
     pub name: String,
@@ -123,6 +130,7 @@ pub struct ComponentSpec {
 
 /// Counters of a component.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ComponentInfo {
     /// Name.
     pub name: String,
@@ -138,6 +146,7 @@ pub struct ComponentInfo {
 
 /// Counters of a ring, null or outside end, over its life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct EndInfo {
     /// Which one.
     pub end: EndPort,
@@ -155,6 +164,7 @@ pub struct EndInfo {
 
 /// What an outside end is joined to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum OutsideSpec {
     /// A tap device of the host (`/dev/net/tun`), made with that name and up; it goes with the end.
@@ -165,8 +175,10 @@ pub enum OutsideSpec {
     /// Files in pcap or pcapng form: components are given the frames of one, once, and what they send is written to the other.
     Pcap {
         /// File to read; `None`: no frames come.
+        #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
         rx: Option<PathBuf>,
         /// File to write (pcap, replaced if it is there); `None`: frames are forgotten.
+        #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
         tx: Option<PathBuf>,
     },
     /// A capture: what components send is written to files one after another.
@@ -175,8 +187,10 @@ pub enum OutsideSpec {
 
 /// How the files of a capture are written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct CaptureFiles {
     /// Directory; it must be there.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub directory: PathBuf,
     /// What their names begin with, such as `spp_pcap.20261121101500.phy0`; a number and the suffix of their form follow:
     /// `.1.pcap`, `.1.pcap.lz4`, `.1.pcap.zst`.
@@ -191,6 +205,7 @@ pub struct CaptureFiles {
 
 /// Compression of capture files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
     /// None.
@@ -204,12 +219,14 @@ pub enum Compression {
 
 /// An outside end as it works.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct OutsideInfo {
     /// Number.
     pub no: u32,
     /// What it was told.
     pub spec: OutsideSpec,
     /// Capture: the files written so far, the current one last.
+    #[cfg_attr(feature = "schema", schema(value_type = Vec<String>))]
     pub files: Vec<PathBuf>,
     /// What went wrong outside (a disk that is full, a tap that is gone), if something has.
     pub error: Option<String>,

@@ -5,6 +5,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use switch::model::Compression;
+
 use super::{CaptureOptions, DEFAULT_CAPTURE_LIMIT, Instance, PortId, Proc, ProcType};
 
 /// Largest number of an lcore.
@@ -26,6 +28,8 @@ pub struct Launch {
     pub directory: Option<PathBuf>,
     /// pcap: bytes after which the next file begins.
     pub limit: u64,
+    /// pcap: compression of the files.
+    pub compression: Compression,
 }
 
 impl Launch {
@@ -50,7 +54,14 @@ impl Launch {
             }
         };
         let proc = Proc { kind, id };
-        let mut launch = Self { proc, cores: vec![], port: None, directory: None, limit: DEFAULT_CAPTURE_LIMIT };
+        let mut launch = Self {
+            proc,
+            cores: vec![],
+            port: None,
+            directory: None,
+            limit: DEFAULT_CAPTURE_LIMIT,
+            compression: Compression::default(),
+        };
         let (mut cores, mut master) = (BTreeSet::new(), None);
         for (option, value) in eal {
             match option {
@@ -78,6 +89,8 @@ impl Launch {
                     let bytes = value.parse().map_err(|_| format!("--fsize: `{}` bytes", value.escape_default()));
                     launch.limit = bytes?;
                 }
+                // Not one of SPP's: its files are LZ4 always.
+                "--compression" if kind == ProcType::Pcap => launch.compression = compression(value)?,
                 _ => {}
             }
         }
@@ -90,10 +103,25 @@ impl Launch {
             port,
             directory: self.directory.clone().unwrap_or_else(|| directory.to_owned()),
             limit: self.limit,
-            compression: switch::model::Compression::default(),
+            compression: self.compression,
         });
         Instance::new(self.proc, self.cores.clone(), capture)
     }
+}
+
+/// The word of a compression, as `--compression` has it.
+pub const fn compression_word(compression: Compression) -> &'static str {
+    match compression {
+        Compression::None => "none",
+        Compression::Lz4 => "lz4",
+        Compression::Zstd => "zstd",
+    }
+}
+
+fn compression(text: &str) -> Result<Compression, String> {
+    let all = [Compression::None, Compression::Lz4, Compression::Zstd];
+    let known = all.into_iter().find(|known| compression_word(*known) == text);
+    known.ok_or_else(|| format!("--compression: `{}`: none, lz4 or zstd", text.escape_default()))
 }
 
 /// Options as a command line has them: `-l 1,2`, `--proc-type=secondary`, `--vhost-client`.
@@ -185,14 +213,21 @@ mod tests {
 
     #[test]
     fn a_capture_is_launched_with_its_port_and_files() {
-        let app = [("--client-id", "5"), ("-c", "phy:0"), ("--out-dir", "/var/cap"), ("--fsize", "2000000")];
+        let app = [
+            ("--client-id", "5"),
+            ("-c", "phy:0"),
+            ("--out-dir", "/var/cap"),
+            ("--fsize", "2000000"),
+            ("--compression", "zstd"),
+        ];
         let launch = Launch::read("spp_pcap", 5, [], app).unwrap();
         let instance = launch.instance(Path::new("/tmp"));
         let capture = instance.capture.unwrap();
         assert_eq!((capture.directory.to_str(), capture.limit), (Some("/var/cap"), 2_000_000));
+        assert_eq!(capture.compression, Compression::Zstd);
         let launch = Launch::read("pcap", 5, [], [("-c", "ring:1")]).unwrap();
         assert_eq!(launch.instance(Path::new("/tmp")).capture.unwrap().directory, Path::new("/tmp"));
-        for app in [("-c", "phy"), ("--fsize", "big"), ("--client-id", "6")] {
+        for app in [("-c", "phy"), ("--fsize", "big"), ("--client-id", "6"), ("--compression", "gzip")] {
             assert!(Launch::read("spp_pcap", 5, [], [app]).is_err(), "{app:?}");
         }
         assert!(Launch::read("spp_primary", 0, [], []).is_err());

@@ -92,7 +92,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let (stop, stopped) = watch::channel(false);
     let dpu = grpc::serve_unix(dpu, &service, stopped.clone())?;
     let dpu_tcp = grpc::serve_tcp(&config.dpu, &service, stopped.clone()).await?;
-    let api = tokio::spawn(http::serve(socket, http::router(Arc::clone(&service)), stopped.clone()));
+    let api = tokio::spawn(http::serve(socket, http::router(Arc::clone(&service), Arc::clone(&spp)), stopped.clone()));
     let fds = companion::server::serve(FdsSocket::bind(&options.run_dir, &access)?, &service, access, stopped.clone());
     let scrape = listener.map(|listener| start_metrics(listener, &service, stopped)).transpose()?;
     notify(NotifyState::Ready);

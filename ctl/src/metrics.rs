@@ -54,6 +54,8 @@ impl Collector for SwitchCollector {
         );
         families.tables(dataplane);
         dataplane.workers().iter().for_each(|worker| families.worker(worker));
+        dataplane.components().iter().for_each(|component| families.component(component));
+        dataplane.ends().iter().for_each(|end| families.end(end));
         families.frames(dataplane.frames());
         families.gauge("xswitch_build_info", "Version of the daemon.", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
         families.finish()
@@ -297,6 +299,39 @@ impl Families {
             let labels = [("worker", number.as_str()), ("by", by)];
             self.counter("xswitch_worker_rule_lookups_total", help, &labels, count);
         }
+    }
+
+    /// A component of the Soft Patch Panel.
+    fn component(&mut self, component: &ComponentInfo) {
+        let ComponentInfo { name, worker, rx, tx, dropped } = component;
+        let worker = worker.to_string();
+        let labels = [("component", name.as_str()), ("worker", &worker)];
+        self.gauge("xswitch_component_info", "A component and the worker that runs it; always 1.", &labels, 1.0);
+        let here = [("component", name.as_str())];
+        let taken = "Frames that the component took from its receiving ends.";
+        self.counter("xswitch_component_rx_packets_total", taken, &here, rx.packets);
+        let taken = "Bytes of frames that the component took from its receiving ends.";
+        self.counter("xswitch_component_rx_bytes_total", taken, &here, rx.bytes);
+        let given = "Frames that the component gave to its sending ends, copies too.";
+        self.counter("xswitch_component_tx_packets_total", given, &here, tx.packets);
+        let given = "Bytes of frames that the component gave to its sending ends, copies too.";
+        self.counter("xswitch_component_tx_bytes_total", given, &here, tx.bytes);
+        let lost = "Frames that the component dropped, for whatever reason.";
+        self.counter("xswitch_component_dropped_packets_total", lost, &here, dropped.packets);
+    }
+
+    /// A ring between components; null and outside ends are known by the components that use them.
+    fn end(&mut self, end: &EndInfo) {
+        let EndPort::Ring(no) = end.end else { return };
+        let no = no.to_string();
+        let here = [("ring", no.as_str())];
+        let taken = "Frames that components took from the ring.";
+        self.counter("xswitch_ring_rx_packets_total", taken, &here, end.rx.packets);
+        let put = "Frames that components put into the ring.";
+        self.counter("xswitch_ring_tx_packets_total", put, &here, end.tx.packets);
+        let lost = "Frames that did not fit into the ring, and were dropped.";
+        self.counter("xswitch_ring_tx_dropped_packets_total", lost, &here, end.tx_dropped.packets);
+        self.gauge("xswitch_ring_frames", "Frames in the ring now.", &here, f64::from(end.queued));
     }
 
     fn frames(&mut self, FramePlaces { free, rx, tx, in_transit }: FramePlaces) {

@@ -9,6 +9,7 @@ use ctl::config::Config;
 use ctl::fake::{FakeDataplane, FakeStorage, MISSING_NETDEV};
 use ctl::http::router;
 use ctl::service::{PortState, Service};
+use ctl::spp::Spp;
 use ctl::state::Row;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -28,7 +29,8 @@ impl Api {
 
     fn over(storage: FakeStorage, config: &Config) -> Self {
         let service = Service::start(Box::new(FakeDataplane::default()), storage.store(), config).unwrap();
-        Self { storage, router: router(Arc::clone(&service)), service }
+        let spp = Spp::start(Arc::clone(&service), &config.spp);
+        Self { storage, router: router(Arc::clone(&service), spp), service }
     }
 
     /// The same state under a new daemon.

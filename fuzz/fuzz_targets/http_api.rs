@@ -10,15 +10,16 @@ use ctl::config::Config;
 use ctl::fake::FakeDataplane;
 use ctl::http::router;
 use ctl::service::Service;
+use ctl::spp::Spp;
 use ctl::state::Store;
 use http_body_util::BodyExt;
 use libfuzzer_sys::fuzz_target;
 use tower::ServiceExt;
 
 const METHODS: [&str; 5] = ["GET", "POST", "PATCH", "DELETE", "PUT"];
-const PATHS: [&str; 13] = [
+const PATHS: [&str; 15] = [
     "ports", "ports/vm1", "stats", "fdb", "fdb/02:00:00:00:00:01", "fdb/flush", "bridge", "trace", "workers", "audit",
-    "version", "openapi.json", "",
+    "version", "openapi.json", "spp", "spp/commands", "",
 ];
 
 struct Api {
@@ -35,7 +36,8 @@ impl Api {
         let store = Store::open(dir.path()).expect("a store");
         let service = Service::start(Box::new(FakeDataplane::default()), store, &Config::default()).expect("a service");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-        Self { runtime, router: router(Arc::clone(&service)), requests: 0, _dir: dir }
+        let spp = Spp::start(Arc::clone(&service), &Config::default().spp);
+        Self { runtime, router: router(service, spp), requests: 0, _dir: dir }
     }
 }
 

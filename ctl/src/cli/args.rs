@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use switch::model::*;
 
 use super::qemu::QemuCommand;
+use super::spp::SppArguments;
 use crate::packet::PacketSpec;
 use crate::service::RuleWrite;
 
@@ -78,6 +79,8 @@ pub enum Command {
     /// Cards of guests in QEMU: attach, detach, print options, release.
     #[command(subcommand)]
     Qemu(QemuCommand),
+    /// The Soft Patch Panel: one of its command lines, a recipe of them, or its graph.
+    Spp(SppArguments),
     /// Count the frames of packet memory.
     Audit,
     /// The worker threads.

@@ -6,6 +6,7 @@
 pub mod args;
 pub mod qemu;
 pub mod run;
+pub mod spp;
 pub mod table;
 pub mod top;
 
@@ -67,6 +68,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<u8> {
             doctor(&client, &printer, &ifname, qemu).await
         }
         Command::Qemu(command) => return qemu::run(&arguments.run_dir, arguments.json, command).await,
+        Command::Spp(arguments) => spp::run(&client, &printer, arguments).await,
         Command::Audit => {
             let answer = client.get("audit").await?;
             printer.show(&answer, |audit: FrameAudit| show::audit(&audit))?;

@@ -36,6 +36,7 @@ pub(super) fn ports(ports: &[PortEntry]) -> String {
         "MTU",
         "VLAN",
         "MACS",
+        "SPP",
     ]);
     for port in ports {
         let info = port.info.as_ref();
@@ -56,6 +57,7 @@ pub(super) fn ports(ports: &[PortEntry]) -> String {
             port.spec.mtu.map(|mtu| mtu.to_string()).unwrap_or_default(),
             vlan(port.spec.vlan.as_ref()),
             info.map(|info| info.fdb_entries.to_string()).unwrap_or_default(),
+            port.spec.spp.clone().unwrap_or_default(),
         ]);
     }
     let mut text = table.render();
@@ -82,6 +84,7 @@ pub(super) fn port(port: &PortEntry) -> String {
         lines.push(("XDP mode", word(&info.mode) + &reason));
         lines.push(("netdev", format!("{} (#{})", spec.ifname.as_deref().unwrap_or_default(), info.ifindex)));
     }
+    lines.extend(spec.spp.iter().map(|name| ("SPP", name.clone())));
     if let Some(ifname) = &spec.guest_ifname {
         let netns = spec.netns.as_ref().map(|netns| format!(" in namespace {netns}")).unwrap_or_default();
         lines.push(("guest end", format!("{ifname}{netns}")));

@@ -8,6 +8,7 @@ mod capture;
 mod extract;
 mod routes;
 mod serve;
+mod spp;
 mod tables;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use utoipa_axum::router::OpenApiRouter;
 pub use self::serve::{ApiSocket, SocketFile, serve};
 use crate::error::{Error, ErrorBody};
 use crate::service::Service;
+use crate::spp::Spp;
 use switch::ErrorKind;
 
 /// Longest request body, in bytes.
@@ -41,9 +43,9 @@ const MAX_BODY: usize = 1 << 20;
 struct Document;
 
 /// All routes.
-pub fn router(service: Arc<Service>) -> Router {
+pub fn router(service: Arc<Service>, spp: Arc<Spp>) -> Router {
     let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
-        .nest("/api/v1", routes::all().merge(tables::all()))
+        .nest("/api/v1", routes::all().merge(tables::all()).merge(spp::all().with_state(spp)))
         .split_for_parts();
     let document = Arc::new(document);
     router

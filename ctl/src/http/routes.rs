@@ -38,9 +38,9 @@ pub(super) fn all() -> OpenApiRouter<Arc<Service>> {
 }
 
 /// Runs a call that may block where it holds nobody up.
-pub(super) async fn blocking<T: Send + 'static>(
-    service: Arc<Service>,
-    call: impl FnOnce(&Service) -> Result<T, Error> + Send + 'static,
+pub(super) async fn blocking<S: Send + Sync + 'static, T: Send + 'static>(
+    service: Arc<S>,
+    call: impl FnOnce(&S) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     tokio::task::spawn_blocking(move || call(&service))
         .await

@@ -11,6 +11,7 @@ pub mod error;
 pub mod launch;
 pub mod port;
 pub mod run;
+pub mod shell;
 #[cfg(test)]
 mod tests;
 pub mod types;
@@ -314,8 +315,13 @@ impl Spp {
         }
     }
 
-    /// The switch's ports that have SPP names.
-    fn ports(&self) -> BTreeMap<PortId, String> {
+    /// What the configuration says.
+    pub fn config(&self) -> &SppConfig {
+        &self.config
+    }
+
+    /// The switch's ports that have SPP names: their own names by those.
+    pub fn ports(&self) -> BTreeMap<PortId, String> {
         let named = |port: PortInfo| Some((port.spec.spp?.parse().ok()?, port.spec.name));
         self.service.dataplane().ports_in_brief().into_iter().filter_map(named).collect()
     }
@@ -400,9 +406,13 @@ impl Spp {
         Ok(PrimaryStatus { instance, ports, rings })
     }
 
+    /// Rings, null and outside ends with counters over their lives.
+    pub fn ends(&self) -> Vec<EndInfo> {
+        self.service.dataplane().ends()
+    }
+
     fn ring_counters(&self) -> Vec<EndInfo> {
-        let ends = self.service.dataplane().ends();
-        ends.into_iter().filter(|end| matches!(end.end, EndPort::Ring(_))).collect()
+        self.ends().into_iter().filter(|end| matches!(end.end, EndPort::Ring(_))).collect()
     }
 
     fn port_counters(&self) -> Vec<PortCounters> {

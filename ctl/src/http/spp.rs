@@ -1,0 +1,51 @@
+//! The Soft Patch Panel: its command words and everything that there is. spp-ctl's own REST API is served apart from this one.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::extract::Json;
+use super::routes::{Answer, blocking};
+use crate::error::{Error, ErrorBody};
+use crate::spp::shell::state::SppState;
+use crate::spp::{Spp, SppError, shell};
+
+/// The routes.
+pub(super) fn all() -> OpenApiRouter<Arc<Spp>> {
+    OpenApiRouter::new().routes(routes!(state)).routes(routes!(command))
+}
+
+/// Instances, what they do and will do from the next flush on, components, ends, files.
+#[utoipa::path(get, path = "/spp", responses((status = 200, body = SppState)))]
+async fn state(State(spp): State<Arc<Spp>>) -> Answer<SppState> {
+    blocking(spp, |spp| Ok(SppState::of(spp))).await.map(Json)
+}
+
+/// A command.
+#[derive(Debug, Deserialize, Serialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct CommandLine {
+    /// One line in SPP's words, such as `vf 1; component start fwd1 2 forward`.
+    #[schema(example = "vf 1; status")]
+    line: String,
+}
+
+/// Carry out one line of SPP's command words.
+#[utoipa::path(post, path = "/spp/commands", request_body = CommandLine, responses(
+    (status = 200, body = shell::Answer), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn command(State(spp): State<Arc<Spp>>, Json(CommandLine { line }): Json<CommandLine>) -> Answer<shell::Answer> {
+    blocking(spp, move |spp| Ok(shell::execute(spp, &line)?)).await.map(Json)
+}
+
+impl From<SppError> for Error {
+    fn from(error: SppError) -> Self {
+        match error {
+            SppError::NotFound(why) => Error::not_found(why),
+            SppError::Refused(why) => Error::invalid(why),
+            SppError::System(why) => Error::Switch(switch::Error::new(switch::ErrorKind::System, why)),
+        }
+    }
+}

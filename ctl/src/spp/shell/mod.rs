@@ -1,0 +1,183 @@
+//! SPP's command words: one line, carried out, with the answer that SPP's CLI prints and one for programs.
+//!
+//! `xswitch spp` sends lines to the daemon, which calls [`execute`]; recipes are such lines. [`save`](save::save) makes a recipe of what there is,
+//! [`topo`] draws it.
+
+pub mod line;
+pub mod save;
+pub mod state;
+mod status;
+#[cfg(test)]
+mod tests;
+pub mod topo;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use switch::model::OutsideInfo;
+
+use self::line::{Line, Target};
+use self::state::SppState;
+use super::launch::Launch;
+use super::run::Outcome;
+use super::words::{self, Command};
+use super::{Change, Instance, Patch, Proc, ProcType, Spp, SppError};
+
+/// What a line is answered with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Answer {
+    /// For people, as SPP's CLI prints it; lines end with a newline.
+    pub text: String,
+    /// For programs: what was asked for, or the instance after the change; `null`: there is none.
+    pub value: Value,
+}
+
+/// Carries out a line.
+///
+/// # Errors
+/// `Refused` with what is wrong with it, or why it can't be done; `NotFound`: no such instance; `System`. Nothing has changed then, except that of
+/// `bye` those instances have ended that could.
+pub fn execute(spp: &Spp, line: &str) -> Result<Answer, SppError> {
+    let told = |text: String, value: Value| Ok(Answer { text, value });
+    match line::parse(line).map_err(SppError::Refused)? {
+        Line::Nothing => told(String::new(), Value::Null),
+        Line::Status => {
+            let procs = spp.processes();
+            let listen = &spp.config().listen;
+            told(
+                status::all(listen, &procs),
+                json!({ "listen": listen, "processes": procs.iter().map(name).collect::<Vec<_>>() }),
+            )
+        }
+        Line::Servers => {
+            let listen = &spp.config().listen;
+            told(format!("  1: {} *\n", status::address(listen)), json!([listen]))
+        }
+        Line::Topo => told(topo::text(&topo::Graph::of(&SppState::of(spp))), Value::Null),
+        Line::Bye { all } => bye(spp, all),
+        Line::To { target, command } => {
+            let proc = find(spp, target)?;
+            let command = words::parse(proc.kind, &line::joined(&command)).map_err(SppError::Refused)?;
+            run(spp, proc, &command)
+        }
+    }
+}
+
+/// An instance as spp-ctl names it.
+fn name(proc: &Proc) -> Value {
+    match proc.kind {
+        ProcType::Primary => json!({ "type": "primary" }),
+        kind => json!({ "type": kind.word(), "client-id": proc.id }),
+    }
+}
+
+fn find(spp: &Spp, target: Target) -> Result<Proc, SppError> {
+    let proc = match target {
+        Target::Primary => Proc::PRIMARY,
+        Target::Secondary { kind: Some(kind), id } => Proc { kind, id },
+        Target::Secondary { kind: None, id } => {
+            let of = |proc: &Proc| proc.kind != ProcType::Primary && proc.id == id;
+            spp.processes().into_iter().find(of).unwrap_or(Proc { kind: ProcType::Nfv, id })
+        }
+    };
+    spp.instance(proc).map(|instance| instance.proc)
+}
+
+/// Ends the instances, the primary last.
+fn bye(spp: &Spp, all: bool) -> Result<Answer, SppError> {
+    let mut answer = Answer { text: "Closing secondary ...\n".to_owned(), value: json!([]) };
+    let mut ended = Vec::new();
+    let (primary, secondaries): (Vec<_>, Vec<_>) = spp.processes().into_iter().partition(|proc| *proc == Proc::PRIMARY);
+    for proc in secondaries {
+        spp.end(proc)?;
+        answer.text += &format!("Exit {proc}.\n");
+        ended.push(name(&proc));
+    }
+    if let Some(proc) = primary.into_iter().next().filter(|_| all) {
+        spp.end(proc)?;
+        answer.text += "Closing primary ...\nExit primary\n";
+        ended.push(name(&proc));
+    }
+    answer.value = Value::Array(ended);
+    Ok(answer)
+}
+
+fn run(spp: &Spp, proc: Proc, command: &Command) -> Result<Answer, SppError> {
+    if let Command::Launch(launch) = command {
+        let launched = launch_instance(spp, launch)?;
+        return Ok(Answer { text: format!("Launched {}.\n", launched.proc), value: json!(launched) });
+    }
+    let text = match super::run::run(spp, proc, command)? {
+        Outcome::ClientId => return Ok(Answer { text: format!("{proc}\n"), value: name(&proc) }),
+        Outcome::Status(status) => return Ok(status::of(&status)),
+        Outcome::Ended => return Ok(Answer { text: format!("Exit {proc}.\n"), value: Value::Null }),
+        Outcome::Done => done(proc, command),
+    };
+    // It may have ended since: then there is nothing to tell.
+    let instance = spp.instance(proc).ok();
+    let held = matches!(command, Command::Change(change) if !matches!(change, Change::Run(_)));
+    let held = held && instance.as_ref().is_some_and(|instance| instance.flush_mode);
+    let note = if held { " It is held until flush." } else { "" };
+    Ok(Answer { text: format!("{text}{note}\n"), value: json!(instance) })
+}
+
+/// Makes an instance. One that was launched with the same options, and does nothing yet, is taken for it: configured instances are there
+/// before any recipe.
+fn launch_instance(spp: &Spp, launch: &Launch) -> Result<Instance, SppError> {
+    let new = launch.instance(spp.directory());
+    let sorted = |instance: &Instance| {
+        let mut slaves: Vec<_> = instance.cores.iter().skip(1).copied().collect();
+        slaves.sort_unstable();
+        slaves
+    };
+    if let Ok(old) = spp.instance(new.proc)
+        && old == Instance::new(old.proc, old.cores.clone(), new.capture.clone())
+        && (old.cores.first(), sorted(&old)) == (new.cores.first(), sorted(&new))
+    {
+        return Ok(old);
+    }
+    spp.launch(new.clone())?;
+    Ok(new)
+}
+
+/// What SPP's CLI says when a command was carried out.
+fn done(proc: Proc, command: &Command) -> String {
+    let text = match command {
+        Command::Change(change) => return changed(proc, change),
+        Command::Flush => "Flushed.",
+        Command::Discard => "Discarded.",
+        Command::FlushMode(true) => "Changes are held until flush.",
+        Command::FlushMode(false) => "Changes come into force at once.",
+        Command::Clear => "Clear port statistics.",
+        Command::ClientId | Command::Status | Command::Exit | Command::Launch(_) => "",
+    };
+    text.to_owned()
+}
+
+fn changed(proc: Proc, change: &Change) -> String {
+    match change {
+        Change::StartComponent { name, core, .. } => format!("Succeeded to start component '{name}' on core:{core}"),
+        Change::StopComponent { name } => format!("Succeeded to delete component '{name}'"),
+        Change::Attach { .. } => "Succeeded to add port".to_owned(),
+        Change::Detach { .. } => "Succeeded to del port".to_owned(),
+        Change::SetCore { core, component: Some(_) } => format!("Succeeded to set core:{core}"),
+        Change::SetCore { core, component: None } => format!("Succeeded to make core:{core} idle"),
+        Change::AddEntry(_) => "Succeeded to add".to_owned(),
+        Change::DelEntry { .. } => "Succeeded to del".to_owned(),
+        Change::AddPort { port, .. } => format!("Add {port}."),
+        Change::DelPort(port) => format!("Delete {port}."),
+        Change::AddPatch(Patch { src, dst }) => format!("Patch ports ({src} -> {dst})."),
+        Change::ResetPatches => "Clear all of patches.".to_owned(),
+        Change::Run(run) => {
+            let what = if proc.kind == ProcType::Pcap { "packet capture" } else { "forwarding" };
+            format!("{} {what}.", if *run { "Start" } else { "Stop" })
+        }
+    }
+}
+
+/// The file that a capture writes now.
+fn capture_file<'a>(instance: &Instance, outside: &'a [OutsideInfo]) -> Option<&'a Path> {
+    let no = super::compile::capture_end(instance.proc.id);
+    outside.iter().find(|end| end.no == no)?.files.last().map(AsRef::as_ref)
+}

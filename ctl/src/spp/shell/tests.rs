@@ -1,0 +1,312 @@
+//! Lines on a data plane of maps: answers, refusals, and recipes that make again what there was.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::save::save;
+use super::*;
+use crate::config::Config;
+use crate::fake::FakeDataplane;
+use crate::service::Service;
+use crate::state::Store;
+
+const CONFIG: &str = r#"
+    [[spp.process]]
+    type = "vf"
+    client_id = 1
+    cores = [0, 1, 2]
+    [[spp.process]]
+    type = "nfv"
+    client_id = 2
+    [[port]]
+    name = "east"
+    kind = "phy"
+    ifname = "eth7"
+    spp = "phy:0"
+    [[port]]
+    name = "vm"
+    kind = "guest"
+    spp = "vhost:0"
+"#;
+
+pub(super) fn spp() -> Arc<Spp> {
+    let config = Config::parse(CONFIG).unwrap();
+    let service = Service::start(Box::new(FakeDataplane::default()), Store::in_memory(), &config).unwrap();
+    Spp::start(service, &config.spp)
+}
+
+fn say(spp: &Spp, line: &str) -> String {
+    execute(spp, line).unwrap_or_else(|error| panic!("{line}: {error}")).text
+}
+
+pub(super) fn say_all(spp: &Spp, lines: &[&str]) {
+    for line in lines {
+        say(spp, line);
+    }
+}
+
+const VF: [&str; 9] = [
+    "vf 1; component start cls 1 classifier_mac",
+    "vf 1; port add phy:0 rx cls",
+    "vf 1; port add ring:0 tx cls",
+    "vf 1; port add ring:1 tx cls add_vlantag 101 3",
+    "vf 1; classifier_table add mac 52:54:00:01:00:01 ring:0",
+    "vf 1; classifier_table add vlan 101 default ring:1",
+    "vf 1; component start fwd 2 forward",
+    "vf 1; port add ring:0 rx fwd del_vlantag",
+    "vf 1; port add vhost:0 tx fwd",
+];
+
+#[test]
+fn answers_are_what_spps_cli_prints() {
+    let spp = spp();
+    for (line, answer) in [
+        ("", ""),
+        ("# nothing", ""),
+        ("vf 1; component start fw1 1 forward", "Succeeded to start component 'fw1' on core:1\n"),
+        ("vf 1; port add phy:0 rx fw1", "Succeeded to add port\n"),
+        ("vf 1; port add vhost:0 tx fw1 add_vlantag 101 3", "Succeeded to add port\n"),
+        ("vf 1; port del phy:0 rx fw1", "Succeeded to del port\n"),
+        ("vf 1; port add phy:0 nq 1 rx fw1", "Succeeded to add port\n"),
+        ("vf 1; component stop fw1", "Succeeded to delete component 'fw1'\n"),
+        ("vf 1; component start c 1 classifier", "Succeeded to start component 'c' on core:1\n"),
+        ("vf 1; port add ring:0 tx c", "Succeeded to add port\n"),
+        ("vf 1; classifier_table add mac default ring:0", "Succeeded to add\n"),
+        ("vf 1; classifier_table del mac default ring:0", "Succeeded to del\n"),
+        ("nfv 2; add ring:5", "Add ring:5.\n"),
+        ("sec 2; add phy:0", "Add phy:0.\n"),
+        ("sec 2;patch phy:0 ring:5", "Patch ports (phy:0 -> ring:5).\n"),
+        ("nfv 2; forward", "Start forwarding.\n"),
+        ("nfv 2; stop", "Stop forwarding.\n"),
+        ("nfv 2; patch reset", "Clear all of patches.\n"),
+        ("nfv 2; del ring:5", "Delete ring:5.\n"),
+        ("pri; add pipe:0 ring:8 ring:9", "Add pipe:0.\n"),
+        ("pri; clear", "Clear port statistics.\n"),
+        ("pri; launch mirror 3 -l 0,5 -m 512 -- --client-id 3 -s 127.0.0.1:6666", "Launched mirror 3.\n"),
+        ("mirror 3; component start m 5 mirror", "Succeeded to start component 'm' on core:5\n"),
+        ("pri; launch pcap 4 -l 0,6 -- -c phy:0 --fsize 1048576", "Launched pcap 4.\n"),
+        ("pcap 4; start", "Start packet capture.\n"),
+        ("pcap 4; stop", "Stop packet capture.\n"),
+        ("pcap 4; exit", "Exit pcap 4.\n"),
+        ("vf 1; flush on", "Changes are held until flush.\n"),
+        ("vf 1; component stop c", "Succeeded to delete component 'c' It is held until flush.\n"),
+        ("vf 1; flush", "Flushed.\n"),
+        (
+            "vf 1; component start c 1 classifier",
+            "Succeeded to start component 'c' on core:1 It is held until flush.\n",
+        ),
+        ("vf 1; flush discard", "Discarded.\n"),
+        ("vf 1; flush off", "Changes come into force at once.\n"),
+        ("bye sec", "Closing secondary ...\nExit vf 1.\nExit nfv 2.\nExit mirror 3.\n"),
+        ("bye all", "Closing secondary ...\nClosing primary ...\nExit primary\n"),
+    ] {
+        assert_eq!(say(&spp, line), answer, "{line}");
+    }
+}
+
+#[test]
+fn status_shows_what_there_is() {
+    let spp = spp();
+    assert_eq!(
+        say(&spp, "status"),
+        "- spp-ctl:\n  - address: 127.0.0.1:7777\n- primary:\n  - status: running\n- secondary:\n  - processes:\n    1: nfv:2\n    2: vf:1\n"
+    );
+    assert_eq!(say(&spp, "server list"), "  1: 127.0.0.1:7777 *\n");
+    say_all(&spp, &VF);
+    say_all(&spp, &["nfv 2; add ring:5", "nfv 2; add vhost:0", "nfv 2; patch vhost:0 ring:5"]);
+    assert_eq!(
+        say(&spp, "vf 1; status"),
+        "\
+Basic Information:
+  - client-id: 1
+  - ports: [phy:0, vhost:0, ring:0, ring:1]
+  - lcore_ids:
+    - master: 0
+    - slaves: [1, 2]
+Classifier Table:
+  - 52:54:00:01:00:01, ring:0
+  - 101/default, ring:1
+Components:
+  - core:1 'cls' (type: classifier)
+    - rx: phy:0
+    - tx: ring:0
+    - tx: ring:1 (add VLAN 101 PCP 3)
+  - core:2 'fwd' (type: forward)
+    - rx: ring:0 (del VLAN)
+    - tx: vhost:0
+"
+    );
+    assert_eq!(
+        say(&spp, "nfv 2; status"),
+        "- status: idling\n- lcore_ids:\n  - master: 0\n- ports:\n  - ring:5\n  - vhost:0 -> ring:5\n"
+    );
+    say_all(&spp, &["vf 1; flush on", "vf 1; component stop fwd"]);
+    let held = say(&spp, "vf 1; status");
+    assert!(held.contains("'fwd'") && held.ends_with("  - core:2 '' (type: unuse)\n"), "{held}");
+    let primary = say(&spp, "pri; status");
+    for part in
+        ["- forwarder:\n  - status: idling\n", "  - physical ports:\n", "  - vhost ports:\n", "  - ring ports:\n"]
+    {
+        assert!(primary.contains(part), "{part} in {primary}");
+    }
+    assert_eq!(execute(&spp, "vf 1; status").unwrap().value["proc"]["kind"], "vf");
+    assert_eq!(execute(&spp, "pri; status").unwrap().value["rings"].as_array().unwrap().len(), 3);
+    assert_eq!(execute(&spp, "status").unwrap().value["processes"][1]["client-id"], 1);
+}
+
+#[test]
+fn a_line_that_is_refused_says_why_and_changes_nothing() {
+    let spp = spp();
+    say_all(&spp, &VF);
+    let before = SppState::of(&spp);
+    for (line, why) in [
+        ("hello", "no command"),
+        ("vf 9; status", "sec_id 9 not found."),
+        ("vf 2; status", "sec_id 2 not found."),
+        ("sec 9; status", "sec_id 9 not found."),
+        ("vf 1; fly", "Unknown command(fly)"),
+        ("vf 1; component start fwd 1 forward", "already"),
+        ("vf 1; component start x 0 forward", "master core"),
+        ("vf 1; component start x 1 bridge", "component type"),
+        ("vf 1; component stop nobody", "no component"),
+        ("vf 1; port add phy:0 rx fwd", "1 rx port"),
+        ("vf 1; port add phy:7 tx cls", "not there"),
+        ("vf 1; port add memif:0 tx cls", "memif"),
+        ("vf 1; classifier_table add mac 52:54:00:01:00:01 ring:1", "delete it first"),
+        ("nfv 2; patch phy:0 ring:0", "add it first"),
+        ("nfv 2; component start x 1 forward", "Unknown command"),
+        ("pri; launch vf 1 -l 0,9", "belongs to vf 1"),
+        ("pri; launch vf 8 -l 0,1", "core 1 is busy"),
+        ("pri; launch pcap 8 -l 0", "port"),
+        ("vf 1; flush now", "flush"),
+    ] {
+        let told = execute(&spp, line).unwrap_err().to_string();
+        assert!(told.contains(why), "{line}: {told}");
+        assert_eq!(SppState::of(&spp), before, "{line}");
+    }
+}
+
+#[test]
+fn an_instance_that_was_configured_may_be_launched_by_a_recipe() {
+    let spp = spp();
+    assert_eq!(say(&spp, "pri; launch vf 1 -l 0,1-2 -- --client-id 1"), "Launched vf 1.\n");
+    say_all(&spp, &VF);
+    assert!(execute(&spp, "pri; launch vf 1 -l 0,1-2 -- --client-id 1").is_err());
+}
+
+fn assert_saved(spp: &Spp) -> Result<(), TestCaseError> {
+    let recipe = save(&spp.instances());
+    let again = self::spp();
+    for line in &recipe {
+        let played = execute(&again, line);
+        prop_assert!(played.is_ok(), "{line}: {played:?}\n{recipe:#?}");
+    }
+    prop_assert_eq!(again.instances(), spp.instances(), "{:#?}", recipe);
+    prop_assert_eq!(save(&again.instances()), recipe);
+    Ok(())
+}
+
+#[test]
+fn an_entry_that_outlived_its_classifier_is_saved_too() {
+    let spp = spp();
+    say_all(&spp, &VF);
+    say_all(
+        &spp,
+        &["vf 1; component stop cls", "nfv 2; add ring:0", "nfv 2; add vhost:0", "nfv 2; patch vhost:0 ring:0"],
+    );
+    assert_saved(&spp).unwrap();
+    say_all(&spp, &["vf 1; flush on", "vf 1; component stop fwd", "vf 1; component start c 2 classifier"]);
+    say_all(
+        &spp,
+        &["vf 1; port add ring:7 tx c", "vf 1; classifier_table add mac default ring:7", "vf 1; component stop c"],
+    );
+    say_all(&spp, &["vf 1; classifier_table del mac 52:54:00:01:00:01 ring:0"]);
+    assert_saved(&spp).unwrap();
+}
+
+/// Lines of which many are taken and many refused.
+fn line() -> impl Strategy<Value = String> {
+    let name = prop::sample::select(vec!["a", "b", "c"]);
+    let port = prop::sample::select(vec![
+        "phy:0",
+        "vhost:0",
+        "phy:0nq1",
+        "ring:0",
+        "ring:1",
+        "ring:2",
+        "tap:0",
+        "nullpmd:0",
+        "pipe:0",
+    ]);
+    let vf = (
+        prop::sample::select(vec!["vf 1", "vf 5", "mirror 3"]),
+        prop::sample::select(vec![
+            "component start N 1 forward",
+            "component start N 2 classifier",
+            "component start N 2 classifier",
+            "component start N 7 mirror",
+            "component start N 8 merge",
+            "component stop N",
+            "port add P rx N",
+            "port add P tx N",
+            "port add P tx N",
+            "port add P tx N add_vlantag 7 3",
+            "port add P rx N del_vlantag",
+            "port del P tx N",
+            "classifier_table add mac default P",
+            "classifier_table add mac 02:00:00:00:00:01 P",
+            "classifier_table add vlan 9 02:00:00:00:00:01 P",
+            "classifier_table del mac default P",
+            "flush on",
+            "flush",
+            "flush discard",
+            "flush off",
+        ]),
+    );
+    let nfv = (
+        prop::sample::select(vec!["nfv 2", "nfv 4", "pri"]),
+        prop::sample::select(vec![
+            "add P",
+            "add P ring:5 ring:6",
+            "del P",
+            "patch P ring:2",
+            "patch ring:1 P",
+            "patch reset",
+            "forward",
+            "stop",
+            "flush on",
+            "flush",
+        ]),
+    );
+    let whole = prop::sample::select(vec![
+        ("", "pri; launch mirror 3 -l 0,7"),
+        ("", "pri; launch vf 5 -l 3,8,9"),
+        ("", "pri; launch nfv 4"),
+        ("", "pri; launch pcap 6 -l 0,10 -- -c phy:0 --out-dir /tmp/x --fsize 2000000 --compression zstd"),
+        ("", "pcap 6; start"),
+        ("", "pcap 6; flush on"),
+        ("", "nfv 4; exit"),
+        ("", "vf 5; exit"),
+    ]);
+    (prop_oneof![6 => vf, 3 => nfv, 1 => whole], name, port).prop_map(|((who, what), name, port)| {
+        let line = if who.is_empty() { what.to_owned() } else { format!("{who}; {what}") };
+        line.replace('N', name).replace('P', port)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn a_saved_recipe_makes_the_same_instances(lines in prop::collection::vec(line(), 0..60)) {
+        let spp = spp();
+        for line in &lines {
+            let before = spp.instances();
+            if execute(&spp, line).is_err() {
+                prop_assert_eq!(spp.instances(), before, "{}", line);
+            }
+        }
+        assert_saved(&spp)?;
+    }
+}

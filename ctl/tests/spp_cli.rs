@@ -1,0 +1,196 @@
+//! `xswitch spp` against a daemon's API over a data plane of maps.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+
+use ctl::config::Config;
+use ctl::fake::FakeDataplane;
+use ctl::http::{ApiSocket, router, serve};
+use ctl::service::Service;
+use ctl::spp::Spp;
+use ctl::state::Store;
+use serde_json::Value;
+use tokio::sync::watch;
+
+const CONFIG: &str = r#"
+    [[spp.process]]
+    type = "vf"
+    client_id = 1
+    cores = [0, 1, 2]
+    [[spp.process]]
+    type = "nfv"
+    client_id = 2
+    [[port]]
+    name = "east"
+    kind = "phy"
+    ifname = "eth7"
+    spp = "phy:0"
+"#;
+
+/// A served API; it ends with this.
+struct Served {
+    dir: tempfile::TempDir,
+    spp: Arc<Spp>,
+    _stop: watch::Sender<bool>,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Served {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config::parse(CONFIG).unwrap();
+        let service = Service::start(Box::new(FakeDataplane::default()), Store::in_memory(), &config).unwrap();
+        let spp = Spp::start(Arc::clone(&service), &config.spp);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        runtime.block_on(async {
+            let socket = ApiSocket::bind(&dir.path().join("api.sock"), 0o600).unwrap();
+            tokio::spawn(serve(socket, router(service, Arc::clone(&spp)), stopped));
+        });
+        Self { dir, spp, _stop: stop, _runtime: runtime }
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xswitch"));
+        command.arg("--run-dir").arg(self.dir.path()).args(words).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, words: &[&str]) -> (i32, String, String) {
+        told(self.command(words).output().unwrap())
+    }
+
+    /// What a call that must work prints.
+    fn say(&self, words: &[&str]) -> String {
+        let (code, out, err) = self.run(words);
+        assert_eq!((code, err.as_str()), (0, ""), "{words:?}");
+        out
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let file = self.dir.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    }
+}
+
+fn told(output: Output) -> (i32, String, String) {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_line_is_carried_out_however_it_is_quoted() {
+    let served = Served::new();
+    let started = "Succeeded to start component 'fwd1' on core:2\n";
+    assert_eq!(served.say(&["spp", "vf 1; component start fwd1 2 forward"]), started);
+    assert_eq!(served.say(&["spp", "vf", "1;", "port", "add", "phy:0", "rx", "fwd1"]), "Succeeded to add port\n");
+    assert_eq!(served.say(&["spp", "vf", "1", "port", "add", "ring:0", "tx", "fwd1"]), "Succeeded to add port\n");
+    let launched =
+        served.say(&["spp", "pri", "launch", "pcap", "3", "-l", "0,5", "--", "--client-id", "3", "-c", "ring:0"]);
+    assert_eq!(launched, "Launched pcap 3.\n");
+    assert!(served.say(&["spp", "vf 1; status"]).contains("'fwd1' (type: forward)"));
+    let value: Value = serde_json::from_str(&served.say(&["spp", "--json", "vf 1; status"])).unwrap();
+    assert_eq!(value["running"]["components"][0]["rx"][0]["port"], "phy:0");
+}
+
+#[test]
+fn a_refusal_is_told_on_stderr_and_by_the_exit_code() {
+    let served = Served::new();
+    for (line, why) in [
+        ("vf 9; status", "sec_id 9 not found."),
+        ("vf 1; component start x 0 forward", "master core"),
+        ("nonsense", "is no command"),
+    ] {
+        let (code, out, err) = served.run(&["spp", line]);
+        assert_eq!((code, out.as_str()), (1, ""), "{line}");
+        assert!(err.starts_with("xswitch: ") && err.contains(why), "{line}: {err}");
+    }
+}
+
+const RECIPE: &str = "\
+# a forwarder
+vf 1; component start fwd1 2 forward
+
+vf 1; port add phy:0 rx fwd1
+vf 1; port add phy:9 tx fwd1
+vf 1; port add ring:0 tx fwd1
+";
+
+#[test]
+fn a_recipe_ends_at_the_line_that_fails() {
+    let served = Served::new();
+    let file = served.file("bad.rcp", RECIPE);
+    let (code, out, err) = served.run(&["spp", "--file", &file]);
+    assert_eq!((code, out.lines().count()), (1, 2));
+    assert!(err.starts_with(&format!("xswitch: {file}:5: phy:9 is not there")), "{err}");
+    let components = served.spp.instances()[1].running.components.clone();
+    assert!(components[0].tx.is_empty(), "the line after it was not played");
+}
+
+#[test]
+fn a_recipe_may_go_on_after_a_line_that_fails() {
+    let served = Served::new();
+    let file = served.file("bad.rcp", RECIPE);
+    let (code, out, err) = served.run(&["spp", "--file", &file, "--keep-going"]);
+    assert_eq!((code, out.lines().count(), err.lines().count()), (1, 3, 2));
+    assert!(err.contains(":5: ") && err.contains("1 of the 4 lines"), "{err}");
+    assert_eq!(served.spp.instances()[1].running.components[0].tx.len(), 1);
+}
+
+#[test]
+fn a_recipe_comes_from_standard_input_too() {
+    let served = Served::new();
+    let mut child = served.command(&["spp", "--json", "--file", "-"]);
+    let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"nfv 2; add phy:0\nnfv 2; hello\n").unwrap();
+    let (code, out, err) = told(child.wait_with_output().unwrap());
+    let answer: Value = serde_json::from_str(out.trim()).unwrap();
+    assert_eq!((code, answer["line"].as_u64(), &answer["value"]["running"]["ports"][0]), (1, Some(1), &"phy:0".into()));
+    assert!(err.contains("standard input:2: Unknown command(hello)"), "{err}");
+    let (code, _, err) = served.run(&["spp", "--file", "/nonexistent/x.rcp"]);
+    assert!(code == 1 && err.contains("/nonexistent/x.rcp"), "{err}");
+}
+
+#[test]
+fn what_is_saved_can_be_played_elsewhere() {
+    let served = Served::new();
+    let lines = "vf 1; component start f 2 forward\nvf 1; port add phy:0 rx f del_vlantag\nnfv 2; add ring:1\nnfv 2; forward\nvf 1; flush on\n\
+                 vf 1; port add ring:1 tx f\n";
+    served.say(&["spp", "--file", &served.file("a.rcp", lines)]);
+    let recipe = served.dir.path().join("saved.rcp");
+    served.say(&["spp", "save", "-o", recipe.to_str().unwrap()]);
+    let other = Served::new();
+    other.say(&["spp", "--file", recipe.to_str().unwrap()]);
+    assert_eq!(other.spp.instances(), served.spp.instances());
+    assert_eq!(other.say(&["spp", "save"]), std::fs::read_to_string(&recipe).unwrap());
+}
+
+#[test]
+fn the_graph_is_written_in_the_form_that_is_asked_for() {
+    let served = Served::new();
+    served.say(&["spp", "vf 1; component start f 2 forward"]);
+    for words in [vec!["spp", "topo"], vec!["spp", "topo", "term"], vec!["spp", "topo", "--format", "text"]] {
+        assert!(served.say(&words).starts_with("INSTANCE"), "{words:?}");
+    }
+    assert!(served.say(&["spp", "topo", "--format", "dot"]).starts_with("digraph spp {"));
+    for (name, begin) in [("a.svg", "<?xml"), ("a.dot", "digraph"), ("a.txt", "INSTANCE")] {
+        let file = served.dir.path().join(name);
+        assert_eq!(served.say(&["spp", "topo", "-o", file.to_str().unwrap()]), "");
+        assert!(std::fs::read_to_string(&file).unwrap().starts_with(begin), "{name}");
+    }
+    let (code, _, err) = served.run(&["spp", "topo", "a.png"]);
+    assert!(code == 1 && err.contains("--format") && !Path::new("a.png").exists(), "{err}");
+}
+
+#[test]
+fn ports_show_their_spp_names() {
+    let served = Served::new();
+    let list = served.say(&["port", "list"]);
+    assert!(list.lines().next().unwrap().ends_with("SPP") && list.contains("phy:0"), "{list}");
+    assert!(
+        served.say(&["port", "show", "east"]).lines().any(|line| line.starts_with("SPP") && line.ends_with("phy:0"))
+    );
+}

@@ -19,7 +19,7 @@ use crate::grpc;
 use crate::http::{self, ApiSocket};
 use crate::metrics;
 use crate::service::{LearnedFile, Service};
-use crate::spp::Spp;
+use crate::spp::{self, Spp};
 use crate::state::{DirLock, Store};
 
 /// How often ports that could not be brought up are tried again.
@@ -93,6 +93,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let dpu = grpc::serve_unix(dpu, &service, stopped.clone())?;
     let dpu_tcp = grpc::serve_tcp(&config.dpu, &service, stopped.clone()).await?;
     let api = tokio::spawn(http::serve(socket, http::router(Arc::clone(&service), Arc::clone(&spp)), stopped.clone()));
+    let controller = config.spp.controller.as_ref();
+    let agents = controller.map(|controller| spp::agent::serve(Arc::clone(&spp), controller, stopped.clone()));
     let fds = companion::server::serve(FdsSocket::bind(&options.run_dir, &access)?, &service, access, stopped.clone());
     let scrape = listener.map(|listener| start_metrics(listener, &service, stopped)).transpose()?;
     notify(NotifyState::Ready);
@@ -106,7 +108,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let _ = stop.send(true);
     let _ = api.await;
     // A client that holds its connection must not hold the daemon.
-    for mut server in [Some(dpu), dpu_tcp, Some(fds), scrape].into_iter().flatten() {
+    for mut server in [Some(dpu), dpu_tcp, Some(fds), scrape, agents].into_iter().flatten() {
         if tokio::time::timeout(Duration::from_secs(1), &mut server).await.is_err() {
             server.abort();
             let _ = server.await;

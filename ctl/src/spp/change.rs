@@ -84,7 +84,7 @@ pub enum Change {
     AddPatch(Patch),
     /// Forget all patches.
     ResetPatches,
-    /// Start or stop forwarding, or the capture.
+    /// Start or stop forwarding, of all components and patches, or the capture.
     Run(bool),
 }
 
@@ -155,7 +155,7 @@ impl Change {
 
     /// Whether an instance of that type takes such a change at all.
     fn check_type(&self, proc: Proc) -> Result<(), SppError> {
-        use ProcType::{Mirror, Nfv, Pcap, Primary, Vf};
+        use ProcType::{Mirror, Nfv, Primary, Vf};
         let (takers, what): (&[ProcType], _) = match self {
             Change::StartComponent { .. }
             | Change::StopComponent { .. }
@@ -165,7 +165,7 @@ impl Change {
             Change::AddEntry(_) | Change::DelEntry { .. } => (&[Vf], "a classifier table"),
             Change::AddPort { .. } | Change::DelPort(_) => (&[Nfv, Primary], "ports of its own"),
             Change::AddPatch(_) | Change::ResetPatches => (&[Nfv, Primary], "patches"),
-            Change::Run(_) => (&[Nfv, Primary, Pcap], "forwarding to start or stop"),
+            Change::Run(_) => return Ok(()),
         };
         if takers.contains(&proc.kind) { Ok(()) } else { refused(format!("{proc} has no {what}")) }
     }

@@ -194,7 +194,7 @@ pub fn compile(instances: &BTreeMap<Proc, Instance>, around: &Surroundings<'_>) 
             provide(&mut plan, &pipes, around, port);
         }
         let end = |port, dir, vlan| Some(End { port: end(&pipes, around.ports, port, dir)?, vlan });
-        for component in &setup.components {
+        for component in setup.components.iter().filter(|_| setup.running) {
             plan.components.push(of_component(proc, component, &setup.table, around.worker(component.core), &end));
         }
         let core = instance.cores.get(1).or(instance.cores.first()).copied().unwrap_or(proc.id);

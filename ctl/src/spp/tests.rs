@@ -12,7 +12,7 @@ use crate::state::Store;
 const VF: Proc = Proc { kind: ProcType::Vf, id: 1 };
 const NFV: Proc = Proc { kind: ProcType::Nfv, id: 2 };
 
-fn spp_of(text: &str, store: Store) -> Arc<Spp> {
+pub(super) fn spp_of(text: &str, store: Store) -> Arc<Spp> {
     let config = Config::parse(text).unwrap();
     let service = Service::start(Box::new(FakeDataplane::default()), store, &config).unwrap();
     Spp::start(service, &config.spp)
@@ -125,6 +125,37 @@ fn in_flush_mode_changes_are_held_and_come_into_force_together() {
     assert_eq!(running(&spp), ["vf 1/f"]);
     spp.discard(VF).unwrap();
     assert_eq!(spp.instance(VF).unwrap().next().components.len(), 1);
+}
+
+#[test]
+fn a_process_stops_and_starts_all_its_components_at_once() {
+    let spp = spp_of(TWO, Store::in_memory());
+    forward(&spp, "phy:0", "ring:3");
+    spp.set_flush_mode(VF, true).unwrap();
+    spp.change(VF, &start("g", 1, ComponentType::Merge)).unwrap();
+    spp.change(VF, &Change::Run(false)).unwrap();
+    assert!(running(&spp).is_empty());
+    spp.change(VF, &Change::Run(true)).unwrap();
+    assert_eq!(running(&spp), ["vf 1/f"], "what is held stays held");
+    spp.change(VF, &Change::Run(false)).unwrap();
+    spp.flush(VF).unwrap();
+    assert!(running(&spp).is_empty(), "a flush starts nothing");
+    spp.change(VF, &Change::Run(true)).unwrap();
+    assert_eq!(running(&spp), ["vf 1/f", "vf 1/g"]);
+}
+
+#[test]
+fn who_follows_the_instances_sees_them_come_and_go() {
+    let spp = spp_of(TWO, Store::in_memory());
+    let mut names = spp.watch();
+    assert_eq!(names.borrow_and_update().len(), 3);
+    forward(&spp, "phy:0", "ring:3");
+    assert!(!names.has_changed().unwrap());
+    let mirror = Proc { kind: ProcType::Mirror, id: 3 };
+    spp.launch(Instance::new(mirror, vec![], None)).unwrap();
+    assert!(names.borrow_and_update().contains(&mirror));
+    spp.end(mirror).unwrap();
+    assert!(!names.borrow_and_update().contains(&mirror));
 }
 
 #[test]

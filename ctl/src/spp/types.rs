@@ -200,7 +200,7 @@ pub struct Setup {
     pub patches: Vec<Patch>,
     /// primary: pipes among the ports.
     pub pipes: Vec<Pipe>,
-    /// nfv, primary: whether it forwards; pcap: whether it captures.
+    /// Whether it forwards; pcap: whether it captures. vf and mirror do from the start.
     pub running: bool,
 }
 
@@ -244,7 +244,9 @@ pub struct Instance {
 impl Instance {
     /// One that does nothing.
     pub fn new(proc: Proc, cores: Vec<u32>, capture: Option<CaptureOptions>) -> Self {
-        Self { proc, cores, capture, flush_mode: false, running: Setup::default(), staged: None }
+        let running = matches!(proc.kind, ProcType::Vf | ProcType::Mirror);
+        let running = Setup { running, ..Setup::default() };
+        Self { proc, cores, capture, flush_mode: false, running, staged: None }
     }
 
     /// What a change is made to.

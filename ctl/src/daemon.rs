@@ -19,7 +19,7 @@ use crate::grpc;
 use crate::http::{self, ApiSocket};
 use crate::metrics;
 use crate::service::{LearnedFile, Service};
-use crate::spp::{self, Spp};
+use crate::spp::{self, Spp, rest};
 use crate::state::{DirLock, Store};
 
 /// How often ports that could not be brought up are tried again.
@@ -75,7 +75,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let learned = Arc::new(LearnedFile::at(&options.run_dir.join("fdb.json")));
     let kept = Arc::clone(&learned);
     // What can be refused is, before any port is touched.
-    let listener = bind_metrics(&config).await?;
+    let listener = bind("metrics.listen", &config.metrics.listen).await?;
+    let spp_listener = bind("spp.listen", &config.spp.listen).await?;
     let (service, spp) = blocking(move || {
         let dataplane = Switch::start(&settings, bridge, Some(pins))?;
         let service = Service::start(Box::new(dataplane), store, &declared)?;
@@ -96,6 +97,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let controller = config.spp.controller.as_ref();
     let agents = controller.map(|controller| spp::agent::serve(Arc::clone(&spp), controller, stopped.clone()));
     let fds = companion::server::serve(FdsSocket::bind(&options.run_dir, &access)?, &service, access, stopped.clone());
+    let rest = spp_listener.map(|listener| tokio::spawn(rest::serve(listener, Arc::clone(&spp), stopped.clone())));
     let scrape = listener.map(|listener| start_metrics(listener, &service, stopped)).transpose()?;
     notify(NotifyState::Ready);
     tracing::info!(run_dir = %options.run_dir.display(), ports = service.ports_in_brief().len(), "ready");
@@ -108,7 +110,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let _ = stop.send(true);
     let _ = api.await;
     // A client that holds its connection must not hold the daemon.
-    for mut server in [Some(dpu), dpu_tcp, Some(fds), scrape, agents].into_iter().flatten() {
+    for mut server in [Some(dpu), dpu_tcp, Some(fds), rest, scrape, agents].into_iter().flatten() {
         if tokio::time::timeout(Duration::from_secs(1), &mut server).await.is_err() {
             server.abort();
             let _ = server.await;
@@ -140,13 +142,13 @@ fn instance(run_dir: &Path) -> Result<String, Error> {
     Ok(name)
 }
 
-async fn bind_metrics(config: &Config) -> Result<Option<TcpListener>, Error> {
-    let listen = &config.metrics.listen;
-    if listen.is_empty() {
+/// Listens at the address that a key of the configuration names, if it names one.
+async fn bind(key: &str, address: &str) -> Result<Option<TcpListener>, Error> {
+    if address.is_empty() {
         return Ok(None);
     }
-    let bound = TcpListener::bind(listen).await;
-    bound.map(Some).map_err(|error| Error::io(format!("metrics.listen: listening on {listen}"), error))
+    let bound = TcpListener::bind(address).await;
+    bound.map(Some).map_err(|error| Error::io(format!("{key}: listening on {address}"), error))
 }
 
 fn start_metrics(

@@ -163,6 +163,10 @@ dataplane! {
     fn del_outside(&self, no: u32) -> Result<(), Error>;
     /// As [`Switch::outside`].
     fn outside(&self) -> Vec<OutsideInfo>;
+    /// As [`Switch::set_flow_rules`].
+    fn set_flow_rules(&self, port: &str, rules: Vec<FlowRule>) -> Result<(), Error>;
+    /// As [`Switch::flow_rules`].
+    fn flow_rules(&self, port: &str) -> Result<Vec<FlowRule>, Error>;
     /// As [`Switch::ends`].
     fn ends(&self) -> Vec<EndInfo>;
     /// As [`Switch::check_netdevs`].

@@ -27,6 +27,7 @@ struct Inner {
     components: Vec<ComponentSpec>,
     rings: std::collections::BTreeSet<u32>,
     outside: std::collections::BTreeMap<u32, OutsideSpec>,
+    flow_rules: std::collections::BTreeMap<String, Vec<FlowRule>>,
 }
 
 /// Largest MTU of every port.
@@ -113,7 +114,9 @@ impl Dataplane for FakeDataplane {
         resolve::check_mtu(*spec.mtu.get_or_insert(DEFAULT_MTU), MAX_MTU, "packets don't exist")?;
         let queues = *spec.queues.get_or_insert(1);
         let mac = MacAddr::derived_from(spec.uuid());
-        spec.mac.get_or_insert(mac);
+        if spec.kind == PortKind::Guest {
+            spec.mac.get_or_insert(mac);
+        }
         let vport = spec.vport.unwrap_or_default();
         if spec.kind == PortKind::Guest {
             spec.guest_ifname.get_or_insert_with(|| format!("xg{vport}"));
@@ -125,6 +128,7 @@ impl Dataplane for FakeDataplane {
             ifindex: u32::from(vport) + 2,
             mode: Mode::Native,
             mode_reason: None,
+            mac: Some(mac),
             link_up: true,
             max_mtu: MAX_MTU,
             queues: (0..queues).map(|queue| QueueInfo { queue, worker: 0, zero_copy: false }).collect(),
@@ -178,9 +182,31 @@ impl Dataplane for FakeDataplane {
     }
 
     fn outside(&self) -> Vec<OutsideInfo> {
-        let info =
-            |(&no, spec): (&u32, &OutsideSpec)| OutsideInfo { no, spec: spec.clone(), files: Vec::new(), error: None };
+        let info = |(&no, spec): (&u32, &OutsideSpec)| {
+            let files = match spec {
+                OutsideSpec::Capture(files) => vec![files.directory.join(format!("{}.1.pcap.lz4", files.stem))],
+                OutsideSpec::Tap { .. } | OutsideSpec::Pcap { .. } => Vec::new(),
+            };
+            OutsideInfo { no, spec: spec.clone(), files, error: None }
+        };
         self.lock().outside.iter().map(info).collect()
+    }
+
+    fn set_flow_rules(&self, port: &str, rules: Vec<FlowRule>) -> Result<(), Error> {
+        let mut inner = self.lock();
+        let queues = inner.ports.iter().find(|info| info.spec.name == port).map(|info| info.queues.len());
+        let queues = queues.ok_or_else(|| missing(port))?;
+        if rules.iter().any(|rule| matches!(rule.target, FlowTarget::Queue(queue) if queue as usize >= queues)) {
+            return Err(Error::new(ErrorKind::Invalid, "flow rules: there is no such queue"));
+        }
+        inner.flow_rules.insert(port.to_owned(), rules);
+        Ok(())
+    }
+
+    fn flow_rules(&self, port: &str) -> Result<Vec<FlowRule>, Error> {
+        let inner = self.lock();
+        let there = inner.ports.iter().any(|info| info.spec.name == port);
+        if there { Ok(inner.flow_rules.get(port).cloned().unwrap_or_default()) } else { Err(missing(port)) }
     }
 
     fn ends(&self) -> Vec<EndInfo> {
@@ -208,6 +234,7 @@ impl Dataplane for FakeDataplane {
         tables.check_port_unused(no)?;
         tables.forget_port(no);
         inner.ports.remove(at);
+        inner.flow_rules.remove(name);
         inner.fdb.retain(|row| row.port != name);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The state file: what was configured at run time and outlives the daemon.
 //!
-//! A `redb` database of one table: a row for each port, static MAC row, meter, binding, rule, redirect and SPP instance, its value in JSON. A
+//! A `redb` database of one table: a row for each port, static MAC row, meter, binding, rule, redirect, SPP instance and SPP port with flow
+//! rules, its value in JSON. A
 //! change of any number of rows is one transaction, synced before it is acknowledged: after a crash or a power cut all of it
 //! is there or nothing of it, and it costs the same with 65,536 rules as with none. A file that can't be read is never
 //! overwritten.
@@ -24,6 +25,7 @@ use switch::model::{
 };
 
 use crate::error::Error;
+use crate::spp::flow::PortRules;
 use crate::spp::{Instance, Proc};
 
 /// Version of the format that this program writes, and the only one it reads.
@@ -66,6 +68,8 @@ pub struct State {
     pub redirects: Vec<RedirectSpec>,
     /// Instances of the Soft Patch Panel.
     pub instances: Vec<Instance>,
+    /// Flow rules of its ports.
+    pub flow_rules: Vec<PortRules>,
 }
 
 /// A row to be written or removed.
@@ -169,6 +173,17 @@ impl Row {
     /// No instance of that name.
     pub fn no_instance(proc: Proc) -> Self {
         Self::remove(format!("spp/{}/{:05}", proc.kind.word(), proc.id))
+    }
+
+    /// Flow rules of a port; none of them: no row.
+    pub fn flow_rules(rules: &PortRules) -> Self {
+        let key = format!("flow/{:05}", rules.port);
+        if rules.rules.is_empty() { Self::remove(key) } else { Self::put(key, rules) }
+    }
+
+    /// No flow rules at all.
+    pub fn no_flow_rules() -> Self {
+        Self::remove("flow/*".into())
     }
 }
 
@@ -387,6 +402,7 @@ fn load(path: &Path, database: &impl ReadableDatabase) -> Result<State, Error> {
             "rule" => one(value).map(|rule| state.rules.push(rule)),
             "redirect" => one(value).map(|redirect| state.redirects.push(redirect)),
             "spp" => one(value).map(|instance| state.instances.push(instance)),
+            "flow" => one(value).map(|rules| state.flow_rules.push(rules)),
             _ => Err("nothing of that name is known".to_owned()),
         };
         read.map_err(|why| unusable(path, format_args!("row `{}` can't be understood: {why}", key.escape_default())))?;
@@ -434,12 +450,26 @@ impl DirLock {
 
 #[cfg(test)]
 mod tests {
-    use switch::model::{PortKind, RuleAction, RuleKey, RuleTarget};
+    use switch::model::{FlowDirection, PortKind, RuleAction, RuleKey, RuleTarget};
 
     use super::*;
+    use crate::spp::flow::{NumberedRule, Rule, parse};
 
     fn rule(key_index: u32) -> RuleSpec {
         RuleSpec { key_index, key: RuleKey::default(), action: RuleAction::to(RuleTarget::Drop) }
+    }
+
+    fn flow_rules() -> PortRules {
+        let item = parse::pattern(&["eth dst is 02:00:00:00:00:01".into(), "vlan vid is 7".into()]);
+        let rule = Rule {
+            direction: FlowDirection::Ingress,
+            group: 1,
+            priority: 2,
+            transfer: true,
+            pattern: item.unwrap(),
+            actions: parse::actions(&["queue index 1".into(), "of_pop_vlan".into()]).unwrap(),
+        };
+        PortRules { port: 3, rules: vec![NumberedRule { rule_id: 9, rule }] }
     }
 
     fn whole() -> State {
@@ -454,6 +484,7 @@ mod tests {
             rules: vec![rule(9), rule(10), rule(65_535)],
             redirects: vec![RedirectSpec { src: 1, dest: 2 }],
             instances: vec![Instance::new(Proc::PRIMARY, vec![0, 1], None)],
+            flow_rules: vec![flow_rules()],
         }
     }
 
@@ -467,6 +498,7 @@ mod tests {
         rows.extend(state.rules.iter().map(Row::rule));
         rows.extend(state.redirects.iter().map(Row::redirect));
         rows.extend(state.instances.iter().map(Row::instance));
+        rows.extend(state.flow_rules.iter().map(Row::flow_rules));
         rows
     }
 
@@ -490,6 +522,7 @@ mod tests {
             Row::no_rule(9),
             Row::redirect(&RedirectSpec { src: 1, dest: 1 }),
             Row::no_instance(Proc::PRIMARY),
+            Row::flow_rules(&PortRules { rules: Vec::new(), ..flow_rules() }),
         ];
         store.write(&gone).unwrap();
         assert_eq!(store.load().unwrap(), State { rules: vec![rule(10), rule(65_535)], ..State::default() });

@@ -83,6 +83,7 @@ fn a_bad_configuration_is_refused_with_line_and_key() {
         ("[dataplane]\nworkers = 1\ncpus = [4095]\n", "CPU 4095"),
         ("[bridge]\nfdb_limit = 1\n", "fdb_limit"),
         ("[metrics]\nlisten = \"203.0.113.1:1\"\n", "metrics.listen"),
+        ("[spp]\nlisten = \"203.0.113.1:1\"\n", "spp.listen"),
     ] {
         std::fs::write(daemon.path("xswitch.toml"), text).expect("writing it");
         let output = shell::output(&mut daemon.command());

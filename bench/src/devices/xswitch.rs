@@ -82,7 +82,8 @@ impl Device for Xswitch {
         let cpus: Vec<usize> = [cpu, cpu::GENERATOR].into_iter().cycle().take(self.workers).collect();
         let poll = if self.busy { "busy" } else { "adaptive" };
         let spin = self.spin_us.map_or_else(String::new, |us| format!("spin_us = {us}\n"));
-        let config = format!("cpus = {cpus:?}\npoll = \"{poll}\"\n{spin}[metrics]\nlisten = \"\"");
+        let config =
+            format!("cpus = {cpus:?}\npoll = \"{poll}\"\n{spin}[metrics]\nlisten = \"\"\n[spp]\nlisten = \"\"");
         let daemon =
             Daemon::within(Arc::clone(&lab.switch), &Options { workers: self.workers, frames: 65_536, config });
         let mut running = Switching { daemon, ports: self.ports };

@@ -12,7 +12,7 @@ use switch::ErrorKind;
 use super::error_response;
 
 /// How long a client may take to send a request's body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(20);
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A JSON body.
 #[derive(Debug)]

@@ -21,7 +21,8 @@ use axum::routing::get;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-pub use self::serve::{ApiSocket, SocketFile, serve};
+pub use self::extract::BODY_TIMEOUT;
+pub use self::serve::{ApiSocket, SocketFile, serve, serve_on};
 use crate::error::{Error, ErrorBody};
 use crate::service::Service;
 use crate::spp::Spp;

@@ -1,4 +1,4 @@
-//! Serving the router on a Unix socket.
+//! Serving a router on a socket.
 
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::Router;
+use axum::serve::Listener;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixListener;
 use tokio::sync::watch;
 
 use crate::error::Error;
@@ -76,20 +78,20 @@ impl Drop for SocketFile {
 }
 
 /// Serves until `stop` says true, then lets open requests end for a moment.
-pub async fn serve(socket: ApiSocket, router: Router, mut stop: watch::Receiver<bool>) {
+pub async fn serve(socket: ApiSocket, router: Router, stop: watch::Receiver<bool>) {
+    let (listener, _file) = socket.split();
+    serve_on(listener, router, stop).await;
+}
+
+/// The same on a listener of any kind.
+pub async fn serve_on<L: Listener>(mut listener: L, router: Router, mut stop: watch::Receiver<bool>) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
-            accepted = socket.listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(connection(stream, router.clone()));
-                }
-                Err(error) => {
-                    // Out of descriptors, most likely: those of others may be closed soon.
-                    tracing::warn!(%error, "accepting an API connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            },
+            // It waits itself while there are no descriptors for more.
+            (stream, _) = listener.accept() => {
+                connections.spawn(connection(stream, router.clone()));
+            }
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             () = stopped(&mut stop) => break,
         }
@@ -102,7 +104,7 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn connection(stream: UnixStream, router: Router) {
+async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, router: Router) {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     let service = TowerToHyperService::new(router);

@@ -313,6 +313,7 @@ mod tests {
             ifindex: 2,
             mode: Mode::Native,
             mode_reason: None,
+            mac: None,
             link_up: true,
             max_mtu: 3500,
             queues: Vec::new(),

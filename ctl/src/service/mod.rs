@@ -26,6 +26,7 @@ use crate::dataplane::{Capture, Dataplane};
 use crate::error::Error;
 use crate::packet::from_hex;
 use crate::spp::Instance;
+use crate::spp::flow::PortRules;
 use crate::state::{Row, Store};
 
 /// A port that is configured and not up.
@@ -49,8 +50,8 @@ pub struct Service {
     store: Store,
     inner: Mutex<Inner>,
     guests: guests::Guests,
-    /// Instances of the Soft Patch Panel that the state file had, until they are taken up.
-    instances: Mutex<Vec<Instance>>,
+    /// Instances and flow rules of the Soft Patch Panel that the state file had, until they are taken up.
+    spp: Mutex<(Vec<Instance>, Vec<PortRules>)>,
 }
 
 impl std::fmt::Debug for Service {
@@ -88,7 +89,7 @@ impl Service {
             store,
             inner: Mutex::new(inner),
             guests: Default::default(),
-            instances: Mutex::new(state.instances),
+            spp: Mutex::new((state.instances, state.flow_rules)),
         });
         service.restore();
         service.declare(&config.port);
@@ -104,14 +105,14 @@ impl Service {
         &*self.dataplane
     }
 
-    /// The instances that the state file had; the first who asks gets them.
-    pub(crate) fn kept_instances(&self) -> Vec<Instance> {
-        std::mem::take(&mut *self.instances.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The instances and flow rules that the state file had; the first who asks gets them.
+    pub(crate) fn kept_spp(&self) -> (Vec<Instance>, Vec<PortRules>) {
+        std::mem::take(&mut *self.spp.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Keeps a change of an instance that was made.
-    pub(crate) fn keep_instance(&self, row: Row) -> Result<(), Error> {
-        self.store.write(&[row])
+    /// Keeps a change of instances or flow rules that was made.
+    pub(crate) fn keep_spp(&self, rows: &[Row]) -> Result<(), Error> {
+        self.store.write(rows)
     }
 
     /// Writes rows of a change that was made, or undoes the change.

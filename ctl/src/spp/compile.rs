@@ -197,7 +197,7 @@ pub fn compile(instances: &BTreeMap<Proc, Instance>, around: &Surroundings<'_>) 
         for component in setup.components.iter().filter(|_| setup.running) {
             plan.components.push(of_component(proc, component, &setup.table, around.worker(component.core), &end));
         }
-        let core = instance.cores.get(1).or(instance.cores.first()).copied().unwrap_or(proc.id);
+        let core = patch_core(instance);
         let mut forward = |name, rx: Option<End>, tx: Option<End>| {
             let (rx, tx) = (rx.into_iter().collect(), tx.into_iter().collect());
             let worker = around.worker(core);
@@ -218,6 +218,11 @@ pub fn compile(instances: &BTreeMap<Proc, Instance>, around: &Surroundings<'_>) 
         }
     }
     plan
+}
+
+/// The lcore that an instance's patches, or its capture, run on.
+pub(super) fn patch_core(instance: &Instance) -> u32 {
+    instance.cores.get(1).or(instance.cores.first()).copied().unwrap_or(instance.proc.id)
 }
 
 fn capture_files(capture: &CaptureOptions, started: Option<&String>) -> CaptureFiles {

@@ -8,8 +8,11 @@ pub mod agent;
 pub mod change;
 pub mod compile;
 pub mod error;
+pub mod flow;
+mod flow_rules;
 pub mod launch;
 pub mod port;
+pub mod rest;
 pub mod run;
 pub mod shell;
 #[cfg(test)]
@@ -28,6 +31,7 @@ pub use self::change::Change;
 pub use self::compile::MAX_CLIENT_ID;
 use self::compile::{Plan, Surroundings};
 pub use self::error::SppError;
+use self::flow::NumberedRule;
 pub use self::port::{PortId, PortType};
 pub use self::types::*;
 use crate::config::SppConfig;
@@ -44,6 +48,8 @@ struct Inner {
     instances: BTreeMap<Proc, Instance>,
     /// When captures began.
     started: BTreeMap<Proc, String>,
+    /// Flow rules, by the number of their `phy` port.
+    flow_rules: BTreeMap<u32, Vec<NumberedRule>>,
     /// What the data plane has.
     applied: Plan,
     /// Counters at the last clear: those of ports, and of rings.
@@ -92,6 +98,8 @@ pub struct PortCounters {
     pub tx: u64,
     /// Frames that it could not send.
     pub tx_dropped: u64,
+    /// Its queues.
+    pub queues: u32,
 }
 
 impl Spp {
@@ -101,9 +109,9 @@ impl Spp {
     pub fn start(service: Arc<Service>, config: &SppConfig) -> Arc<Self> {
         let workers = service.dataplane().workers().len().max(1);
         let mut inner = Inner::default();
-        for instance in service.kept_instances() {
-            inner.instances.insert(instance.proc, instance);
-        }
+        let (instances, flow_rules) = service.kept_spp();
+        inner.instances = instances.into_iter().map(|instance| (instance.proc, instance)).collect();
+        inner.flow_rules = flow_rules.into_iter().map(|port| (port.port, port.rules)).collect();
         for declared in config.instances() {
             // What was set up at run time stays; one of that number but of another type was renumbered in the file.
             inner.instances.retain(|proc, _| proc.id != declared.proc.id || proc.kind == declared.proc.kind);
@@ -213,11 +221,21 @@ impl Spp {
             inner.instances.insert(proc, gone);
             return Err(SppError::refused(why));
         }
-        let result = self.apply(&mut inner).and_then(|()| Ok(self.service.keep_instance(Row::no_instance(proc))?));
+        let mut rows = vec![Row::no_instance(proc)];
+        let mut rules = BTreeMap::new();
+        if proc == Proc::PRIMARY {
+            rules = std::mem::take(&mut inner.flow_rules);
+            rows.push(Row::no_flow_rules());
+        }
+        let result = self
+            .apply(&mut inner)
+            .and_then(|()| self.apply_flow_rules(&inner))
+            .and_then(|()| Ok(self.service.keep_spp(&rows)?));
         match result {
             Ok(()) => self.publish(&inner),
             Err(_) => {
                 inner.instances.insert(proc, gone);
+                inner.flow_rules.append(&mut rules);
                 self.back(&mut inner);
             }
         }
@@ -295,7 +313,7 @@ impl Spp {
         let proc = instance.proc;
         let row = Row::instance(&instance);
         let old = inner.instances.insert(proc, instance);
-        let result = self.apply(inner).and_then(|()| Ok(self.service.keep_instance(row)?));
+        let result = self.apply(inner).and_then(|()| Ok(self.service.keep_spp(&[row])?));
         if result.is_ok() {
             self.publish(inner);
             return result;
@@ -310,8 +328,8 @@ impl Spp {
 
     /// Puts the data plane back to what the instances say, after a change that failed.
     fn back(&self, inner: &mut Inner) {
-        if let Err(error) = self.apply(inner) {
-            tracing::error!(%error, "a change of components that failed can't be undone either");
+        if let Err(error) = self.apply(inner).and_then(|()| self.apply_flow_rules(inner)) {
+            tracing::error!(%error, "a change that failed can't be undone either");
         }
     }
 
@@ -375,8 +393,12 @@ impl Spp {
 
     /// Makes what could not be made before, such as components of a port that has come since.
     pub fn retry(&self) {
-        if let Err(error) = self.apply(&mut self.lock()) {
+        let mut inner = self.lock();
+        if let Err(error) = self.apply(&mut inner) {
             tracing::warn!(%error, "not all components can run");
+        }
+        if let Err(error) = self.apply_flow_rules(&inner) {
+            tracing::warn!(%error, "not all flow rules are in force");
         }
     }
 
@@ -421,8 +443,9 @@ impl Spp {
         let counters = |info: PortInfo| {
             let port = info.spec.spp.as_deref()?.parse().ok()?;
             let of = stats.ports.iter().find(|port| port.name == info.spec.name)?;
-            let (rx, tx) = (of.rx.packets, of.tx.packets);
-            Some(PortCounters { port, mac: info.spec.mac, rx, tx, tx_dropped: of.nic.rx_drop })
+            let (rx, tx, tx_dropped) = (of.rx.packets, of.tx.packets, of.nic.rx_drop);
+            let (mac, queues) = (info.spec.mac.or(info.mac), info.queues.len() as u32);
+            Some(PortCounters { port, mac, rx, tx, tx_dropped, queues })
         };
         let mut counters: Vec<_> = dataplane.ports_in_brief().into_iter().filter_map(counters).collect();
         counters.sort_by_key(|counters| counters.port);

@@ -45,6 +45,23 @@ impl Switch {
         Err(Error::new(crate::ErrorKind::Unsupported, "outside ends are not there yet"))
     }
 
+    /// Gives a port its flow rules, in place of those that it had, as a whole. They go with the port.
+    ///
+    /// # Errors
+    /// `NotFound`: there is no such port; `Invalid`: it is the bridge's, or a rule names a queue that it has not.
+    pub fn set_flow_rules(&self, port: &str, rules: Vec<FlowRule>) -> Result<(), Error> {
+        let _ = (port, rules);
+        Err(Error::new(crate::ErrorKind::Unsupported, "flow rules are not there yet"))
+    }
+
+    /// The flow rules of a port.
+    ///
+    /// # Errors
+    /// `NotFound`: there is no such port.
+    pub fn flow_rules(&self, port: &str) -> Result<Vec<FlowRule>, Error> {
+        self.state.lock().find(port).map(|_| Vec::new())
+    }
+
     /// The outside ends.
     pub fn outside(&self) -> Vec<OutsideInfo> {
         Vec::new()

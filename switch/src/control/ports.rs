@@ -178,6 +178,7 @@ fn describe(state: &State, control: &Control, port: &LivePort, link: Option<&Lin
         ifindex: port.netdevs.ifindex,
         mode: port.mode,
         mode_reason: port.mode_reason.clone(),
+        mac: link.map(|link| link.mac),
         link_up: link.is_some_and(|link| link.carrier),
         max_mtu: live_mtu_limit(state, port).0,
         queues: (0..).zip(port.shared.queues.iter()).zip(&port.sockets).map(queue).collect(),

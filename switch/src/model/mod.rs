@@ -15,10 +15,12 @@ pub use crate::engine::trace::{TraceReport, TraceStep};
 pub use crate::engine::vlan::{VlanMode, VlanSet};
 
 mod component;
+mod flow;
 mod masked;
 mod tables;
 
 pub use component::*;
+pub use flow::*;
 pub use masked::{Masked, MaskedIp, MaskedMac};
 pub use tables::*;
 
@@ -259,6 +261,10 @@ pub struct PortInfo {
     /// Why a wish of `auto` ended in generic mode, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode_reason: Option<String>,
+    /// Address of the switch's netdev; absent if that is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>, example = "02:00:00:00:00:01"))]
+    pub mac: Option<MacAddr>,
     /// Whether the switch's netdev has carrier.
     pub link_up: bool,
     /// Largest MTU that this port could be set to now, in bytes, and with it the end of the range that errors name.

@@ -1,0 +1,112 @@
+//! Flow rules of `phy` ports: numbered, kept, and put into the data plane. They are the primary's, and go with it.
+
+use super::error::SppError;
+use super::flow::{NumberedRule, PortRules, Rule};
+use super::port::{PortId, PortType};
+use super::{Inner, Proc, Spp};
+use crate::state::Row;
+
+/// Rules of a port at most.
+pub const MAX_RULES: usize = 1024;
+
+fn phy(no: u32) -> PortId {
+    PortId { kind: PortType::Phy, no, queue: None }
+}
+
+impl Spp {
+    /// The flow rules of `phy:no`, in the order in which they were made.
+    pub fn flow_rules(&self, no: u32) -> Vec<NumberedRule> {
+        self.lock().flow_rules.get(&no).cloned().unwrap_or_default()
+    }
+
+    /// Says whether a rule could be made.
+    ///
+    /// # Errors
+    /// `NotFound`: there is no primary; `Refused`: there is no such port, or what the rule says can't be done.
+    pub fn check_flow_rule(&self, no: u32, rule: &Rule) -> Result<(), SppError> {
+        self.check(&self.lock(), no, rule)
+    }
+
+    /// Makes a rule, and says its number: one above those that the port has, or 0.
+    ///
+    /// # Errors
+    /// Those of [`Spp::check_flow_rule`]; `System` if it can't be kept.
+    pub fn add_flow_rule(&self, no: u32, rule: Rule) -> Result<u32, SppError> {
+        let mut inner = self.lock();
+        self.check(&inner, no, &rule)?;
+        let mut rules = inner.flow_rules.get(&no).cloned().unwrap_or_default();
+        if rules.len() >= MAX_RULES {
+            return Err(SppError::refused(format!("{} has {MAX_RULES} flow rules, and can't have more", phy(no))));
+        }
+        let rule_id = rules.last().map_or(Some(0), |last| last.rule_id.checked_add(1));
+        let rule_id = rule_id.ok_or_else(|| SppError::refused("there are no numbers for rules left: delete all"))?;
+        rules.push(NumberedRule { rule_id, rule });
+        self.set_flow_rules(&mut inner, no, rules)?;
+        Ok(rule_id)
+    }
+
+    /// Deletes a rule of a port, or all.
+    ///
+    /// # Errors
+    /// `NotFound`: there is no primary; `Refused`: there is no such port, or it has no such rule; `System` if that can't be kept.
+    pub fn del_flow_rules(&self, no: u32, rule_id: Option<u32>) -> Result<(), SppError> {
+        let mut inner = self.lock();
+        let rules = inner.flow_rules.get(&no).cloned().unwrap_or_default();
+        // Those of a port that is gone can be deleted.
+        if rules.is_empty() || !inner.instances.contains_key(&Proc::PRIMARY) {
+            self.check_port(&inner, no)?;
+        }
+        let left: Vec<_> = rules.iter().filter(|rule| rule_id.is_some_and(|id| rule.rule_id != id)).cloned().collect();
+        match rule_id {
+            Some(id) if left.len() == rules.len() => Err(SppError::refused(format!("Flow rule #{id} not found"))),
+            _ => self.set_flow_rules(&mut inner, no, left),
+        }
+    }
+
+    fn set_flow_rules(&self, inner: &mut Inner, no: u32, rules: Vec<NumberedRule>) -> Result<(), SppError> {
+        let row = Row::flow_rules(&PortRules { port: no, rules: rules.clone() });
+        let old = inner.flow_rules.insert(no, rules);
+        let result = self.apply_flow_rules(inner).and_then(|()| Ok(self.service.keep_spp(&[row])?));
+        if result.is_err() {
+            inner.flow_rules.insert(no, old.unwrap_or_default());
+            self.back(inner);
+        }
+        result
+    }
+
+    /// Number of queues of a port that rules can be made for.
+    fn check_port(&self, inner: &Inner, no: u32) -> Result<usize, SppError> {
+        if !inner.instances.contains_key(&Proc::PRIMARY) {
+            return Err(super::missing(Proc::PRIMARY));
+        }
+        let name = phy(no).to_string();
+        let ports = self.service.dataplane().ports_in_brief();
+        let port = ports.into_iter().find(|port| port.spec.spp.as_ref() == Some(&name));
+        port.map(|port| port.queues.len()).ok_or_else(|| SppError::refused(format!("Invalid port {no}")))
+    }
+
+    fn check(&self, inner: &Inner, no: u32, rule: &Rule) -> Result<(), SppError> {
+        let queues = self.check_port(inner, no)?;
+        match rule.compile().map_err(SppError::Refused)?.target {
+            switch::model::FlowTarget::Queue(queue) if queue as usize >= queues => {
+                let port = phy(no);
+                Err(SppError::refused(format!("actions: queue index {queue}: {port} has {queues}, numbered from 0")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives the ports that are there the rules that they are to have, where they have others.
+    pub(super) fn apply_flow_rules(&self, inner: &Inner) -> Result<(), SppError> {
+        let dataplane = self.service.dataplane();
+        for (port, name) in self.ports().into_iter().filter(|(port, _)| port.kind == PortType::Phy) {
+            let kept = inner.flow_rules.get(&port.no).map_or(&[][..], Vec::as_slice);
+            // What was kept was compiled before.
+            let rules: Vec<_> = kept.iter().filter_map(|kept| kept.rule.compile().ok()).collect();
+            if dataplane.flow_rules(&name)? != rules {
+                dataplane.set_flow_rules(&name, rules)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,154 @@
+//! Flow rules of the primary.
+//!
+//! As from spp-ctl, the answer is 200 also if a rule can't be made: its `result` says so. A body that does not have the form is a 400.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{OriginalUri, Path, State};
+use axum::http::Uri;
+use axum::routing::{MethodRouter, delete, post};
+use serde::Serialize;
+use serde_json::Value;
+use switch::model::FlowDirection;
+
+use super::body::{Body, invalid, required};
+use super::{Raw, Refusal, blocking, shown};
+use crate::spp::flow::{Rule, parse};
+use crate::spp::{Proc, Spp, SppError};
+
+pub(super) fn routes() -> Router<Arc<Spp>> {
+    let mut routes = Router::new();
+    // SPP's documents have both.
+    for prefix in ["/primary/flow_rules", "/primary/flow_rule"] {
+        routes = routes
+            .route(&format!("{prefix}/port_id/{{port}}/validate"), validate())
+            .route(&format!("{prefix}/port_id/{{port}}"), create().merge(destroy()))
+            .route(&format!("{prefix}/{{rule}}/port_id/{{port}}"), destroy());
+    }
+    routes
+}
+
+#[derive(Debug, Serialize)]
+struct Outcome {
+    result: &'static str,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule_id: Option<String>,
+}
+
+impl Outcome {
+    fn success(message: String) -> Self {
+        Self { result: "success", message, rule_id: None }
+    }
+
+    /// What refuses a rule is told in the answer; that there is no primary, or that the switch could not do it, by its code.
+    fn of(result: Result<Self, SppError>, what: &str) -> Result<Self, Refusal> {
+        match result {
+            Err(SppError::Refused(why)) => Ok(Self { result: "error", message: format!("{what}{why}"), rule_id: None }),
+            result => Ok(result?),
+        }
+    }
+}
+
+/// Numbers of a path.
+type Numbers = Path<Vec<(String, String)>>;
+
+fn numbers(parts: &Numbers, uri: &Uri) -> Result<Vec<u32>, Refusal> {
+    let number = |text: &str| text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let numbers: Option<_> = parts.iter().map(|(_, text)| number(text)).collect();
+    numbers.ok_or_else(|| Refusal::unknown(uri.path()))
+}
+
+fn port(parts: &Numbers, uri: &Uri) -> Result<u32, Refusal> {
+    numbers(parts, uri)?.last().copied().ok_or_else(|| Refusal::unknown(uri.path()))
+}
+
+fn validate() -> MethodRouter<Arc<Spp>> {
+    post(|State(spp): State<Arc<Spp>>, parts: Numbers, OriginalUri(uri): OriginalUri, raw: Raw| async move {
+        let call = move |spp: &Spp| {
+            let (port, request) = (port(&parts, &uri)?, Request::read(&raw.read()?)?);
+            spp.instance(Proc::PRIMARY)?;
+            let checked = request.rule().and_then(|rule| spp.check_flow_rule(port, &rule));
+            Outcome::of(checked.map(|()| Outcome::success("Flow rule validated".to_owned())), "Flow validate error: ")
+        };
+        shown(blocking(spp, call).await)
+    })
+}
+
+fn create() -> MethodRouter<Arc<Spp>> {
+    post(|State(spp): State<Arc<Spp>>, parts: Numbers, OriginalUri(uri): OriginalUri, raw: Raw| async move {
+        let call = move |spp: &Spp| {
+            let (port, request) = (port(&parts, &uri)?, Request::read(&raw.read()?)?);
+            spp.instance(Proc::PRIMARY)?;
+            let made = request.rule().and_then(|rule| spp.add_flow_rule(port, rule));
+            let outcome = |id: u32| {
+                let message = format!("Flow rule #{id} created");
+                Outcome { rule_id: Some(id.to_string()), ..Outcome::success(message) }
+            };
+            Outcome::of(made.map(outcome), "Flow create error: ")
+        };
+        shown(blocking(spp, call).await)
+    })
+}
+
+fn destroy() -> MethodRouter<Arc<Spp>> {
+    delete(|State(spp): State<Arc<Spp>>, parts: Numbers, OriginalUri(uri): OriginalUri| async move {
+        let call = move |spp: &Spp| -> Result<Outcome, Refusal> {
+            let port = port(&parts, &uri)?;
+            let rule = numbers(&parts, &uri)?.first().copied().filter(|_| parts.len() > 1);
+            let message = match rule {
+                Some(id) => format!("Flow rule #{id} destroyed"),
+                None => "Flow rule all destroyed".to_owned(),
+            };
+            Outcome::of(spp.del_flow_rules(port, rule).map(|()| Outcome::success(message)), "")
+        };
+        shown(blocking(spp, call).await)
+    })
+}
+
+/// A rule as it is asked for.
+#[derive(Debug)]
+struct Request {
+    direction: FlowDirection,
+    group: u32,
+    priority: u32,
+    transfer: bool,
+    pattern: Vec<String>,
+    actions: Vec<String>,
+}
+
+impl Request {
+    fn read(body: &Body) -> Result<Self, Refusal> {
+        let rule = body.need("rule")?;
+        let rule = Body::of(rule.as_object().ok_or_else(|| invalid("rule", rule))?);
+        let optional = |key: &str| match rule.get(key) {
+            Some(value) => {
+                value.as_u64().and_then(|number| u32::try_from(number).ok()).ok_or_else(|| invalid(key, value))
+            }
+            None => Ok(0),
+        };
+        let (group, priority) = (optional("group")?, optional("priority")?);
+        let directions = [("ingress", FlowDirection::Ingress), ("egress", FlowDirection::Egress)];
+        let direction = rule.word("direction", &directions)?;
+        let transfer = match rule.get("transfer") {
+            Some(value) => value.as_bool().ok_or_else(|| invalid("transfer", value))?,
+            None => false,
+        };
+        let texts = |key: &str| {
+            let value = rule.get(key).ok_or_else(|| required(key))?;
+            let text = |text: &Value| text.as_str().map(str::to_owned);
+            let texts = value.as_array().and_then(|list| list.iter().map(text).collect::<Option<Vec<_>>>());
+            texts.ok_or_else(|| invalid(key, value))
+        };
+        Ok(Self { direction, group, priority, transfer, pattern: texts("pattern")?, actions: texts("actions")? })
+    }
+
+    /// What its words say.
+    fn rule(&self) -> Result<Rule, SppError> {
+        let Self { direction, group, priority, transfer, .. } = *self;
+        let pattern = parse::pattern(&self.pattern).map_err(SppError::Refused)?;
+        let actions = parse::actions(&self.actions).map_err(SppError::Refused)?;
+        Ok(Rule { direction, group, priority, transfer, pattern, actions })
+    }
+}

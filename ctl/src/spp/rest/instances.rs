@@ -1,0 +1,151 @@
+//! Routes of processes and their instances.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{OriginalUri, Path, State};
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
+use axum::routing::{MethodFilter, MethodRouter, delete, get, on, put};
+
+use super::body::{self, Body};
+use super::{Raw, Refusal, blocking, done, launch, shown, status};
+use crate::spp::{Change, Proc, ProcType, Spp};
+
+type Routes = Router<Arc<Spp>>;
+/// Parts of the path: the client id and what follows it.
+type Parts = Path<Vec<(String, String)>>;
+
+/// Every route of theirs, below `/v1`.
+pub(super) fn routes() -> Routes {
+    Router::new()
+        .route("/processes", get(processes))
+        .nest("/vfs", components(ProcType::Vf))
+        .nest("/mirrors", components(ProcType::Mirror))
+        .nest("/nfvs", nfvs())
+        .nest("/pcaps", pcaps())
+        .merge(primary())
+}
+
+async fn processes(State(spp): State<Arc<Spp>>) -> Response {
+    shown(blocking(spp, |spp| Ok(status::processes(spp))).await)
+}
+
+fn components(kind: ProcType) -> Routes {
+    let start = change(MethodFilter::POST, kind, move |_, body| body::start_component(kind, body));
+    let stop = change(MethodFilter::DELETE, kind, |name, _| Ok(Change::StopComponent { name: name.to_owned() }));
+    let port = || change(MethodFilter::PUT, kind, move |name, body| body::component_port(kind, name, body));
+    let routes = instance(kind)
+        .route("/{id}/components", start)
+        // In the code of 2018 ports were at the component itself.
+        .route("/{id}/components/{name}", stop.merge(port()))
+        .route("/{id}/components/{name}/ports", port())
+        .route("/{id}/flush", flush(kind));
+    match kind {
+        ProcType::Vf => routes
+            .route("/{id}/classifier_table", change(MethodFilter::PUT, kind, |_, body| body::classifier_table(body))),
+        _ => routes,
+    }
+}
+
+fn nfvs() -> Routes {
+    let kind = ProcType::Nfv;
+    instance(kind)
+        .route("/{id}/forward", change(MethodFilter::PUT, kind, |_, body| body::run(body)))
+        .route("/{id}/ports", change(MethodFilter::PUT, kind, move |_, body| body::port(kind, body)))
+        .route("/{id}/patches", patches(kind))
+        .route("/{id}/flush", flush(kind))
+}
+
+fn pcaps() -> Routes {
+    let capture = change(MethodFilter::PUT, ProcType::Pcap, |_, body| body::run(body));
+    instance(ProcType::Pcap).route("/{id}/capture", capture)
+}
+
+fn primary() -> Routes {
+    let kind = ProcType::Primary;
+    let end =
+        || delete(|State(spp): State<Arc<Spp>>| async { done(blocking(spp, |spp| Ok(spp.end(Proc::PRIMARY)?)).await) });
+    let clear = |State(spp): State<Arc<Spp>>| async { done(blocking(spp, |spp| Ok(spp.clear_status()?)).await) };
+    let show = |State(spp): State<Arc<Spp>>| async { shown(blocking(spp, |spp| Ok(status::primary(spp)?)).await) };
+    let start = |State(spp): State<Arc<Spp>>, raw: Raw| async {
+        done(blocking(spp, move |spp| Ok(spp.launch(launch::instance(&raw.read()?, &spp.config.directory)?)?)).await)
+    };
+    Router::new()
+        .route("/primary", end())
+        .route("/primary/", end())
+        .route("/primary/status", get(show).delete(clear))
+        .route("/primary/launch", put(start))
+        .route("/primary/forward", change(MethodFilter::PUT, kind, |_, body| body::run(body)))
+        .route("/primary/ports", change(MethodFilter::PUT, kind, move |_, body| body::port(kind, body)))
+        .route("/primary/patches", patches(kind))
+        .route("/primary/flush", flush(kind))
+}
+
+fn patches(kind: ProcType) -> MethodRouter<Arc<Spp>> {
+    let add = change(MethodFilter::PUT, kind, |_, body| body::patch(body));
+    add.merge(change(MethodFilter::DELETE, kind, |_, _| Ok(Change::ResetPatches)))
+}
+
+/// Looking at an instance, and ending it.
+fn instance(kind: ProcType) -> Routes {
+    let show = move |State(spp): State<Arc<Spp>>, parts: Parts, OriginalUri(uri): OriginalUri| async move {
+        shown(blocking(spp, move |spp| Ok(status::of(spp, find(spp, kind, &parts, &uri)?)?)).await)
+    };
+    let end = move |State(spp): State<Arc<Spp>>, parts: Parts, OriginalUri(uri): OriginalUri| async move {
+        done(blocking(spp, move |spp| Ok(spp.end(find(spp, kind, &parts, &uri)?)?)).await)
+    };
+    Router::new().route("/{id}", get(show).delete(end))
+}
+
+/// The instance that a path names, which must be there.
+fn find(spp: &Spp, kind: ProcType, parts: &Parts, uri: &Uri) -> Result<Proc, Refusal> {
+    let Some((_, text)) = parts.first() else { return Ok(Proc::PRIMARY) };
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Refusal::unknown(uri.path()));
+    }
+    let proc = text.parse().ok().map(|id| Proc { kind, id });
+    match proc.map(|proc| spp.instance(proc)) {
+        Some(instance) => Ok(instance?.proc),
+        None => Err(Refusal::new(StatusCode::NOT_FOUND, format!("sec_id {text} not found."))),
+    }
+}
+
+/// A route that changes an instance as `parse` makes it of the path's last part and the body.
+fn change(
+    method: MethodFilter,
+    kind: ProcType,
+    parse: impl Fn(&str, &Body) -> Result<Change, Refusal> + Clone + Send + Sync + 'static,
+) -> MethodRouter<Arc<Spp>> {
+    act(method, kind, move |spp, proc, name, body| Ok(spp.change(proc, &parse(name, body)?)?))
+}
+
+/// Turning flush mode on and off, and what it is for.
+fn flush(kind: ProcType) -> MethodRouter<Arc<Spp>> {
+    type Act = fn(&Spp, Proc) -> Result<(), crate::spp::SppError>;
+    const ACTIONS: [(&str, Act); 4] = [
+        ("on", |spp, proc| spp.set_flush_mode(proc, true)),
+        ("off", |spp, proc| spp.set_flush_mode(proc, false)),
+        ("flush", Spp::flush),
+        ("discard", Spp::discard),
+    ];
+    act(MethodFilter::PUT, kind, |spp, proc, _, body| Ok(body.word("action", &ACTIONS)?(spp, proc)?))
+}
+
+/// A route that does something to an instance; of a DELETE no body is read.
+fn act(
+    method: MethodFilter,
+    kind: ProcType,
+    act: impl Fn(&Spp, Proc, &str, &Body) -> Result<(), Refusal> + Clone + Send + Sync + 'static,
+) -> MethodRouter<Arc<Spp>> {
+    let reads = method != MethodFilter::DELETE;
+    on(method, move |State(spp): State<Arc<Spp>>, parts: Parts, OriginalUri(uri): OriginalUri, raw: Raw| async move {
+        let call = move |spp: &Spp| {
+            let proc = find(spp, kind, &parts, &uri)?;
+            let body = if reads { raw.read()? } else { Body::default() };
+            act(spp, proc, parts.last().map_or("", |(_, last)| last), &body)
+        };
+        done(blocking(spp, call).await)
+    })
+}

@@ -1,0 +1,138 @@
+//! spp-ctl's REST API: the paths, bodies, codes and answers that its clients know, in their form of 2020; bodies and paths of 2018
+//! are taken too.
+//!
+//! GET answers 200 with JSON, what changes something 204 without a body, flow rules 200 with JSON that says how it went. A reason
+//! is `text/plain`: 400 for a request that can't be understood or done, 404 for an unknown path or process, 500 if the switch could
+//! not do it. Whatever its content type, a body is JSON.
+
+mod body;
+pub mod cpu;
+mod flow;
+mod instances;
+mod launch;
+pub mod status;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, FromRequest, OriginalUri, Request};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use self::body::Body;
+use super::{Spp, SppError};
+use crate::http::{BODY_TIMEOUT, serve_on};
+
+/// Longest request body, in bytes.
+pub const MAX_BODY: usize = 1 << 20;
+
+/// All routes.
+pub fn router(spp: Arc<Spp>) -> Router {
+    let v1 = instances::routes().merge(flow::routes()).merge(cpu::routes());
+    Router::new()
+        .nest("/v1", v1)
+        .fallback(|OriginalUri(uri): OriginalUri| async move { Refusal::unknown(uri.path()) })
+        .method_not_allowed_fallback(|| async { Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed.") })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(spp)
+}
+
+/// Serves it until `stop` says true.
+pub async fn serve(listener: TcpListener, spp: Arc<Spp>, stop: watch::Receiver<bool>) {
+    serve_on(listener, router(spp), stop).await;
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Refusal {
+    status: StatusCode,
+    text: String,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, text: impl Into<String>) -> Self {
+        Self { status, text: text.into() }
+    }
+
+    fn unknown(path: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, format!("Not found: '{}'", path.escape_default()))
+    }
+}
+
+impl From<SppError> for Refusal {
+    fn from(error: SppError) -> Self {
+        match error {
+            SppError::NotFound(text) => Self::new(StatusCode::NOT_FOUND, text),
+            // What spp-ctl says when the process that it has asked refuses.
+            SppError::Refused(text) => Self::new(StatusCode::BAD_REQUEST, format!("command error: {text}")),
+            SppError::System(text) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, text),
+        }
+    }
+}
+
+impl From<BytesRejection> for Refusal {
+    fn from(rejection: BytesRejection) -> Self {
+        match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is longer than {MAX_BODY} bytes"))
+            }
+            status => Self::new(status, rejection.body_text()),
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.status, [(header::CONTENT_TYPE, "text/plain")], self.text).into_response()
+    }
+}
+
+/// A request's body as it came.
+#[derive(Debug)]
+struct Raw(Bytes);
+
+impl Raw {
+    /// What it says.
+    fn read(&self) -> Result<Body, Refusal> {
+        Body::read(&self.0)
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for Raw {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await {
+            Ok(bytes) => Ok(Self(bytes?)),
+            Err(_) => {
+                let text = format!("the body did not come within {} seconds", BODY_TIMEOUT.as_secs());
+                Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, text))
+            }
+        }
+    }
+}
+
+/// Runs a call that may block where it holds nobody up.
+async fn blocking<T: Send + 'static>(
+    spp: Arc<Spp>,
+    call: impl FnOnce(&Spp) -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(move || call(&spp))
+        .await
+        .unwrap_or_else(|_| Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")))
+}
+
+/// A change was made, or not.
+fn done(result: Result<(), Refusal>) -> Response {
+    result.map_or_else(IntoResponse::into_response, |()| StatusCode::NO_CONTENT.into_response())
+}
+
+/// What was asked for, or why not.
+fn shown<T: Serialize>(result: Result<T, Refusal>) -> Response {
+    result.map_or_else(IntoResponse::into_response, |value| axum::Json(value).into_response())
+}

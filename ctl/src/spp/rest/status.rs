@@ -1,0 +1,384 @@
+//! What instances answer to `status`, with spp-ctl's names in its order.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use switch::model::{OutsideSpec, VlanEdit};
+
+use super::cpu::lcores;
+use crate::spp::change::key_text;
+use crate::spp::flow::show::Shown;
+use crate::spp::{
+    Attached, Component, EntryKey, Instance, Patch, PortId, PortType, PrimaryStatus, Proc, ProcType, Setup, Spp,
+    SppError, compile,
+};
+
+/// A process in the list of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Process {
+    /// Its type.
+    pub r#type: ProcType,
+    /// Its number; the primary has none.
+    #[serde(rename = "client-id", skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<u32>,
+}
+
+/// All processes.
+pub fn processes(spp: &Spp) -> Vec<Process> {
+    let process = |Proc { kind, id }| Process { r#type: kind, client_id: (kind != ProcType::Primary).then_some(id) };
+    spp.processes().into_iter().map(process).collect()
+}
+
+/// What an instance answers.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Status {
+    /// vf and mirror.
+    Worker(Worker),
+    /// nfv.
+    Nfv(Nfv),
+    /// pcap.
+    Pcap(Pcap),
+    /// The primary.
+    Primary(Primary),
+}
+
+/// What an instance answers.
+///
+/// # Errors
+/// `NotFound`.
+pub fn of(spp: &Spp, proc: Proc) -> Result<Status, SppError> {
+    let instance = spp.instance(proc)?;
+    Ok(match proc.kind {
+        ProcType::Vf | ProcType::Mirror => Status::Worker(worker(&instance)),
+        ProcType::Nfv => Status::Nfv(nfv(&instance)),
+        ProcType::Pcap => Status::Pcap(pcap(spp, &instance)),
+        ProcType::Primary => Status::Primary(primary(spp)?),
+    })
+}
+
+/// What is held in flush mode; only shown while it is on.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Flush<T> {
+    /// `on`.
+    pub mode: &'static str,
+    /// What the instance is to do after the next flush, if that is something else.
+    pub staged: Option<T>,
+}
+
+fn flush<T>(instance: &Instance, shown: impl Fn(&Setup) -> T) -> Option<Flush<T>> {
+    instance.flush_mode.then(|| Flush { mode: "on", staged: instance.staged.as_ref().map(shown) })
+}
+
+fn running(setup: &Setup, idle: &'static str) -> &'static str {
+    if setup.running { "running" } else { idle }
+}
+
+/// vf and mirror.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Worker {
+    client_id: u32,
+    ports: Vec<PortId>,
+    master_lcore: u32,
+    components: Vec<WorkerComponent>,
+    #[serde(rename = "classifier_table", skip_serializing_if = "Option::is_none")]
+    classifier_table: Option<Vec<TableEntry>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flush: Option<Flush<Work>>,
+}
+
+/// What vf and mirror do.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Work {
+    ports: Vec<PortId>,
+    components: Vec<WorkerComponent>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    classifier_table: Option<Vec<TableEntry>>,
+}
+
+/// A component, or a core that has none.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct WorkerComponent {
+    core: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    r#type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rx_port: Option<Vec<WorkerPort>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tx_port: Option<Vec<WorkerPort>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct WorkerPort {
+    port: PortId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vlan: Option<Vlan>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Vlan {
+    operation: &'static str,
+    id: u16,
+    pcp: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct TableEntry {
+    r#type: &'static str,
+    value: String,
+    port: PortId,
+}
+
+fn worker(instance: &Instance) -> Worker {
+    let Work { ports, components, classifier_table } = work(instance, &instance.running);
+    Worker {
+        client_id: instance.proc.id,
+        ports,
+        master_lcore: instance.master(),
+        components,
+        classifier_table,
+        flush: flush(instance, |setup| work(instance, setup)),
+    }
+}
+
+fn work(instance: &Instance, setup: &Setup) -> Work {
+    let vf = instance.proc.kind == ProcType::Vf;
+    let attached = setup.components.iter().flat_map(|component| component.rx.iter().chain(&component.tx));
+    let ports: BTreeSet<_> = attached.map(|attached| attached.port).collect();
+    let used: BTreeSet<_> = setup.components.iter().map(|component| component.core).collect();
+    let unused = instance.cores.iter().skip(1).filter(|core| !used.contains(core));
+    let mut components: Vec<_> = setup.components.iter().map(|component| shown(component, vf)).collect();
+    components.extend(unused.map(|&core| WorkerComponent {
+        core,
+        name: None,
+        // SPP's documents also say `unused`, but this is what it writes and what clients look for.
+        r#type: "unuse",
+        rx_port: None,
+        tx_port: None,
+    }));
+    components.sort_by_key(|component| component.core);
+    let entry = |entry: &crate::spp::Entry| {
+        let EntryKey { vlan, .. } = entry.key;
+        let r#type = if vlan.is_some() { "vlan" } else { "mac" };
+        TableEntry { r#type, value: key_text(&entry.key), port: entry.port }
+    };
+    let classifier_table = vf.then(|| setup.table.iter().map(entry).collect());
+    Work { ports: ports.into_iter().collect(), components, classifier_table }
+}
+
+fn shown(component: &Component, vlans: bool) -> WorkerComponent {
+    let vlan = |edit: VlanEdit| match edit {
+        VlanEdit::None => Vlan { operation: "none", id: 0, pcp: 0 },
+        VlanEdit::Add { vid, pcp } => Vlan { operation: "add", id: vid, pcp },
+        VlanEdit::Del => Vlan { operation: "del", id: 0, pcp: 0 },
+    };
+    let port = |attached: &Attached| WorkerPort { port: attached.port, vlan: vlans.then(|| vlan(attached.vlan)) };
+    WorkerComponent {
+        core: component.core,
+        name: Some(component.name.clone()),
+        r#type: component.kind.word(),
+        rx_port: Some(component.rx.iter().map(port).collect()),
+        tx_port: Some(component.tx.iter().map(port).collect()),
+    }
+}
+
+/// nfv.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Nfv {
+    client_id: u32,
+    status: &'static str,
+    master_lcore: u32,
+    lcores: Vec<u32>,
+    ports: Vec<PortId>,
+    patches: Vec<Patch>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flush: Option<Flush<Patches>>,
+}
+
+/// Ports and patches.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Patches {
+    ports: Vec<PortId>,
+    patches: Vec<Patch>,
+}
+
+fn patches(setup: &Setup) -> Patches {
+    Patches { ports: setup.ports.clone(), patches: setup.patches.clone() }
+}
+
+fn nfv(instance: &Instance) -> Nfv {
+    let Patches { ports, patches: made } = patches(&instance.running);
+    Nfv {
+        client_id: instance.proc.id,
+        status: running(&instance.running, "idling"),
+        master_lcore: instance.master(),
+        lcores: lcores(instance),
+        ports,
+        patches: made,
+        flush: flush(instance, patches),
+    }
+}
+
+/// pcap.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Pcap {
+    client_id: u32,
+    status: &'static str,
+    master_lcore: u32,
+    core: Vec<PcapCore>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct PcapCore {
+    core: u32,
+    role: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rx_port: Option<[WorkerPort; 1]>,
+    /// The file that is written; empty while there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filename: Option<String>,
+}
+
+fn pcap(spp: &Spp, instance: &Instance) -> Pcap {
+    let core = compile::patch_core(instance);
+    let end = compile::capture_end(instance.proc.id);
+    let (_, outside) = spp.working();
+    let capture = outside.into_iter().find(|end_of| end_of.no == end && matches!(end_of.spec, OutsideSpec::Capture(_)));
+    let file = capture.and_then(|capture| capture.files.last().map(|file| file.display().to_string()));
+    let receive = instance.capture.as_ref().map(|capture| PcapCore {
+        core,
+        role: "receive",
+        rx_port: Some([WorkerPort { port: capture.port, vlan: None }]),
+        filename: None,
+    });
+    let write = PcapCore {
+        // A thread of its own writes, on whichever CPU; SPP would use the next core.
+        core: instance.cores.get(2).copied().unwrap_or(core),
+        role: "write",
+        rx_port: None,
+        filename: Some(file.unwrap_or_default()),
+    };
+    Pcap {
+        client_id: instance.proc.id,
+        status: running(&instance.running, "idle"),
+        master_lcore: instance.master(),
+        core: receive.into_iter().chain([write]).collect(),
+    }
+}
+
+/// The primary.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Primary {
+    #[serde(rename = "master-lcore")]
+    master_lcore: u32,
+    lcores: Vec<u32>,
+    /// If it has a core to forward on, or something to forward.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forwarder: Option<Forwarder>,
+    phy_ports: Vec<PhyPort>,
+    ring_ports: Vec<RingPort>,
+    pipes: Vec<PipePort>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flush: Option<Flush<PrimaryStaged>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Forwarder {
+    status: &'static str,
+    #[serde(flatten)]
+    patches: Patches,
+}
+
+/// What the primary is to do.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PrimaryStaged {
+    #[serde(flatten)]
+    patches: Patches,
+    pipes: Vec<PipePort>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct PhyPort {
+    id: u32,
+    rx: u64,
+    tx: u64,
+    tx_drop: u64,
+    eth: String,
+    nof_queues: Queues,
+    flow: Vec<Shown>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Queues {
+    rx: u32,
+    tx: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct RingPort {
+    id: u32,
+    rx: u64,
+    rx_drop: u64,
+    tx: u64,
+    tx_drop: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct PipePort {
+    id: u32,
+    rx: u32,
+    tx: u32,
+}
+
+fn pipes(setup: &Setup) -> Vec<PipePort> {
+    setup.pipes.iter().map(|pipe| PipePort { id: pipe.port.no, rx: pipe.rx.no, tx: pipe.tx.no }).collect()
+}
+
+/// What the primary answers.
+///
+/// # Errors
+/// `NotFound`.
+pub fn primary(spp: &Spp) -> Result<Primary, SppError> {
+    let PrimaryStatus { instance, ports, rings } = spp.primary_status()?;
+    let setup = &instance.running;
+    // Ports of the forwarder: a pipe is none.
+    let forwarded = |setup: &Setup| {
+        let mut patches = patches(setup);
+        patches.ports.retain(|port| port.kind != PortType::Pipe);
+        patches
+    };
+    let forwarder = Forwarder { status: running(setup, "idling"), patches: forwarded(setup) };
+    let forwards = instance.cores.len() > 1 || setup.running || !forwarder.patches.ports.is_empty();
+    let phy_ports = ports.iter().filter(|of| of.port.kind == PortType::Phy).map(|of| PhyPort {
+        id: of.port.no,
+        rx: of.rx,
+        tx: of.tx,
+        tx_drop: of.tx_dropped,
+        eth: of.mac.unwrap_or_default().to_string(),
+        nof_queues: Queues { rx: of.queues, tx: of.queues },
+        flow: spp.flow_rules(of.port.no).iter().map(Shown::from).collect(),
+    });
+    let ring_ports = rings.iter().filter_map(|ring| match ring.end {
+        switch::model::EndPort::Ring(id) => Some(RingPort {
+            id,
+            rx: ring.rx.packets,
+            rx_drop: ring.rx_dropped.packets,
+            tx: ring.tx.packets,
+            tx_drop: ring.tx_dropped.packets,
+        }),
+        _ => None,
+    });
+    Ok(Primary {
+        master_lcore: instance.master(),
+        lcores: lcores(&instance),
+        forwarder: forwards.then_some(forwarder),
+        phy_ports: phy_ports.collect(),
+        ring_ports: ring_ports.collect(),
+        pipes: pipes(setup),
+        flush: flush(&instance, |setup| PrimaryStaged { patches: forwarded(setup), pipes: pipes(setup) }),
+    })
+}

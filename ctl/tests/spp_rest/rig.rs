@@ -1,0 +1,148 @@
+//! Instances behind the API, and a client.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, header};
+use ctl::config::Config;
+use ctl::fake::{FakeDataplane, FakeStorage};
+use ctl::service::Service;
+use ctl::spp::{Spp, rest};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tower::ServiceExt;
+
+/// Two NICs with four queues and two VMs' ports.
+pub const PORTS: &str = r#"
+    [[port]]
+    name = "nic0"
+    kind = "phy"
+    ifname = "eth10"
+    queues = 4
+    mac = "56:48:4f:53:54:00"
+    spp = "phy:0"
+    [[port]]
+    name = "nic1"
+    kind = "phy"
+    ifname = "eth11"
+    queues = 4
+    mac = "56:48:4f:53:54:01"
+    spp = "phy:1"
+    [[port]]
+    name = "vm0"
+    kind = "guest"
+    spp = "vhost:0"
+    [[port]]
+    name = "vm1"
+    kind = "guest"
+    spp = "vhost:1"
+"#;
+
+/// An instance in the configuration.
+pub fn process(kind: &str, client_id: u32, cores: &[u32]) -> String {
+    format!("[[spp.process]]\ntype = \"{kind}\"\nclient_id = {client_id}\ncores = {cores:?}\n")
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    pub status: u16,
+    pub content_type: String,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+pub struct Rig {
+    pub spp: Arc<Spp>,
+    pub router: Router,
+    storage: FakeStorage,
+    config: String,
+}
+
+impl Rig {
+    /// One with the ports and these instances.
+    pub fn new(instances: &str) -> Self {
+        Self::over(FakeStorage::default(), format!("{instances}{PORTS}"))
+    }
+
+    fn over(storage: FakeStorage, config: String) -> Self {
+        let parsed = Config::parse(&config).unwrap();
+        let service = Service::start(Box::new(FakeDataplane::default()), storage.store(), &parsed).unwrap();
+        let spp = Spp::start(service, &parsed.spp);
+        Self { router: rest::router(Arc::clone(&spp)), spp, storage, config }
+    }
+
+    /// The same state under a new daemon.
+    pub fn restart(self) -> Self {
+        let Self { spp, router, storage, config } = self;
+        drop((spp, router));
+        Self::over(storage, config)
+    }
+
+    /// The same, with ports only in its configuration: all instances are those of the state file.
+    pub fn restart_bare(mut self) -> Self {
+        self.config = PORTS.to_owned();
+        self.restart()
+    }
+
+    pub async fn call(&self, method: &str, path: &str, body: &str) -> Answer {
+        self.with_type(None, method, path, body.as_bytes().to_vec()).await
+    }
+
+    pub async fn with_type(&self, content_type: Option<&str>, method: &str, path: &str, body: Vec<u8>) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(content_type) = content_type {
+            request = request.header(header::CONTENT_TYPE, content_type);
+        }
+        let response = self.router.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
+        let status = response.status().as_u16();
+        let content_type = response.headers().get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap().to_owned());
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        Answer { status, content_type: content_type.unwrap_or_default(), text }
+    }
+
+    /// A GET that must succeed.
+    pub async fn get(&self, path: &str) -> Value {
+        let answer = self.call("GET", path, "").await;
+        assert_eq!((answer.status, answer.content_type.as_str()), (200, "application/json"), "GET {path}: {answer:?}");
+        answer.json()
+    }
+
+    /// A change that must succeed; `line` is method, path and body.
+    pub async fn ok(&self, line: &str) {
+        let (method, rest) = line.split_once(' ').unwrap();
+        let (path, body) = rest.split_once(' ').unwrap_or((rest, ""));
+        let answer = self.call(method, path, body).await;
+        assert_eq!((answer.status, answer.text.as_str()), (204, ""), "{line}: {answer:?}");
+    }
+
+    /// A refusal with a reason; `line` is method, path and body.
+    pub async fn refused(&self, line: &str, status: u16, text: &str) {
+        let (method, rest) = line.split_once(' ').unwrap();
+        let (path, body) = rest.split_once(' ').unwrap_or((rest, ""));
+        let answer = self.call(method, path, body).await;
+        assert_eq!((answer.status, answer.content_type.as_str()), (status, "text/plain"), "{line}: {answer:?}");
+        assert_eq!(answer.text, text, "{line}");
+    }
+
+    /// All that GET shows, by path.
+    pub async fn all(&self) -> Vec<(String, Answer)> {
+        let mut all = Vec::new();
+        for process in self.get("/v1/processes").await.as_array().unwrap() {
+            let path = match process["type"].as_str().unwrap() {
+                "primary" => "/v1/primary/status".to_owned(),
+                kind => format!("/v1/{kind}s/{}", process["client-id"]),
+            };
+            let answer = self.call("GET", &path, "").await;
+            all.push((path, answer));
+        }
+        all
+    }
+}

@@ -1,0 +1,78 @@
+//! Flow rules of a port: which frames that come in go to which queue end of it, and what happens to tags of frames that come in
+//! or go out.
+//!
+//! A frame is compared with the rules of its direction, those of group 0 first: lowest priority value first, then in the order
+//! in which they are given. The first rule that matches is carried out. If it jumps, the rules of that group follow, with the frame as
+//! it is then; a frame that no rule of a group matches goes on as if there were no rules, with what was done to its tags.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Masked, MaskedMac};
+
+/// Which frames a rule is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FlowDirection {
+    /// Those that come in by the port.
+    Ingress,
+    /// Those that components send to it.
+    Egress,
+}
+
+/// What a rule looks at; an absent field matches anything. No value has bits outside its mask.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct FlowKey {
+    /// Destination address.
+    pub dmac: Option<MaskedMac>,
+    /// Source address.
+    pub smac: Option<MaskedMac>,
+    /// EtherType right behind the addresses: of a tagged frame that of its outer tag.
+    pub ethertype: Option<Masked<16>>,
+    /// Tag control information of the outer tag; an untagged frame does not match, not even if the mask is 0.
+    pub tci: Option<Masked<16>>,
+    /// EtherType behind the outer tag; an untagged frame does not match.
+    pub inner_type: Option<Masked<16>>,
+}
+
+/// What a rule does to the tags of a frame, one after another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FlowEdit {
+    /// Takes the outer tag off, if there is one.
+    Pop,
+    /// Puts a tag of this EtherType (0x8100 or 0x88a8) outside of all others, with VID and PCP 0.
+    Push(u16),
+    /// Sets the VID of the outer tag, if there is one: 0–4094.
+    Vid(u16),
+    /// Sets the PCP of the outer tag, if there is one: 0–7.
+    Pcp(u8),
+}
+
+/// Where a rule sends a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FlowTarget {
+    /// Where it would go without rules.
+    Normal,
+    /// To the end that is this queue of the port. Ingress only.
+    Queue(u32),
+    /// To the rules of a group, whose number is larger than that of the rule's own.
+    Group(u32),
+}
+
+/// A flow rule.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct FlowRule {
+    /// Frames that it is for.
+    pub direction: FlowDirection,
+    /// Its group.
+    pub group: u32,
+    /// Its priority within the group: the lowest value comes first.
+    pub priority: u32,
+    /// What it looks at.
+    pub key: FlowKey,
+    /// What it does to tags.
+    pub edits: Vec<FlowEdit>,
+    /// Where it sends the frame then.
+    pub target: FlowTarget,
+}

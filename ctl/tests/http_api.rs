@@ -244,6 +244,8 @@ async fn the_openapi_document_has_every_route() {
         "rules",
         "rules/batch",
         "rules/{key_index}",
+        "spp",
+        "spp/commands",
         "stats",
         "trace",
         "version",
@@ -263,7 +265,33 @@ async fn the_openapi_document_has_every_route() {
         }
     }
     assert!(document["components"]["schemas"]["RuleKey"]["properties"]["dip"].is_object());
+    assert!(document["components"]["schemas"]["Instance"]["properties"]["staged"].is_object());
     assert!(document["components"]["schemas"]["PortSpec"]["properties"]["vlan"].is_object());
+}
+
+#[tokio::test]
+async fn spp_lines_are_carried_out_or_refused() {
+    let api = Api::new();
+    let say = async |line: &str| api.call("POST", "spp/commands", json!({ "line": line })).await;
+    let (status, answer) = say("pri; launch nfv 1").await;
+    assert_eq!(
+        (status, &answer["text"], &answer["value"]["proc"]["kind"]),
+        (200, &json!("Launched nfv 1.\n"), &json!("nfv"))
+    );
+    say("nfv 1; add ring:2").await;
+    let before = api.call("GET", "spp", None).await;
+    assert_eq!((before.0, &before.1["instances"][1]["running"]["ports"]), (200, &json!(["ring:2"])));
+    for (line, code, name, why) in [
+        ("nfv 9; status", 404, "ENOENT", "sec_id 9 not found."),
+        ("nfv 1; add ring:2", 400, "EINVAL", "is there already"),
+        ("fly", 400, "EINVAL", "no command"),
+    ] {
+        let (status, error) = say(line).await;
+        assert_eq!((status, error["code"].as_str()), (code, Some(name)), "{line}");
+        assert!(error["error"].as_str().unwrap().contains(why), "{line}: {error}");
+    }
+    assert_eq!(api.call("POST", "spp/commands", json!({ "lines": "x" })).await.0, 400);
+    assert_eq!(api.call("GET", "spp", None).await, before);
 }
 
 #[tokio::test]
@@ -337,12 +365,21 @@ fn the_scrape_is_clean() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let api = Api::new();
     runtime.block_on(api.call("POST", "ports", vm("vm1")));
+    for line in ["pri; launch vf 1", "vf 1; component start f 1 forward", "vf 1; port add ring:3 rx f"] {
+        runtime.block_on(api.call("POST", "spp/commands", json!({ "line": line })));
+    }
     let registry = ctl::metrics::registry(Arc::clone(&api.service)).unwrap();
     let text = ctl::metrics::scrape(&registry).unwrap();
     for line in [
         "xswitch_port_receive_packets_total{port=\"vm1\"} 3",
         "xswitch_port_dropped_packets_total{port=\"vm1\",reason=\"mac_spoofed\"} 1",
         "xswitch_umem_frames{place=\"free\"} 1024",
+        "xswitch_component_rx_packets_total{component=\"vf 1/f\"} 0",
+        "xswitch_component_tx_packets_total{component=\"vf 1/f\"} 0",
+        "xswitch_component_dropped_packets_total{component=\"vf 1/f\"} 0",
+        "xswitch_ring_rx_packets_total{ring=\"3\"} 0",
+        "xswitch_ring_tx_packets_total{ring=\"3\"} 0",
+        "xswitch_ring_tx_dropped_packets_total{ring=\"3\"} 0",
     ] {
         assert!(text.lines().any(|seen| seen == line), "{line} in\n{text}");
     }

@@ -3,6 +3,7 @@
 //! `xswitch spp` sends lines to the daemon, which calls [`execute`]; recipes are such lines. [`save`](save::save) makes a recipe of what there is,
 //! [`topo`] draws it.
 
+mod flow;
 pub mod line;
 pub mod save;
 pub mod state;
@@ -58,6 +59,10 @@ pub fn execute(spp: &Spp, line: &str) -> Result<Answer, SppError> {
         Line::Bye { all } => bye(spp, all),
         Line::To { target, command } => {
             let proc = find(spp, target)?;
+            let mut words = command.split_whitespace();
+            if proc == Proc::PRIMARY && words.next() == Some("flow") {
+                return flow::run(spp, &words.collect::<Vec<_>>());
+            }
             let command = words::parse(proc.kind, &line::joined(&command)).map_err(SppError::Refused)?;
             run(spp, proc, &command)
         }

@@ -31,9 +31,12 @@ pub fn save(instances: &[Instance]) -> Vec<String> {
     // The primary's pipes are there before anyone uses them.
     for instance in instances {
         let mut make = Recipe { lines: &mut lines, proc: instance.proc };
-        make.setup(&Setup::default(), &instance.running, early.contains(&instance.proc), None);
-        if instance.running.running {
-            make.line(if instance.proc.kind == ProcType::Pcap { "start" } else { "forward" });
+        let new = Instance::new(instance.proc, vec![], None).running;
+        make.setup(&new, &instance.running, early.contains(&instance.proc), None);
+        match (new.running, instance.running.running) {
+            (false, true) => make.line(if instance.proc.kind == ProcType::Pcap { "start" } else { "forward" }),
+            (true, false) => make.line("stop"),
+            _ => {}
         }
     }
     for instance in instances {

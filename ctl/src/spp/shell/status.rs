@@ -113,8 +113,9 @@ fn vf(instance: &Instance) -> String {
     }
     ports.sort();
     format!(
-        "Basic Information:\n  - client-id: {}\n  - ports: {}\n{}{}",
+        "Basic Information:\n  - client-id: {}\n{}  - ports: {}\n{}{}",
         instance.proc.id,
+        if instance.running.running { "" } else { "  - status: idling\n" },
         list(ports),
         cores(instance, 2),
         table_and_components(instance, &instance.running)
@@ -174,10 +175,11 @@ fn primary(status: &PrimaryStatus) -> String {
         if kind == PortType::Vhost && of.is_empty() {
             continue;
         }
-        text += &format!("  - {title} ports:\n      ID          rx          tx     tx_drop  mac_addr\n");
-        for PortCounters { port, mac, rx, tx, tx_dropped, .. } in of {
+        text += &format!("  - {title} ports:\n      ID          rx          tx     tx_drop  rxq  txq mac_addr\n");
+        for PortCounters { port, mac, rx, tx, tx_dropped, queues } in of {
             let mac = mac.map_or_else(String::new, |mac| mac.to_string());
-            text += format!("      {:2}  {rx:10}  {tx:10}  {tx_dropped:10}  {mac}", port.no).trim_end();
+            text += format!("      {:2}  {rx:10}  {tx:10}  {tx_dropped:10} {queues:4} {queues:4} {mac}", port.no)
+                .trim_end();
             text += "\n";
         }
     }
@@ -193,8 +195,8 @@ fn primary(status: &PrimaryStatus) -> String {
 
 fn primary_value(status: &PrimaryStatus) -> serde_json::Value {
     let port = |counters: &PortCounters| {
-        let PortCounters { port, mac, rx, tx, tx_dropped, .. } = counters;
-        json!({ "port": port, "mac": mac.map(|mac| mac.to_string()), "rx": rx, "tx": tx, "tx_dropped": tx_dropped })
+        let PortCounters { port, mac, rx, tx, tx_dropped, queues } = counters;
+        json!({ "port": port, "mac": mac.map(|mac| mac.to_string()), "rx": rx, "tx": tx, "tx_dropped": tx_dropped, "queues": queues })
     };
     let ports: Vec<_> = status.ports.iter().map(port).collect();
     json!({ "instance": status.instance, "ports": ports, "rings": status.rings })

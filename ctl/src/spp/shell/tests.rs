@@ -195,6 +195,50 @@ fn an_instance_that_was_configured_may_be_launched_by_a_recipe() {
     assert!(execute(&spp, "pri; launch vf 1 -l 0,1-2 -- --client-id 1").is_err());
 }
 
+const FLOW: &str = "pri; flow create phy:0 ingress group 1 pattern eth dst is 10:22:33:44:55:66 / vlan vid is 100 / end actions \
+                    queue index 0 / of_pop_vlan / end";
+
+#[test]
+fn flow_rules_are_made_shown_and_destroyed() {
+    let spp = spp();
+    assert_eq!(say(&spp, &FLOW.replace("create", "validate")), "Flow rule validated\n");
+    assert!(spp.flow_rules(0).is_empty());
+    assert_eq!(say(&spp, FLOW), "Flow rule #0 created\n");
+    assert_eq!(
+        say(&spp, "pri; flow list phy:0"),
+        "ID      Group   Prio    Attr    Rule\n0       1       0       i--     ETH VLAN => QUEUE OF_POP_VLAN\n"
+    );
+    let shown = say(&spp, "pri; flow status phy:0 0");
+    for part in [
+        "  1       0        true    false  false\n",
+        "      - dst: 10:22:33:44:55:66\n",
+        "  - queue:\n    - index: 0\n  - of_pop_vlan:\n",
+    ] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+    for (line, why) in [
+        ("pri; flow", "flow validate"),
+        ("pri; flow list ring:0", "only a phy port"),
+        ("pri; flow list nic", "is not a port"),
+        ("pri; flow status phy:0 7", "no flow rule #7"),
+        ("pri; flow destroy phy:0 7", "#7 not found"),
+        ("pri; flow destroy phy:0 x", "is no number"),
+        ("pri; flow create phy:0 pattern eth / end actions queue index 0 / end", "ingress or egress"),
+        ("pri; flow create phy:0 ingress pattern eth / end actions", "flow validate"),
+        ("pri; flow create phy:0 ingress pattern eth / end actions queue index 0 / end more", "behind the end"),
+        ("pri; flow create phy:0 ingress colour pattern eth / end actions queue index 0 / end", "no attribute"),
+        ("pri; flow create phy:9 ingress pattern eth / end actions queue index 0 / end", "Invalid port"),
+    ] {
+        let told = execute(&spp, line).unwrap_err().to_string();
+        assert!(told.contains(why), "{line}: {told}");
+        assert_eq!(spp.flow_rules(0).len(), 1, "{line}");
+    }
+    say(&spp, FLOW);
+    assert_eq!(say(&spp, "pri; flow destroy phy:0 0"), "Flow rule #0 destroyed\n");
+    assert_eq!(say(&spp, "pri; flow destroy phy:0 ALL"), "Flow rule all destroyed\n");
+    assert!(spp.flow_rules(0).is_empty());
+}
+
 fn assert_saved(spp: &Spp) -> Result<(), TestCaseError> {
     let recipe = save(&spp.instances());
     let again = self::spp();
@@ -262,6 +306,8 @@ fn line() -> impl Strategy<Value = String> {
             "flush",
             "flush discard",
             "flush off",
+            "stop",
+            "start",
         ]),
     );
     let nfv = (

@@ -1,6 +1,7 @@
 //! The graph of ports, components and patches: what `topo` shows.
 
 mod dot;
+mod place;
 mod svg;
 #[cfg(test)]
 mod tests;
@@ -185,7 +186,8 @@ impl Graph {
             let name = &component.name;
             let (old, new) = (named(now, name), named(next, name));
             let mut standing = Standing::of(old.is_some(), new.is_some());
-            if standing == Standing::Running && (component.rx.is_empty() || component.tx.is_empty()) {
+            let lacks = component.rx.is_empty() || component.tx.is_empty();
+            if standing == Standing::Running && (lacks || !now.running) {
                 standing = Standing::Idle;
             }
             let what = |component: &Component| format!("{}, core {}", component.kind.word(), component.core);

@@ -78,7 +78,8 @@ fn a_picture_has_every_box_and_arrow() {
     let picture = svg(&graph);
     let document = roxmltree::Document::parse(&picture).unwrap();
     let count = |tag: &str| document.descendants().filter(|node| node.has_tag_name(tag)).count();
-    assert_eq!((count("rect"), count("path")), (graph.nodes.len(), graph.edges.len()));
+    assert_eq!((count("rect"), count("path")), (graph.nodes.len() + 1, graph.edges.len()));
+    assert_eq!(document.descendants().filter(|node| node.attribute("stroke-dasharray").is_some()).count(), 7);
     for text in ["vf 1: cls", "classifier, core 1", "east", "nfv 2", "add VLAN 101 PCP 3"] {
         assert!(document.descendants().any(|node| node.text() == Some(text)), "{text} in {picture}");
     }

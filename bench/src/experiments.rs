@@ -6,6 +6,7 @@ use clap::ValueEnum;
 
 use crate::devices::Device;
 use crate::devices::bridge::Bridge;
+use crate::devices::components::{Components, Kind};
 use crate::devices::devmap::Devmap;
 use crate::devices::forwarder::Forwarder;
 use crate::devices::peer::{DpdkTestpmd, OpenVswitch};
@@ -132,6 +133,8 @@ fn overload(peers: Option<&Arc<Peers>>) -> Vec<Job> {
         Job::new(bridge(false), cases(1)),
         Job::new(bridge(true), cases(1)),
     ];
+    let kinds = [Kind::Forward, Kind::Classifier, Kind::Merge, Kind::Chain];
+    jobs.extend(kinds.map(|kind| Job::new(Components { kind }, cases(1))));
     jobs.extend(ovs(peers, None).map(|ovs| Job::new(ovs, cases(1))));
     jobs.extend(ovs(peers, Some(RULES)).map(|ovs| Job::new(ovs, cases(RULES.rules))));
     jobs.extend(testpmd(peers).map(|testpmd| Job::new(testpmd, cases(1))));

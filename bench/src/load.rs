@@ -50,6 +50,16 @@ impl Walk {
     }
 }
 
+/// Address of a guest's station of that number.
+pub(crate) fn station(of: Side, number: u32) -> String {
+    let prefix = match of {
+        Side::Near => NEAR,
+        Side::Far => FAR,
+    };
+    let octets = prefix.into_iter().chain(number.to_be_bytes());
+    octets.map(|octet| format!("{octet:02x}")).collect::<Vec<_>>().join(":")
+}
+
 fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
 }

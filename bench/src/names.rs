@@ -17,6 +17,14 @@ pub const XSWITCH_FULL: &str = "xswitch, 10000 rules, meters";
 pub const XSWITCH_2_WORKERS: &str = "xswitch, 2 workers";
 /// 32 ports, traffic between two of them.
 pub const XSWITCH_32_PORTS: &str = "xswitch, 32 ports";
+/// Through a forward component instead of the bridge.
+pub const FORWARD: &str = "xswitch, forward component";
+/// Through a classifier.
+pub const CLASSIFIER: &str = "xswitch, classifier component";
+/// Through a merge component.
+pub const MERGE: &str = "xswitch, merge component";
+/// Through a classifier, a ring and a merge component on one worker.
+pub const CHAIN: &str = "xswitch, classifier to ring to merge";
 /// The floor in user space: two ports, shared packet memory, no look-ups; never asleep.
 pub const FORWARDER: &str = "bare AF_XDP forwarder, polling";
 /// The same, asleep in poll(2) when there is nothing to do.
@@ -35,7 +43,7 @@ pub const OVS_RULES: &str = "Open vSwitch afxdp, 10000 rules";
 pub const TESTPMD: &str = "testpmd net_af_xdp";
 
 /// All of them, in the order of the report.
-pub const ALL: [&str; 15] = [
+pub const ALL: [&str; 19] = [
     XSWITCH,
     XSWITCH_FULL,
     XSWITCH_AWAKE,
@@ -43,6 +51,10 @@ pub const ALL: [&str; 15] = [
     XSWITCH_POLLING,
     XSWITCH_2_WORKERS,
     XSWITCH_32_PORTS,
+    FORWARD,
+    CLASSIFIER,
+    MERGE,
+    CHAIN,
     FORWARDER,
     FORWARDER_SLEEPING,
     DEVMAP,

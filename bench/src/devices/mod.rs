@@ -11,6 +11,7 @@ use crate::lab::Lab;
 use crate::rules::RuleSet;
 
 pub mod bridge;
+pub mod components;
 pub mod devmap;
 pub mod forwarder;
 pub mod peer;

@@ -7,8 +7,8 @@ use Want::{AtLeast, AtMost, Below, Shown};
 use super::select;
 use super::text::{number, or_dash, range, table};
 use crate::names::{
-    BRIDGE_THREADED, DEVMAP, FORWARDER, LOAD_LOW, OVS, OVS_RULES, TESTPMD, XSWITCH, XSWITCH_AWAKE, XSWITCH_FULL,
-    XSWITCH_POLLING,
+    BRIDGE_THREADED, CHAIN, CLASSIFIER, DEVMAP, FORWARD, FORWARDER, LOAD_LOW, MERGE, OVS, OVS_RULES, TESTPMD, XSWITCH,
+    XSWITCH_AWAKE, XSWITCH_FULL, XSWITCH_POLLING,
 };
 use crate::results::{Engine, Experiment, Footprint, Results, Spread, spread};
 
@@ -212,6 +212,10 @@ const GOALS: &[Goal] = &[
         Overload(BRIDGE_THREADED, 64),
         Shown,
     ),
+    Goal::ratio("forward component / the bridge, 64 B", Overload(FORWARD, 64), Overload(XSWITCH, 64), Shown),
+    Goal::ratio("classifier component / the bridge, 64 B", Overload(CLASSIFIER, 64), Overload(XSWITCH, 64), Shown),
+    Goal::ratio("merge component / the bridge, 64 B", Overload(MERGE, 64), Overload(XSWITCH, 64), Shown),
+    Goal::ratio("classifier to ring to merge / the bridge, 64 B", Overload(CHAIN, 64), Overload(XSWITCH, 64), Shown),
     Goal::ratio("learning / XDP devmap redirect, 64 B", Overload(XSWITCH, 64), Overload(DEVMAP, 64), Shown),
     Goal::ratio(
         "65,536 rules / 1 rule, 64 flows",

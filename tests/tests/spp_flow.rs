@@ -29,8 +29,7 @@ fn ask(daemon: &Daemon, method: &str, target: &str, body: &str) -> Value {
 
 /// Makes a rule of `phy:0` and returns its number.
 fn make(daemon: &Daemon, direction: &str, group: u32, pattern: &[&str], actions: &[&str]) -> String {
-    let body =
-        json!({ "rule": { "direction": direction, "group": group, "pattern": pattern, "actions": actions } });
+    let body = json!({ "rule": { "direction": direction, "group": group, "pattern": pattern, "actions": actions } });
     let answer = ask(daemon, "POST", RULES, &body.to_string());
     assert_eq!(answer["result"], "success", "{answer}");
     answer["rule_id"].as_str().expect("its number").to_owned()
@@ -89,7 +88,7 @@ fn rules_send_frames_to_the_guest_of_a_queue_and_survive_sigkill() {
     make(&daemon, "egress", 0, &["eth", "vlan vid is 300"], &push);
     let bad = json!({ "rule": { "direction": "ingress", "pattern": ["eth"], "actions": ["queue index 2"] } });
     assert_eq!(ask(&daemon, "POST", RULES, &bad.to_string())["result"], "error");
-    let check = |daemon: &Daemon| {
+    let check = || {
         let at_wire = RawSocket::open(&wire, "wire");
         let sockets = [&guests[0], &guests[1]].map(Guest::raw);
         for n in 0..8 {
@@ -112,12 +111,12 @@ fn rules_send_frames_to_the_guest_of_a_queue_and_survive_sigkill() {
             assert!(at_wire.recv_if(SOON, |got| *got == frame(mac, far, Some(301), 1)).is_some());
         }
     };
-    check(&daemon);
+    check();
     let shown = get(&daemon, "/v1/primary/status")["phy_ports"].clone();
     daemon.kill();
     daemon.launch();
     assert_eq!(get(&daemon, "/v1/primary/status")["phy_ports"], shown);
-    check(&daemon);
+    check();
     daemon.assert_balanced();
     // Without its rule a VLAN goes where the kernel put it, with its tag.
     delete(&daemon, &format!("/v1/primary/flow_rules/{}/port_id/0", by_vid[1]));
@@ -162,7 +161,7 @@ fn rules_change_under_load_and_every_frame_goes_by_one_of_them() {
     });
     assert!(sent > 0);
     daemon.assert_balanced();
-    let taken = || sinks.iter().map(|sink| sink.stream(1).received).collect::<Vec<_>>();
+    let taken = || sinks.iter().map(|sink| sink.report(1).received).collect::<Vec<_>>();
     tests::wait::expect("all came", SOON, || taken().iter().sum::<u64>() == sent);
     assert!(taken().iter().all(|taken| *taken > 0), "both guests got some: {:?}", taken());
     daemon.finish();

@@ -136,7 +136,7 @@ fn frames_that_wait_for_a_component_are_for_the_next_one_and_too_many_are_droppe
     let all: Vec<Component> = components(&bed);
     bed.run_flows(all, &[&flows]);
     let ring = Arc::clone(&flows.rings_to(1)[0]);
-    // Only worker 0 turns. The packet memory has 512 frames, and the queues some of them, so the ring is filled up by hand.
+    // Only worker 0 turns.
     bed.receive(0, &tagged(TO, Some(7), 1, 60));
     bed.workers[0].turn();
     assert_eq!(ring.queued().packets, 1);
@@ -190,14 +190,16 @@ fn tags_are_edited_where_frames_come_in_and_where_they_go_out() {
 #[test]
 fn the_mtu_holds_for_what_egress_rules_leave() {
     let mut bed = Bed::queued(1);
-    let push = |vid| rule(FlowDirection::Egress, vid, &[FlowEdit::Push(0x8100)], FlowTarget::Normal);
+    // Two tags do not count.
+    let push = |vid, tags| rule(FlowDirection::Egress, vid, &vec![FlowEdit::Push(0x8100); tags], FlowTarget::Normal);
     let pop = rule(FlowDirection::Egress, 8, &[FlowEdit::Pop], FlowTarget::Normal);
-    let flows = bed.flows(1, &[push(7), pop], None);
+    let flows = bed.flows(1, &[push(6, 1), push(7, 2), pop], None);
     bed.run_flows(vec![forward(0, bed.queue(0, 0), bed.queue(1, 0))], &[&flows]);
-    let fits = tagged(TO, Some(8), 1, 1518);
-    bed.receive(0, &fits);
-    bed.receive(0, &tagged(TO, Some(7), 1, 1518));
-    assert_eq!(bed.out()[0], [tagged(TO, None, 1, 1514)]);
+    for vid in [6, 7, 8] {
+        bed.receive(0, &tagged(TO, Some(vid), vid as u8, 1518));
+    }
+    let lens: Vec<_> = bed.out()[0].iter().map(|frame| (frame.len(), frame[100])).collect();
+    assert_eq!(lens, [(1522, 6), (1514, 8)]);
     assert_eq!(bed.dropped(DropReason::EgressMtu), 1);
     bed.assert_balanced();
 }

@@ -308,27 +308,34 @@ fn flow_rules_are_for_ports_of_components_and_go_with_them() {
     bed.assert_balanced();
 }
 
-/// All frames are for a queue that comes and goes with its component from worker to worker; they come in by it or by one that nobody has.
+/// All frames come in by a queue that no component has, and are for one that goes with its component from worker to worker.
 #[test]
 fn frames_that_rules_send_to_a_queue_stay_in_order_while_its_component_and_the_rules_change() {
     const FRAMES: u64 = 20_000;
     let mut bed = Bed::new("flowmove", 0);
     for no in 0..2 {
         let spp = Some(format!("vhost:{no}"));
-        bed.add_port(PortSpec { queues: Some(2), spp, ..PortSpec::new(&format!("p{no}"), PortKind::Guest) });
+        bed.add_port(PortSpec { queues: Some(2), spp, ..PortSpec::new(format!("p{no}"), PortKind::Guest) });
     }
     let queue = |no: usize, queue| end(EndPort::Port { name: format!("p{no}"), queue: Some(queue) });
+    let all = component("all", 0, ComponentKind::Forward, vec![port(0)], vec![end(EndPort::Null(0))]);
+    bed.switch.set_components(vec![all]).expect("a set");
+    bed.send(0, &Frame::ethernet(Mac::stranger(1), Mac::stranger(2)).stream(1, 0, 100));
+    let received = || bed.switch.stats().ports[0].queues.iter().position(|queue| queue.rx.packets > 0);
+    let came_by = wait::until(PATIENCE, received).expect("it came by one of the queues") as u32;
     let set = |n: usize| {
-        let take = component("take", n % 2, ComponentKind::Forward, vec![queue(0, 1)], vec![queue(1, 0)]);
+        let take = component("take", n % 2, ComponentKind::Forward, vec![queue(0, 1 - came_by)], vec![queue(1, 0)]);
         bed.switch.set_components(vec![take]).expect("a set");
         // Another rule that no frame meets, or none.
         let other = FlowKey { inner_type: Some(Masked::exactly(1)), ..FlowKey::default() };
-        let mut rules = vec![flow_rule(FlowKey::default(), 1)];
-        if n % 3 == 0 {
-            rules.insert(0, flow_rule(other, 0));
+        let mut rules = vec![flow_rule(FlowKey::default(), 1 - came_by)];
+        if n.is_multiple_of(3) {
+            rules.insert(0, flow_rule(other, came_by));
         }
         bed.switch.set_flow_rules("p0", rules).expect("rules");
     };
     set(0);
     change_under_a_stream(&bed, FRAMES, set);
+    let queues = &bed.switch.stats().ports[0].queues;
+    assert_eq!(queues[came_by as usize].rx.packets, FRAMES + 1);
 }

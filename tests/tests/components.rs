@@ -32,13 +32,12 @@ impl Bed {
 
     /// Adds a port, one of the bridge unless it has a name in `spp`.
     fn add(&mut self, name: &str, spp: Option<String>) {
-        let ns = NetNs::new(name);
-        let spec = PortSpec {
-            netns: Some(ns.name().to_owned()),
-            spp,
-            mac_check: Some(false),
-            ..PortSpec::new(name, PortKind::Guest)
-        };
+        self.add_port(PortSpec { spp, ..PortSpec::new(name, PortKind::Guest) });
+    }
+
+    fn add_port(&mut self, spec: PortSpec) {
+        let ns = NetNs::new(&spec.name);
+        let spec = PortSpec { netns: Some(ns.name().to_owned()), mac_check: Some(false), ..spec };
         let port = self.host.run(|| self.switch.add_port(spec)).expect("a port");
         let ifname = port.spec.guest_ifname.expect("a guest's end");
         let socket = RawSocket::open(&ns, &ifname);
@@ -193,28 +192,15 @@ fn the_bridge_and_components_leave_each_other_alone() {
 
 /// A numbered stream from one port to another over a ring, while components and with them queues change workers, and both components
 /// change what marks and takes the frames of a set: a frame that saw half of a change would be dropped.
-#[test]
-fn a_set_that_changes_under_a_stream_loses_nothing() {
-    const FRAMES: u64 = 30_000;
-    let bed = Bed::new("swap", 2);
-    bed.switch.add_ring(0, 1024).expect("a ring");
-    let set = |n: usize| {
-        let vid = (n % 3 + 1) as u16;
-        let mut first = component("first", n % 2, ComponentKind::Forward, vec![port(0)], vec![ring(0)]);
-        first.tx[0].vlan = VlanEdit::Add { vid, pcp: 0 };
-        let mut last = component("last", n / 2 % 2, ComponentKind::Classifier, vec![ring(0)], vec![port(1)]);
-        last.table = vec![TableEntry { vlan: Some(vid), mac: None, tx: 0 }];
-        last.tx[0].vlan = VlanEdit::Del;
-        vec![first, last]
-    };
-    bed.switch.set_components(set(0)).expect("a set");
+/// Sends numbered frames from guest 0 to guest 1 while something is changed again and again: all come, in order.
+fn change_under_a_stream(bed: &Bed, frames: u64, change: impl Fn(usize) + Sync) {
     let done = AtomicBool::new(false);
     let changes = std::thread::scope(|scope| {
         let changer = scope.spawn(|| {
             let mut n = 0;
             while !done.load(Ordering::Relaxed) {
                 n += 1;
-                bed.switch.set_components(set(n)).expect("a set");
+                change(n);
                 std::thread::sleep(Duration::from_millis(2));
             }
             n
@@ -222,8 +208,8 @@ fn a_set_that_changes_under_a_stream_loses_nothing() {
         let stream = || {
             let (mut sent, mut last) = (0, Instant::now());
             let mut waiting = VecDeque::new();
-            while sent < FRAMES || !waiting.is_empty() {
-                while sent < FRAMES && waiting.len() < 200 {
+            while sent < frames || !waiting.is_empty() {
+                while sent < frames && waiting.len() < 200 {
                     bed.send(0, &Frame::ethernet(Mac::stranger(1), Mac::stranger(2)).stream(1, sent, 100));
                     waiting.push_back(sent);
                     sent += 1;
@@ -249,6 +235,24 @@ fn a_set_that_changes_under_a_stream_loses_nothing() {
     });
     assert!(changes > 10, "{changes} changes");
     bed.assert_balanced();
+}
+
+#[test]
+fn a_set_that_changes_under_a_stream_loses_nothing() {
+    const FRAMES: u64 = 30_000;
+    let bed = Bed::new("swap", 2);
+    bed.switch.add_ring(0, 1024).expect("a ring");
+    let set = |n: usize| {
+        let vid = (n % 3 + 1) as u16;
+        let mut first = component("first", n % 2, ComponentKind::Forward, vec![port(0)], vec![ring(0)]);
+        first.tx[0].vlan = VlanEdit::Add { vid, pcp: 0 };
+        let mut last = component("last", n / 2 % 2, ComponentKind::Classifier, vec![ring(0)], vec![port(1)]);
+        last.table = vec![TableEntry { vlan: Some(vid), mac: None, tx: 0 }];
+        last.tx[0].vlan = VlanEdit::Del;
+        vec![first, last]
+    };
+    bed.switch.set_components(set(0)).expect("a set");
+    change_under_a_stream(&bed, FRAMES, |n| bed.switch.set_components(set(n)).expect("a set"));
     assert!(bed.switch.components().iter().all(|info| (info.rx.packets, info.dropped.packets) == (FRAMES, 0)));
 }
 
@@ -273,4 +277,65 @@ fn queues_of_a_port_belong_to_components_of_their_own() {
     }
     let none = component("c", 0, ComponentKind::Forward, vec![queue(2)], Vec::new());
     assert_eq!(switch.set_components(vec![none]).expect_err("no such queue").kind(), ErrorKind::NotFound);
+}
+
+fn flow_rule(key: FlowKey, queue: u32) -> FlowRule {
+    let (direction, target) = (FlowDirection::Ingress, FlowTarget::Queue(queue));
+    FlowRule { direction, group: 0, priority: 0, key, edits: Vec::new(), target }
+}
+
+#[test]
+fn flow_rules_are_for_ports_of_components_and_go_with_them() {
+    let mut bed = Bed::new("flowport", 0);
+    let spec = || PortSpec { queues: Some(2), spp: Some("vhost:0".to_owned()), ..PortSpec::new("p0", PortKind::Guest) };
+    bed.add_port(spec());
+    bed.add("bridged", None);
+    let rules = vec![flow_rule(FlowKey::default(), 1)];
+    let refused = |port: &str, rule: FlowRule| bed.switch.set_flow_rules(port, vec![rule]).expect_err("refused").kind();
+    assert_eq!(refused("none", rules[0].clone()), ErrorKind::NotFound);
+    assert_eq!(refused("bridged", rules[0].clone()), ErrorKind::Invalid);
+    assert_eq!(refused("p0", flow_rule(FlowKey::default(), 2)), ErrorKind::Invalid);
+    assert_eq!(bed.switch.flow_rules("none").expect_err("no port").kind(), ErrorKind::NotFound);
+    bed.switch.set_flow_rules("p0", rules.clone()).expect("rules");
+    assert_eq!(bed.switch.flow_rules("p0").expect("a port"), rules);
+    // What nobody takes waits: no component has any of its queues.
+    bed.send(0, &frame(Mac::stranger(1), None, 1));
+    bed.expect_nothing();
+    bed.switch.del_port("p0").expect("no component has it");
+    bed.guests.remove(0);
+    bed.add_port(spec());
+    assert_eq!(bed.switch.flow_rules("p0").expect("a port"), []);
+    bed.assert_balanced();
+}
+
+/// All frames come in by a queue that no component has, and are for one that goes with its component from worker to worker.
+#[test]
+fn frames_that_rules_send_to_a_queue_stay_in_order_while_its_component_and_the_rules_change() {
+    const FRAMES: u64 = 20_000;
+    let mut bed = Bed::new("flowmove", 0);
+    for no in 0..2 {
+        let spp = Some(format!("vhost:{no}"));
+        bed.add_port(PortSpec { queues: Some(2), spp, ..PortSpec::new(format!("p{no}"), PortKind::Guest) });
+    }
+    let queue = |no: usize, queue| end(EndPort::Port { name: format!("p{no}"), queue: Some(queue) });
+    let all = component("all", 0, ComponentKind::Forward, vec![port(0)], vec![end(EndPort::Null(0))]);
+    bed.switch.set_components(vec![all]).expect("a set");
+    bed.send(0, &Frame::ethernet(Mac::stranger(1), Mac::stranger(2)).stream(1, 0, 100));
+    let received = || bed.switch.stats().ports[0].queues.iter().position(|queue| queue.rx.packets > 0);
+    let came_by = wait::until(PATIENCE, received).expect("it came by one of the queues") as u32;
+    let set = |n: usize| {
+        let take = component("take", n % 2, ComponentKind::Forward, vec![queue(0, 1 - came_by)], vec![queue(1, 0)]);
+        bed.switch.set_components(vec![take]).expect("a set");
+        // Another rule that no frame meets, or none.
+        let other = FlowKey { inner_type: Some(Masked::exactly(1)), ..FlowKey::default() };
+        let mut rules = vec![flow_rule(FlowKey::default(), 1 - came_by)];
+        if n.is_multiple_of(3) {
+            rules.insert(0, flow_rule(other, came_by));
+        }
+        bed.switch.set_flow_rules("p0", rules).expect("rules");
+    };
+    set(0);
+    change_under_a_stream(&bed, FRAMES, set);
+    let queues = &bed.switch.stats().ports[0].queues;
+    assert_eq!(queues[came_by as usize].rx.packets, FRAMES + 1);
 }

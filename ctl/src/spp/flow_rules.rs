@@ -1,13 +1,12 @@
 //! Flow rules of `phy` ports: numbered, kept, and put into the data plane. They are the primary's, and go with it.
 
+use switch::model::MAX_FLOW_RULES;
+
 use super::error::SppError;
 use super::flow::{NumberedRule, PortRules, Rule};
 use super::port::{PortId, PortType};
 use super::{Inner, Proc, Spp};
 use crate::state::Row;
-
-/// Rules of a port at most.
-pub const MAX_RULES: usize = 1024;
 
 fn phy(no: u32) -> PortId {
     PortId { kind: PortType::Phy, no, queue: None }
@@ -35,8 +34,8 @@ impl Spp {
         let mut inner = self.lock();
         self.check(&inner, no, &rule)?;
         let mut rules = inner.flow_rules.get(&no).cloned().unwrap_or_default();
-        if rules.len() >= MAX_RULES {
-            return Err(SppError::refused(format!("{} has {MAX_RULES} flow rules, and can't have more", phy(no))));
+        if rules.len() >= MAX_FLOW_RULES {
+            return Err(SppError::refused(format!("{} has {MAX_FLOW_RULES} flow rules, and can't have more", phy(no))));
         }
         let rule_id = rules.last().map_or(Some(0), |last| last.rule_id.checked_add(1));
         let rule_id = rule_id.ok_or_else(|| SppError::refused("there are no numbers for rules left: delete all"))?;

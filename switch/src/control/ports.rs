@@ -216,6 +216,7 @@ pub(super) fn remove(
         port.group_tap = None;
         port
     });
+    super::components::forget_flows(state, control, numbers);
     // No worker sends to the ports any more, and none learns for them.
     state.publish(control);
     state.shared.quiesce();

@@ -115,6 +115,14 @@ drop_reasons! {
     /// Components were changed or a ring was removed while the frame was between them.
     RingGone "ring_gone"
         "The frame was in a ring that was removed, or between components that changed and did not treat it in time.";
+    /// No component takes frames from the queue that it is for at a port with flow rules.
+    FlowNobody "flow_nobody"
+        "The port has flow rules, and no component takes frames from the queue that a rule sends this one to, or that it came in by; \
+         attach that queue to a component, or change the rules.";
+    /// The component that has the queue which a flow rule names does not keep up.
+    FlowRingFull "flow_ring_full"
+        "A flow rule sends it to another queue of the port, and the component that has that queue takes frames more slowly than they \
+         come; give it a worker of its own.";
     /// No free UMEM frame.
     NoFrame "no_frame"
         "No frame of packet memory was free for a copy; raise `frames` in the settings of the data plane.";

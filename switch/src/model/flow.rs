@@ -4,10 +4,16 @@
 //! A frame is compared with the rules of its direction, those of group 0 first: lowest priority value first, then in the order
 //! in which they are given. The first rule that matches is carried out. If it jumps, the rules of that group follow, with the frame as
 //! it is then; a frame that no rule of a group matches goes on as if there were no rules, with what was done to its tags.
+//! One that ends within its addresses, EtherType or outer tag matches no rule.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Masked, MaskedMac};
+
+/// Flow rules of a port at most.
+pub const MAX_FLOW_RULES: usize = 1024;
+/// Tags that the rules of one direction of a port can give a frame at most: there is room in front of it for no more.
+pub const MAX_FLOW_PUSHES: usize = 16;
 
 /// Which frames a rule is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

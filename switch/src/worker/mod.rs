@@ -225,7 +225,7 @@ impl Worker {
         for at in 0..self.queues.len() {
             match self.queues[at].serves {
                 Serves::Bridge => frames += self.poll_queue(at),
-                Serves::Component | Serves::Nobody => self.keep_up(at),
+                Serves::Component | Serves::Rules | Serves::Nobody => self.keep_up(at),
             }
         }
         frames += self.run_components();

@@ -15,6 +15,8 @@ pub(super) enum Serves {
     Bridge,
     /// A component.
     Component,
+    /// Flow rules, which send them to ends of other queues; what they leave here is dropped.
+    Rules,
     /// None that is ready: they wait, and once the ring is full the kernel counts what it has no room for.
     Nobody,
 }

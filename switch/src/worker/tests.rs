@@ -1,6 +1,7 @@
 //! Workers over rings that the test plays the kernel for.
 
 mod components;
+mod flows;
 
 use std::collections::HashMap;
 
@@ -89,6 +90,11 @@ impl Bed {
 
     /// As many further ports for components.
     fn with_free(workers: usize, modes: &[VlanMode], free: usize) -> Self {
+        Self::with_queues(workers, modes, free, 1)
+    }
+
+    /// With so many queues each; the kernels' ends stand port by port, queue by queue.
+    fn with_queues(workers: usize, modes: &[VlanMode], free: usize, queues: usize) -> Self {
         let umem = Umem::new(FRAMES, 2048, HugePages::Off).unwrap();
         let policy = |vlan: &VlanMode| PortPolicy {
             mac: None,
@@ -108,7 +114,7 @@ impl Bed {
                     shards: (0..workers).map(|_| PortShard::default()).collect(),
                     bridged: no < modes.len(),
                     mtu: AtomicU32::new(1500),
-                    queues: [QueueShared::new(no % workers)].into(),
+                    queues: (0..queues).map(|queue| QueueShared::new((no + queue) % workers)).collect(),
                 })
             })
             .collect();
@@ -161,14 +167,13 @@ impl Bed {
                 worker
             })
             .collect();
-        let kernels = ports
-            .into_iter()
-            .enumerate()
-            .map(|(no, port)| {
+        let all = ports.iter().flat_map(|port| (0..queues as u32).map(move |queue| (Arc::clone(port), queue)));
+        let kernels = all
+            .map(|(port, queue)| {
                 let (kernel, mut socket) = Kernel::with_socket(&umem);
-                let worker = &mut built[no % workers];
+                let worker = &mut built[port.queues[queue as usize].worker()];
                 socket.refill(&mut worker.cache);
-                worker.add(Queue::new(port, 0, socket));
+                worker.add(Queue::new(port, queue, socket));
                 kernel
             })
             .collect();
@@ -218,8 +223,10 @@ impl Bed {
         let mut sum = PortStats::default();
         for port in self.shared.view.load().ports.iter().flatten() {
             port.shards.iter().for_each(|shard| shard.add_to(&mut sum));
-            sum.rx.add(port.queues[0].tally.rx.read());
-            sum.tx.add(port.queues[0].tally.tx.read());
+            for queue in &port.queues {
+                sum.rx.add(queue.tally.rx.read());
+                sum.tx.add(queue.tally.tx.read());
+            }
         }
         for counters in &self.counters {
             counters.shard.add_to(&mut sum);

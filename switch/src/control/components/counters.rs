@@ -113,10 +113,10 @@ impl Live {
         sum
     }
 
-    /// What is in rings between components: it came in, and has not gone out.
+    /// What is in rings between components, and between ports and components: it came in, and has not gone out.
     pub fn queued(&self) -> Count {
         let mut sum = Count::default();
-        self.rings.values().for_each(|ring| sum.add(ring.queued()));
+        self.rings.values().chain(self.flow_rings()).for_each(|ring| sum.add(ring.queued()));
         sum
     }
 

@@ -12,7 +12,7 @@ use crate::engine::drop::DropReason;
 use crate::io::umem::FrameCache;
 use crate::model::*;
 use crate::outside::OutsideThread;
-use crate::worker::component::{Component, Link};
+use crate::worker::component::{Component, Flows, Link};
 use crate::worker::ends::{NullEnd, OutsideEnd, Ring, drain};
 use crate::{Error, ErrorKind};
 
@@ -33,6 +33,9 @@ pub struct Live {
     /// Those that components ever had.
     pub nulls: BTreeMap<u32, Arc<NullEnd>>,
     pub outside: BTreeMap<u32, LiveOutside>,
+    /// Flow rules of ports in force, and as they were given.
+    pub flows: Flows,
+    pub flow_rules: BTreeMap<PortNo, Vec<FlowRule>>,
     /// What components that are gone had counted.
     pub retired: PortStats,
     pub baselines: Baselines,
@@ -106,9 +109,14 @@ impl Live {
         }
     }
 
-    /// Rings between components, and those that frames come in by from outside.
+    /// Rings between components, those that frames come in by from outside, and those by which flow rules send them.
     pub fn all_rings(&self) -> impl Iterator<Item = &Arc<Ring>> {
-        self.rings.values().chain(self.outside.values().map(|outside| &outside.end.input))
+        self.rings.values().chain(self.outside.values().map(|outside| &outside.end.input)).chain(self.flow_rings())
+    }
+
+    /// Rings by which flow rules send frames to the components that have their ends.
+    pub fn flow_rings(&self) -> impl Iterator<Item = &Arc<Ring>> {
+        self.flows.iter().flatten().flat_map(|flows| flows.rings())
     }
 
     /// Drops what is in a ring that no component takes frames from; counted if it was in the switch already.

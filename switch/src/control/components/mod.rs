@@ -1,12 +1,14 @@
 //! Components as their manager sees them.
 
 mod counters;
+mod flows;
 mod handles;
 mod live;
 mod swap;
 #[cfg(test)]
 mod tests;
 
+pub(super) use flows::forget as forget_flows;
 pub(super) use live::Live;
 
 use std::sync::Arc;
@@ -91,13 +93,14 @@ impl Switch {
         Ok(())
     }
 
-    /// Gives a port its flow rules, in place of those that it had, as a whole. They go with the port.
+    /// Gives a port its flow rules, in place of those that it had, as a whole: each worker goes by all of them or by none. They go
+    /// with the port. What rules that are gone have sent to a queue's end is still taken there, within 200 ms at most.
     ///
     /// # Errors
-    /// `NotFound`: there is no such port; `Invalid`: it is the bridge's, or a rule names a queue that it has not.
+    /// `NotFound`: there is no such port; `Invalid`: it is the bridge's, a rule names a queue that it has not, says what is not
+    /// possible, or there are more than [`MAX_FLOW_RULES`], or rules that can give a frame more than [`MAX_FLOW_PUSHES`] tags.
     pub fn set_flow_rules(&self, port: &str, rules: Vec<FlowRule>) -> Result<(), Error> {
-        let _ = (port, rules);
-        Err(Error::new(crate::ErrorKind::Unsupported, "flow rules are not there yet"))
+        flows::set(&self.state, &mut self.state.lock(), port, rules)
     }
 
     /// The flow rules of a port.
@@ -105,7 +108,9 @@ impl Switch {
     /// # Errors
     /// `NotFound`: there is no such port.
     pub fn flow_rules(&self, port: &str) -> Result<Vec<FlowRule>, Error> {
-        self.state.lock().find(port).map(|_| Vec::new())
+        let control = self.state.lock();
+        let no = control.number(port)?;
+        Ok(control.components.flow_rules.get(&no).cloned().unwrap_or_default())
     }
 
     /// The outside ends.
@@ -130,6 +135,10 @@ pub(super) fn end(state: &State, control: &mut Control) {
     let live = &mut control.components;
     live.running.clear();
     state.shared.publish_components(Arc::default());
+    live.flow_rules.clear();
+    for flows in std::mem::take(&mut live.flows).iter().flatten() {
+        flows.rings().for_each(|ring| live.empty(state, ring, true));
+    }
     while let Some((_, outside)) = live.outside.pop_first() {
         live.close(state, outside);
     }

@@ -22,9 +22,9 @@ use crate::worker::ends::Ring;
 use crate::worker::view::PortShared;
 
 /// How long old components may take for what is between them; what is left then is dropped.
-const DRAIN: Duration = Duration::from_millis(200);
+pub(super) const DRAIN: Duration = Duration::from_millis(200);
 /// How often it is looked whether they are done.
-const LOOK: Duration = Duration::from_micros(20);
+pub(super) const LOOK: Duration = Duration::from_micros(20);
 
 /// A queue that is to be at another worker.
 struct Move {
@@ -42,14 +42,14 @@ pub(super) fn set(
 ) -> Result<(), Error> {
     let next = compile(control, threads.count(), specs)?;
     let old = std::mem::take(&mut control.components.running);
-    let moves = moves(&next);
+    let (moves, flows) = (moves(&next), Arc::clone(&control.components.flows));
     let changes: Vec<_> = old
         .iter()
         .map(|component| !next.iter().any(|other| Arc::ptr_eq(component, other)) || has_moved(component, &moves))
         .collect();
     let publish = |gate: &dyn Fn(usize) -> Gate| {
         let components = old.iter().enumerate().map(|(at, component)| (Arc::clone(component), gate(at))).collect();
-        let set = Arc::new(Set { components });
+        let set = Arc::new(Set { components, flows: Arc::clone(&flows) });
         state.shared.publish_components(Arc::clone(&set));
         set
     };
@@ -67,14 +67,14 @@ pub(super) fn set(
     }
     carry_out(state, threads, control, moves);
     put_readers(control, &next);
-    let components = next.iter().map(|component| (Arc::clone(component), Gate::Open)).collect();
-    state.shared.publish_components(Arc::new(Set { components }));
     let live = &mut control.components;
-    for gone in old.iter().filter(|old| !next.iter().any(|new| new.spec.name == old.spec.name)) {
+    live.running = next;
+    state.shared.publish_components(live.open_set());
+    live.empty_unread_rings(state);
+    for gone in old.iter().filter(|old| !live.running.iter().any(|new| new.spec.name == old.spec.name)) {
         live.baselines.components.remove(&gone.spec.name);
         audit::retire(&mut live.retired, stats_of(&gone.counters));
     }
-    live.running = next;
     Ok(())
 }
 
@@ -179,16 +179,18 @@ fn carry_out(state: &State, threads: &Threads, control: &mut Control, moves: Vec
     state.shared.quiesce();
 }
 
-/// Notes which worker takes frames from which ring, for those who are to wake it.
-fn put_readers(control: &Control, next: &[Arc<Component>]) {
+/// Notes which worker takes frames from which ring, for those who are to wake it, and for flow rules.
+pub(super) fn put_readers(control: &Control, next: &[Arc<Component>]) {
     let mut readers = HashMap::new();
     for component in next.iter().filter(|component| component.is_ready()) {
         for link in &component.rx {
-            match link {
-                Link::Ring(ring) => readers.insert(Arc::as_ptr(ring), component.spec.worker),
-                Link::Outside(outside) => readers.insert(Arc::as_ptr(&outside.input), component.spec.worker),
-                Link::Port(..) | Link::Null(_) => None,
+            let rings = match link {
+                Link::Ring(ring) => vec![ring],
+                Link::Outside(outside) => vec![&outside.input],
+                Link::Port(port, queue) => control.components.rings_to(port.no, *queue),
+                Link::Null(_) => Vec::new(),
             };
+            readers.extend(rings.into_iter().map(|ring| (Arc::as_ptr(ring), component.spec.worker)));
         }
     }
     for ring in control.components.all_rings() {

@@ -24,13 +24,13 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 pub use cache::FlowCache;
-pub use key::{Key, Match, first_difference};
+pub use key::{Key, Match, WORDS, first_difference};
 
 use self::index::Index;
 use self::table::Table;
 use super::meter::Meter;
 use crate::counters::Tally;
-use crate::model::{Count, RuleSpec};
+use crate::model::{Count, RuleAction, RuleKey, RuleSpec, RuleTarget};
 
 /// What one worker counts for one rule.
 #[derive(Debug, Default)]
@@ -67,13 +67,15 @@ impl Rule {
     /// As [`Match::compile`].
     pub fn new(spec: RuleSpec, meter: Option<Arc<Meter>>, workers: usize) -> Result<Self, String> {
         let compiled = Match::compile(&spec.key)?;
-        Ok(Self {
-            spec,
-            compiled,
-            meter,
-            far: (NEAR..workers).map(|_| Shard::default()).collect(),
-            near: Default::default(),
-        })
+        let far = (NEAR..workers).map(|_| Shard::default()).collect();
+        Ok(Self { spec, compiled, meter, far, near: Default::default() })
+    }
+
+    /// A rule of that index whose key was compiled elsewhere; what it does is, too, and nothing is counted.
+    pub fn of_match(key_index: u32, compiled: Match) -> Self {
+        let action = RuleAction { vid: RuleTarget::Normal, qid: None, meter: None, mirror: None };
+        let spec = RuleSpec { key_index, key: RuleKey::default(), action };
+        Self { spec, compiled, meter: None, far: Box::default(), near: Default::default() }
     }
 
     /// It was applied to a frame of `len` bytes by `worker`.

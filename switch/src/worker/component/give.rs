@@ -140,6 +140,13 @@ impl Worker {
         frames: &mut Vec<Frame>,
         way: &Way<'_>,
     ) -> Count {
+        let mut edit = edit;
+        if let Some(flows) = self.plan.flows_of(port.no).filter(|flows| flows.has_egress()).map(Arc::clone) {
+            // Rules go by the tag that the end leaves.
+            self.edit_tags(edit, frames, way);
+            edit = VlanEdit::None;
+            self.edit_by_rules(&flows, frames, way);
+        }
         let mtu = port.mtu.load(Ordering::Relaxed) as usize;
         if frames.iter().any(|frame| frame.len() > mtu + ETH_HEADER) {
             self.sift(frames, |worker, frame| match is_too_long(worker.umem.data(frame), mtu) {
@@ -171,7 +178,7 @@ impl Worker {
     }
 }
 
-fn count(frames: &[Frame]) -> Count {
+pub(super) fn count(frames: &[Frame]) -> Count {
     Count { packets: frames.len() as u64, bytes: frames.iter().map(|frame| frame.len() as u64).sum() }
 }
 

@@ -4,6 +4,7 @@
 //! list of intakes, and says that it has. A turn takes one burst of each intake, does with it what its component does, and sends
 //! what goes to ports by the same way as the bridge. What is no intake is not looked at: frames wait there.
 
+mod flow;
 mod give;
 mod run;
 
@@ -12,10 +13,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
+pub use self::flow::{Flows, PortFlows};
 pub(super) use self::run::Plan;
 use super::ends::{NullEnd, OutsideEnd, Ring};
 use super::view::PortShared;
 use crate::counters::{PortShard, Tally};
+use crate::engine::PortNo;
 use crate::engine::component::{Table, is_ready};
 use crate::model::{ComponentKind, ComponentSpec};
 
@@ -110,11 +113,28 @@ impl Gate {
     }
 }
 
-/// All components.
+/// All components, and the rules by which frames come to them.
 #[derive(Debug, Default)]
 pub struct Set {
     /// Each with its gate.
     pub components: Vec<(Arc<Component>, Gate)>,
+    /// Flow rules of their ports.
+    pub flows: Flows,
+}
+
+impl Set {
+    /// The flow rules of that port, if it has any.
+    #[inline]
+    fn flows_of(&self, port: PortNo) -> Option<&Arc<PortFlows>> {
+        self.flows.get(usize::from(port))?.as_ref()
+    }
+
+    /// Whether a component takes frames from that queue, when its gate lets it.
+    fn takes_from(&self, port: &Arc<PortShared>, queue: u32) -> bool {
+        self.components.iter().filter(|(component, _)| component.is_ready()).flat_map(|(component, _)| &component.rx).any(
+            |link| matches!(link, Link::Port(of, one) if Arc::ptr_eq(of, port) && one.is_none_or(|one| one == queue)),
+        )
+    }
 }
 
 /// The set in force, and its number.

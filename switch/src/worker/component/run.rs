@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Component, Link, Set};
+use super::give::count;
+use super::{Component, Link, PortFlows, Set};
 use crate::counters::PortShard;
 use crate::engine::PortNo;
 use crate::engine::component::tag_edit;
@@ -11,9 +12,10 @@ use crate::engine::drop::DropReason;
 use crate::engine::meter::Color;
 use crate::engine::vlan::{self, TagEdit};
 use crate::io::umem::Frame;
-use crate::model::{Direction, VlanEdit};
+use crate::model::{Count, Direction, VlanEdit};
 use crate::worker::ends::{NullEnd, OutsideEnd, Ring};
 use crate::worker::queue::{Queue, Serves};
+use crate::worker::view::View;
 use crate::worker::{BURST, Way, Worker};
 
 /// Bytes of the frames that a null end gives.
@@ -32,8 +34,8 @@ struct Intake {
 /// What a worker takes frames from.
 #[derive(Debug)]
 enum Inlet {
-    /// Its queue in that slot.
-    Queue(usize),
+    /// Its queue in that slot, and the rules that tell for which end its frames are.
+    Queue(usize, Option<Arc<PortFlows>>),
     Ring(Arc<Ring>),
     Null(Arc<NullEnd>),
     Outside(Arc<OutsideEnd>),
@@ -46,19 +48,31 @@ pub(in crate::worker) struct Plan {
     pub(in crate::worker) epoch: u64,
     set: Arc<Set>,
     intakes: Vec<Intake>,
+    /// Queues, by slot, that no component has, at ports where rules send frames to ends that one has.
+    untaken: Vec<(usize, Arc<PortFlows>)>,
     /// What goes to each sending end of the component whose burst it is.
     outs: Vec<Vec<Frame>>,
+    /// What goes to each queue's end of the port whose burst is told apart by rules.
+    pub(super) steered: Vec<Vec<Frame>>,
 }
 
 impl Plan {
+    /// The flow rules of that port, if it has any.
+    #[inline]
+    pub(super) fn flows_of(&self, port: PortNo) -> Option<&Arc<PortFlows>> {
+        self.set.flows_of(port)
+    }
+
     /// Whether an intake has something.
     pub(in crate::worker) fn has_work(&self, queues: &[Queue]) -> bool {
-        self.intakes.iter().any(|intake| match &intake.from {
-            Inlet::Queue(slot) => queues[*slot].socket.has_received(),
+        let untaken = self.untaken.iter().any(|(slot, _)| queues[*slot].socket.has_received());
+        let has_some = |intake: &Intake| match &intake.from {
+            Inlet::Queue(slot, _) => queues[*slot].socket.has_received(),
             Inlet::Ring(ring) => !ring.is_empty(),
             Inlet::Outside(outside) => !outside.input.is_empty(),
             Inlet::Null(_) => true,
-        })
+        };
+        untaken || self.intakes.iter().any(has_some)
     }
 }
 
@@ -76,8 +90,9 @@ impl Worker {
 
     /// Works out the intakes anew, for the components and queues that there are.
     pub(in crate::worker) fn rebuild_plan(&mut self) {
-        let Plan { set, intakes, outs, .. } = &mut self.plan;
+        let Plan { set, intakes, untaken, outs, .. } = &mut self.plan;
         intakes.clear();
+        untaken.clear();
         for queue in self.queues.iter_mut().filter(|queue| queue.serves != Serves::Bridge) {
             queue.serves = Serves::Nobody;
         }
@@ -92,12 +107,19 @@ impl Worker {
                 };
                 match link {
                     Link::Port(port, wanted) => {
+                        let flows = set.flows_of(port.no);
                         for (slot, queue) in self.queues.iter_mut().enumerate() {
                             let is_its = Arc::ptr_eq(&queue.port, port);
                             if is_its && wanted.is_none_or(|wanted| wanted == queue.number) {
                                 queue.serves = Serves::Component;
-                                take(Inlet::Queue(slot));
+                                let rules = flows.filter(|flows| flows.has_ingress());
+                                take(Inlet::Queue(slot, rules.map(Arc::clone)));
                             }
+                        }
+                        let all = 0..port.queues.len() as u32;
+                        for queue in all.filter(|queue| wanted.is_none_or(|wanted| wanted == *queue)) {
+                            let rings = flows.map_or(&[][..], |flows| flows.rings_to(queue));
+                            rings.iter().for_each(|ring| take(Inlet::Ring(Arc::clone(ring))));
                         }
                     }
                     Link::Ring(ring) => take(Inlet::Ring(Arc::clone(ring))),
@@ -109,20 +131,54 @@ impl Worker {
         if outs.len() < most {
             outs.resize_with(most, || Vec::with_capacity(BURST));
         }
-        for queue in self.queues.iter_mut().filter(|queue| queue.serves == Serves::Nobody) {
-            self.watch.leave(queue);
+        for (slot, queue) in self.queues.iter_mut().enumerate().filter(|(_, queue)| queue.serves == Serves::Nobody) {
+            let flows = set.flows_of(queue.port.no).filter(|flows| flows.has_ingress() && flows.has_reader());
+            match flows.filter(|_| !set.takes_from(&queue.port, queue.number)) {
+                Some(flows) => {
+                    queue.serves = Serves::Rules;
+                    untaken.push((slot, Arc::clone(flows)));
+                }
+                None => self.watch.leave(queue),
+            }
         }
     }
 
     /// One burst of each intake; returns how many frames came.
     pub(in crate::worker) fn run_components(&mut self) -> usize {
-        if self.plan.intakes.is_empty() {
-            return 0;
+        let mut frames = 0;
+        if !self.plan.intakes.is_empty() {
+            let (intakes, mut outs) = (std::mem::take(&mut self.plan.intakes), std::mem::take(&mut self.plan.outs));
+            frames += intakes.iter().map(|intake| self.run_intake(intake, &mut outs)).sum::<usize>();
+            (self.plan.intakes, self.plan.outs) = (intakes, outs);
         }
-        let (intakes, mut outs) = (std::mem::take(&mut self.plan.intakes), std::mem::take(&mut self.plan.outs));
-        let frames = intakes.iter().map(|intake| self.run_intake(intake, &mut outs)).sum();
-        (self.plan.intakes, self.plan.outs) = (intakes, outs);
+        if !self.plan.untaken.is_empty() {
+            let untaken = std::mem::take(&mut self.plan.untaken);
+            frames += untaken.iter().map(|(slot, flows)| self.run_untaken(*slot, flows)).sum::<usize>();
+            self.plan.untaken = untaken;
+        }
         frames
+    }
+
+    /// A burst of a queue that no component has: rules may send it to one that one has.
+    fn run_untaken(&mut self, slot: usize, flows: &PortFlows) -> usize {
+        let mut burst = std::mem::take(&mut self.burst);
+        let taken = self.queues[slot].socket.receive(&mut burst, BURST);
+        if taken > 0 {
+            let (view, own) = (Arc::clone(&self.view), self.queues[slot].number);
+            let mut way = self.way(&view, &flows.port.shards[self.id]);
+            let bytes = burst.iter().map(Frame::len).sum();
+            self.me().tally.bursts.add(1, taken as u64);
+            self.admit(slot, &mut burst, bytes, &mut way);
+            self.steer(flows, own, false, &mut burst);
+        }
+        self.burst = burst;
+        taken
+    }
+
+    /// The way of a burst whose frames came from no port of the bridge.
+    fn way<'a>(&self, view: &'a View, shard: &'a PortShard) -> Way<'a> {
+        let now_ns = if view.metered { self.shared.now_ns() } else { 0 };
+        Way { view, shard, ingress: NO_PORT, now_ns, color: Color::Green }
     }
 
     /// Sees to a queue that the bridge does not have: what was sent comes back, what is to be filled is.
@@ -138,7 +194,7 @@ impl Worker {
         let Intake { component, from, vlan } = intake;
         let mut burst = std::mem::take(&mut self.burst);
         match from {
-            Inlet::Queue(slot) => {
+            Inlet::Queue(slot, _) => {
                 self.queues[*slot].socket.receive(&mut burst, BURST);
             }
             Inlet::Ring(ring) => {
@@ -152,14 +208,18 @@ impl Worker {
         let taken = burst.len();
         if taken > 0 {
             let view = Arc::clone(&self.view);
-            let now_ns = if view.metered { self.shared.now_ns() } else { 0 };
-            let shard = &component.counters.shard;
-            let mut way = Way { view: &view, shard, ingress: NO_PORT, now_ns, color: Color::Green };
+            let mut way = self.way(&view, &component.counters.shard);
             let bytes: usize = burst.iter().map(Frame::len).sum();
-            component.counters.rx.add(taken as u64, bytes as u64);
+            let mut came = Count { packets: taken as u64, bytes: bytes as u64 };
             self.me().tally.bursts.add(1, taken as u64);
             match from {
-                Inlet::Queue(slot) => self.admit(*slot, &mut burst, bytes, &mut way),
+                Inlet::Queue(slot, flows) => {
+                    self.admit(*slot, &mut burst, bytes, &mut way);
+                    if let Some(flows) = flows {
+                        self.steer(flows, self.queues[*slot].number, true, &mut burst);
+                        came = count(&burst);
+                    }
+                }
                 Inlet::Ring(_) => {}
                 Inlet::Null(null) => {
                     null.rx.add(taken as u64, bytes as u64);
@@ -167,6 +227,7 @@ impl Worker {
                 }
                 Inlet::Outside(_) => component.counters.came.add(taken as u64, bytes as u64),
             }
+            component.counters.rx.add(came.packets, came.bytes);
             self.edit_tags(*vlan, &mut burst, &way);
             self.treat(component, &mut burst, outs, &way);
         }

@@ -1,13 +1,13 @@
 //! Components on workers whose ports and ends the test holds the other side of.
 
 use super::*;
-use crate::worker::component::{Component, Gate, Link, Set};
+use crate::worker::component::{Component, Flows, Gate, Link, Set};
 use crate::worker::ends::{NullEnd, OutsideEnd, Ring};
 
-const TO: [u8; 6] = [2, 0, 0, 0, 0, 9];
+pub(super) const TO: [u8; 6] = [2, 0, 0, 0, 0, 9];
 
 /// Components by what they are made of; all on worker `worker`.
-fn component(
+pub(super) fn component(
     worker: usize,
     kind: ComponentKind,
     rx: Vec<(Link, VlanEdit)>,
@@ -24,7 +24,7 @@ fn component(
     Component::new(spec, links(rx), links(tx), Arc::default())
 }
 
-fn forward(worker: usize, from: Link, to: Link) -> Component {
+pub(super) fn forward(worker: usize, from: Link, to: Link) -> Component {
     component(worker, ComponentKind::Forward, vec![plain(from)], vec![plain(to)], Vec::new())
 }
 
@@ -38,18 +38,22 @@ impl Bed {
         Self::with_free(workers, &[], ports)
     }
 
-    fn port(&self, no: usize) -> Link {
+    pub(super) fn port(&self, no: usize) -> Link {
         Link::Port(Arc::clone(self.shared.view.load().ports[no].as_ref().unwrap()), None)
     }
 
     fn run(&mut self, components: Vec<Component>) {
+        self.run_with(components, Flows::default());
+    }
+
+    pub(super) fn run_with(&mut self, components: Vec<Component>, flows: Flows) {
         self.counters.extend(components.iter().map(|component| Arc::clone(&component.counters)));
         let components = components.into_iter().map(|component| (Arc::new(component), Gate::Open)).collect();
-        drop(self.shared.components.publish(Arc::new(Set { components })));
+        drop(self.shared.components.publish(Arc::new(Set { components, flows })));
         self.workers.iter_mut().for_each(Worker::refresh_view);
     }
 
-    fn dropped(&self, reason: DropReason) -> u64 {
+    pub(super) fn dropped(&self, reason: DropReason) -> u64 {
         let mut stats = PortStats::default();
         self.counters.iter().for_each(|counters| counters.shard.add_to(&mut stats));
         for port in self.shared.view.load().ports.iter().flatten() {
@@ -64,7 +68,7 @@ fn ring(depth: u32) -> Arc<Ring> {
 }
 
 /// A frame with a tag or none, marked.
-fn tagged(to: [u8; 6], tci: Option<u16>, mark: u8, len: usize) -> Vec<u8> {
+pub(super) fn tagged(to: [u8; 6], tci: Option<u16>, mark: u8, len: usize) -> Vec<u8> {
     let mut frame = [to, [2, 0, 0, 0, 0, 1]].concat();
     if let Some(tci) = tci {
         frame.extend([0x81, 0, (tci >> 8) as u8, tci as u8]);

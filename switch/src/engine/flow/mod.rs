@@ -1,0 +1,169 @@
+//! Flow rules of a port, compiled: which end a frame is for that came in, and what becomes of the tags of frames that come in or go out.
+//!
+//! The rules of a group are a [`Rules`] of their own, found as traffic rules are: by one probe for each distinct mask. Their keys are
+//! made of layer 2 alone, so the words of a [`Key`] mean other fields here than they do there.
+
+mod check;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+pub(crate) use check::check;
+
+use super::parse::{L2, parse_l2};
+use super::rule::{Key, Match, Rule, RuleTable, Rules, WORDS};
+use super::vlan::{TagEdit, apply};
+use crate::model::{FlowDirection, FlowEdit, FlowKey, FlowRule, FlowTarget, Masked, MaskedMac};
+
+/// In the word of the inner EtherType: the frame has a tag.
+const TAGGED: u64 = 1 << 16;
+
+/// Where a frame is and how long, in its chunk, and the queue whose end it is for, if a rule says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fate {
+    /// First byte.
+    pub start: usize,
+    /// Length in bytes.
+    pub len: usize,
+    /// Queue.
+    pub queue: Option<u32>,
+}
+
+/// What comes behind a rule's edits.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    Done(Option<u32>),
+    /// The group in that place.
+    Group(usize),
+}
+
+#[derive(Debug)]
+struct Action {
+    edits: Box<[FlowEdit]>,
+    next: Next,
+}
+
+/// A group: rules by their order, and what they do.
+#[derive(Debug)]
+struct Group {
+    rules: Rules,
+    actions: Box<[Action]>,
+}
+
+/// The rules of one direction.
+#[derive(Debug, Default)]
+pub struct FlowTable {
+    /// By number, the first being group 0; empty without rules in that one.
+    groups: Box<[Group]>,
+}
+
+impl FlowTable {
+    /// The rules of that direction, which [`check`] has found right.
+    pub fn new(rules: &[FlowRule], direction: FlowDirection) -> Self {
+        let mut sorted: Vec<_> = rules.iter().filter(|rule| rule.direction == direction).collect();
+        sorted.sort_by_key(|rule| (rule.group, rule.priority));
+        let groups: Vec<_> = sorted.chunk_by(|one, other| one.group == other.group).collect();
+        if groups.first().and_then(|group| group.first()).is_none_or(|rule| rule.group != 0) {
+            return Self::default();
+        }
+        let next = |target| match target {
+            FlowTarget::Normal => Next::Done(None),
+            FlowTarget::Queue(queue) => Next::Done(Some(queue)),
+            // No rule of a group without rules matches.
+            FlowTarget::Group(group) => match groups.binary_search_by_key(&group, |rules| rules[0].group) {
+                Ok(place) => Next::Group(place),
+                Err(_) => Next::Done(None),
+            },
+        };
+        let group = |rules: &&[&FlowRule]| {
+            let mut table = RuleTable::default();
+            for (index, rule) in (0..).zip(*rules) {
+                table.insert(Arc::new(Rule::of_match(index, compiled(&rule.key))));
+            }
+            let action = |rule: &&FlowRule| Action { edits: rule.edits.as_slice().into(), next: next(rule.target) };
+            Group { rules: table.commit(), actions: rules.iter().map(action).collect() }
+        };
+        Self { groups: groups.iter().map(group).collect() }
+    }
+
+    /// Whether no frame can meet a rule.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// Carries out the rules that the frame meets which `buf`, a whole chunk, holds at `start..start + len`; `edited` is told of
+    /// each change of a tag. A frame whose layer 2 is not whole meets none.
+    pub fn run(&self, buf: &mut [u8], start: usize, len: usize, mut edited: impl FnMut(TagEdit)) -> Fate {
+        let mut fate = Fate { start, len, queue: None };
+        let mut group = self.groups.first();
+        while let Some(Group { rules, actions }) = group {
+            let Some(l2) = layer_2(buf, &fate) else { break };
+            let Some(action) = rules.find(&key_of(&l2)).and_then(|rule| actions.get(rule.spec.key_index as usize))
+            else {
+                break;
+            };
+            for edit in &action.edits {
+                let edit = layer_2(buf, &fate).map_or(TagEdit::None, |l2| tag_edit(*edit, &l2));
+                if edit != TagEdit::None {
+                    (fate.start, fate.len) = apply(edit, buf, fate.start, fate.len);
+                    edited(edit);
+                }
+            }
+            group = match action.next {
+                Next::Group(place) => self.groups.get(place),
+                Next::Done(queue) => {
+                    fate.queue = queue;
+                    None
+                }
+            };
+        }
+        fate
+    }
+}
+
+fn layer_2(buf: &[u8], fate: &Fate) -> Option<L2> {
+    parse_l2(buf.get(fate.start..fate.start + fate.len)?).ok()
+}
+
+/// What an edit is on a frame with that layer 2.
+fn tag_edit(edit: FlowEdit, l2: &L2) -> TagEdit {
+    match (edit, l2.tag) {
+        (FlowEdit::Push(tpid), _) => TagEdit::Push { tpid, tci: 0 },
+        (FlowEdit::Pop, Some(_)) => TagEdit::Pop,
+        (FlowEdit::Vid(vid), Some(tag)) => TagEdit::SetTci(tag.tci & 0xf000 | vid),
+        (FlowEdit::Pcp(pcp), Some(tag)) => TagEdit::SetTci(tag.tci & 0x1fff | u16::from(pcp) << 13),
+        (_, None) => TagEdit::None,
+    }
+}
+
+/// Destination and EtherType behind the addresses; source and tag; whether there is a tag, and the EtherType behind it.
+fn key_of(l2: &L2) -> Key {
+    let mut words = [0; WORDS];
+    let (ethertype, tci, inner) = match l2.tag {
+        Some(tag) => (tag.tpid, tag.tci, TAGGED | u64::from(l2.ethertype)),
+        None => (l2.ethertype, 0, 0),
+    };
+    words[0] = l2.dst.to_u64() << 16 | u64::from(ethertype);
+    words[1] = l2.src.to_u64() << 16 | u64::from(tci);
+    words[2] = inner;
+    Key(words)
+}
+
+fn compiled(key: &FlowKey) -> Match {
+    let FlowKey { dmac, smac, ethertype, tci, inner_type } = *key;
+    let mac = |mac: Option<MaskedMac>| {
+        mac.map_or((0, 0), |mac| (mac.value.to_u64() << 16, (mac.mask & MaskedMac::FULL) << 16))
+    };
+    let word = |word: Option<Masked<16>>| {
+        word.map_or((0, 0), |word| (u64::from(word.value), u64::from(word.mask & Masked::<16>::FULL)))
+    };
+    let tagged = if tci.is_some() || inner_type.is_some() { (TAGGED, TAGGED) } else { (0, 0) };
+    let fields = [(mac(dmac), word(ethertype)), (mac(smac), word(tci)), (tagged, word(inner_type))];
+    let mut found = Match::default();
+    for (at, (high, low)) in fields.into_iter().enumerate() {
+        (found.value.0[at], found.mask.0[at]) = (high.0 | low.0, high.1 | low.1);
+    }
+    found
+}

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use crate::rig::{Rig, process};
+use crate::rig::Rig;
 
 const PATHS: [(&str, &str); 26] = [
     ("POST", "/v1/vfs/1/components"),
@@ -176,11 +176,18 @@ proptest! {
     fn any_requests_are_answered_and_refusals_change_nothing(
         requests in prop::collection::vec((prop::sample::select(&PATHS[..]), body()), 1..40),
     ) {
-        let pcap = format!("{}port = \"phy:1\"\n", process("pcap", 4, &[1, 8]));
-        let instances = process("vf", 1, &[1, 2, 3]) + &process("nfv", 2, &[1, 6]) + &process("mirror", 3, &[1, 4]) + &pcap;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let rig = Rig::new(&instances);
+            let rig = Rig::new("");
+            for (kind, id, cores, app) in [
+                ("spp_vf", 1, "1,2,3", json!({})),
+                ("spp_nfv", 2, "1,6", json!({})),
+                ("spp_mirror", 3, "1,4", json!({})),
+                ("spp_pcap", 4, "1,8", json!({ "-c": "phy:1" })),
+            ] {
+                let body = json!({ "proc_name": kind, "client_id": id, "eal": { "-l": cores }, "app": app });
+                rig.ok(&format!("PUT /v1/primary/launch {body}")).await;
+            }
             let mut before = rig.all().await;
             for ((method, path), body) in requests {
                 let answer = rig.with_type(None, method, path, body.clone()).await;
@@ -199,7 +206,7 @@ proptest! {
                 before = after;
             }
             // What it says is what it keeps; counters and times of captures begin anew.
-            let rig = rig.restart_bare();
+            let rig = rig.restart();
             for (path, said) in before.iter().filter(|(path, _)| !path.contains("primary") && !path.contains("pcaps")) {
                 assert_eq!(rig.call("GET", path, "").await, *said, "{path}");
             }

@@ -85,12 +85,6 @@ impl Rig {
         Self::over(storage, config)
     }
 
-    /// The same, with ports only in its configuration: all instances are those of the state file.
-    pub fn restart_bare(mut self) -> Self {
-        self.config = PORTS.to_owned();
-        self.restart()
-    }
-
     pub async fn call(&self, method: &str, path: &str, body: &str) -> Answer {
         self.with_type(None, method, path, body.as_bytes().to_vec()).await
     }

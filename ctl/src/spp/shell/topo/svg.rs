@@ -24,8 +24,7 @@ pub fn svg(graph: &Graph) -> String {
     let (width, height) = places.size;
     let mut text = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\" \
-         viewBox=\"0 0 {width:.0} {height:.0}\" font-family=\"sans-serif\" font-size=\"{FONT}\" text-anchor=\"middle\" \
-         dominant-baseline=\"central\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
+         viewBox=\"0 0 {width:.0} {height:.0}\" font-family=\"sans-serif\" font-size=\"{FONT}\" text-anchor=\"middle\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
          <marker id=\"end\" markerWidth=\"10\" markerHeight=\"8\" refX=\"10\" refY=\"4\" orient=\"auto\"><polygon points=\"0 0, 10 4, 0 8\"/></marker>\n"
     );
     for (edge, points) in graph.edges.iter().zip(&places.arrows) {
@@ -63,7 +62,8 @@ fn boxed(node: &Node, lines: &[String], at: Point, size: Point) -> String {
     let top = at.1 + 5.0 + LETTER.1 / 2.0;
     for (line, n) in lines.iter().zip(0..) {
         let y = top + f64::from(n) * LETTER.1;
-        text += &format!("<text x=\"{:.1}\" y=\"{y:.1}\">{}</text>\n", at.0 + size.0 / 2.0, escaped(line));
+        text +=
+            &format!("<text x=\"{:.1}\" y=\"{y:.1}\" dy=\"0.35em\">{}</text>\n", at.0 + size.0 / 2.0, escaped(line));
     }
     text
 }
@@ -84,7 +84,10 @@ fn arrow(edge: &Edge, points: &[Point]) -> String {
     let mut text = format!("<path d=\"{way}\" fill=\"none\" stroke=\"{color}\"{dashes} marker-end=\"url(#end)\"/>\n");
     if let (false, Some(next)) = (edge.label.is_empty(), rest.first()) {
         let (x, y) = ((first.0 + next.0) / 2.0, (first.1 + next.1) / 2.0 - LETTER.1 / 2.0);
-        text += &format!("<text x=\"{x:.1}\" y=\"{y:.1}\" font-size=\"11\">{}</text>\n", escaped(&edge.label));
+        text += &format!(
+            "<text x=\"{x:.1}\" y=\"{y:.1}\" dy=\"0.35em\" font-size=\"11\">{}</text>\n",
+            escaped(&edge.label)
+        );
     }
     text
 }

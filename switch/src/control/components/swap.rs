@@ -71,7 +71,6 @@ pub(super) fn set(
     state.shared.publish_components(Arc::new(Set { components }));
     let live = &mut control.components;
     for gone in old.iter().filter(|old| !next.iter().any(|new| new.spec.name == old.spec.name)) {
-        live.baselines.components.remove(&gone.spec.name);
         audit::retire(&mut live.retired, stats_of(&gone.counters));
     }
     live.running = next;

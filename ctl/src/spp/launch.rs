@@ -3,7 +3,9 @@
 //! Of DPDK's options those that name lcores count; the others (memory, devices) have no meaning here and are passed over.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use switch::model::Compression;
 
@@ -32,28 +34,60 @@ pub struct Launch {
     pub compression: Compression,
 }
 
+/// Why a process can't be launched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wrong {
+    /// It needs this option.
+    Missing(&'static str),
+    /// The value of this option, of DPDK or of its own, and why.
+    Value(Side, String, String),
+}
+
+/// Whose an option is: `-c` is one of both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// DPDK's.
+    Eal,
+    /// The process's own.
+    App,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(option) => write!(f, "{option} is needed: a pcap instance has a port that it captures"),
+            Self::Value(_, option, why) => write!(f, "{option}: {why}"),
+        }
+    }
+}
+
+/// The type of the process of that name, `spp_vf` or `vf`.
+///
+/// # Errors
+/// That there is none.
+pub fn kind_of(name: &str) -> Result<ProcType, String> {
+    match name.strip_prefix("spp_").unwrap_or(name) {
+        "vf" => Ok(ProcType::Vf),
+        "nfv" => Ok(ProcType::Nfv),
+        "mirror" => Ok(ProcType::Mirror),
+        "pcap" => Ok(ProcType::Pcap),
+        other => {
+            let other = other.escape_default();
+            Err(format!("`{other}` is not a process: spp_vf, spp_nfv, spp_mirror and spp_pcap are"))
+        }
+    }
+}
+
 impl Launch {
-    /// Reads a process's name (`spp_vf` or `vf`), its client id and its options.
+    /// Reads a process's options.
     ///
     /// # Errors
     /// What is wrong with which of them.
     pub fn read<'a>(
-        name: &str,
-        id: u32,
+        proc: Proc,
         eal: impl IntoIterator<Item = Pair<'a>>,
         app: impl IntoIterator<Item = Pair<'a>>,
-    ) -> Result<Self, String> {
-        let kind = match name.strip_prefix("spp_").unwrap_or(name) {
-            "vf" => ProcType::Vf,
-            "nfv" => ProcType::Nfv,
-            "mirror" => ProcType::Mirror,
-            "pcap" => ProcType::Pcap,
-            other => {
-                let other = other.escape_default();
-                return Err(format!("`{other}` is not a process: spp_vf, spp_nfv, spp_mirror and spp_pcap are"));
-            }
-        };
-        let proc = Proc { kind, id };
+    ) -> Result<Self, Wrong> {
         let mut launch = Self {
             proc,
             cores: vec![],
@@ -64,37 +98,55 @@ impl Launch {
         };
         let (mut cores, mut master) = (BTreeSet::new(), None);
         for (option, value) in eal {
+            let wrong = |why| Wrong::Value(Side::Eal, option.to_owned(), why);
             match option {
-                "-l" | "--lcores" => cores.extend(list(value)?),
-                "-c" => cores.extend(mask(value)?),
-                "--master-lcore" => master = Some(core(value)?),
+                "-l" | "--lcores" => cores.extend(list(value).map_err(wrong)?),
+                "-c" => cores.extend(mask(value).map_err(wrong)?),
+                "--master-lcore" => master = Some(core(value).map_err(wrong)?),
                 _ => {}
             }
         }
         if let Some(master) = master.filter(|master| !cores.contains(master)) {
-            return Err(format!("--master-lcore: core {master} is not among the lcores"));
+            let why = format!("core {master} is not among the lcores");
+            return Err(Wrong::Value(Side::Eal, "--master-lcore".to_owned(), why));
         }
         // As in DPDK: the lowest one unless it is named.
         let master = master.or(cores.first().copied());
         launch.cores.extend(master);
         launch.cores.extend(cores.into_iter().filter(|core| Some(*core) != master));
         for (option, value) in app {
-            match option {
-                "-n" | "--client-id" if value.parse() != Ok(id) => {
-                    return Err(format!("{option} {}: the process is launched as {id}", value.escape_default()));
-                }
-                "-c" if kind == ProcType::Pcap => launch.port = Some(value.parse()?),
-                "--out-dir" if kind == ProcType::Pcap => launch.directory = Some(PathBuf::from(value)),
-                "--fsize" if kind == ProcType::Pcap => {
-                    let bytes = value.parse().map_err(|_| format!("--fsize: `{}` bytes", value.escape_default()));
-                    launch.limit = bytes?;
-                }
-                // Not one of SPP's: its files are LZ4 always.
-                "--compression" if kind == ProcType::Pcap => launch.compression = compression(value)?,
-                _ => {}
-            }
+            launch.own(option, value).map_err(|why| Wrong::Value(Side::App, option.to_owned(), why))?;
         }
-        Ok(launch)
+        match (proc.kind, launch.port) {
+            (ProcType::Pcap, None) => Err(Wrong::Missing("-c")),
+            _ => Ok(launch),
+        }
+    }
+
+    /// Takes note of an option of the process's own.
+    fn own(&mut self, option: &str, value: &str) -> Result<(), String> {
+        let Proc { kind, id } = self.proc;
+        match (option, kind) {
+            // It would register by that number.
+            ("-n", ProcType::Nfv) | ("--client-id", ProcType::Vf | ProcType::Mirror | ProcType::Pcap)
+                if digits(value) != Some(id) =>
+            {
+                return Err(format!("`{}`: the process is launched as {id}", value.escape_default()));
+            }
+            ("-c", ProcType::Pcap) => self.port = Some(value.parse()?),
+            ("--out-dir", ProcType::Pcap) => {
+                let there = Some(PathBuf::from(value)).filter(|path| path.is_absolute() && path.is_dir());
+                let why = || format!("`{}` is not an absolute path of a directory", value.escape_default());
+                self.directory = Some(there.ok_or_else(why)?);
+            }
+            ("--fsize", ProcType::Pcap) => {
+                self.limit = digits(value).ok_or_else(|| format!("`{}` bytes", value.escape_default()))?;
+            }
+            // Not one of SPP's: its files are LZ4 always.
+            ("--compression", ProcType::Pcap) => self.compression = compression(value)?,
+            _ => {}
+        }
+        Ok(())
     }
 
     /// The instance. Captures go to `directory` unless they name another.
@@ -121,7 +173,7 @@ pub const fn compression_word(compression: Compression) -> &'static str {
 fn compression(text: &str) -> Result<Compression, String> {
     let all = [Compression::None, Compression::Lz4, Compression::Zstd];
     let known = all.into_iter().find(|known| compression_word(*known) == text);
-    known.ok_or_else(|| format!("--compression: `{}`: none, lz4 or zstd", text.escape_default()))
+    known.ok_or_else(|| format!("`{}`: none, lz4 or zstd", text.escape_default()))
 }
 
 /// Options as a command line has them: `-l 1,2`, `--proc-type=secondary`, `--vhost-client`.
@@ -137,40 +189,55 @@ pub fn pairs<'a>(words: &[&'a str]) -> Vec<Pair<'a>> {
     pairs
 }
 
+/// A number; what `parse` takes besides digits (a sign) is none.
+fn digits<T: FromStr>(text: &str) -> Option<T> {
+    let digits = text.trim();
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
+}
+
 fn core(text: &str) -> Result<u32, String> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let core = digits.then(|| text.parse().ok()).flatten().filter(|core| *core <= MAX_LCORE);
+    let core = digits(text).filter(|core| *core <= MAX_LCORE);
     core.ok_or_else(|| format!("`{}` is not an lcore: 0 to {MAX_LCORE} are", text.escape_default()))
 }
 
-/// `1,4-7`; of `--lcores`' sets of CPUs (`2@3`, `(0-3)@1`) only the lcores count.
+/// `1,3-5`, or `(1,3-5)@0,6@2`, of which the CPUs behind `@` are left out: workers are bound to CPUs by the configuration.
 fn list(text: &str) -> Result<BTreeSet<u32>, String> {
+    let bad = || format!("`{}` is not a list of lcores", text.escape_default());
     let mut cores = BTreeSet::new();
-    let mut cpus = false;
-    for part in text.split(',') {
-        // What follows an @( belongs to it up to the bracket's end.
-        if cpus {
-            cpus = !part.ends_with(')');
-            continue;
+    let mut rest = Some(text);
+    while let Some(text) = rest {
+        let (part, tail) = match text.strip_prefix('(') {
+            Some(group) => group.split_once(')').ok_or_else(bad)?,
+            None => text.split_at(text.find([',', '@']).unwrap_or(text.len())),
+        };
+        for range in part.split(',') {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            let (first, last) = (core(first)?, core(last)?);
+            if first > last {
+                return Err(format!("lcores {first}-{last}: the first is beyond the last"));
+            }
+            cores.extend(first..=last);
         }
-        let (part, set) = part.split_once('@').unwrap_or((part, ""));
-        cpus = set.starts_with('(') && !set.ends_with(')');
-        let part = part.trim_matches(['(', ')']);
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (core(first)?, core(last)?);
-        if first > last {
-            return Err(format!("lcores {first}-{last}: the first is beyond the last"));
+        let tail = match tail.strip_prefix('@') {
+            Some(cpus) => match cpus.strip_prefix('(') {
+                Some(group) => group.split_once(')').ok_or_else(bad)?.1,
+                None => &cpus[cpus.find(',').unwrap_or(cpus.len())..],
+            },
+            None => tail,
+        };
+        rest = tail.strip_prefix(',');
+        if rest.is_none() && !tail.is_empty() {
+            return Err(bad());
         }
-        cores.extend(first..=last);
     }
     Ok(cores)
 }
 
-/// `0x1e`.
+/// A mask in hexadecimal: `0x1e`.
 fn mask(text: &str) -> Result<BTreeSet<u32>, String> {
     let bad = || format!("`{}` is not a hexadecimal mask of lcores", text.escape_default());
     let digits = text.strip_prefix("0x").or(text.strip_prefix("0X")).unwrap_or(text);
-    if digits.is_empty() || digits.len() > (MAX_LCORE as usize + 1) / 4 {
+    if digits.len() > (MAX_LCORE as usize + 1) / 4 {
         return Err(bad());
     }
     let mut cores = BTreeSet::new();
@@ -178,26 +245,37 @@ fn mask(text: &str) -> Result<BTreeSet<u32>, String> {
         let bits = digit.to_digit(16).ok_or_else(bad)?;
         cores.extend((0..4).filter(|bit| bits & (1 << bit) != 0).map(|bit| at * 4 + bit));
     }
-    Ok(cores)
+    if cores.is_empty() { Err(bad()) } else { Ok(cores) }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    fn cores(words: &str) -> Result<Vec<u32>, String> {
+    fn launch<'a>(kind: ProcType, app: impl IntoIterator<Item = Pair<'a>>) -> Result<Launch, Wrong> {
+        Launch::read(Proc { kind, id: 5 }, [], app)
+    }
+
+    fn cores(words: &str) -> Result<Vec<u32>, Wrong> {
         let words: Vec<_> = words.split(' ').collect();
-        Launch::read("spp_vf", 1, pairs(&words), []).map(|launch| launch.cores)
+        Launch::read(Proc { kind: ProcType::Vf, id: 1 }, pairs(&words), []).map(|launch| launch.cores)
     }
 
     #[test]
     fn the_first_core_is_the_master() {
         for (words, expected) in [
+            ("-l 1,2", vec![1, 2]),
+            ("-l 3", vec![3]),
             ("-l 1,4-7", vec![1, 4, 5, 6, 7]),
             ("-m 512 -l 3,1,2 --proc-type secondary", vec![1, 2, 3]),
             ("-l 1-3 --master-lcore 2", vec![2, 1, 3]),
             ("-c 0x1e", vec![1, 2, 3, 4]),
+            ("-c 0X3fe", vec![1, 2, 3, 4, 5, 6, 7, 8, 9]),
+            ("-c 30", vec![4, 5]),
             ("--lcores=0@1,(2-3)@(4,5),6", vec![0, 2, 3, 6]),
+            ("--lcores 0@1,(2,4-5)@0,7@(1-2),9", vec![0, 2, 4, 5, 7, 9]),
             ("--proc-type secondary", vec![]),
         ] {
             assert_eq!(cores(words), Ok(expected), "{words}");
@@ -206,30 +284,84 @@ mod tests {
 
     #[test]
     fn wrong_lcores_are_refused() {
-        for words in ["-l", "-l x", "-l 3-1", "-l 1,,2", "-l 0-4096", "-c 0xg", "-c", "-l 1 --master-lcore 2"] {
-            assert!(cores(words).is_err(), "{words}");
+        for words in [
+            "-l",
+            "-l ,",
+            "-l 1,",
+            "-l x",
+            "-l 1-",
+            "-l +1",
+            "-l 3-1",
+            "-l 1,,2",
+            "-l 1024",
+            "-l 0-4294967295",
+            "-l null",
+            "--lcores (1",
+            "--lcores (1)2",
+            "--lcores 1@(0",
+            "-c 0xg",
+            "-c 0x",
+            "-c 0",
+            "-c",
+            "-l 1 --master-lcore 2",
+            "-l 1,2 --master-lcore 3",
+        ] {
+            let option = words.split(' ').rfind(|word| word.starts_with('-')).unwrap();
+            match cores(words) {
+                Err(Wrong::Value(Side::Eal, wrong, _)) => assert_eq!(wrong, option, "{words}"),
+                other => panic!("{words}: {other:?}"),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_list_is_understood_or_refused(text in "[0-9,()@ \\-]{0,16}") {
+            if let Ok(cores) = list(&text) {
+                prop_assert!(!cores.is_empty() && cores.into_iter().all(|core| core <= MAX_LCORE));
+            }
         }
     }
 
     #[test]
     fn a_capture_is_launched_with_its_port_and_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().to_str().unwrap();
         let app = [
             ("--client-id", "5"),
             ("-c", "phy:0"),
-            ("--out-dir", "/var/cap"),
+            ("--out-dir", path),
             ("--fsize", "2000000"),
             ("--compression", "zstd"),
         ];
-        let launch = Launch::read("spp_pcap", 5, [], app).unwrap();
-        let instance = launch.instance(Path::new("/tmp"));
+        let instance = launch(ProcType::Pcap, app).unwrap().instance(Path::new("/tmp"));
         let capture = instance.capture.unwrap();
-        assert_eq!((capture.directory.to_str(), capture.limit), (Some("/var/cap"), 2_000_000));
+        assert_eq!((capture.directory.as_path(), capture.limit), (dir.path(), 2_000_000));
         assert_eq!(capture.compression, Compression::Zstd);
-        let launch = Launch::read("pcap", 5, [], [("-c", "ring:1")]).unwrap();
-        assert_eq!(launch.instance(Path::new("/tmp")).capture.unwrap().directory, Path::new("/tmp"));
-        for app in [("-c", "phy"), ("--fsize", "big"), ("--client-id", "6"), ("--compression", "gzip")] {
-            assert!(Launch::read("spp_pcap", 5, [], [app]).is_err(), "{app:?}");
+        let instance = launch(ProcType::Pcap, [("-c", "ring:1")]).unwrap().instance(Path::new("/tmp"));
+        assert_eq!(instance.capture.unwrap().directory, Path::new("/tmp"));
+        assert_eq!(launch(ProcType::Pcap, []), Err(Wrong::Missing("-c")));
+        let gone = dir.path().join("gone");
+        for (option, value) in [
+            ("-c", "phy"),
+            ("--fsize", "big"),
+            ("--fsize", "+1"),
+            ("--client-id", "6"),
+            ("--compression", "gzip"),
+            ("--out-dir", gone.to_str().unwrap()),
+            ("--out-dir", "tmp"),
+        ] {
+            let wrong = launch(ProcType::Pcap, [("-c", "phy:0"), (option, value)]).unwrap_err();
+            assert!(matches!(wrong, Wrong::Value(Side::App, ref of, _) if of == option), "{wrong}");
         }
-        assert!(Launch::read("spp_primary", 0, [], []).is_err());
+    }
+
+    #[test]
+    fn options_of_another_process_mean_nothing() {
+        assert!(launch(ProcType::Nfv, [("--client-id", "6"), ("-c", "x"), ("--out-dir", "x")]).is_ok());
+        assert!(launch(ProcType::Vf, [("-n", "6")]).is_ok());
+        assert!(launch(ProcType::Nfv, [("-n", "6")]).is_err());
+        assert_eq!(kind_of("spp_pcap"), kind_of("pcap"));
+        assert!(kind_of("spp_primary").is_err());
     }
 }

@@ -16,8 +16,10 @@
 
 use switch::model::VlanEdit;
 
-use super::launch::{Launch, pairs};
-use super::{Attached, Change, Component, ComponentType, Dir, Entry, EntryKey, Patch, PortId, PortType, ProcType};
+use super::launch::{Launch, kind_of, pairs};
+use super::{
+    Attached, Change, Component, ComponentType, Dir, Entry, EntryKey, Patch, PortId, PortType, Proc, ProcType,
+};
 
 /// Longest line, in bytes (SPP's buffer).
 pub const MAX_LINE: usize = 2048;
@@ -240,7 +242,8 @@ fn launch(words: &[&str]) -> Result<Launch, String> {
         Some(at) => (&options[..at], &options[at + 1..]),
         None => (options, &[][..]),
     };
-    Launch::read(name, id, pairs(eal), pairs(app)).map_err(|why| invalid("launch", why))
+    let kind = kind_of(name).map_err(|why| invalid("launch", why))?;
+    Launch::read(Proc { kind, id }, pairs(eal), pairs(app)).map_err(|why| invalid("launch", why))
 }
 
 #[cfg(test)]

@@ -45,6 +45,7 @@ pub(super) fn stats(state: &State, control: &Control) -> StatsReport {
                 ..PortStats::default()
             };
             add_port(&mut stats, &port.shared);
+            stats.nic = stats.nic();
             stats
         })
         .collect();
@@ -68,12 +69,6 @@ pub(super) fn stats(state: &State, control: &Control) -> StatsReport {
             + 4 * (signed(port.vlan_pushes) - signed(port.vlan_pops))
             - signed(port.tx.bytes)
             - signed(dropped.bytes);
-    }
-    for stats in &mut report.ports {
-        if let Some(port) = control.ports.get(&stats.vport) {
-            control.components.subtract_port(port.shared.generation, stats);
-        }
-        stats.nic = stats.nic();
     }
     report
 }

@@ -106,6 +106,11 @@ impl Body {
         self.0.get(key)
     }
 
+    /// All keys with their values.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.0.iter()
+    }
+
     /// The value of a key.
     pub(super) fn need(&self, key: &str) -> Result<&Value, Refusal> {
         self.get(key).ok_or_else(|| required(key))

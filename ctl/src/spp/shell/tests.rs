@@ -329,7 +329,7 @@ fn line() -> impl Strategy<Value = String> {
         ("", "pri; launch mirror 3 -l 0,7"),
         ("", "pri; launch vf 5 -l 3,8,9"),
         ("", "pri; launch nfv 4"),
-        ("", "pri; launch pcap 6 -l 0,10 -- -c phy:0 --out-dir /tmp/x --fsize 2000000 --compression zstd"),
+        ("", "pri; launch pcap 6 -l 0,10 -- -c phy:0 --out-dir /tmp --fsize 2000000 --compression zstd"),
         ("", "pcap 6; start"),
         ("", "pcap 6; flush on"),
         ("", "nfv 4; exit"),

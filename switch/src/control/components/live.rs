@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::super::ports::LivePort;
 use super::super::{Control, State};
-use super::counters::Baselines;
 use crate::engine::PortNo;
 use crate::engine::component::{Known, KnownPort, check};
 use crate::engine::drop::DropReason;
@@ -38,7 +37,6 @@ pub struct Live {
     pub flow_rules: BTreeMap<PortNo, Vec<FlowRule>>,
     /// What components that are gone had counted.
     pub retired: PortStats,
-    pub baselines: Baselines,
 }
 
 /// A set of components that was checked, with its ends.
@@ -142,10 +140,5 @@ impl Live {
             tracing::warn!(outside = no, error, "an outside end");
         }
         self.empty(state, &input, false);
-    }
-
-    /// Forgets what was subtracted from the counters of an end that is gone.
-    pub fn forget(&mut self, end: &EndPort) {
-        self.baselines.ends.remove(end);
     }
 }

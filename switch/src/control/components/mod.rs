@@ -65,7 +65,6 @@ impl Switch {
         check_unused(&control, &end)?;
         let ring = control.components.rings.remove(&no).ok_or_else(|| missing(&end))?;
         control.components.empty(&self.state, &ring, true);
-        control.components.forget(&end);
         Ok(())
     }
 
@@ -89,7 +88,6 @@ impl Switch {
         check_unused(&control, &end)?;
         let outside = control.components.outside.remove(&no).ok_or_else(|| missing(&end))?;
         control.components.close(&self.state, outside);
-        control.components.forget(&end);
         Ok(())
     }
 
@@ -121,12 +119,6 @@ impl Switch {
     /// Counters of rings, null ends and outside ends.
     pub fn ends(&self) -> Vec<EndInfo> {
         self.state.lock().components.ends()
-    }
-
-    /// Sets the counters of components, ends and of ports that are not bridged to zero. What is counted goes on: readers are told the
-    /// difference from now on.
-    pub fn clear_component_stats(&self) {
-        counters::clear(&mut self.state.lock());
     }
 }
 

@@ -72,7 +72,6 @@ pub(super) fn set(
     state.shared.publish_components(live.open_set());
     live.empty_unread_rings(state);
     for gone in old.iter().filter(|old| !live.running.iter().any(|new| new.spec.name == old.spec.name)) {
-        live.baselines.components.remove(&gone.spec.name);
         audit::retire(&mut live.retired, stats_of(&gone.counters));
     }
     Ok(())

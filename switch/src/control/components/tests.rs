@@ -242,7 +242,7 @@ fn a_set_that_does_not_fit_changes_nothing() {
 }
 
 #[test]
-fn counters_begin_anew_and_the_books_still_balance() {
+fn a_component_of_another_name_counts_from_zero_and_the_books_balance() {
     let switch = switch(1);
     let (mut to, _) = outside(&switch, 0);
     switch.set_components(vec![forward("f", 0, EndPort::Outside(0), EndPort::Null(0))]).unwrap();
@@ -252,18 +252,11 @@ fn counters_begin_anew_and_the_books_still_balance() {
     }
     let ends = switch.ends();
     assert_eq!((ends[0].tx.packets, ends[1].rx.packets), (5, 5), "{ends:?}");
-    switch.clear_component_stats();
-    assert_eq!(switch.components()[0].rx, Count::default());
-    assert!(switch.ends().iter().all(|end| (end.rx, end.tx) == Default::default()));
-    assert!(to.offer(&frame(5)));
-    while switch.components()[0].tx.packets < 1 {
-        std::thread::yield_now();
-    }
     assert_balanced(&switch);
     // Under another name it begins at zero, and what the first one counted is not forgotten.
     switch.set_components(vec![forward("g", 0, EndPort::Outside(0), EndPort::Null(0))]).unwrap();
     assert_eq!(switch.components()[0].rx, Count::default());
-    assert_eq!(switch.stats().components.rx.packets, 6);
+    assert_eq!(switch.stats().components.rx.packets, 5);
     assert_balanced(&switch);
 }
 

@@ -52,7 +52,11 @@ pub fn run(spp: &Spp, proc: Proc, command: &Command) -> Result<Outcome, SppError
     }
 }
 
-fn status(spp: &Spp, proc: Proc) -> Result<Status, SppError> {
+/// What a process does.
+///
+/// # Errors
+/// `NotFound`: no such instance.
+pub fn status(spp: &Spp, proc: Proc) -> Result<Status, SppError> {
     if proc.kind == ProcType::Primary {
         return spp.primary_status().map(Status::Primary);
     }

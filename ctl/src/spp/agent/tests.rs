@@ -290,11 +290,11 @@ fn held_changes_are_shown_and_flushed() {
     }
     let info = vf.ask("status").unwrap()["info"].take();
     assert_eq!(info["core"], json!([{"core": 1, "type": "unuse"}, {"core": 2, "type": "unuse"}]));
-    assert_eq!(info["staged"]["core"][1]["name"], "core2");
+    assert_eq!(info["flush"]["staged"]["components"][1]["name"], "core2");
     refused(vf.ask("component 1 merge rx ring:5 tx ring:6"), "idle");
     vf.ask("flush").unwrap();
     let info = vf.ask("status").unwrap()["info"].take();
-    assert_eq!((&info["core"][0]["type"], info.get("staged")), (&json!("forward"), None));
+    assert_eq!((&info["core"][0]["type"], &info["flush"]["staged"]), (&json!("forward"), &Value::Null));
     for command in ["component 1 idle", "flush discard", "stop", "forward"] {
         vf.ask(command).unwrap();
     }

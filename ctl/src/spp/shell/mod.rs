@@ -22,6 +22,7 @@ use self::line::{Line, Target};
 use self::state::SppState;
 use super::launch::Launch;
 use super::run::Outcome;
+use super::status::Process;
 use super::words::{self, Command};
 use super::{Change, Instance, Patch, Proc, ProcType, Spp, SppError};
 
@@ -71,10 +72,7 @@ pub fn execute(spp: &Spp, line: &str) -> Result<Answer, SppError> {
 
 /// An instance as spp-ctl names it.
 fn name(proc: &Proc) -> Value {
-    match proc.kind {
-        ProcType::Primary => json!({ "type": "primary" }),
-        kind => json!({ "type": kind.word(), "client-id": proc.id }),
-    }
+    json!(Process::from(proc))
 }
 
 fn find(spp: &Spp, target: Target) -> Result<Proc, SppError> {

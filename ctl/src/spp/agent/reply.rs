@@ -1,7 +1,7 @@
 //! What SPP's processes answer, in the forms that spp-ctl reads.
 //!
 //! vf, mirror and pcap answer `{"results": [{"result": "success"}], …}`; spp-ctl turns a result `error` into a 400 with its message.
-//! nfv and the primary answer `{"result": "succeeded", "command": …}`, of which spp-ctl reads only JSON status and, since
+//! nfv and the primary answer `{"result": "succeeded", "command": …}` (of flow rules `{"result": "success", "message": …}`), of which spp-ctl reads only JSON status and, since
 //! 2020, `results`: so failures have both.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::config::StatusFormat;
+use crate::spp::flow::line::Told;
 use crate::spp::run::{Outcome, Status};
 use crate::spp::status::{Answer, Flush, Shape, TableEntry, Work, Worker, WorkerComponent};
 use crate::spp::words::Command;
@@ -37,6 +38,9 @@ pub struct Forms {
 /// The answer to a command; `None` for a line that is none.
 pub fn reply(proc: Proc, command: Option<&Command>, result: &Result<Outcome, String>, forms: Forms) -> String {
     match result {
+        Err(why) if let Some(Command::Flow(words)) = command => {
+            json!(Told::error(words.first().map_or("", String::as_str), why)).to_string()
+        }
         Err(why) => refusal(proc, command, why).to_string(),
         Ok(Outcome::ClientId) if proc.kind == ProcType::Nfv && forms.id == IdForm::Number => proc.id.to_string(),
         Ok(Outcome::ClientId) => {
@@ -50,6 +54,7 @@ pub fn reply(proc: Proc, command: Option<&Command>, result: &Result<Outcome, Str
             }
             status => of_status(status, forms.status).to_string(),
         },
+        Ok(Outcome::Flow(told)) => json!(told).to_string(),
         Ok(Outcome::Done | Outcome::Ended) if own_results(proc) => json!({"results": success()}).to_string(),
         Ok(Outcome::Done | Outcome::Ended) => Value::Object(echo(command, "succeeded")).to_string(),
     }
@@ -84,6 +89,7 @@ fn echo(command: Option<&Command>, result: &str) -> Map<String, Value> {
         Some(Command::Launch(_)) => "launch",
         Some(Command::ClientId) => "_get_client_id",
         Some(Command::Status) => "status",
+        Some(Command::Flow(_)) => "flow",
         Some(Command::Change(Change::Run(true))) => "forward",
         Some(Command::Change(Change::Run(false))) => "stop",
         Some(Command::Change(Change::AddPort { port, .. })) => {

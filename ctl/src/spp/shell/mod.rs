@@ -60,10 +60,6 @@ pub fn execute(spp: &Spp, line: &str) -> Result<Answer, SppError> {
         Line::Bye { all } => bye(spp, all),
         Line::To { target, command } => {
             let proc = find(spp, target)?;
-            let mut words = command.split_whitespace();
-            if proc == Proc::PRIMARY && words.next() == Some("flow") {
-                return flow::run(spp, &words.collect::<Vec<_>>());
-            }
             let command = words::parse(proc.kind, &line::joined(&command)).map_err(SppError::Refused)?;
             run(spp, proc, &command)
         }
@@ -111,10 +107,14 @@ fn run(spp: &Spp, proc: Proc, command: &Command) -> Result<Answer, SppError> {
         let launched = launch_instance(spp, launch)?;
         return Ok(Answer { text: format!("Launched {}.\n", launched.proc), value: json!(launched) });
     }
+    if let Command::Flow(words) = command {
+        return flow::run(spp, &words.iter().map(String::as_str).collect::<Vec<_>>());
+    }
     let text = match super::run::run(spp, proc, command)? {
         Outcome::ClientId => return Ok(Answer { text: format!("{proc}\n"), value: name(&proc) }),
         Outcome::Status(status) => return Ok(status::of(&status)),
         Outcome::Ended => return Ok(Answer { text: format!("Exit {proc}.\n"), value: Value::Null }),
+        Outcome::Flow(told) => told.message,
         Outcome::Done => done(proc, command),
     };
     // It may have ended since: then there is nothing to tell.
@@ -153,7 +153,7 @@ fn done(proc: Proc, command: &Command) -> String {
         Command::FlushMode(true) => "Changes are held until flush.",
         Command::FlushMode(false) => "Changes come into force at once.",
         Command::Clear => "Clear port statistics.",
-        Command::ClientId | Command::Status | Command::Exit | Command::Launch(_) => "",
+        Command::ClientId | Command::Status | Command::Exit | Command::Launch(_) | Command::Flow(_) => "",
     };
     text.to_owned()
 }

@@ -15,6 +15,7 @@ pub mod port;
 pub mod rest;
 pub mod run;
 pub mod shell;
+pub mod status;
 #[cfg(test)]
 mod tests;
 pub mod types;
@@ -24,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::Serialize;
 use switch::model::*;
 use tokio::sync::watch;
 
@@ -31,7 +33,7 @@ pub use self::change::Change;
 pub use self::compile::MAX_CLIENT_ID;
 use self::compile::{Plan, Surroundings};
 pub use self::error::SppError;
-use self::flow::NumberedRule;
+use self::flow::{NumberedRule, PortRules};
 pub use self::port::{PortId, PortType};
 pub use self::types::*;
 use crate::config::SppConfig;
@@ -75,7 +77,7 @@ pub struct Spp {
 }
 
 /// Counters of the primary's status.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PrimaryStatus {
     /// The primary.
     pub instance: Instance,
@@ -83,10 +85,12 @@ pub struct PrimaryStatus {
     pub ports: Vec<PortCounters>,
     /// Rings, by number.
     pub rings: Vec<EndInfo>,
+    /// Flow rules of the ports that have any.
+    pub flow: Vec<PortRules>,
 }
 
 /// Counters of a port that has an SPP name, since the last clear.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PortCounters {
     /// Name.
     pub port: PortId,
@@ -425,7 +429,9 @@ impl Spp {
                 now.rx_dropped = since(now.rx_dropped, then.rx_dropped);
             }
         }
-        Ok(PrimaryStatus { instance, ports, rings })
+        let rules = inner.flow_rules.iter().filter(|(_, rules)| !rules.is_empty());
+        let flow = rules.map(|(&port, rules)| PortRules { port, rules: rules.clone() }).collect();
+        Ok(PrimaryStatus { instance, ports, rings, flow })
     }
 
     /// Rings, null and outside ends with counters over their lives.

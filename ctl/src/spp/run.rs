@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::flow::line::{self, Told};
 use super::words::Command;
 use super::{Instance, PortId, PortType, PrimaryStatus, Proc, ProcType, Spp, SppError};
 
@@ -16,6 +17,8 @@ pub enum Outcome {
     Status(Box<Status>),
     /// It has ended.
     Ended,
+    /// It was about flow rules.
+    Flow(Told),
 }
 
 /// What a process does.
@@ -48,11 +51,18 @@ pub fn run(spp: &Spp, proc: Proc, command: &Command) -> Result<Outcome, SppError
         Command::Discard => spp.discard(proc).map(|()| Outcome::Done),
         Command::FlushMode(on) => spp.set_flush_mode(proc, *on).map(|()| Outcome::Done),
         Command::Clear => spp.clear_status().map(|()| Outcome::Done),
+        Command::Flow(words) => {
+            line::run(spp, &words.iter().map(String::as_str).collect::<Vec<_>>()).map(Outcome::Flow)
+        }
         Command::Launch(launch) => spp.launch(launch.instance(spp.directory())).map(|()| Outcome::Done),
     }
 }
 
-fn status(spp: &Spp, proc: Proc) -> Result<Status, SppError> {
+/// What a process does.
+///
+/// # Errors
+/// `NotFound`: no such instance.
+pub fn status(spp: &Spp, proc: Proc) -> Result<Status, SppError> {
     if proc.kind == ProcType::Primary {
         return spp.primary_status().map(Status::Primary);
     }

@@ -18,7 +18,7 @@ pub(super) fn spp_of(text: &str, store: Store) -> Arc<Spp> {
     Spp::start(service, &config.spp)
 }
 
-const TWO: &str = r#"
+pub(super) const TWO: &str = r#"
     [[spp.process]]
     type = "vf"
     client_id = 1

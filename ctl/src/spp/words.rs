@@ -12,6 +12,7 @@
 //!               classifier_table [add] vlan VID MAC|default PORT|unuse | classifier_table del vlan VID MAC|default PORT|unuse
 //! nfv, primary  add PORT | del PORT | patch SRC DST | patch reset      (a port may be two words: ring 0)
 //! primary       clear | add pipe:N RING RING | launch ID NAME [DPDK's options] [-- the process's options]
+//!               flow …                                               (see `flow::line`)
 //! ```
 
 use switch::model::VlanEdit;
@@ -45,6 +46,8 @@ pub enum Command {
     Clear,
     /// Primary: make an instance.
     Launch(Launch),
+    /// Primary: the words of a command about flow rules, which are read as it is carried out.
+    Flow(Vec<String>),
 }
 
 /// Reads a line for a process of that type.
@@ -74,6 +77,7 @@ pub fn parse(kind: ProcType, line: &str) -> Result<Command, String> {
         ("patch", Nfv | Primary) => patch(rest).map(Command::Change),
         ("clear", Primary) => alone(Command::Clear),
         ("launch", Primary) => launch(rest).map(Command::Launch),
+        ("flow", Primary) => Ok(Command::Flow(rest.iter().map(|word| (*word).to_owned()).collect())),
         (_, Primary | Vf | Nfv | Mirror | Pcap) => Err(format!("Unknown command({})", verb.escape_default())),
     }
 }
@@ -390,6 +394,7 @@ mod tests {
             (ProcType::Pcap, "add ring:0", "Unknown command(add)"),
             (ProcType::Primary, "launch 2", "Wrong message format"),
             (ProcType::Primary, "launch 2 spp_bridge", "Invalid value (launch)"),
+            (ProcType::Vf, "flow list phy:0", "Unknown command(flow)"),
             (ProcType::Primary, "flush now", "Wrong message format"),
         ] {
             let why = parse(kind, line).unwrap_err();

@@ -282,6 +282,43 @@ fn the_primary_counts_clears_and_launches() {
 }
 
 #[test]
+fn the_primary_has_flow_rules_as_spp_ctl_sends_them() {
+    let rig = Rig::new();
+    let mut primary = rig.ctl.accept_primary();
+    let rule = "ingress pattern eth dst is 02:00:00:00:00:01 / vlan vid is 100 / end actions queue index 0 / of_pop_vlan / end";
+    let mut ask = |command: &str| primary.ask_nfv(command).unwrap();
+    let validated = json!({"result": "success", "message": "Flow rule validated"});
+    assert_eq!(ask(&format!("flow validate phy:0 group 0 priority 1 transfer {rule}")), validated);
+    for id in 0..2 {
+        let created =
+            json!({"result": "success", "message": format!("Flow rule #{id} created"), "rule_id": id.to_string()});
+        assert_eq!(ask(&format!("flow create phy:0 {rule}")), created);
+    }
+    let status = ask("status");
+    assert_eq!(status["phy_ports"][0]["flow"][1]["rule_id"], 1);
+    assert_eq!(status["phy_ports"][0]["flow"][1]["patterns"][0]["type"], "eth");
+    let destroyed = |what: &str| json!({"result": "success", "message": format!("Flow rule {what} destroyed")});
+    assert_eq!(ask("flow destroy phy:0 0"), destroyed("#0"));
+    for (command, text) in [
+        ("flow destroy phy:0 0", "Flow rule #0 not found"),
+        (
+            "flow create phy:7 ingress pattern eth / end actions queue index 0 / end",
+            "Flow create error: Invalid port 7",
+        ),
+        ("flow validate phy:0 ingress pattern ipv4 / end actions queue index 0 / end", "Flow validate error: "),
+        ("flow create ring:0 ingress", "Flow create error: ring:0"),
+        ("flow", "flow validate|create PORT"),
+    ] {
+        let answer = ask(command);
+        assert_eq!((&answer["result"], answer.get("results")), (&json!("error"), None), "{command}");
+        assert!(answer["message"].as_str().unwrap().starts_with(text), "{command}: {answer}");
+    }
+    assert_eq!(rig.spp.flow_rules(0).len(), 1, "what is refused changes nothing");
+    assert_eq!(ask("flow destroy phy:0 ALL"), destroyed("all"));
+    assert!(rig.spp.flow_rules(0).is_empty());
+}
+
+#[test]
 fn held_changes_are_shown_and_flushed() {
     let rig = Rig::new();
     let mut vf = rig.link(ProcType::Vf);
@@ -290,11 +327,11 @@ fn held_changes_are_shown_and_flushed() {
     }
     let info = vf.ask("status").unwrap()["info"].take();
     assert_eq!(info["core"], json!([{"core": 1, "type": "unuse"}, {"core": 2, "type": "unuse"}]));
-    assert_eq!(info["staged"]["core"][1]["name"], "core2");
+    assert_eq!(info["flush"]["staged"]["components"][1]["name"], "core2");
     refused(vf.ask("component 1 merge rx ring:5 tx ring:6"), "idle");
     vf.ask("flush").unwrap();
     let info = vf.ask("status").unwrap()["info"].take();
-    assert_eq!((&info["core"][0]["type"], info.get("staged")), (&json!("forward"), None));
+    assert_eq!((&info["core"][0]["type"], &info["flush"]["staged"]), (&json!("forward"), &Value::Null));
     for command in ["component 1 idle", "flush discard", "stop", "forward"] {
         vf.ask(command).unwrap();
     }

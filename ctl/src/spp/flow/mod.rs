@@ -1,9 +1,10 @@
 //! Flow rules, as the primary is told of them: testpmd's words for patterns and actions, what they mean, and how they are shown.
 //!
 //! [`parse`] makes a [`Rule`] of the words, [`Rule::compile`] makes of that what the data plane is told, and [`show`] writes it as
-//! the primary's status does. All of it is pure.
+//! the primary's status does: all of that is pure. [`line`] carries out command lines.
 
 mod compile;
+pub mod line;
 pub mod parse;
 pub mod show;
 #[cfg(test)]

@@ -11,6 +11,7 @@ use axum::routing::get;
 use serde::Serialize;
 
 use super::{blocking, shown};
+use crate::spp::status::lcores;
 use crate::spp::{Instance, Proc, ProcType, Spp};
 
 /// Where the kernel describes CPUs.
@@ -72,18 +73,6 @@ pub fn layout(directory: &Path) -> Vec<Socket> {
         Socket { cores, socket_id }
     };
     sockets.into_iter().map(socket).collect()
-}
-
-/// The lcores of an instance: those that it was given, or else those that its components run on.
-pub(super) fn lcores(instance: &Instance) -> Vec<u32> {
-    let mut cores = instance.cores.clone();
-    if cores.is_empty() {
-        cores.extend(instance.running.components.iter().map(|component| component.core));
-        cores.push(instance.master());
-        cores.sort_unstable();
-        cores.dedup();
-    }
-    cores
 }
 
 /// What an instance has of the CPUs.

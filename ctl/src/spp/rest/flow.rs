@@ -8,12 +8,12 @@ use axum::Router;
 use axum::extract::{OriginalUri, Path, State};
 use axum::http::Uri;
 use axum::routing::{MethodRouter, delete, post};
-use serde::Serialize;
 use serde_json::Value;
 use switch::model::FlowDirection;
 
 use super::body::{Body, invalid, required};
 use super::{Raw, Refusal, blocking, shown};
+use crate::spp::flow::line::Told;
 use crate::spp::flow::{Rule, parse};
 use crate::spp::{Proc, Spp, SppError};
 
@@ -29,25 +29,11 @@ pub(super) fn routes() -> Router<Arc<Spp>> {
     routes
 }
 
-#[derive(Debug, Serialize)]
-struct Outcome {
-    result: &'static str,
-    message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rule_id: Option<String>,
-}
-
-impl Outcome {
-    fn success(message: String) -> Self {
-        Self { result: "success", message, rule_id: None }
-    }
-
-    /// What refuses a rule is told in the answer; that there is no primary, or that the switch could not do it, by its code.
-    fn of(result: Result<Self, SppError>, what: &str) -> Result<Self, Refusal> {
-        match result {
-            Err(SppError::Refused(why)) => Ok(Self { result: "error", message: format!("{what}{why}"), rule_id: None }),
-            result => Ok(result?),
-        }
+/// What refuses a rule is told in the answer; that there is no primary, or that the switch could not do it, by its code.
+fn told(result: Result<Told, SppError>, verb: &str) -> Result<Told, Refusal> {
+    match result {
+        Err(SppError::Refused(why)) => Ok(Told::error(verb, &why)),
+        result => Ok(result?),
     }
 }
 
@@ -70,7 +56,7 @@ fn validate() -> MethodRouter<Arc<Spp>> {
             let (port, request) = (port(&parts, &uri)?, Request::read(&raw.read()?)?);
             spp.instance(Proc::PRIMARY)?;
             let checked = request.rule().and_then(|rule| spp.check_flow_rule(port, &rule));
-            Outcome::of(checked.map(|()| Outcome::success("Flow rule validated".to_owned())), "Flow validate error: ")
+            told(checked.map(|()| Told::validated()), "validate")
         };
         shown(blocking(spp, call).await)
     })
@@ -82,11 +68,7 @@ fn create() -> MethodRouter<Arc<Spp>> {
             let (port, request) = (port(&parts, &uri)?, Request::read(&raw.read()?)?);
             spp.instance(Proc::PRIMARY)?;
             let made = request.rule().and_then(|rule| spp.add_flow_rule(port, rule));
-            let outcome = |id: u32| {
-                let message = format!("Flow rule #{id} created");
-                Outcome { rule_id: Some(id.to_string()), ..Outcome::success(message) }
-            };
-            Outcome::of(made.map(outcome), "Flow create error: ")
+            told(made.map(Told::created), "create")
         };
         shown(blocking(spp, call).await)
     })
@@ -94,14 +76,10 @@ fn create() -> MethodRouter<Arc<Spp>> {
 
 fn destroy() -> MethodRouter<Arc<Spp>> {
     delete(|State(spp): State<Arc<Spp>>, parts: Numbers, OriginalUri(uri): OriginalUri| async move {
-        let call = move |spp: &Spp| -> Result<Outcome, Refusal> {
+        let call = move |spp: &Spp| -> Result<Told, Refusal> {
             let port = port(&parts, &uri)?;
             let rule = numbers(&parts, &uri)?.first().copied().filter(|_| parts.len() > 1);
-            let message = match rule {
-                Some(id) => format!("Flow rule #{id} destroyed"),
-                None => "Flow rule all destroyed".to_owned(),
-            };
-            Outcome::of(spp.del_flow_rules(port, rule).map(|()| Outcome::success(message)), "")
+            told(spp.del_flow_rules(port, rule).map(|()| Told::destroyed(rule)), "destroy")
         };
         shown(blocking(spp, call).await)
     })

@@ -9,7 +9,9 @@ use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, delete, get, on, put};
 
 use super::body::{self, Body};
-use super::{Raw, Refusal, blocking, done, launch, shown, status};
+use super::{Raw, Refusal, blocking, done, launch, shown};
+use crate::spp::run::status;
+use crate::spp::status::{Answer, Process, Shape};
 use crate::spp::{Change, Proc, ProcType, Spp};
 
 type Routes = Router<Arc<Spp>>;
@@ -28,7 +30,7 @@ pub(super) fn routes() -> Routes {
 }
 
 async fn processes(State(spp): State<Arc<Spp>>) -> Response {
-    shown(blocking(spp, |spp| Ok(status::processes(spp))).await)
+    shown(blocking(spp, |spp| Ok(spp.processes().iter().map(Process::from).collect::<Vec<_>>())).await)
 }
 
 fn components(kind: ProcType) -> Routes {
@@ -67,7 +69,7 @@ fn primary() -> Routes {
     let end =
         || delete(|State(spp): State<Arc<Spp>>| async { done(blocking(spp, |spp| Ok(spp.end(Proc::PRIMARY)?)).await) });
     let clear = |State(spp): State<Arc<Spp>>| async { done(blocking(spp, |spp| Ok(spp.clear_status()?)).await) };
-    let show = |State(spp): State<Arc<Spp>>| async { shown(blocking(spp, |spp| Ok(status::primary(spp)?)).await) };
+    let show = |State(spp): State<Arc<Spp>>| async { shown(blocking(spp, |spp| answer(spp, Proc::PRIMARY)).await) };
     let start = |State(spp): State<Arc<Spp>>, raw: Raw| async {
         done(blocking(spp, move |spp| Ok(spp.launch(launch::instance(&raw.read()?, &spp.config.directory)?)?)).await)
     };
@@ -90,12 +92,17 @@ fn patches(kind: ProcType) -> MethodRouter<Arc<Spp>> {
 /// Looking at an instance, and ending it.
 fn instance(kind: ProcType) -> Routes {
     let show = move |State(spp): State<Arc<Spp>>, parts: Parts, OriginalUri(uri): OriginalUri| async move {
-        shown(blocking(spp, move |spp| Ok(status::of(spp, find(spp, kind, &parts, &uri)?)?)).await)
+        shown(blocking(spp, move |spp| answer(spp, find(spp, kind, &parts, &uri)?)).await)
     };
     let end = move |State(spp): State<Arc<Spp>>, parts: Parts, OriginalUri(uri): OriginalUri| async move {
         done(blocking(spp, move |spp| Ok(spp.end(find(spp, kind, &parts, &uri)?)?)).await)
     };
     Router::new().route("/{id}", get(show).delete(end))
+}
+
+/// What an instance answers to `status`.
+fn answer(spp: &Spp, proc: Proc) -> Result<Answer, Refusal> {
+    Ok(Answer::of(&status(spp, proc)?, Shape::default()))
 }
 
 /// The instance that a path names, which must be there.

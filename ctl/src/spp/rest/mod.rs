@@ -10,7 +10,6 @@ pub mod cpu;
 mod flow;
 mod instances;
 mod launch;
-pub mod status;
 
 use std::sync::Arc;
 

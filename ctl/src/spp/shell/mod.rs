@@ -22,6 +22,7 @@ use self::line::{Line, Target};
 use self::state::SppState;
 use super::launch::Launch;
 use super::run::Outcome;
+use super::status::Process;
 use super::words::{self, Command};
 use super::{Change, Instance, Patch, Proc, ProcType, Spp, SppError};
 
@@ -59,10 +60,6 @@ pub fn execute(spp: &Spp, line: &str) -> Result<Answer, SppError> {
         Line::Bye { all } => bye(spp, all),
         Line::To { target, command } => {
             let proc = find(spp, target)?;
-            let mut words = command.split_whitespace();
-            if proc == Proc::PRIMARY && words.next() == Some("flow") {
-                return flow::run(spp, &words.collect::<Vec<_>>());
-            }
             let command = words::parse(proc.kind, &line::joined(&command)).map_err(SppError::Refused)?;
             run(spp, proc, &command)
         }
@@ -71,10 +68,7 @@ pub fn execute(spp: &Spp, line: &str) -> Result<Answer, SppError> {
 
 /// An instance as spp-ctl names it.
 fn name(proc: &Proc) -> Value {
-    match proc.kind {
-        ProcType::Primary => json!({ "type": "primary" }),
-        kind => json!({ "type": kind.word(), "client-id": proc.id }),
-    }
+    json!(Process::from(proc))
 }
 
 fn find(spp: &Spp, target: Target) -> Result<Proc, SppError> {
@@ -113,10 +107,14 @@ fn run(spp: &Spp, proc: Proc, command: &Command) -> Result<Answer, SppError> {
         let launched = launch_instance(spp, launch)?;
         return Ok(Answer { text: format!("Launched {}.\n", launched.proc), value: json!(launched) });
     }
+    if let Command::Flow(words) = command {
+        return flow::run(spp, &words.iter().map(String::as_str).collect::<Vec<_>>());
+    }
     let text = match super::run::run(spp, proc, command)? {
         Outcome::ClientId => return Ok(Answer { text: format!("{proc}\n"), value: name(&proc) }),
         Outcome::Status(status) => return Ok(status::of(&status)),
         Outcome::Ended => return Ok(Answer { text: format!("Exit {proc}.\n"), value: Value::Null }),
+        Outcome::Flow(told) => told.message,
         Outcome::Done => done(proc, command),
     };
     // It may have ended since: then there is nothing to tell.
@@ -155,7 +153,7 @@ fn done(proc: Proc, command: &Command) -> String {
         Command::FlushMode(true) => "Changes are held until flush.",
         Command::FlushMode(false) => "Changes come into force at once.",
         Command::Clear => "Clear port statistics.",
-        Command::ClientId | Command::Status | Command::Exit | Command::Launch(_) => "",
+        Command::ClientId | Command::Status | Command::Exit | Command::Launch(_) | Command::Flow(_) => "",
     };
     text.to_owned()
 }

@@ -33,7 +33,7 @@ pub(super) fn address(listen: &str) -> &str {
 /// `status` of an instance.
 pub(super) fn of(status: &Status) -> Answer {
     let (instance, files) = match status {
-        Status::Primary(status) => return Answer { text: primary(status), value: primary_value(status) },
+        Status::Primary(status) => return Answer { text: primary(status), value: json!(status) },
         Status::Secondary { instance, files, .. } => (instance, files),
     };
     let text = match instance.proc.kind {
@@ -191,13 +191,4 @@ fn primary(status: &PrimaryStatus) -> String {
         text += &format!("      {no:2}  {rx:10}  {tx:10}  {rx_drop:10}  {tx_drop:10}\n");
     }
     text + &held(&status.instance)
-}
-
-fn primary_value(status: &PrimaryStatus) -> serde_json::Value {
-    let port = |counters: &PortCounters| {
-        let PortCounters { port, mac, rx, tx, tx_dropped, queues } = counters;
-        json!({ "port": port, "mac": mac.map(|mac| mac.to_string()), "rx": rx, "tx": tx, "tx_dropped": tx_dropped, "queues": queues })
-    };
-    let ports: Vec<_> = status.ports.iter().map(port).collect();
-    json!({ "instance": status.instance, "ports": ports, "rings": status.rings })
 }

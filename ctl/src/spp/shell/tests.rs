@@ -6,24 +6,11 @@ use proptest::prelude::*;
 
 use super::save::save;
 use super::*;
-use crate::config::Config;
-use crate::fake::FakeDataplane;
-use crate::service::Service;
+use crate::spp::tests::{TWO, spp_of};
 use crate::state::Store;
 
-const CONFIG: &str = r#"
-    [[spp.process]]
-    type = "vf"
-    client_id = 1
-    cores = [0, 1, 2]
-    [[spp.process]]
-    type = "nfv"
-    client_id = 2
-    [[port]]
-    name = "east"
-    kind = "phy"
-    ifname = "eth7"
-    spp = "phy:0"
+/// A port of a VM.
+const VM: &str = r#"
     [[port]]
     name = "vm"
     kind = "guest"
@@ -31,9 +18,7 @@ const CONFIG: &str = r#"
 "#;
 
 pub(super) fn spp() -> Arc<Spp> {
-    let config = Config::parse(CONFIG).unwrap();
-    let service = Service::start(Box::new(FakeDataplane::default()), Store::in_memory(), &config).unwrap();
-    Spp::start(service, &config.spp)
+    spp_of(&format!("{TWO}{VM}"), Store::in_memory())
 }
 
 fn say(spp: &Spp, line: &str) -> String {

@@ -1,17 +1,28 @@
-//! What instances answer to `status`, with spp-ctl's names in its order.
+//! What instances answer to `status`, with spp-ctl's names in its order: the REST API as it is, the agent in the envelopes that spp-ctl
+//! takes off.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use serde::Serialize;
-use switch::model::{OutsideSpec, VlanEdit};
+use switch::model::{EndPort, VlanEdit};
 
-use super::cpu::lcores;
-use crate::spp::change::key_text;
-use crate::spp::flow::show::Shown;
-use crate::spp::{
-    Attached, Component, EntryKey, Instance, Patch, PortId, PortType, PrimaryStatus, Proc, ProcType, Setup, Spp,
-    SppError, compile,
+use super::change::key_text;
+use super::flow::show::Shown;
+use super::run::Status;
+use super::{
+    Attached, Component, ComponentType, Entry, EntryKey, Instance, Patch, PortId, PortType, PrimaryStatus, Proc,
+    ProcType, Setup, compile,
 };
+
+/// Forms in which clients want components.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shape {
+    /// With `vlan` at the ports of a mirror too.
+    pub all_vlans: bool,
+    /// Classifiers have their name of 2018, `classifier_mac`.
+    pub classifier_mac: bool,
+}
 
 /// A process in the list of all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -23,16 +34,28 @@ pub struct Process {
     pub client_id: Option<u32>,
 }
 
-/// All processes.
-pub fn processes(spp: &Spp) -> Vec<Process> {
-    let process = |Proc { kind, id }| Process { r#type: kind, client_id: (kind != ProcType::Primary).then_some(id) };
-    spp.processes().into_iter().map(process).collect()
+impl From<&Proc> for Process {
+    fn from(&Proc { kind, id }: &Proc) -> Self {
+        Self { r#type: kind, client_id: (kind != ProcType::Primary).then_some(id) }
+    }
+}
+
+/// The lcores of an instance: those that it was given, or else those that its components run on.
+pub fn lcores(instance: &Instance) -> Vec<u32> {
+    let mut cores = instance.cores.clone();
+    if cores.is_empty() {
+        cores.extend(instance.running.components.iter().map(|component| component.core));
+        cores.push(instance.master());
+        cores.sort_unstable();
+        cores.dedup();
+    }
+    cores
 }
 
 /// What an instance answers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
-pub enum Status {
+pub enum Answer {
     /// vf and mirror.
     Worker(Worker),
     /// nfv.
@@ -43,18 +66,19 @@ pub enum Status {
     Primary(Primary),
 }
 
-/// What an instance answers.
-///
-/// # Errors
-/// `NotFound`.
-pub fn of(spp: &Spp, proc: Proc) -> Result<Status, SppError> {
-    let instance = spp.instance(proc)?;
-    Ok(match proc.kind {
-        ProcType::Vf | ProcType::Mirror => Status::Worker(worker(&instance)),
-        ProcType::Nfv => Status::Nfv(nfv(&instance)),
-        ProcType::Pcap => Status::Pcap(pcap(spp, &instance)),
-        ProcType::Primary => Status::Primary(primary(spp)?),
-    })
+impl Answer {
+    /// What an instance answers.
+    pub fn of(status: &Status, shape: Shape) -> Self {
+        let (instance, files) = match status {
+            Status::Primary(status) => return Self::Primary(primary(status)),
+            Status::Secondary { instance, files, .. } => (instance, files),
+        };
+        match instance.proc.kind {
+            ProcType::Vf | ProcType::Mirror => Self::Worker(worker(instance, shape)),
+            ProcType::Pcap => Self::Pcap(pcap(instance, files)),
+            ProcType::Nfv | ProcType::Primary => Self::Nfv(nfv(instance)),
+        }
+    }
 }
 
 /// What is held in flush mode; only shown while it is on.
@@ -78,14 +102,20 @@ fn running(setup: &Setup, idle: &'static str) -> &'static str {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Worker {
-    client_id: u32,
-    ports: Vec<PortId>,
-    master_lcore: u32,
-    components: Vec<WorkerComponent>,
+    /// Its number.
+    pub client_id: u32,
+    /// Ports of its components.
+    pub ports: Vec<PortId>,
+    /// Its first core.
+    pub master_lcore: u32,
+    /// Its components, core by core, and the cores that have none.
+    pub components: Vec<WorkerComponent>,
+    /// vf: its table.
     #[serde(rename = "classifier_table", skip_serializing_if = "Option::is_none")]
-    classifier_table: Option<Vec<TableEntry>>,
+    pub classifier_table: Option<Vec<TableEntry>>,
+    /// What is held.
     #[serde(skip_serializing_if = "Option::is_none")]
-    flush: Option<Flush<Work>>,
+    pub flush: Option<Flush<Work>>,
 }
 
 /// What vf and mirror do.
@@ -99,7 +129,7 @@ pub struct Work {
 
 /// A component, or a core that has none.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-struct WorkerComponent {
+pub struct WorkerComponent {
     core: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
@@ -124,32 +154,35 @@ struct Vlan {
     pcp: u8,
 }
 
+/// An entry of a classifier's table.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-struct TableEntry {
+pub struct TableEntry {
     r#type: &'static str,
     value: String,
     port: PortId,
 }
 
-fn worker(instance: &Instance) -> Worker {
-    let Work { ports, components, classifier_table } = work(instance, &instance.running);
+/// What vf and mirror answer.
+pub fn worker(instance: &Instance, shape: Shape) -> Worker {
+    let Work { ports, components, classifier_table } = work(instance, &instance.running, shape);
     Worker {
         client_id: instance.proc.id,
         ports,
         master_lcore: instance.master(),
         components,
         classifier_table,
-        flush: flush(instance, |setup| work(instance, setup)),
+        flush: flush(instance, |setup| work(instance, setup, shape)),
     }
 }
 
-fn work(instance: &Instance, setup: &Setup) -> Work {
+fn work(instance: &Instance, setup: &Setup, shape: Shape) -> Work {
     let vf = instance.proc.kind == ProcType::Vf;
+    let shape = Shape { all_vlans: shape.all_vlans || vf, ..shape };
     let attached = setup.components.iter().flat_map(|component| component.rx.iter().chain(&component.tx));
     let ports: BTreeSet<_> = attached.map(|attached| attached.port).collect();
     let used: BTreeSet<_> = setup.components.iter().map(|component| component.core).collect();
     let unused = instance.cores.iter().skip(1).filter(|core| !used.contains(core));
-    let mut components: Vec<_> = setup.components.iter().map(|component| shown(component, vf)).collect();
+    let mut components: Vec<_> = setup.components.iter().map(|component| shown(component, shape)).collect();
     components.extend(unused.map(|&core| WorkerComponent {
         core,
         name: None,
@@ -159,7 +192,7 @@ fn work(instance: &Instance, setup: &Setup) -> Work {
         tx_port: None,
     }));
     components.sort_by_key(|component| component.core);
-    let entry = |entry: &crate::spp::Entry| {
+    let entry = |entry: &Entry| {
         let EntryKey { vlan, .. } = entry.key;
         let r#type = if vlan.is_some() { "vlan" } else { "mac" };
         TableEntry { r#type, value: key_text(&entry.key), port: entry.port }
@@ -168,17 +201,22 @@ fn work(instance: &Instance, setup: &Setup) -> Work {
     Work { ports: ports.into_iter().collect(), components, classifier_table }
 }
 
-fn shown(component: &Component, vlans: bool) -> WorkerComponent {
+fn shown(component: &Component, shape: Shape) -> WorkerComponent {
     let vlan = |edit: VlanEdit| match edit {
         VlanEdit::None => Vlan { operation: "none", id: 0, pcp: 0 },
         VlanEdit::Add { vid, pcp } => Vlan { operation: "add", id: vid, pcp },
         VlanEdit::Del => Vlan { operation: "del", id: 0, pcp: 0 },
     };
-    let port = |attached: &Attached| WorkerPort { port: attached.port, vlan: vlans.then(|| vlan(attached.vlan)) };
+    let port =
+        |attached: &Attached| WorkerPort { port: attached.port, vlan: shape.all_vlans.then(|| vlan(attached.vlan)) };
+    let r#type = match component.kind {
+        ComponentType::Classifier if shape.classifier_mac => "classifier_mac",
+        kind => kind.word(),
+    };
     WorkerComponent {
         core: component.core,
         name: Some(component.name.clone()),
-        r#type: component.kind.word(),
+        r#type,
         rx_port: Some(component.rx.iter().map(port).collect()),
         tx_port: Some(component.tx.iter().map(port).collect()),
     }
@@ -243,12 +281,8 @@ struct PcapCore {
     filename: Option<String>,
 }
 
-fn pcap(spp: &Spp, instance: &Instance) -> Pcap {
+fn pcap(instance: &Instance, files: &[PathBuf]) -> Pcap {
     let core = compile::patch_core(instance);
-    let end = compile::capture_end(instance.proc.id);
-    let (_, outside) = spp.working();
-    let capture = outside.into_iter().find(|end_of| end_of.no == end && matches!(end_of.spec, OutsideSpec::Capture(_)));
-    let file = capture.and_then(|capture| capture.files.last().map(|file| file.display().to_string()));
     let receive = instance.capture.as_ref().map(|capture| PcapCore {
         core,
         role: "receive",
@@ -260,7 +294,7 @@ fn pcap(spp: &Spp, instance: &Instance) -> Pcap {
         core: instance.cores.get(2).copied().unwrap_or(core),
         role: "write",
         rx_port: None,
-        filename: Some(file.unwrap_or_default()),
+        filename: Some(files.last().map_or_else(String::new, |file| file.display().to_string())),
     };
     Pcap {
         client_id: instance.proc.id,
@@ -338,12 +372,8 @@ fn pipes(setup: &Setup) -> Vec<PipePort> {
     setup.pipes.iter().map(|pipe| PipePort { id: pipe.port.no, rx: pipe.rx.no, tx: pipe.tx.no }).collect()
 }
 
-/// What the primary answers.
-///
-/// # Errors
-/// `NotFound`.
-pub fn primary(spp: &Spp) -> Result<Primary, SppError> {
-    let PrimaryStatus { instance, ports, rings } = spp.primary_status()?;
+fn primary(status: &PrimaryStatus) -> Primary {
+    let PrimaryStatus { instance, ports, rings, flow } = status;
     let setup = &instance.running;
     // Ports of the forwarder: a pipe is none.
     let forwarded = |setup: &Setup| {
@@ -360,10 +390,15 @@ pub fn primary(spp: &Spp) -> Result<Primary, SppError> {
         tx_drop: of.tx_dropped,
         eth: of.mac.unwrap_or_default().to_string(),
         nof_queues: Queues { rx: of.queues, tx: of.queues },
-        flow: spp.flow_rules(of.port.no).iter().map(Shown::from).collect(),
+        flow: flow
+            .iter()
+            .filter(|rules| rules.port == of.port.no)
+            .flat_map(|rules| &rules.rules)
+            .map(Shown::from)
+            .collect(),
     });
     let ring_ports = rings.iter().filter_map(|ring| match ring.end {
-        switch::model::EndPort::Ring(id) => Some(RingPort {
+        EndPort::Ring(id) => Some(RingPort {
             id,
             rx: ring.rx.packets,
             rx_drop: ring.rx_dropped.packets,
@@ -372,13 +407,13 @@ pub fn primary(spp: &Spp) -> Result<Primary, SppError> {
         }),
         _ => None,
     });
-    Ok(Primary {
+    Primary {
         master_lcore: instance.master(),
-        lcores: lcores(&instance),
+        lcores: lcores(instance),
         forwarder: forwards.then_some(forwarder),
         phy_ports: phy_ports.collect(),
         ring_ports: ring_ports.collect(),
         pipes: pipes(setup),
-        flush: flush(&instance, |setup| PrimaryStaged { patches: forwarded(setup), pipes: pipes(setup) }),
-    })
+        flush: flush(instance, |setup| PrimaryStaged { patches: forwarded(setup), pipes: pipes(setup) }),
+    }
 }

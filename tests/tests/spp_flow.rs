@@ -153,7 +153,8 @@ fn rules_change_under_load_and_every_frame_goes_by_one_of_them() {
             generator.send_paced(10_000, || stop.load(Ordering::Relaxed) || begun.elapsed() > Duration::from_secs(30));
             generator.sent()
         });
-        for n in 0..20 {
+        let met_both = || sinks.iter().all(|sink| sink.report(1).received > 0);
+        for n in (0..2000).take_while(|n| *n < 20 || !met_both()) {
             // The newer one counts once the older is deleted, so that there always is one.
             assert_eq!(ask(&daemon, "POST", RULES, &to[(n + 1) % 2])["result"], "success");
             delete(&daemon, &format!("/v1/primary/flow_rules/{n}/port_id/0"));
@@ -165,6 +166,6 @@ fn rules_change_under_load_and_every_frame_goes_by_one_of_them() {
     daemon.assert_balanced();
     let taken = || sinks.iter().map(|sink| sink.report(1).received).collect::<Vec<_>>();
     tests::wait::expect("all came", SOON, || taken().iter().sum::<u64>() == sent);
-    assert!(taken().iter().all(|taken| *taken > 0), "both guests got some: {:?}", taken());
+    assert!(taken().iter().all(|taken| *taken > 0), "the stream ended before both guests got some: {:?}", taken());
     daemon.finish();
 }

@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod change;
+mod cleared;
 pub mod compile;
 pub mod error;
 pub mod flow;
@@ -30,6 +31,7 @@ use switch::model::*;
 use tokio::sync::watch;
 
 pub use self::change::Change;
+use self::cleared::Cleared;
 pub use self::compile::MAX_CLIENT_ID;
 use self::compile::{Plan, Surroundings};
 pub use self::error::SppError;
@@ -56,13 +58,6 @@ struct Inner {
     applied: Plan,
     /// Counters at the last clear: those of ports, and of rings.
     cleared: Cleared,
-}
-
-/// Counters that the primary's status starts from: a scrape's must not go back.
-#[derive(Debug, Default)]
-struct Cleared {
-    ports: BTreeMap<PortId, PortCounters>,
-    rings: BTreeMap<EndPort, EndInfo>,
 }
 
 /// All instances.
@@ -359,7 +354,13 @@ impl Spp {
             directory: &self.config.directory,
             started: &inner.started,
         };
-        let plan = compile::compile(&inner.instances, &around);
+        let mut plan = compile::compile(&inner.instances, &around);
+        // An end that is there stays as it is, also if a file to be played has come since.
+        for (no, spec) in &mut plan.outside {
+            if let Some(old) = inner.applied.outside.get(no) {
+                spec.clone_from(old);
+            }
+        }
         if plan == inner.applied {
             return Ok(());
         }
@@ -383,6 +384,7 @@ impl Spp {
         for no in &has.rings.clone() - &needed.rings {
             if log(dataplane.del_ring(no)) {
                 has.rings.remove(&no);
+                inner.cleared.forget_ring(no);
             }
         }
         let gone: Vec<_> = has.outside.keys().filter(|no| !needed.outside.contains_key(no)).copied().collect();
@@ -412,23 +414,10 @@ impl Spp {
     /// `NotFound`: there is no primary.
     pub fn primary_status(&self) -> Result<PrimaryStatus, SppError> {
         let instance = self.instance(Proc::PRIMARY)?;
-        let (mut ports, mut rings) = (self.port_counters(), self.ring_counters());
+        let (ports, rings) = (self.port_counters(), self.ring_counters());
         let inner = self.lock();
-        for now in &mut ports {
-            if let Some(then) = inner.cleared.ports.get(&now.port) {
-                now.rx = now.rx.saturating_sub(then.rx);
-                now.tx = now.tx.saturating_sub(then.tx);
-                now.tx_dropped = now.tx_dropped.saturating_sub(then.tx_dropped);
-            }
-        }
-        for now in &mut rings {
-            if let Some(then) = inner.cleared.rings.get(&now.end) {
-                now.rx = since(now.rx, then.rx);
-                now.tx = since(now.tx, then.tx);
-                now.tx_dropped = since(now.tx_dropped, then.tx_dropped);
-                now.rx_dropped = since(now.rx_dropped, then.rx_dropped);
-            }
-        }
+        let ports = ports.into_iter().map(|now| inner.cleared.port(now)).collect();
+        let rings = rings.into_iter().map(|now| inner.cleared.ring(now)).collect();
         let rules = inner.flow_rules.iter().filter(|(_, rules)| !rules.is_empty());
         let flow = rules.map(|(&port, rules)| PortRules { port, rules: rules.clone() }).collect();
         Ok(PrimaryStatus { instance, ports, rings, flow })
@@ -464,10 +453,7 @@ impl Spp {
     /// `NotFound`: there is no primary.
     pub fn clear_status(&self) -> Result<(), SppError> {
         self.instance(Proc::PRIMARY)?;
-        let cleared = Cleared {
-            ports: self.port_counters().into_iter().map(|counters| (counters.port, counters)).collect(),
-            rings: self.ring_counters().into_iter().map(|ring| (ring.end.clone(), ring)).collect(),
-        };
+        let cleared = Cleared::now(self.port_counters(), self.ring_counters());
         self.lock().cleared = cleared;
         Ok(())
     }
@@ -540,10 +526,6 @@ fn missing(proc: Proc) -> SppError {
         ProcType::Primary => "primary not found.".to_owned(),
         _ => format!("sec_id {} not found.", proc.id),
     })
-}
-
-fn since(now: Count, then: Count) -> Count {
-    Count { packets: now.packets.saturating_sub(then.packets), bytes: now.bytes.saturating_sub(then.bytes) }
 }
 
 fn log(result: Result<(), switch::Error>) -> bool {

@@ -93,12 +93,13 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let (stop, stopped) = watch::channel(false);
     let dpu = grpc::serve_unix(dpu, &service, stopped.clone())?;
     let dpu_tcp = grpc::serve_tcp(&config.dpu, &service, stopped.clone()).await?;
-    let api = tokio::spawn(http::serve(socket, http::router(Arc::clone(&service), Arc::clone(&spp)), stopped.clone()));
     let controller = config.spp.controller.as_ref();
     let agents = controller.map(|controller| spp::agent::serve(Arc::clone(&spp), controller, stopped.clone()));
     let fds = companion::server::serve(FdsSocket::bind(&options.run_dir, &access)?, &service, access, stopped.clone());
     let rest = spp_listener.map(|listener| tokio::spawn(rest::serve(listener, Arc::clone(&spp), stopped.clone())));
-    let scrape = listener.map(|listener| start_metrics(listener, &service, stopped)).transpose()?;
+    let scrape = listener.map(|listener| start_metrics(listener, &service, stopped.clone())).transpose()?;
+    // Last: who gets an answer from it may use the other sockets.
+    let api = tokio::spawn(http::serve(socket, http::router(Arc::clone(&service), Arc::clone(&spp)), stopped));
     notify(NotifyState::Ready);
     tracing::info!(run_dir = %options.run_dir.display(), ports = service.ports_in_brief().len(), "ready");
 

@@ -5,9 +5,10 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::Path;
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 
 use crate::{Error, ErrorKind};
 
@@ -28,16 +29,16 @@ impl NetNs {
                 format!("netns: `{name}` is not the name of a network namespace"),
             ));
         }
-        let path = PathBuf::from("/run/netns").join(name);
-        match File::open(&path) {
-            Ok(file) => Ok(Self { name: name.to_owned(), file }),
-            Err(error) => Err(Error::new(
-                ErrorKind::NotFound,
-                format!(
-                    "netns: network namespace `{name}` can't be opened ({error}): make it with `ip netns add {name}`"
-                ),
-            )),
+        let missing = |why: &dyn std::fmt::Display| {
+            let advice = format!("make it with `ip netns add {name}`");
+            let what = format!("netns: network namespace `{name}` can't be opened ({why}): {advice}");
+            Error::new(ErrorKind::NotFound, what)
+        };
+        let file = File::open(Path::new("/run/netns").join(name)).map_err(|error| missing(&error))?;
+        if !is_namespace(&file) {
+            return Err(missing(&"its name is there, and no namespace behind it"));
         }
+        Ok(Self { name: name.to_owned(), file })
     }
 
     /// Every namespace that has a name and can be opened.
@@ -74,5 +75,21 @@ impl NetNs {
             let done = scope.spawn(enter_and_work).join();
             done.unwrap_or_else(|_| Err(Error::new(ErrorKind::System, "a helper thread panicked")))
         })
+    }
+}
+
+/// Whether a file stands for a namespace. The name of one that is being made, or was not taken away in full, is an ordinary file.
+fn is_namespace(file: &File) -> bool {
+    fstatfs(file).is_ok_and(|stat| stat.filesystem_type() == NSFS_MAGIC)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_without_a_namespace_behind_it_is_none() {
+        assert!(is_namespace(&File::open("/proc/self/ns/net").unwrap()));
+        assert!(!is_namespace(&tempfile::tempfile().unwrap()));
     }
 }

@@ -3,8 +3,9 @@
 //! While a file is written its name ends in `.tmp`; it gets its own name when it is complete, so that whoever waits for
 //! files of that name finds whole ones. No file is ever replaced: a number that is taken is passed over.
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +15,7 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use super::pcap_writer::PcapWriter;
 use super::state::{State, Way};
-use super::{Sink, file_error};
+use super::{MODE, Sink, file_error};
 use crate::model::{CaptureFiles, CapturedFrame, Compression};
 use crate::{Error, ErrorKind};
 
@@ -56,7 +57,7 @@ impl Capture {
             if fs::symlink_metadata(&path).is_ok() {
                 continue;
             }
-            let file = match File::create_new(&temporary) {
+            let file = match OpenOptions::new().write(true).create_new(true).mode(MODE).open(&temporary) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 file => file,
             };

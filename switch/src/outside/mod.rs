@@ -30,6 +30,8 @@ use crate::io::umem::HEADROOM;
 use crate::model::{CapturedFrame, OutsideSpec};
 use crate::{Error, ErrorKind};
 
+/// Permissions of files that are made: they hold what guests sent.
+const MODE: u32 = 0o640;
 /// Bytes of the longest frame unless the queue knows better: what fits into the largest UMEM frame, behind its headroom.
 const MAX_FRAME: usize = 4096 - HEADROOM as usize;
 /// How long a thread waits for frames before it looks whether it is to stop or to flush.

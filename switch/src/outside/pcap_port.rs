@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::pcap_reader::{Next, PcapReader};
 use super::pcap_writer::PcapWriter;
 use super::state::{State, Way};
-use super::{Sink, ToSwitch, file_error};
+use super::{MODE, Sink, ToSwitch, file_error};
 use crate::Error;
 use crate::model::{CapturedFrame, Compression};
 
@@ -62,8 +62,9 @@ impl Record {
     pub fn open(path: &Path, read: Option<&Path>, state: Arc<State>) -> Result<Self, Error> {
         let failed = |error| file_error("writing", path, &error);
         // Not truncated before it is known to be another one; opening a named pipe would wait for its reader.
+        // Nor is a link followed: in a directory that everybody may write to, somebody else may have put it there.
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false).custom_flags(libc::O_NONBLOCK);
+        options.write(true).create(true).truncate(false).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).mode(MODE);
         let file = options.open(path).map_err(failed)?;
         let found = file.metadata().map_err(failed)?;
         if found.file_type().is_fifo() {

@@ -471,10 +471,15 @@ fn a_file_is_replaced_by_what_components_send_unless_it_is_read() {
     let old = pcap(Endianness::Little, TsResolution::MicroSecond, DataLink::ETHERNET, &some_frames());
     fs::write(&path, &old).unwrap();
     let link = directory.path().join("link.pcap");
-    std::os::unix::fs::symlink(&path, &link).unwrap();
+    fs::hard_link(&path, &link).unwrap();
     let error = start(&OutsideSpec::Pcap { rx: Some(path.clone()), tx: Some(link) }).err().unwrap();
     assert!(error.kind() == ErrorKind::Invalid && error.to_string().contains("two files"), "{error}");
     assert!(fs::read(&path).unwrap() == old);
+    let symlink = directory.path().join("symlink.pcap");
+    std::os::unix::fs::symlink(&path, &symlink).unwrap();
+    let error = start(&OutsideSpec::Pcap { rx: None, tx: Some(symlink) }).err().unwrap();
+    assert!(error.to_string().contains("symlink.pcap"), "{error}");
+    assert!(fs::read(&path).unwrap() == old, "a link is not followed");
 
     let (thread, sender) = start(&OutsideSpec::Pcap { rx: None, tx: Some(path.clone()) }).unwrap();
     let sent = frame(0, 100);
@@ -484,6 +489,16 @@ fn a_file_is_replaced_by_what_components_send_unless_it_is_read() {
     sender.send(sent.clone()).unwrap();
     assert_eq!(thread.stop(), None);
     assert_eq!(records(&fs::read(&path).unwrap()), vec![(START_NS, 100, sent.data); 2]);
+}
+
+#[test]
+fn what_guests_sent_is_not_for_everybody_to_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("new.pcap");
+    let (thread, _sender) = start(&OutsideSpec::Pcap { rx: None, tx: Some(path.clone()) }).unwrap();
+    drop(thread);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o007, 0);
 }
 
 #[test]

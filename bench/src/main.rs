@@ -30,7 +30,7 @@ struct Args {
     /// Experiments, separated by commas [default: all]
     #[arg(long, value_delimiter = ',')]
     only: Vec<What>,
-    /// Kinds of devices (xswitch, floor, devmap, bridge, ovs, testpmd), separated by commas [default: all]
+    /// Kinds of devices (xswitch, components, floor, devmap, bridge, ovs, testpmd), separated by commas [default: all]
     #[arg(long, value_delimiter = ',')]
     devices: Vec<String>,
     /// Short measurements: whether it works, not how fast it is

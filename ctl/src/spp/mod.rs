@@ -1,6 +1,7 @@
 //! The Soft Patch Panel's view of the switch: instances (its processes) with components and patches, as spp-ctl knows them.
 //!
-//! There is one [`Spp`]; every face calls it: the REST API, the command protocol to an outside spp-ctl, and command lines. A change is made to a copy of one instance, checked against all of them, compiled with all others into one set of
+//! There is one [`Spp`]; every face calls it: the REST API, the command protocol to an outside spp-ctl, and command lines.
+//! A change is made to a copy of one instance, checked against all of them, compiled with all others into one set of
 //! components, put into the data plane, written to the state file, and then acknowledged. If any of that fails nothing
 //! has changed. In flush mode it is made to what the instance is to do from the next flush on.
 
@@ -188,11 +189,6 @@ impl Spp {
         outside.map_or_else(Vec::new, |outside| outside.files)
     }
 
-    /// Worker of an lcore.
-    pub fn worker(&self, core: u32) -> usize {
-        self.config.cores().get(&core).copied().unwrap_or(core as usize % self.workers)
-    }
-
     /// Makes an instance.
     ///
     /// # Errors
@@ -272,13 +268,13 @@ impl Spp {
     /// # Errors
     /// `NotFound`, `Refused`.
     pub fn set_flush_mode(&self, proc: Proc, on: bool) -> Result<(), SppError> {
-        let mut inner = self.lock();
-        let mut instance = inner.instances.get(&proc).cloned().ok_or_else(|| missing(proc))?;
-        if !on && instance.staged.is_some() {
-            return Err(SppError::refused("changes are held: flush or discard them first"));
-        }
-        instance.flush_mode = on;
-        self.put(&mut inner, instance)
+        self.edit(proc, |instance| {
+            if !on && instance.staged.is_some() {
+                return Err(SppError::refused("changes are held: flush or discard them first"));
+            }
+            instance.flush_mode = on;
+            Ok(())
+        })
     }
 
     /// Puts all held changes of an instance into force, as one.
@@ -286,12 +282,12 @@ impl Spp {
     /// # Errors
     /// `NotFound`; `Refused` or `System`: they are still held.
     pub fn flush(&self, proc: Proc) -> Result<(), SppError> {
-        let mut inner = self.lock();
-        let mut instance = inner.instances.get(&proc).cloned().ok_or_else(|| missing(proc))?;
-        if let Some(staged) = instance.staged.take() {
-            instance.running = staged;
-        }
-        self.put(&mut inner, instance)
+        self.edit(proc, |instance| {
+            if let Some(staged) = instance.staged.take() {
+                instance.running = staged;
+            }
+            Ok(())
+        })
     }
 
     /// Forgets all held changes of an instance.
@@ -299,9 +295,17 @@ impl Spp {
     /// # Errors
     /// `NotFound`; `System` if that can't be kept.
     pub fn discard(&self, proc: Proc) -> Result<(), SppError> {
+        self.edit(proc, |instance| {
+            instance.staged = None;
+            Ok(())
+        })
+    }
+
+    /// Puts an edited copy of an instance in its place.
+    fn edit(&self, proc: Proc, edit: impl FnOnce(&mut Instance) -> Result<(), SppError>) -> Result<(), SppError> {
         let mut inner = self.lock();
         let mut instance = inner.instances.get(&proc).cloned().ok_or_else(|| missing(proc))?;
-        instance.staged = None;
+        edit(&mut instance)?;
         self.put(&mut inner, instance)
     }
 

@@ -1,6 +1,7 @@
 //! A data plane of maps: no netdevs, no packets. The service and its transports are tried on it, by tests and by fuzzing.
 
 mod calls;
+mod panel;
 mod storage;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +13,7 @@ use switch::model::*;
 use switch::{CaptureRequest, Error, ErrorKind, GuestSockets, KeptTables, NetdevFinding, RuleUndo, resolve};
 
 pub use self::calls::{METHODS, Said, call, state_of};
+pub use self::panel::{VF_AND_NFV, panel};
 pub use self::storage::FakeStorage;
 use crate::dataplane::{Capture, Dataplane};
 

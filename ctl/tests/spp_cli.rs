@@ -5,29 +5,12 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
-use ctl::config::Config;
-use ctl::fake::FakeDataplane;
+use ctl::fake::{VF_AND_NFV, panel};
 use ctl::http::{ApiSocket, router, serve};
-use ctl::service::Service;
 use ctl::spp::Spp;
 use ctl::state::Store;
 use serde_json::Value;
 use tokio::sync::watch;
-
-const CONFIG: &str = r#"
-    [[spp.process]]
-    type = "vf"
-    client_id = 1
-    cores = [0, 1, 2]
-    [[spp.process]]
-    type = "nfv"
-    client_id = 2
-    [[port]]
-    name = "east"
-    kind = "phy"
-    ifname = "eth7"
-    spp = "phy:0"
-"#;
 
 /// A served API; it ends with this.
 struct Served {
@@ -40,9 +23,7 @@ struct Served {
 impl Served {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let config = Config::parse(CONFIG).unwrap();
-        let service = Service::start(Box::new(FakeDataplane::default()), Store::in_memory(), &config).unwrap();
-        let spp = Spp::start(Arc::clone(&service), &config.spp);
+        let (service, spp) = panel(VF_AND_NFV, Store::in_memory());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (stop, stopped) = watch::channel(false);
         runtime.block_on(async {

@@ -1,13 +1,12 @@
 //! Any command lines for any of SPP's processes: read, carried out on a data plane of maps, and answered in a form that spp-ctl reads.
 #![no_main]
 
-use ctl::config::{Config, StatusFormat};
-use ctl::fake::FakeDataplane;
-use ctl::service::Service;
+use ctl::config::StatusFormat;
+use ctl::fake::panel;
 use ctl::spp::agent::reply::{Forms, IdForm, reply};
 use ctl::spp::run::run;
 use ctl::spp::words::{Command, parse};
-use ctl::spp::{Proc, ProcType, Spp};
+use ctl::spp::{Proc, ProcType};
 use ctl::state::Store;
 use libfuzzer_sys::fuzz_target;
 
@@ -42,9 +41,7 @@ const PROCS: [Proc; 5] = [
 ];
 
 fuzz_target!(|data: &[u8]| {
-    let config = Config::parse(CONFIG).expect("a configuration");
-    let service = Service::start(Box::new(FakeDataplane::default()), Store::in_memory(), &config).expect("a service");
-    let spp = Spp::start(service, &config.spp);
+    let (_, spp) = panel(CONFIG, Store::in_memory());
     for line in data.split(|byte| *byte == b'\n').take(64) {
         let Some((&first, line)) = line.split_first() else { continue };
         let Ok(line) = std::str::from_utf8(line) else { continue };

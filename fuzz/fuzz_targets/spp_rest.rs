@@ -7,9 +7,7 @@ use std::sync::{Arc, LazyLock};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, header};
-use ctl::config::Config;
-use ctl::fake::{FakeDataplane, FakeStorage};
-use ctl::service::Service;
+use ctl::fake::{FakeStorage, panel};
 use ctl::spp::{Spp, rest};
 use http_body_util::BodyExt;
 use libfuzzer_sys::fuzz_target;
@@ -53,10 +51,7 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
 });
 
 fn spp() -> Arc<Spp> {
-    let config = Config::parse(CONFIG).expect("a configuration");
-    let dataplane = Box::new(FakeDataplane::default());
-    let service = Service::start(dataplane, FakeStorage::default().store(), &config).expect("a service");
-    Spp::start(service, &config.spp)
+    panel(CONFIG, FakeStorage::default().store()).1
 }
 
 async fn call(router: &Router, method: &str, path: &str, body: &[u8]) -> Option<(u16, String, Vec<u8>)> {

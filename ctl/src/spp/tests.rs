@@ -5,33 +5,17 @@ use std::sync::Arc;
 use switch::model::*;
 
 use super::*;
-use crate::config::Config;
-use crate::fake::FakeDataplane;
+use crate::fake::{VF_AND_NFV, panel};
 use crate::state::Store;
 
 const VF: Proc = Proc { kind: ProcType::Vf, id: 1 };
 const NFV: Proc = Proc { kind: ProcType::Nfv, id: 2 };
 
 pub(super) fn spp_of(text: &str, store: Store) -> Arc<Spp> {
-    let config = Config::parse(text).unwrap();
-    let service = Service::start(Box::new(FakeDataplane::default()), store, &config).unwrap();
-    Spp::start(service, &config.spp)
+    panel(text, store).1
 }
 
-pub(super) const TWO: &str = r#"
-    [[spp.process]]
-    type = "vf"
-    client_id = 1
-    cores = [0, 1, 2]
-    [[spp.process]]
-    type = "nfv"
-    client_id = 2
-    [[port]]
-    name = "east"
-    kind = "phy"
-    ifname = "eth7"
-    spp = "phy:0"
-"#;
+pub(super) const TWO: &str = VF_AND_NFV;
 
 fn port(text: &str) -> PortId {
     text.parse().unwrap()

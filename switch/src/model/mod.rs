@@ -533,12 +533,12 @@ pub enum PollMode {
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum HugePages {
-    /// If enough are free.
+    /// If enough are free; otherwise transparent huge pages, as far as the kernel has some at hand.
     #[default]
     Auto,
-    /// Or an error.
+    /// Reserved ones, or an error.
     On,
-    /// Never.
+    /// None are asked for.
     Off,
 }
 
@@ -663,7 +663,7 @@ pub struct FrameAudit {
     pub consistent: bool,
     /// Disagreements, in words; empty when consistent.
     pub problems: Vec<String>,
-    /// Whether UMEM is on huge pages.
+    /// Whether UMEM is on reserved huge pages.
     pub huge_pages: bool,
 }
 

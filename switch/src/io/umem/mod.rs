@@ -104,7 +104,11 @@ impl Umem {
             HugePages::On => (Mmap::anonymous(huge_len, true)?, true),
             HugePages::Auto => match Mmap::anonymous(huge_len, true) {
                 Ok(memory) => (memory, true),
-                Err(_) => (Mmap::anonymous(len, false)?, false),
+                Err(_) => {
+                    let memory = Mmap::anonymous(len, false)?;
+                    memory.prefer_huge();
+                    (memory, false)
+                }
             },
         };
         let pool = ArrayQueue::new(frames as usize / SLAB);
@@ -331,6 +335,27 @@ mod tests {
 
     fn umem(frames: u32) -> Arc<Umem> {
         Umem::new(frames, 2048, HugePages::Off).unwrap()
+    }
+
+    /// What the kernel says of the mapping that a UMEM's frames lie in (`VmFlags` of proc_pid_smaps(5)).
+    fn flags(umem: &Umem) -> Vec<String> {
+        let first = umem.region().0 as usize;
+        let holds = |line: &str| {
+            let (from, to) = line.split_whitespace().next()?.split_once('-')?;
+            let [from, to] = [from, to].map(|end| usize::from_str_radix(end, 16));
+            Some((from.ok()?..to.ok()?).contains(&first))
+        };
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut lines = maps.lines().skip_while(|line| holds(line) != Some(true));
+        lines.find_map(|line| line.strip_prefix("VmFlags:")).unwrap().split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn huge_pages_are_asked_for_unless_they_are_off() {
+        // `ht`: reserved ones; `hg`: transparent ones are wanted.
+        let asked = |huge| flags(&Umem::new(8192, 2048, huge).unwrap()).iter().any(|flag| flag == "ht" || flag == "hg");
+        assert!(asked(HugePages::Auto));
+        assert!(!asked(HugePages::Off));
     }
 
     #[test]

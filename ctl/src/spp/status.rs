@@ -69,12 +69,12 @@ pub enum Answer {
 impl Answer {
     /// What an instance answers.
     pub fn of(status: &Status, shape: Shape) -> Self {
-        let (instance, files) = match status {
+        let (instance, nics, files) = match status {
             Status::Primary(status) => return Self::Primary(primary(status)),
-            Status::Secondary { instance, files, .. } => (instance, files),
+            Status::Secondary { instance, nics, files } => (instance, nics, files),
         };
         match instance.proc.kind {
-            ProcType::Vf | ProcType::Mirror => Self::Worker(worker(instance, shape)),
+            ProcType::Vf | ProcType::Mirror => Self::Worker(worker(instance, nics, shape)),
             ProcType::Pcap => Self::Pcap(pcap(instance, files)),
             ProcType::Nfv | ProcType::Primary => Self::Nfv(nfv(instance)),
         }
@@ -104,7 +104,7 @@ fn running(setup: &Setup, idle: &'static str) -> &'static str {
 pub struct Worker {
     /// Its number.
     pub client_id: u32,
-    /// Ports of its components.
+    /// Ports of its components, and every NIC: each process has them all.
     pub ports: Vec<PortId>,
     /// Its first core.
     pub master_lcore: u32,
@@ -163,11 +163,12 @@ pub struct TableEntry {
 }
 
 /// What vf and mirror answer.
-pub fn worker(instance: &Instance, shape: Shape) -> Worker {
+pub fn worker(instance: &Instance, nics: &[PortId], shape: Shape) -> Worker {
     let Work { ports, components, classifier_table } = work(instance, &instance.running, shape);
+    let ports: BTreeSet<_> = nics.iter().copied().chain(ports).collect();
     Worker {
         client_id: instance.proc.id,
-        ports,
+        ports: ports.into_iter().collect(),
         master_lcore: instance.master(),
         components,
         classifier_table,

@@ -40,11 +40,14 @@ impl From<&Proc> for Process {
     }
 }
 
-/// The lcores of an instance: those that it was given, or else those that its components run on.
+/// The lcores of an instance: those that it was given, or else those that its components, patches or capture run on.
 pub fn lcores(instance: &Instance) -> Vec<u32> {
     let mut cores = instance.cores.clone();
     if cores.is_empty() {
         cores.extend(instance.running.components.iter().map(|component| component.core));
+        if matches!(instance.proc.kind, ProcType::Nfv | ProcType::Pcap) {
+            cores.push(compile::patch_core(instance));
+        }
         cores.push(instance.master());
         cores.sort_unstable();
         cores.dedup();
@@ -311,7 +314,7 @@ pub struct Primary {
     #[serde(rename = "master-lcore")]
     master_lcore: u32,
     lcores: Vec<u32>,
-    /// If it has a core to forward on, or something to forward.
+    /// If it may forward: not if its only core is the master, until it is told to.
     #[serde(skip_serializing_if = "Option::is_none")]
     forwarder: Option<Forwarder>,
     phy_ports: Vec<PhyPort>,
@@ -383,7 +386,7 @@ fn primary(status: &PrimaryStatus) -> Primary {
         patches
     };
     let forwarder = Forwarder { status: running(setup, "idling"), patches: forwarded(setup) };
-    let forwards = instance.cores.len() > 1 || setup.running || !forwarder.patches.ports.is_empty();
+    let forwards = instance.cores.len() != 1 || setup.running || !forwarder.patches.ports.is_empty();
     let phy_ports = ports.iter().filter(|of| of.port.kind == PortType::Phy).map(|of| PhyPort {
         id: of.port.no,
         rx: of.rx,

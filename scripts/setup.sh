@@ -8,7 +8,7 @@ packages=(
 	clang llvm gcc g++ libc6-dev make m4 pkg-config libelf-dev zlib1g-dev linux-libc-dev
 	autoconf automake autopoint gettext flex bison gawk
 	# tests and demo
-	iproute2 ethtool iperf3 iputils-ping procps tshark lz4 zstd prometheus bpftool openssl
+	iproute2 ethtool iperf3 iputils-ping procps curl tshark lz4 zstd prometheus bpftool openssl
 	# the bench: instructions of the engine
 	valgrind
 	# a client of the DPU interface in Python

@@ -2,6 +2,7 @@
 
 mod calls;
 mod panel;
+pub mod reference;
 mod storage;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use switch::model::Compression;
 
+use super::words::joined;
 use super::{CaptureOptions, DEFAULT_CAPTURE_LIMIT, Instance, PortId, Proc, ProcType};
 
 /// Largest number of an lcore.
@@ -133,7 +134,7 @@ impl Launch {
             {
                 return Err(format!("`{}`: the process is launched as {id}", value.escape_default()));
             }
-            ("-c", ProcType::Pcap) => self.port = Some(value.parse()?),
+            ("-c", ProcType::Pcap) => self.port = Some(joined(value).parse()?),
             ("--out-dir", ProcType::Pcap) => {
                 let there = Some(PathBuf::from(value)).filter(|path| path.is_absolute() && path.is_dir());
                 let why = || format!("`{}` is not an absolute path of a directory", value.escape_default());

@@ -40,11 +40,14 @@ impl From<&Proc> for Process {
     }
 }
 
-/// The lcores of an instance: those that it was given, or else those that its components run on.
+/// The lcores of an instance: those that it was given, or else those that its components, patches or capture run on.
 pub fn lcores(instance: &Instance) -> Vec<u32> {
     let mut cores = instance.cores.clone();
     if cores.is_empty() {
         cores.extend(instance.running.components.iter().map(|component| component.core));
+        if matches!(instance.proc.kind, ProcType::Nfv | ProcType::Pcap) {
+            cores.push(compile::patch_core(instance));
+        }
         cores.push(instance.master());
         cores.sort_unstable();
         cores.dedup();
@@ -69,12 +72,12 @@ pub enum Answer {
 impl Answer {
     /// What an instance answers.
     pub fn of(status: &Status, shape: Shape) -> Self {
-        let (instance, files) = match status {
+        let (instance, nics, files) = match status {
             Status::Primary(status) => return Self::Primary(primary(status)),
-            Status::Secondary { instance, files, .. } => (instance, files),
+            Status::Secondary { instance, nics, files } => (instance, nics, files),
         };
         match instance.proc.kind {
-            ProcType::Vf | ProcType::Mirror => Self::Worker(worker(instance, shape)),
+            ProcType::Vf | ProcType::Mirror => Self::Worker(worker(instance, nics, shape)),
             ProcType::Pcap => Self::Pcap(pcap(instance, files)),
             ProcType::Nfv | ProcType::Primary => Self::Nfv(nfv(instance)),
         }
@@ -104,7 +107,7 @@ fn running(setup: &Setup, idle: &'static str) -> &'static str {
 pub struct Worker {
     /// Its number.
     pub client_id: u32,
-    /// Ports of its components.
+    /// Ports of its components, and every NIC: each process has them all.
     pub ports: Vec<PortId>,
     /// Its first core.
     pub master_lcore: u32,
@@ -163,11 +166,12 @@ pub struct TableEntry {
 }
 
 /// What vf and mirror answer.
-pub fn worker(instance: &Instance, shape: Shape) -> Worker {
+pub fn worker(instance: &Instance, nics: &[PortId], shape: Shape) -> Worker {
     let Work { ports, components, classifier_table } = work(instance, &instance.running, shape);
+    let ports: BTreeSet<_> = nics.iter().copied().chain(ports).collect();
     Worker {
         client_id: instance.proc.id,
-        ports,
+        ports: ports.into_iter().collect(),
         master_lcore: instance.master(),
         components,
         classifier_table,
@@ -310,7 +314,7 @@ pub struct Primary {
     #[serde(rename = "master-lcore")]
     master_lcore: u32,
     lcores: Vec<u32>,
-    /// If it has a core to forward on, or something to forward.
+    /// If it may forward: not if its only core is the master, until it is told to.
     #[serde(skip_serializing_if = "Option::is_none")]
     forwarder: Option<Forwarder>,
     phy_ports: Vec<PhyPort>,
@@ -382,7 +386,7 @@ fn primary(status: &PrimaryStatus) -> Primary {
         patches
     };
     let forwarder = Forwarder { status: running(setup, "idling"), patches: forwarded(setup) };
-    let forwards = instance.cores.len() > 1 || setup.running || !forwarder.patches.ports.is_empty();
+    let forwards = instance.cores.len() != 1 || setup.running || !forwarder.patches.ports.is_empty();
     let phy_ports = ports.iter().filter(|of| of.port.kind == PortType::Phy).map(|of| PhyPort {
         id: of.port.no,
         rx: of.rx,

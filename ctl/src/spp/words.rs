@@ -60,7 +60,8 @@ pub fn parse(kind: ProcType, line: &str) -> Result<Command, String> {
         return Err(format!("Wrong message format: more than {MAX_LINE} bytes"));
     }
     // Some of SPP's peers send the whole of their buffer.
-    let words: Vec<&str> = line.trim_end_matches('\0').split_ascii_whitespace().collect();
+    let line = joined(line.trim_end_matches('\0'));
+    let words: Vec<&str> = line.split(' ').filter(|word| !word.is_empty()).collect();
     let Some((&verb, rest)) = words.split_first() else { return Err(wrong("a command")) };
     let alone = |command| if rest.is_empty() { Ok(command) } else { Err(wrong(verb)) };
     match (verb, kind) {
@@ -80,6 +81,22 @@ pub fn parse(kind: ProcType, line: &str) -> Result<Command, String> {
         ("flow", Primary) => Ok(Command::Flow(rest.iter().map(|word| (*word).to_owned()).collect())),
         (_, Primary | Vf | Nfv | Mirror | Pcap) => Err(format!("Unknown command({})", verb.escape_default())),
     }
+}
+
+/// Words with one blank between them, and a queue as part of its port: the CLI's `phy:0 nq 1` is `phy:0nq1`.
+pub fn joined(command: &str) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for word in command.split_ascii_whitespace() {
+        match words.as_slice() {
+            [.., port, nq] if nq == "nq" && port.contains(':') => {
+                let joined = format!("{port}nq{word}");
+                words.truncate(words.len() - 2);
+                words.push(joined);
+            }
+            _ => words.push(word.to_owned()),
+        }
+    }
+    words.join(" ")
 }
 
 fn wrong(right: &str) -> String {
@@ -358,6 +375,16 @@ mod tests {
         let Command::Launch(launch) = launched else { panic!("not a launch") };
         assert_eq!((launch.proc.to_string(), launch.cores), ("vf 2".to_owned(), vec![1, 2, 3]));
         assert_eq!(parse(ProcType::Primary, "clear"), Ok(Command::Clear));
+    }
+
+    #[test]
+    fn a_queue_may_be_words_of_its_own() {
+        let sent = "launch 9 spp_pcap -l 1,2,3 --proc-type secondary -- --client-id 9 -c phy:0 nq 1 --fsize 2097152";
+        let Ok(Command::Launch(launch)) = parse(ProcType::Primary, sent) else { panic!("not a launch") };
+        assert_eq!((launch.port, launch.limit), (Some(at("phy:0nq1")), 2 << 20));
+        assert_eq!(joined("port add phy:0 nq 1 rx  fwd1"), "port add phy:0nq1 rx fwd1");
+        assert_eq!(joined("classifier_table add mac default phy:0 nq 1"), "classifier_table add mac default phy:0nq1");
+        assert_eq!(joined("component start nq 1 forward"), "component start nq 1 forward");
     }
 
     #[test]

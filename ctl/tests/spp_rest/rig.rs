@@ -6,43 +6,14 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, header};
 use ctl::config::Config;
+pub use ctl::fake::reference::process;
+use ctl::fake::reference::{self, PORTS};
 use ctl::fake::{FakeDataplane, FakeStorage};
 use ctl::service::Service;
 use ctl::spp::{Spp, rest};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
-
-/// Two NICs with four queues and two VMs' ports.
-pub const PORTS: &str = r#"
-    [[port]]
-    name = "nic0"
-    kind = "phy"
-    ifname = "eth10"
-    queues = 4
-    mac = "56:48:4f:53:54:00"
-    spp = "phy:0"
-    [[port]]
-    name = "nic1"
-    kind = "phy"
-    ifname = "eth11"
-    queues = 4
-    mac = "56:48:4f:53:54:01"
-    spp = "phy:1"
-    [[port]]
-    name = "vm0"
-    kind = "guest"
-    spp = "vhost:0"
-    [[port]]
-    name = "vm1"
-    kind = "guest"
-    spp = "vhost:1"
-"#;
-
-/// An instance in the configuration.
-pub fn process(kind: &str, client_id: u32, cores: &[u32]) -> String {
-    format!("[[spp.process]]\ntype = \"{kind}\"\nclient_id = {client_id}\ncores = {cores:?}\n")
-}
 
 /// An answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,7 +39,12 @@ pub struct Rig {
 impl Rig {
     /// One with the ports and these instances.
     pub fn new(instances: &str) -> Self {
-        Self::over(FakeStorage::default(), format!("{instances}{PORTS}"))
+        Self::configured(&format!("{instances}{PORTS}"))
+    }
+
+    /// One of a whole configuration.
+    pub fn configured(config: &str) -> Self {
+        Self::over(FakeStorage::default(), config.to_owned())
     }
 
     fn over(storage: FakeStorage, config: String) -> Self {
@@ -111,16 +87,14 @@ impl Rig {
 
     /// A change that must succeed; `line` is method, path and body.
     pub async fn ok(&self, line: &str) {
-        let (method, rest) = line.split_once(' ').unwrap();
-        let (path, body) = rest.split_once(' ').unwrap_or((rest, ""));
+        let (method, path, body) = reference::parts(line);
         let answer = self.call(method, path, body).await;
         assert_eq!((answer.status, answer.text.as_str()), (204, ""), "{line}: {answer:?}");
     }
 
     /// A refusal with a reason; `line` is method, path and body.
     pub async fn refused(&self, line: &str, status: u16, text: &str) {
-        let (method, rest) = line.split_once(' ').unwrap();
-        let (path, body) = rest.split_once(' ').unwrap_or((rest, ""));
+        let (method, path, body) = reference::parts(line);
         let answer = self.call(method, path, body).await;
         assert_eq!((answer.status, answer.content_type.as_str()), (status, "text/plain"), "{line}: {answer:?}");
         assert_eq!(answer.text, text, "{line}");

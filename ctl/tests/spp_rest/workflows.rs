@@ -161,6 +161,27 @@ async fn launched_instances_work_and_outlive_the_daemon() {
     assert_eq!((&pcap["status"], &pcap["core"][1]["filename"]), (&json!("idle"), &json!("")));
 }
 
+/// SPP's CLI takes lcores beside the master for granted, and asks the primary for nothing unless it has a forwarder.
+#[tokio::test]
+async fn instances_without_cores_of_their_own_are_shown_as_spps_cli_needs_them() {
+    let rig = Rig::new(&(process("nfv", 2, &[]) + &format!("{}port = \"phy:0\"\n", process("pcap", 3, &[]))));
+    assert_eq!(rig.get("/v1/nfvs/2").await["lcores"], json!([0, 2]));
+    let usage = rig.get("/v1/cpu_usage").await;
+    let lcores: Vec<_> = usage.as_array().unwrap().iter().map(|process| process["lcores"].clone()).collect();
+    assert_eq!(lcores, [json!([0]), json!([0, 2]), json!([0, 3])]);
+    let idle = json!({ "status": "idling", "ports": [], "patches": [] });
+    assert_eq!(rig.get("/v1/primary/status").await["forwarder"], idle);
+}
+
+#[tokio::test]
+async fn a_queue_is_captured_as_spps_cli_asks_for_it() {
+    let rig = Rig::new("");
+    let app = json!({ "--client-id": "1", "-c": "phy:0 nq 1" });
+    let body = json!({ "client_id": "1", "proc_name": "spp_pcap", "eal": { "-l": "1,2,3" }, "app": app });
+    rig.ok(&format!("PUT /v1/primary/launch {body}")).await;
+    assert_eq!(rig.get("/v1/pcaps/1").await["core"][0]["rx_port"], json!([{ "port": "phy:0nq1" }]));
+}
+
 #[tokio::test]
 async fn the_primary_forwards_between_its_ports() {
     let rig = Rig::new(&process("primary", 0, &[0, 1]));

@@ -22,7 +22,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
 use self::reply::{Forms, IdForm};
-use crate::config::ControllerConfig;
+use crate::config::{ControllerConfig, StatusFormat};
 use crate::spp::{Proc, ProcType, Spp};
 
 /// How long connecting, and writing an answer, may take.
@@ -105,7 +105,11 @@ impl Agent {
             ProcType::Primary => controller.primary_port,
             _ => controller.secondary_port,
         };
-        let forms = Forms { status: controller.status_format, id: IdForm::Number };
+        let id = match controller.status_format {
+            StatusFormat::Json => IdForm::Json,
+            StatusFormat::Text => IdForm::Number,
+        };
+        let forms = Forms { status: controller.status_format, id };
         let names = spp.watch();
         Self { spp, proc, address: SocketAddr::new(controller.address, port), forms, pace, names, stopped }
     }

@@ -114,16 +114,15 @@ fn echo(command: Option<&Command>, result: &str) -> Map<String, Value> {
 /// A status in its envelope.
 fn of_status(status: &Status, form: StatusFormat) -> Value {
     let shape = Shape { all_vlans: true, classifier_mac: form == StatusFormat::Text };
-    let info = match (Answer::of(status, shape), status) {
-        (Answer::Worker(worker), Status::Secondary { nics, .. }) => json!(Info::of(worker, nics)),
-        (Answer::Worker(worker), Status::Primary(_)) => json!(worker),
-        (Answer::Pcap(pcap), _) => json!(pcap),
-        (own @ (Answer::Nfv(_) | Answer::Primary(_)), _) => return json!(own),
+    let info = match Answer::of(status, shape) {
+        Answer::Worker(worker) => json!(Info::from(worker)),
+        Answer::Pcap(pcap) => json!(pcap),
+        own @ (Answer::Nfv(_) | Answer::Primary(_)) => return json!(own),
     };
     json!({"results": success(), "info": info})
 }
 
-/// vf and mirror: ports by type, NICs that no component has among them, and components by another name.
+/// vf and mirror: ports by type, and components by another name.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Info {
@@ -139,11 +138,10 @@ struct Info {
     flush: Option<Flush<Work>>,
 }
 
-impl Info {
-    fn of(worker: Worker, nics: &[PortId]) -> Self {
+impl From<Worker> for Info {
+    fn from(worker: Worker) -> Self {
         let Worker { client_id, ports, master_lcore, components, classifier_table, flush } = worker;
-        let ports = || nics.iter().chain(&ports);
-        let numbers = |kind| ports().filter(|port| port.kind == kind).map(|port| port.no).collect();
+        let numbers = |kind| ports.iter().filter(|port| port.kind == kind).map(|port| port.no).collect();
         let (phy, vhost, ring) = (numbers(PortType::Phy), numbers(PortType::Vhost), numbers(PortType::Ring));
         Self { client_id, phy, vhost, ring, master_lcore, core: components, classifier_table, flush }
     }

@@ -10,6 +10,7 @@ use axum::response::Response;
 use axum::routing::get;
 use serde::Serialize;
 
+use super::instances::order;
 use super::{blocking, shown};
 use crate::spp::status::lcores;
 use crate::spp::{Instance, Proc, ProcType, Spp};
@@ -26,7 +27,11 @@ pub(super) fn routes() -> Router<Arc<Spp>> {
         .route(
             "/cpu_usage",
             get(|State(spp): State<Arc<Spp>>| async {
-                let usage = |spp: &Spp| Ok(spp.instances().iter().map(Usage::from).collect::<Vec<_>>());
+                let usage = |spp: &Spp| {
+                    let mut instances = spp.instances();
+                    instances.sort_by_key(|instance| order(&instance.proc));
+                    Ok(instances.iter().map(Usage::from).collect::<Vec<_>>())
+                };
                 shown(blocking(spp, usage).await) as Response
             }),
         )

@@ -30,7 +30,17 @@ pub(super) fn routes() -> Routes {
 }
 
 async fn processes(State(spp): State<Arc<Spp>>) -> Response {
-    shown(blocking(spp, |spp| Ok(spp.processes().iter().map(Process::from).collect::<Vec<_>>())).await)
+    let list = |spp: &Spp| {
+        let mut procs = spp.processes();
+        procs.sort_by_key(order);
+        Ok(procs.iter().map(Process::from).collect::<Vec<_>>())
+    };
+    shown(blocking(spp, list).await)
+}
+
+/// The order of processes in lists: spp-ctl's is that in which they came; its documents show them by number.
+pub(super) fn order(proc: &Proc) -> (bool, u32) {
+    (proc.kind != ProcType::Primary, proc.id)
 }
 
 fn components(kind: ProcType) -> Routes {

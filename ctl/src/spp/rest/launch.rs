@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::Refusal;
 use super::body::{Body, invalid, port_of, required, whole};
 use crate::spp::launch::{Launch, Side, Wrong, kind_of};
+use crate::spp::words::joined;
 use crate::spp::{Instance, Proc, ProcType};
 
 /// The instance that a body asks for.
@@ -17,7 +18,7 @@ pub(super) fn instance(body: &Body, directory: &Path) -> Result<Instance, Refusa
     let proc = Proc { kind: known.ok_or_else(|| invalid("proc_name", name))?, id: number(body, "client_id")? };
     let (eal, app) = (object(body, "eal")?, object(body, "app")?);
     if let Some(port) = app.get("-c").filter(|_| proc.kind == ProcType::Pcap) {
-        port_of("-c", port)?;
+        port_of("-c", &port.as_str().map_or_else(|| port.clone(), |text| joined(text).into()))?;
     }
     let (eal_texts, app_texts) = (texts(&eal), texts(&app));
     match Launch::read(proc, pairs(&eal_texts), pairs(&app_texts)) {

@@ -71,22 +71,6 @@ pub fn is_comment(line: &str) -> bool {
     line.is_empty() || line.starts_with('#') || line.starts_with("//")
 }
 
-/// A command's words as a process takes them: the CLI's `phy:0 nq 1` is `phy:0nq1`.
-pub fn joined(command: &str) -> String {
-    let mut words: Vec<String> = Vec::new();
-    for word in command.split_whitespace() {
-        match words.as_slice() {
-            [.., port, nq] if nq == "nq" && port.contains(':') => {
-                let joined = format!("{port}nq{word}");
-                words.truncate(words.len() - 2);
-                words.push(joined);
-            }
-            _ => words.push(word.to_owned()),
-        }
-    }
-    words.join(" ")
-}
-
 /// Reads a line. The `;` may be absent.
 ///
 /// # Errors
@@ -170,13 +154,6 @@ mod tests {
             assert_eq!(command(line), (Target::Primary, "status".to_owned()), "{line}");
         }
         assert_eq!(command("sec 2;patch phy:0 ring:0").0, Target::Secondary { kind: None, id: 2 });
-    }
-
-    #[test]
-    fn a_queue_may_be_words_of_its_own() {
-        assert_eq!(joined("port add phy:0 nq 1 rx  fwd1"), "port add phy:0nq1 rx fwd1");
-        assert_eq!(joined("classifier_table add mac default phy:0 nq 1"), "classifier_table add mac default phy:0nq1");
-        assert_eq!(joined("component start nq 1 forward"), "component start nq 1 forward");
     }
 
     #[test]

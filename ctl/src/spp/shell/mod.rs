@@ -60,7 +60,7 @@ pub fn execute(spp: &Spp, line: &str) -> Result<Answer, SppError> {
         Line::Bye { all } => bye(spp, all),
         Line::To { target, command } => {
             let proc = find(spp, target)?;
-            let command = words::parse(proc.kind, &line::joined(&command)).map_err(SppError::Refused)?;
+            let command = words::parse(proc.kind, &command).map_err(SppError::Refused)?;
             run(spp, proc, &command)
         }
     }

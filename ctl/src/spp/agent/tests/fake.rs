@@ -1,5 +1,6 @@
 //! An spp-ctl for tests: it listens, asks who comes what it is, and reads answers as the code of its versions does.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
@@ -111,6 +112,8 @@ pub struct FakeCtl {
     primary: TcpListener,
     secondary: TcpListener,
     version: Version,
+    /// How many it has closed because they did not say what they are.
+    pub refused: Cell<u32>,
 }
 
 impl FakeCtl {
@@ -120,7 +123,7 @@ impl FakeCtl {
             listener.set_nonblocking(true).unwrap();
             listener
         });
-        Self { address, primary, secondary, version }
+        Self { address, primary, secondary, version, refused: Cell::new(0) }
     }
 
     pub fn ports(&self) -> [u16; 2] {
@@ -156,6 +159,7 @@ impl FakeCtl {
             if let Some(proc) = client_id(self.version, &data) {
                 return (proc, link);
             }
+            self.refused.set(self.refused.get() + 1);
         }
     }
 

@@ -1,0 +1,71 @@
+//! The examples of SPP's API references on a running daemon with NICs and VMs' ports: each request by curl with the arguments that are
+//! printed, and its answer beside the printed one.
+
+use std::sync::Arc;
+
+use ctl::fake::reference::{self, Example};
+use tests::veth::{End, Veth};
+use tests::{Daemon, NetNs, Options, shell};
+
+/// Tests that the examples are dealt out to, to run side by side.
+const HANDS: usize = 4;
+
+/// Status, content type and body of a request.
+fn curl(daemon: &Daemon, request: &str) -> (u16, String, String) {
+    let (method, path, body) = reference::parts(request);
+    let mut command = daemon.ns.command("curl");
+    // The header has no name in the references either: what is sent is a form's content type.
+    command.args(["-sS", "-X", method, "-H", "application/json", "-w", "\n%{http_code} %{content_type}"]);
+    if !body.is_empty() {
+        command.args(["-d", body]);
+    }
+    let said = shell::run(command.arg(format!("http://127.0.0.1:7777{path}")));
+    let (text, last) = said.rsplit_once('\n').expect("the line that was asked for");
+    let (status, content_type) = last.split_once(' ').expect("two words");
+    (status.parse().expect("a number"), content_type.to_owned(), text.to_owned())
+}
+
+/// The machine that the examples suppose, with what is asked for before this one.
+fn run(example: &Example) {
+    let ns = Arc::new(NetNs::new("sppref"));
+    for n in 0..2 {
+        let (nic, wire) = (format!("eth1{n}"), format!("wire{n}"));
+        let veth = Veth { queues: 4, ..Veth::default() };
+        veth.connect(End { ns: &ns, ifname: &nic }, End { ns: &ns, ifname: &wire });
+        ns.sh(&format!("ip link set {nic} address 56:48:4f:53:54:0{n}"));
+    }
+    let captures = tempfile::tempdir().expect("a temporary directory");
+    let config = format!("[spp]\ndirectory = {:?}\n{}", captures.path(), example.config());
+    let daemon = Daemon::within(ns, &Options { config, ..Options::default() });
+    for request in example.before {
+        let (status, _, text) = curl(&daemon, request);
+        assert!((200..300).contains(&status), "{}: {request}: {status} {text}", example.name);
+    }
+    let (status, content_type, text) = curl(&daemon, example.request);
+    example.check(status, &content_type, &text).unwrap();
+    daemon.finish();
+}
+
+fn hand(n: usize) {
+    reference::examples().skip(n).step_by(HANDS).for_each(run);
+}
+
+#[test]
+fn first_hand_of_examples() {
+    hand(0);
+}
+
+#[test]
+fn second_hand_of_examples() {
+    hand(1);
+}
+
+#[test]
+fn third_hand_of_examples() {
+    hand(2);
+}
+
+#[test]
+fn fourth_hand_of_examples() {
+    hand(HANDS - 1);
+}

@@ -69,14 +69,14 @@ pub enum Answer {
 impl Answer {
     /// What an instance answers.
     pub fn of(status: &Status, shape: Shape) -> Self {
-        let (instance, files) = match status {
+        let (instance, nics, files) = match status {
             Status::Primary(status) => return Self::Primary(primary(status)),
-            Status::Secondary { instance, files, .. } => (instance, files),
+            Status::Secondary { instance, nics, files } => (instance, nics, files),
         };
         match instance.proc.kind {
             ProcType::Vf | ProcType::Mirror => Self::Worker(worker(instance, shape)),
             ProcType::Pcap => Self::Pcap(pcap(instance, files)),
-            ProcType::Nfv | ProcType::Primary => Self::Nfv(nfv(instance)),
+            ProcType::Nfv | ProcType::Primary => Self::Nfv(nfv(instance, nics)),
         }
     }
 }
@@ -104,7 +104,10 @@ fn running(setup: &Setup, idle: &'static str) -> &'static str {
 pub struct Worker {
     /// Its number.
     pub client_id: u32,
-    /// Ports of its components.
+    /// `idling`, if it was stopped: SPP's can't be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<&'static str>,
+    /// Ports of its components, and those that were added.
     pub ports: Vec<PortId>,
     /// Its first core.
     pub master_lcore: u32,
@@ -167,6 +170,7 @@ pub fn worker(instance: &Instance, shape: Shape) -> Worker {
     let Work { ports, components, classifier_table } = work(instance, &instance.running, shape);
     Worker {
         client_id: instance.proc.id,
+        status: (!instance.running.running).then_some("idling"),
         ports,
         master_lcore: instance.master(),
         components,
@@ -179,7 +183,7 @@ fn work(instance: &Instance, setup: &Setup, shape: Shape) -> Work {
     let vf = instance.proc.kind == ProcType::Vf;
     let shape = Shape { all_vlans: shape.all_vlans || vf, ..shape };
     let attached = setup.components.iter().flat_map(|component| component.rx.iter().chain(&component.tx));
-    let ports: BTreeSet<_> = attached.map(|attached| attached.port).collect();
+    let ports: BTreeSet<_> = attached.map(|attached| attached.port).chain(setup.ports.iter().copied()).collect();
     let used: BTreeSet<_> = setup.components.iter().map(|component| component.core).collect();
     let unused = instance.cores.iter().skip(1).filter(|core| !used.contains(core));
     let mut components: Vec<_> = setup.components.iter().map(|component| shown(component, shape)).collect();
@@ -243,12 +247,18 @@ pub struct Patches {
     patches: Vec<Patch>,
 }
 
-fn patches(setup: &Setup) -> Patches {
-    Patches { ports: setup.ports.clone(), patches: setup.patches.clone() }
+/// Ports that can be patched: the NICs, which are there from the start, and what was added.
+pub fn patchable(setup: &Setup, nics: &[PortId]) -> Vec<PortId> {
+    let nics = nics.iter().filter(|nic| !setup.ports.contains(nic));
+    nics.chain(&setup.ports).copied().collect()
 }
 
-fn nfv(instance: &Instance) -> Nfv {
-    let Patches { ports, patches: made } = patches(&instance.running);
+fn patches(setup: &Setup, nics: &[PortId]) -> Patches {
+    Patches { ports: patchable(setup, nics), patches: setup.patches.clone() }
+}
+
+fn nfv(instance: &Instance, nics: &[PortId]) -> Nfv {
+    let Patches { ports, patches: made } = patches(&instance.running, nics);
     Nfv {
         client_id: instance.proc.id,
         status: running(&instance.running, "idling"),
@@ -256,7 +266,7 @@ fn nfv(instance: &Instance) -> Nfv {
         lcores: lcores(instance),
         ports,
         patches: made,
-        flush: flush(instance, patches),
+        flush: flush(instance, |setup| patches(setup, nics)),
     }
 }
 
@@ -375,14 +385,16 @@ fn pipes(setup: &Setup) -> Vec<PipePort> {
 fn primary(status: &PrimaryStatus) -> Primary {
     let PrimaryStatus { instance, ports, rings, flow } = status;
     let setup = &instance.running;
+    let nics = status.nics();
     // Ports of the forwarder: a pipe is none.
     let forwarded = |setup: &Setup| {
-        let mut patches = patches(setup);
+        let mut patches = patches(setup, &nics);
         patches.ports.retain(|port| port.kind != PortType::Pipe);
         patches
     };
     let forwarder = Forwarder { status: running(setup, "idling"), patches: forwarded(setup) };
-    let forwards = instance.cores.len() > 1 || setup.running || !forwarder.patches.ports.is_empty();
+    let forwards =
+        instance.cores.len() > 1 || setup.running || setup.ports.iter().any(|port| port.kind != PortType::Pipe);
     let phy_ports = ports.iter().filter(|of| of.port.kind == PortType::Phy).map(|of| PhyPort {
         id: of.port.no,
         rx: of.rx,

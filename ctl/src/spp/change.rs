@@ -359,8 +359,10 @@ fn add_port(proc: Proc, setup: &mut Setup, port: PortId, rings: Option<(PortId, 
 
 fn del_port(setup: &mut Setup, port: PortId) -> Result<(), SppError> {
     if !setup.ports.contains(&port) {
-        let nic = if port.kind == PortType::Phy { "; NICs are there without being added" } else { "" };
-        return refused(format!("{port} was not added{nic}"));
+        return match port.kind {
+            PortType::Phy => refused(format!("{port} was not added; NICs are there without being added")),
+            _ => refused(format!("{port} is not there")),
+        };
     }
     if let Some(patch) = setup.patches.iter().find(|patch| patch.src == port || patch.dst == port) {
         return refused(format!("{port} is patched ({} to {}): reset the patches first", patch.src, patch.dst));

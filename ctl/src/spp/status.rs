@@ -249,8 +249,8 @@ pub struct Patches {
 
 /// Ports that can be patched: the NICs, which are there from the start, and what was added.
 pub fn patchable(setup: &Setup, nics: &[PortId]) -> Vec<PortId> {
-    let nics = nics.iter().filter(|nic| !setup.ports.contains(nic));
-    nics.chain(&setup.ports).copied().collect()
+    let added = setup.ports.iter().filter(|port| !nics.contains(port));
+    nics.iter().chain(added).copied().collect()
 }
 
 fn patches(setup: &Setup, nics: &[PortId]) -> Patches {

@@ -176,6 +176,7 @@ fn the_graph_is_written_in_the_form_that_is_asked_for() {
         assert!(std::fs::read_to_string(&file).unwrap().starts_with(begin), "{name}");
     }
     let json = |words: &[&str]| serde_json::from_str::<Value>(&served.say(words)).unwrap();
+    assert_eq!(json(&["spp", "--json", "topo"]), json(&["spp", "topo", "--json"]));
     assert_eq!(json(&["spp", "topo", "--json"])["instances"][1]["running"]["components"][0]["name"], "f");
     assert!(json(&["--json", "spp", "save"]).as_array().unwrap().contains(&"vf 1; component start f 2 forward".into()));
     let (code, _, err) = served.run(&["spp", "topo", "--json", "--format", "svg"]);

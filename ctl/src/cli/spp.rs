@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::{Printer, print};
@@ -84,9 +84,30 @@ enum Format {
     Svg,
 }
 
+/// A command that clap took for a line, because an option of all commands came before it.
+#[derive(Debug, Parser)]
+#[command(name = "xswitch spp")]
+struct Behind {
+    #[command(subcommand)]
+    command: SppCommand,
+}
+
+impl SppArguments {
+    /// What is none of SPP's lines, if it is that.
+    fn command(&mut self) -> Option<SppCommand> {
+        match self.line.first().map(String::as_str) {
+            Some("topo" | "save") => {
+                let words = std::iter::once("xswitch spp".to_owned()).chain(self.line.drain(..));
+                Some(Behind::parse_from(words).command)
+            }
+            _ => self.command.take(),
+        }
+    }
+}
+
 /// Carries it out.
-pub(super) async fn run(client: &Client, printer: &Printer, arguments: SppArguments) -> anyhow::Result<()> {
-    match (arguments.command, arguments.file) {
+pub(super) async fn run(client: &Client, printer: &Printer, mut arguments: SppArguments) -> anyhow::Result<()> {
+    match (arguments.command(), arguments.file) {
         (Some(SppCommand::Topo { format: Some(_), .. }), _) if printer.json => {
             bail!("--json and --format: one of them")
         }
@@ -184,8 +205,6 @@ async fn play(client: &Client, printer: &Printer, file: &Path, keep_going: bool)
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
     use crate::cli::args::{Arguments, Command};
 

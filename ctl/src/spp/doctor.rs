@@ -3,10 +3,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::PoisonError;
 
 use super::compile::patch_core;
 use super::{Instance, PortId, PortType, Proc, Setup, Spp, check_launch};
 use crate::doctor::{Check, Status};
+
+impl Spp {
+    /// Takes note of an instance's connection to an outside spp-ctl: that there is one, or why not.
+    pub fn set_link(&self, proc: Proc, missing: Option<String>) {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).insert(proc, missing);
+    }
+
+    /// The instances' connections to an outside spp-ctl: `None` if there is one, or why there is none.
+    pub fn links(&self) -> BTreeMap<Proc, Option<String>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
 
 /// Looks at the instances and at what is around them.
 pub fn checks(spp: &Spp) -> Vec<Check> {

@@ -177,16 +177,6 @@ impl Spp {
         self.names.subscribe()
     }
 
-    /// Takes note of an instance's connection to an outside spp-ctl: that there is one, or why not.
-    pub fn set_link(&self, proc: Proc, missing: Option<String>) {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).insert(proc, missing);
-    }
-
-    /// The instances' connections to an outside spp-ctl: `None` if there is one, or why there is none.
-    pub fn links(&self) -> BTreeMap<Proc, Option<String>> {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     fn publish(&self, inner: &Inner) {
         self.names.send_if_modified(|names| {
             let same = names.iter().eq(inner.instances.keys());

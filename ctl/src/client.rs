@@ -31,10 +31,10 @@ pub enum ClientError {
         path: PathBuf,
     },
     /// The connection broke, or what came is no HTTP.
-    #[error("the connection to the daemon broke: {0}")]
+    #[error("the connection to the daemon broke")]
     Connection(#[from] hyper::Error),
     /// What came is no JSON.
-    #[error("the daemon's answer can't be read: {0}")]
+    #[error("the daemon's answer can't be read")]
     Answer(#[from] serde_json::Error),
     /// The daemon said no.
     #[error("{}", .0.error)]

@@ -10,6 +10,7 @@ use switch::resolve;
 
 use crate::companion::server::Access;
 use crate::error::Error;
+use crate::spp::launch::MAX_LCORE;
 use crate::spp::{self, CaptureOptions, DEFAULT_CAPTURE_LIMIT, Instance, PortId, Proc, ProcType};
 
 /// Where it is looked for when none is named.
@@ -140,9 +141,16 @@ fn mode(section: &str, text: &str) -> Result<u32, String> {
         .ok_or_else(|| format!("{section}.socket_mode: `{text}` is not an octal mode such as 0660"))
 }
 
-fn address(name: &str, text: &str) -> Result<(), String> {
+/// Whether a key's text is an address; `port` is for the example.
+fn address(name: &str, text: &str, port: u16) -> Result<(), String> {
     let parsed = text.parse::<std::net::SocketAddr>();
-    parsed.map(drop).map_err(|_| format!("{name}: `{text}` is not an address such as 127.0.0.1:9477"))
+    parsed.map(drop).map_err(|_| format!("{name}: `{text}` is not an address such as 127.0.0.1:{port}"))
+}
+
+/// Whether a key's path is one that means the same wherever the daemon is started.
+fn absolute(name: &str, path: &Path) -> Result<(), String> {
+    let why = || format!("{name}: `{}` is not an absolute path, such as /var/lib/xswitch/pcap", path.display());
+    path.is_absolute().then_some(()).ok_or_else(why)
 }
 
 impl ApiConfig {
@@ -243,6 +251,20 @@ pub struct ProcessConfig {
     pub compression: Compression,
 }
 
+impl ProcessConfig {
+    /// What the instance itself does not tell any more.
+    fn check(&self) -> Result<(), String> {
+        if let Some(directory) = &self.directory {
+            absolute("directory", directory)?;
+        }
+        let files = self.directory.is_some() || self.limit.is_some() || self.compression != Compression::default();
+        if files && self.kind != ProcType::Pcap {
+            return Err("directory, limit and compression are of captures: only a pcap instance has one".to_owned());
+        }
+        Ok(())
+    }
+}
+
 impl SppConfig {
     /// Workers of lcores that one is named for.
     pub fn cores(&self) -> BTreeMap<u32, usize> {
@@ -265,16 +287,16 @@ impl SppConfig {
 
     fn check(&self, workers: usize) -> Result<(), String> {
         if !self.listen.is_empty() {
-            address("spp.listen", &self.listen)?;
+            address("spp.listen", &self.listen, 7777)?;
         }
         for (core, &worker) in &self.cores {
-            if core.parse::<u32>().is_err() {
-                return Err(format!("spp.cores: `{core}` is not the number of a core"));
+            if !core.parse::<u32>().is_ok_and(|core| core <= MAX_LCORE) {
+                return Err(format!("spp.cores: `{core}` is not the number of a core: 0 to {MAX_LCORE} are"));
             }
             if worker >= workers {
+                let last = workers - 1;
                 return Err(format!(
-                    "spp.cores: core {core}: there is no worker {worker}; the last one is {}",
-                    workers - 1
+                    "spp.cores: core {core}: there is no worker {worker}; the last one is {last}: see `workers` in [dataplane]"
                 ));
             }
         }
@@ -282,10 +304,13 @@ impl SppConfig {
         if ports.is_some_and(|ports| ports.contains(&0)) {
             return Err("spp.controller: 0 is not a port".to_owned());
         }
+        absolute("spp.directory", &self.directory)?;
         let mut instances = BTreeMap::new();
-        for instance in self.instances() {
+        for (process, instance) in self.process.iter().zip(self.instances()) {
             let proc = instance.proc;
-            spp::check_launch(&instances, &instance).map_err(|error| format!("spp.process: {proc}: {error}"))?;
+            let wrong = |why: String| format!("spp.process: {proc}: {why}");
+            process.check().map_err(wrong)?;
+            spp::check_launch(&instances, &instance).map_err(|error| wrong(error.to_string()))?;
             instances.insert(proc, instance);
         }
         Ok(())
@@ -303,7 +328,7 @@ impl DpuConfig {
         let files = [("certificate", &self.certificate), ("key", &self.key), ("client_ca", &self.client_ca)];
         match &self.listen {
             Some(listen) => {
-                address("dpu.listen", listen)?;
+                address("dpu.listen", listen, 50051)?;
                 match files.iter().find(|(_, file)| file.is_none()) {
                     None => Ok(()),
                     Some((name, _)) => {
@@ -342,7 +367,7 @@ impl Config {
             return Err(format!("guests.bpffs: {path} is not an absolute path without dots, such as /sys/fs/bpf"));
         }
         if !config.metrics.listen.is_empty() {
-            address("metrics.listen", &config.metrics.listen)?;
+            address("metrics.listen", &config.metrics.listen, 9477)?;
         }
         Ok(config)
     }
@@ -399,6 +424,14 @@ mod tests {
             ("[guests]\nbpffs = \"here\"\n", "guests.bpffs"),
             ("[dpu]\nsocket_mode = \"rw\"\n", "dpu.socket_mode"),
             ("[spp.controller]\nprimary_port = 0\n", "spp.controller"),
+            ("[spp]\nlisten = \"nowhere\"\n", "127.0.0.1:7777"),
+            ("[spp]\ndirectory = \"pcap\"\n", "spp.directory"),
+            ("[spp]\ncores = { \"1024\" = 0 }\n", "0 to 1023"),
+            ("[spp]\ncores = { \"2\" = 1 }\n", "`workers`"),
+            ("[[spp.process]]\ntype = \"vf\"\nclient_id = 1\ncores = [0, 1024]\n", "vf 1: core 1024"),
+            ("[[spp.process]]\ntype = \"vf\"\nclient_id = 1\nlimit = 5\n", "vf 1: directory, limit"),
+            ("[[spp.process]]\ntype = \"pcap\"\nclient_id = 1\nport = \"phy:0\"\ndirectory = \"x\"\n", "absolute"),
+            ("[[spp.process]]\ntype = \"pcap\"\nclient_id = 1\nport = \"memif:0\"\n", "memif"),
             ("[spp.controller]\nstatus_format = \"xml\"\n", "status_format"),
             ("[[port]]\nname = \"x\"\nkind = \"tap\"\n", "kind"),
         ] {
@@ -406,6 +439,18 @@ mod tests {
             assert!(why.contains(key), "{key}: {why}");
         }
         assert!(Config::parse("[dataplane]\nworker = 2\n").unwrap_err().contains("line 2"));
+    }
+
+    #[test]
+    fn what_the_documents_show_is_taken_as_it_is() {
+        for document in [include_str!("../../docs/spp.md"), include_str!("../../docs/operators-guide.md")] {
+            let shown: Vec<_> =
+                document.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+            assert!(!shown.is_empty());
+            for text in shown {
+                Config::parse(text).unwrap_or_else(|why| panic!("{text}\n{why}"));
+            }
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `xswitchd` put together: locks, configuration, data plane, service, sockets, signals.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::companion;
 use crate::companion::server::FdsSocket;
-use crate::config::Config;
+use crate::config::{Config, SppConfig};
 use crate::error::Error;
 use crate::grpc;
 use crate::http::{self, ApiSocket};
@@ -77,6 +78,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     // What can be refused is, before any port is touched.
     let listener = bind("metrics.listen", &config.metrics.listen).await?;
     let spp_listener = bind("spp.listen", &config.spp.listen).await?;
+    make_directory(&config.spp);
     let (service, spp) = blocking(move || {
         let dataplane = Switch::start(&settings, bridge, Some(pins))?;
         let service = Service::start(Box::new(dataplane), store, &declared)?;
@@ -149,7 +151,21 @@ async fn bind(key: &str, address: &str) -> Result<Option<TcpListener>, Error> {
         return Ok(None);
     }
     let bound = TcpListener::bind(address).await;
-    bound.map(Some).map_err(|error| Error::io(format!("{key}: listening on {address}"), error))
+    bound.map(Some).map_err(|error| {
+        let advice = match error.kind() {
+            std::io::ErrorKind::AddrInUse => " (name another address in the configuration, or \"\" for none)",
+            _ => "",
+        };
+        Error::io(format!("{key}: listening on {address}{advice}"), error)
+    })
+}
+
+/// Makes the directory of `pcap` ports. Without it everything else works, and who names such a port is told.
+fn make_directory(spp: &SppConfig) {
+    let directory = &spp.directory;
+    if let Err(error) = std::fs::DirBuilder::new().recursive(true).mode(0o750).create(directory) {
+        tracing::warn!(directory = %directory.display(), %error, "spp.directory can't be made: pcap ports will be refused");
+    }
 }
 
 fn start_metrics(

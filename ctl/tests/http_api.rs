@@ -246,6 +246,7 @@ async fn the_openapi_document_has_every_route() {
         "rules/{key_index}",
         "spp",
         "spp/commands",
+        "spp/doctor",
         "stats",
         "trace",
         "version",

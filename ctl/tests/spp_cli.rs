@@ -112,6 +112,19 @@ fn a_recipe_ends_at_the_line_that_fails() {
 }
 
 #[test]
+fn a_recipe_may_come_from_another_system() {
+    let served = Served::new();
+    let file = served.file("dos.rcp", "\u{feff}nfv 2; add ring:0\r\n\r\n// c\r\nnfv 2; patch phy:0 ring:0\r\n");
+    assert_eq!(served.say(&["spp", "--file", &file]), "Add ring:0.\nPatch ports (phy:0 -> ring:0).\n");
+    let empty = served.file("empty.rcp", "");
+    assert_eq!(served.say(&["spp", "--file", &empty]), "");
+    let binary = served.dir.path().join("binary.rcp");
+    std::fs::write(&binary, b"nfv 2; status\xff\n").unwrap();
+    let (code, out, err) = served.run(&["spp", "--file", binary.to_str().unwrap()]);
+    assert!(code == 1 && out.is_empty() && err.contains("UTF-8"), "{err}");
+}
+
+#[test]
 fn a_recipe_may_go_on_after_a_line_that_fails() {
     let served = Served::new();
     let file = served.file("bad.rcp", RECIPE);
@@ -162,6 +175,12 @@ fn the_graph_is_written_in_the_form_that_is_asked_for() {
         assert_eq!(served.say(&["spp", "topo", "-o", file.to_str().unwrap()]), "");
         assert!(std::fs::read_to_string(&file).unwrap().starts_with(begin), "{name}");
     }
+    let json = |words: &[&str]| serde_json::from_str::<Value>(&served.say(words)).unwrap();
+    assert_eq!(json(&["spp", "--json", "topo"]), json(&["spp", "topo", "--json"]));
+    assert_eq!(json(&["spp", "topo", "--json"])["instances"][1]["running"]["components"][0]["name"], "f");
+    assert!(json(&["--json", "spp", "save"]).as_array().unwrap().contains(&"vf 1; component start f 2 forward".into()));
+    let (code, _, err) = served.run(&["spp", "topo", "--json", "--format", "svg"]);
+    assert!(code == 1 && err.contains("one of them"), "{err}");
     let (code, _, err) = served.run(&["spp", "topo", "a.png"]);
     assert!(code == 1 && err.contains("--format") && !Path::new("a.png").exists(), "{err}");
 }

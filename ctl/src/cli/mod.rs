@@ -271,8 +271,12 @@ async fn doctor(
     qemu: Option<Option<PathBuf>>,
 ) -> anyhow::Result<()> {
     let names = (!ifnames.is_empty()).then(|| ifnames.join(","));
-    let mut checks: Vec<Check> = match client.get(&format!("doctor{}", query(&[("ifnames", names)]))).await {
-        Ok(answer) => serde_json::from_value(answer)?,
+    let mut checks = match client.get(&format!("doctor{}", query(&[("ifnames", names)]))).await {
+        Ok(answer) => {
+            let mut checks: Vec<Check> = serde_json::from_value(answer)?;
+            checks.extend(serde_json::from_value::<Vec<Check>>(client.get("spp/doctor").await?)?);
+            checks
+        }
         Err(error) if error.is_absent() => {
             let text = format!("{error}; this is what can be seen without it");
             let mut checks = local_checks(&DataplaneSettings::default(), ifnames);

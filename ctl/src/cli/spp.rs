@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::{Printer, print};
@@ -34,16 +34,21 @@ pub struct SppArguments {
 const WORDS: &str = "\
 Lines:
   status | server list | topo term | bye sec|all
-  pri; status | clear | add|del PORT [RX TX] | patch SRC DST | patch reset | forward | stop | launch TYPE N OPTIONS
+  pri; status | clear | forward | stop | patch SRC DST | patch reset
+       add PORT | add pipe:N RXRING TXRING | del PORT | launch vf|nfv|mirror|pcap N OPTIONS
+       flow validate|create PORT ATTRIBUTES pattern … / end actions … / end
+       flow destroy PORT N|ALL | flow list PORT | flow status PORT N
   vf N; status | component start NAME CORE forward|merge|classifier | component stop NAME
-        | port add PORT rx|tx NAME [add_vlantag VID PCP | del_vlantag] | port del PORT rx|tx NAME
-        | classifier_table add|del mac MAC|default PORT | classifier_table add|del vlan VID MAC|default PORT
+       port add PORT rx|tx NAME [add_vlantag VID PCP | del_vlantag]
+       port del PORT rx|tx NAME
+       classifier_table add|del mac MAC|default PORT
+       classifier_table add|del vlan VID MAC|default PORT
   mirror N; as vf, with components of type mirror and no table
   nfv N; status | add|del PORT | patch SRC DST | patch reset | forward | stop
   pcap N; status | start | stop
   each of them; flush [on|off|discard] | exit
   sec N; what the instance of that number takes
-A blank stands for the `;` too, which shells take for their own.";
+A blank stands for the `;` too, which shells take for their own. Options come before the line.";
 
 /// What is none of SPP's lines.
 #[derive(Debug, Subcommand)]
@@ -79,9 +84,37 @@ enum Format {
     Svg,
 }
 
+/// A command that clap took for a line, because an option of all commands came before it.
+#[derive(Debug, Parser)]
+#[command(name = "xswitch spp")]
+struct Behind {
+    #[command(subcommand)]
+    command: SppCommand,
+}
+
+impl SppArguments {
+    /// What is none of SPP's lines, if it is that.
+    fn command(&mut self) -> Option<SppCommand> {
+        match self.line.first().map(String::as_str) {
+            Some("topo" | "save") => {
+                let words = std::iter::once("xswitch spp".to_owned()).chain(self.line.drain(..));
+                Some(Behind::parse_from(words).command)
+            }
+            _ => self.command.take(),
+        }
+    }
+}
+
 /// Carries it out.
-pub(super) async fn run(client: &Client, printer: &Printer, arguments: SppArguments) -> anyhow::Result<()> {
-    match (arguments.command, arguments.file) {
+pub(super) async fn run(client: &Client, printer: &Printer, mut arguments: SppArguments) -> anyhow::Result<()> {
+    match (arguments.command(), arguments.file) {
+        (Some(SppCommand::Topo { format: Some(_), .. }), _) if printer.json => {
+            bail!("--json and --format: one of them")
+        }
+        (Some(SppCommand::Topo { output, dest, .. }), _) if printer.json => {
+            let output = output.or(dest).filter(|file| file != Path::new("term"));
+            write_json(output.as_deref(), &client.get("spp").await?)
+        }
         (Some(SppCommand::Topo { format, output, dest }), _) => {
             let output = output.or(dest).filter(|file| file != Path::new("term"));
             let format = match (format, output.as_deref().and_then(Path::extension)) {
@@ -104,6 +137,9 @@ pub(super) async fn run(client: &Client, printer: &Printer, arguments: SppArgume
         }
         (Some(SppCommand::Save { output }), _) => {
             let lines = save(&state(client).await?.instances);
+            if printer.json {
+                return write_json(output.as_deref(), &json!(lines));
+            }
             write(output.as_deref(), &lines.into_iter().map(|line| line + "\n").collect::<String>())
         }
         (None, Some(file)) => play(client, printer, &file, arguments.keep_going).await,
@@ -121,6 +157,10 @@ async fn state(client: &Client) -> anyhow::Result<SppState> {
 
 async fn send(client: &Client, line: &str) -> Result<Value, ClientError> {
     client.post("spp/commands", &json!({ "line": line })).await
+}
+
+fn write_json(file: Option<&Path>, value: &Value) -> anyhow::Result<()> {
+    write(file, &(serde_json::to_string_pretty(value)? + "\n"))
 }
 
 fn write(file: Option<&Path>, text: &str) -> anyhow::Result<()> {
@@ -165,8 +205,6 @@ async fn play(client: &Client, printer: &Printer, file: &Path, keep_going: bool)
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
     use crate::cli::args::{Arguments, Command};
 

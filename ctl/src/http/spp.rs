@@ -9,19 +9,26 @@ use utoipa_axum::routes;
 
 use super::extract::Json;
 use super::routes::{Answer, blocking};
+use crate::doctor::Check;
 use crate::error::{Error, ErrorBody};
 use crate::spp::shell::state::SppState;
-use crate::spp::{Spp, SppError, shell};
+use crate::spp::{self, Spp, SppError, shell};
 
 /// The routes.
 pub(super) fn all() -> OpenApiRouter<Arc<Spp>> {
-    OpenApiRouter::new().routes(routes!(state)).routes(routes!(command))
+    OpenApiRouter::new().routes(routes!(state)).routes(routes!(command)).routes(routes!(doctor))
 }
 
 /// Instances, what they do and will do from the next flush on, components, ends, files.
 #[utoipa::path(get, path = "/spp", responses((status = 200, body = SppState)))]
 async fn state(State(spp): State<Arc<Spp>>) -> Answer<SppState> {
     blocking(spp, |spp| Ok(SppState::of(spp))).await.map(Json)
+}
+
+/// Look at the REST API, an outside spp-ctl, lcores and ports.
+#[utoipa::path(get, path = "/spp/doctor", operation_id = "spp_doctor", responses((status = 200, body = [Check])))]
+async fn doctor(State(spp): State<Arc<Spp>>) -> Answer<Vec<Check>> {
+    blocking(spp, |spp| Ok(spp::doctor::checks(spp))).await.map(Json)
 }
 
 /// A command.

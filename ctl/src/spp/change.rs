@@ -4,6 +4,7 @@
 use switch::model::{MacAddr, VlanEdit};
 
 use super::error::SppError;
+use super::launch::MAX_LCORE;
 use super::port::{PortId, PortType};
 use super::types::*;
 
@@ -13,7 +14,7 @@ pub const MAX_NAME: usize = 127;
 pub const MAX_COMPONENTS: usize = 1024;
 /// Ports of one side of a component at most.
 pub const MAX_SIDE: usize = 256;
-/// Ports that an nfv instance or the primary has at most.
+/// Ports that can be added to an instance.
 pub const MAX_PORTS: usize = 254;
 /// Entries of an instance's classifier table at most.
 pub const MAX_ENTRIES: usize = 65_536;
@@ -71,7 +72,7 @@ pub enum Change {
         /// Its port.
         port: Option<PortId>,
     },
-    /// Make a port known to an nfv instance or the primary.
+    /// Make a port known to an instance.
     AddPort {
         /// Port.
         port: PortId,
@@ -141,7 +142,7 @@ impl Change {
             }
             Change::AddPort { port, rings } => add_port(instance.proc, setup, *port, *rings),
             Change::DelPort(port) => del_port(setup, *port),
-            Change::AddPatch(patch) => add_patch(setup, *patch),
+            Change::AddPatch(patch) => add_patch(instance.proc, setup, *patch),
             Change::ResetPatches => {
                 setup.patches.clear();
                 Ok(())
@@ -163,7 +164,7 @@ impl Change {
             | Change::Detach { .. }
             | Change::SetCore { .. } => (&[Vf, Mirror], "components"),
             Change::AddEntry(_) | Change::DelEntry { .. } => (&[Vf], "a classifier table"),
-            Change::AddPort { .. } | Change::DelPort(_) => (&[Nfv, Primary], "ports of its own"),
+            Change::AddPort { .. } | Change::DelPort(_) => (&[Vf, Mirror, Nfv, Primary], "ports of its own"),
             Change::AddPatch(_) | Change::ResetPatches => (&[Nfv, Primary], "patches"),
             Change::Run(_) => return Ok(()),
         };
@@ -222,8 +223,15 @@ fn start(instance: &Instance, setup: &mut Setup, component: Component) -> Result
 
 /// Whether components of the instance may run on that core, as far as the instance says.
 fn check_core(instance: &Instance, core: u32) -> Result<(), SppError> {
+    if core > MAX_LCORE {
+        return refused(format!("core {core}: 0 to {MAX_LCORE} are possible"));
+    }
     match instance.cores.as_slice() {
         [] => Ok(()),
+        [master] => refused(format!(
+            "{} has only its master core, {master}, which runs nothing: it needs others, `-l {master},…` when it is launched",
+            instance.proc
+        )),
         [master, ..] if *master == core => {
             refused(format!("core {core} is the master core of {}: components run on the others", instance.proc))
         }
@@ -351,7 +359,10 @@ fn add_port(proc: Proc, setup: &mut Setup, port: PortId, rings: Option<(PortId, 
 
 fn del_port(setup: &mut Setup, port: PortId) -> Result<(), SppError> {
     if !setup.ports.contains(&port) {
-        return refused(format!("{port} is not there"));
+        return match port.kind {
+            PortType::Phy => refused(format!("{port} was not added; NICs are there without being added")),
+            _ => refused(format!("{port} is not there")),
+        };
     }
     if let Some(patch) = setup.patches.iter().find(|patch| patch.src == port || patch.dst == port) {
         return refused(format!("{port} is patched ({} to {}): reset the patches first", patch.src, patch.dst));
@@ -361,10 +372,15 @@ fn del_port(setup: &mut Setup, port: PortId) -> Result<(), SppError> {
     Ok(())
 }
 
-fn add_patch(setup: &mut Setup, patch: Patch) -> Result<(), SppError> {
+fn add_patch(proc: Proc, setup: &mut Setup, patch: Patch) -> Result<(), SppError> {
     let Patch { src, dst } = patch;
-    if let Some(missing) = [src, dst].into_iter().find(|port| !setup.ports.contains(port)) {
-        return refused(format!("{missing} is not there: add it first"));
+    for port in [src, dst] {
+        match port.kind {
+            _ if setup.ports.contains(&port) => {}
+            // NICs are there from the start, in SPP.
+            PortType::Phy => add_port(proc, setup, port, None)?,
+            _ => return refused(format!("{port} is not there: add it first")),
+        }
     }
     if let Some(old) = setup.patches.iter().find(|old| old.src == src) {
         if old.dst == dst {

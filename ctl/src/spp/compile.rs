@@ -52,8 +52,13 @@ pub struct Surroundings<'a> {
 impl Surroundings<'_> {
     /// Worker of an lcore.
     pub fn worker(&self, core: u32) -> usize {
-        self.cores.get(&core).copied().unwrap_or(core as usize % self.workers.max(1))
+        worker_of(self.cores, self.workers, core)
     }
+}
+
+/// Worker of an lcore: the one that is named for it, or else by its number.
+pub(super) fn worker_of(named: &BTreeMap<u32, usize>, workers: usize, core: u32) -> usize {
+    named.get(&core).copied().unwrap_or(core as usize % workers.max(1))
 }
 
 /// Something that takes frames from, or gives frames to, a port.

@@ -18,6 +18,14 @@ impl Spp {
         self.lock().flow_rules.get(&no).cloned().unwrap_or_default()
     }
 
+    /// Says whether `phy:no` can have rules.
+    ///
+    /// # Errors
+    /// `NotFound`: there is no primary; `Refused`: there is no such port.
+    pub fn check_flow_port(&self, no: u32) -> Result<(), SppError> {
+        self.check_port(&self.lock(), no).map(drop)
+    }
+
     /// Says whether a rule could be made.
     ///
     /// # Errors

@@ -74,7 +74,7 @@ pub fn kind_of(name: &str) -> Result<ProcType, String> {
         "pcap" => Ok(ProcType::Pcap),
         other => {
             let other = other.escape_default();
-            Err(format!("`{other}` is not a process: spp_vf, spp_nfv, spp_mirror and spp_pcap are"))
+            Err(format!("`{other}` is not a process: vf, nfv, mirror and pcap are (spp_vf and so on)"))
         }
     }
 }
@@ -137,11 +137,13 @@ impl Launch {
             ("-c", ProcType::Pcap) => self.port = Some(joined(value).parse()?),
             ("--out-dir", ProcType::Pcap) => {
                 let there = Some(PathBuf::from(value)).filter(|path| path.is_absolute() && path.is_dir());
-                let why = || format!("`{}` is not an absolute path of a directory", value.escape_default());
+                let why =
+                    || format!("`{}` is not the absolute path of a directory that is there", value.escape_default());
                 self.directory = Some(there.ok_or_else(why)?);
             }
             ("--fsize", ProcType::Pcap) => {
-                self.limit = digits(value).ok_or_else(|| format!("`{}` bytes", value.escape_default()))?;
+                self.limit =
+                    digits(value).ok_or_else(|| format!("`{}` is not a number of bytes", value.escape_default()))?;
             }
             // Not one of SPP's: its files are LZ4 always.
             ("--compression", ProcType::Pcap) => self.compression = compression(value)?,

@@ -9,6 +9,7 @@ pub mod agent;
 pub mod change;
 mod cleared;
 pub mod compile;
+pub mod doctor;
 pub mod error;
 pub mod flow;
 mod flow_rules;
@@ -37,6 +38,7 @@ pub use self::compile::MAX_CLIENT_ID;
 use self::compile::{Plan, Surroundings};
 pub use self::error::SppError;
 use self::flow::{NumberedRule, PortRules};
+use self::launch::MAX_LCORE;
 pub use self::port::{PortId, PortType};
 pub use self::types::*;
 use crate::config::SppConfig;
@@ -70,6 +72,8 @@ pub struct Spp {
     inner: Mutex<Inner>,
     /// Names of the instances, for those that follow them.
     names: watch::Sender<BTreeSet<Proc>>,
+    /// Their connections to an outside spp-ctl: `None` if there is one, or why there is none.
+    links: Mutex<BTreeMap<Proc, Option<String>>>,
 }
 
 /// Counters of the primary's status.
@@ -83,6 +87,13 @@ pub struct PrimaryStatus {
     pub rings: Vec<EndInfo>,
     /// Flow rules of the ports that have any.
     pub flow: Vec<PortRules>,
+}
+
+impl PrimaryStatus {
+    /// The NICs.
+    pub fn nics(&self) -> Vec<PortId> {
+        self.ports.iter().map(|port| port.port).filter(|port| port.kind == PortType::Phy).collect()
+    }
 }
 
 /// Counters of a port that has an SPP name, since the last clear.
@@ -130,7 +141,11 @@ impl Spp {
             inner.started.insert(*proc, now_text());
         }
         let names = watch::Sender::new(inner.instances.keys().copied().collect());
-        let spp = Arc::new(Self { service, config: config.clone(), workers, inner: Mutex::new(inner), names });
+        for clash in doctor::clashes(&inner.instances) {
+            tracing::warn!("{clash}: end the instance, or give it other cores in the configuration");
+        }
+        let (config, inner, links) = (config.clone(), Mutex::new(inner), Mutex::default());
+        let spp = Arc::new(Self { service, config, workers, inner, names, links });
         spp.retry();
         spp
     }
@@ -493,6 +508,9 @@ pub(crate) fn check_launch(others: &BTreeMap<Proc, Instance>, new: &Instance) ->
     if let Some(core) = new.cores.iter().find(|core| !seen.insert(**core)) {
         return refused(format!("core {core} is named twice"));
     }
+    if let Some(core) = new.cores.iter().find(|core| **core > MAX_LCORE) {
+        return refused(format!("core {core}: 0 to {MAX_LCORE} are possible"));
+    }
     // Master cores may be shared: they run nothing.
     let slaves = |instance: &Instance| instance.cores.iter().skip(1).copied().collect::<BTreeSet<_>>();
     for other in others.values() {
@@ -504,6 +522,9 @@ pub(crate) fn check_launch(others: &BTreeMap<Proc, Instance>, new: &Instance) ->
         (ProcType::Pcap, None) => refused("a pcap instance needs the port that it captures".into()),
         (ProcType::Pcap, Some(capture)) if capture.limit < MIN_CAPTURE_LIMIT => {
             refused(format!("a capture file of {} bytes: {MIN_CAPTURE_LIMIT} are the least", capture.limit))
+        }
+        (ProcType::Pcap, Some(CaptureOptions { port, .. })) if port.kind == PortType::Memif => {
+            refused(format!("{port}: memif is not supported"))
         }
         (ProcType::Pcap, Some(_)) | (_, None) => Ok(()),
         (_, Some(_)) => refused("only a pcap instance captures".into()),

@@ -79,7 +79,7 @@ impl Answer {
         match instance.proc.kind {
             ProcType::Vf | ProcType::Mirror => Self::Worker(worker(instance, nics, shape)),
             ProcType::Pcap => Self::Pcap(pcap(instance, files)),
-            ProcType::Nfv | ProcType::Primary => Self::Nfv(nfv(instance)),
+            ProcType::Nfv | ProcType::Primary => Self::Nfv(nfv(instance, nics)),
         }
     }
 }
@@ -107,7 +107,10 @@ fn running(setup: &Setup, idle: &'static str) -> &'static str {
 pub struct Worker {
     /// Its number.
     pub client_id: u32,
-    /// Ports of its components, and every NIC: each process has them all.
+    /// `idling`, if it was stopped: SPP's can't be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<&'static str>,
+    /// Ports of its components, those that were added, and every NIC: each process has them all.
     pub ports: Vec<PortId>,
     /// Its first core.
     pub master_lcore: u32,
@@ -171,6 +174,7 @@ pub fn worker(instance: &Instance, nics: &[PortId], shape: Shape) -> Worker {
     let ports: BTreeSet<_> = nics.iter().copied().chain(ports).collect();
     Worker {
         client_id: instance.proc.id,
+        status: (!instance.running.running).then_some("idling"),
         ports: ports.into_iter().collect(),
         master_lcore: instance.master(),
         components,
@@ -183,7 +187,7 @@ fn work(instance: &Instance, setup: &Setup, shape: Shape) -> Work {
     let vf = instance.proc.kind == ProcType::Vf;
     let shape = Shape { all_vlans: shape.all_vlans || vf, ..shape };
     let attached = setup.components.iter().flat_map(|component| component.rx.iter().chain(&component.tx));
-    let ports: BTreeSet<_> = attached.map(|attached| attached.port).collect();
+    let ports: BTreeSet<_> = attached.map(|attached| attached.port).chain(setup.ports.iter().copied()).collect();
     let used: BTreeSet<_> = setup.components.iter().map(|component| component.core).collect();
     let unused = instance.cores.iter().skip(1).filter(|core| !used.contains(core));
     let mut components: Vec<_> = setup.components.iter().map(|component| shown(component, shape)).collect();
@@ -247,12 +251,18 @@ pub struct Patches {
     patches: Vec<Patch>,
 }
 
-fn patches(setup: &Setup) -> Patches {
-    Patches { ports: setup.ports.clone(), patches: setup.patches.clone() }
+/// Ports that can be patched: the NICs, which are there from the start, and what was added.
+pub fn patchable(setup: &Setup, nics: &[PortId]) -> Vec<PortId> {
+    let added = setup.ports.iter().filter(|port| !nics.contains(port));
+    nics.iter().chain(added).copied().collect()
 }
 
-fn nfv(instance: &Instance) -> Nfv {
-    let Patches { ports, patches: made } = patches(&instance.running);
+fn patches(setup: &Setup, nics: &[PortId]) -> Patches {
+    Patches { ports: patchable(setup, nics), patches: setup.patches.clone() }
+}
+
+fn nfv(instance: &Instance, nics: &[PortId]) -> Nfv {
+    let Patches { ports, patches: made } = patches(&instance.running, nics);
     Nfv {
         client_id: instance.proc.id,
         status: running(&instance.running, "idling"),
@@ -260,7 +270,7 @@ fn nfv(instance: &Instance) -> Nfv {
         lcores: lcores(instance),
         ports,
         patches: made,
-        flush: flush(instance, patches),
+        flush: flush(instance, |setup| patches(setup, nics)),
     }
 }
 
@@ -379,14 +389,16 @@ fn pipes(setup: &Setup) -> Vec<PipePort> {
 fn primary(status: &PrimaryStatus) -> Primary {
     let PrimaryStatus { instance, ports, rings, flow } = status;
     let setup = &instance.running;
+    let nics = status.nics();
     // Ports of the forwarder: a pipe is none.
     let forwarded = |setup: &Setup| {
-        let mut patches = patches(setup);
+        let mut patches = patches(setup, &nics);
         patches.ports.retain(|port| port.kind != PortType::Pipe);
         patches
     };
     let forwarder = Forwarder { status: running(setup, "idling"), patches: forwarded(setup) };
-    let forwards = instance.cores.len() != 1 || setup.running || !forwarder.patches.ports.is_empty();
+    let forwards =
+        instance.cores.len() != 1 || setup.running || setup.ports.iter().any(|port| port.kind != PortType::Pipe);
     let phy_ports = ports.iter().filter(|of| of.port.kind == PortType::Phy).map(|of| PhyPort {
         id: of.port.no,
         rx: of.rx,

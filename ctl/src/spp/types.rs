@@ -194,7 +194,7 @@ pub struct Setup {
     pub components: Vec<Component>,
     /// vf: the classifier table, in the order in which entries were added.
     pub table: Vec<Entry>,
-    /// nfv, primary: ports that were added.
+    /// Ports that were added; components of vf and mirror may have others.
     pub ports: Vec<PortId>,
     /// nfv, primary: patches.
     pub patches: Vec<Patch>,

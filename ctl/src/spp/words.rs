@@ -8,6 +8,7 @@
 //! vf, mirror    component start NAME CORE TYPE | component stop NAME
 //!               component CORE idle | component CORE TYPE [rx PORT…] [tx PORT…]
 //!               port add PORT rx|tx NAME [add_vlantag VID PCP | del_vlantag] | port del PORT rx|tx NAME
+//! vf, mirror    add PORT | del PORT                                (as nfv; components may have ports that were not added)
 //! vf            classifier_table [add] mac MAC|default PORT|unuse | classifier_table del mac MAC|default PORT|unuse
 //!               classifier_table [add] vlan VID MAC|default PORT|unuse | classifier_table del vlan VID MAC|default PORT|unuse
 //! nfv, primary  add PORT | del PORT | patch SRC DST | patch reset      (a port may be two words: ring 0)
@@ -17,10 +18,14 @@
 
 use switch::model::VlanEdit;
 
-use super::launch::{Launch, kind_of, pairs};
+use super::launch::{Launch, MAX_LCORE, kind_of, pairs};
 use super::{
-    Attached, Change, Component, ComponentType, Dir, Entry, EntryKey, Patch, PortId, PortType, Proc, ProcType,
+    Attached, Change, Component, ComponentType, Dir, Entry, EntryKey, MAX_CLIENT_ID, Patch, PortId, PortType, Proc,
+    ProcType,
 };
+
+/// Largest VLAN id of a tag or an entry.
+const MAX_VID: u32 = 4094;
 
 /// Longest line, in bytes (SPP's buffer).
 pub const MAX_LINE: usize = 2048;
@@ -74,12 +79,25 @@ pub fn parse(kind: ProcType, line: &str) -> Result<Command, String> {
         ("component", Vf | Mirror) => component(rest).map(Command::Change),
         ("port", Vf | Mirror) => port_of_component(rest).map(Command::Change),
         ("classifier_table", Vf) => table(rest).map(Command::Change),
-        ("add" | "del", Nfv | Primary) => own_port(verb, rest).map(Command::Change),
+        ("add" | "del", Vf | Mirror | Nfv | Primary) => own_port(kind, verb, rest).map(Command::Change),
         ("patch", Nfv | Primary) => patch(rest).map(Command::Change),
         ("clear", Primary) => alone(Command::Clear),
         ("launch", Primary) => launch(rest).map(Command::Launch),
         ("flow", Primary) => Ok(Command::Flow(rest.iter().map(|word| (*word).to_owned()).collect())),
-        (_, Primary | Vf | Nfv | Mirror | Pcap) => Err(format!("Unknown command({})", verb.escape_default())),
+        (_, Primary | Vf | Nfv | Mirror | Pcap) => {
+            Err(format!("Unknown command({}): {} has {}", verb.escape_default(), kind.word(), known(kind)))
+        }
+    }
+}
+
+/// The commands of a process.
+const fn known(kind: ProcType) -> &'static str {
+    match kind {
+        ProcType::Primary => "status, add, del, patch, forward, stop, clear, launch, flow, flush, exit",
+        ProcType::Vf => "status, component, port, classifier_table, add, del, forward, stop, flush, exit",
+        ProcType::Nfv => "status, add, del, patch, forward, stop, flush, exit",
+        ProcType::Mirror => "status, component, port, add, del, forward, stop, flush, exit",
+        ProcType::Pcap => "status, start, stop, flush, exit",
     }
 }
 
@@ -111,11 +129,17 @@ fn port(text: &str) -> Result<PortId, String> {
     text.parse().map_err(|why: String| invalid("port", why))
 }
 
-fn number<T: std::str::FromStr>(what: &str, text: &str) -> Result<T, String> {
+/// A number up to `most`.
+fn number<T: TryFrom<u32>>(what: &str, text: &str, most: u32) -> Result<T, String> {
     // What `parse` takes besides digits (a sign) is none of SPP's numbers.
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    let value = digits.then(|| text.parse().ok()).flatten();
-    value.ok_or_else(|| invalid(what, format_args!("`{}` is not a number that is possible", text.escape_default())))
+    let value = digits.then(|| text.parse::<u32>().ok()).flatten().filter(|value| *value <= most);
+    let value = value.and_then(|value| T::try_from(value).ok());
+    value.ok_or_else(|| invalid(what, format_args!("`{}`: 0 to {most} are possible", text.escape_default())))
+}
+
+fn core_no(text: &str) -> Result<u32, String> {
+    number("core", text, MAX_LCORE)
 }
 
 fn side(text: &str) -> Result<Dir, String> {
@@ -153,14 +177,17 @@ fn component(words: &[&str]) -> Result<Change, String> {
     match words {
         ["start", name, core, kind] => Ok(Change::StartComponent {
             name: (*name).to_owned(),
-            core: number("core", core)?,
+            core: core_no(core)?,
             kind: kind_of_component(kind)?,
         }),
-        ["stop", name] => Ok(Change::StopComponent { name: (*name).to_owned() }),
+        // SPP's documents also have core and type behind the name.
+        ["stop", name] | ["stop", name, _, "forward" | "merge" | "classifier" | "classifier_mac" | "mirror"] => {
+            Ok(Change::StopComponent { name: (*name).to_owned() })
+        }
         ["start" | "stop", ..] => Err(wrong("component start NAME CORE TYPE, or component stop NAME")),
-        [core, "idle" | "none" | "unuse"] => Ok(Change::SetCore { core: number("core", core)?, component: None }),
+        [core, "idle" | "none" | "unuse"] => Ok(Change::SetCore { core: core_no(core)?, component: None }),
         [core, kind, sides @ ..] if core.starts_with(|first: char| first.is_ascii_digit()) => {
-            let core = number("core", core)?;
+            let core = core_no(core)?;
             let kind = kind_of_component(kind)?;
             let mut component = Component { name: format!("core{core}"), core, kind, rx: vec![], tx: vec![] };
             let mut dir = None;
@@ -190,7 +217,7 @@ fn port_of_component(words: &[&str]) -> Result<Change, String> {
         ("add", []) => Ok(Change::Attach { name, dir, port, vlan: VlanEdit::None }),
         ("add", ["del_vlantag"]) => Ok(Change::Attach { name, dir, port, vlan: VlanEdit::Del }),
         ("add", ["add_vlantag", vid, pcp]) => {
-            let vlan = VlanEdit::Add { vid: number("port vid", vid)?, pcp: number("port pcp", pcp)? };
+            let vlan = VlanEdit::Add { vid: number("port vid", vid, MAX_VID)?, pcp: number("port pcp", pcp, 7)? };
             Ok(Change::Attach { name, dir, port, vlan })
         }
         ("add", [edit, ..]) if !matches!(*edit, "add_vlantag" | "del_vlantag") => {
@@ -216,7 +243,7 @@ fn table(words: &[&str]) -> Result<Change, String> {
     };
     let (vlan, mac, at) = match words {
         ["mac", mac, at] => (None, *mac, *at),
-        ["vlan", vid, mac, at] => (Some(number("vlan id", vid)?), *mac, *at),
+        ["vlan", vid, mac, at] => (Some(number("vlan id", vid, MAX_VID)?), *mac, *at),
         ["mac" | "vlan", ..] | [] => return Err(wrong(RIGHT)),
         [kind, ..] => return Err(invalid("type", format_args!("`{}`: mac or vlan", kind.escape_default()))),
     };
@@ -232,12 +259,13 @@ fn table(words: &[&str]) -> Result<Change, String> {
     })
 }
 
-fn own_port(verb: &str, words: &[&str]) -> Result<Change, String> {
+fn own_port(kind: ProcType, verb: &str, words: &[&str]) -> Result<Change, String> {
     let (at, rings) = match words {
         [at] => (port(at)?, None),
         // The form of 2018.
-        [kind, no] if PortType::ALL.iter().any(|known| known.word() == *kind) => (port(&format!("{kind}:{no}"))?, None),
+        [word, no] if PortType::ALL.iter().any(|known| known.word() == *word) => (port(&format!("{word}:{no}"))?, None),
         [at, rx, tx] if verb == "add" => (port(at)?, Some((port(rx)?, port(tx)?))),
+        _ if verb == "add" && kind == ProcType::Primary => return Err(wrong("add PORT, or add pipe:N RXRING TXRING")),
         _ => return Err(wrong(&format!("{verb} PORT"))),
     };
     Ok(if verb == "add" { Change::AddPort { port: at, rings } } else { Change::DelPort(at) })
@@ -253,12 +281,12 @@ fn patch(words: &[&str]) -> Result<Change, String> {
 
 fn launch(words: &[&str]) -> Result<Launch, String> {
     let [first, second, options @ ..] = words else {
-        return Err(wrong("launch ID NAME [DPDK's options] [-- the process's options]"));
+        return Err(wrong("launch vf|nfv|mirror|pcap N [DPDK's options] [-- the process's options]"));
     };
     // spp-ctl sends the number first; people who type begin with the name.
     let digits = |text: &str| text.starts_with(|first: char| first.is_ascii_digit());
     let (id, name) = if digits(first) { (first, second) } else { (second, first) };
-    let id = number("client id", id)?;
+    let id = number("client id", id, MAX_CLIENT_ID)?;
     let (eal, app) = match options.iter().position(|word| *word == "--") {
         Some(at) => (&options[..at], &options[at + 1..]),
         None => (options, &[][..]),

@@ -185,7 +185,7 @@ async fn a_queue_is_captured_as_spps_cli_asks_for_it() {
 #[tokio::test]
 async fn the_primary_forwards_between_its_ports() {
     let rig = Rig::new(&process("primary", 0, &[0, 1]));
-    let idle = json!({ "status": "idling", "ports": [], "patches": [] });
+    let idle = json!({ "status": "idling", "ports": ["phy:0", "phy:1"], "patches": [] });
     assert_eq!(rig.get("/v1/primary/status").await["forwarder"], idle);
     for port in ["phy:0", "ring:0"] {
         rig.ok(&format!("PUT /v1/primary/ports {}", json!({ "action": "add", "port": port }))).await;
@@ -193,7 +193,7 @@ async fn the_primary_forwards_between_its_ports() {
     rig.ok(r#"PUT /v1/primary/patches {"src": "phy:0", "dst": "ring:0"}"#).await;
     rig.ok(r#"PUT /v1/primary/forward {"action": "start"}"#).await;
     let busy = json!({
-        "status": "running", "ports": ["phy:0", "ring:0"], "patches": [{ "src": "phy:0", "dst": "ring:0" }]
+        "status": "running", "ports": ["phy:0", "phy:1", "ring:0"], "patches": [{ "src": "phy:0", "dst": "ring:0" }]
     });
     assert_eq!(rig.get("/v1/primary/status").await["forwarder"], busy);
     assert_eq!(names(&rig).len(), 1);
@@ -224,7 +224,8 @@ async fn in_flush_mode_the_status_shows_what_is_held() {
     assert_eq!(vf["components"], json!([{ "core": 2, "type": "unuse" }]));
     let forward = json!({ "core": 2, "name": "f", "type": "forward", "rx_port": [], "tx_port": [] });
     assert_eq!(vf["flush"]["staged"], json!({ "ports": [], "components": [forward], "classifier_table": [] }));
-    assert_eq!(rig.get("/v1/nfvs/2").await["flush"]["staged"], json!({ "ports": ["ring:0"], "patches": [] }));
+    let staged = json!({ "ports": ["phy:0", "phy:1", "ring:0"], "patches": [] });
+    assert_eq!(rig.get("/v1/nfvs/2").await["flush"]["staged"], staged);
     let staged = rig.get("/v1/mirrors/3").await["flush"]["staged"].clone();
     assert_eq!((&staged["components"][0]["name"], staged.get("classifier_table")), (&json!("m"), None));
     let text = "command error: changes are held: flush or discard them first";
@@ -233,7 +234,7 @@ async fn in_flush_mode_the_status_shows_what_is_held() {
     rig.ok(r#"PUT /v1/nfvs/2/flush {"action": "discard"}"#).await;
     let vf = rig.get("/v1/vfs/1").await;
     assert_eq!((&vf["components"][0], &vf["flush"]), (&forward, &nothing));
-    assert_eq!(rig.get("/v1/nfvs/2").await["ports"], json!([]));
+    assert_eq!(rig.get("/v1/nfvs/2").await["ports"], json!(["phy:0", "phy:1"]));
     rig.ok(r#"PUT /v1/vfs/1/flush {"action": "off"}"#).await;
     assert!(rig.get("/v1/vfs/1").await.get("flush").is_none());
 }

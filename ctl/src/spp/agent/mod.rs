@@ -125,12 +125,14 @@ impl Agent {
                 attempt = attempt => attempt.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
             };
             let (proc, address) = (self.proc, self.address);
+            self.spp.set_link(proc, attempt.as_ref().err().map(io::Error::to_string));
             match attempt {
                 Ok(stream) => {
                     tracing::info!(%proc, %address, "connected to spp-ctl");
                     match self.answer(stream).await {
                         Over::Done => return,
                         Over::Lost { asked } => {
+                            self.spp.set_link(proc, Some("the connection was lost".to_owned()));
                             tracing::warn!(%proc, %address, "the connection to spp-ctl is lost");
                             if asked || began.elapsed() > self.pace.most {
                                 wait = self.pace.first;

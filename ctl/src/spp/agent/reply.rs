@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::config::StatusFormat;
 use crate::spp::flow::line::Told;
 use crate::spp::run::{Outcome, Status};
-use crate::spp::status::{Answer, Flush, Shape, TableEntry, Work, Worker, WorkerComponent};
+use crate::spp::status::{Answer, Flush, Shape, TableEntry, Work, Worker, WorkerComponent, patchable};
 use crate::spp::words::Command;
 use crate::spp::{Change, Instance, PortId, PortType, Proc, ProcType};
 
@@ -47,10 +47,10 @@ pub fn reply(proc: Proc, command: Option<&Command>, result: &Result<Outcome, Str
             json!({"results": success(), "client_id": proc.id, "process_type": proc.kind.word()}).to_string()
         }
         Ok(Outcome::Status(status)) => match &**status {
-            Status::Secondary { instance, .. }
+            Status::Secondary { instance, nics, .. }
                 if instance.proc.kind == ProcType::Nfv && forms.status == StatusFormat::Text =>
             {
-                nfv_text(instance)
+                nfv_text(instance, nics)
             }
             status => of_status(status, forms.status).to_string(),
         },
@@ -127,6 +127,8 @@ fn of_status(status: &Status, form: StatusFormat) -> Value {
 #[serde(rename_all = "kebab-case")]
 struct Info {
     client_id: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'static str>,
     phy: BTreeSet<u32>,
     vhost: BTreeSet<u32>,
     ring: BTreeSet<u32>,
@@ -140,20 +142,21 @@ struct Info {
 
 impl From<Worker> for Info {
     fn from(worker: Worker) -> Self {
-        let Worker { client_id, ports, master_lcore, components, classifier_table, flush } = worker;
+        let Worker { client_id, status, ports, master_lcore, components, classifier_table, flush } = worker;
         let numbers = |kind| ports.iter().filter(|port| port.kind == kind).map(|port| port.no).collect();
         let (phy, vhost, ring) = (numbers(PortType::Phy), numbers(PortType::Vhost), numbers(PortType::Ring));
-        Self { client_id, phy, vhost, ring, master_lcore, core: components, classifier_table, flush }
+        Self { client_id, status, phy, vhost, ring, master_lcore, core: components, classifier_table, flush }
     }
 }
 
 /// The form of 2018: a line for each port, whose number is that of the NIC, or else one that no NIC has.
-fn nfv_text(instance: &Instance) -> String {
+fn nfv_text(instance: &Instance, nics: &[PortId]) -> String {
     let setup = &instance.running;
+    let ports = patchable(setup, nics);
     let nic = |port: &PortId| port.kind == PortType::Phy && port.queue.is_none();
-    let mut next = setup.ports.iter().filter(|port| nic(port)).map(|port| port.no + 1).max().unwrap_or(0);
+    let mut next = ports.iter().filter(|port| nic(port)).map(|port| port.no + 1).max().unwrap_or(0);
     let mut ids = BTreeMap::new();
-    for port in &setup.ports {
+    for port in &ports {
         let id = if nic(port) { port.no } else { next };
         next += u32::from(!nic(port));
         ids.insert(*port, id);

@@ -203,7 +203,7 @@ fn an_nfv_does_what_spp_ctl_sends() {
     assert_eq!(nfv.ask_nfv("patch phy:0 ring:0"), Ok(patched));
     nfv.ask_nfv("forward").unwrap();
     let status = json!({"client-id": 2, "status": "running", "master-lcore": 0, "lcores": [0, 3],
-        "ports": ["ring:0", "phy:0"], "patches": [ports]});
+        "ports": ["phy:0", "ring:0"], "patches": [ports]});
     assert_eq!(nfv.ask_nfv("status"), Ok(status));
     refused(nfv.ask_nfv("patch phy:0 ring:7"), "ring:7");
     refused(nfv.ask_nfv("add phy"), "Invalid value (port)");
@@ -243,7 +243,7 @@ fn the_first_spp_ctl_reads_an_nfv_by_lines() {
     let mut links = rig.ctl.accept_secondaries(2);
     let mut nfv = links.remove(&Proc { kind: ProcType::Nfv, id: 2 }).unwrap();
     let (state, ports, patches) = read_text(&nfv.send(b"status"));
-    assert_eq!((state.as_str(), ports.len(), patches.len()), ("Client ID 2 Idling", 0, 0));
+    assert_eq!((state.as_str(), ports.len(), patches.len()), ("Client ID 2 Idling", 1, 0));
     for command in ["add ring 0", "add phy 4", "add nullpmd 1", "add phy:4nq0", "patch phy:4 ring:0", "forward"] {
         nfv.send(command.as_bytes());
     }
@@ -309,7 +309,7 @@ fn the_primary_has_flow_rules_as_spp_ctl_sends_them() {
         ),
         ("flow validate phy:0 ingress pattern ipv4 / end actions queue index 0 / end", "Flow validate error: "),
         ("flow create ring:0 ingress", "Flow create error: ring:0"),
-        ("flow", "flow validate|create PORT"),
+        ("flow", "Wrong message format: `flow validate|create PORT"),
     ] {
         let answer = ask(command);
         assert_eq!((&answer["result"], answer.get("results")), (&json!("error"), None), "{command}");

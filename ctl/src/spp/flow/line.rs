@@ -6,8 +6,8 @@ use switch::model::FlowDirection;
 use super::{Rule, parse};
 use crate::spp::{PortId, PortType, Spp, SppError};
 
-const RIGHT: &str = "flow validate|create PORT ATTRIBUTES pattern ITEM / … / end actions ACTION / … / end, flow destroy PORT N|ALL, \
-                     flow list PORT, flow status PORT N";
+const RIGHT: &str = "Wrong message format: `flow validate|create PORT ATTRIBUTES pattern ITEM / … / end actions ACTION / … / end`, \
+                     `flow destroy PORT N|ALL`, `flow list PORT` or `flow status PORT N` is expected";
 
 /// What came of it, as SPP's primary tells it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -15,7 +15,12 @@ use crate::spp::{Spp, SppError};
 pub(super) fn run(spp: &Spp, words: &[&str]) -> Result<Answer, SppError> {
     match words {
         ["list", port] => {
-            let rules = spp.flow_rules(line::phy(port)?);
+            let no = line::phy(port)?;
+            let rules = spp.flow_rules(no);
+            // Those of a port that is gone are kept.
+            if rules.is_empty() {
+                spp.check_flow_port(no)?;
+            }
             Ok(Answer { text: list(&rules), value: json!(rules.iter().map(Shown::from).collect::<Vec<_>>()) })
         }
         ["status", port, id] => {

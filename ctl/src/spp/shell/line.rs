@@ -42,7 +42,7 @@ pub enum Target {
 }
 
 /// Words of SPP's CLI that are about that program itself.
-const SHELL: [&str; 20] = [
+const SHELL: [&str; 19] = [
     "cat",
     "cd",
     "config",
@@ -60,14 +60,16 @@ const SHELL: [&str; 20] = [
     "redo",
     "topo_resize",
     "topo_subgraph",
-    "bye",
     "?",
     "EOF",
 ];
 
+/// What some editors begin a file with.
+const BOM: char = '\u{feff}';
+
 /// Whether a line is only for people, as SPP sees it.
 pub fn is_comment(line: &str) -> bool {
-    let line = line.trim();
+    let line = line.trim_start_matches(BOM).trim();
     line.is_empty() || line.starts_with('#') || line.starts_with("//")
 }
 
@@ -79,7 +81,7 @@ pub fn parse(line: &str) -> Result<Line, String> {
     if is_comment(line) {
         return Ok(Line::Nothing);
     }
-    let line = line.trim();
+    let line = line.trim_start_matches(BOM).trim();
     let (head, tail) = line.split_once(|c: char| c.is_whitespace() || c == ';').unwrap_or((line, ""));
     let words: Vec<_> = tail.split_whitespace().collect();
     match (head, words.as_slice()) {
@@ -92,6 +94,7 @@ pub fn parse(line: &str) -> Result<Line, String> {
         }
         ("bye", ["sec"]) => Ok(Line::Bye { all: false }),
         ("bye", ["all"]) => Ok(Line::Bye { all: true }),
+        ("bye", _) => Err("`bye sec` ends all instances but the primary, `bye all` that one too".into()),
         ("pri", _) => to(Target::Primary, tail, "pri"),
         ("vf" | "nfv" | "mirror" | "pcap" | "sec", _) => secondary(head, tail),
         ("playback", _) => Err("a recipe is played by `xswitch spp --file FILE`".into()),
@@ -158,7 +161,7 @@ mod tests {
 
     #[test]
     fn comments_are_nothing() {
-        for line in ["", "  ", "# vf 1; exit", "  # x", "// x"] {
+        for line in ["", "  ", "# vf 1; exit", "  # x", "// x", "\u{feff}# x", "\u{feff}"] {
             assert_eq!(parse(line), Ok(Line::Nothing), "{line}");
         }
     }
@@ -166,6 +169,7 @@ mod tests {
     #[test]
     fn common_commands_are_known() {
         assert_eq!(parse("status"), Ok(Line::Status));
+        assert_eq!(parse("\u{feff}status\r"), Ok(Line::Status));
         assert_eq!(parse("server"), Ok(Line::Servers));
         assert_eq!(parse("server list"), Ok(Line::Servers));
         assert_eq!(parse("topo term"), Ok(Line::Topo));
@@ -186,7 +190,8 @@ mod tests {
             ("pri;", "command"),
             ("hello", "is no command"),
             ("config prompt x", "own CLI"),
-            ("bye", "own CLI"),
+            ("bye", "bye sec"),
+            ("bye now", "bye all"),
             ("topo net.dot", "xswitch spp topo"),
             ("playback x.rcp", "--file"),
             ("server 2", "list"),

@@ -80,7 +80,19 @@ fn find(spp: &Spp, target: Target) -> Result<Proc, SppError> {
             spp.processes().into_iter().find(of).unwrap_or(Proc { kind: ProcType::Nfv, id })
         }
     };
-    spp.instance(proc).map(|instance| instance.proc)
+    spp.instance(proc).map(|instance| instance.proc).map_err(|error| match error {
+        SppError::NotFound(why) => SppError::NotFound(format!("{why} {}", there_are(&spp.processes()))),
+        error => error,
+    })
+}
+
+/// Which instances there are, for those who named another.
+fn there_are(procs: &[Proc]) -> String {
+    match procs.iter().map(Proc::to_string).collect::<Vec<_>>().as_slice() {
+        [] => "There are no instances.".to_owned(),
+        [one] => format!("There is {one}."),
+        [all @ .., last] => format!("There are {} and {last}.", all.join(", ")),
+    }
 }
 
 /// Ends the instances, the primary last.
@@ -121,8 +133,8 @@ fn run(spp: &Spp, proc: Proc, command: &Command) -> Result<Answer, SppError> {
     let instance = spp.instance(proc).ok();
     let held = matches!(command, Command::Change(change) if !matches!(change, Change::Run(_)));
     let held = held && instance.as_ref().is_some_and(|instance| instance.flush_mode);
-    let note = if held { " It is held until flush." } else { "" };
-    Ok(Answer { text: format!("{text}{note}\n"), value: json!(instance) })
+    let text = if held { format!("{}; it is held until flush.", text.trim_end_matches('.')) } else { text };
+    Ok(Answer { text: text + "\n", value: json!(instance) })
 }
 
 /// Makes an instance. One that was launched with the same options, and does nothing yet, is taken for it: configured instances are there

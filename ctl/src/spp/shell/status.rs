@@ -1,11 +1,14 @@
 //! What `status` answers, in the shape that SPP's CLI prints.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 use switch::model::EndPort;
 
 use super::{Answer, topo};
 use crate::spp::change::key_text;
 use crate::spp::run::Status;
+use crate::spp::status::patchable;
 use crate::spp::{Dir, Instance, PortCounters, PortId, PortType, PrimaryStatus, Proc, ProcType, Setup};
 
 /// `status`: of all.
@@ -32,20 +35,20 @@ pub(super) fn address(listen: &str) -> &str {
 
 /// `status` of an instance.
 pub(super) fn of(status: &Status) -> Answer {
-    let (instance, files) = match status {
+    let (instance, nics, files) = match status {
         Status::Primary(status) => return Answer { text: primary(status), value: json!(status) },
-        Status::Secondary { instance, files, .. } => (instance, files),
+        Status::Secondary { instance, nics, files } => (instance, nics, files),
     };
     let text = match instance.proc.kind {
         ProcType::Pcap => pcap(instance, files.last().map(|file| file.display().to_string())),
-        ProcType::Nfv => nfv(instance),
+        ProcType::Nfv => nfv(instance, nics),
         _ => vf(instance),
     };
     let mut value = json!(instance);
     if instance.proc.kind == ProcType::Pcap {
         value["files"] = json!(files);
     }
-    Answer { text: text + &held(instance), value }
+    Answer { text: text + &held(instance, nics), value }
 }
 
 fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
@@ -70,48 +73,42 @@ fn word(running: bool) -> &'static str {
 }
 
 /// What is held until the next flush.
-fn held(instance: &Instance) -> String {
+fn held(instance: &Instance, nics: &[PortId]) -> String {
     match &instance.staged {
-        Some(staged) => format!("From the next flush on:\n{}", setup(instance, staged)),
+        Some(staged) => format!("From the next flush on:\n{}", setup(instance, staged, nics)),
         None if instance.flush_mode => "Changes are held until flush.\n".to_owned(),
         None => String::new(),
     }
 }
 
-fn setup(instance: &Instance, setup: &Setup) -> String {
+fn setup(instance: &Instance, setup: &Setup, nics: &[PortId]) -> String {
     match instance.proc.kind {
-        ProcType::Nfv | ProcType::Primary => ports(setup, 2),
+        ProcType::Nfv | ProcType::Primary => ports(setup, nics, 2),
         ProcType::Pcap => String::new(),
         _ => table_and_components(instance, setup),
     }
 }
 
 /// Ports with their patches, `indent` blanks in.
-fn ports(setup: &Setup, indent: usize) -> String {
+fn ports(setup: &Setup, nics: &[PortId], indent: usize) -> String {
     let pad = " ".repeat(indent);
     let mut text = String::new();
-    for port in &setup.ports {
-        let patch = setup.patches.iter().find(|patch| patch.src == *port);
+    for port in patchable(setup, nics) {
+        let patch = setup.patches.iter().find(|patch| patch.src == port);
         text += &format!("{pad}- {port}{}\n", patch.map_or_else(String::new, |patch| format!(" -> {}", patch.dst)));
     }
     text
 }
 
-fn nfv(instance: &Instance) -> String {
+fn nfv(instance: &Instance, nics: &[PortId]) -> String {
     let running = &instance.running;
-    format!("- status: {}\n{}- ports:\n{}", word(running.running), cores(instance, 0), ports(running, 2))
+    format!("- status: {}\n{}- ports:\n{}", word(running.running), cores(instance, 0), ports(running, nics, 2))
 }
 
 fn vf(instance: &Instance) -> String {
-    let mut ports: Vec<PortId> = Vec::new();
-    for component in &instance.running.components {
-        for attached in component.rx.iter().chain(&component.tx) {
-            if !ports.contains(&attached.port) {
-                ports.push(attached.port);
-            }
-        }
-    }
-    ports.sort();
+    let running = &instance.running;
+    let attached = running.components.iter().flat_map(|component| component.rx.iter().chain(&component.tx));
+    let ports: BTreeSet<PortId> = attached.map(|attached| attached.port).chain(running.ports.iter().copied()).collect();
     format!(
         "Basic Information:\n  - client-id: {}\n{}  - ports: {}\n{}{}",
         instance.proc.id,
@@ -163,8 +160,9 @@ fn pcap(instance: &Instance, file: Option<String>) -> String {
 
 fn primary(status: &PrimaryStatus) -> String {
     let running = &status.instance.running;
+    let nics = status.nics();
     let mut text = cores(&status.instance, 0);
-    text += &format!("- forwarder:\n  - status: {}\n  - ports:\n{}", word(running.running), ports(running, 4));
+    text += &format!("- forwarder:\n  - status: {}\n  - ports:\n{}", word(running.running), ports(running, &nics, 4));
     text += "- pipes:\n";
     for pipe in &running.pipes {
         text += &format!("  - {} {} {}\n", pipe.port, pipe.rx, pipe.tx);
@@ -190,5 +188,5 @@ fn primary(status: &PrimaryStatus) -> String {
         let (rx_drop, tx_drop) = (ring.rx_dropped.packets, ring.tx_dropped.packets);
         text += &format!("      {no:2}  {rx:10}  {tx:10}  {rx_drop:10}  {tx_drop:10}\n");
     }
-    text + &held(&status.instance)
+    text + &held(&status.instance, &nics)
 }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::save::save;
 use super::*;
+use crate::spp::ComponentType;
 use crate::spp::tests::{TWO, spp_of};
 use crate::state::Store;
 
@@ -75,11 +76,11 @@ fn answers_are_what_spps_cli_prints() {
         ("pcap 4; stop", "Stop packet capture.\n"),
         ("pcap 4; exit", "Exit pcap 4.\n"),
         ("vf 1; flush on", "Changes are held until flush.\n"),
-        ("vf 1; component stop c", "Succeeded to delete component 'c' It is held until flush.\n"),
+        ("vf 1; component stop c", "Succeeded to delete component 'c'; it is held until flush.\n"),
         ("vf 1; flush", "Flushed.\n"),
         (
             "vf 1; component start c 1 classifier",
-            "Succeeded to start component 'c' on core:1 It is held until flush.\n",
+            "Succeeded to start component 'c' on core:1; it is held until flush.\n",
         ),
         ("vf 1; flush discard", "Discarded.\n"),
         ("vf 1; flush off", "Changes come into force at once.\n"),
@@ -124,7 +125,7 @@ Components:
     );
     assert_eq!(
         say(&spp, "nfv 2; status"),
-        "- status: idling\n- lcore_ids:\n  - master: 0\n- ports:\n  - ring:5\n  - vhost:0 -> ring:5\n"
+        "- status: idling\n- lcore_ids:\n  - master: 0\n- ports:\n  - phy:0\n  - ring:5\n  - vhost:0 -> ring:5\n"
     );
     say_all(&spp, &["vf 1; flush on", "vf 1; component stop fwd"]);
     let held = say(&spp, "vf 1; status");
@@ -141,16 +142,112 @@ Components:
 }
 
 #[test]
+fn nics_can_be_patched_without_being_added() {
+    let spp = spp();
+    assert_eq!(say(&spp, "nfv 2; status"), "- status: idling\n- lcore_ids:\n  - master: 0\n- ports:\n  - phy:0\n");
+    // A loop, as SPP's use cases have it.
+    assert_eq!(say(&spp, "nfv 2; patch phy:0 phy:0"), "Patch ports (phy:0 -> phy:0).\n");
+    assert!(say(&spp, "nfv 2; status").ends_with("- ports:\n  - phy:0 -> phy:0\n"));
+    say_all(&spp, &["nfv 2; patch reset", "nfv 2; add ring:0", "nfv 2; patch ring:0 phy:0", "nfv 2; forward"]);
+    assert!(say(&spp, "nfv 2; status").ends_with("- ports:\n  - phy:0\n  - ring:0 -> phy:0\n"));
+    assert_saved(&spp).unwrap();
+    assert!(say(&spp, "pri; status").contains("- forwarder:\n  - status: idling\n  - ports:\n    - phy:0\n"));
+    // One that is not there is still refused, and so is what has to be added.
+    for (line, why) in
+        [("nfv 2; patch phy:7 ring:0", "phy:7 is not there"), ("nfv 2; patch vhost:0 phy:0", "add it first")]
+    {
+        let told = execute(&spp, line).unwrap_err().to_string();
+        assert!(told.contains(why), "{line}: {told}");
+    }
+}
+
+#[test]
+fn a_component_may_be_stopped_in_the_words_of_spps_documents() {
+    let spp = spp();
+    for line in ["vf 1; component stop cls 1 classifier_mac", "vf 1; component stop cls"] {
+        say_all(&spp, &VF);
+        assert_eq!(say(&spp, line), "Succeeded to delete component 'cls'\n");
+        say_all(&spp, &["vf 1; component stop fwd", "vf 1; classifier_table del mac 52:54:00:01:00:01 unuse"]);
+        say(&spp, "vf 1; classifier_table del vlan 101 default unuse");
+    }
+    assert!(execute(&spp, "vf 1; component stop cls 1 now").is_err());
+}
+
+#[test]
+fn an_instance_with_its_master_core_alone_says_what_it_lacks() {
+    let spp = spp();
+    say(&spp, "pri; launch vf 8 -l 7");
+    for core in [7, 8] {
+        let told = execute(&spp, &format!("vf 8; component start f {core} forward")).unwrap_err().to_string();
+        assert!(told.contains("vf 8 has only its master core, 7"), "{told}");
+    }
+}
+
+/// What a command library does, in the order of its document: ports are made known, cores are given what they do, entries are set;
+/// nothing of it works before flush, and a core or an entry is set anew only when it is idle, or unused.
+#[test]
+fn the_command_librarys_way_is_understood_from_end_to_end() {
+    let spp = spp();
+    say(&spp, "vf 1; flush on");
+    say_all(
+        &spp,
+        &["vf 1; add ring:0", "vf 1; add vhost:0", "vf 1; component 1 classifier rx phy:0 tx ring:0 vhost:0"],
+    );
+    say_all(
+        &spp,
+        &["vf 1; component 2 forward rx vhost:0 tx phy:0", "vf 1; classifier_table mac 52:54:00:01:00:01 vhost:0"],
+    );
+    assert_eq!(spp.working().0.len(), 0, "nothing works before flush");
+    let held = say(&spp, "vf 1; status");
+    assert!(held.contains("  - ports: []\n") && held.contains("From the next flush on:"), "{held}");
+    say_all(&spp, &["vf 1; flush", "vf 1; stop"]);
+    let status = say(&spp, "vf 1; status");
+    assert!(status.contains("  - status: idling\n  - ports: [phy:0, vhost:0, ring:0]\n"), "{status}");
+    say(&spp, "vf 1; forward");
+    for (line, why) in [
+        ("vf 1; component 2 merge rx ring:0 vhost:0 tx phy:0", "make it idle first"),
+        ("vf 1; classifier_table mac 52:54:00:01:00:01 ring:0", "delete it first"),
+        ("vf 1; add ring:0", "already"),
+        ("vf 1; add phy:7", "phy:7 is not there"),
+    ] {
+        let told = execute(&spp, line).unwrap_err().to_string();
+        assert!(told.contains(why), "{line}: {told}");
+    }
+    say_all(&spp, &["vf 1; component 2 idle", "vf 1; component 2 merge rx ring:0 vhost:0 tx phy:0"]);
+    say_all(
+        &spp,
+        &["vf 1; classifier_table mac 52:54:00:01:00:01 unuse", "vf 1; classifier_table mac 52:54:00:01:00:01 ring:0"],
+    );
+    let kinds = || spp.instances()[1].running.components.iter().map(|component| component.kind).collect::<Vec<_>>();
+    assert_eq!(kinds(), [ComponentType::Classifier, ComponentType::Forward], "what was is there until flush");
+    say(&spp, "vf 1; flush");
+    assert_eq!(kinds(), [ComponentType::Classifier, ComponentType::Merge]);
+    assert_saved(&spp).unwrap();
+}
+
+#[test]
 fn a_line_that_is_refused_says_why_and_changes_nothing() {
     let spp = spp();
     say_all(&spp, &VF);
     let before = SppState::of(&spp);
     for (line, why) in [
         ("hello", "no command"),
-        ("vf 9; status", "sec_id 9 not found."),
-        ("vf 2; status", "sec_id 2 not found."),
+        ("vf 9; status", "sec_id 9 not found. There are primary, vf 1 and nfv 2."),
+        ("vf 2; status", "sec_id 2 not found. There are"),
         ("sec 9; status", "sec_id 9 not found."),
-        ("vf 1; fly", "Unknown command(fly)"),
+        ("vf 1; fly", "Unknown command(fly): vf has status, component,"),
+        ("nfv 2; Status", "Unknown command(Status): nfv has status, add,"),
+        ("bye", "bye sec"),
+        ("pri; add pipe:0 ring:8", "add pipe:N RXRING TXRING"),
+        ("pri; launch vm 8", "vf, nfv, mirror and pcap"),
+        ("pri; launch vf 8 -l 2000", "0 to 1023"),
+        ("pri; launch pcap 8 -l 0 -- -c memif:0", "memif"),
+        ("vf 1; component start x 1024 forward", "0 to 1023"),
+        ("vf 1; port add ring:5 tx cls add_vlantag 4095 0", "0 to 4094"),
+        ("vf 1; port add ring:5 tx cls add_vlantag 1 8", "0 to 7"),
+        ("vf 1; classifier_table add vlan 70000 default ring:0", "0 to 4094"),
+        ("vf 1; del phy:0", "phy:0 was not added; NICs are there"),
+        ("pri; flow list phy:9", "Invalid port 9"),
         ("vf 1; component start fwd 1 forward", "already"),
         ("vf 1; component start x 0 forward", "master core"),
         ("vf 1; component start x 1 bridge", "component type"),

@@ -7,7 +7,7 @@ mod svg;
 mod tests;
 mod text;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use switch::model::VlanEdit;
 
@@ -15,14 +15,17 @@ pub use self::dot::dot;
 pub use self::svg::svg;
 pub use self::text::text;
 use super::state::SppState;
-use crate::spp::{Attached, Component, Dir, Instance, Patch, PortId, Proc, Setup};
+use crate::spp::{Attached, Component, Dir, Instance, Patch, PortId, PortType, Proc, Setup};
+
+/// What is said of a port that is missing.
+const MISSING: &str = "not there";
 
 /// How something stands: held changes are told from what is in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// It works, and goes on.
     Running,
-    /// It is there and moves nothing: its instance is stopped, or the component lacks a port.
+    /// It is there and moves nothing: its instance is stopped, or the component lacks a port, or all of a side are missing.
     Idle,
     /// It comes with the next flush.
     Added,
@@ -82,6 +85,8 @@ pub struct Node {
     pub proc: Option<Proc>,
     /// How it stands.
     pub standing: Standing,
+    /// A port that no port of the switch has the name of.
+    pub missing: bool,
 }
 
 /// An edge: frames go along it.
@@ -109,12 +114,15 @@ pub struct Graph {
     /// Edges.
     pub edges: Vec<Edge>,
     places: HashMap<String, usize>,
+    /// Names that ports of the switch have.
+    named: HashSet<PortId>,
 }
 
 impl Graph {
     /// The graph of what there is.
     pub fn of(state: &SppState) -> Self {
-        let mut graph = Self::default();
+        let named = state.ports.iter().map(|named| named.port).collect();
+        let mut graph = Self { named, ..Self::default() };
         for named in &state.ports {
             let at = graph.port(named.port, Standing::Running);
             graph.nodes[at].lines.push(named.name.clone());
@@ -133,6 +141,11 @@ impl Graph {
         self.edges.iter().filter(move |edge| if dir == Dir::Rx { edge.to == node } else { edge.from == node })
     }
 
+    /// Whether a port is there, so that frames can come from it or go to it.
+    fn there(&self, port: PortId) -> bool {
+        !matches!(port.kind, PortType::Phy | PortType::Vhost) || self.named.contains(&port.whole())
+    }
+
     fn node(&mut self, id: String, make: impl FnOnce(String) -> Node) -> usize {
         if let Some(&at) = self.places.get(&id) {
             return at;
@@ -146,13 +159,15 @@ impl Graph {
     fn port(&mut self, port: PortId, standing: Standing) -> usize {
         let standing = if standing == Standing::Idle { Standing::Running } else { standing };
         let whole = port.queue.and_then(|_| self.places.get(&port.whole().to_string()).copied());
-        let name = whole.and_then(|at| self.nodes[at].lines.get(1).cloned());
+        let missing = !self.there(port);
+        let name = whole.and_then(|at| self.nodes[at].lines.get(1).cloned()).or(missing.then(|| MISSING.to_owned()));
         let at = self.node(port.to_string(), |id| Node {
             lines: std::iter::once(id.clone()).chain(name).collect(),
             id,
             what: What::Port,
             proc: None,
             standing,
+            missing,
         });
         let node = &mut self.nodes[at];
         if node.standing != standing {
@@ -186,7 +201,8 @@ impl Graph {
             let name = &component.name;
             let (old, new) = (named(now, name), named(next, name));
             let mut standing = Standing::of(old.is_some(), new.is_some());
-            let lacks = component.rx.is_empty() || component.tx.is_empty();
+            let there = |attached: &Attached| self.there(attached.port);
+            let lacks = !component.rx.iter().any(there) || !component.tx.iter().any(there);
             if standing == Standing::Running && (lacks || !now.running) {
                 standing = Standing::Idle;
             }
@@ -201,6 +217,7 @@ impl Graph {
                 lines,
                 proc: Some(instance.proc),
                 standing,
+                missing: false,
             });
             for dir in [Dir::Rx, Dir::Tx] {
                 let side = |of: &Option<Component>| of.as_ref().map_or_else(Vec::new, |of| of.side(dir).clone());
@@ -216,7 +233,8 @@ impl Graph {
 
     fn patches_of(&mut self, instance: &Instance) {
         for (Patch { src, dst }, mut standing) in both(instance, |setup| &setup.patches) {
-            if standing == Standing::Running && !instance.running.running {
+            let works = instance.running.running && self.there(src) && self.there(dst);
+            if standing == Standing::Running && !works {
                 standing = Standing::Idle;
             }
             let (from, to) = (self.port(src, standing), self.port(dst, standing));
@@ -227,7 +245,8 @@ impl Graph {
 
     fn capture_of(&mut self, instance: &Instance, state: &SppState) {
         let Some(capture) = &instance.capture else { return };
-        let standing = if instance.running.running { Standing::Running } else { Standing::Idle };
+        let works = instance.running.running && self.there(capture.port);
+        let standing = if works { Standing::Running } else { Standing::Idle };
         let from = self.port(capture.port, standing);
         let file = super::capture_file(instance, &state.outside).map(|file| file.display().to_string());
         let line = file.unwrap_or_else(|| "no file".to_owned());
@@ -237,6 +256,7 @@ impl Graph {
             lines: vec!["capture".to_owned(), line],
             proc: Some(instance.proc),
             standing,
+            missing: false,
         });
         self.edge(from, at, String::new(), instance.proc, standing);
     }

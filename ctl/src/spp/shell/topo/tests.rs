@@ -55,6 +55,20 @@ ring:9, unused
 }
 
 #[test]
+fn what_waits_for_a_port_that_is_not_there_is_idle() {
+    let spp = spp();
+    say_all(&spp, &["nfv 2; patch phy:0 phy:0", "nfv 2; forward", "vf 1; component start f 1 forward"]);
+    say_all(&spp, &["vf 1; port add vhost:0 rx f", "vf 1; port add ring:0 tx f"]);
+    let mut state = SppState::of(&spp);
+    let now = text(&Graph::of(&state));
+    assert_eq!((now.matches("running").count(), now.matches("idle").count()), (2, 0), "{now}");
+    state.ports.clear();
+    let gone = text(&Graph::of(&state));
+    assert_eq!((gone.matches("running").count(), gone.matches("idle").count()), (0, 2), "{gone}");
+    assert!(gone.contains("phy:0 is not there\n") && gone.contains("vhost:0 is not there\n"), "{gone}");
+}
+
+#[test]
 fn dot_has_clusters_and_styles() {
     let dot = dot(&graph());
     for line in [

@@ -38,7 +38,11 @@ pub fn text(graph: &Graph) -> String {
     }
     for (at, node) in graph.nodes.iter().enumerate().filter(|(_, node)| node.what == What::Port) {
         let used = [Dir::Rx, Dir::Tx].into_iter().any(|dir| graph.edges_of(at, dir).next().is_some());
-        let name = node.lines.get(1).map_or_else(String::new, |name| format!(" is port {name}"));
+        let name = match node.lines.get(1) {
+            Some(why) if node.missing => format!(" is {why}"),
+            Some(name) => format!(" is port {name}"),
+            None => String::new(),
+        };
         match (used, name.is_empty()) {
             (true, true) => {}
             (true, false) => text += &format!("{}{name}\n", node.id),

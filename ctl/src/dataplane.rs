@@ -167,6 +167,8 @@ dataplane! {
     fn set_flow_rules(&self, port: &str, rules: Vec<FlowRule>) -> Result<(), Error>;
     /// As [`Switch::flow_rules`].
     fn flow_rules(&self, port: &str) -> Result<Vec<FlowRule>, Error>;
+    /// As [`Switch::flow_counts`].
+    fn flow_counts(&self) -> Vec<FlowCount>;
     /// As [`Switch::ends`].
     fn ends(&self) -> Vec<EndInfo>;
     /// As [`Switch::check_netdevs`].

@@ -281,7 +281,7 @@ fn queues_of_a_port_belong_to_components_of_their_own() {
 
 fn flow_rule(key: FlowKey, queue: u32) -> FlowRule {
     let (direction, target) = (FlowDirection::Ingress, FlowTarget::Queue(queue));
-    FlowRule { direction, group: 0, priority: 0, key, edits: Vec::new(), target }
+    FlowRule { id: queue, direction, group: 0, priority: 0, key, edits: Vec::new(), target }
 }
 
 #[test]

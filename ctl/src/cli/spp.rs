@@ -103,7 +103,7 @@ pub(super) async fn run(client: &Client, printer: &Printer, arguments: SppArgume
             write(output.as_deref(), &text)
         }
         (Some(SppCommand::Save { output }), _) => {
-            let lines = save(&state(client).await?.instances);
+            let lines = save(&state(client).await?);
             write(output.as_deref(), &lines.into_iter().map(|line| line + "\n").collect::<String>())
         }
         (None, Some(file)) => play(client, printer, &file, arguments.keep_going).await,

@@ -37,6 +37,7 @@ pub use self::compile::MAX_CLIENT_ID;
 use self::compile::{Plan, Surroundings};
 pub use self::error::SppError;
 use self::flow::{NumberedRule, PortRules};
+pub use self::flow_rules::{FlowState, PortFlow};
 pub use self::port::{PortId, PortType};
 pub use self::types::*;
 use crate::config::SppConfig;

@@ -111,6 +111,12 @@ impl Switch {
         Ok(control.components.flow_rules.get(&no).cloned().unwrap_or_default())
     }
 
+    /// What the flow rules of all ports counted, by port and in the order in which they were given.
+    pub fn flow_counts(&self) -> Vec<FlowCount> {
+        let control = self.state.lock();
+        control.components.flow_counts(|port| control.name_of(port))
+    }
+
     /// The outside ends.
     pub fn outside(&self) -> Vec<OutsideInfo> {
         self.state.lock().components.outside_infos()

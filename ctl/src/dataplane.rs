@@ -82,7 +82,7 @@ dataplane! {
     /// As [`Switch::relearn`].
     fn relearn(&self, rows: &[FdbEntry]) -> usize;
     /// As [`Switch::trace`].
-    fn trace(&self, port: &str, frame: &[u8], rule: Option<u32>) -> Result<TraceReport, Error>;
+    fn trace(&self, port: &str, queue: u32, frame: &[u8], rule: Option<u32>) -> Result<TraceReport, Error>;
     /// As [`Switch::reserve_ports`].
     fn reserve_ports(&self, ports: Vec<(u16, String, u32)>);
     /// As [`Switch::forget_port`].

@@ -357,9 +357,15 @@ impl Dataplane for FakeDataplane {
         rows.len()
     }
 
-    fn trace(&self, port: &str, frame: &[u8], rule: Option<u32>) -> Result<TraceReport, Error> {
+    /// A frame that comes in by a port of components waits there.
+    fn trace(&self, port: &str, queue: u32, frame: &[u8], rule: Option<u32>) -> Result<TraceReport, Error> {
         let detail = format!("{} bytes from {port}", frame.len());
         let steps = vec![TraceStep { stage: "ingress".to_owned(), detail }];
+        let inner = self.lock();
+        let of_components = inner.ports.iter().any(|info| info.spec.name == port && info.spec.spp.is_some());
+        let at = Some(EndPort::Port { name: port.to_owned(), queue: Some(queue) });
+        let (components, reason, hex) = (Vec::new(), None, String::new());
+        let end = TraceEnd { fate: TraceFate::Waiting, at, components, reason, hex };
         Ok(TraceReport {
             steps,
             verdict: "flood".to_owned(),
@@ -367,6 +373,7 @@ impl Dataplane for FakeDataplane {
             drop_reason: None,
             rule,
             mirror: None,
+            ends: Vec::from_iter(of_components.then_some(end)),
         })
     }
 

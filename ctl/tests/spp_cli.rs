@@ -209,6 +209,8 @@ fn stats_has_components_rings_and_flow_rules_and_of_a_port_those_that_are_its_ow
     let of_port = served.say(&["stats", "east"]);
     assert!(of_port.contains("vf 1/in") && of_port.contains("ring 3") && of_port.contains("FLOW RULE"), "{of_port}");
     assert!(!of_port.contains("far") && !of_port.contains("ring 4"), "{of_port}");
+    let shown = served.say(&["port", "show", "east"]);
+    assert!(shown.contains("vf 1/in") && shown.contains("ring 3") && !shown.contains("far"), "{shown}");
     let report: Value = serde_json::from_str(&served.say(&["--json", "stats", "east"])).unwrap();
     assert_eq!(report["running"].as_array().unwrap().len(), 1);
     assert_eq!(report["running"][0]["drops"]["ring_full"]["packets"], 1);

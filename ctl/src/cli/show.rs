@@ -183,9 +183,9 @@ pub(super) fn stats(report: &StatsReport, with_queues: bool) -> String {
     for (name, reason, count) in running {
         drops.row([name, reason.clone(), count.packets.to_string(), count.bytes.to_string()]);
     }
-    let tables = [components(&report.running), ends(&report.ends), flow_rules(&report.flow_rules), drops];
-    for table in tables.into_iter().filter(|table| !table.is_empty()) {
-        text += &format!("\n{}", table.render());
+    text += &panel(report);
+    if !drops.is_empty() {
+        text += &format!("\n{}", drops.render());
     }
     if with_queues {
         for NicStats { rx_packets, tx_packets, rx_bytes, tx_bytes, rx_drop, tx_drop, rx_error, tx_error } in
@@ -212,7 +212,12 @@ pub(super) fn stats(report: &StatsReport, with_queues: bool) -> String {
     text
 }
 
-/// Components in `stats`.
+/// Counters of the Soft Patch Panel: components, ends, flow rules, as far as there are any.
+pub(super) fn panel(report: &StatsReport) -> String {
+    let tables = [components(&report.running), ends(&report.ends), flow_rules(&report.flow_rules)];
+    tables.iter().filter(|table| !table.is_empty()).map(|table| format!("\n{}", table.render())).collect()
+}
+
 fn components(components: &[ComponentInfo]) -> Table {
     let mut table = Table::new(&[
         "COMPONENT",
@@ -245,7 +250,6 @@ fn components(components: &[ComponentInfo]) -> Table {
     table
 }
 
-/// Rings, null and outside ends in `stats`.
 fn ends(ends: &[EndInfo]) -> Table {
     let mut table = Table::new(&["END", "PUT IN", "TAKEN OUT", "DROPPED", "WAITING"]);
     for EndInfo { end, rx, tx, tx_dropped, rx_dropped, queued } in ends {
@@ -256,7 +260,6 @@ fn ends(ends: &[EndInfo]) -> Table {
     table
 }
 
-/// Flow rules in `stats`.
 fn flow_rules(rules: &[FlowCount]) -> Table {
     let mut table = Table::new(&["PORT", "FLOW RULE", "PACKETS", "BYTES"]);
     for FlowCount { port, rule, matched } in rules {

@@ -184,7 +184,7 @@ impl Service {
             _ => return Err(Error::invalid("hex, packet: exactly one of them is needed")),
         };
         let name = self.live(&self.lock(), &request.port)?.name.clone();
-        Ok(self.dataplane.trace(&name, &frame, request.rule)?)
+        Ok(self.dataplane.trace(&name, request.queue, &frame, request.rule)?)
     }
 
     /// Starts a capture.

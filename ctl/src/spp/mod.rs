@@ -20,6 +20,7 @@ pub mod shell;
 pub mod status;
 #[cfg(test)]
 mod tests;
+mod trace;
 pub mod types;
 pub mod words;
 

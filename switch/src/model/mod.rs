@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::drop::DropReason;
 pub use crate::engine::mac::MacAddr;
-pub use crate::engine::trace::{TraceReport, TraceStep};
+pub use crate::engine::trace::{TraceEnd, TraceFate, TraceReport, TraceStep};
 pub use crate::engine::vlan::{VlanMode, VlanSet};
 
 mod component;

@@ -102,6 +102,21 @@ impl PortFlows {
         self.rings.iter().flatten()
     }
 
+    /// The ring from a worker to that queue's end, and the worker that takes frames from it; none: no component has that end.
+    pub(super) fn way_to(&self, queue: u32, worker: usize) -> Option<(&Arc<Ring>, usize)> {
+        read_ring(self.rings_to(queue), worker)
+    }
+
+    /// The rules for frames that come in.
+    pub(super) fn ingress(&self) -> &FlowTable {
+        &self.ingress
+    }
+
+    /// The rules for frames that are sent to the port.
+    pub(super) fn egress(&self) -> &FlowTable {
+        &self.egress
+    }
+
     /// Whether a frame that is sent to the port can meet a rule.
     pub(super) fn has_egress(&self) -> bool {
         !self.egress.is_empty()
@@ -116,6 +131,11 @@ impl PortFlows {
     pub(super) fn has_reader(&self) -> bool {
         self.rings().any(|ring| ring.reader().is_some())
     }
+}
+
+/// That worker's ring of those to an end, and the worker that takes frames from it, if one does.
+fn read_ring(rings: &[Arc<Ring>], worker: usize) -> Option<(&Arc<Ring>, usize)> {
+    rings.get(worker).and_then(|ring| Some((ring, ring.reader()?)))
 }
 
 /// A worker that counts what its frames meet.
@@ -166,7 +186,7 @@ impl Worker {
             std::mem::swap(burst, &mut steered[own as usize]);
         }
         for (frames, rings) in steered.iter_mut().zip(rings).filter(|(frames, _)| !frames.is_empty()) {
-            let reason = match rings.get(self.id).and_then(|ring| Some((ring, ring.reader()?))) {
+            let reason = match read_ring(rings, self.id) {
                 None => DropReason::FlowNobody,
                 Some((ring, reader)) => {
                     ring.put(frames);

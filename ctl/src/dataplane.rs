@@ -82,7 +82,7 @@ dataplane! {
     /// As [`Switch::relearn`].
     fn relearn(&self, rows: &[FdbEntry]) -> usize;
     /// As [`Switch::trace`].
-    fn trace(&self, port: &str, frame: &[u8], rule: Option<u32>) -> Result<TraceReport, Error>;
+    fn trace(&self, port: &str, queue: u32, frame: &[u8], rule: Option<u32>) -> Result<TraceReport, Error>;
     /// As [`Switch::reserve_ports`].
     fn reserve_ports(&self, ports: Vec<(u16, String, u32)>);
     /// As [`Switch::forget_port`].
@@ -167,6 +167,8 @@ dataplane! {
     fn set_flow_rules(&self, port: &str, rules: Vec<FlowRule>) -> Result<(), Error>;
     /// As [`Switch::flow_rules`].
     fn flow_rules(&self, port: &str) -> Result<Vec<FlowRule>, Error>;
+    /// As [`Switch::flow_counts`].
+    fn flow_counts(&self) -> Vec<FlowCount>;
     /// As [`Switch::ends`].
     fn ends(&self) -> Vec<EndInfo>;
     /// As [`Switch::check_netdevs`].

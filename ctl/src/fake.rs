@@ -153,9 +153,14 @@ impl Dataplane for FakeDataplane {
         let info = |spec: &ComponentSpec| ComponentInfo {
             name: spec.name.clone(),
             worker: spec.worker,
-            rx: Count::default(),
-            tx: Count::default(),
-            dropped: Count::default(),
+            kind: spec.kind,
+            ready: true,
+            from: spec.rx.iter().map(|end| end.port.clone()).collect(),
+            to: spec.tx.iter().map(|end| end.port.clone()).collect(),
+            rx: Count { packets: 3, bytes: 180 },
+            tx: Count { packets: 2, bytes: 120 },
+            dropped: Count { packets: 1, bytes: 60 },
+            drops: [("ring_full".to_owned(), Count { packets: 1, bytes: 60 })].into(),
         };
         self.lock().components.iter().map(info).collect()
     }
@@ -210,6 +215,14 @@ impl Dataplane for FakeDataplane {
         let inner = self.lock();
         let there = inner.ports.iter().any(|info| info.spec.name == port);
         if there { Ok(inner.flow_rules.get(port).cloned().unwrap_or_default()) } else { Err(missing(port)) }
+    }
+
+    fn flow_counts(&self) -> Vec<FlowCount> {
+        let of_port = |(port, rules): (&String, &Vec<FlowRule>)| {
+            let count = |rule: &FlowRule| FlowCount { port: port.clone(), rule: rule.id, matched: Count::default() };
+            rules.iter().map(count).collect::<Vec<_>>()
+        };
+        self.lock().flow_rules.iter().flat_map(of_port).collect()
     }
 
     fn ends(&self) -> Vec<EndInfo> {
@@ -293,7 +306,9 @@ impl Dataplane for FakeDataplane {
             }],
             ..PortStats::default()
         };
-        StatsReport { ports: self.lock().ports.iter().map(port).collect(), ..StatsReport::default() }
+        let ports = self.lock().ports.iter().map(port).collect();
+        let (running, ends, flow_rules) = (self.components(), self.ends(), self.flow_counts());
+        StatsReport { ports, running, ends, flow_rules, ..StatsReport::default() }
     }
 
     fn workers(&self) -> Vec<WorkerInfo> {
@@ -343,9 +358,15 @@ impl Dataplane for FakeDataplane {
         rows.len()
     }
 
-    fn trace(&self, port: &str, frame: &[u8], rule: Option<u32>) -> Result<TraceReport, Error> {
+    /// A frame that comes in by a port of components waits there.
+    fn trace(&self, port: &str, queue: u32, frame: &[u8], rule: Option<u32>) -> Result<TraceReport, Error> {
         let detail = format!("{} bytes from {port}", frame.len());
         let steps = vec![TraceStep { stage: "ingress".to_owned(), detail }];
+        let inner = self.lock();
+        let of_components = inner.ports.iter().any(|info| info.spec.name == port && info.spec.spp.is_some());
+        let at = Some(EndPort::Port { name: port.to_owned(), queue: Some(queue) });
+        let (components, reason, hex) = (Vec::new(), None, String::new());
+        let end = TraceEnd { fate: TraceFate::Waiting, at, components, reason, hex };
         Ok(TraceReport {
             steps,
             verdict: "flood".to_owned(),
@@ -353,6 +374,7 @@ impl Dataplane for FakeDataplane {
             drop_reason: None,
             rule,
             mirror: None,
+            ends: Vec::from_iter(of_components.then_some(end)),
         })
     }
 

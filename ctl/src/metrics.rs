@@ -54,8 +54,12 @@ impl Collector for SwitchCollector {
         );
         families.tables(dataplane);
         dataplane.workers().iter().for_each(|worker| families.worker(worker));
-        dataplane.components().iter().for_each(|component| families.component(component));
-        dataplane.ends().iter().for_each(|end| families.end(end));
+        stats.running.iter().for_each(|component| families.component(component));
+        stats.ends.iter().for_each(|end| families.end(end));
+        for FlowCount { port, rule, matched } in &stats.flow_rules {
+            let spp = ports.iter().find(|entry| entry.name == *port).and_then(|entry| entry.spec.spp.as_ref());
+            families.flow_rule(spp.unwrap_or(port), *rule, *matched);
+        }
         families.frames(dataplane.frames());
         families.gauge("xswitch_build_info", "Version of the daemon.", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
         families.finish()
@@ -303,7 +307,7 @@ impl Families {
 
     /// A component of the Soft Patch Panel.
     fn component(&mut self, component: &ComponentInfo) {
-        let ComponentInfo { name, worker, rx, tx, dropped } = component;
+        let ComponentInfo { name, worker, rx, tx, drops, .. } = component;
         let worker = worker.to_string();
         let labels = [("component", name.as_str()), ("worker", &worker)];
         self.gauge("xswitch_component_info", "A component and the worker that runs it; always 1.", &labels, 1.0);
@@ -316,8 +320,23 @@ impl Families {
         self.counter("xswitch_component_tx_packets_total", given, &here, tx.packets);
         let given = "Bytes of frames that the component gave to its sending ends, copies too.";
         self.counter("xswitch_component_tx_bytes_total", given, &here, tx.bytes);
-        let lost = "Frames that the component dropped, for whatever reason.";
-        self.counter("xswitch_component_dropped_packets_total", lost, &here, dropped.packets);
+        for (reason, count) in drops {
+            let here = [("component", name.as_str()), ("reason", reason.as_str())];
+            let lost = "Frames that the component dropped, by reason.";
+            self.counter("xswitch_component_dropped_packets_total", lost, &here, count.packets);
+            let lost = "Bytes of frames that the component dropped, by reason.";
+            self.counter("xswitch_component_dropped_bytes_total", lost, &here, count.bytes);
+        }
+    }
+
+    /// A flow rule; `port` is its port's name in SPP.
+    fn flow_rule(&mut self, port: &str, rule: u32, matched: Count) {
+        let rule = rule.to_string();
+        let here = [("port", port), ("rule", rule.as_str())];
+        let met = "Frames that met the flow rule.";
+        self.counter("xswitch_flow_rule_packets_total", met, &here, matched.packets);
+        let met = "Bytes of frames that met the flow rule, as long as they were then.";
+        self.counter("xswitch_flow_rule_bytes_total", met, &here, matched.bytes);
     }
 
     /// A ring between components; null and outside ends are known by the components that use them.

@@ -366,7 +366,14 @@ fn the_scrape_is_clean() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let api = Api::new();
     runtime.block_on(api.call("POST", "ports", vm("vm1")));
-    for line in ["pri; launch vf 1", "vf 1; component start f 1 forward", "vf 1; port add ring:3 rx f"] {
+    let nic = json!({ "name": "nic", "kind": "phy", "ifname": "eth7", "spp": "phy:0" });
+    runtime.block_on(api.call("POST", "ports", nic));
+    for line in [
+        "pri; launch vf 1",
+        "vf 1; component start f 1 forward",
+        "vf 1; port add ring:3 rx f",
+        "pri; flow create phy:0 ingress pattern eth / end actions of_pop_vlan / end",
+    ] {
         runtime.block_on(api.call("POST", "spp/commands", json!({ "line": line })));
     }
     let registry = ctl::metrics::registry(Arc::clone(&api.service)).unwrap();
@@ -375,9 +382,12 @@ fn the_scrape_is_clean() {
         "xswitch_port_receive_packets_total{port=\"vm1\"} 3",
         "xswitch_port_dropped_packets_total{port=\"vm1\",reason=\"mac_spoofed\"} 1",
         "xswitch_umem_frames{place=\"free\"} 1024",
-        "xswitch_component_rx_packets_total{component=\"vf 1/f\"} 0",
-        "xswitch_component_tx_packets_total{component=\"vf 1/f\"} 0",
-        "xswitch_component_dropped_packets_total{component=\"vf 1/f\"} 0",
+        "xswitch_component_rx_packets_total{component=\"vf 1/f\"} 3",
+        "xswitch_component_tx_packets_total{component=\"vf 1/f\"} 2",
+        "xswitch_component_dropped_packets_total{component=\"vf 1/f\",reason=\"ring_full\"} 1",
+        "xswitch_component_dropped_bytes_total{component=\"vf 1/f\",reason=\"ring_full\"} 60",
+        "xswitch_flow_rule_packets_total{port=\"phy:0\",rule=\"0\"} 0",
+        "xswitch_flow_rule_bytes_total{port=\"phy:0\",rule=\"0\"} 0",
         "xswitch_ring_rx_packets_total{ring=\"3\"} 0",
         "xswitch_ring_tx_packets_total{ring=\"3\"} 0",
         "xswitch_ring_tx_dropped_packets_total{ring=\"3\"} 0",

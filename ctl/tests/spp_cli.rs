@@ -152,13 +152,15 @@ fn a_recipe_comes_from_standard_input_too() {
 fn what_is_saved_can_be_played_elsewhere() {
     let served = Served::new();
     let lines = "vf 1; component start f 2 forward\nvf 1; port add phy:0 rx f del_vlantag\nnfv 2; add ring:1\nnfv 2; forward\nvf 1; flush on\n\
-                 vf 1; port add ring:1 tx f\n";
+                 vf 1; port add ring:1 tx f\n\
+                 pri; flow create phy:0 egress transfer pattern eth type is 0x8100 / vlan pcp is 3 / end actions of_pop_vlan / end\n";
     served.say(&["spp", "--file", &served.file("a.rcp", lines)]);
     let recipe = served.dir.path().join("saved.rcp");
     served.say(&["spp", "save", "-o", recipe.to_str().unwrap()]);
     let other = Served::new();
     other.say(&["spp", "--file", recipe.to_str().unwrap()]);
     assert_eq!(other.spp.instances(), served.spp.instances());
+    assert_eq!(other.spp.flow_rules(0), served.spp.flow_rules(0));
     assert_eq!(other.say(&["spp", "save"]), std::fs::read_to_string(&recipe).unwrap());
 }
 
@@ -193,4 +195,43 @@ fn ports_show_their_spp_names() {
     assert!(
         served.say(&["port", "show", "east"]).lines().any(|line| line.starts_with("SPP") && line.ends_with("phy:0"))
     );
+}
+
+#[test]
+fn stats_has_components_rings_and_flow_rules_and_of_a_port_those_that_are_its_own() {
+    let served = Served::new();
+    for line in [
+        "vf 1; component start in 1 forward",
+        "vf 1; port add phy:0 rx in",
+        "vf 1; port add ring:3 tx in",
+        "vf 1; component start far 2 forward",
+        "vf 1; port add ring:4 rx far",
+        "pri; flow create phy:0 ingress pattern eth / end actions of_pop_vlan / end",
+    ] {
+        served.say(&["spp", line]);
+    }
+    let all = served.say(&["stats"]);
+    let squeezed = |text: &str| {
+        let line = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        text.lines().map(line).collect::<Vec<_>>()
+    };
+    for line in [
+        "vf 1/in forward 0 port `east` ring 3 3 180 2 120 1",
+        "vf 1/far forward 0 ring 4 3 180 2 120 1",
+        "ring 3 0 0 0 0",
+        "ring 4 0 0 0 0",
+        "east 0 0 0",
+        "vf 1/in ring_full 1 60",
+    ] {
+        assert!(squeezed(&all).iter().any(|seen| seen == line), "{line} in\n{all}");
+    }
+    let of_port = served.say(&["stats", "east"]);
+    assert!(of_port.contains("vf 1/in") && of_port.contains("ring 3") && of_port.contains("FLOW RULE"), "{of_port}");
+    assert!(!of_port.contains("far") && !of_port.contains("ring 4"), "{of_port}");
+    let shown = served.say(&["port", "show", "east"]);
+    assert!(shown.contains("vf 1/in") && shown.contains("ring 3") && !shown.contains("far"), "{shown}");
+    let report: Value = serde_json::from_str(&served.say(&["--json", "stats", "east"])).unwrap();
+    assert_eq!(report["running"].as_array().unwrap().len(), 1);
+    assert_eq!(report["running"][0]["drops"]["ring_full"]["packets"], 1);
+    assert_eq!(report["flow_rules"][0]["rule"], 0);
 }

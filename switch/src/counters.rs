@@ -30,6 +30,37 @@ impl Tally {
     }
 }
 
+/// What one worker counts of something that others count too.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct Shard(pub Tally);
+
+/// Packets and bytes that any worker counts, each by itself.
+#[derive(Debug)]
+pub struct Shards(Box<[Shard]>);
+
+impl Shards {
+    /// Nothing counted by so many workers.
+    pub fn new(workers: usize) -> Self {
+        Self((0..workers).map(|_| Shard::default()).collect())
+    }
+
+    /// A worker counts a frame of `len` bytes.
+    #[inline]
+    pub fn count(&self, worker: usize, len: usize) {
+        if let Some(Shard(tally)) = self.0.get(worker) {
+            tally.add(1, len as u64);
+        }
+    }
+
+    /// What all of them counted.
+    pub fn read(&self) -> Count {
+        let mut sum = Count::default();
+        self.0.iter().for_each(|Shard(tally)| sum.add(tally.read()));
+        sum
+    }
+}
+
 #[inline]
 fn bump(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);

@@ -174,7 +174,8 @@ fn the_bridge_and_components_leave_each_other_alone() {
     assert!(bed.switch.fdb().iter().all(|row| row.port == "b0"), "{:?}", bed.switch.fdb());
     let fixed = FdbSpec { mac: MacAddr::new([2, 0, 0, 0, 0, 7]), vlan: 0, port: "p0".to_owned() };
     assert_eq!(bed.switch.fdb_add(&fixed).expect_err("no port of the bridge").kind(), ErrorKind::Invalid);
-    assert_eq!(bed.switch.trace("p0", &[0; 60], None).expect_err("no port of the bridge").kind(), ErrorKind::Invalid);
+    assert_eq!(bed.switch.trace("p0", 1, &[0; 60], None).expect_err("no such queue").kind(), ErrorKind::NotFound);
+    assert_eq!(bed.switch.trace("p0", 0, &[0; 60], None).expect("a trace").outputs, ["p1"]);
     let again = PortSpec { spp: Some("vhost:0".to_owned()), ..PortSpec::new("p9", PortKind::Guest) };
     let again = bed.host.run(|| bed.switch.add_port(again)).expect_err("a name that is taken");
     assert_eq!(again.kind(), ErrorKind::Exists);
@@ -281,7 +282,7 @@ fn queues_of_a_port_belong_to_components_of_their_own() {
 
 fn flow_rule(key: FlowKey, queue: u32) -> FlowRule {
     let (direction, target) = (FlowDirection::Ingress, FlowTarget::Queue(queue));
-    FlowRule { direction, group: 0, priority: 0, key, edits: Vec::new(), target }
+    FlowRule { id: queue, direction, group: 0, priority: 0, key, edits: Vec::new(), target }
 }
 
 #[test]

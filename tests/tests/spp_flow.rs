@@ -112,6 +112,22 @@ fn rules_send_frames_to_the_guest_of_a_queue_and_survive_sigkill() {
         }
     };
     check();
+    // The whole way of two frames, each by the other queue, is told beforehand; and what met which rule is counted.
+    for (queue, vid, guest) in [(1, 100, "v0"), (0, 200, "v1")] {
+        let hex = frame(far, Mac::stranger(9), Some(vid), 1).hex();
+        let report = daemon.ok("POST", "trace", json!({ "port": "p0", "queue": queue, "hex": hex }));
+        assert_eq!((&report["verdict"], &report["outputs"]), (&json!("forward"), &json!([guest])), "{report:#}");
+        assert_eq!(report["ends"][0]["hex"], frame(far, Mac::stranger(9), None, 1).hex());
+    }
+    let counts = |daemon: &Daemon| {
+        let stats = daemon.get("stats");
+        let of = |rule: &Value| (rule["rule"].as_u64(), rule["matched"]["packets"].as_u64());
+        stats["flow_rules"].as_array().expect("rules").iter().map(of).collect::<Vec<_>>()
+    };
+    let counted = |pairs: &[(u64, u64)]| pairs.iter().map(|(id, n)| (Some(*id), Some(*n))).collect::<Vec<_>>();
+    let once = [(0, 8), (1, 8), (2, 16), (3, 8), (4, 8), (5, 2)];
+    assert_eq!(counts(&daemon), counted(&once));
+    assert_eq!(daemon.get("spp")["flow"][0]["rules"][0]["matched"], json!({ "packets": 8, "bytes": 512 }));
     let shown = |daemon: &Daemon| get(daemon, "/v1/primary/status")["phy_ports"][0]["flow"].clone();
     let before = shown(&daemon);
     assert_eq!(before.as_array().map(Vec::len), Some(6), "{before}");
@@ -122,6 +138,7 @@ fn rules_send_frames_to_the_guest_of_a_queue_and_survive_sigkill() {
     daemon.assert_balanced();
     // Without its rule a VLAN goes where the kernel put it, with its tag.
     delete(&daemon, &format!("/v1/primary/flow_rules/{}/port_id/0", by_vid[1]));
+    assert_eq!(counts(&daemon), counted(&[&once[..1], &once[2..]].concat()), "the others go on");
     let (at_wire, sockets) = (RawSocket::open(&wire, "wire"), [&guests[0], &guests[1]].map(Guest::raw));
     let other = frame(far, Mac::stranger(9), Some(200), 1);
     at_wire.send(&other);

@@ -636,6 +636,9 @@ pub struct TraceArguments {
     /// Port that the packet comes in from.
     #[arg(long = "in", value_name = "PORT")]
     pub port: String,
+    /// Queue of that port, which matters for ports of the Soft Patch Panel's components only.
+    #[arg(long, default_value_t = 0)]
+    pub queue: u32,
     /// The frame in hex digits; `-` reads them from standard input.
     #[arg(long, conflicts_with_all = ["src", "dst", "vlan", "ethertype", "ip_src", "ip_dst", "proto", "sport", "dport", "len"])]
     pub hex: Option<String>,

@@ -150,7 +150,13 @@ async fn port(client: &Client, printer: &Printer, command: PortCommand) -> anyho
         }
         PortCommand::Show { name } => {
             let answer = client.get(&format!("ports/{}", encode(&name))).await?;
-            printer.show(&answer, |port| show::port(&port))
+            // What components do with it, for people.
+            let mut panel = String::new();
+            if !printer.json && answer["spec"]["spp"].is_string() {
+                let stats = client.get(&format!("stats{}", query(&[("port", Some(name))]))).await?;
+                panel = show::panel(&serde_json::from_value(stats)?);
+            }
+            printer.show(&answer, |port| show::port(&port) + &panel)
         }
     }
 }
@@ -183,7 +189,8 @@ async fn fdb(client: &Client, printer: &Printer, command: FdbCommand) -> anyhow:
 }
 
 async fn trace(client: &Client, printer: &Printer, arguments: &TraceArguments) -> anyhow::Result<()> {
-    let mut request = TraceRequest { port: arguments.port.clone(), rule: arguments.rule, ..TraceRequest::default() };
+    let (port, queue, rule) = (arguments.port.clone(), arguments.queue, arguments.rule);
+    let mut request = TraceRequest { port, queue, rule, ..TraceRequest::default() };
     match arguments.hex.as_deref() {
         Some("-") => {
             let mut hex = String::new();

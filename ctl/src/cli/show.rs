@@ -156,6 +156,10 @@ pub(super) fn stats(report: &StatsReport, with_queues: bool) -> String {
         "DROPPED",
     ]);
     let mut drops = Table::new(&["DROPPED AT", "REASON", "PACKETS", "BYTES"]);
+    let running = report
+        .running
+        .iter()
+        .flat_map(|component| component.drops.iter().map(|(reason, count)| (component.name.clone(), reason, count)));
     let retired = (report.retired.rx.packets > 0 || !report.retired.drops.is_empty()) && !with_queues;
     let gone = PortStats { name: "(ports that are gone)".to_owned(), ..report.retired.clone() };
     for port in report.ports.iter().chain(retired.then_some(&gone)) {
@@ -176,7 +180,11 @@ pub(super) fn stats(report: &StatsReport, with_queues: bool) -> String {
         }
     }
     let mut text = table.render();
-    if report.ports.iter().chain(retired.then_some(&gone)).any(|port| !port.drops.is_empty()) {
+    for (name, reason, count) in running {
+        drops.row([name, reason.clone(), count.packets.to_string(), count.bytes.to_string()]);
+    }
+    text += &panel(report);
+    if !drops.is_empty() {
         text += &format!("\n{}", drops.render());
     }
     if with_queues {
@@ -202,6 +210,62 @@ pub(super) fn stats(report: &StatsReport, with_queues: bool) -> String {
         }
     }
     text
+}
+
+/// Counters of the Soft Patch Panel: components, ends, flow rules, as far as there are any.
+pub(super) fn panel(report: &StatsReport) -> String {
+    let tables = [components(&report.running), ends(&report.ends), flow_rules(&report.flow_rules)];
+    tables.iter().filter(|table| !table.is_empty()).map(|table| format!("\n{}", table.render())).collect()
+}
+
+fn components(components: &[ComponentInfo]) -> Table {
+    let mut table = Table::new(&[
+        "COMPONENT",
+        "TYPE",
+        "WORKER",
+        "FROM",
+        "TO",
+        "RX PACKETS",
+        "RX BYTES",
+        "TX PACKETS",
+        "TX BYTES",
+        "DROPPED",
+    ]);
+    let list = |ends: &[EndPort]| ends.iter().map(EndPort::to_string).collect::<Vec<_>>().join(", ");
+    for ComponentInfo { name, worker, kind, ready, from, to, rx, tx, dropped, .. } in components {
+        let waits = if *ready { "" } else { " (lacks ends)" };
+        table.row([
+            name.clone(),
+            word(kind) + waits,
+            worker.to_string(),
+            list(from),
+            list(to),
+            rx.packets.to_string(),
+            rx.bytes.to_string(),
+            tx.packets.to_string(),
+            tx.bytes.to_string(),
+            dropped.packets.to_string(),
+        ]);
+    }
+    table
+}
+
+fn ends(ends: &[EndInfo]) -> Table {
+    let mut table = Table::new(&["END", "PUT IN", "TAKEN OUT", "DROPPED", "WAITING"]);
+    for EndInfo { end, rx, tx, tx_dropped, rx_dropped, queued } in ends {
+        let dropped = tx_dropped.packets + rx_dropped.packets;
+        let numbers = [tx.packets, rx.packets, dropped, u64::from(*queued)];
+        table.row(std::iter::once(end.to_string()).chain(numbers.iter().map(u64::to_string)));
+    }
+    table
+}
+
+fn flow_rules(rules: &[FlowCount]) -> Table {
+    let mut table = Table::new(&["PORT", "FLOW RULE", "PACKETS", "BYTES"]);
+    for FlowCount { port, rule, matched } in rules {
+        table.row([port.clone(), rule.to_string(), matched.packets.to_string(), matched.bytes.to_string()]);
+    }
+    table
 }
 
 /// `fdb list`.

@@ -136,7 +136,7 @@ pub(super) async fn run(client: &Client, printer: &Printer, mut arguments: SppAr
             write(output.as_deref(), &text)
         }
         (Some(SppCommand::Save { output }), _) => {
-            let lines = save(&state(client).await?.instances);
+            let lines = save(&state(client).await?);
             if printer.json {
                 return write_json(output.as_deref(), &json!(lines));
             }

@@ -17,6 +17,11 @@ impl Table {
         self.rows.push(cells.into_iter().collect());
     }
 
+    /// Whether it has only headings.
+    pub fn is_empty(&self) -> bool {
+        self.rows.len() < 2
+    }
+
     /// The text, a line a row.
     pub fn render(&self) -> String {
         let columns = self.rows.first().map_or(0, Vec::len);

@@ -14,7 +14,7 @@ use super::extract::{Json, Path, Query};
 use crate::doctor::{Check, Status, local_checks};
 use crate::error::{Error, ErrorBody};
 use crate::qemu::check::check_port;
-use crate::service::{BridgeUpdate, FdbFilter, PortEntry, Service, TraceRequest};
+use crate::service::{BridgeUpdate, FdbFilter, PortEntry, Service};
 
 pub(super) type Shared = State<Arc<Service>>;
 pub(super) type Answer<T> = Result<Json<T>, Error>;
@@ -29,7 +29,6 @@ pub(super) fn all() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(del_fdb))
         .routes(routes!(flush_fdb))
         .routes(routes!(show_bridge, update_bridge))
-        .routes(routes!(trace))
         .routes(routes!(capture::capture))
         .routes(routes!(workers))
         .routes(routes!(audit))
@@ -171,13 +170,6 @@ async fn show_bridge(State(service): Shared) -> Answer<BridgeSettings> {
     responses((status = 200, body = BridgeSettings), (status = 400, body = ErrorBody)))]
 async fn update_bridge(State(service): Shared, Json(update): Json<BridgeUpdate>) -> Answer<BridgeSettings> {
     blocking(service, move |service| service.update_bridge(&update)).await.map(Json)
-}
-
-/// Say what would happen to a packet.
-#[utoipa::path(post, path = "/trace", request_body = TraceRequest,
-    responses((status = 200, body = TraceReport), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
-async fn trace(State(service): Shared, Json(request): Json<TraceRequest>) -> Answer<TraceReport> {
-    blocking(service, move |service| service.trace(&request)).await.map(Json)
 }
 
 /// The workers.

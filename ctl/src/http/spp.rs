@@ -1,9 +1,11 @@
-//! The Soft Patch Panel: its command words and everything that there is. spp-ctl's own REST API is served apart from this one.
+//! The Soft Patch Panel: its command words and everything that there is; traces, which may lead through its components. spp-ctl's own
+//! REST API is served apart from this one.
 
 use std::sync::Arc;
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use switch::model::TraceReport;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -11,12 +13,13 @@ use super::extract::Json;
 use super::routes::{Answer, blocking};
 use crate::doctor::Check;
 use crate::error::{Error, ErrorBody};
+use crate::service::TraceRequest;
 use crate::spp::shell::state::SppState;
 use crate::spp::{self, Spp, SppError, shell};
 
 /// The routes.
 pub(super) fn all() -> OpenApiRouter<Arc<Spp>> {
-    OpenApiRouter::new().routes(routes!(state)).routes(routes!(command)).routes(routes!(doctor))
+    OpenApiRouter::new().routes(routes!(state)).routes(routes!(command)).routes(routes!(trace)).routes(routes!(doctor))
 }
 
 /// Instances, what they do and will do from the next flush on, components, ends, files.
@@ -45,6 +48,13 @@ struct CommandLine {
     (status = 200, body = shell::Answer), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn command(State(spp): State<Arc<Spp>>, Json(CommandLine { line }): Json<CommandLine>) -> Answer<shell::Answer> {
     blocking(spp, move |spp| Ok(shell::execute(spp, &line)?)).await.map(Json)
+}
+
+/// Say what would happen to a packet.
+#[utoipa::path(post, path = "/trace", request_body = TraceRequest,
+    responses((status = 200, body = TraceReport), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn trace(State(spp): State<Arc<Spp>>, Json(request): Json<TraceRequest>) -> Answer<TraceReport> {
+    blocking(spp, move |spp| spp.trace(&request)).await.map(Json)
 }
 
 impl From<SppError> for Error {

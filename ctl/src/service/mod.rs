@@ -14,6 +14,7 @@ mod tables;
 mod tests;
 mod types;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use switch::model::*;
@@ -138,12 +139,17 @@ impl Service {
         }
     }
 
-    /// All counters, or those of one port.
+    /// All counters, or those of one port, of the components that have it, and of their other ends.
     pub fn stats(&self, port: Option<&str>) -> Result<StatsReport, Error> {
         let mut report = self.dataplane.stats();
         if let Some(key) = port {
             let name = self.name_of(key)?;
             report.ports.retain(|port| port.name == name);
+            report.flow_rules.retain(|count| count.port == name);
+            let ends = |component: &ComponentInfo| [component.from.as_slice(), component.to.as_slice()].concat();
+            report.running.retain(|component| ends(component).iter().any(|end| end.is_of_port(&name)));
+            let theirs: HashSet<_> = report.running.iter().flat_map(ends).collect();
+            report.ends.retain(|end| theirs.contains(&end.end));
         }
         Ok(report)
     }
@@ -178,7 +184,7 @@ impl Service {
             _ => return Err(Error::invalid("hex, packet: exactly one of them is needed")),
         };
         let name = self.live(&self.lock(), &request.port)?.name.clone();
-        Ok(self.dataplane.trace(&name, &frame, request.rule)?)
+        Ok(self.dataplane.trace(&name, request.queue, &frame, request.rule)?)
     }
 
     /// Starts a capture.

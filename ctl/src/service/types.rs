@@ -71,6 +71,9 @@ pub struct GuestSocket {
 pub struct TraceRequest {
     /// Port that it comes in from.
     pub port: String,
+    /// Queue of that port, which matters for ports of components only; default 0.
+    #[serde(default)]
+    pub queue: u32,
     /// The frame without FCS, in hex digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hex: Option<String>,

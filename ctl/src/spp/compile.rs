@@ -139,6 +139,33 @@ pub fn check(
     Ok(())
 }
 
+/// Why a port has nobody that takes frames from it, in sentences: who would, and what keeps it from that.
+pub fn why_idle(instances: &BTreeMap<Proc, Instance>, port: PortId) -> Vec<String> {
+    let pipes = instances.get(&Proc::PRIMARY).map_or_else(Vec::new, |primary| primary.running.pipes.clone());
+    let mut whys = Vec::new();
+    for (&proc, instance) in instances {
+        let setups = [(Some(&instance.running), false), (instance.staged.as_ref(), true)];
+        for (setup, is_held) in setups.into_iter().filter_map(|(setup, is_held)| Some((setup?, is_held))) {
+            // A capture is only a claim while it runs.
+            let started = Setup { running: true, ..setup.clone() };
+            let wanted = Claim { by: String::new(), proc, port, dir: Dir::Rx };
+            for claim in claims_of(proc, instance, &started).iter().filter(|claim| clash(&pipes, claim, &wanted)) {
+                let by = &claim.by;
+                whys.push(match (is_held, setup.running) {
+                    (true, _) if whys.iter().any(|why: &String| why.contains(by)) => continue,
+                    (true, _) => format!("{port}: {by} takes frames from it from the next flush of {proc} on"),
+                    (false, false) => format!("{port}: {by} has it, and {proc} is stopped"),
+                    (false, true) => format!("{port}: {by} has it, and lacks another port, or an entry"),
+                });
+            }
+        }
+    }
+    if whys.is_empty() {
+        whys.push(format!("{port}: no component, patch or capture of any instance receives from it"));
+    }
+    whys
+}
+
 fn clash(pipes: &[Pipe], a: &Claim, b: &Claim) -> bool {
     let (at, bt) = (behind(pipes, a.port, a.dir), behind(pipes, b.port, b.dir));
     let queues = at.queue.is_none() || bt.queue.is_none() || at.queue == bt.queue;

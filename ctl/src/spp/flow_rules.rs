@@ -1,12 +1,36 @@
 //! Flow rules of `phy` ports: numbered, kept, and put into the data plane. They are the primary's, and go with it.
 
-use switch::model::MAX_FLOW_RULES;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use switch::model::{Count, FlowCount, MAX_FLOW_RULES};
 
 use super::error::SppError;
-use super::flow::{NumberedRule, PortRules, Rule};
+use super::flow::{NumberedRule, PortRules, Rule, write};
 use super::port::{PortId, PortType};
 use super::{Inner, Proc, Spp};
 use crate::state::Row;
+
+/// The flow rules of a port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PortFlow {
+    /// The port.
+    pub port: PortId,
+    /// Its rules, in the order in which they were made.
+    pub rules: Vec<FlowState>,
+}
+
+/// A flow rule with its counters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct FlowState {
+    /// Its number.
+    pub rule_id: u32,
+    /// In words, as they stand behind `flow create PORT`.
+    #[schema(example = "ingress pattern eth dst is 02:00:00:00:00:01 / end actions queue index 1 / end")]
+    pub line: String,
+    /// Frames that met it, with the length that they had then, since it was made, or since its port or the switch was started.
+    pub matched: Count,
+}
 
 fn phy(no: u32) -> PortId {
     PortId { kind: PortType::Phy, no, queue: None }
@@ -24,6 +48,31 @@ impl Spp {
     /// `NotFound`: there is no primary; `Refused`: there is no such port.
     pub fn check_flow_port(&self, no: u32) -> Result<(), SppError> {
         self.check_port(&self.lock(), no).map(drop)
+    }
+
+    /// What a flow rule counted; nothing if its port is not there.
+    pub fn flow_count(&self, no: u32, rule_id: u32) -> Count {
+        self.flow_counts().get(&(phy(no), rule_id)).copied().unwrap_or_default()
+    }
+
+    /// What flow rules counted, by port and number.
+    fn flow_counts(&self) -> BTreeMap<(PortId, u32), Count> {
+        let named: BTreeMap<_, _> = self.ports().into_iter().map(|(port, name)| (name, port)).collect();
+        let one = |count: FlowCount| Some(((*named.get(&count.port)?, count.rule), count.matched));
+        self.service.dataplane().flow_counts().into_iter().filter_map(one).collect()
+    }
+
+    /// The flow rules of all ports, by these, with what they counted.
+    pub fn all_flow_rules(&self) -> Vec<PortFlow> {
+        let counts = self.flow_counts();
+        let of_port = |(&no, rules): (&u32, &Vec<NumberedRule>)| {
+            let one = |NumberedRule { rule_id, rule }: &NumberedRule| {
+                let matched = counts.get(&(phy(no), *rule_id)).copied().unwrap_or_default();
+                FlowState { rule_id: *rule_id, line: write::line(rule), matched }
+            };
+            PortFlow { port: phy(no), rules: rules.iter().map(one).collect() }
+        };
+        self.lock().flow_rules.iter().filter(|(_, rules)| !rules.is_empty()).map(of_port).collect()
     }
 
     /// Says whether a rule could be made.
@@ -94,7 +143,7 @@ impl Spp {
 
     fn check(&self, inner: &Inner, no: u32, rule: &Rule) -> Result<(), SppError> {
         let queues = self.check_port(inner, no)?;
-        match rule.compile().map_err(SppError::Refused)?.target {
+        match rule.compile(0).map_err(SppError::Refused)?.target {
             switch::model::FlowTarget::Queue(queue) if queue as usize >= queues => {
                 let port = phy(no);
                 Err(SppError::refused(format!("actions: queue index {queue}: {port} has {queues}, numbered from 0")))
@@ -109,7 +158,7 @@ impl Spp {
         for (port, name) in self.ports().into_iter().filter(|(port, _)| port.kind == PortType::Phy) {
             let kept = inner.flow_rules.get(&port.no).map_or(&[][..], Vec::as_slice);
             // What was kept was compiled before.
-            let rules: Vec<_> = kept.iter().filter_map(|kept| kept.rule.compile().ok()).collect();
+            let rules: Vec<_> = kept.iter().filter_map(|kept| kept.rule.compile(kept.rule_id).ok()).collect();
             if dataplane.flow_rules(&name)? != rules {
                 dataplane.set_flow_rules(&name, rules)?;
             }

@@ -21,6 +21,7 @@ pub mod shell;
 pub mod status;
 #[cfg(test)]
 mod tests;
+mod trace;
 pub mod types;
 pub mod words;
 
@@ -38,6 +39,7 @@ pub use self::compile::MAX_CLIENT_ID;
 use self::compile::{Plan, Surroundings};
 pub use self::error::SppError;
 use self::flow::{NumberedRule, PortRules};
+pub use self::flow_rules::{FlowState, PortFlow};
 use self::launch::MAX_LCORE;
 pub use self::port::{PortId, PortType};
 pub use self::types::*;

@@ -239,3 +239,28 @@ fn counters_start_from_zero_at_a_clear() {
     let status = spp.primary_status().unwrap();
     assert_eq!((status.ports[0].port, status.ports[0].rx), (port("phy:0"), 0));
 }
+
+#[test]
+fn a_trace_says_why_nobody_takes_what_waits() {
+    use crate::service::TraceRequest;
+    let spp = spp_of(TWO, Store::in_memory());
+    let whys = || {
+        let request = TraceRequest { port: "east".into(), hex: Some("00".repeat(60)), ..TraceRequest::default() };
+        let steps = spp.trace(&request).unwrap().steps;
+        steps.into_iter().filter(|step| step.stage == "waiting").map(|step| step.detail).collect::<Vec<_>>()
+    };
+    let say = |line: &str| drop(super::shell::execute(&spp, line).unwrap());
+    assert_eq!(whys(), ["phy:0nq0: no component, patch or capture of any instance receives from it"]);
+    say("vf 1; flush on");
+    say("vf 1; component start f 1 forward");
+    say("vf 1; port add phy:0 rx f");
+    assert_eq!(whys(), ["phy:0nq0: component f of vf 1 takes frames from it from the next flush of vf 1 on"]);
+    say("vf 1; flush");
+    assert_eq!(whys(), ["phy:0nq0: component f of vf 1 has it, and lacks another port, or an entry"]);
+    say("vf 1; stop");
+    assert_eq!(whys(), ["phy:0nq0: component f of vf 1 has it, and vf 1 is stopped"]);
+    say("vf 1; component stop f");
+    say("vf 1; flush");
+    say("pri; launch pcap 6 -l 0,10 -- -c phy:0");
+    assert_eq!(whys(), ["phy:0nq0: the capture of pcap 6 has it, and pcap 6 is stopped"]);
+}

@@ -50,6 +50,9 @@ pub(super) fn stats(state: &State, control: &Control) -> StatsReport {
         })
         .collect();
     report.components = control.components.sum();
+    report.running = control.components.infos();
+    report.ends = control.components.ends();
+    report.flow_rules = control.components.flow_counts(|port| control.name_of(port));
     let queued = control.components.queued();
     report.unaccounted_packets -= queued.packets.cast_signed();
     report.unaccounted_bytes -= queued.bytes.cast_signed();

@@ -428,11 +428,23 @@ impl Switch {
         learned
     }
 
-    /// Says what would happen to `frame` (Ethernet without FCS) coming in from `port`, and why `rule` does not apply to it,
-    /// if it does not. Changes nothing.
-    pub fn trace(&self, port: &str, frame: &[u8], rule: Option<u32>) -> Result<TraceReport, Error> {
+    /// Says what would happen to `frame` (Ethernet without FCS) coming in from `port` by that queue, which matters for ports of
+    /// components only, and why the traffic rule `rule` does not apply to it, if it does not. Changes nothing.
+    ///
+    /// # Errors
+    /// `NotFound`: there is no such port, or it has no such queue.
+    pub fn trace(&self, port: &str, queue: u32, frame: &[u8], rule: Option<u32>) -> Result<TraceReport, Error> {
         let control = self.state.lock();
-        let no = control.bridged(port)?;
+        let live = control.find(port)?;
+        let queues = live.shared.queues.len();
+        if queue as usize >= queues {
+            let message = format!("port `{port}` has no queue {queue}: it has 0 to {}", queues - 1);
+            return Err(Error::new(ErrorKind::NotFound, message));
+        }
+        if !live.shared.bridged {
+            return Ok(components::trace(&self.state, &control, &live.shared, queue, frame));
+        }
+        let no = live.shared.no;
         let view = self.state.shared.view.load_full();
         let input = trace::TraceInput {
             snapshot: &view.snapshot,

@@ -10,19 +10,19 @@ use super::bridge::{self, Egress, Names, Observer, Verdict};
 use super::drop::DropReason;
 use super::fdb::Fdb;
 use super::meter::{Color, Meter};
-use super::parse::{self, Fragment, Headers, L3, L4, TPID_CTAG, Tag};
+use super::parse::{self, Fragment, L3, L4, Malformed, TPID_CTAG, Tag};
 use super::rule::{Key, Rule, Rules, first_difference};
 use super::snapshot::Snapshot;
 use super::tables::PortMeters;
 use super::vlan::{TagEdit, Vid};
-use crate::model::{RuleAction, RuleTarget};
+use crate::model::{EndPort, RuleAction, RuleTarget};
 
 /// One step on the way of a traced packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TraceStep {
     /// Stage: `ingress`, `meter`, `parse`, `vlan`, `anti-spoof`, `learn`, `rule`, `mirror`, `fdb`, `redirect`, `flood`,
-    /// `egress`, `verdict`.
+    /// `egress`, `verdict`; at components also `flow`, `component`, `classifier`, `ring`, `waiting`, `circle`, `drop`.
     pub stage: String,
     /// What was looked at and found.
     pub detail: String,
@@ -34,9 +34,10 @@ pub struct TraceStep {
 pub struct TraceReport {
     /// The steps in order.
     pub steps: Vec<TraceStep>,
-    /// `forward`, `flood` or `drop`.
+    /// `forward`, `flood` or `drop`; at components `copy` if it is sent to several ends, and if it is sent to none and dropped by
+    /// none `wait`, `circle` or `cut`.
     pub verdict: String,
-    /// Ports that the packet goes out of, by name.
+    /// Ports that the packet goes out of, by name; at components other ends, too.
     pub outputs: Vec<String>,
     /// Label of the drop reason, if the verdict is `drop`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -47,6 +48,44 @@ pub struct TraceReport {
     /// Port that gets a copy by that rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<String>,
+    /// What came in by a port of components: where each of its copies ends.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ends: Vec<TraceEnd>,
+}
+
+/// Where a copy of a packet ends that came in by a port of components.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct TraceEnd {
+    /// How.
+    pub fate: TraceFate,
+    /// What it is sent to, waits in or is dropped at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<EndPort>,
+    /// Components that it passes, in order.
+    pub components: Vec<String>,
+    /// Label of the drop reason, if it is dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The frame as it is then, in hex digits.
+    pub hex: String,
+}
+
+/// How the way of a packet ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum TraceFate {
+    /// It leaves, by a port or another end.
+    Sent,
+    /// It is dropped.
+    Dropped,
+    /// It waits for a component that takes frames from where it is.
+    Waiting,
+    /// It comes to where it was, as it was then.
+    Circling,
+    /// It has passed too many components to be followed any further.
+    Cut,
 }
 
 /// Rules that are named as not matching, at most.
@@ -85,10 +124,7 @@ pub fn trace(input: &TraceInput<'_>, ingress: PortNo, frame: &[u8]) -> TraceRepo
     if tracer.meter(meters.from(ingress), &format!("what {} sends", names(ingress)), frame.len()) == Color::Red {
         return tracer.dropped(DropReason::MeterFrom, None);
     }
-    match parse::parse(frame) {
-        Ok(headers) => tracer.headers(&headers),
-        Err(reason) => tracer.say("parse", format!("layer 2 is unusable: {}", reason.label())),
-    }
+    tracer.steps.extend(parse_steps(frame));
     let decision = bridge::decide_at(snapshot, fdb, now, ingress, frame, &mut tracer);
     let mut mirrored = None;
     if let Some(rule) = decision.rule {
@@ -180,28 +216,7 @@ impl Observer for Tracer<'_> {
 
 impl Tracer<'_> {
     fn say(&mut self, stage: &str, detail: String) {
-        self.steps.push(TraceStep { stage: stage.to_owned(), detail });
-    }
-
-    fn headers(&mut self, headers: &Headers) {
-        self.say("parse", format!("{} to {}, EtherType {:#06x}", headers.src, headers.dst, headers.ethertype));
-        for (place, tag) in [("outer", headers.outer), ("inner", headers.inner)] {
-            if let Some(tag) = tag {
-                self.say("parse", format!("{place} tag: {}", describe_tag(tag)));
-            }
-        }
-        if let Some(l3) = describe_l3(&headers.l3) {
-            self.say("parse", l3);
-        }
-        if let Some(l4) = describe_l4(&headers.l4) {
-            self.say("parse", l4);
-        }
-        if let Some(malformed) = headers.malformed {
-            self.say(
-                "parse",
-                format!("malformed, switched by its MAC addresses all the same: {}", malformed.explain()),
-            );
-        }
+        self.steps.push(step(stage, detail));
     }
 
     fn describe_rule(&self, rule: &Rule) -> String {
@@ -220,13 +235,10 @@ impl Tracer<'_> {
     /// Asks a meter, if there is one, and says what it says.
     fn meter(&mut self, meter: Option<&std::sync::Arc<Meter>>, what: &str, len: usize) -> Color {
         let Some(meter) = meter else { return Color::Green };
-        self.color = meter.preview(len, self.color, self.input.now_ns);
-        let mark = match (self.color, meter.yellow_dscp()) {
-            (Color::Yellow, Some(dscp)) => format!(", DSCP {dscp} is written"),
-            _ => String::new(),
-        };
-        self.say("meter", format!("meter {} of {what}: {} now{mark}", meter.id(), self.color.label()));
-        self.color
+        let (color, step) = meter_step(meter, what, len, self.color, self.input.now_ns);
+        self.color = color;
+        self.steps.push(step);
+        color
     }
 
     fn mirror(&mut self, ingress: PortNo, mirror: PortNo, frame: &[u8]) -> Option<String> {
@@ -291,8 +303,42 @@ impl Tracer<'_> {
     fn end(mut self, verdict: &str, outputs: Vec<String>, detail: String) -> TraceReport {
         self.say("verdict", detail);
         let (rule, mirror) = (None, None);
-        TraceReport { steps: self.steps, verdict: verdict.to_owned(), outputs, drop_reason: None, rule, mirror }
+        let (drop_reason, ends) = (None, Vec::new());
+        TraceReport { steps: self.steps, verdict: verdict.to_owned(), outputs, drop_reason, rule, mirror, ends }
     }
+}
+
+/// A step of that stage.
+pub(crate) fn step(stage: &str, detail: String) -> TraceStep {
+    TraceStep { stage: stage.to_owned(), detail }
+}
+
+/// What a meter says now to a frame of that length and colour.
+pub(crate) fn meter_step(meter: &Meter, what: &str, len: usize, before: Color, now_ns: u64) -> (Color, TraceStep) {
+    let color = meter.preview(len, before, now_ns);
+    let mark = match (color, meter.yellow_dscp()) {
+        (Color::Yellow, Some(dscp)) => format!(", DSCP {dscp} is written"),
+        _ => String::new(),
+    };
+    (color, step("meter", format!("meter {} of {what}: {} now{mark}", meter.id(), color.label())))
+}
+
+/// What a frame consists of.
+pub(crate) fn parse_steps(frame: &[u8]) -> Vec<TraceStep> {
+    let headers = match parse::parse(frame) {
+        Ok(headers) => headers,
+        Err(reason) => return vec![step("parse", format!("layer 2 is unusable: {}", reason.label()))],
+    };
+    let mut details = vec![format!("{} to {}, EtherType {:#06x}", headers.src, headers.dst, headers.ethertype)];
+    for (place, tag) in [("outer", headers.outer), ("inner", headers.inner)] {
+        details.extend(tag.map(|tag| format!("{place} tag: {}", describe_tag(tag))));
+    }
+    details.extend(describe_l3(&headers.l3));
+    details.extend(describe_l4(&headers.l4));
+    let malformed =
+        |why: Malformed| format!("malformed, switched by its MAC addresses all the same: {}", why.explain());
+    details.extend(headers.malformed.map(malformed));
+    details.into_iter().map(|detail| step("parse", detail)).collect()
 }
 
 /// Length of a frame after an edit.
@@ -300,13 +346,15 @@ fn grown(len: usize, edit: TagEdit) -> usize {
     len.saturating_add_signed(edit.grows_by() as isize)
 }
 
-fn describe_tag(tag: Tag) -> String {
+/// A tag in words.
+pub(crate) fn describe_tag(tag: Tag) -> String {
     let kind = if tag.tpid == TPID_CTAG { "C-tag" } else { "S-tag" };
     let eligible = if tag.dei() { ", drop eligible" } else { "" };
     format!("{kind} ({:#06x}) VID {} PCP {}{eligible}", tag.tpid, tag.vid(), tag.pcp())
 }
 
-fn describe_edit(edit: TagEdit) -> String {
+/// An edit in words.
+pub(crate) fn describe_edit(edit: TagEdit) -> String {
     match edit {
         TagEdit::None => "as it is".to_owned(),
         TagEdit::Push { tpid, tci } => format!("tag pushed: {}", describe_tag(Tag::new(tpid, tci))),

@@ -4,6 +4,7 @@
 //! queue of it), a ring between components, or something outside. All components are given as one set, which takes the place of
 //! the one before as a whole.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -50,6 +51,13 @@ pub enum EndPort {
     Null(u32),
     /// An outside end, which must have been added: frames that a thread reads from, or writes to, a file or a tap.
     Outside(u32),
+}
+
+impl EndPort {
+    /// Whether it is that port, or a queue of it.
+    pub fn is_of_port(&self, port: &str) -> bool {
+        matches!(self, EndPort::Port { name, .. } if name == port)
+    }
 }
 
 impl fmt::Display for EndPort {
@@ -136,12 +144,22 @@ pub struct ComponentInfo {
     pub name: String,
     /// Worker.
     pub worker: usize,
+    /// What it does.
+    pub kind: ComponentKind,
+    /// Whether it has the ends that its kind needs; else it moves nothing.
+    pub ready: bool,
+    /// Its receiving ends.
+    pub from: Vec<EndPort>,
+    /// Its sending ends.
+    pub to: Vec<EndPort>,
     /// Frames taken from its receiving ends.
     pub rx: Count,
     /// Frames given to its sending ends, copies too.
     pub tx: Count,
     /// Frames that it dropped, for whatever reason.
     pub dropped: Count,
+    /// The same by reason.
+    pub drops: BTreeMap<String, Count>,
 }
 
 /// Counters of a ring, null or outside end, over its life.

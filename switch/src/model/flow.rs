@@ -8,7 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Masked, MaskedMac};
+use super::{Count, Masked, MaskedMac};
 
 /// Flow rules of a port at most.
 pub const MAX_FLOW_RULES: usize = 1024;
@@ -69,6 +69,8 @@ pub enum FlowTarget {
 /// A flow rule.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FlowRule {
+    /// Number, unique among the rules of its port. What it counted stays with a rule that has the same number and says the same.
+    pub id: u32,
     /// Frames that it is for.
     pub direction: FlowDirection,
     /// Its group.
@@ -81,4 +83,16 @@ pub struct FlowRule {
     pub edits: Vec<FlowEdit>,
     /// Where it sends the frame then.
     pub target: FlowTarget,
+}
+
+/// What a flow rule counted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct FlowCount {
+    /// Name of its port.
+    pub port: String,
+    /// Its number.
+    pub rule: u32,
+    /// Frames that met it, with the length that they had then.
+    pub matched: Count,
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::drop::DropReason;
 pub use crate::engine::mac::MacAddr;
-pub use crate::engine::trace::{TraceReport, TraceStep};
+pub use crate::engine::trace::{TraceEnd, TraceFate, TraceReport, TraceStep};
 pub use crate::engine::vlan::{VlanMode, VlanSet};
 
 mod component;
@@ -446,6 +446,15 @@ pub struct StatsReport {
     /// tags and drops.
     #[serde(default)]
     pub components: PortStats,
+    /// Components that run, one by one.
+    #[serde(default)]
+    pub running: Vec<ComponentInfo>,
+    /// Rings, null and outside ends.
+    #[serde(default)]
+    pub ends: Vec<EndInfo>,
+    /// Flow rules.
+    #[serde(default)]
+    pub flow_rules: Vec<FlowCount>,
     /// Frames that went in and are not accounted for as out or dropped: in + copies − out − dropped − in rings. Zero when no
     /// frame is on its way.
     pub unaccounted_packets: i64,

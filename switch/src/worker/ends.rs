@@ -183,7 +183,7 @@ impl OutsideEnd {
 
     /// Puts a copy of a frame into the queue to the outside; false if there is no room. `timestamp_ns` is since 1970.
     pub fn offer(&self, data: &[u8], timestamp_ns: u64) -> bool {
-        if self.output.is_full() {
+        if self.is_full() {
             return false;
         }
         let frame = CapturedFrame {
@@ -198,6 +198,11 @@ impl OutsideEnd {
             Ok(()) => true,
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
         }
+    }
+
+    /// Whether there is no room for what goes out.
+    pub fn is_full(&self) -> bool {
+        self.output.is_full()
     }
 
     /// Frames that wait to go out.

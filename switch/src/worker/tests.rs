@@ -2,6 +2,7 @@
 
 mod components;
 mod flows;
+mod trace;
 
 use std::collections::HashMap;
 

@@ -8,14 +8,14 @@ use super::{Action, Field, Item, ItemKind, Part, Rule};
 const VLAN_TYPES: [u16; 2] = [0x8100, 0x88a8];
 
 impl Rule {
-    /// What the data plane is told.
+    /// What the data plane is told of the rule of that number.
     ///
     /// # Errors
     /// What can't be done, and why.
-    pub fn compile(&self) -> Result<FlowRule, String> {
+    pub fn compile(&self, id: u32) -> Result<FlowRule, String> {
         let (edits, target) = self.fate()?;
         let (direction, group, priority) = (self.direction, self.group, self.priority);
-        Ok(FlowRule { direction, group, priority, key: self.key()?, edits, target })
+        Ok(FlowRule { id, direction, group, priority, key: self.key()?, edits, target })
     }
 
     fn key(&self) -> Result<FlowKey, String> {

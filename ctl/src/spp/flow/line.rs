@@ -107,7 +107,7 @@ pub fn number(what: &str, text: &str) -> Result<u32, SppError> {
     text.parse().map_err(|_| SppError::refused(format!("{what}: `{}` is no number", text.escape_default())))
 }
 
-fn rule(words: &[&str]) -> Result<Rule, SppError> {
+pub(super) fn rule(words: &[&str]) -> Result<Rule, SppError> {
     let (mut group, mut priority, mut direction, mut transfer) = (0, 0, None, false);
     let mut words = words.iter().copied();
     loop {

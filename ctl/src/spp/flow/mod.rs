@@ -1,7 +1,7 @@
 //! Flow rules, as the primary is told of them: testpmd's words for patterns and actions, what they mean, and how they are shown.
 //!
 //! [`parse`] makes a [`Rule`] of the words, [`Rule::compile`] makes of that what the data plane is told, and [`show`] writes it as
-//! the primary's status does: all of that is pure. [`line`] carries out command lines.
+//! the primary's status does, [`write`] in the words that it was made of: all of that is pure. [`line`] carries out command lines.
 
 mod compile;
 pub mod line;
@@ -9,6 +9,7 @@ pub mod parse;
 pub mod show;
 #[cfg(test)]
 mod tests;
+pub mod write;
 
 use std::collections::BTreeMap;
 

@@ -9,11 +9,15 @@ use super::{Action, Bits, Field, Item, ItemKind};
 const MAC_BITS: u32 = 48;
 
 /// A name that a value is given by: the whole of a field, or some bits of it.
-struct Name {
-    word: &'static str,
-    field: Field,
-    bits: u32,
-    shift: u32,
+pub(super) struct Name {
+    /// The word.
+    pub word: &'static str,
+    /// Whose bits they are.
+    pub field: Field,
+    /// How many.
+    pub bits: u32,
+    /// Place of the lowest.
+    pub shift: u32,
 }
 
 const fn name(word: &'static str, field: Field, bits: u32, shift: u32) -> Name {
@@ -30,8 +34,17 @@ static VLAN: [Name; 5] = [
     name("inner_type", Field::InnerType, 16, 0),
 ];
 
+/// The names that items of that kind have.
+pub(super) fn names(kind: ItemKind) -> &'static [Name] {
+    match kind {
+        ItemKind::Eth => &ETH,
+        ItemKind::Vlan => &VLAN,
+    }
+}
+
 impl Name {
-    fn full(&self) -> u64 {
+    /// All of its bits, from bit 0 on.
+    pub fn full(&self) -> u64 {
         u64::MAX >> (64 - self.bits)
     }
 
@@ -110,11 +123,12 @@ fn at(list: &str, words: &[&str], why: &str) -> String {
 }
 
 fn item(words: &[&str]) -> Result<Item, String> {
-    let (kind, names) = match words.first().copied() {
-        Some("eth") => (ItemKind::Eth, &ETH[..]),
-        Some("vlan") => (ItemKind::Vlan, &VLAN[..]),
+    let kind = match words.first().copied() {
+        Some("eth") => ItemKind::Eth,
+        Some("vlan") => ItemKind::Vlan,
         _ => return Err("an item begins with eth or vlan".to_owned()),
     };
+    let names = names(kind);
     let mut item = Item { kind, spec: Default::default(), last: Default::default(), mask: Default::default() };
     for words in words[1..].chunks(3) {
         let known = || names.iter().map(|name| name.word).collect::<Vec<_>>().join(", ");

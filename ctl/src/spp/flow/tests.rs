@@ -16,7 +16,7 @@ fn rule(direction: FlowDirection, group: u32, pattern: &[&str], actions: &[&str]
 }
 
 fn ingress(pattern: &[&str], actions: &[&str]) -> Result<FlowRule, String> {
-    rule(FlowDirection::Ingress, 0, pattern, actions)?.compile()
+    rule(FlowDirection::Ingress, 0, pattern, actions)?.compile(0)
 }
 
 fn key(pattern: &[&str]) -> FlowKey {
@@ -31,6 +31,7 @@ fn the_rules_of_the_hardware_offload_use_case_mean_what_it_says() {
     let tagged = rule(FlowDirection::Ingress, 1, &pattern, &["queue index 1", "of_pop_vlan"]).unwrap();
     let dmac = Some(MaskedMac { value: MAC.parse().unwrap(), mask: MaskedMac::FULL });
     let expected = FlowRule {
+        id: 0,
         direction: FlowDirection::Ingress,
         group: 1,
         priority: 0,
@@ -38,11 +39,11 @@ fn the_rules_of_the_hardware_offload_use_case_mean_what_it_says() {
         edits: vec![FlowEdit::Pop],
         target: FlowTarget::Queue(1),
     };
-    assert_eq!(tagged.compile().unwrap(), expected);
+    assert_eq!(tagged.compile(0).unwrap(), expected);
     let jump = ingress(&["eth"], &["jump group 1"]).unwrap();
     assert_eq!((jump.key, jump.target), (FlowKey::default(), FlowTarget::Group(1)));
     let push = ["of_push_vlan ethertype 0x8100", "of_set_vlan_vid vlan_vid 100", "of_set_vlan_pcp vlan_pcp 3"];
-    let push = rule(FlowDirection::Egress, 1, &["eth src is 10:22:33:44:55:66"], &push).unwrap().compile().unwrap();
+    let push = rule(FlowDirection::Egress, 1, &["eth src is 10:22:33:44:55:66"], &push).unwrap().compile(0).unwrap();
     assert_eq!(push.edits, [FlowEdit::Push(0x8100), FlowEdit::Vid(100), FlowEdit::Pcp(3)]);
     assert_eq!((push.target, push.key.smac), (FlowTarget::Normal, dmac));
 }
@@ -121,7 +122,7 @@ fn what_is_wrong_is_named() {
         let why = ingress(&["eth"], actions).unwrap_err();
         assert!(why.starts_with("actions: ") && why.contains(word), "{actions:?}: {why}");
     }
-    let why = rule(FlowDirection::Egress, 0, &["eth"], &["queue index 0"]).unwrap().compile().unwrap_err();
+    let why = rule(FlowDirection::Egress, 0, &["eth"], &["queue index 0"]).unwrap().compile(0).unwrap_err();
     assert!(why.contains("queue is for ingress"), "{why}");
 }
 
@@ -152,6 +153,25 @@ fn a_rule_is_shown_as_spp_shows_it() {
     assert_eq!(serde_json::to_value(shown).unwrap(), expected);
 }
 
+#[test]
+fn a_rule_is_written_in_words_that_mean_it() {
+    let pattern =
+        ["eth dst is 10:22:33:44:55:66 type mask 0xffff", "vlan pcp is 5 vid spec 7 vid prefix 4 inner_type is 0x800"];
+    let actions = [
+        "queue index 3",
+        "of_push_vlan ethertype 0x8100",
+        "of_set_vlan_vid vlan_vid 0144",
+        "of_set_vlan_pcp vlan_pcp 3",
+    ];
+    let made = rule(FlowDirection::Ingress, 0, &pattern, &actions).unwrap();
+    assert_eq!(
+        write::line(&Rule { priority: 2, transfer: true, ..made }),
+        "priority 2 ingress transfer pattern eth dst is 10:22:33:44:55:66 type mask 0xffff / vlan pcp is 5 vid spec 7 vid mask 3840 \
+         inner_type is 0x0800 / end actions queue index 3 / of_push_vlan ethertype 0x8100 / of_set_vlan_vid vlan_vid 100 / \
+         of_set_vlan_pcp vlan_pcp 3 / end"
+    );
+}
+
 fn words() -> impl Strategy<Value = Vec<String>> {
     let word = prop_oneof![
         Just("eth"),
@@ -179,14 +199,64 @@ fn words() -> impl Strategy<Value = Vec<String>> {
     prop::collection::vec(text, 0..4)
 }
 
+/// An item that is given any of its fields in any way, several times perhaps.
+fn item() -> impl Strategy<Value = String> {
+    let number = |most: u64| prop_oneof![Just(0), Just(most), 0..=most].prop_map(|value: u64| value.to_string());
+    let mac = prop_oneof![Just(MAC), Just("ff:ff:ff:00:00:00"), Just("00:00:00:00:00:00")].prop_map(str::to_owned);
+    let named = |word: &'static str, bits: u32, value: BoxedStrategy<String>| {
+        let set = (prop::sample::select(vec!["is", "spec", "last", "mask"]), value);
+        let set = set.prop_map(move |(how, value)| format!(" {word} {how} {value}"));
+        prop_oneof![set, (0..=bits).prop_map(move |length| format!(" {word} prefix {length}"))]
+    };
+    let eth = prop_oneof![
+        named("dst", 48, mac.clone().boxed()),
+        named("src", 48, mac.boxed()),
+        named("type", 16, number(0xffff).boxed())
+    ];
+    let vlan = prop_oneof![
+        named("tci", 16, number(0xffff).boxed()),
+        named("pcp", 3, number(7).boxed()),
+        named("dei", 1, number(1).boxed()),
+        named("vid", 12, number(0xfff).boxed()),
+        named("inner_type", 16, number(0xffff).boxed()),
+    ];
+    let of = |kind: &'static str, fields: BoxedStrategy<String>| {
+        prop::collection::vec(fields, 0..6).prop_map(move |fields| format!("{kind}{}", fields.concat()))
+    };
+    prop_oneof![of("eth", eth.boxed()), of("vlan", vlan.boxed())]
+}
+
+fn action() -> impl Strategy<Value = String> {
+    prop_oneof![
+        any::<u32>().prop_map(|group| format!("jump group {group}")),
+        any::<u16>().prop_map(|index| format!("queue index {index}")),
+        Just("of_pop_vlan".to_owned()),
+        any::<u16>().prop_map(|ethertype| format!("of_push_vlan ethertype {ethertype:#x}")),
+        (0..4096).prop_map(|vid| format!("of_set_vlan_vid vlan_vid {vid}")),
+        (0..8).prop_map(|pcp| format!("of_set_vlan_pcp vlan_pcp {pcp}")),
+    ]
+}
+
 proptest! {
+    #[test]
+    fn any_rule_is_written_in_words_that_mean_it(
+        items in prop::collection::vec(item(), 1..4), actions in prop::collection::vec(action(), 1..4),
+        ingress in any::<bool>(), group in any::<u32>(), priority in any::<u32>(), transfer in any::<bool>(),
+    ) {
+        let direction = if ingress { FlowDirection::Ingress } else { FlowDirection::Egress };
+        let (pattern, actions) = (parse::pattern(&items).unwrap(), parse::actions(&actions).unwrap());
+        let rule = Rule { direction, group, priority, transfer, pattern, actions };
+        let written = write::line(&rule);
+        prop_assert_eq!(line::rule(&written.split(' ').collect::<Vec<_>>()).unwrap(), rule, "{}", written);
+    }
+
     #[test]
     fn any_words_are_understood_or_refused(pattern in words(), actions in words(), group in 0_u32..3) {
         let (Ok(pattern), Ok(actions)) = (parse::pattern(&pattern), parse::actions(&actions)) else { return Ok(()) };
         let rule = Rule { direction: FlowDirection::Ingress, group, priority: 0, transfer: false, pattern, actions };
         let again: Rule = serde_json::from_str(&serde_json::to_string(&rule).unwrap()).unwrap();
         prop_assert_eq!(&again, &rule);
-        if let Ok(FlowRule { key, target, .. }) = rule.compile() {
+        if let Ok(FlowRule { key, target, .. }) = rule.compile(0) {
             let macs = [key.dmac, key.smac].into_iter().flatten();
             prop_assert!(macs.into_iter().all(|mac| mac.value.to_u64() & !mac.mask == 0 && mac.mask != 0));
             let words = [key.ethertype, key.tci, key.inner_type].into_iter().flatten();

@@ -1,7 +1,7 @@
 //! `pri; flow …`: flow rules of a `phy` port in testpmd's words, as SPP's CLI has them.
 
 use serde_json::{Value, json};
-use switch::model::FlowDirection;
+use switch::model::{Count, FlowDirection};
 
 use super::Answer;
 use crate::spp::flow::show::Shown;
@@ -24,11 +24,15 @@ pub(super) fn run(spp: &Spp, words: &[&str]) -> Result<Answer, SppError> {
             Ok(Answer { text: list(&rules), value: json!(rules.iter().map(Shown::from).collect::<Vec<_>>()) })
         }
         ["status", port, id] => {
-            let id = line::number("flow status", id)?;
-            let rules = spp.flow_rules(line::phy(port)?);
+            let (no, id) = (line::phy(port)?, line::number("flow status", id)?);
+            let rules = spp.flow_rules(no);
             let found = rules.iter().find(|rule| rule.rule_id == id).map(|rule| json!(Shown::from(rule)));
-            let value = found.ok_or_else(|| SppError::refused(format!("{port} has no flow rule #{id}")))?;
-            Ok(Answer { text: status(&value), value })
+            let mut value = found.ok_or_else(|| SppError::refused(format!("{port} has no flow rule #{id}")))?;
+            // Behind what SPP shows.
+            let Count { packets, bytes } = spp.flow_count(no, id);
+            value["matched"] = json!({ "packets": packets, "bytes": bytes });
+            let text = status(&value) + &format!("Matched:\n  - packets: {packets}\n  - bytes: {bytes}\n");
+            Ok(Answer { text, value })
         }
         words => {
             let told = line::run(spp, words)?;

@@ -6,18 +6,22 @@
 
 use switch::model::VlanEdit;
 
+use super::state::SppState;
 use crate::spp::change::mac_text;
 use crate::spp::{
-    Attached, CaptureOptions, Component, ComponentType, DEFAULT_CAPTURE_LIMIT, Dir, Entry, Instance, Patch, PortId,
-    Proc, ProcType, Setup,
+    Attached, CaptureOptions, Component, ComponentType, DEFAULT_CAPTURE_LIMIT, Dir, Entry, Instance, Patch, PortFlow,
+    PortId, Proc, ProcType, Setup,
 };
 
 /// Name of the component that is there for entries only, while the recipe plays.
 const HELPER: &str = "for-entries";
 
-/// The lines, which play on a switch whose instances are as they were when they were launched, if they are there at all.
-pub fn save(instances: &[Instance]) -> Vec<String> {
+/// The lines, which play on a switch whose instances are as they were when they were launched, if they are there at all. Flow rules of
+/// ports that the recipe has some for are replaced.
+pub fn save(state: &SppState) -> Vec<String> {
+    let instances = &state.instances;
     let mut lines: Vec<_> = instances.iter().filter_map(launch).collect();
+    lines.extend(flow_rules(state));
     let mut early = Vec::new();
     for instance in instances {
         let setup = &instance.running;
@@ -49,6 +53,18 @@ pub fn save(instances: &[Instance]) -> Vec<String> {
         }
     }
     lines
+}
+
+/// Flow rules, in the place of those that a port has. They get their numbers anew, from 0.
+fn flow_rules(state: &SppState) -> impl Iterator<Item = String> {
+    state.flow.iter().flat_map(|PortFlow { port, rules }| {
+        // Rules of a port that is gone are kept, and can't be made.
+        let there = state.ports.iter().any(|named| named.port == *port);
+        let gone = if there { String::new() } else { format!("# {port} is not there: ") };
+        let create = rules.iter().map(move |rule| format!("pri; flow create {port} {}", rule.line));
+        let lines = std::iter::once(format!("pri; flow destroy {port} ALL")).chain(create);
+        lines.map(move |line| format!("{gone}{line}"))
+    })
 }
 
 /// How an instance is addressed: `vf 1`, `pri`.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use switch::model::{ComponentInfo, EndInfo, OutsideInfo};
 
-use crate::spp::{Instance, PortId, Spp};
+use crate::spp::{Instance, PortFlow, PortId, Spp};
 
 /// The Soft Patch Panel at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -18,6 +18,9 @@ pub struct SppState {
     pub components: Vec<ComponentInfo>,
     /// Rings, null and outside ends with counters.
     pub ends: Vec<EndInfo>,
+    /// Flow rules of the ports that have any, with counters.
+    #[serde(default)]
+    pub flow: Vec<PortFlow>,
     /// What outside ends are joined to, and the files that captures have written.
     pub outside: Vec<OutsideInfo>,
 }
@@ -41,6 +44,7 @@ impl SppState {
             instances: spp.instances(),
             components,
             ends: spp.ends(),
+            flow: spp.all_flow_rules(),
             outside,
         }
     }

@@ -322,14 +322,17 @@ fn flow_rules_are_made_shown_and_destroyed() {
 }
 
 fn assert_saved(spp: &Spp) -> Result<(), TestCaseError> {
-    let recipe = save(&spp.instances());
+    let recipe = save(&SppState::of(spp));
     let again = self::spp();
     for line in &recipe {
         let played = execute(&again, line);
         prop_assert!(played.is_ok(), "{line}: {played:?}\n{recipe:#?}");
     }
     prop_assert_eq!(again.instances(), spp.instances(), "{:#?}", recipe);
-    prop_assert_eq!(save(&again.instances()), recipe);
+    // Numbers begin anew.
+    let rules = |spp: &Spp| spp.flow_rules(0).into_iter().map(|numbered| numbered.rule).collect::<Vec<_>>();
+    prop_assert_eq!(rules(&again), rules(spp));
+    prop_assert_eq!(save(&SppState::of(&again)), recipe);
     Ok(())
 }
 
@@ -349,6 +352,26 @@ fn an_entry_that_outlived_its_classifier_is_saved_too() {
     );
     say_all(&spp, &["vf 1; classifier_table del mac 52:54:00:01:00:01 ring:0"]);
     assert_saved(&spp).unwrap();
+}
+
+#[test]
+fn a_recipe_with_flow_rules_can_be_played_again_and_passes_over_ports_that_are_gone() {
+    let spp = spp();
+    say_all(&spp, &[FLOW, FLOW, "pri; flow destroy phy:0 0"]);
+    let mut state = SppState::of(&spp);
+    assert_eq!(state.flow[0].rules[0].rule_id, 1);
+    let recipe = save(&state);
+    for line in recipe.iter().filter(|line| line.contains("flow")) {
+        say(&spp, line);
+    }
+    assert_eq!(save(&SppState::of(&spp)), recipe, "in place of those that are there");
+    assert!(say(&spp, "pri; flow status phy:0 0").ends_with("Matched:\n  - packets: 0\n  - bytes: 0\n"));
+    state.ports.clear();
+    let gone: Vec<_> = save(&state).into_iter().filter(|line| line.contains("flow")).collect();
+    assert!(
+        gone.len() == 2 && gone.iter().all(|line| line.starts_with("# phy:0 is not there: pri; flow ")),
+        "{gone:?}"
+    );
 }
 
 /// Lines of which many are taken and many refused.
@@ -407,7 +430,30 @@ fn line() -> impl Strategy<Value = String> {
             "flush",
         ]),
     );
+    let flow = (
+        prop::sample::select(vec!["ingress", "egress", "group 1 priority 7 ingress transfer"]),
+        prop::sample::select(vec![
+            "eth",
+            "vlan",
+            "eth dst is 02:00:00:00:00:01 src spec 02:00:00:00:00:02 src prefix 24",
+            "eth type is 0x8100 / vlan tci spec 0xffff tci mask 0xf000",
+            "eth type mask 0xffff / vlan pcp is 5 dei is 1 vid spec 7 vid mask 0xff",
+            "vlan vid is 100 inner_type is 0x0800",
+            "vlan tci is 7",
+        ]),
+        prop::sample::select(vec![
+            "queue index 0",
+            "queue index 0 / of_pop_vlan",
+            "jump group 2",
+            "of_push_vlan ethertype 0x88a8 / of_set_vlan_vid vlan_vid 100 / of_set_vlan_pcp vlan_pcp 3",
+        ]),
+    );
+    let flow = flow.prop_map(|(attributes, pattern, actions)| {
+        format!("pri; flow create phy:0 {attributes} pattern {pattern} / end actions {actions} / end")
+    });
     let whole = prop::sample::select(vec![
+        ("", "pri; flow destroy phy:0 1"),
+        ("", "pri; flow destroy phy:0 ALL"),
         ("", "pri; launch mirror 3 -l 0,7"),
         ("", "pri; launch vf 5 -l 3,8,9"),
         ("", "pri; launch nfv 4"),
@@ -417,10 +463,10 @@ fn line() -> impl Strategy<Value = String> {
         ("", "nfv 4; exit"),
         ("", "vf 5; exit"),
     ]);
-    (prop_oneof![6 => vf, 3 => nfv, 1 => whole], name, port).prop_map(|((who, what), name, port)| {
-        let line = if who.is_empty() { what.to_owned() } else { format!("{who}; {what}") };
-        line.replace('N', name).replace('P', port)
-    })
+    let others = (prop_oneof![6 => vf, 3 => nfv, 1 => whole], name, port).prop_map(|((who, what), name, port)| {
+        if who.is_empty() { what.to_owned() } else { format!("{who}; {what}").replace('N', name).replace('P', port) }
+    });
+    prop_oneof![9 => others, 1 => flow]
 }
 
 proptest! {

@@ -1,9 +1,12 @@
 //! What components and their ends counted.
 
+use std::sync::Arc;
+
 use super::super::audit;
 use super::live::{Live, LiveOutside};
+use crate::engine::PortNo;
 use crate::model::*;
-use crate::worker::component::{Component, Counters};
+use crate::worker::component::{Component, Counters, PortFlows};
 
 /// What a component counted, in the terms of a port: `rx` came into the switch at its ends, `tx` left there.
 pub(super) fn stats_of(counters: &Counters) -> PortStats {
@@ -13,14 +16,20 @@ pub(super) fn stats_of(counters: &Counters) -> PortStats {
 }
 
 fn info(component: &Component) -> ComponentInfo {
-    let mut dropped = Count::default();
-    stats_of(&component.counters).drops.values().for_each(|count| dropped.add(*count));
+    let (mut dropped, drops) = (Count::default(), stats_of(&component.counters).drops);
+    drops.values().for_each(|count| dropped.add(*count));
+    let ends = |ends: &[End]| ends.iter().map(|end| end.port.clone()).collect();
     ComponentInfo {
         name: component.spec.name.clone(),
         worker: component.spec.worker,
+        kind: component.spec.kind,
+        ready: component.is_ready(),
+        from: ends(&component.spec.rx),
+        to: ends(&component.spec.tx),
         rx: component.counters.rx.read(),
         tx: component.counters.tx.read(),
         dropped,
+        drops,
     }
 }
 
@@ -49,6 +58,16 @@ impl Live {
             EndInfo { rx_dropped: only(thread.rx_dropped()), ..info }
         });
         rings.chain(nulls).chain(outside).collect()
+    }
+
+    /// The flow rules' counters.
+    pub fn flow_counts(&self, name_of: impl Fn(PortNo) -> String) -> Vec<FlowCount> {
+        let of_port = |flows: &Arc<PortFlows>| {
+            let port = name_of(flows.port.no);
+            let count = |(rule, matched)| FlowCount { port: port.clone(), rule, matched };
+            flows.counts().map(count).collect::<Vec<_>>()
+        };
+        self.flows.iter().flatten().flat_map(of_port).collect()
     }
 
     /// The outside ends.

@@ -98,7 +98,7 @@ impl Live {
 
     /// Says that a port can't go while a component has it.
     pub fn check_port_unused(&self, name: &str) -> Result<(), Error> {
-        match self.user_of(|end| matches!(end, EndPort::Port { name: port, .. } if port == name)) {
+        match self.user_of(|end| end.is_of_port(name)) {
             Some(user) => Err(Error::new(
                 ErrorKind::Busy,
                 format!("port `{name}` is an end of component `{user}`: detach it first"),

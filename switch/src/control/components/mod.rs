@@ -15,7 +15,9 @@ use std::sync::Arc;
 
 use super::{Control, State, Switch};
 use crate::model::*;
+use crate::worker::component;
 use crate::worker::ends::Ring;
+use crate::worker::view::PortShared;
 use crate::{Error, ErrorKind};
 
 /// Frames that a ring can hold.
@@ -111,6 +113,12 @@ impl Switch {
         Ok(control.components.flow_rules.get(&no).cloned().unwrap_or_default())
     }
 
+    /// What the flow rules of all ports counted, by port and in the order in which they were given.
+    pub fn flow_counts(&self) -> Vec<FlowCount> {
+        let control = self.state.lock();
+        control.components.flow_counts(|port| control.name_of(port))
+    }
+
     /// The outside ends.
     pub fn outside(&self) -> Vec<OutsideInfo> {
         self.state.lock().components.outside_infos()
@@ -120,6 +128,20 @@ impl Switch {
     pub fn ends(&self) -> Vec<EndInfo> {
         self.state.lock().components.ends()
     }
+}
+
+/// Tells what would happen to a frame that came in by a queue of a port of components.
+pub(super) fn trace(state: &State, control: &Control, port: &Arc<PortShared>, queue: u32, frame: &[u8]) -> TraceReport {
+    let outside = |no: u32| match control.components.outside.get(&no).map(|outside| &outside.spec) {
+        Some(OutsideSpec::Tap { ifname }) => format!("tap {ifname}"),
+        Some(OutsideSpec::Pcap { tx: Some(file), .. }) => format!("file {}", file.display()),
+        Some(OutsideSpec::Pcap { tx: None, .. }) => "no file".to_owned(),
+        Some(OutsideSpec::Capture(files)) => format!("capture {}", files.directory.join(&files.stem).display()),
+        None => format!("outside end {no}"),
+    };
+    let (set, view) = (state.shared.components.in_force(), state.shared.view.load_full());
+    let scene = component::Scene { set: &set, view: &view, now_ns: state.shared.now_ns(), outside: &outside };
+    component::trace(&scene, port, queue, frame)
 }
 
 /// Ends all components and outside ends, and drops what is between them.

@@ -4,8 +4,9 @@
 //! VLAN's receivers of group addresses, and its default, which is that of untagged frames unless it has its own. A VLAN without
 //! entries has those of untagged frames alone.
 
+use crate::engine::drop::DropReason;
 use crate::engine::mac::MacAddr;
-use crate::engine::parse::fold_product;
+use crate::engine::parse::{fold_product, parse_l2};
 use crate::engine::vlan::VID_COUNT;
 use crate::model::TableEntry;
 
@@ -89,6 +90,19 @@ impl Table {
             row.receivers = members.into();
         }
         Self { exact, row_of, rows }
+    }
+
+    /// Where a frame goes: to one sending end at least.
+    ///
+    /// # Errors
+    /// Why it goes nowhere.
+    #[inline]
+    pub fn decide(&self, frame: &[u8]) -> Result<Target<'_>, DropReason> {
+        let l2 = parse_l2(frame)?;
+        match self.find(l2.tag.map(|tag| tag.vid()), l2.dst) {
+            Target::None | Target::All([]) => Err(DropReason::ClassifierMiss),
+            target => Ok(target),
+        }
     }
 
     /// Where a frame to `dst` goes that has a tag of that VLAN, or none.

@@ -1,6 +1,6 @@
 //! Whether flow rules can be carried out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Error;
 use crate::engine::mac::MacAddr;
@@ -15,8 +15,13 @@ pub(crate) fn check(rules: &[FlowRule], queues: u32) -> Result<(), Error> {
     if rules.len() > MAX_FLOW_RULES {
         return Err(Error::invalid(format!("{} flow rules are too many: {MAX_FLOW_RULES} are possible", rules.len())));
     }
-    for (number, rule) in rules.iter().enumerate() {
-        check_rule(rule, queues).map_err(|what| Error::invalid(format!("flow rule {number}: {what}")))?;
+    let mut seen = BTreeSet::new();
+    for rule in rules {
+        let id = rule.id;
+        check_rule(rule, queues).map_err(|what| Error::invalid(format!("flow rule {id}: {what}")))?;
+        if !seen.insert(id) {
+            return Err(Error::invalid(format!("flow rule {id}: there are two of that number")));
+        }
     }
     for direction in [FlowDirection::Ingress, FlowDirection::Egress] {
         let pushes = most_pushes(rules, direction);
@@ -30,7 +35,7 @@ pub(crate) fn check(rules: &[FlowRule], queues: u32) -> Result<(), Error> {
 }
 
 fn check_rule(rule: &FlowRule, queues: u32) -> Result<(), String> {
-    let FlowRule { direction, group, priority: _, key, edits, target } = rule;
+    let FlowRule { id: _, direction, group, priority: _, key, edits, target } = rule;
     for (name, mac) in [("dmac", key.dmac), ("smac", key.smac)] {
         if let Some(mac) = mac.filter(|mac| mac.value.to_u64() & !mac.mask != 0) {
             return Err(format!("{name}: {} has bits outside its mask {}", mac.value, MacAddr::from_u64(mac.mask)));

@@ -1,7 +1,8 @@
 //! Flow rules of a port, compiled: which end a frame is for that came in, and what becomes of the tags of frames that come in or go out.
 //!
 //! The rules of a group are a [`Rules`] of their own, found as traffic rules are: by one probe for each distinct mask. Their keys are
-//! made of layer 2 alone, so the words of a [`Key`] mean other fields here than they do there.
+//! made of layer 2 alone, so the words of a [`Key`] mean other fields here than they do there. Who has a frame meet the rules
+//! hears of it as an [`Observer`]: a worker counts, a trace tells.
 
 mod check;
 #[cfg(test)]
@@ -14,6 +15,7 @@ pub(crate) use check::check;
 use super::parse::{L2, parse_l2};
 use super::rule::{Key, Match, Rule, RuleTable, Rules, WORDS};
 use super::vlan::{TagEdit, apply};
+use crate::counters::Shards;
 use crate::model::{FlowDirection, FlowEdit, FlowKey, FlowRule, FlowTarget, Masked, MaskedMac};
 
 /// In the word of the inner EtherType: the frame has a tag.
@@ -30,6 +32,25 @@ pub struct Fate {
     pub queue: Option<u32>,
 }
 
+/// A rule with what it counts.
+#[derive(Clone, Debug)]
+pub struct CountedRule {
+    /// As it was given.
+    pub rule: FlowRule,
+    /// Frames that met it.
+    pub matched: Arc<Shards>,
+}
+
+/// What becomes of frames is told to.
+pub trait Observer {
+    /// A rule is met by a frame of `len` bytes.
+    fn matched(&mut self, rule: &CountedRule, len: usize);
+    /// No rule of that group is met.
+    fn missed(&mut self, _group: u32) {}
+    /// A tag was changed.
+    fn edited(&mut self, edit: TagEdit);
+}
+
 /// What comes behind a rule's edits.
 #[derive(Clone, Copy, Debug)]
 enum Next {
@@ -40,13 +61,14 @@ enum Next {
 
 #[derive(Debug)]
 struct Action {
-    edits: Box<[FlowEdit]>,
+    counted: CountedRule,
     next: Next,
 }
 
 /// A group: rules by their order, and what they do.
 #[derive(Debug)]
 struct Group {
+    number: u32,
     rules: Rules,
     actions: Box<[Action]>,
 }
@@ -60,29 +82,31 @@ pub struct FlowTable {
 
 impl FlowTable {
     /// The rules of that direction, which [`check`] has found right.
-    pub fn new(rules: &[FlowRule], direction: FlowDirection) -> Self {
-        let mut sorted: Vec<_> = rules.iter().filter(|rule| rule.direction == direction).collect();
-        sorted.sort_by_key(|rule| (rule.group, rule.priority));
-        let groups: Vec<_> = sorted.chunk_by(|one, other| one.group == other.group).collect();
-        if groups.first().and_then(|group| group.first()).is_none_or(|rule| rule.group != 0) {
+    pub fn new(rules: &[CountedRule], direction: FlowDirection) -> Self {
+        let mut sorted: Vec<_> = rules.iter().filter(|counted| counted.rule.direction == direction).collect();
+        sorted.sort_by_key(|counted| (counted.rule.group, counted.rule.priority));
+        let groups: Vec<_> = sorted.chunk_by(|one, other| one.rule.group == other.rule.group).collect();
+        if groups.first().and_then(|group| group.first()).is_none_or(|counted| counted.rule.group != 0) {
             return Self::default();
         }
         let next = |target| match target {
             FlowTarget::Normal => Next::Done(None),
             FlowTarget::Queue(queue) => Next::Done(Some(queue)),
             // No rule of a group without rules matches.
-            FlowTarget::Group(group) => match groups.binary_search_by_key(&group, |rules| rules[0].group) {
+            FlowTarget::Group(group) => match groups.binary_search_by_key(&group, |rules| rules[0].rule.group) {
                 Ok(place) => Next::Group(place),
                 Err(_) => Next::Done(None),
             },
         };
-        let group = |rules: &&[&FlowRule]| {
+        let group = |rules: &&[&CountedRule]| {
             let mut table = RuleTable::default();
-            for (index, rule) in (0..).zip(*rules) {
-                table.insert(Arc::new(Rule::of_match(index, compiled(&rule.key))));
+            for (index, counted) in (0..).zip(*rules) {
+                table.insert(Arc::new(Rule::of_match(index, compiled(&counted.rule.key))));
             }
-            let action = |rule: &&FlowRule| Action { edits: rule.edits.as_slice().into(), next: next(rule.target) };
-            Group { rules: table.commit(), actions: rules.iter().map(action).collect() }
+            let action =
+                |counted: &&CountedRule| Action { counted: (*counted).clone(), next: next(counted.rule.target) };
+            let number = rules[0].rule.group;
+            Group { number, rules: table.commit(), actions: rules.iter().map(action).collect() }
         };
         Self { groups: groups.iter().map(group).collect() }
     }
@@ -93,22 +117,23 @@ impl FlowTable {
         self.groups.is_empty()
     }
 
-    /// Carries out the rules that the frame meets which `buf`, a whole chunk, holds at `start..start + len`; `edited` is told of
-    /// each change of a tag. A frame whose layer 2 is not whole meets none.
-    pub fn run(&self, buf: &mut [u8], start: usize, len: usize, mut edited: impl FnMut(TagEdit)) -> Fate {
+    /// Carries out the rules that the frame meets which `buf`, a whole chunk, holds at `start..start + len`. A frame whose layer 2 is
+    /// not whole meets none.
+    pub fn run(&self, buf: &mut [u8], start: usize, len: usize, observer: &mut impl Observer) -> Fate {
         let mut fate = Fate { start, len, queue: None };
         let mut group = self.groups.first();
-        while let Some(Group { rules, actions }) = group {
-            let Some(l2) = layer_2(buf, &fate) else { break };
-            let Some(action) = rules.find(&key_of(&l2)).and_then(|rule| actions.get(rule.spec.key_index as usize))
-            else {
+        while let Some(Group { number, rules, actions }) = group {
+            let found = layer_2(buf, &fate).and_then(|l2| rules.find(&key_of(&l2)));
+            let Some(action) = found.and_then(|rule| actions.get(rule.spec.key_index as usize)) else {
+                observer.missed(*number);
                 break;
             };
-            for edit in &action.edits {
+            observer.matched(&action.counted, fate.len);
+            for edit in &action.counted.rule.edits {
                 let edit = layer_2(buf, &fate).map_or(TagEdit::None, |l2| tag_edit(*edit, &l2));
                 if edit != TagEdit::None {
                     (fate.start, fate.len) = apply(edit, buf, fate.start, fate.len);
-                    edited(edit);
+                    observer.edited(edit);
                 }
             }
             group = match action.next {

@@ -11,22 +11,55 @@ const CHUNK: usize = 512;
 const START: usize = 256;
 
 fn rule(direction: FlowDirection, group: u32, priority: u32, edits: &[FlowEdit], target: FlowTarget) -> FlowRule {
-    FlowRule { direction, group, priority, key: FlowKey::default(), edits: edits.to_vec(), target }
+    FlowRule { id: 0, direction, group, priority, key: FlowKey::default(), edits: edits.to_vec(), target }
 }
 
 fn ingress(edits: &[FlowEdit], target: FlowTarget) -> FlowRule {
     rule(FlowDirection::Ingress, 0, 0, edits, target)
 }
 
-/// What becomes of a frame, and the queue.
-fn run(rules: &[FlowRule], direction: FlowDirection, frame: &[u8]) -> (Vec<u8>, Option<u32>) {
+/// Each with its place as its number.
+fn numbered(mut rules: Vec<FlowRule>) -> Vec<FlowRule> {
+    rules.iter_mut().zip(0..).for_each(|(rule, id)| rule.id = id);
+    rules
+}
+
+#[derive(Default)]
+struct Heard {
+    grown: i32,
+    /// Rules, and the length that the frame had there.
+    met: Vec<(u32, usize)>,
+}
+
+impl Observer for Heard {
+    fn matched(&mut self, rule: &CountedRule, len: usize) {
+        self.met.push((rule.rule.id, len));
+    }
+
+    fn edited(&mut self, edit: TagEdit) {
+        self.grown += edit.grows_by();
+    }
+}
+
+fn table(rules: &[FlowRule], direction: FlowDirection) -> FlowTable {
+    let counted = |rule: &FlowRule| CountedRule { rule: rule.clone(), matched: Arc::new(Shards::new(1)) };
+    FlowTable::new(&rules.iter().map(counted).collect::<Vec<_>>(), direction)
+}
+
+/// What becomes of a frame, the queue, and the rules that it met.
+fn run_whole(rules: &[FlowRule], direction: FlowDirection, frame: &[u8]) -> (Vec<u8>, Option<u32>, Vec<(u32, usize)>) {
     let mut buf = vec![0xee; CHUNK];
     buf[START..START + frame.len()].copy_from_slice(frame);
-    let mut grown = 0;
-    let table = FlowTable::new(rules, direction);
-    let fate = table.run(&mut buf, START, frame.len(), |edit| grown += edit.grows_by());
-    assert_eq!(fate.len as i32, frame.len() as i32 + grown);
-    (buf[fate.start..fate.start + fate.len].to_vec(), fate.queue)
+    let mut heard = Heard::default();
+    let table = table(rules, direction);
+    let fate = table.run(&mut buf, START, frame.len(), &mut heard);
+    assert_eq!(fate.len as i32, frame.len() as i32 + heard.grown);
+    (buf[fate.start..fate.start + fate.len].to_vec(), fate.queue, heard.met)
+}
+
+fn run(rules: &[FlowRule], direction: FlowDirection, frame: &[u8]) -> (Vec<u8>, Option<u32>) {
+    let (frame, queue, _) = run_whole(rules, direction, frame);
+    (frame, queue)
 }
 
 fn word(frame: &[u8], at: usize) -> Option<u32> {
@@ -77,19 +110,20 @@ fn edit(edit: FlowEdit, frame: &mut Vec<u8>) {
 }
 
 /// The oracle.
-fn expected(rules: &[FlowRule], direction: FlowDirection, frame: &[u8]) -> (Vec<u8>, Option<u32>) {
-    let (mut frame, mut group) = (frame.to_vec(), 0);
+fn expected(rules: &[FlowRule], direction: FlowDirection, frame: &[u8]) -> (Vec<u8>, Option<u32>, Vec<(u32, usize)>) {
+    let (mut frame, mut group, mut met) = (frame.to_vec(), 0, Vec::new());
     loop {
         if frame.len() < 14 + 4 * usize::from(is_tagged(&frame)) {
-            return (frame, None);
+            return (frame, None, met);
         }
         let mine = rules.iter().filter(|rule| rule.direction == direction && rule.group == group);
         let found = mine.filter(|rule| matches(&rule.key, &frame)).min_by_key(|rule| rule.priority);
-        let Some(rule) = found else { return (frame, None) };
+        let Some(rule) = found else { return (frame, None, met) };
+        met.push((rule.id, frame.len()));
         rule.edits.iter().for_each(|what| edit(*what, &mut frame));
         match rule.target {
-            FlowTarget::Normal => return (frame, None),
-            FlowTarget::Queue(queue) => return (frame, Some(queue)),
+            FlowTarget::Normal => return (frame, None, met),
+            FlowTarget::Queue(queue) => return (frame, Some(queue), met),
             FlowTarget::Group(next) => group = next,
         }
     }
@@ -137,7 +171,7 @@ fn any_rule() -> impl Strategy<Value = FlowRule> {
                 FlowTarget::Queue(_) if direction == FlowDirection::Egress => FlowTarget::Normal,
                 target => target,
             };
-            FlowRule { direction, group, priority, key, edits, target }
+            FlowRule { id: 0, direction, group, priority, key, edits, target }
         },
     )
 }
@@ -163,10 +197,11 @@ proptest! {
     fn frames_meet_the_rules_that_a_naive_matcher_finds(
         rules in prop::collection::vec(any_rule(), 0..40), frames in prop::collection::vec(any_frame(), 1..40)
     ) {
+        let rules = numbered(rules);
         prop_assert!(check(&rules, 4).is_ok());
         for frame in frames {
             for direction in [FlowDirection::Ingress, FlowDirection::Egress] {
-                prop_assert_eq!(run(&rules, direction, &frame), expected(&rules, direction, &frame));
+                prop_assert_eq!(run_whole(&rules, direction, &frame), expected(&rules, direction, &frame));
             }
         }
     }
@@ -184,9 +219,9 @@ fn the_lowest_priority_and_then_the_first_rule_counts() {
 #[test]
 fn rules_that_no_frame_comes_to_make_no_table() {
     let far = rule(FlowDirection::Ingress, 1, 0, &[FlowEdit::Pop], FlowTarget::Queue(1));
-    assert!(FlowTable::new(&[], FlowDirection::Ingress).is_empty());
-    assert!(FlowTable::new(std::slice::from_ref(&far), FlowDirection::Ingress).is_empty());
-    assert!(FlowTable::new(&[ingress(&[], FlowTarget::Group(1)), far], FlowDirection::Egress).is_empty());
+    assert!(table(&[], FlowDirection::Ingress).is_empty());
+    assert!(table(std::slice::from_ref(&far), FlowDirection::Ingress).is_empty());
+    assert!(table(&[ingress(&[], FlowTarget::Group(1)), far], FlowDirection::Egress).is_empty());
 }
 
 #[test]
@@ -208,11 +243,13 @@ fn what_can_not_be_done_is_refused() {
         (with_key(FlowKey { ethertype: word, ..FlowKey::default() }), "ethertype"),
         (with_key(FlowKey { inner_type: word, ..FlowKey::default() }), "inner_type"),
     ] {
-        let error = check(&[ingress(&[], FlowTarget::Queue(1)), rule], 2).unwrap_err();
+        let error = check(&numbered(vec![ingress(&[], FlowTarget::Queue(1)), rule]), 2).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(error.to_string().contains("flow rule 1: ") && error.to_string().contains(says), "{error}");
     }
-    let many = vec![ingress(&[], FlowTarget::Normal); MAX_FLOW_RULES + 1];
+    let twice = [ingress(&[], FlowTarget::Normal), ingress(&[], FlowTarget::Queue(0))];
+    assert!(check(&twice, 1).unwrap_err().to_string().contains("flow rule 0: there are two"));
+    let many = numbered(vec![ingress(&[], FlowTarget::Normal); MAX_FLOW_RULES + 1]);
     assert!(check(&many[1..], 1).is_ok());
     assert!(check(&many, 1).is_err());
 }
@@ -222,13 +259,13 @@ fn tags_that_there_is_no_room_for_are_refused_over_all_jumps() {
     let pushes = |count| vec![FlowEdit::Push(0x8100); count];
     let to = |group, count, target| rule(FlowDirection::Egress, group, 0, &pushes(count), target);
     let rules = |first| {
-        vec![
+        numbered(vec![
             to(0, first, FlowTarget::Group(4)),
             to(4, 5, FlowTarget::Group(7)),
             to(7, 5, FlowTarget::Normal),
             to(7, 1, FlowTarget::Group(9)),
             ingress(&pushes(6), FlowTarget::Normal),
-        ]
+        ])
     };
     let most = MAX_FLOW_PUSHES - 10;
     assert!(check(&rules(most + 1), 1).is_err());

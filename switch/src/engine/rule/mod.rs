@@ -29,13 +29,8 @@ pub use key::{Key, Match, WORDS, first_difference};
 use self::index::Index;
 use self::table::Table;
 use super::meter::Meter;
-use crate::counters::Tally;
+use crate::counters::Shard;
 use crate::model::{Count, RuleAction, RuleKey, RuleSpec, RuleTarget};
-
-/// What one worker counts for one rule.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct Shard(Tally);
 
 /// In place of an index: no rule.
 const NONE: u32 = u32::MAX;

@@ -5,13 +5,15 @@
 //! such rules are looked at, also those that no component has, as long as one has a queue that is named: a rule holds for what
 //! comes in by any.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::counters::{PortShard, Shards};
 use crate::engine::drop::DropReason;
-use crate::engine::flow::FlowTable;
+use crate::engine::flow::{CountedRule, FlowTable, Observer};
 use crate::engine::vlan::TagEdit;
 use crate::io::umem::{Frame, Umem};
-use crate::model::{DEFAULT_RING_DEPTH, FlowDirection, FlowRule, FlowTarget};
+use crate::model::{Count, DEFAULT_RING_DEPTH, FlowDirection, FlowRule, FlowTarget};
 use crate::worker::ends::Ring;
 use crate::worker::view::PortShared;
 use crate::worker::{Way, Worker};
@@ -23,6 +25,8 @@ use super::give::count;
 pub struct PortFlows {
     /// The port.
     pub port: Arc<PortShared>,
+    /// In the order in which they were given.
+    counted: Vec<CountedRule>,
     ingress: FlowTable,
     egress: FlowTable,
     /// By queue, then by the worker that puts frames in; empty for a queue that no rule names.
@@ -34,7 +38,7 @@ pub type Flows = Arc<Vec<Option<Arc<PortFlows>>>>;
 
 impl PortFlows {
     /// Compiles rules of a port, which [`check`](crate::engine::flow::check) has found right. Rings that `before` has are taken over,
-    /// also of queues that no rule names any more: they may have frames.
+    /// also of queues that no rule names any more: they may have frames. So are the counters of rules that are in both.
     pub fn new(port: &Arc<PortShared>, rules: &[FlowRule], before: Option<&Self>, workers: usize) -> Self {
         Self::with_depth(port, rules, before, workers, DEFAULT_RING_DEPTH)
     }
@@ -55,10 +59,18 @@ impl PortFlows {
                 rings.extend((0..workers).map(|_| Arc::new(Ring::new(queue, depth))));
             }
         }
+        let old: HashMap<_, _> =
+            before.iter().flat_map(|before| &before.counted).map(|old| (&old.rule, &old.matched)).collect();
+        let counted = |rule: &FlowRule| {
+            let matched = old.get(rule).map_or_else(|| Arc::new(Shards::new(workers)), |matched| Arc::clone(matched));
+            CountedRule { rule: rule.clone(), matched }
+        };
+        let counted: Vec<_> = rules.iter().map(counted).collect();
         Self {
             port: Arc::clone(port),
-            ingress: FlowTable::new(rules, FlowDirection::Ingress),
-            egress: FlowTable::new(rules, FlowDirection::Egress),
+            ingress: FlowTable::new(&counted, FlowDirection::Ingress),
+            egress: FlowTable::new(&counted, FlowDirection::Egress),
+            counted,
             rings,
         }
     }
@@ -80,9 +92,29 @@ impl PortFlows {
         self.rings.get(queue as usize).map_or(&[], Vec::as_slice)
     }
 
+    /// Number of each rule, in the order in which they were given, and what it counted.
+    pub fn counts(&self) -> impl Iterator<Item = (u32, Count)> {
+        self.counted.iter().map(|counted| (counted.rule.id, counted.matched.read()))
+    }
+
     /// All rings.
     pub fn rings(&self) -> impl Iterator<Item = &Arc<Ring>> {
         self.rings.iter().flatten()
+    }
+
+    /// The ring from a worker to that queue's end, and the worker that takes frames from it; none: no component has that end.
+    pub(super) fn way_to(&self, queue: u32, worker: usize) -> Option<(&Arc<Ring>, usize)> {
+        read_ring(self.rings_to(queue), worker)
+    }
+
+    /// The rules for frames that come in.
+    pub(super) fn ingress(&self) -> &FlowTable {
+        &self.ingress
+    }
+
+    /// The rules for frames that are sent to the port.
+    pub(super) fn egress(&self) -> &FlowTable {
+        &self.egress
     }
 
     /// Whether a frame that is sent to the port can meet a rule.
@@ -101,12 +133,38 @@ impl PortFlows {
     }
 }
 
-/// Carries out the rules of `table` that a frame meets; says for which queue it is, if a rule does.
-fn run(table: &FlowTable, umem: &Umem, frame: &mut Frame, edited: impl FnMut(TagEdit)) -> Option<u32> {
-    let (start, len) = (frame.start(), frame.len());
-    let fate = table.run(umem.chunk_mut(frame), start, len, edited);
-    frame.set(fate.start, fate.len);
-    fate.queue
+/// That worker's ring of those to an end, and the worker that takes frames from it, if one does.
+fn read_ring(rings: &[Arc<Ring>], worker: usize) -> Option<(&Arc<Ring>, usize)> {
+    rings.get(worker).and_then(|ring| Some((ring, ring.reader()?)))
+}
+
+/// A worker that counts what its frames meet.
+struct Counting<'a> {
+    worker: usize,
+    /// Where changes of tags are counted.
+    shard: &'a PortShard,
+}
+
+impl Observer for Counting<'_> {
+    #[inline]
+    fn matched(&mut self, rule: &CountedRule, len: usize) {
+        rule.matched.count(self.worker, len);
+    }
+
+    #[inline]
+    fn edited(&mut self, edit: TagEdit) {
+        self.shard.retagged(edit.grows_by());
+    }
+}
+
+impl Counting<'_> {
+    /// Carries out the rules of `table` that a frame meets; says for which queue it is, if a rule does.
+    fn run(&mut self, table: &FlowTable, umem: &Umem, frame: &mut Frame) -> Option<u32> {
+        let (start, len) = (frame.start(), frame.len());
+        let fate = table.run(umem.chunk_mut(frame), start, len, self);
+        frame.set(fate.start, fate.len);
+        fate.queue
+    }
 }
 
 impl Worker {
@@ -119,15 +177,16 @@ impl Worker {
         if steered.len() < rings.len() {
             steered.resize_with(rings.len(), Vec::new);
         }
+        let mut counting = Counting { worker: self.id, shard };
         for mut frame in burst.drain(..) {
-            let queue = run(ingress, &self.umem, &mut frame, |edit| shard.retagged(edit.grows_by()));
+            let queue = counting.run(ingress, &self.umem, &mut frame);
             steered[queue.unwrap_or(own) as usize].push(frame);
         }
         if is_taken {
             std::mem::swap(burst, &mut steered[own as usize]);
         }
         for (frames, rings) in steered.iter_mut().zip(rings).filter(|(frames, _)| !frames.is_empty()) {
-            let reason = match rings.get(self.id).and_then(|ring| Some((ring, ring.reader()?))) {
+            let reason = match read_ring(rings, self.id) {
                 None => DropReason::FlowNobody,
                 Some((ring, reader)) => {
                     ring.put(frames);
@@ -147,8 +206,9 @@ impl Worker {
 
     /// Carries out the egress rules of a port on frames that a component sends to it.
     pub(super) fn edit_by_rules(&mut self, flows: &PortFlows, frames: &mut [Frame], way: &Way<'_>) {
+        let mut counting = Counting { worker: self.id, shard: way.shard };
         for frame in frames {
-            run(&flows.egress, &self.umem, frame, |edit| way.shard.retagged(edit.grows_by()));
+            counting.run(&flows.egress, &self.umem, frame);
         }
     }
 }

@@ -49,20 +49,16 @@ impl Worker {
 
     /// Puts a frame where the table says it goes, with copies for all ends but the last if there are several.
     fn classify(&mut self, table: &Table, frame: Frame, outs: &mut [Vec<Frame>], way: &Way<'_>) {
-        let target = match parse_l2(self.umem.data(&frame)) {
-            Ok(l2) => table.find(l2.tag.map(|tag| tag.vid()), l2.dst),
-            Err(reason) => return self.discard(frame, way.shard, reason),
-        };
-        match target {
-            Target::One(to) => outs[usize::from(to)].push(frame),
-            Target::None | Target::All([]) => self.discard(frame, way.shard, DropReason::ClassifierMiss),
-            Target::All([others @ .., last]) => {
+        match table.decide(self.umem.data(&frame)) {
+            Ok(Target::One(to)) => outs[usize::from(to)].push(frame),
+            Ok(Target::All([others @ .., last])) => {
                 way.shard.flooded(others.len(), frame.len());
                 for to in others {
                     self.copy_to(&frame, &mut outs[usize::from(*to)], way);
                 }
                 outs[usize::from(*last)].push(frame);
             }
+            nowhere => self.discard(frame, way.shard, nowhere.err().unwrap_or(DropReason::ClassifierMiss)),
         }
     }
 
@@ -183,6 +179,6 @@ pub(super) fn count(frames: &[Frame]) -> Count {
 }
 
 /// Whether a frame, its tags taken off, is more than an Ethernet header and `mtu` bytes.
-fn is_too_long(data: &[u8], mtu: usize) -> bool {
+pub(super) fn is_too_long(data: &[u8], mtu: usize) -> bool {
     packet_len(parse_l2(data).ok().and_then(|l2| l2.tag), data.len()) > mtu
 }

@@ -7,6 +7,7 @@
 mod flow;
 mod give;
 mod run;
+mod trace;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +16,7 @@ use arc_swap::ArcSwap;
 
 pub use self::flow::{Flows, PortFlows};
 pub(super) use self::run::Plan;
+pub(crate) use self::trace::{Scene, trace};
 use super::ends::{NullEnd, OutsideEnd, Ring};
 use super::view::PortShared;
 use crate::counters::{PortShard, Tally};
@@ -48,6 +50,18 @@ pub enum Link {
     Null(Arc<NullEnd>),
     /// An outside end.
     Outside(Arc<OutsideEnd>),
+}
+
+impl Link {
+    /// Whether it is that queue of that port, or all of the port.
+    fn is_queue(&self, port: &Arc<PortShared>, queue: u32) -> bool {
+        matches!(self, Link::Port(of, one) if Arc::ptr_eq(of, port) && one.is_none_or(|one| one == queue))
+    }
+
+    /// Whether it is that ring.
+    fn is_ring(&self, ring: &Arc<Ring>) -> bool {
+        matches!(self, Link::Ring(of) if Arc::ptr_eq(of, ring))
+    }
 }
 
 /// How a component tells where frames go.
@@ -131,9 +145,13 @@ impl Set {
 
     /// Whether a component takes frames from that queue, when its gate lets it.
     fn takes_from(&self, port: &Arc<PortShared>, queue: u32) -> bool {
-        self.components.iter().filter(|(component, _)| component.is_ready()).flat_map(|(component, _)| &component.rx).any(
-            |link| matches!(link, Link::Port(of, one) if Arc::ptr_eq(of, port) && one.is_none_or(|one| one == queue)),
-        )
+        self.taker(|link| link.is_queue(port, queue)).is_some()
+    }
+
+    /// Place of the component that takes frames from such an end, when its gate lets it, and of that among its receiving ends.
+    fn taker(&self, is_it: impl Fn(&Link) -> bool) -> Option<(usize, usize)> {
+        let ready = self.components.iter().enumerate().filter(|(_, (component, _))| component.is_ready());
+        ready.filter_map(|(at, (component, _))| Some((at, component.rx.iter().position(&is_it)?))).next()
     }
 }
 
@@ -145,6 +163,11 @@ pub struct Components {
 }
 
 impl Components {
+    /// The set in force.
+    pub(crate) fn in_force(&self) -> Arc<Set> {
+        self.set.load_full()
+    }
+
     /// Puts a set in place of the old one, which is returned: a worker must not be the last to have it.
     pub(super) fn publish(&self, set: Arc<Set>) -> Arc<Set> {
         let old = self.set.swap(set);

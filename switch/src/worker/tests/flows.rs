@@ -9,7 +9,7 @@ const QUEUES: usize = 3;
 
 fn rule(direction: FlowDirection, vid: u32, edits: &[FlowEdit], target: FlowTarget) -> FlowRule {
     let key = FlowKey { tci: Some(Masked { value: vid, mask: 0xfff }), ..FlowKey::default() };
-    FlowRule { direction, group: 0, priority: 0, key, edits: edits.to_vec(), target }
+    FlowRule { id: vid, direction, group: 0, priority: 0, key, edits: edits.to_vec(), target }
 }
 
 /// Frames of that VLAN to that queue.
@@ -226,5 +226,44 @@ fn rings_are_kept_with_what_is_in_them_when_rules_change() {
     bed.run_flows(components, &[&Arc::new(third)]);
     bed.receive(1, &frame);
     assert_eq!(bed.out(), [vec![frame], vec![], vec![]]);
+    bed.assert_balanced();
+}
+
+#[test]
+fn rules_count_what_meets_them_on_any_worker_and_go_on_when_others_change() {
+    let mut bed = Bed::queued(2);
+    let pop = FlowRule { id: 90, ..rule(FlowDirection::Ingress, 8, &[FlowEdit::Pop], FlowTarget::Normal) };
+    let egress = rule(FlowDirection::Egress, 7, &[FlowEdit::Pop], FlowTarget::Normal);
+    let mut rules = vec![pop.clone(), to_queue(7, 1)];
+    let first = bed.flows(0, &rules, None);
+    let out = bed.flows(1, std::slice::from_ref(&egress), None);
+    let make =
+        |bed: &Bed| -> Vec<_> { (0..2).map(|no| forward(no as usize, bed.queue(0, no), bed.queue(1, no))).collect() };
+    let components = make(&bed);
+    bed.run_flows(components, &[&first, &out]);
+    // Queues 0 and 1 are at different workers.
+    for queue in 0..2 {
+        bed.receive(queue, &tagged(TO, Some(7), 1, 60));
+        bed.receive(queue, &tagged(TO, Some(8), 2, 100));
+        bed.receive(queue, &tagged(TO, Some(9), 3, 60));
+    }
+    bed.out();
+    let count = |packets, bytes| Count { packets, bytes };
+    // With the length that they had when they met it.
+    assert_eq!(first.counts().collect::<Vec<_>>(), [(90, count(2, 200)), (7, count(2, 120))]);
+    assert_eq!(out.counts().collect::<Vec<_>>(), [(7, count(2, 120))]);
+    // Another before it, another behind it; then another under its number.
+    rules = vec![to_queue(9, 0), pop.clone(), to_queue(5, 1)];
+    let second = bed.flows(0, &rules, Some(&first));
+    assert_eq!(second.counts().collect::<Vec<_>>(), [(9, count(0, 0)), (90, count(2, 200)), (5, count(0, 0))]);
+    let components = make(&bed);
+    bed.run_flows(components, &[&second, &out]);
+    bed.receive(0, &tagged(TO, Some(8), 2, 100));
+    bed.out();
+    let (third, _) = second.without_old_rings(&rules);
+    assert_eq!(third.counts().nth(1), Some((90, count(3, 300))));
+    let changed = FlowRule { edits: vec![FlowEdit::Vid(1)], ..pop };
+    let fourth = bed.flows(0, &[changed], Some(&third));
+    assert_eq!(fourth.counts().collect::<Vec<_>>(), [(90, count(0, 0))]);
     bed.assert_balanced();
 }

@@ -1,0 +1,451 @@
+//! What happens to one frame that comes in by a port of components, told by what workers go by: the set in force, its tables, rules and
+//! edits, each by the function that a worker calls. Nothing is counted, metered, moved or sent. For control, which may allocate.
+//!
+//! A frame may become several, and may go round in a circle: each way is followed to its end, until it comes to where it was before
+//! as it was before, and in all no more than [`MAX_VISITS`] components are asked.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::give::is_too_long;
+use super::{Component, Link, Logic, Set};
+use crate::engine::component::{Target, tag_edit};
+use crate::engine::drop::DropReason;
+use crate::engine::flow::{CountedRule, FlowTable, Observer};
+use crate::engine::meter::{Color, Meter};
+use crate::engine::parse::parse_l2;
+use crate::engine::trace::{
+    TraceEnd, TraceFate, TraceReport, TraceStep, describe_edit, describe_tag, meter_step, parse_steps, step,
+};
+use crate::engine::vlan::{TagEdit, apply};
+use crate::io::umem::HEADROOM;
+use crate::model::{ComponentKind, EndPort, FlowEdit, FlowTarget, VlanEdit};
+use crate::worker::ends::Ring;
+use crate::worker::view::{PortShared, View};
+
+/// Components that are asked at most.
+const MAX_VISITS: usize = 1024;
+
+/// What a trace looks at.
+pub(crate) struct Scene<'a> {
+    /// Components and flow rules.
+    pub set: &'a Set,
+    /// Ports and meters.
+    pub view: &'a View,
+    /// Nanoseconds, as meters count them.
+    pub now_ns: u64,
+    /// What an outside end is joined to.
+    pub outside: &'a dyn Fn(u32) -> String,
+}
+
+/// Tells the ways of `frame`, as if it came in now by that queue of a port of components.
+pub(crate) fn trace(scene: &Scene<'_>, port: &Arc<PortShared>, queue: u32, frame: &[u8]) -> TraceReport {
+    let mut walk = Walk { scene, steps: Vec::new(), ends: Vec::new(), todo: Vec::new() };
+    walk.say("ingress", format!("{} bytes from {}, queue {queue}", frame.len(), port.name));
+    walk.steps.extend(parse_steps(frame));
+    walk.enter(port, queue, Parcel::new(frame));
+    let mut visits = 0;
+    while let Some(visit) = walk.todo.pop() {
+        visits += 1;
+        match visits > MAX_VISITS {
+            true => walk.end(TraceFate::Cut, None, None, &visit.parcel, visit.before.as_ref()),
+            false => walk.visit(visit),
+        }
+    }
+    walk.report()
+}
+
+/// A frame with room in front.
+#[derive(Clone)]
+struct Parcel {
+    buf: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl Parcel {
+    fn new(data: &[u8]) -> Self {
+        let start = HEADROOM as usize;
+        Self { buf: [&vec![0; start], data].concat(), start, len: data.len() }
+    }
+
+    fn data(&self) -> &[u8] {
+        &self.buf[self.start..self.start + self.len]
+    }
+
+    /// Its length and tag, in words.
+    fn describe(&self) -> String {
+        let tag = parse_l2(self.data()).ok().and_then(|l2| l2.tag);
+        format!("{} bytes, {}", self.len, tag.map_or_else(|| "untagged".to_owned(), describe_tag))
+    }
+}
+
+/// A frame on its way into a component, by place in the set, by one of its receiving ends.
+struct Visit {
+    component: usize,
+    rx: usize,
+    parcel: Parcel,
+    before: Option<Rc<Passed>>,
+}
+
+/// A component that it has passed, and how the frame was when it came there.
+struct Passed {
+    component: usize,
+    rx: usize,
+    data: Vec<u8>,
+    before: Option<Rc<Passed>>,
+}
+
+struct Walk<'a> {
+    scene: &'a Scene<'a>,
+    steps: Vec<TraceStep>,
+    ends: Vec<TraceEnd>,
+    /// The one to be followed next is the last.
+    todo: Vec<Visit>,
+}
+
+impl<'a> Walk<'a> {
+    fn say(&mut self, stage: &str, detail: String) {
+        self.steps.push(step(stage, detail));
+    }
+
+    fn name_of(&self, end: &EndPort) -> String {
+        match end {
+            EndPort::Outside(no) => format!("{end} ({})", (self.scene.outside)(*no)),
+            end => end.to_string(),
+        }
+    }
+
+    /// A way is at its end.
+    fn end(
+        &mut self,
+        fate: TraceFate,
+        at: Option<EndPort>,
+        reason: Option<DropReason>,
+        parcel: &Parcel,
+        passed: Option<&Rc<Passed>>,
+    ) {
+        let mut components = Vec::new();
+        let mut next = passed;
+        while let Some(one) = next {
+            components.push(self.scene.set.components[one.component].0.spec.name.clone());
+            next = one.before.as_ref();
+        }
+        components.reverse();
+        let reason = reason.map(|reason| reason.label().to_owned());
+        self.ends.push(TraceEnd { fate, at, components, reason, hex: hex(parcel.data()) });
+    }
+
+    fn drop(&mut self, reason: DropReason, at: &EndPort, parcel: &Parcel, passed: Option<&Rc<Passed>>) {
+        let place = self.name_of(at);
+        self.say("drop", format!("at {place}: {}: {}", reason.label(), reason.explain()));
+        self.end(TraceFate::Dropped, Some(at.clone()), Some(reason), parcel, passed);
+    }
+
+    /// Asks a meter, if there is one; false if the frame does not pass.
+    fn passes(&mut self, meter: Option<&Arc<Meter>>, what: &str, len: usize) -> bool {
+        let Some(meter) = meter else { return true };
+        let (color, step) = meter_step(meter, what, len, Color::Green, self.scene.now_ns);
+        self.steps.push(step);
+        color != Color::Red
+    }
+
+    /// The frame comes in by a queue.
+    fn enter(&mut self, port: &Arc<PortShared>, queue: u32, parcel: Parcel) {
+        let (set, mut parcel) = (self.scene.set, parcel);
+        let flows = set.flows_of(port.no).filter(|flows| flows.has_ingress());
+        let is_taken = set.takes_from(port, queue);
+        let here = EndPort::Port { name: port.name.clone(), queue: Some(queue) };
+        if !is_taken && !flows.is_some_and(|flows| flows.has_reader()) {
+            let whose = self.unready(|link| link.is_queue(port, queue));
+            self.say(
+                "waiting",
+                format!("no component takes frames from {here}{whose}: they wait in its ring, and what that has no room for is lost"),
+            );
+            return self.end(TraceFate::Waiting, Some(here), None, &parcel, None);
+        }
+        if !self.passes(self.scene.view.meters.from(port.no), &format!("what {} sends", port.name), parcel.len) {
+            return self.drop(DropReason::MeterFrom, &here, &parcel, None);
+        }
+        let mut to = queue;
+        if let Some(flows) = flows {
+            to = self.rules(flows.ingress(), "comes in", &mut parcel).unwrap_or(queue);
+            if to != queue || !is_taken {
+                match flows.way_to(to, port.queues[queue as usize].worker()) {
+                    None => return self.drop(DropReason::FlowNobody, &here, &parcel, None),
+                    Some((ring, _)) if ring.is_full() => {
+                        return self.drop(DropReason::FlowRingFull, &here, &parcel, None);
+                    }
+                    Some((_, reader)) => self.say("flow", format!("to the end of queue {to}, at worker {reader}")),
+                }
+            }
+        }
+        match set.taker(|link| link.is_queue(port, to)) {
+            Some((component, rx)) => self.todo.push(Visit { component, rx, parcel, before: None }),
+            None => self.drop(DropReason::FlowNobody, &here, &parcel, None),
+        }
+    }
+
+    /// Has the frame meet flow rules; the queue that it is for, if one says so.
+    fn rules(&mut self, table: &FlowTable, how: &str, parcel: &mut Parcel) -> Option<u32> {
+        let mut telling = Telling { steps: &mut self.steps, how };
+        let fate = table.run(&mut parcel.buf, parcel.start, parcel.len, &mut telling);
+        (parcel.start, parcel.len) = (fate.start, fate.len);
+        fate.queue
+    }
+
+    /// What an end does to the tag.
+    fn retag(&mut self, vlan: VlanEdit, parcel: &mut Parcel) -> Result<(), DropReason> {
+        let edit = tag_edit(vlan, parcel.data())?;
+        (parcel.start, parcel.len) = apply(edit, &mut parcel.buf, parcel.start, parcel.len);
+        if vlan != VlanEdit::None {
+            self.say("vlan", format!("the end's edit: {}", describe_edit(edit)));
+        }
+        Ok(())
+    }
+
+    /// Says which component has an end, if one has that lacks another.
+    fn unready(&self, is_it: impl Fn(&Link) -> bool) -> String {
+        let mut unready = self.scene.set.components.iter().filter(|(component, _)| !component.is_ready());
+        let it = unready.find(|(component, _)| component.rx.iter().any(&is_it));
+        it.map_or_else(String::new, |(component, _)| {
+            let what = match component.spec.kind {
+                ComponentKind::Classifier => "a sending end or an entry",
+                ComponentKind::Mirror => "a sending end: it needs two",
+                ComponentKind::Forward | ComponentKind::Merge => "a sending end",
+            };
+            format!(" ({}, which has it, lacks {what})", component.spec.name)
+        })
+    }
+
+    /// The frame is in a component's hands.
+    fn visit(&mut self, visit: Visit) {
+        let Visit { component: place, rx, mut parcel, before } = visit;
+        let set = self.scene.set;
+        let (component, _) = &set.components[place];
+        let from = &component.spec.rx[rx];
+        let kind = match component.spec.kind {
+            ComponentKind::Forward => "forward",
+            ComponentKind::Merge => "merge",
+            ComponentKind::Classifier => "classifier",
+            ComponentKind::Mirror => "mirror",
+        };
+        let (name, worker) = (&component.spec.name, component.spec.worker);
+        self.say("component", format!("{name} ({kind}, worker {worker}) takes it from {}", self.name_of(&from.port)));
+        let data = parcel.data().to_vec();
+        let passed = Rc::new(Passed { component: place, rx, data, before });
+        let mut next = passed.before.as_ref();
+        while let Some(one) = next {
+            if (one.component, one.rx, &one.data) == (place, rx, &passed.data) {
+                self.say("circle", format!("it was at {name} before, just as it is: it goes round for ever"));
+                return self.end(TraceFate::Circling, Some(from.port.clone()), None, &parcel, Some(&passed));
+            }
+            next = one.before.as_ref();
+        }
+        if let Err(reason) = self.retag(from.vlan, &mut parcel) {
+            return self.drop(reason, &from.port, &parcel, Some(&passed));
+        }
+        let targets = match &component.logic {
+            Logic::First => vec![0],
+            Logic::All => {
+                self.say("mirror", "a copy to each sending end".to_owned());
+                (0..component.tx.len()).collect()
+            }
+            Logic::Lookup(table) => match table.decide(parcel.data()) {
+                Err(reason) => return self.drop(reason, &from.port, &parcel, Some(&passed)),
+                Ok(Target::One(to)) => vec![usize::from(to)],
+                Ok(Target::All(all)) => all.iter().map(|to| usize::from(*to)).collect(),
+                Ok(Target::None) => Vec::new(),
+            },
+        };
+        if matches!(component.logic, Logic::Lookup(_)) {
+            self.say("classifier", self.why(component, parcel.data(), &targets));
+        }
+        let todo = self.todo.len();
+        for to in targets {
+            self.give(component, to, parcel.clone(), &passed);
+        }
+        // In the order of the ends.
+        self.todo[todo..].reverse();
+    }
+
+    /// Why a classifier sends a frame where it does.
+    fn why(&self, component: &Component, frame: &[u8], targets: &[usize]) -> String {
+        let Ok(l2) = parse_l2(frame) else { return String::new() };
+        let vlan = l2.tag.map(|tag| tag.vid());
+        let of = vlan.map_or_else(|| "untagged frames".to_owned(), |vlan| format!("VLAN {vlan}"));
+        let table = &component.spec.table;
+        let has = |vlan, mac| table.iter().any(|entry| (entry.vlan, entry.mac) == (vlan, mac));
+        let by = if has(vlan, Some(l2.dst)) {
+            format!("by the entry of {of} for {}", l2.dst)
+        } else if l2.dst.is_group() {
+            format!("{} is a group address: to all ends with an entry of {of}, and to the untagged default", l2.dst)
+        } else if has(vlan, None) {
+            format!("no entry of {of} for {}: by the default of {of}", l2.dst)
+        } else {
+            format!("no entry of {of} for {}, and no default of it: by the default of untagged frames", l2.dst)
+        };
+        let ends: Vec<_> = targets.iter().map(|to| self.name_of(&component.spec.tx[*to].port)).collect();
+        format!("{by}: to {}", ends.join(", "))
+    }
+
+    /// The frame is given to a sending end.
+    fn give(&mut self, component: &Component, to: usize, parcel: Parcel, passed: &Rc<Passed>) {
+        let (link, end, mut parcel) = (&component.tx[to], &component.spec.tx[to], parcel);
+        if let Link::Port(port, queue) = link {
+            return self.give_to_port(port, *queue, end.vlan, parcel, passed);
+        }
+        let at = &end.port;
+        if let Err(reason) = self.retag(end.vlan, &mut parcel) {
+            return self.drop(reason, at, &parcel, Some(passed));
+        }
+        match link {
+            Link::Ring(ring) => self.give_to_ring(ring, at, parcel, passed),
+            Link::Outside(outside) if outside.is_full() => {
+                self.drop(DropReason::OutsideFull, at, &parcel, Some(passed));
+            }
+            Link::Null(_) | Link::Outside(_) | Link::Port(..) => {
+                self.say("egress", format!("to {}: {}", self.name_of(at), parcel.describe()));
+                self.end(TraceFate::Sent, Some(at.clone()), None, &parcel, Some(passed));
+            }
+        }
+    }
+
+    fn give_to_ring(&mut self, ring: &Arc<Ring>, at: &EndPort, parcel: Parcel, passed: &Rc<Passed>) {
+        let waiting = ring.queued().packets;
+        if ring.is_full() {
+            self.say("ring", format!("{at} is full: {waiting} frames wait in it"));
+            return self.drop(DropReason::RingFull, at, &parcel, Some(passed));
+        }
+        self.say("ring", format!("into {at}, in which {waiting} frames wait: {}", parcel.describe()));
+        match self.scene.set.taker(|link| link.is_ring(ring)) {
+            Some((component, rx)) => {
+                self.todo.push(Visit { component, rx, parcel, before: Some(Rc::clone(passed)) });
+            }
+            None => {
+                let whose = self.unready(|link| link.is_ring(ring));
+                self.say(
+                    "waiting",
+                    format!("no component takes frames from {at}{whose}: they wait there until it is full"),
+                );
+                self.end(TraceFate::Waiting, Some(at.clone()), None, &parcel, Some(passed));
+            }
+        }
+    }
+
+    /// As a worker does: rules see the tag that the end leaves, and the MTU is asked for what they leave.
+    fn give_to_port(
+        &mut self,
+        port: &Arc<PortShared>,
+        queue: Option<u32>,
+        vlan: VlanEdit,
+        parcel: Parcel,
+        passed: &Rc<Passed>,
+    ) {
+        let at = EndPort::Port { name: port.name.clone(), queue };
+        let (mut parcel, mut vlan) = (parcel, vlan);
+        let flows = self.scene.set.flows_of(port.no).filter(|flows| flows.has_egress()).map(|flows| flows.egress());
+        if let Some(table) = flows {
+            if let Err(reason) = self.retag(std::mem::take(&mut vlan), &mut parcel) {
+                return self.drop(reason, &at, &parcel, Some(passed));
+            }
+            self.rules(table, "goes out", &mut parcel);
+        }
+        if is_too_long(parcel.data(), port.mtu.load(Ordering::Relaxed) as usize) {
+            return self.drop(DropReason::EgressMtu, &at, &parcel, Some(passed));
+        }
+        if let Err(reason) = self.retag(vlan, &mut parcel) {
+            return self.drop(reason, &at, &parcel, Some(passed));
+        }
+        let view = self.scene.view;
+        if !self.passes(view.meters.to(port.no), &format!("what {} is sent", port.name), parcel.len) {
+            return self.drop(DropReason::MeterTo, &at, &parcel, Some(passed));
+        }
+        if view.port(port.no).is_none_or(|there| there.generation != port.generation) {
+            return self.drop(DropReason::PortGone, &at, &parcel, Some(passed));
+        }
+        self.say("egress", format!("out of {at}: {}", parcel.describe()));
+        self.end(TraceFate::Sent, Some(at), None, &parcel, Some(passed));
+    }
+
+    fn report(mut self) -> TraceReport {
+        let count = |fate| self.ends.iter().filter(|end| end.fate == fate).count();
+        let (sent, dropped, waiting) = (count(TraceFate::Sent), count(TraceFate::Dropped), count(TraceFate::Waiting));
+        let (circling, cut) = (count(TraceFate::Circling), count(TraceFate::Cut));
+        let name = |end: &TraceEnd| match &end.at {
+            Some(EndPort::Port { name, .. }) => name.clone(),
+            Some(EndPort::Outside(no)) => (self.scene.outside)(*no),
+            Some(at) => at.to_string(),
+            None => String::new(),
+        };
+        let outputs: Vec<_> = self.ends.iter().filter(|end| end.fate == TraceFate::Sent).map(name).collect();
+        let verdict = match (sent, dropped, waiting, circling) {
+            (1, ..) => "forward",
+            (2.., ..) => "copy",
+            (0, 1.., ..) => "drop",
+            (0, 0, 1.., _) => "wait",
+            (0, 0, 0, 1..) => "circle",
+            _ => "cut",
+        };
+        let first = self.ends.iter().find(|end| end.fate == TraceFate::Dropped).and_then(|end| end.reason.clone());
+        let drop_reason = first.filter(|_| verdict == "drop");
+        let mut parts = Vec::new();
+        if sent > 0 {
+            parts.push(format!("sent to {}", outputs.join(", ")));
+        }
+        let others = [
+            (dropped, "dropped"),
+            (waiting, "waiting"),
+            (circling, "going round for ever"),
+            (cut, "not followed to the end"),
+        ];
+        parts.extend(others.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
+        self.say("verdict", parts.join("; "));
+        let (rule, mirror) = (None, None);
+        let Self { steps, ends, .. } = self;
+        TraceReport { steps, verdict: verdict.to_owned(), outputs, drop_reason, rule, mirror, ends }
+    }
+}
+
+/// Tells of the rules that a frame meets.
+struct Telling<'a> {
+    steps: &'a mut Vec<TraceStep>,
+    /// What the frame does.
+    how: &'a str,
+}
+
+impl Observer for Telling<'_> {
+    fn matched(&mut self, counted: &CountedRule, _len: usize) {
+        let rule = &counted.rule;
+        let mut does: Vec<_> = rule.edits.iter().map(describe_flow_edit).collect();
+        match rule.target {
+            FlowTarget::Normal => {}
+            FlowTarget::Queue(queue) => does.push(format!("to queue {queue}")),
+            FlowTarget::Group(group) => does.push(format!("on with group {group}")),
+        }
+        let does = if does.is_empty() { "nothing".to_owned() } else { does.join(", ") };
+        self.steps.push(step("flow", format!("{}: rule {} of group {}: {does}", self.how, rule.id, rule.group)));
+    }
+
+    fn missed(&mut self, group: u32) {
+        self.steps.push(step("flow", format!("{}: no rule of group {group} matches", self.how)));
+    }
+
+    fn edited(&mut self, edit: TagEdit) {
+        self.steps.push(step("flow", describe_edit(edit)));
+    }
+}
+
+fn describe_flow_edit(edit: &FlowEdit) -> String {
+    match edit {
+        FlowEdit::Pop => "pop the tag".to_owned(),
+        FlowEdit::Push(tpid) => format!("push a tag {tpid:#06x}"),
+        FlowEdit::Vid(vid) => format!("set VID {vid}"),
+        FlowEdit::Pcp(pcp) => format!("set PCP {pcp}"),
+    }
+}
+
+fn hex(data: &[u8]) -> String {
+    data.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -158,10 +158,14 @@ impl ApiConfig {
 pub struct SppConfig {
     /// TCP address of the REST API; empty: none.
     pub listen: String,
+    /// Names by which clients call the REST API, besides IP addresses, `localhost` and the machine's own name.
+    pub hosts: Vec<String>,
     /// Workers of lcores, by their numbers; the others go round by their number.
     pub cores: BTreeMap<String, usize>,
     /// Directory of the files of `pcap:N` ports, and of captures that name none.
     pub directory: PathBuf,
+    /// Directories besides in which, and below which, REST and an outside spp-ctl may have captures written.
+    pub capture_directories: Vec<PathBuf>,
     /// An outside spp-ctl to register with; absent: none.
     pub controller: Option<ControllerConfig>,
     /// Instances that are there from the start.
@@ -172,8 +176,10 @@ impl Default for SppConfig {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:7777".to_owned(),
+            hosts: Vec::new(),
             cores: BTreeMap::new(),
             directory: PathBuf::from("/tmp"),
+            capture_directories: Vec::new(),
             controller: None,
             process: Vec::new(),
         }
@@ -257,13 +263,22 @@ impl SppConfig {
                 directory: process.directory.clone().unwrap_or_else(|| self.directory.clone()),
                 limit: process.limit.unwrap_or(DEFAULT_CAPTURE_LIMIT),
                 compression: process.compression,
+                confined: false,
             });
             Instance::new(Proc { kind: process.kind, id: process.client_id }, process.cores.clone(), capture)
         };
         self.process.iter().map(instance).collect()
     }
 
+    /// Directories that captures may go to whoever asks for them.
+    pub fn capture_roots(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(&self.directory).chain(&self.capture_directories).map(PathBuf::as_path)
+    }
+
     fn check(&self, workers: usize) -> Result<(), String> {
+        if let Some(wrong) = self.capture_roots().find(|path| !path.is_absolute()) {
+            return Err(format!("spp.directory, spp.capture_directories: {} is not an absolute path", wrong.display()));
+        }
         if !self.listen.is_empty() {
             address("spp.listen", &self.listen)?;
         }
@@ -399,6 +414,8 @@ mod tests {
             ("[guests]\nbpffs = \"here\"\n", "guests.bpffs"),
             ("[dpu]\nsocket_mode = \"rw\"\n", "dpu.socket_mode"),
             ("[spp.controller]\nprimary_port = 0\n", "spp.controller"),
+            ("[spp]\ndirectory = \"here\"\n", "spp.directory"),
+            ("[spp]\ncapture_directories = [\"/a\", \"b\"]\n", "spp.capture_directories"),
             ("[spp.controller]\nstatus_format = \"xml\"\n", "status_format"),
             ("[[port]]\nname = \"x\"\nkind = \"tap\"\n", "kind"),
         ] {

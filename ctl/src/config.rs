@@ -166,10 +166,14 @@ impl ApiConfig {
 pub struct SppConfig {
     /// TCP address of the REST API; empty: none.
     pub listen: String,
+    /// Names by which clients call the REST API, besides IP addresses, `localhost` and the machine's own name.
+    pub hosts: Vec<String>,
     /// Workers of lcores, by their numbers; the others go round by their number.
     pub cores: BTreeMap<String, usize>,
     /// Directory of the files of `pcap:N` ports, and of captures that name none.
     pub directory: PathBuf,
+    /// Directories besides in which, and below which, REST and an outside spp-ctl may have captures written.
+    pub capture_directories: Vec<PathBuf>,
     /// An outside spp-ctl to register with; absent: none.
     pub controller: Option<ControllerConfig>,
     /// Instances that are there from the start.
@@ -180,8 +184,10 @@ impl Default for SppConfig {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:7777".to_owned(),
+            hosts: Vec::new(),
             cores: BTreeMap::new(),
             directory: PathBuf::from("/tmp"),
+            capture_directories: Vec::new(),
             controller: None,
             process: Vec::new(),
         }
@@ -279,10 +285,16 @@ impl SppConfig {
                 directory: process.directory.clone().unwrap_or_else(|| self.directory.clone()),
                 limit: process.limit.unwrap_or(DEFAULT_CAPTURE_LIMIT),
                 compression: process.compression,
+                confined: false,
             });
             Instance::new(Proc { kind: process.kind, id: process.client_id }, process.cores.clone(), capture)
         };
         self.process.iter().map(instance).collect()
+    }
+
+    /// Directories that captures may go to whoever asks for them.
+    pub fn capture_roots(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(&self.directory).chain(&self.capture_directories).map(PathBuf::as_path)
     }
 
     fn check(&self, workers: usize) -> Result<(), String> {
@@ -305,6 +317,7 @@ impl SppConfig {
             return Err("spp.controller: 0 is not a port".to_owned());
         }
         absolute("spp.directory", &self.directory)?;
+        self.capture_directories.iter().try_for_each(|path| absolute("spp.capture_directories", path))?;
         let mut instances = BTreeMap::new();
         for (process, instance) in self.process.iter().zip(self.instances()) {
             let proc = instance.proc;
@@ -432,6 +445,7 @@ mod tests {
             ("[[spp.process]]\ntype = \"vf\"\nclient_id = 1\nlimit = 5\n", "vf 1: directory, limit"),
             ("[[spp.process]]\ntype = \"pcap\"\nclient_id = 1\nport = \"phy:0\"\ndirectory = \"x\"\n", "absolute"),
             ("[[spp.process]]\ntype = \"pcap\"\nclient_id = 1\nport = \"memif:0\"\n", "memif"),
+            ("[spp]\ncapture_directories = [\"/a\", \"b\"]\n", "spp.capture_directories"),
             ("[spp.controller]\nstatus_format = \"xml\"\n", "status_format"),
             ("[[port]]\nname = \"x\"\nkind = \"tap\"\n", "kind"),
         ] {

@@ -171,19 +171,11 @@ fn make_directory(spp: &SppConfig) {
 fn start_metrics(
     listener: TcpListener,
     service: &Arc<Service>,
-    mut stopped: watch::Receiver<bool>,
+    stopped: watch::Receiver<bool>,
 ) -> Result<tokio::task::JoinHandle<()>, Error> {
     let registry = metrics::registry(Arc::clone(service))
         .map_err(|error| Error::io("making the metrics' registry", std::io::Error::other(error)))?;
-    let router = metrics::router(registry);
-    Ok(tokio::spawn(async move {
-        let until = async move {
-            let _ = stopped.wait_for(|stop| *stop).await;
-        };
-        if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(until).await {
-            tracing::error!(%error, "the metrics server ended");
-        }
-    }))
+    Ok(tokio::spawn(http::serve_tcp(listener, metrics::router(registry), stopped)))
 }
 
 struct Signals {

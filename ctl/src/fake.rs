@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use switch::engine::tables::Tables;
 use switch::model::*;
+use switch::outside::check_directory;
 use switch::{CaptureRequest, Error, ErrorKind, GuestSockets, KeptTables, NetdevFinding, RuleUndo, resolve};
 
 pub use self::calls::{METHODS, Said, call, state_of};
@@ -178,6 +179,13 @@ impl Dataplane for FakeDataplane {
     }
 
     fn add_outside(&self, no: u32, spec: OutsideSpec) -> Result<(), Error> {
+        match &spec {
+            OutsideSpec::Capture(files) => check_directory(&files.directory, files.within.as_deref())?,
+            OutsideSpec::Pcap { tx: Some(file), .. } => {
+                file.parent().map_or(Ok(()), |parent| check_directory(parent, None))?;
+            }
+            OutsideSpec::Pcap { .. } | OutsideSpec::Tap { .. } => {}
+        }
         match self.lock().outside.insert(no, spec) {
             None => Ok(()),
             Some(_) => Err(Error::new(ErrorKind::Exists, "outside end: it is there")),

@@ -165,6 +165,7 @@ fn a_tap_that_is_set_down_or_deleted_says_so_and_frames_are_dropped() {
 fn capture(directory: &Path, compression: Compression) -> OutsideSpec {
     OutsideSpec::Capture(CaptureFiles {
         directory: directory.to_owned(),
+        within: None,
         stem: "spp_pcap.20261121101500.phy0".to_owned(),
         compression,
         limit: 1 << 20,
@@ -218,6 +219,23 @@ impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = umount2(self.0.path(), MntFlags::MNT_DETACH);
     }
+}
+
+#[test]
+fn a_capture_leaves_a_twentieth_of_the_disk() {
+    let disk = SmallDisk::new();
+    let end = End::start(&capture(disk.0.path(), Compression::None)).expect("a capture");
+    // 246 of 256 blocks.
+    for number in 0..990 {
+        end.send(&frame(number, 1000));
+    }
+    end.expect_error("a twentieth");
+    let error = end.thread.stop().expect("an error");
+    assert!(error.contains("the capture has stopped"), "{error}");
+    let files = || std::fs::read_dir(disk.0.path()).expect("the directory").count();
+    let before = files();
+    let error = End::start(&capture(disk.0.path(), Compression::None)).err().expect("no room");
+    assert!(error.to_string().contains("a twentieth") && files() == before, "{error}");
 }
 
 #[test]

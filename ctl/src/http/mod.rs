@@ -22,7 +22,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use self::extract::BODY_TIMEOUT;
-pub use self::serve::{ApiSocket, SocketFile, serve, serve_on};
+pub use self::serve::{ApiSocket, SocketFile, serve, serve_tcp};
 use crate::error::{Error, ErrorBody};
 use crate::service::Service;
 use crate::spp::Spp;

@@ -6,18 +6,25 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::Router;
-use axum::serve::Listener;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use axum::serve::{Listener, ListenerExt};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
 use crate::error::Error;
 
-/// How long a client may take to send a request's head.
+/// How long a client may take to send a request's head, and to begin with one.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of the longest head of a request.
+const MAX_HEAD: usize = 64 << 10;
+/// How long a client on TCP may leave an answer lying, in milliseconds.
+const ANSWER_TIMEOUT_MS: u32 = 20_000;
+/// Clients on TCP at a time: further ones wait until one goes. Each has a descriptor, of which the rest of the daemon needs some, too.
+const MAX_CLIENTS: usize = 256;
 /// How long open requests may take to end when the daemon does.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -80,16 +87,25 @@ impl Drop for SocketFile {
 /// Serves until `stop` says true, then lets open requests end for a moment.
 pub async fn serve(socket: ApiSocket, router: Router, stop: watch::Receiver<bool>) {
     let (listener, _file) = socket.split();
-    serve_on(listener, router, stop).await;
+    serve_on(listener, usize::MAX, router, stop).await;
 }
 
-/// The same on a listener of any kind.
-pub async fn serve_on<L: Listener>(mut listener: L, router: Router, mut stop: watch::Receiver<bool>) {
+/// The same on a TCP address, which any user of the machine may reach: none may take up all of the daemon's memory and descriptors.
+pub async fn serve_tcp(listener: TcpListener, router: Router, stop: watch::Receiver<bool>) {
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = setsockopt(stream, sockopt::TcpUserTimeout, &ANSWER_TIMEOUT_MS) {
+            tracing::debug!(%error, "options of a connection");
+        }
+    });
+    serve_on(listener, MAX_CLIENTS, router, stop).await;
+}
+
+async fn serve_on<L: Listener>(mut listener: L, clients: usize, router: Router, mut stop: watch::Receiver<bool>) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
             // It waits itself while there are no descriptors for more.
-            (stream, _) = listener.accept() => {
+            (stream, _) = listener.accept(), if connections.len() < clients => {
                 connections.spawn(connection(stream, router.clone()));
             }
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
@@ -105,10 +121,10 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, router: Router) {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_HEAD);
     let service = TowerToHyperService::new(router);
     if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
-        tracing::debug!(error, "an API connection ended");
+        tracing::debug!(%error, "an API connection ended");
     }
 }

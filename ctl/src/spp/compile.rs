@@ -11,6 +11,7 @@ use switch::model::*;
 use super::error::SppError;
 use super::port::{PortId, PortType};
 use super::types::*;
+use crate::config::SppConfig;
 
 /// Outside ends: those of taps come first, then those of `pcap` ports, then those of captures.
 const PCAP_ENDS: u32 = 256;
@@ -43,13 +44,19 @@ pub struct Surroundings<'a> {
     pub cores: &'a BTreeMap<u32, usize>,
     /// Workers.
     pub workers: usize,
-    /// Directory of the files of `pcap` ports.
-    pub directory: &'a Path,
+    /// Directory of the files of `pcap` ports, and those of captures.
+    pub config: &'a SppConfig,
     /// When a capture began, for the names of its files: `YYYYMMDDhhmmss`.
     pub started: &'a BTreeMap<Proc, String>,
+    /// Outside ends that can't be made at present.
+    pub broken: &'a BTreeMap<u32, String>,
 }
 
 impl Surroundings<'_> {
+    fn is_broken(&self, port: &EndPort) -> bool {
+        matches!(port, EndPort::Outside(no) if self.broken.contains_key(no))
+    }
+
     /// Worker of an lcore.
     pub fn worker(&self, core: u32) -> usize {
         worker_of(self.cores, self.workers, core)
@@ -225,7 +232,10 @@ pub fn compile(instances: &BTreeMap<Proc, Instance>, around: &Surroundings<'_>) 
         for port in setup.ports.iter().copied().chain(named) {
             provide(&mut plan, &pipes, around, port);
         }
-        let end = |port, dir, vlan| Some(End { port: end(&pipes, around.ports, port, dir)?, vlan });
+        let end = |port, dir, vlan| {
+            let port = end(&pipes, around.ports, port, dir).filter(|port| !around.is_broken(port))?;
+            Some(End { port, vlan })
+        };
         for component in setup.components.iter().filter(|_| setup.running) {
             plan.components.push(of_component(proc, component, &setup.table, around.worker(component.core), &end));
         }
@@ -244,9 +254,11 @@ pub fn compile(instances: &BTreeMap<Proc, Instance>, around: &Surroundings<'_>) 
         }
         if let Some(capture) = &instance.capture {
             let no = capture_end(proc.id);
-            let sink = End { port: EndPort::Outside(no), vlan: VlanEdit::None };
-            forward(format!("{proc}/capture"), end(capture.port, Dir::Rx, VlanEdit::None), Some(sink));
-            plan.outside.insert(no, OutsideSpec::Capture(capture_files(capture, around.started.get(&proc))));
+            let sink = Some(EndPort::Outside(no)).filter(|port| !around.is_broken(port));
+            let sink = sink.map(|port| End { port, vlan: VlanEdit::None });
+            forward(format!("{proc}/capture"), end(capture.port, Dir::Rx, VlanEdit::None), sink);
+            let files = capture_files(capture, around.config, around.started.get(&proc));
+            plan.outside.insert(no, OutsideSpec::Capture(files));
         }
     }
     plan
@@ -257,10 +269,18 @@ pub(super) fn patch_core(instance: &Instance) -> u32 {
     instance.cores.get(1).or(instance.cores.first()).copied().unwrap_or(instance.proc.id)
 }
 
-fn capture_files(capture: &CaptureOptions, started: Option<&String>) -> CaptureFiles {
+/// The directory that the configuration names which a confined capture's own one must be in. If none does it is one that it is
+/// not in, whatever the configuration was when the capture was asked for.
+pub fn capture_root(capture: &CaptureOptions, config: &SppConfig) -> PathBuf {
+    let found = config.capture_roots().find(|root| capture.directory.starts_with(root));
+    found.unwrap_or(&config.directory).to_owned()
+}
+
+fn capture_files(capture: &CaptureOptions, config: &SppConfig, started: Option<&String>) -> CaptureFiles {
     let port = capture.port.to_string().replace(':', "");
     CaptureFiles {
         directory: capture.directory.clone(),
+        within: capture.confined.then(|| capture_root(capture, config)),
         stem: format!("spp_pcap.{}.{port}", started.map_or("", String::as_str)),
         compression: capture.compression,
         limit: capture.limit,
@@ -282,7 +302,7 @@ fn provide(plan: &mut Plan, pipes: &[Pipe], around: &Surroundings<'_>, port: Por
             plan.outside.insert(port.no, OutsideSpec::Tap { ifname: tap_name(port.no) });
         }
         PortType::Pcap => {
-            let (rx, tx) = pcap_files(around.directory, port.no);
+            let (rx, tx) = pcap_files(&around.config.directory, port.no);
             // A file that is not there has no frames.
             let rx = Some(rx).filter(|rx| rx.exists());
             plan.outside.insert(PCAP_ENDS + port.no, OutsideSpec::Pcap { rx, tx: Some(tx) });

@@ -136,10 +136,9 @@ impl Launch {
             }
             ("-c", ProcType::Pcap) => self.port = Some(joined(value).parse()?),
             ("--out-dir", ProcType::Pcap) => {
-                let there = Some(PathBuf::from(value)).filter(|path| path.is_absolute() && path.is_dir());
-                let why =
-                    || format!("`{}` is not the absolute path of a directory that is there", value.escape_default());
-                self.directory = Some(there.ok_or_else(why)?);
+                let path = Some(PathBuf::from(value)).filter(|path| path.is_absolute());
+                let why = || format!("`{}` is not an absolute path", value.escape_default());
+                self.directory = Some(path.ok_or_else(why)?);
             }
             ("--fsize", ProcType::Pcap) => {
                 self.limit =
@@ -159,6 +158,7 @@ impl Launch {
             directory: self.directory.clone().unwrap_or_else(|| directory.to_owned()),
             limit: self.limit,
             compression: self.compression,
+            confined: false,
         });
         Instance::new(self.proc, self.cores.clone(), capture)
     }
@@ -344,14 +344,12 @@ mod tests {
         let instance = launch(ProcType::Pcap, [("-c", "ring:1")]).unwrap().instance(Path::new("/tmp"));
         assert_eq!(instance.capture.unwrap().directory, Path::new("/tmp"));
         assert_eq!(launch(ProcType::Pcap, []), Err(Wrong::Missing("-c")));
-        let gone = dir.path().join("gone");
         for (option, value) in [
             ("-c", "phy"),
             ("--fsize", "big"),
             ("--fsize", "+1"),
             ("--client-id", "6"),
             ("--compression", "gzip"),
-            ("--out-dir", gone.to_str().unwrap()),
             ("--out-dir", "tmp"),
         ] {
             let wrong = launch(ProcType::Pcap, [("-c", "phy:0"), (option, value)]).unwrap_err();

@@ -6,6 +6,7 @@
 //! has changed. In flush mode it is made to what the instance is to do from the next flush on.
 
 pub mod agent;
+mod apply;
 pub mod change;
 mod cleared;
 pub mod compile;
@@ -31,16 +32,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 use switch::model::*;
+use switch::outside::check_directory;
 use tokio::sync::watch;
 
 pub use self::change::Change;
 use self::cleared::Cleared;
 pub use self::compile::MAX_CLIENT_ID;
-use self::compile::{Plan, Surroundings};
+use self::compile::Plan;
 pub use self::error::SppError;
 use self::flow::{NumberedRule, PortRules};
 pub use self::flow_rules::{FlowState, PortFlow};
-use self::launch::MAX_LCORE;
+use self::launch::{Launch, MAX_LCORE};
 pub use self::port::{PortId, PortType};
 pub use self::types::*;
 use crate::config::SppConfig;
@@ -61,6 +63,9 @@ struct Inner {
     flow_rules: BTreeMap<u32, Vec<NumberedRule>>,
     /// What the data plane has.
     applied: Plan,
+    /// Outside ends that the instances ask for, and why some of them can't be made at present.
+    asked: BTreeMap<u32, OutsideSpec>,
+    broken: BTreeMap<u32, String>,
     /// Counters at the last clear: those of ports, and of rings.
     cleared: Cleared,
 }
@@ -216,7 +221,37 @@ impl Spp {
             return Err(missing(Proc::PRIMARY));
         }
         check_launch(&inner.instances, &instance)?;
+        if let Some(capture) = &instance.capture {
+            let root = capture.confined.then(|| compile::capture_root(capture, &self.config));
+            check_directory(&capture.directory, root.as_deref())
+                .map_err(|error| self.bad_directory(capture, &error))?;
+        }
         self.put(&mut inner, instance)
+    }
+
+    /// The same for those whom nobody vouches for, REST and an outside spp-ctl: their captures go to, or below, directories only that
+    /// the configuration names.
+    ///
+    /// # Errors
+    /// As [`Spp::launch`].
+    pub fn launch_confined(&self, launch: &Launch) -> Result<(), SppError> {
+        let mut instance = launch.instance(&self.config.directory);
+        if let Some(capture) = &mut instance.capture {
+            capture.confined = true;
+        }
+        self.launch(instance)
+    }
+
+    fn bad_directory(&self, capture: &CaptureOptions, error: &switch::Error) -> SppError {
+        if capture.confined && error.kind() == switch::ErrorKind::Denied {
+            let roots: Vec<_> = self.config.capture_roots().map(|root| root.display().to_string()).collect();
+            return SppError::refused(format!(
+                "--out-dir: {} is not below {}; capture_directories in [spp] of the configuration allows others",
+                capture.directory.display(),
+                roots.join(", ")
+            ));
+        }
+        SppError::refused(format!("--out-dir: {error}"))
     }
 
     /// Ends an instance: its components and patches are gone, its ports free.
@@ -364,71 +399,6 @@ impl Spp {
         self.service.dataplane().ports_in_brief().into_iter().filter_map(named).collect()
     }
 
-    /// Makes the data plane do what the instances say.
-    fn apply(&self, inner: &mut Inner) -> Result<(), SppError> {
-        let ports = self.ports();
-        let cores = self.config.cores();
-        let around = Surroundings {
-            ports: &ports,
-            cores: &cores,
-            workers: self.workers,
-            directory: &self.config.directory,
-            started: &inner.started,
-        };
-        let mut plan = compile::compile(&inner.instances, &around);
-        // An end that is there stays as it is, also if a file to be played has come since.
-        for (no, spec) in &mut plan.outside {
-            if let Some(old) = inner.applied.outside.get(no) {
-                spec.clone_from(old);
-            }
-        }
-        if plan == inner.applied {
-            return Ok(());
-        }
-        let dataplane = self.service.dataplane();
-        let mut has = Plan { components: Vec::new(), ..inner.applied.clone() };
-        let mut make = || -> Result<(), SppError> {
-            for &no in plan.rings.difference(&inner.applied.rings) {
-                dataplane.add_ring(no, DEFAULT_RING_DEPTH)?;
-                has.rings.insert(no);
-            }
-            for (&no, spec) in plan.outside.iter().filter(|(no, _)| !inner.applied.outside.contains_key(no)) {
-                dataplane.add_outside(no, spec.clone())?;
-                has.outside.insert(no, spec.clone());
-            }
-            Ok(dataplane.set_components(plan.components.clone())?)
-        };
-        let made = make();
-        has.components = if made.is_ok() { plan.components.clone() } else { inner.applied.components.clone() };
-        // What nothing needs any more goes: after a change that failed, what was added for it.
-        let needed = if made.is_ok() { &plan } else { &inner.applied };
-        for no in &has.rings.clone() - &needed.rings {
-            if log(dataplane.del_ring(no)) {
-                has.rings.remove(&no);
-                inner.cleared.forget_ring(no);
-            }
-        }
-        let gone: Vec<_> = has.outside.keys().filter(|no| !needed.outside.contains_key(no)).copied().collect();
-        for no in gone {
-            if log(dataplane.del_outside(no)) {
-                has.outside.remove(&no);
-            }
-        }
-        inner.applied = has;
-        made
-    }
-
-    /// Makes what could not be made before, such as components of a port that has come since.
-    pub fn retry(&self) {
-        let mut inner = self.lock();
-        if let Err(error) = self.apply(&mut inner) {
-            tracing::warn!(%error, "not all components can run");
-        }
-        if let Err(error) = self.apply_flow_rules(&inner) {
-            tracing::warn!(%error, "not all flow rules are in force");
-        }
-    }
-
     /// Counters of the primary's status.
     ///
     /// # Errors
@@ -479,10 +449,18 @@ impl Spp {
         Ok(())
     }
 
-    /// The components that run, with counters, and the files of captures.
+    /// The components that run, with counters, and outside ends with the files of captures, also those that can't be made.
     pub fn working(&self) -> (Vec<ComponentInfo>, Vec<OutsideInfo>) {
         let dataplane = self.service.dataplane();
-        (dataplane.components(), dataplane.outside())
+        let mut outside = dataplane.outside();
+        let inner = self.lock();
+        let broken = inner.broken.iter().filter_map(|(&no, error)| {
+            let spec = inner.asked.get(&no)?.clone();
+            Some(OutsideInfo { no, spec, files: Vec::new(), error: Some(error.clone()) })
+        });
+        outside.extend(broken);
+        outside.sort_by_key(|outside| outside.no);
+        (dataplane.components(), outside)
     }
 }
 
@@ -553,11 +531,4 @@ fn missing(proc: Proc) -> SppError {
         ProcType::Primary => "primary not found.".to_owned(),
         _ => format!("sec_id {} not found.", proc.id),
     })
-}
-
-fn log(result: Result<(), switch::Error>) -> bool {
-    if let Err(error) = &result {
-        tracing::warn!(%error, "taking an end of components away");
-    }
-    result.is_ok()
 }

@@ -54,7 +54,7 @@ pub fn run(spp: &Spp, proc: Proc, command: &Command) -> Result<Outcome, SppError
         Command::Flow(words) => {
             line::run(spp, &words.iter().map(String::as_str).collect::<Vec<_>>()).map(Outcome::Flow)
         }
-        Command::Launch(launch) => spp.launch(launch.instance(spp.directory())).map(|()| Outcome::Done),
+        Command::Launch(launch) => spp.launch_confined(launch).map(|()| Outcome::Done),
     }
 }
 

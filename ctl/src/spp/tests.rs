@@ -5,7 +5,7 @@ use std::sync::Arc;
 use switch::model::*;
 
 use super::*;
-use crate::fake::{VF_AND_NFV, panel};
+use crate::fake::{FakeStorage, VF_AND_NFV, panel};
 use crate::state::Store;
 
 const VF: Proc = Proc { kind: ProcType::Vf, id: 1 };
@@ -263,4 +263,97 @@ fn a_trace_says_why_nobody_takes_what_waits() {
     say("vf 1; flush");
     say("pri; launch pcap 6 -l 0,10 -- -c phy:0");
     assert_eq!(whys(), ["phy:0nq0: the capture of pcap 6 has it, and pcap 6 is stopped"]);
+}
+
+const PRIMARY: Proc = Proc::PRIMARY;
+
+/// A capture that an outside spp-ctl asks for.
+fn launch(spp: &Spp, id: u32, directory: &Path) -> Result<run::Outcome, String> {
+    let line = format!("launch {id} spp_pcap -- -c ring:{id} --out-dir {}", directory.display());
+    let command = words::parse(ProcType::Primary, &line)?;
+    run::run(spp, PRIMARY, &command).map_err(|error| error.to_string())
+}
+
+#[test]
+fn who_is_not_known_has_captures_below_directories_of_the_configuration_only() {
+    let outer = tempfile::tempdir().unwrap();
+    let [base, more, secret] = ["base", "more", "secret"].map(|name| outer.path().join(name));
+    for directory in [&base, &base.join("sub"), &more, &secret] {
+        std::fs::create_dir(directory).unwrap();
+    }
+    std::os::unix::fs::symlink(&secret, base.join("link")).unwrap();
+    let config = format!("[spp]\ndirectory = {base:?}\ncapture_directories = [{more:?}]");
+    let spp = spp_of(&config, Store::in_memory());
+    for (id, good) in [(1, base.clone()), (2, base.join("sub")), (3, more.clone())] {
+        launch(&spp, id, &good).unwrap();
+        spp.change(Proc { kind: ProcType::Pcap, id }, &Change::Run(true)).unwrap();
+    }
+    let before = spp.instances();
+    for bad in
+        [secret.clone(), base.join("link"), base.join("../secret"), base.join("none"), "/".into(), outer.path().into()]
+    {
+        let why = launch(&spp, 9, &bad).unwrap_err();
+        assert!(why.contains("--out-dir") && why.contains(bad.to_str().unwrap()), "{why}");
+        // Whether there is something elsewhere is nobody's business.
+        assert!(why.contains("capture_directories") || bad.ends_with("none"), "{why}");
+    }
+    assert_eq!(spp.instances(), before);
+    // The operator may.
+    let line = format!("pri; launch pcap 9 -- -c ring:9 --out-dir {}", secret.display());
+    shell::execute(&spp, &line).unwrap();
+    // What REST launched a recipe takes for its own.
+    shell::execute(&spp, &format!("pri; launch pcap 4 -- -c ring:4 --out-dir {}", base.display())).unwrap();
+    // A directory that is swapped for a link later leads nowhere.
+    spp.change(Proc { kind: ProcType::Pcap, id: 2 }, &Change::Run(false)).unwrap();
+    std::fs::remove_dir(base.join("sub")).unwrap();
+    std::os::unix::fs::symlink(&secret, base.join("sub")).unwrap();
+    let why = spp.change(Proc { kind: ProcType::Pcap, id: 2 }, &Change::Run(true)).unwrap_err().to_string();
+    assert!(why.contains("is not below"), "{why}");
+}
+
+#[test]
+fn what_the_configuration_allows_no_more_is_not_written_after_a_restart() {
+    let [first, second] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let storage = FakeStorage::default();
+    let config = |directory: &Path| format!("[spp]\ndirectory = {directory:?}");
+    let pcap = Proc { kind: ProcType::Pcap, id: 1 };
+    let before = panel(&config(first.path()), storage.store());
+    launch(&before.1, 1, first.path()).unwrap();
+    before.1.change(pcap, &Change::Run(true)).unwrap();
+    assert_eq!(before.1.working().1[0].error, None);
+    drop(before);
+    let (_service, spp) = panel(&config(second.path()), storage.store());
+    let error = spp.working().1.remove(0).error.expect("it is not written");
+    assert!(error.contains("is not below"), "{error}");
+}
+
+#[test]
+fn an_end_that_can_not_be_had_any_more_holds_nothing_else_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let gone = directory.path().join("gone");
+    std::fs::create_dir(&gone).unwrap();
+    let storage = FakeStorage::default();
+    let config = format!("{TWO}\n[spp]\ndirectory = {:?}", directory.path());
+    let before = panel(&config, storage.store());
+    launch(&before.1, 7, &gone).unwrap();
+    before.1.change(Proc { kind: ProcType::Pcap, id: 7 }, &Change::Run(true)).unwrap();
+    forward(&before.1, "phy:0", "ring:3");
+    drop(before);
+    std::fs::remove_dir(&gone).unwrap();
+    let (_service, spp) = panel(&config, storage.store());
+    assert!(running(&spp).contains(&"vf 1/f".to_owned()), "{:?}", running(&spp));
+    let error = |spp: &Spp| spp.working().1.into_iter().find_map(|outside| outside.error);
+    assert!(error(&spp).is_some_and(|error| error.contains("gone")));
+    // Others go on being changed, and what is new must be there.
+    spp.change(VF, &Change::StopComponent { name: "f".into() }).unwrap();
+    forward(&spp, "phy:0", "ring:4");
+    assert!(launch(&spp, 8, &gone).is_err());
+    std::fs::create_dir(&gone).unwrap();
+    spp.retry();
+    assert_eq!(error(&spp), None);
+    // One that is stopped is asked for anew.
+    spp.change(Proc { kind: ProcType::Pcap, id: 7 }, &Change::Run(false)).unwrap();
+    std::fs::remove_dir(&gone).unwrap();
+    spp.change(Proc { kind: ProcType::Pcap, id: 7 }, &Change::Run(true)).unwrap_err();
+    assert_eq!(error(&spp), None);
 }

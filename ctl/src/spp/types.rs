@@ -218,6 +218,9 @@ pub struct CaptureOptions {
     /// Compression of the files.
     #[serde(default)]
     pub compression: Compression,
+    /// Whether REST or an outside spp-ctl asked for it: the directory must be among those that the configuration lets them have.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub confined: bool,
 }
 
 /// An instance.

@@ -141,7 +141,7 @@ async fn bodies_are_refused_with_spp_ctls_words() {
         ),
         (
             r#"PUT /v1/primary/launch {"client_id": 9, "proc_name": "spp_pcap", "eal": {}, "app": {"-c": "phy:0", "--out-dir": "/nonexistent"}}"#,
-            "invalid key(--out-dir): /nonexistent.",
+            "command error: --out-dir: /nonexistent is not below /tmp; capture_directories in [spp] of the configuration allows others",
         ),
         (
             r#"PUT /v1/primary/launch {"client_id": 9, "proc_name": "spp_pcap", "eal": {}, "app": {"-c": "phy:0", "--fsize": "1k"}}"#,

@@ -210,6 +210,10 @@ pub struct CaptureFiles {
     /// Directory; it must be there.
     #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub directory: PathBuf,
+    /// The directory that `directory` must be in, links followed, or must be; `None`: it may be anywhere.
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
+    #[serde(default)]
+    pub within: Option<PathBuf>,
     /// What their names begin with, such as `spp_pcap.20261121101500.phy0`; a number and the suffix of their form follow:
     /// `.1.pcap`, `.1.pcap.lz4`, `.1.pcap.zst`. Until a file is complete `.tmp` follows, as SPP has it; numbers that are taken are
     /// passed over.

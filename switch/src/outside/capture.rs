@@ -3,21 +3,17 @@
 //! While a file is written its name ends in `.tmp`; it gets its own name when it is complete, so that whoever waits for
 //! files of that name finds whole ones. No file is ever replaced: a number that is taken is passed over.
 
-use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-
+use super::directory::Directory;
 use super::pcap_writer::PcapWriter;
 use super::state::{State, Way};
-use super::{MODE, Sink, file_error};
+use super::{Sink, directory_error, file_error};
+use crate::Error;
 use crate::model::{CaptureFiles, CapturedFrame, Compression};
-use crate::{Error, ErrorKind};
 
 /// Least value of `limit`.
 const MIN_LIMIT: u64 = 1 << 20;
@@ -25,13 +21,14 @@ const MIN_LIMIT: u64 = 1 << 20;
 /// A file that is being written.
 struct Current {
     writer: PcapWriter,
-    temporary: PathBuf,
-    path: PathBuf,
+    temporary: String,
+    name: String,
 }
 
 /// A capture that runs.
 pub struct Capture {
     spec: CaptureFiles,
+    directory: Directory,
     number: u32,
     /// `None`: something went wrong, and frames are dropped.
     current: Option<Current>,
@@ -41,30 +38,30 @@ pub struct Capture {
 impl Capture {
     /// Begins the first file.
     pub fn open(spec: &CaptureFiles, state: Arc<State>) -> Result<Self, Error> {
-        check(spec)?;
-        let mut this = Self { spec: spec.clone(), number: 0, current: None, state };
+        let directory = check(spec)?;
+        let mut this = Self { spec: spec.clone(), directory, number: 0, current: None, state };
         this.begin_file().map_err(|(path, error)| file_error("making", &path, &error))?;
         Ok(this)
     }
 
     /// Begins the file of the next number that is free.
     fn begin_file(&mut self) -> Result<(), (PathBuf, io::Error)> {
+        self.directory.check_room().map_err(|error| (self.spec.directory.clone(), error))?;
         loop {
             self.number = self.number.saturating_add(1);
             let name = format!("{}.{}.pcap{}", self.spec.stem, self.number, suffix(self.spec.compression));
-            let path = self.spec.directory.join(&name);
-            let temporary = self.spec.directory.join(name + ".tmp");
-            if fs::symlink_metadata(&path).is_ok() {
+            let temporary = format!("{name}.tmp");
+            if self.directory.has(&name) {
                 continue;
             }
-            let file = match OpenOptions::new().write(true).create_new(true).mode(MODE).open(&temporary) {
+            let file = match self.directory.create(&temporary) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 file => file,
             };
             let writer = file.and_then(|file| PcapWriter::new(file, self.spec.compression, self.spec.snaplen));
-            let writer = writer.map_err(|error| (temporary.clone(), error))?;
-            self.state.add_file(path.clone());
-            self.current = Some(Current { writer, temporary, path });
+            let writer = writer.map_err(|error| (self.directory.path_of(&temporary), error))?;
+            self.state.add_file(self.directory.path_of(&name));
+            self.current = Some(Current { writer, temporary, name });
             return Ok(());
         }
     }
@@ -92,15 +89,16 @@ impl Capture {
 
     /// Completes the current file, if there is one, and names it.
     fn finish_file(&mut self) -> Result<(), (PathBuf, io::Error)> {
-        let Some(Current { writer, temporary, path }) = self.current.take() else { return Ok(()) };
-        writer.finish().and_then(|()| rename(&temporary, &path)).map_err(|error| (temporary, error))
+        let Some(Current { writer, temporary, name }) = self.current.take() else { return Ok(()) };
+        let named = writer.finish().and_then(|()| self.directory.rename(&temporary, &name));
+        named.map_err(|error| (self.directory.path_of(&temporary), error))
     }
 
     /// Leaves the current file as it is.
     fn give_up(&mut self, error: &io::Error) {
         if let Some(Current { writer, temporary, .. }) = self.current.take() {
             writer.abandon();
-            self.fail(&temporary, error);
+            self.fail(&self.directory.path_of(&temporary), error);
         }
     }
 
@@ -138,8 +136,9 @@ fn suffix(compression: Compression) -> &'static str {
     }
 }
 
-fn check(spec: &CaptureFiles) -> Result<(), Error> {
-    let CaptureFiles { directory, stem, limit, snaplen, .. } = spec;
+/// The directory of a capture that is possible.
+fn check(spec: &CaptureFiles) -> Result<Directory, Error> {
+    let CaptureFiles { directory, within, stem, limit, snaplen, .. } = spec;
     if stem.is_empty() || stem.len() > 200 || stem.contains(['/', '\0']) {
         return Err(Error::invalid(format!("stem: `{stem}` can't begin a file's name: 1–200 bytes without `/` can")));
     }
@@ -149,23 +148,5 @@ fn check(spec: &CaptureFiles) -> Result<(), Error> {
     if !(14..=65_535).contains(snaplen) {
         return Err(Error::invalid(format!("snaplen: {snaplen} is not within 14–65535")));
     }
-    match fs::metadata(directory) {
-        Ok(found) if found.is_dir() => Ok(()),
-        Ok(_) => Err(Error::invalid(format!("directory: {} is no directory", directory.display()))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let text = format!("directory: {} is not there: make it, or name another", directory.display());
-            Err(Error::new(ErrorKind::NotFound, text))
-        }
-        Err(error) => Err(file_error("looking at", directory, &error)),
-    }
-}
-
-/// Names a file unless there is one of that name.
-fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
-        // This file system can't (NFS, for one): the gap between looking and naming is small.
-        Err(Errno::EINVAL) if fs::symlink_metadata(to).is_err() => fs::rename(from, to),
-        Err(Errno::EINVAL) => Err(Errno::EEXIST.into()),
-        result => Ok(result?),
-    }
+    Directory::open(directory, within.as_deref()).map_err(|error| directory_error(directory, within.as_deref(), &error))
 }

@@ -5,6 +5,7 @@
 //! tap that was deleted) says so in [`OutsideThread::error`] and goes on taking what components send, so that they go on too.
 
 mod capture;
+mod directory;
 mod pcap_port;
 mod pcap_reader;
 mod pcap_writer;
@@ -22,6 +23,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use self::capture::Capture;
+use self::directory::Directory;
 use self::pcap_port::Record;
 use self::pcap_reader::PcapReader;
 use self::state::State;
@@ -181,9 +183,34 @@ fn drain(mut from: Box<dyn FromSwitch>, mut sink: Box<dyn Sink>, state: &State) 
     }
 }
 
+/// Whether captures can be written to the directory `path`: it is there, and in `within`, if that names one.
+///
+/// # Errors
+/// `NotFound`, `Invalid`: it is something else; `Denied`: it is elsewhere, or not to be reached.
+pub fn check_directory(path: &Path, within: Option<&Path>) -> Result<(), Error> {
+    Directory::open(path, within).map(drop).map_err(|error| directory_error(path, within, &error))
+}
+
+/// An error of a capture's directory.
+fn directory_error(path: &Path, within: Option<&Path>, error: &io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::NotADirectory => Error::invalid(format!("directory: {} is no directory", path.display())),
+        io::ErrorKind::NotFound => {
+            let text = format!("directory: {} is not there: make it, or name another", path.display());
+            Error::new(ErrorKind::NotFound, text)
+        }
+        io::ErrorKind::CrossesDevices => {
+            let root = within.unwrap_or(path).display();
+            Error::new(ErrorKind::Denied, format!("directory: {} is not below {root}", path.display()))
+        }
+        _ => file_error("opening", path, error),
+    }
+}
+
 /// An error of a file: what was being done with it, why it failed, and what to do.
 fn file_error(doing: &str, path: &Path, error: &io::Error) -> Error {
     let (kind, advice) = match error.kind() {
+        _ if error.raw_os_error() == Some(libc::ELOOP) => (ErrorKind::Denied, ": it is a link, which is not followed"),
         io::ErrorKind::NotFound => (ErrorKind::NotFound, ""),
         io::ErrorKind::PermissionDenied => (ErrorKind::Denied, ": the daemon's user must be allowed to"),
         _ => (ErrorKind::System, ""),

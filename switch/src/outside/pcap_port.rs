@@ -1,6 +1,6 @@
 //! Files in place of a port: components are given the frames of one, and what they send is written to another.
 
-use std::fs::OpenOptions;
+use std::fs::{Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use nix::unistd::geteuid;
+
 use super::pcap_reader::{Next, PcapReader};
 use super::pcap_writer::PcapWriter;
 use super::state::{State, Way};
 use super::{MODE, Sink, ToSwitch, file_error};
-use crate::Error;
 use crate::model::{CapturedFrame, Compression};
+use crate::{Error, ErrorKind};
 
 /// How long a frame that finds no room waits at first, and at most, before it is offered again.
 const RETRY: (Duration, Duration) = (Duration::from_micros(100), Duration::from_millis(20));
@@ -77,6 +79,7 @@ impl Record {
             }
         }
         if found.is_file() {
+            check_owner(path, &found)?;
             file.set_len(0).map_err(failed)?;
         }
         let writer = PcapWriter::new(file, Compression::None, SNAPLEN).map_err(failed)?;
@@ -90,6 +93,19 @@ impl Record {
         let text = format!("writing {}: {error}; frames are dropped", self.path.display());
         self.state.set_error(Way::Out, Some(text));
     }
+}
+
+/// Says that a file that is there is not to be written: in a directory that everybody may write to somebody else may have put it
+/// there to read what guests send, or to have another file of ours replaced.
+fn check_owner(path: &Path, found: &Metadata) -> Result<(), Error> {
+    let why = if ![0, geteuid().as_raw()].contains(&found.uid()) {
+        "belongs to another user"
+    } else if found.nlink() > 1 {
+        "has other names"
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::Denied, format!("{} is there and {why}: it is not written; remove it", path.display())))
 }
 
 impl Sink for Record {

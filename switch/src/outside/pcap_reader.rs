@@ -47,8 +47,10 @@ impl PcapReader {
     /// Opens a file and reads its header.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let failed = |error| file_error("reading", path, &error);
-        // Opening a named pipe would wait for its writer otherwise.
-        let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
+        // Opening a named pipe would wait for its writer otherwise. Whoever made a link may not read what it points to.
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW);
+        let mut file = options.open(path).map_err(failed)?;
         if !file.metadata().map_err(failed)?.is_file() {
             return Err(Error::invalid(format!("{} is no file", path.display())));
         }

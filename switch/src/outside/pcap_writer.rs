@@ -7,11 +7,13 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use byteorder::NativeEndian;
 use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
+use nix::sys::statvfs::fstatvfs;
 use pcap_file::pcap::{PcapHeader, RawPcapPacket};
 use pcap_file::{DataLink, Endianness, PcapError, TsResolution};
 
@@ -25,6 +27,10 @@ const BUFFER: usize = 128 << 10;
 const RECORD_HEADER: u64 = 16;
 /// Bytes of the header of a file.
 const FILE_HEADER: u64 = 24;
+/// Bytes after which it is seen whether there is room for more.
+const LOOK_AFTER: u64 = 16 << 20;
+/// Kind of the error that there is not enough room; the system's own is `StorageFull`.
+const QUOTA: io::ErrorKind = io::ErrorKind::QuotaExceeded;
 /// Zstandard's own default.
 const ZSTD_LEVEL: i32 = 3;
 
@@ -92,6 +98,8 @@ pub struct PcapWriter {
     out: BufWriter<Form>,
     snaplen: u32,
     written: u64,
+    /// What `written` was when the disk was looked at.
+    looked_at: u64,
     waiting_since: Option<Instant>,
 }
 
@@ -107,7 +115,7 @@ impl PcapWriter {
             ..PcapHeader::default()
         };
         header.write_to(&mut out).map_err(to_io)?;
-        Ok(Self { out, snaplen, written: FILE_HEADER, waiting_since: Some(Instant::now()) })
+        Ok(Self { out, snaplen, written: FILE_HEADER, looked_at: 0, waiting_since: Some(Instant::now()) })
     }
 
     /// Writes a frame.
@@ -124,7 +132,11 @@ impl PcapWriter {
         record.write_to::<_, NativeEndian>(&mut self.out).map_err(to_io)?;
         self.written += RECORD_HEADER + kept as u64;
         self.waiting_since.get_or_insert_with(Instant::now);
-        Ok(())
+        if self.written - self.looked_at < LOOK_AFTER {
+            return Ok(());
+        }
+        self.looked_at = self.written;
+        check_room(self.out.get_ref().file())
     }
 
     /// Bytes written so far, before compression.
@@ -144,15 +156,18 @@ impl PcapWriter {
     pub fn flush(&mut self) -> io::Result<()> {
         self.out.flush()?;
         self.waiting_since = None;
-        match self.out.get_ref().file().metadata()?.nlink() {
+        let file = self.out.get_ref().file();
+        match file.metadata()?.nlink() {
             0 => Err(io::Error::new(io::ErrorKind::NotFound, "it was deleted while it was written")),
-            _ => Ok(()),
+            _ => check_room(file),
         }
     }
 
     /// Completes the file.
     pub fn finish(mut self) -> io::Result<()> {
         let flushed = self.flush();
+        // What there is is whole, also if the disk is full by now.
+        let flushed = flushed.or_else(|error| if error.kind() == QUOTA { Ok(()) } else { Err(error) });
         // Not by dropping the buffer: after a failure that would write its rest once more.
         let (form, _) = self.out.into_parts();
         flushed?;
@@ -163,6 +178,17 @@ impl PcapWriter {
     pub fn abandon(self) {
         let _ = self.out.into_parts();
     }
+}
+
+/// Says that the file system on which a file, or directory, is has less free than captures leave to others: a twentieth of its
+/// blocks, and of its inodes.
+pub fn check_room(file: impl AsFd) -> io::Result<()> {
+    let found = fstatvfs(file)?;
+    let short = |free: u64, all: u64| free < all / 20;
+    if short(found.blocks_available(), found.blocks()) || short(found.files_available(), found.files()) {
+        return Err(io::Error::new(QUOTA, "less than a twentieth of the file system is free"));
+    }
+    Ok(())
 }
 
 fn to_io(error: PcapError) -> io::Error {

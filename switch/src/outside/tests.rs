@@ -107,6 +107,7 @@ fn frame(number: u64, len: usize) -> CapturedFrame {
 fn capture(directory: &Path, compression: Compression) -> CaptureFiles {
     CaptureFiles {
         directory: directory.to_owned(),
+        within: None,
         stem: "spp_pcap.20261121101500.phy0".to_owned(),
         compression,
         limit: 1 << 20,
@@ -472,8 +473,9 @@ fn a_file_is_replaced_by_what_components_send_unless_it_is_read() {
     fs::write(&path, &old).unwrap();
     let link = directory.path().join("link.pcap");
     fs::hard_link(&path, &link).unwrap();
-    let error = start(&OutsideSpec::Pcap { rx: Some(path.clone()), tx: Some(link) }).err().unwrap();
+    let error = start(&OutsideSpec::Pcap { rx: Some(path.clone()), tx: Some(link.clone()) }).err().unwrap();
     assert!(error.kind() == ErrorKind::Invalid && error.to_string().contains("two files"), "{error}");
+    fs::remove_file(link).unwrap();
     assert!(fs::read(&path).unwrap() == old);
     let symlink = directory.path().join("symlink.pcap");
     std::os::unix::fs::symlink(&path, &symlink).unwrap();
@@ -489,6 +491,29 @@ fn a_file_is_replaced_by_what_components_send_unless_it_is_read() {
     sender.send(sent.clone()).unwrap();
     assert_eq!(thread.stop(), None);
     assert_eq!(records(&fs::read(&path).unwrap()), vec![(START_NS, 100, sent.data); 2]);
+}
+
+#[test]
+fn a_file_that_somebody_else_has_put_there_is_left_alone() {
+    let directory = TempDir::new().unwrap();
+    let [theirs, linked, link] = ["theirs", "linked", "link"].map(|name| directory.path().join(name));
+    fs::write(&linked, "ours").unwrap();
+    fs::hard_link(&linked, &link).unwrap();
+    let refused = |path: &Path, why: &str| {
+        let error = start(&OutsideSpec::Pcap { rx: None, tx: Some(path.to_owned()) }).err().unwrap();
+        assert!(error.kind() == ErrorKind::Denied && error.to_string().contains(why), "{error}");
+        assert_eq!(fs::read(path).unwrap(), b"ours");
+    };
+    refused(&linked, "other names");
+    // A link to be read could be one to what its maker may not read.
+    let symlink = directory.path().join("symlink");
+    std::os::unix::fs::symlink(&linked, &symlink).unwrap();
+    let error = start(&OutsideSpec::Pcap { rx: Some(symlink.clone()), tx: None }).err().unwrap();
+    assert!(error.kind() == ErrorKind::Denied && error.to_string().contains("a link"), "{error}");
+    fs::write(&theirs, "ours").unwrap();
+    if std::os::unix::fs::chown(&theirs, Some(65_534), None).is_ok() {
+        refused(&theirs, "belongs to another user");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! owner takes once a burst and finds free: who owns a side changes only while no worker uses it, and the lock makes that safe
 //! rather than fast. Ends belong to control and outlive the components that use them; what is in a ring stays there meanwhile.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, TryLockError};
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
@@ -54,14 +54,17 @@ pub struct Ring {
     refused: Tally,
     /// Worker that takes frames from it.
     reader: AtomicUsize,
+    /// Frames that it may hold at present, at most `depth`.
+    limit: AtomicU32,
 }
 
 impl Ring {
     /// An empty ring of `depth` frames.
     pub fn new(no: u32, depth: u32) -> Self {
         let (input, output) = rtrb::RingBuffer::new(depth as usize);
-        let reader = AtomicUsize::new(NOBODY);
-        Self { no, depth, input: Side::new(input), output: Side::new(output), refused: Tally::default(), reader }
+        let (reader, limit) = (AtomicUsize::new(NOBODY), AtomicU32::new(depth));
+        let refused = Tally::default();
+        Self { no, depth, input: Side::new(input), output: Side::new(output), refused, reader, limit }
     }
 
     /// Number.
@@ -73,8 +76,10 @@ impl Ring {
     #[inline]
     pub fn put(&self, frames: &mut Vec<Frame>) {
         let mut count = Count::default();
+        let limit = self.limit.load(Ordering::Relaxed);
+        let allowed = if limit < self.depth { self.room_below(limit) } else { usize::MAX };
         let put = |input: &mut rtrb::Producer<Frame>| {
-            let room = input.slots().min(frames.len());
+            let room = input.slots().min(frames.len()).min(allowed);
             let Ok(chunk) = input.write_chunk_uninit(room) else { return };
             let taken =
                 frames.drain(..room).inspect(|frame| count.add(Count { packets: 1, bytes: frame.len() as u64 }));
@@ -82,6 +87,18 @@ impl Ring {
         };
         self.input.with(put);
         self.input.passed.add(count.packets, count.bytes);
+    }
+
+    /// Frames that a ring with that limit has room for.
+    #[cold]
+    fn room_below(&self, limit: u32) -> usize {
+        u64::from(limit).saturating_sub(self.queued().packets) as usize
+    }
+
+    /// Lets it hold that many frames more than it does, or its depth, if that is less; `None`: its depth.
+    pub fn set_room(&self, room: Option<u64>) {
+        let limit = room.map_or(u64::from(self.depth), |room| self.queued().packets.saturating_add(room));
+        self.limit.store(limit.min(self.depth.into()) as u32, Ordering::Relaxed);
     }
 
     /// Counts frames that had no room.

@@ -1,5 +1,6 @@
 //! The agents beside an spp-ctl that asks and reads as its code does.
 
+mod broken;
 mod fake;
 
 use std::collections::BTreeMap;

@@ -81,7 +81,7 @@ fn primary() -> Routes {
     let clear = |State(spp): State<Arc<Spp>>| async { done(blocking(spp, |spp| Ok(spp.clear_status()?)).await) };
     let show = |State(spp): State<Arc<Spp>>| async { shown(blocking(spp, |spp| answer(spp, Proc::PRIMARY)).await) };
     let start = |State(spp): State<Arc<Spp>>, raw: Raw| async {
-        done(blocking(spp, move |spp| Ok(spp.launch(launch::instance(&raw.read()?, &spp.config.directory)?)?)).await)
+        done(blocking(spp, move |spp| Ok(spp.launch_confined(&launch::read(&raw.read()?)?)?)).await)
     };
     Router::new()
         .route("/primary", end())

@@ -1,17 +1,15 @@
 //! `PUT /v1/primary/launch`: an instance of the options that an SPP process would be started with.
 
-use std::path::Path;
-
 use serde_json::Value;
 
 use super::Refusal;
 use super::body::{Body, invalid, port_of, required, whole};
 use crate::spp::launch::{Launch, Side, Wrong, kind_of};
 use crate::spp::words::joined;
-use crate::spp::{Instance, Proc, ProcType};
+use crate::spp::{Proc, ProcType};
 
 /// The instance that a body asks for.
-pub(super) fn instance(body: &Body, directory: &Path) -> Result<Instance, Refusal> {
+pub(super) fn read(body: &Body) -> Result<Launch, Refusal> {
     body.need_all(&["client_id", "proc_name", "eal", "app"])?;
     let name = body.need("proc_name")?;
     let known = name.as_str().filter(|name| name.starts_with("spp_")).and_then(|name| kind_of(name).ok());
@@ -22,7 +20,7 @@ pub(super) fn instance(body: &Body, directory: &Path) -> Result<Instance, Refusa
     }
     let (eal_texts, app_texts) = (texts(&eal), texts(&app));
     match Launch::read(proc, pairs(&eal_texts), pairs(&app_texts)) {
-        Ok(launch) => Ok(launch.instance(directory)),
+        Ok(launch) => Ok(launch),
         Err(Wrong::Missing(option)) => Err(required(option)),
         Err(Wrong::Value(side, option, _)) => {
             let of = match side {

@@ -10,6 +10,7 @@ pub mod cpu;
 mod flow;
 mod instances;
 mod launch;
+mod origin;
 
 use std::sync::Arc;
 
@@ -18,32 +19,38 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, FromRequest, OriginalUri, Request};
 use axum::http::{StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use self::body::Body;
+use self::origin::Names;
 use super::{Spp, SppError};
-use crate::http::{BODY_TIMEOUT, serve_on};
+use crate::http::{BODY_TIMEOUT, serve_tcp};
 
 /// Longest request body, in bytes.
 pub const MAX_BODY: usize = 1 << 20;
+/// Requests that are worked on at a time. Others wait, so that those who share the daemon's threads need not.
+static WORK: Semaphore = Semaphore::const_new(4);
 
 /// All routes.
 pub fn router(spp: Arc<Spp>) -> Router {
+    let names = Names::new(&spp.config().hosts);
     let v1 = instances::routes().merge(flow::routes()).merge(cpu::routes());
     Router::new()
         .nest("/v1", v1)
         .fallback(|OriginalUri(uri): OriginalUri| async move { Refusal::unknown(uri.path()) })
         .method_not_allowed_fallback(|| async { Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed.") })
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn_with_state(names, origin::check))
         .with_state(spp)
 }
 
 /// Serves it until `stop` says true.
 pub async fn serve(listener: TcpListener, spp: Arc<Spp>, stop: watch::Receiver<bool>) {
-    serve_on(listener, router(spp), stop).await;
+    serve_tcp(listener, router(spp), stop).await;
 }
 
 /// Why there is no answer.
@@ -56,6 +63,10 @@ struct Refusal {
 impl Refusal {
     fn new(status: StatusCode, text: impl Into<String>) -> Self {
         Self { status, text: text.into() }
+    }
+
+    fn too_long() -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is longer than {MAX_BODY} bytes"))
     }
 
     fn unknown(path: &str) -> Self {
@@ -77,9 +88,7 @@ impl From<SppError> for Refusal {
 impl From<BytesRejection> for Refusal {
     fn from(rejection: BytesRejection) -> Self {
         match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => {
-                Self::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is longer than {MAX_BODY} bytes"))
-            }
+            StatusCode::PAYLOAD_TOO_LARGE => Self::too_long(),
             status => Self::new(status, rejection.body_text()),
         }
     }
@@ -106,6 +115,11 @@ impl<S: Send + Sync> FromRequest<S> for Raw {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        let declared =
+            request.headers().get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse::<u64>().ok());
+        if declared.is_some_and(|len| len > MAX_BODY as u64) {
+            return Err(Refusal::too_long());
+        }
         match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await {
             Ok(bytes) => Ok(Self(bytes?)),
             Err(_) => {
@@ -121,9 +135,14 @@ async fn blocking<T: Send + 'static>(
     spp: Arc<Spp>,
     call: impl FnOnce(&Spp) -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
-    tokio::task::spawn_blocking(move || call(&spp))
-        .await
-        .unwrap_or_else(|_| Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")))
+    let failed = || Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error");
+    let permit = WORK.acquire().await.map_err(|_| failed())?;
+    // A client that goes away ends the wait, not the work: that has the permit.
+    let work = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        call(&spp)
+    });
+    work.await.unwrap_or_else(|_| Err(failed()))
 }
 
 /// A change was made, or not.

@@ -140,13 +140,18 @@ fn run(spp: &Spp, proc: Proc, command: &Command) -> Result<Answer, SppError> {
 /// Makes an instance. One that was launched with the same options, and does nothing yet, is taken for it: configured instances are there
 /// before any recipe.
 fn launch_instance(spp: &Spp, launch: &Launch) -> Result<Instance, SppError> {
-    let new = launch.instance(spp.directory());
+    let mut new = launch.instance(spp.directory());
     let sorted = |instance: &Instance| {
         let mut slaves: Vec<_> = instance.cores.iter().skip(1).copied().collect();
         slaves.sort_unstable();
         slaves
     };
-    if let Ok(old) = spp.instance(new.proc)
+    let old = spp.instance(new.proc);
+    if let (Some(new), Ok(Some(old))) = (&mut new.capture, old.as_ref().map(|old| &old.capture)) {
+        // Whoever asked for it.
+        new.confined = old.confined;
+    }
+    if let Ok(old) = old
         && old == Instance::new(old.proc, old.cores.clone(), new.capture.clone())
         && (old.cores.first(), sorted(&old)) == (new.cores.first(), sorted(&new))
     {

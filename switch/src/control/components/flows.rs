@@ -64,7 +64,7 @@ pub(in super::super) fn forget(state: &State, control: &mut Control, ports: &[Po
 
 /// Lets all workers go by the rules, with the components that run.
 fn publish(state: &State, control: &mut Control) {
-    put_readers(control, &control.components.running);
+    put_readers(control, &control.components.running, state.shared.umem.frames());
     state.shared.publish_components(control.components.open_set());
 }
 

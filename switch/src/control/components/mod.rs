@@ -20,6 +20,8 @@ use crate::worker::ends::Ring;
 use crate::worker::view::PortShared;
 use crate::{Error, ErrorKind};
 
+/// Outside ends at a time: each has threads, descriptors, and up to 4,096 frames that wait for what is outside.
+const MAX_OUTSIDE: usize = 128;
 /// Frames that a ring can hold.
 const RING_DEPTHS: std::ops::RangeInclusive<u32> = 2..=32_768;
 
@@ -71,12 +73,16 @@ impl Switch {
     }
 
     /// Adds an outside end, and starts the thread that joins it to what is outside; `Exists` if there is one of that number.
-    /// Other errors are those of what is outside: a file, a device.
+    /// `Full`: there are 128. Other errors are those of what is outside: a file, a device.
     pub fn add_outside(&self, no: u32, spec: OutsideSpec) -> Result<(), Error> {
         let mut control = self.state.lock();
         check_no("outside end", no)?;
         if control.components.outside.contains_key(&no) {
             return Err(Error::new(ErrorKind::Exists, format!("there is an outside end {no} already")));
+        }
+        if control.components.outside.len() >= MAX_OUTSIDE {
+            let text = format!("outside end {no}: there are {MAX_OUTSIDE} taps, files and captures, and can't be more");
+            return Err(Error::new(ErrorKind::Full, text));
         }
         let outside = handles::open(&self.state, no, spec)?;
         control.components.outside.insert(no, outside);

@@ -66,7 +66,7 @@ pub(super) fn set(
         }
     }
     carry_out(state, threads, control, moves);
-    put_readers(control, &next);
+    put_readers(control, &next, state.shared.umem.frames());
     let live = &mut control.components;
     live.running = next;
     state.shared.publish_components(live.open_set());
@@ -179,7 +179,7 @@ fn carry_out(state: &State, threads: &Threads, control: &mut Control, moves: Vec
 }
 
 /// Notes which worker takes frames from which ring, for those who are to wake it, and for flow rules.
-pub(super) fn put_readers(control: &Control, next: &[Arc<Component>]) {
+pub(super) fn put_readers(control: &Control, next: &[Arc<Component>], frames: u32) {
     let mut readers = HashMap::new();
     for component in next.iter().filter(|component| component.is_ready()) {
         for link in &component.rx {
@@ -192,7 +192,22 @@ pub(super) fn put_readers(control: &Control, next: &[Arc<Component>]) {
             readers.extend(rings.into_iter().map(|ring| (Arc::as_ptr(ring), component.spec.worker)));
         }
     }
+    let mut unread = Vec::new();
     for ring in control.components.all_rings() {
-        ring.set_reader(readers.get(&Arc::as_ptr(ring)).copied());
+        let reader = readers.get(&Arc::as_ptr(ring)).copied();
+        ring.set_reader(reader);
+        match reader {
+            Some(_) => ring.set_room(None),
+            None => unread.push(ring),
+        }
     }
+    share_room(&unread, frames);
+}
+
+/// What is sent to rings that nobody takes frames from waits there. However many there are, it is a quarter of all frames at most: the
+/// rest is for those who move.
+fn share_room(unread: &[&Arc<Ring>], frames: u32) {
+    let held: u64 = unread.iter().map(|ring| ring.queued().packets).sum();
+    let share = u64::from(frames / 4).saturating_sub(held) / (unread.len().max(1) as u64);
+    unread.iter().for_each(|ring| ring.set_room(Some(share)));
 }

@@ -313,3 +313,75 @@ fn a_switch_that_ends_with_components_at_work_ends() {
     }
     switch.shutdown();
 }
+
+#[test]
+fn rings_that_nobody_empties_hold_a_quarter_of_all_frames_at_most() {
+    const RINGS: u32 = 12;
+    let switch = switch(1);
+    let held = || {
+        let ends = switch.ends().into_iter().filter(|end| matches!(end.end, EndPort::Ring(_)));
+        ends.map(|end| end.queued).sum::<u32>()
+    };
+    (0..RINGS).for_each(|no| switch.add_ring(no, 1024).unwrap());
+    // One after another, as a client would that has no end of patience; the first ones are full then.
+    for no in 0..RINGS {
+        switch.set_components(vec![forward("f", 0, EndPort::Null(0), EndPort::Ring(no))]).unwrap();
+        let before = switch.components()[0].dropped.packets;
+        while switch.components()[0].dropped.packets < before + 2048 {
+            std::thread::yield_now();
+        }
+        assert!(held() <= 8192 / 4, "{}", held());
+    }
+    assert!(held() > 1024, "they hold something: {}", held());
+    assert_balanced(&switch);
+    // With a reader a ring has all of its room.
+    let set =
+        vec![forward("f", 0, EndPort::Null(0), EndPort::Ring(0)), forward("g", 0, EndPort::Ring(0), EndPort::Null(1))];
+    switch.set_components(set).unwrap();
+    while switch.components()[1].tx.packets < 10_000 {
+        std::thread::yield_now();
+    }
+    assert!(switch.ends().iter().any(|end| end.end == EndPort::Ring(0) && end.queued < 1024));
+    switch.set_components(Vec::new()).unwrap();
+    (0..RINGS).for_each(|no| switch.del_ring(no).unwrap());
+    assert_balanced(&switch);
+}
+
+#[test]
+fn components_in_a_circle_leave_time_to_others() {
+    let switch = switch(1);
+    let (mut to, mut from) = outside(&switch, 0);
+    let ring = EndPort::Ring;
+    (0..2).for_each(|no| switch.add_ring(no, 64).unwrap());
+    let mut round = forward("a", 0, ring(1), ring(0));
+    round.kind = ComponentKind::Merge;
+    round.rx.push(end(EndPort::Null(0)));
+    let mut set =
+        vec![round, forward("b", 0, ring(0), ring(1)), forward("f", 0, EndPort::Outside(0), EndPort::Outside(0))];
+    switch.set_components(set.clone()).unwrap();
+    while switch.components().iter().take(2).any(|component| component.tx.packets < 1000) {
+        std::thread::yield_now();
+    }
+    for round in 0..20 {
+        assert!(to.offer(&frame(round)));
+        assert_eq!(number(&take(&mut from, 1)[0].data), round);
+    }
+    assert!(switch.audit().consistent);
+    // The circle is broken without waiting for its end, which does not come.
+    set.remove(1);
+    switch.set_components(set).unwrap();
+    switch.set_components(Vec::new()).unwrap();
+    (0..2).for_each(|no| switch.del_ring(no).unwrap());
+    assert_balanced(&switch);
+}
+
+#[test]
+fn there_are_no_more_ends_outside_than_threads_can_be_spared_for() {
+    let switch = switch(1);
+    let spec = OutsideSpec::Pcap { rx: None, tx: None };
+    (0..128).for_each(|no| switch.add_outside(no, spec.clone()).unwrap());
+    let error = switch.add_outside(128, spec.clone()).unwrap_err();
+    assert!(error.kind() == ErrorKind::Full && error.to_string().contains("128"), "{error}");
+    switch.del_outside(7).unwrap();
+    switch.add_outside(128, spec).unwrap();
+}

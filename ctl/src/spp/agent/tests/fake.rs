@@ -78,6 +78,11 @@ impl Link {
         }
     }
 
+    /// The connection itself.
+    pub fn stream(&mut self) -> &mut TcpStream {
+        &mut self.0
+    }
+
     /// Whether the other side closes it.
     pub fn closes(&mut self) -> bool {
         matches!(self.0.read(&mut [0; 1]), Ok(0))

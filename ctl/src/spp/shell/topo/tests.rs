@@ -147,8 +147,13 @@ fn state() -> impl Strategy<Value = SppState> {
     let instances = prop::collection::vec(instance, 0..3).prop_map(|all| {
         let instance = |(id, (running, staged, port)): (u32, (Setup, Option<Setup>, Option<PortId>))| {
             let compression = Compression::None;
-            let capture =
-                port.map(|port| CaptureOptions { port, directory: "/tmp".into(), limit: 1 << 20, compression });
+            let capture = port.map(|port| CaptureOptions {
+                port,
+                directory: "/tmp".into(),
+                limit: 1 << 20,
+                compression,
+                confined: false,
+            });
             let new = Instance::new(Proc { kind: ProcType::Vf, id }, vec![], capture);
             Instance { running, staged, ..new }
         };

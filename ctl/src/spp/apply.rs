@@ -1,0 +1,128 @@
+//! From what the instances are to do to what the data plane does.
+//!
+//! What a change asks for must be there, or the change is refused. What was asked for before may be gone since (a directory, a file,
+//! a tap's name): then that end is left out, as a port is that is not there, and is tried again from time to time. It must
+//! not hold up the rest, least of all all of it after a restart.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use switch::model::*;
+
+use super::compile::{self, Plan, Surroundings};
+use super::{Inner, Spp, SppError};
+
+impl Spp {
+    /// Makes the data plane do what the instances say.
+    pub(super) fn apply(&self, inner: &mut Inner) -> Result<(), SppError> {
+        let mut plan = self.plan(inner, &BTreeMap::new());
+        // An end that is there stays as it is, also if a file to be played has come since.
+        for (no, spec) in &mut plan.outside {
+            if let Some(old) = inner.applied.outside.get(no) {
+                spec.clone_from(old);
+            }
+        }
+        if plan == inner.applied {
+            inner.asked = plan.outside;
+            inner.broken.clear();
+            return Ok(());
+        }
+        let asked = plan.outside.clone();
+        let mut has = Plan { components: Vec::new(), ..inner.applied.clone() };
+        let mut broken = BTreeMap::new();
+        let made = self.make(inner, &mut plan, &mut has, &mut broken);
+        has.components = if made.is_ok() { plan.components } else { inner.applied.components.clone() };
+        // What nothing needs any more goes: after a change that failed, what was added for it.
+        let needed = if made.is_ok() {
+            (plan.rings, plan.outside)
+        } else {
+            (inner.applied.rings.clone(), inner.applied.outside.clone())
+        };
+        self.clear_away(inner, &mut has, &needed.0, &needed.1);
+        inner.applied = has;
+        if made.is_ok() {
+            for (no, error) in broken.iter().filter(|(no, error)| inner.broken.get(no) != Some(error)) {
+                tracing::warn!(outside = no, error, "an end can't be made; its components wait for it");
+            }
+            (inner.asked, inner.broken) = (asked, broken);
+        }
+        made
+    }
+
+    fn plan(&self, inner: &Inner, broken: &BTreeMap<u32, String>) -> Plan {
+        let (ports, cores) = (self.ports(), self.config.cores());
+        let (started, config) = (&inner.started, &self.config);
+        let around = Surroundings { ports: &ports, cores: &cores, workers: self.workers, config, started, broken };
+        compile::compile(&inner.instances, &around)
+    }
+
+    /// Adds what the plan has and `has` lacks, and puts its components into force. Outside ends that can't be made but were
+    /// asked for before go from the plan to `broken`.
+    fn make(
+        &self,
+        inner: &Inner,
+        plan: &mut Plan,
+        has: &mut Plan,
+        broken: &mut BTreeMap<u32, String>,
+    ) -> Result<(), SppError> {
+        let dataplane = self.service.dataplane();
+        for &no in plan.rings.difference(&inner.applied.rings) {
+            dataplane.add_ring(no, DEFAULT_RING_DEPTH)?;
+            has.rings.insert(no);
+        }
+        for (&no, spec) in plan.outside.iter().filter(|(no, _)| !inner.applied.outside.contains_key(no)) {
+            match dataplane.add_outside(no, spec.clone()) {
+                Ok(()) => drop(has.outside.insert(no, spec.clone())),
+                Err(error) if inner.asked.contains_key(&no) => drop(broken.insert(no, error.to_string())),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if !broken.is_empty() {
+            plan.components = self.plan(inner, broken).components;
+            plan.outside.retain(|no, _| !broken.contains_key(no));
+        }
+        Ok(dataplane.set_components(plan.components.clone())?)
+    }
+
+    /// Takes ends away that are not needed.
+    fn clear_away(
+        &self,
+        inner: &mut Inner,
+        has: &mut Plan,
+        rings: &BTreeSet<u32>,
+        outside: &BTreeMap<u32, OutsideSpec>,
+    ) {
+        let dataplane = self.service.dataplane();
+        for no in &has.rings.clone() - rings {
+            if log(dataplane.del_ring(no)) {
+                has.rings.remove(&no);
+                inner.cleared.forget_ring(no);
+            }
+        }
+        let gone: Vec<_> = has.outside.keys().filter(|no| !outside.contains_key(no)).copied().collect();
+        for no in gone {
+            if log(dataplane.del_outside(no)) {
+                has.outside.remove(&no);
+            }
+        }
+    }
+
+    /// Makes what could not be made before, such as components of a port that has come since.
+    pub fn retry(&self) {
+        let mut inner = self.lock();
+        // What the instances say was accepted once.
+        inner.asked = self.plan(&inner, &BTreeMap::new()).outside;
+        if let Err(error) = self.apply(&mut inner) {
+            tracing::warn!(%error, "not all components can run");
+        }
+        if let Err(error) = self.apply_flow_rules(&inner) {
+            tracing::warn!(%error, "not all flow rules are in force");
+        }
+    }
+}
+
+fn log(result: Result<(), switch::Error>) -> bool {
+    if let Err(error) = &result {
+        tracing::warn!(%error, "taking an end of components away");
+    }
+    result.is_ok()
+}

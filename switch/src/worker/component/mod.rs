@@ -146,7 +146,7 @@ pub struct Components {
 
 impl Components {
     /// Puts a set in place of the old one, which is returned: a worker must not be the last to have it.
-    pub(super) fn publish(&self, set: Arc<Set>) -> Arc<Set> {
+    pub fn publish(&self, set: Arc<Set>) -> Arc<Set> {
         let old = self.set.swap(set);
         self.epoch.fetch_add(1, Ordering::Release);
         old

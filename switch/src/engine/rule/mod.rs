@@ -23,6 +23,7 @@ mod tests;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+pub(super) use cache::Exact;
 pub use cache::FlowCache;
 pub use key::{Key, Match, WORDS, first_difference};
 
@@ -38,7 +39,7 @@ use crate::model::{Count, RuleAction, RuleKey, RuleSpec, RuleTarget};
 struct Shard(Tally);
 
 /// In place of an index: no rule.
-const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 /// Workers whose shards are in the rule itself.
 const NEAR: usize = 2;
 

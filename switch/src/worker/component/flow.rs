@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use crate::engine::drop::DropReason;
-use crate::engine::flow::FlowTable;
+use crate::engine::flow::{FlowTable, Memory};
 use crate::engine::vlan::TagEdit;
 use crate::io::umem::{Frame, Umem};
 use crate::model::{DEFAULT_RING_DEPTH, FlowDirection, FlowRule, FlowTarget};
@@ -102,9 +102,16 @@ impl PortFlows {
 }
 
 /// Carries out the rules of `table` that a frame meets; says for which queue it is, if a rule does.
-fn run(table: &FlowTable, umem: &Umem, frame: &mut Frame, edited: impl FnMut(TagEdit)) -> Option<u32> {
+#[inline]
+fn run(
+    table: &FlowTable,
+    memory: &mut Memory,
+    umem: &Umem,
+    frame: &mut Frame,
+    edited: impl FnMut(TagEdit),
+) -> Option<u32> {
     let (start, len) = (frame.start(), frame.len());
-    let fate = table.run(umem.chunk_mut(frame), start, len, edited);
+    let fate = table.run(memory, umem.chunk_mut(frame), start, len, edited);
     frame.set(fate.start, fate.len);
     fate.queue
 }
@@ -119,8 +126,9 @@ impl Worker {
         if steered.len() < rings.len() {
             steered.resize_with(rings.len(), Vec::new);
         }
+        let (umem, memory) = (&*self.umem, &mut self.plan.memory);
         for mut frame in burst.drain(..) {
-            let queue = run(ingress, &self.umem, &mut frame, |edit| shard.retagged(edit.grows_by()));
+            let queue = run(ingress, memory, umem, &mut frame, |edit| shard.retagged(edit.grows_by()));
             steered[queue.unwrap_or(own) as usize].push(frame);
         }
         if is_taken {
@@ -147,8 +155,9 @@ impl Worker {
 
     /// Carries out the egress rules of a port on frames that a component sends to it.
     pub(super) fn edit_by_rules(&mut self, flows: &PortFlows, frames: &mut [Frame], way: &Way<'_>) {
+        let (umem, memory) = (&*self.umem, &mut self.plan.memory);
         for frame in frames {
-            run(&flows.egress, &self.umem, frame, |edit| way.shard.retagged(edit.grows_by()));
+            run(&flows.egress, memory, umem, frame, |edit| way.shard.retagged(edit.grows_by()));
         }
     }
 }

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 
 pub use self::flow::{Flows, PortFlows};
+pub(super) use self::give::count;
 pub(super) use self::run::Plan;
 use super::ends::{NullEnd, OutsideEnd, Ring};
 use super::view::PortShared;

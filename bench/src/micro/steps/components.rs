@@ -23,24 +23,22 @@ const RING: u32 = 1024;
 const VLANS: u32 = 4000;
 const ADD: VlanEdit = VlanEdit::Add { vid: 100, pcp: 3 };
 
-/// Ends with no change of tags.
-fn plain(links: &[Link]) -> Vec<(Link, VlanEdit)> {
-    links.iter().map(|link| (link.clone(), VlanEdit::None)).collect()
+/// An end as it is specified and as it is found. What it is called does not matter to a worker.
+type Joint = (End, Link);
+
+fn joint(link: &Link, vlan: VlanEdit) -> Joint {
+    (End { port: EndPort::Null(0), vlan }, link.clone())
 }
 
-fn component(
-    kind: ComponentKind,
-    rx: Vec<(Link, VlanEdit)>,
-    tx: Vec<(Link, VlanEdit)>,
-    table: Vec<TableEntry>,
-) -> Component {
-    // What they are called does not matter to a worker.
-    let ends = |links: &[(Link, VlanEdit)]| -> Vec<End> {
-        links.iter().map(|(_, vlan)| End { port: EndPort::Null(0), vlan: *vlan }).collect()
-    };
-    let spec = ComponentSpec { name: String::new(), worker: 0, kind, rx: ends(&rx), tx: ends(&tx), table };
-    let links = |ends: Vec<(Link, VlanEdit)>| ends.into_iter().map(|(link, _)| link).collect();
-    Component::new(spec, links(rx), links(tx), Arc::default())
+/// Ends with no change of tags.
+fn plain(links: &[Link]) -> Vec<Joint> {
+    links.iter().map(|link| joint(link, VlanEdit::None)).collect()
+}
+
+fn component(kind: ComponentKind, from: Vec<Joint>, to: Vec<Joint>, table: Vec<TableEntry>) -> Component {
+    let ((rx, inlets), (tx, outlets)): ((_, Vec<_>), (_, Vec<_>)) = (from.into_iter().unzip(), to.into_iter().unzip());
+    let spec = ComponentSpec { name: String::new(), worker: 0, kind, rx, tx, table };
+    Component::new(spec, inlets.into(), outlets.into(), Arc::default())
 }
 
 fn set(components: impl IntoIterator<Item = Component>) -> Set {
@@ -75,7 +73,7 @@ impl Path {
 fn forward(name: &str, edit: VlanEdit, packet: fn(u32) -> Vec<u8>) -> Path {
     let bed = move || {
         components(2, 1, (0..FLOWS).map(packet).collect(), |_, ports| {
-            let to = vec![(ports[1].clone(), edit)];
+            let to = vec![joint(&ports[1], edit)];
             set([component(ComponentKind::Forward, plain(&ports[..1]), to, Vec::new())])
         })
     };
@@ -140,9 +138,9 @@ fn chain() -> Path {
             let ring = |no| {
                 let ring = Ring::new(no, RING);
                 ring.set_reader(Some(0));
-                (Link::Ring(Arc::new(ring)), VlanEdit::None)
+                Link::Ring(Arc::new(ring))
             };
-            let rings: Vec<_> = (0..SPREAD as u32).map(ring).collect();
+            let rings = plain(&(0..SPREAD as u32).map(ring).collect::<Vec<_>>());
             let table = entries(FLOWS, false);
             let classifier = component(ComponentKind::Classifier, plain(&ports[..1]), rings.clone(), table);
             set([classifier, component(ComponentKind::Merge, rings, plain(&ports[1..]), Vec::new())])

@@ -54,6 +54,11 @@ pub fn stacked(frame: &[u8]) -> Vec<u8> {
     [&frame[..ADDRESSES], &tags, &frame[ADDRESSES..]].concat()
 }
 
+/// A frame with a C-tag of that VLAN in front of its EtherType.
+pub fn tagged(frame: &[u8], vid: u16) -> Vec<u8> {
+    [&frame[..ADDRESSES], &TPID_CTAG.to_be_bytes(), &vid.to_be_bytes(), &frame[ADDRESSES..]].concat()
+}
+
 /// Rule number `n` of a table with `masks` distinct masks (a power of two, at most 64), which does that: each mask takes some
 /// other bits of the source port along, and the destination address is the rule's own.
 pub fn rule_spec(n: u32, masks: u32, target: RuleTarget) -> RuleSpec {

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError, TryLockError};
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
+use super::component::count;
 use super::view::Shared;
 use crate::counters::Tally;
 use crate::io::umem::Frame;
@@ -75,18 +76,17 @@ impl Ring {
     /// Puts the first of `frames` into it, as many as there is room for; the rest stay there.
     #[inline]
     pub fn put(&self, frames: &mut Vec<Frame>) {
-        let mut count = Count::default();
         let limit = self.limit.load(Ordering::Relaxed);
         let allowed = if limit < self.depth { self.room_below(limit) } else { usize::MAX };
+        let mut passed = Count::default();
         let put = |input: &mut rtrb::Producer<Frame>| {
             let room = input.slots().min(frames.len()).min(allowed);
             let Ok(chunk) = input.write_chunk_uninit(room) else { return };
-            let taken =
-                frames.drain(..room).inspect(|frame| count.add(Count { packets: 1, bytes: frame.len() as u64 }));
-            chunk.fill_from_iter(taken);
+            passed = count(&frames[..room]);
+            chunk.fill_from_iter(frames.drain(..room));
         };
         self.input.with(put);
-        self.input.passed.add(count.packets, count.bytes);
+        self.input.passed.add(passed.packets, passed.bytes);
     }
 
     /// Frames that a ring with that limit has room for.
@@ -112,16 +112,17 @@ impl Ring {
         if self.is_empty() {
             return 0;
         }
-        let mut count = Count::default();
+        let mut passed = Count::default();
         let take = |output: &mut rtrb::Consumer<Frame>| {
             let there = output.slots().min(max);
             let Ok(chunk) = output.read_chunk(there) else { return };
-            let each = |frame: &Frame| count.add(Count { packets: 1, bytes: frame.len() as u64 });
-            frames.extend(chunk.into_iter().inspect(each));
+            let before = frames.len();
+            frames.extend(chunk);
+            passed = count(&frames[before..]);
         };
         self.output.with(take);
-        self.output.passed.add(count.packets, count.bytes);
-        count.packets as usize
+        self.output.passed.add(passed.packets, passed.bytes);
+        passed.packets as usize
     }
 
     /// Whether there is nothing in it.

@@ -124,7 +124,9 @@ pub struct Worker {
     id: usize,
     shared: Arc<Shared>,
     umem: Arc<Umem>,
-    view: Arc<View>,
+    /// In an `Arc` of this worker's own, which a burst holds.
+    #[expect(clippy::redundant_allocation, reason = "no two workers count references in one place")]
+    view: Arc<Arc<View>>,
     epoch: u64,
     queues: Vec<Queue>,
     routes: Routes,
@@ -164,7 +166,7 @@ impl Worker {
     pub fn new(setup: Setup) -> Result<Self, nix::Error> {
         let Setup { id, shared, commands, inboxes, outboxes, spin } = setup;
         let watch = Watch::new(&shared.workers[id].event)?;
-        let view = shared.view.load_full();
+        let view = Arc::new(shared.view.load_full());
         let umem = Arc::clone(&shared.umem);
         Ok(Self {
             id,
@@ -245,7 +247,7 @@ impl Worker {
         self.refresh_components();
         let epoch = self.shared.epoch.load(Ordering::Acquire);
         if epoch != self.epoch {
-            self.view = self.shared.view.load_full();
+            self.view = Arc::new(self.shared.view.load_full());
             self.epoch = self.view.snapshot.epoch;
             if self.view.ports_epoch != self.routes_epoch {
                 self.routes_epoch = self.view.ports_epoch;

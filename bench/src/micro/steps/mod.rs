@@ -3,6 +3,7 @@
 use std::fmt;
 
 mod classify;
+mod components;
 mod mac_table;
 mod meter;
 mod parsing;
@@ -78,10 +79,19 @@ fn nothing<S>(_: &mut S) {}
 /// Name of the step that is a worker's whole turn.
 pub const WHOLE_TURN: &str = "worker, everything on";
 
+/// Group of the steps that are a worker's whole turn with components.
+pub const COMPONENTS: &str = "components";
+
 /// All of them, group by group.
 pub fn cases() -> Vec<Case> {
-    [parsing::cases(), classify::cases(), mac_table::cases(), meter::cases(), rings::cases(), turn::cases()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let groups = [
+        parsing::cases(),
+        classify::cases(),
+        mac_table::cases(),
+        meter::cases(),
+        rings::cases(),
+        turn::cases(),
+        components::cases(),
+    ];
+    groups.into_iter().flatten().collect()
 }

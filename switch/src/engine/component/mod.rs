@@ -30,7 +30,7 @@ pub fn is_ready(spec: &ComponentSpec) -> bool {
 ///
 /// # Errors
 /// That the frame has no usable layer 2, which matters only if something is to be done to it.
-#[inline]
+#[inline(always)]
 pub fn tag_edit(edit: VlanEdit, frame: &[u8]) -> Result<TagEdit, DropReason> {
     Ok(match edit {
         VlanEdit::None => TagEdit::None,

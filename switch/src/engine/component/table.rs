@@ -109,7 +109,6 @@ impl Table {
     #[inline]
     pub fn find(&self, vlan: Option<u16>, dst: MacAddr) -> Target<'_> {
         let vlan = place(vlan);
-        let row = &self.rows[self.row_of.get(vlan).map_or(0, |row| usize::from(*row))];
         let (key, size) = (key(vlan, dst), self.exact.len());
         let mut at = slot(key, size);
         loop {
@@ -119,6 +118,13 @@ impl Table {
                 _ => at = (at + 1) & (size - 1),
             }
         }
+        self.find_default(vlan, dst)
+    }
+
+    /// Where it goes without an entry of its own. A call, so that looking for one has the registers to itself.
+    #[inline(never)]
+    fn find_default(&self, vlan: usize, dst: MacAddr) -> Target<'_> {
+        let row = &self.rows[self.row_of.get(vlan).map_or(0, |row| usize::from(*row))];
         if dst.is_group() {
             return Target::All(&row.receivers);
         }

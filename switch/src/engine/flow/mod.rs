@@ -1,19 +1,21 @@
 //! Flow rules of a port, compiled: which end a frame is for that came in, and what becomes of the tags of frames that come in or go out.
 //!
 //! The rules of a group are a [`Rules`] of their own, found as traffic rules are: by one probe for each distinct mask. Their keys are
-//! made of layer 2 alone, so the words of a [`Key`] mean other fields here than they do there. Who has a frame meet the rules
-//! hears of it as an [`Observer`]: a worker counts, a trace tells.
+//! made of layer 2 alone, so the words of a [`Key`] mean other fields here than they do there. In front is a worker's [`Memory`] of what it
+//! found, so that neither rules nor masks count for a flow that was seen before. Who has a frame meet the rules hears of it as an
+//! [`Observer`]: a worker counts, a trace tells.
 
 mod check;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 pub(crate) use check::check;
 
-use super::parse::{L2, parse_l2};
-use super::rule::{Key, Match, Rule, RuleTable, Rules, WORDS};
+use super::parse::{L2, fold_product, parse_l2};
+use super::rule::{Exact, Key, Match, NONE, Rule, RuleTable, Rules, WORDS};
 use super::vlan::{TagEdit, apply};
 use crate::counters::Shards;
 use crate::model::{FlowDirection, FlowEdit, FlowKey, FlowRule, FlowTarget, Masked, MaskedMac};
@@ -65,12 +67,72 @@ struct Action {
     next: Next,
 }
 
+/// Words of a [`Key`] that are in use.
+const USED: usize = 3;
+/// Entries of a [`Memory`].
+const REMEMBERED: usize = 4096;
+/// Groups compiled so far. Each has a mark, by which what is remembered of it is told from what is of others.
+static GROUPS: AtomicU32 = AtomicU32::new(0);
+
+/// What a worker remembers of the rules that frames met, of all groups.
+#[derive(Debug)]
+pub struct Memory(Exact<USED>);
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self(Exact::new(REMEMBERED))
+    }
+}
+
 /// A group: rules by their order, and what they do.
 #[derive(Debug)]
 struct Group {
+    /// As rules name it.
     number: u32,
     rules: Rules,
     actions: Box<[Action]>,
+    /// Bits that any of its rules looks at.
+    relevant: [u64; USED],
+    /// What tells it from all others, those of before too; never 0.
+    mark: u32,
+}
+
+impl Group {
+    /// What the first rule does that the frame meets, which is told.
+    #[inline(always)]
+    fn met(&self, memory: &mut Memory, buf: &[u8], fate: &Fate, observer: &mut impl Observer) -> Option<&Action> {
+        let action = layer_2(buf, fate).and_then(|l2| self.action(key_of(&l2), memory));
+        match action {
+            Some(action) => observer.matched(&action.counted, fate.len),
+            None => observer.missed(self.number),
+        }
+        action
+    }
+
+    /// What the first rule does that a frame of that key meets.
+    #[inline(always)]
+    fn action(&self, key: [u64; USED], memory: &mut Memory) -> Option<&Action> {
+        // No array built by a closure: that may end as a call.
+        let ([a, b, c], [x, y, z]) = (key, self.relevant);
+        let flow = [a & x, b & y, c & z];
+        let hash =
+            fold_product(flow[0] ^ 0x9e37_79b9_7f4a_7c15, flow[1] ^ flow[2].rotate_left(32) ^ 0xd1b5_4a32_d192_ed03);
+        let index = match memory.0.find(hash, self.mark, &flow) {
+            Some(index) => index,
+            None => self.search(flow, hash, memory),
+        };
+        self.actions.get(index as usize)
+    }
+
+    /// Index of the first rule of that flow, which is remembered from now on.
+    #[inline(never)]
+    fn search(&self, flow: [u64; USED], hash: u64, memory: &mut Memory) -> u32 {
+        let mut words = [0; WORDS];
+        words[..USED].copy_from_slice(&flow);
+        let index = self.rules.find(&Key(words)).map_or(NONE, |rule| rule.spec.key_index);
+        memory.0.put(hash, self.mark, &flow, index);
+        index
+    }
 }
 
 /// The rules of one direction.
@@ -105,8 +167,12 @@ impl FlowTable {
             }
             let action =
                 |counted: &&CountedRule| Action { counted: (*counted).clone(), next: next(counted.rule.target) };
-            let number = rules[0].rule.group;
-            Group { number, rules: table.commit(), actions: rules.iter().map(action).collect() }
+            let rules_now = table.commit();
+            let relevant = std::array::from_fn(|word| rules_now.relevant().0[word]);
+            // After 2³² groups marks come again, by when nothing that old is remembered.
+            let mark = GROUPS.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1);
+            let (number, actions) = (rules[0].rule.group, rules.iter().map(action).collect());
+            Group { number, mark, rules: rules_now, actions, relevant }
         };
         Self { groups: groups.iter().map(group).collect() }
     }
@@ -119,16 +185,39 @@ impl FlowTable {
 
     /// Carries out the rules that the frame meets which `buf`, a whole chunk, holds at `start..start + len`. A frame whose layer 2 is
     /// not whole meets none.
-    pub fn run(&self, buf: &mut [u8], start: usize, len: usize, observer: &mut impl Observer) -> Fate {
-        let mut fate = Fate { start, len, queue: None };
-        let mut group = self.groups.first();
-        while let Some(Group { number, rules, actions }) = group {
-            let found = layer_2(buf, &fate).and_then(|l2| rules.find(&key_of(&l2)));
-            let Some(action) = found.and_then(|rule| actions.get(rule.spec.key_index as usize)) else {
-                observer.missed(*number);
-                break;
-            };
-            observer.matched(&action.counted, fate.len);
+    #[inline(always)]
+    pub fn run(
+        &self,
+        memory: &mut Memory,
+        buf: &mut [u8],
+        start: usize,
+        len: usize,
+        observer: &mut impl Observer,
+    ) -> Fate {
+        let fate = Fate { start, len, queue: None };
+        let Some(group) = self.groups.first() else { return fate };
+        match group.met(memory, buf, &fate, observer) {
+            None => fate,
+            // What most rules do.
+            Some(Action { counted, next: Next::Done(queue) }) if counted.rule.edits.is_empty() => {
+                Fate { queue: *queue, ..fate }
+            }
+            Some(action) => self.carry_out(action, memory, buf, fate, observer),
+        }
+    }
+
+    /// Carries out a rule and those of the groups that it jumps to.
+    #[inline(never)]
+    fn carry_out(
+        &self,
+        action: &Action,
+        memory: &mut Memory,
+        buf: &mut [u8],
+        fate: Fate,
+        observer: &mut impl Observer,
+    ) -> Fate {
+        let (mut fate, mut action) = (fate, action);
+        loop {
             for edit in &action.counted.rule.edits {
                 let edit = layer_2(buf, &fate).map_or(TagEdit::None, |l2| tag_edit(*edit, &l2));
                 if edit != TagEdit::None {
@@ -136,18 +225,19 @@ impl FlowTable {
                     observer.edited(edit);
                 }
             }
-            group = match action.next {
+            let next = match action.next {
                 Next::Group(place) => self.groups.get(place),
-                Next::Done(queue) => {
-                    fate.queue = queue;
-                    None
-                }
+                Next::Done(queue) => return Fate { queue, ..fate },
             };
+            match next.and_then(|group| group.met(memory, buf, &fate, observer)) {
+                Some(next) => action = next,
+                None => return fate,
+            }
         }
-        fate
     }
 }
 
+#[inline(always)]
 fn layer_2(buf: &[u8], fate: &Fate) -> Option<L2> {
     parse_l2(buf.get(fate.start..fate.start + fate.len)?).ok()
 }
@@ -164,16 +254,13 @@ fn tag_edit(edit: FlowEdit, l2: &L2) -> TagEdit {
 }
 
 /// Destination and EtherType behind the addresses; source and tag; whether there is a tag, and the EtherType behind it.
-fn key_of(l2: &L2) -> Key {
-    let mut words = [0; WORDS];
+#[inline(always)]
+fn key_of(l2: &L2) -> [u64; USED] {
     let (ethertype, tci, inner) = match l2.tag {
         Some(tag) => (tag.tpid, tag.tci, TAGGED | u64::from(l2.ethertype)),
         None => (l2.ethertype, 0, 0),
     };
-    words[0] = l2.dst.to_u64() << 16 | u64::from(ethertype);
-    words[1] = l2.src.to_u64() << 16 | u64::from(tci);
-    words[2] = inner;
-    Key(words)
+    [l2.dst.to_u64() << 16 | u64::from(ethertype), l2.src.to_u64() << 16 | u64::from(tci), inner]
 }
 
 fn compiled(key: &FlowKey) -> Match {

@@ -1,43 +1,96 @@
-//! The exact-match cache in front of the classifier: one worker's, of a fixed size.
+//! Exact-match caches in front of rules: one worker's, of a fixed size. [`FlowCache`] is that of traffic rules.
 //!
 //! Sets of two places. A new flow enters the second place of its set, on probation; found again there, it changes places with
 //! the one in the first. So a sender of ever new flows, which are never seen again, takes away only probation places, and the
 //! flows that are in use stay. Nothing is ever added to the cache's memory by what a guest sends.
 //!
-//! Its key is what any rule looks at ([`Rules::relevant`]): flows that differ in nothing else are one. An entry is void when
-//! the rules have changed since (its version is another), so nothing has to be emptied.
+//! A key is what any rule looks at ([`Rules::relevant`]): flows that differ in nothing else are one. An entry is void when the
+//! rules have changed since (its version is another), so nothing has to be emptied.
 
-use super::key::Key;
+use super::key::{Key, WORDS};
 use super::{NONE, Rule, Rules};
 
-/// Entries.
+/// Entries of a [`FlowCache`].
 const ENTRIES: usize = 8192;
-const SETS: usize = ENTRIES / 2;
 
-/// A cache line.
 #[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
-struct Entry {
-    key: Key,
+struct Entry<const N: usize> {
+    key: [u64; N],
     /// Version of the rules that it is of; 0: empty.
     version: u32,
-    /// Index of the rule.
+    /// Index of the rule, or what stands for none.
     index: u32,
 }
 
-const EMPTY: Entry = Entry { key: Key([0; super::key::WORDS]), version: 0, index: NONE };
+impl<const N: usize> Entry<N> {
+    #[expect(clippy::needless_range_loop, reason = "an iterator over both may end as a call")]
+    #[inline(always)]
+    fn is(&self, version: u32, key: &[u64; N]) -> bool {
+        // As `==`, without a branch for each word.
+        let mut differ = u64::from(self.version ^ version);
+        for word in 0..N {
+            differ |= self.key[word] ^ key[word];
+        }
+        differ == 0
+    }
+}
 
-/// The cache.
+/// One or two cache lines.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Set<const N: usize>([Entry<N>; 2]);
+
+/// Keys of `N` words, and the indices of rules that were found for them.
+#[derive(Debug)]
+pub(in crate::engine) struct Exact<const N: usize>(Box<[Set<N>]>);
+
+impl<const N: usize> Exact<N> {
+    /// One of so many entries, a power of two and at least 2; empty.
+    pub fn new(entries: usize) -> Self {
+        let empty = Entry { key: [0; N], version: 0, index: NONE };
+        Self(vec![Set([empty; 2]); entries / 2].into_boxed_slice())
+    }
+
+    #[inline(always)]
+    fn set(&mut self, hash: u64) -> &mut [Entry<N>; 2] {
+        let at = hash as usize & (self.0.len() - 1);
+        &mut self.0[at].0
+    }
+
+    /// What was put in under that key, its hash and that version, if it is still there.
+    #[inline(always)]
+    pub fn find(&mut self, hash: u64, version: u32, key: &[u64; N]) -> Option<u32> {
+        let set = self.set(hash);
+        let [first, second] = &*set;
+        if first.is(version, key) {
+            return Some(first.index);
+        }
+        if second.is(version, key) {
+            set.swap(0, 1);
+            return Some(set[0].index);
+        }
+        None
+    }
+
+    /// Puts an index in under that key, which is not there. No version is 0.
+    pub fn put(&mut self, hash: u64, version: u32, key: &[u64; N], index: u32) {
+        let set = self.set(hash);
+        let place = usize::from(set[0].version == version);
+        set[place] = Entry { key: *key, version, index };
+    }
+}
+
+/// The cache of traffic rules.
 #[derive(Debug)]
 pub struct FlowCache {
-    sets: Box<[[Entry; 2]]>,
+    exact: Exact<WORDS>,
     hits: u64,
     misses: u64,
 }
 
 impl Default for FlowCache {
     fn default() -> Self {
-        Self { sets: vec![[EMPTY; 2]; SETS].into_boxed_slice(), hits: 0, misses: 0 }
+        Self { exact: Exact::new(ENTRIES), hits: 0, misses: 0 }
     }
 }
 
@@ -47,36 +100,15 @@ impl FlowCache {
     pub fn find<'a>(&mut self, rules: &'a Rules, key: &Key) -> Option<&'a Rule> {
         // Flows that differ in nothing that a rule looks at are one.
         let flow = key.masked(rules.relevant());
-        if let Some(index) = self.hit(rules, &flow) {
+        let (hash, version) = (flow.hash(&Key::ALL), rules.version());
+        if let Some(index) = self.exact.find(hash, version, &flow.0) {
+            self.hits += 1;
             return rules.get(index).map(AsRef::as_ref);
         }
         self.misses += 1;
         let found = rules.find(key).map(AsRef::as_ref);
-        let version = rules.version();
-        let index = found.map_or(NONE, |rule| rule.spec.key_index);
-        let set = self.set(&flow);
-        let place = usize::from(set[0].version == version);
-        set[place] = Entry { key: flow, version, index };
+        self.exact.put(hash, version, &flow.0, found.map_or(NONE, |rule| rule.spec.key_index));
         found
-    }
-
-    #[inline]
-    fn set(&mut self, flow: &Key) -> &mut [Entry; 2] {
-        &mut self.sets[flow.hash(&Key::ALL) as usize % SETS]
-    }
-
-    /// Index of the rule, or [`NONE`], if the flow is in the cache.
-    #[inline]
-    fn hit(&mut self, rules: &Rules, flow: &Key) -> Option<u32> {
-        let version = rules.version();
-        let set = self.set(flow);
-        let at = (0..2).find(|at| set[*at].version == version && set[*at].key.is(flow))?;
-        let index = set[at].index;
-        if at == 1 {
-            set.swap(0, 1);
-        }
-        self.hits += 1;
-        Some(index)
     }
 
     /// Lookups that the cache answered, and that it did not.

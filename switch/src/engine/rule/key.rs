@@ -108,12 +108,6 @@ impl Key {
         Key(std::array::from_fn(|word| self.0[word] | other.0[word]))
     }
 
-    /// Whether all words are the same; as `==`, without a branch for each.
-    #[inline]
-    pub fn is(&self, other: &Key) -> bool {
-        self.0.iter().zip(&other.0).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
-    }
-
     /// A hash of the bits that `mask` has; the same in every build of this version. Fields that the mask has nothing of cost
     /// nothing: most masks have but a few.
     #[inline]

@@ -23,6 +23,7 @@ mod tests;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+pub(super) use cache::Exact;
 pub use cache::FlowCache;
 pub use key::{Key, Match, WORDS, first_difference};
 
@@ -33,7 +34,7 @@ use crate::counters::Shard;
 use crate::model::{Count, RuleAction, RuleKey, RuleSpec, RuleTarget};
 
 /// In place of an index: no rule.
-const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 /// Workers whose shards are in the rule itself.
 const NEAR: usize = 2;
 

@@ -43,34 +43,31 @@ impl TagEdit {
 /// The caller sees to it that a push finds 4 bytes before `start`, and that a frame whose tag is popped or set has one, as
 /// [`super::egress`] does. If the bytes for an edit are not there, the frame stays as it is: a fault of the caller, which
 /// debug builds stop at.
-#[inline]
+#[inline(always)]
 pub fn apply(edit: TagEdit, buf: &mut [u8], start: usize, len: usize) -> (usize, usize) {
-    let inside = start.checked_add(len).is_some_and(|end| end <= buf.len());
-    let possible = match edit {
-        TagEdit::None => true,
-        TagEdit::Push { .. } => inside && start >= VLAN_TAG && len >= ETH_HEADER,
-        TagEdit::Pop | TagEdit::SetTci(_) => inside && len >= ETH_HEADER + VLAN_TAG,
+    // Addresses and a tag: where they are, or where they will be.
+    let (first, least) = match edit {
+        TagEdit::None => return (start, len),
+        TagEdit::Push { .. } => (start.checked_sub(VLAN_TAG), ETH_HEADER),
+        TagEdit::Pop | TagEdit::SetTci(_) => (Some(start), ETH_HEADER + VLAN_TAG),
     };
-    debug_assert!(possible, "{edit:?} at {start}+{len} of {} bytes", buf.len());
-    if !possible {
-        return (start, len);
-    }
-    match edit {
-        TagEdit::None => (start, len),
+    let inside = len >= least && start.checked_add(len).is_some_and(|end| end <= buf.len());
+    let size = buf.len();
+    let front =
+        first.filter(|_| inside).and_then(|first| buf.get_mut(first..)?.first_chunk_mut::<{ ADDRESSES + VLAN_TAG }>());
+    debug_assert!(front.is_some(), "{edit:?} at {start}+{len} of {size} bytes");
+    let Some(front) = front else { return (start, len) };
+    // All 16 bytes as one number, the first lowest.
+    let all = u128::from_le_bytes(*front);
+    let (all, start, len) = match edit {
+        TagEdit::None => (all, start, len),
         TagEdit::Push { tpid, tci } => {
-            let moved = start - VLAN_TAG;
-            buf.copy_within(start..start + ADDRESSES, moved);
-            buf[moved + ADDRESSES..moved + ADDRESSES + 2].copy_from_slice(&tpid.to_be_bytes());
-            buf[moved + ADDRESSES + 2..moved + ADDRESSES + 4].copy_from_slice(&tci.to_be_bytes());
-            (moved, len + VLAN_TAG)
+            let tag = (u32::from(tpid) << 16 | u32::from(tci)).swap_bytes();
+            (all >> 32 | u128::from(tag) << 96, start - VLAN_TAG, len + VLAN_TAG)
         }
-        TagEdit::Pop => {
-            buf.copy_within(start..start + ADDRESSES, start + VLAN_TAG);
-            (start + VLAN_TAG, len - VLAN_TAG)
-        }
-        TagEdit::SetTci(tci) => {
-            buf[start + ADDRESSES + 2..start + ADDRESSES + 4].copy_from_slice(&tci.to_be_bytes());
-            (start, len)
-        }
-    }
+        TagEdit::Pop => (all << 32, start + VLAN_TAG, len - VLAN_TAG),
+        TagEdit::SetTci(tci) => (all << 16 >> 16 | u128::from(tci.swap_bytes()) << 112, start, len),
+    };
+    *front = all.to_le_bytes();
+    (start, len)
 }

@@ -3,18 +3,19 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
+use std::vec::Drain;
 
 use super::{Component, Link, Logic};
 use crate::engine::bridge::{Course, Run, packet_len};
-use crate::engine::component::{Table, Target, tag_edit};
+use crate::engine::component::{Table, Target};
 use crate::engine::drop::DropReason;
 use crate::engine::parse::{ETH_HEADER, parse_l2};
 use crate::engine::vlan::TagEdit;
-use crate::io::umem::Frame;
+use crate::io::umem::{Frame, Umem};
 use crate::model::{Count, VlanEdit};
 use crate::worker::ends::OutsideEnd;
 use crate::worker::view::PortShared;
-use crate::worker::{Way, Worker};
+use crate::worker::{BURST, Way, Worker};
 
 impl Worker {
     /// Does with a burst what the component does.
@@ -37,8 +38,11 @@ impl Worker {
                 self.give(component, 0, burst, way);
             }
             Logic::Lookup(table) => {
-                for frame in burst.drain(..) {
-                    self.classify(table, frame, outs, way);
+                let mut frames = burst.drain(..);
+                while !frames.as_slice().is_empty() {
+                    if let Some((frame, target)) = classify(table, &self.umem, &mut frames, outs) {
+                        self.carry_to(target, frame, outs, way);
+                    }
                 }
             }
         }
@@ -47,9 +51,15 @@ impl Worker {
         }
     }
 
-    /// Puts a frame where the table says it goes, with copies for all ends but the last if there are several.
-    fn classify(&mut self, table: &Table, frame: Frame, outs: &mut [Vec<Frame>], way: &Way<'_>) {
-        match table.decide(self.umem.data(&frame)) {
+    /// Puts a frame where it goes, with copies for all ends but the last if there are several.
+    fn carry_to(
+        &mut self,
+        target: Result<Target<'_>, DropReason>,
+        frame: Frame,
+        outs: &mut [Vec<Frame>],
+        way: &Way<'_>,
+    ) {
+        match target {
             Ok(Target::One(to)) => outs[usize::from(to)].push(frame),
             Ok(Target::All([others @ .., last])) => {
                 way.shard.flooded(others.len(), frame.len());
@@ -136,46 +146,79 @@ impl Worker {
         frames: &mut Vec<Frame>,
         way: &Way<'_>,
     ) -> Count {
-        let mut edit = edit;
-        if let Some(flows) = self.plan.flows_of(port.no).filter(|flows| flows.has_egress()).map(Arc::clone) {
-            // Rules go by the tag that the end leaves.
-            self.edit_tags(edit, frames, way);
-            edit = VlanEdit::None;
-            self.edit_by_rules(&flows, frames, way);
+        self.edit_tags(edit, frames, way);
+        if !self.plan.set.flows.is_empty() {
+            let set = Arc::clone(&self.plan.set);
+            if let Some(flows) = set.flows_of(port.no).filter(|flows| flows.has_egress()) {
+                // Rules go by the tag that the end leaves.
+                self.edit_by_rules(flows, frames, way);
+            }
         }
         let mtu = port.mtu.load(Ordering::Relaxed) as usize;
-        if frames.iter().any(|frame| frame.len() > mtu + ETH_HEADER) {
+        let (mut given, is_any_longer) = measure(frames, mtu + ETH_HEADER);
+        if is_any_longer {
             self.sift(frames, |worker, frame| match is_too_long(worker.umem.data(frame), mtu) {
                 true => Err((&port.shards[worker.id], DropReason::EgressMtu)),
                 false => Ok(()),
             });
+            given = count(frames);
         }
-        if edit == VlanEdit::None {
-            // A run as they are: they need not be staged one by one.
-            let given = count(frames);
-            let course = Course::new(port.no, TagEdit::None, queue);
-            let run = Run { course, color: way.color, frames: frames.len(), bytes: given.bytes as usize };
-            self.send_run(run, &mut frames.drain(..), way);
-            return given;
-        }
-        let mut given = Count::default();
-        for frame in frames.drain(..) {
-            match tag_edit(edit, self.umem.data(&frame)) {
-                Ok(edit) => {
-                    let bytes = frame.len() as u64;
-                    given.add(Count { packets: 1, bytes: bytes.saturating_add_signed(i64::from(edit.grows_by())) });
-                    self.output(frame, Course::new(port.no, edit, queue), way);
-                }
-                Err(reason) => self.discard(frame, way.shard, reason),
-            }
-        }
-        self.depart(way);
+        // A run as they are: they need not be staged one by one.
+        let course = Course::new(port.no, TagEdit::None, queue);
+        let run = Run { course, color: way.color, frames: frames.len(), bytes: given.bytes as usize };
+        self.send_run(run, &mut frames.drain(..), way);
         given
     }
 }
 
-pub(super) fn count(frames: &[Frame]) -> Count {
-    Count { packets: frames.len() as u64, bytes: frames.iter().map(|frame| frame.len() as u64).sum() }
+/// Puts frames, as many as a burst has, where the table says they go, up to one that more is to be done for than to send it.
+#[inline(never)]
+fn classify<'t>(
+    table: &'t Table,
+    umem: &Umem,
+    frames: &mut Drain<'_, Frame>,
+    outs: &mut [Vec<Frame>],
+) -> Option<(Frame, Result<Target<'t>, DropReason>)> {
+    // Where all of them go is found first: a frame that is put somewhere may need a call for it.
+    let (coming, mut targets) = (frames.as_slice(), [0; BURST]);
+    let (mut found, mut other) = (0, None);
+    while let (Some(frame), Some(place)) = (coming.get(found), targets.get_mut(found)) {
+        match table.decide(umem.data(frame)) {
+            Ok(Target::One(to)) => *place = to,
+            target => {
+                other = Some(target);
+                break;
+            }
+        }
+        found += 1;
+    }
+    for to in &targets[..found] {
+        let Some(frame) = frames.next() else { break };
+        outs[usize::from(*to)].push(frame);
+    }
+    let target = other?;
+    Some((frames.next()?, target))
+}
+
+/// How many frames, and their bytes: of less than 65,536 frames, so that their sum fits in 32 bits, which several are summed of at
+/// once.
+#[inline]
+pub(in crate::worker) fn count(frames: &[Frame]) -> Count {
+    let bytes = frames.iter().fold(0_u32, |sum, frame| sum.wrapping_add(frame.len() as u32));
+    Count { packets: frames.len() as u64, bytes: u64::from(bytes) }
+}
+
+/// As [`count`], and whether a frame is longer than `most`; without a branch for each.
+#[inline]
+fn measure(frames: &[Frame], most: usize) -> (Count, bool) {
+    // The highest bit is that of a difference below zero: neither length nor bound has it.
+    let most = most.min(usize::from(u16::MAX)) as u32;
+    let (mut bytes, mut all) = (0_u32, 0);
+    for frame in frames {
+        bytes = bytes.wrapping_add(frame.len() as u32);
+        all |= most.wrapping_sub(frame.len() as u32);
+    }
+    (Count { packets: frames.len() as u64, bytes: u64::from(bytes) }, all >> 31 != 0)
 }
 
 /// Whether a frame, its tags taken off, is more than an Ethernet header and `mtu` bytes.

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 
 pub use self::flow::{Flows, PortFlows};
+pub(super) use self::give::count;
 pub(super) use self::run::Plan;
 pub(crate) use self::trace::{Scene, trace};
 use super::ends::{NullEnd, OutsideEnd, Ring};
@@ -169,7 +170,7 @@ impl Components {
     }
 
     /// Puts a set in place of the old one, which is returned: a worker must not be the last to have it.
-    pub(super) fn publish(&self, set: Arc<Set>) -> Arc<Set> {
+    pub fn publish(&self, set: Arc<Set>) -> Arc<Set> {
         let old = self.set.swap(set);
         self.epoch.fetch_add(1, Ordering::Release);
         old

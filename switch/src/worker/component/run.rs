@@ -9,13 +9,14 @@ use crate::counters::PortShard;
 use crate::engine::PortNo;
 use crate::engine::component::tag_edit;
 use crate::engine::drop::DropReason;
+use crate::engine::flow::Memory;
 use crate::engine::meter::Color;
 use crate::engine::vlan::{self, TagEdit};
-use crate::io::umem::Frame;
-use crate::model::{Count, Direction, VlanEdit};
+use crate::io::umem::{Frame, Umem};
+use crate::model::{Direction, VlanEdit};
 use crate::worker::ends::{NullEnd, OutsideEnd, Ring};
 use crate::worker::queue::{Queue, Serves};
-use crate::worker::view::View;
+use crate::worker::view::{PortShared, View};
 use crate::worker::{BURST, Way, Worker};
 
 /// Bytes of the frames that a null end gives.
@@ -34,8 +35,8 @@ struct Intake {
 /// What a worker takes frames from.
 #[derive(Debug)]
 enum Inlet {
-    /// Its queue in that slot, and the rules that tell for which end its frames are.
-    Queue(usize, Option<Arc<PortFlows>>),
+    /// Its queue in that slot, of that port, and the rules that tell for which end its frames are.
+    Queue(usize, Arc<PortShared>, Option<Arc<PortFlows>>),
     Ring(Arc<Ring>),
     Null(Arc<NullEnd>),
     Outside(Arc<OutsideEnd>),
@@ -46,7 +47,9 @@ enum Inlet {
 pub(in crate::worker) struct Plan {
     /// Number of the set that it is for.
     pub(in crate::worker) epoch: u64,
-    set: Arc<Set>,
+    /// In an `Arc` of this worker's own, as its view is.
+    #[expect(clippy::redundant_allocation, reason = "no two workers count references in one place")]
+    pub(super) set: Arc<Arc<Set>>,
     intakes: Vec<Intake>,
     /// Queues, by slot, that no component has, at ports where rules send frames to ends that one has.
     untaken: Vec<(usize, Arc<PortFlows>)>,
@@ -54,20 +57,16 @@ pub(in crate::worker) struct Plan {
     outs: Vec<Vec<Frame>>,
     /// What goes to each queue's end of the port whose burst is told apart by rules.
     pub(super) steered: Vec<Vec<Frame>>,
+    /// What was found of flow rules.
+    pub(super) memory: Memory,
 }
 
 impl Plan {
-    /// The flow rules of that port, if it has any.
-    #[inline]
-    pub(super) fn flows_of(&self, port: PortNo) -> Option<&Arc<PortFlows>> {
-        self.set.flows_of(port)
-    }
-
     /// Whether an intake has something.
     pub(in crate::worker) fn has_work(&self, queues: &[Queue]) -> bool {
         let untaken = self.untaken.iter().any(|(slot, _)| queues[*slot].socket.has_received());
         let has_some = |intake: &Intake| match &intake.from {
-            Inlet::Queue(slot, _) => queues[*slot].socket.has_received(),
+            Inlet::Queue(slot, ..) => queues[*slot].socket.has_received(),
             Inlet::Ring(ring) => !ring.is_empty(),
             Inlet::Outside(outside) => !outside.input.is_empty(),
             Inlet::Null(_) => true,
@@ -82,7 +81,7 @@ impl Worker {
         let epoch = self.shared.components.epoch();
         if epoch != self.plan.epoch {
             self.plan.epoch = epoch;
-            self.plan.set = self.shared.components.set.load_full();
+            self.plan.set = Arc::new(self.shared.components.set.load_full());
             self.rebuild_plan();
             self.me().components_seen.store(epoch, Ordering::Release);
         }
@@ -113,7 +112,7 @@ impl Worker {
                             if is_its && wanted.is_none_or(|wanted| wanted == queue.number) {
                                 queue.serves = Serves::Component;
                                 let rules = flows.filter(|flows| flows.has_ingress());
-                                take(Inlet::Queue(slot, rules.map(Arc::clone)));
+                                take(Inlet::Queue(slot, Arc::clone(port), rules.map(Arc::clone)));
                             }
                         }
                         let all = 0..port.queues.len() as u32;
@@ -166,9 +165,9 @@ impl Worker {
         if taken > 0 {
             let (view, own) = (Arc::clone(&self.view), self.queues[slot].number);
             let mut way = self.way(&view, &flows.port.shards[self.id]);
-            let bytes = burst.iter().map(Frame::len).sum();
+            let bytes = count(&burst).bytes as usize;
             self.me().tally.bursts.add(1, taken as u64);
-            self.admit(slot, &mut burst, bytes, &mut way);
+            self.admit(slot, &flows.port, &mut burst, bytes, &mut way);
             self.steer(flows, own, false, &mut burst);
         }
         self.burst = burst;
@@ -194,7 +193,7 @@ impl Worker {
         let Intake { component, from, vlan } = intake;
         let mut burst = std::mem::take(&mut self.burst);
         match from {
-            Inlet::Queue(slot, _) => {
+            Inlet::Queue(slot, ..) => {
                 self.queues[*slot].socket.receive(&mut burst, BURST);
             }
             Inlet::Ring(ring) => {
@@ -209,12 +208,12 @@ impl Worker {
         if taken > 0 {
             let view = Arc::clone(&self.view);
             let mut way = self.way(&view, &component.counters.shard);
-            let bytes: usize = burst.iter().map(Frame::len).sum();
-            let mut came = Count { packets: taken as u64, bytes: bytes as u64 };
+            let mut came = count(&burst);
+            let bytes = came.bytes as usize;
             self.me().tally.bursts.add(1, taken as u64);
             match from {
-                Inlet::Queue(slot, flows) => {
-                    self.admit(*slot, &mut burst, bytes, &mut way);
+                Inlet::Queue(slot, port, flows) => {
+                    self.admit(*slot, port, &mut burst, bytes, &mut way);
                     if let Some(flows) = flows {
                         self.steer(flows, self.queues[*slot].number, true, &mut burst);
                         came = count(&burst);
@@ -236,9 +235,10 @@ impl Worker {
     }
 
     /// Counts a burst in from a queue, shows it to the port's taps, and asks the meter of what the port sends.
-    fn admit(&mut self, slot: usize, burst: &mut Vec<Frame>, bytes: usize, way: &mut Way<'_>) {
-        self.queues[slot].socket.refill(&mut self.cache);
-        let (port, number) = (Arc::clone(&self.queues[slot].port), self.queues[slot].number);
+    fn admit(&mut self, slot: usize, port: &PortShared, burst: &mut Vec<Frame>, bytes: usize, way: &mut Way<'_>) {
+        let queue = &mut self.queues[slot];
+        queue.socket.refill(&mut self.cache);
+        let number = queue.number;
         port.queues[number as usize].tally.rx.add(burst.len() as u64, bytes as u64);
         for tap in way.view.taps(port.no) {
             burst.iter().for_each(|frame| tap.offer(port.no, number, Direction::Rx, self.umem.data(frame)));
@@ -276,21 +276,17 @@ impl Worker {
         burst.drain(kept..).for_each(|frame| self.cache.put(frame));
     }
 
-    /// Edits the tags of a burst in place.
+    /// Edits the tags of a burst in place; what has no usable layer 2 is dropped.
     pub(super) fn edit_tags(&mut self, edit: VlanEdit, burst: &mut Vec<Frame>, way: &Way<'_>) {
         if edit == VlanEdit::None {
             return;
         }
-        self.sift(burst, |worker, frame| {
-            let edit = tag_edit(edit, worker.umem.data(frame)).map_err(|reason| (way.shard, reason))?;
-            if edit != TagEdit::None {
-                let (start, len) = (frame.start(), frame.len());
-                let (start, len) = vlan::apply(edit, worker.umem.chunk_mut(frame), start, len);
-                frame.set(start, len);
-                way.shard.retagged(edit.grows_by());
-            }
-            Ok(())
-        });
+        let mut done = 0;
+        while let Some((bad, reason)) = edit_all(edit, &self.umem, &mut burst[done..], way.shard) {
+            done += bad;
+            let frame = burst.remove(done);
+            self.discard(frame, way.shard, reason);
+        }
     }
 
     /// Frames as a null end gives them, as many as a burst has and there are.
@@ -303,4 +299,22 @@ impl Worker {
             burst.push(frame);
         }
     }
+}
+
+/// Edits the tags of frames in place, up to one that can't be edited: its place, and what is wrong with it.
+#[inline(never)]
+fn edit_all(edit: VlanEdit, umem: &Umem, frames: &mut [Frame], from: &PortShard) -> Option<(usize, DropReason)> {
+    for (at, frame) in frames.iter_mut().enumerate() {
+        match tag_edit(edit, umem.data(frame)) {
+            Ok(TagEdit::None) => {}
+            Ok(edit) => {
+                let (start, len) = (frame.start(), frame.len());
+                let (start, len) = vlan::apply(edit, umem.chunk_mut(frame), start, len);
+                frame.set(start, len);
+                from.retagged(edit.grows_by());
+            }
+            Err(reason) => return Some((at, reason)),
+        }
+    }
+    None
 }

@@ -202,7 +202,11 @@ fn a_frame_that_is_cut_off_or_longer_than_the_mtu_is_dropped_with_its_reason() {
         vec![1; 13],
         tagged(TO, Some(1), 0, 0)[..16].to_vec(),
     ];
-    good.iter().chain(&bad).for_each(|frame| assert!(bed.kernels[0].receive(frame)));
+    let [too_long, too_long_too, too_short, cut_off] = &bad;
+    // Those that are dropped come between others, and behind each other.
+    for frame in [too_short, &good[0], too_long, cut_off, too_long_too, &good[1]] {
+        assert!(bed.kernels[0].receive(frame));
+    }
     assert_eq!(bed.settle()[1], [tagged(TO, Some(1), 1, 1518), tagged(TO, Some(1), 2, 1518)]);
     let dropped = [DropReason::EgressMtu, DropReason::FrameTooShort, DropReason::VlanMalformed].map(|r| bed.dropped(r));
     assert_eq!(dropped, [2, 1, 1]);

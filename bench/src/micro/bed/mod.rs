@@ -1,8 +1,11 @@
-//! A worker with two ports on rings that the bench plays the kernel for, with everything on.
+//! A worker with ports on rings that the bench plays the kernel for: the bridge with everything on, and components
+//! ([`components`]).
 //!
-//! The kernel's part is as cheap as it can be: frames are never written, they were all filled in beforehand and each keeps its
-//! packet wherever it goes; so one turn of the kernel moves descriptors and nothing else. What it costs is still not the
+//! The kernel's part is as cheap as it can be. For the bridge frames are never written, they were all filled in beforehand and each
+//! keeps its packet wherever it goes; so one turn of the kernel moves descriptors and nothing else. What it costs is still not the
 //! engine's, and [`PassThrough`] stands in for the worker to tell how much it is.
+
+mod components;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
@@ -19,9 +22,11 @@ use switch::io::umem::{FrameCache, HEADROOM, Umem};
 use switch::model::{
     Capacity, DEFAULT_QUEUE_DEPTH, HugePages, MeterBinding, MeterDirection, MeterSpec, RuleChange, RuleTarget,
 };
+use switch::worker::component::Set;
 use switch::worker::view::{PortShared, QueueShared, Shared, View, WorkerShared};
 use switch::worker::{Queue, Setup, Worker};
 
+pub use self::components::components;
 use super::fixtures::{BURST, mac_table, rule_spec, station, udp4};
 
 /// Flows of the traffic: each to a station of its own, and with a rule of its own.
@@ -68,10 +73,16 @@ pub fn socket(umem: &Arc<Umem>) -> (Kernel, XskSocket) {
 impl Kernel {
     /// Receives up to `count` frames, as many as there are frames to be filled.
     pub fn deliver(&mut self, count: usize) {
+        // The data lies where it was put beforehand.
+        self.deliver_each(count, |_| FRAME_LEN);
+    }
+
+    /// The same; `fill` puts a packet at an offset into UMEM, and says how long it is.
+    fn deliver_each(&mut self, count: usize, mut fill: impl FnMut(u64) -> u32) {
         for _ in 0..count {
             let Some(addr) = self.fill.pop() else { break };
-            // The data lies where it was put beforehand.
-            let pushed = self.rx.push(Desc { addr: addr + u64::from(HEADROOM), len: FRAME_LEN, options: 0 });
+            let addr = addr + u64::from(HEADROOM);
+            let pushed = self.rx.push(Desc { addr, len: fill(addr), options: 0 });
             debug_assert!(pushed);
         }
         self.fill.release();
@@ -111,7 +122,26 @@ pub fn umem() -> Arc<Umem> {
     umem
 }
 
-/// A device under test: takes from the rings of port 0 and gives to those of port 1.
+/// Packets that come in one after another, over and over.
+#[derive(Debug)]
+struct Traffic {
+    umem: Arc<Umem>,
+    packets: Vec<Vec<u8>>,
+    next: usize,
+}
+
+impl Traffic {
+    /// Puts the next packet at that offset into UMEM, where a fill ring has given a frame away; returns its length.
+    fn put(&mut self, at: u64) -> u32 {
+        let packet = &self.packets[self.next];
+        self.next = (self.next + 1) % self.packets.len();
+        // SAFETY: nobody else touches a frame that was given away for filling; it lies in UMEM and has room for the packet.
+        unsafe { self.umem.region().0.add(at as usize).copy_from_nonoverlapping(packet.as_ptr(), packet.len()) };
+        packet.len() as u32
+    }
+}
+
+/// A device under test: takes from the rings of the first ports and gives to those of others.
 pub trait Device {
     /// One turn over its ports.
     fn turn(&mut self);
@@ -129,15 +159,28 @@ impl Device for Worker {
 pub struct Bed<D> {
     /// The device.
     pub device: D,
-    kernels: [Kernel; 2],
+    kernels: Vec<Kernel>,
+    /// Ports, the first ones, that packets come in by.
+    sources: usize,
+    /// What comes in; `None`: frames as they are.
+    traffic: Option<Traffic>,
     forwarded: u64,
 }
 
 impl<D: Device> Bed<D> {
-    /// The kernel's part of a turn: what the device sent is on the wire, and a burst has come in at port 0.
+    fn new(device: D, kernels: Vec<Kernel>) -> Self {
+        Self { device, kernels, sources: 1, traffic: None, forwarded: 0 }
+    }
+
+    /// The kernel's part of a turn: what the device sent is on the wire, and a burst has come in at each source.
     pub fn kernel_turn(&mut self) {
-        self.forwarded += self.kernels[1].transmit() as u64;
-        self.kernels[0].deliver(BURST);
+        self.forwarded += self.kernels.iter_mut().map(Kernel::transmit).sum::<usize>() as u64;
+        for kernel in &mut self.kernels[..self.sources] {
+            match &mut self.traffic {
+                None => kernel.deliver(BURST),
+                Some(traffic) => kernel.deliver_each(BURST, |at| traffic.put(at)),
+            }
+        }
     }
 
     /// Frames that the device has forwarded.
@@ -157,38 +200,44 @@ impl<D: Device> Bed<D> {
 /// A worker that switches with everything on: MAC learning and the check of the sender's address, [`RULES`] rules of which each
 /// frame has one that counts it, a meter on what each port sends and is sent.
 pub fn worker() -> Bed<Worker> {
-    let umem = umem();
-    let ports: Vec<_> = (0..2).map(port).collect();
+    let ports: Vec<_> = (0..2).map(|no| port(no, true)).collect();
+    let (device, kernels) = set_up(&umem(), &ports, view(&ports), Set::default());
+    Bed::new(device, kernels)
+}
+
+/// A worker with a socket for each port, whose fill rings are full, and the kernel's ends.
+fn set_up(umem: &Arc<Umem>, ports: &[Arc<PortShared>], view: View, set: Set) -> (Worker, Vec<Kernel>) {
     let shared = Arc::new(Shared {
-        umem: Arc::clone(&umem),
-        view: Arc::new(view(&ports)).into(),
+        umem: Arc::clone(umem),
+        view: Arc::new(view).into(),
         epoch: AtomicU64::new(1),
         components: Default::default(),
         now: AtomicU32::new(0),
         start: Instant::now(),
         workers: [WorkerShared::new().expect("an eventfd")].into(),
     });
+    drop(shared.components.publish(Arc::new(set)));
     let (_, commands) = crossbeam::channel::unbounded();
     let setup = Setup { id: 0, shared, commands, inboxes: Vec::new(), outboxes: vec![None], spin: None };
     let mut device = Worker::new(setup).expect("epoll");
     device.refresh_view();
-    let kernels = [0, 1].map(|no| {
-        let (kernel, socket) = socket(&umem);
-        device.add(Queue::new(Arc::clone(&ports[no]), 0, socket));
+    let with_socket = |port: &Arc<PortShared>| {
+        let (kernel, socket) = socket(umem);
+        device.add(Queue::new(Arc::clone(port), 0, socket));
         kernel
-    });
-    // Fills the fill rings.
+    };
+    let kernels = ports.iter().map(with_socket).collect();
     Worker::turn(&mut device);
-    Bed { device, kernels, forwarded: 0 }
+    (device, kernels)
 }
 
-fn port(no: u16) -> Arc<PortShared> {
+fn port(no: u16, bridged: bool) -> Arc<PortShared> {
     Arc::new(PortShared {
         no,
         generation: 1,
         name: format!("port{no}"),
         shards: [PortShard::default()].into(),
-        bridged: true,
+        bridged,
         mtu: 1500.into(),
         queues: [QueueShared::new(0)].into(),
     })
@@ -256,7 +305,7 @@ pub fn pass_through() -> Bed<PassThrough> {
         assert!(from_rings.fill.push(u64::from(index * FRAME_SIZE)));
     }
     from_rings.fill.submit();
-    Bed { device: PassThrough { from: from_rings, to: to_rings }, kernels: [from, to], forwarded: 0 }
+    Bed::new(PassThrough { from: from_rings, to: to_rings }, vec![from, to])
 }
 
 impl Device for PassThrough {

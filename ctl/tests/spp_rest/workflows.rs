@@ -169,7 +169,7 @@ async fn instances_without_cores_of_their_own_are_shown_as_spps_cli_needs_them()
     let usage = rig.get("/v1/cpu_usage").await;
     let lcores: Vec<_> = usage.as_array().unwrap().iter().map(|process| process["lcores"].clone()).collect();
     assert_eq!(lcores, [json!([0]), json!([0, 2]), json!([0, 3])]);
-    let idle = json!({ "status": "idling", "ports": [], "patches": [] });
+    let idle = json!({ "status": "idling", "ports": ["phy:0", "phy:1"], "patches": [] });
     assert_eq!(rig.get("/v1/primary/status").await["forwarder"], idle);
 }
 

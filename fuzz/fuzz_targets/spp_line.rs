@@ -26,5 +26,5 @@ fuzz_target!(|data: &[u8]| {
     let graph = Graph::of(&state);
     text(&graph);
     dot(&graph);
-    save(&state.instances);
+    save(&state);
 });

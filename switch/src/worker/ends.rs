@@ -133,7 +133,7 @@ impl Ring {
 
     /// Whether there is no room in it.
     pub fn is_full(&self) -> bool {
-        self.queued().packets >= u64::from(self.depth)
+        self.room_below(self.limit.load(Ordering::Relaxed)) == 0
     }
 
     /// What is in it; exact while nobody moves frames.

@@ -12,7 +12,7 @@ use crate::engine::drop::DropReason;
 use crate::engine::parse::{ETH_HEADER, parse_l2};
 use crate::engine::vlan::TagEdit;
 use crate::io::umem::{Frame, Umem};
-use crate::model::{Count, VlanEdit};
+use crate::model::Count;
 use crate::worker::ends::OutsideEnd;
 use crate::worker::view::PortShared;
 use crate::worker::{BURST, Way, Worker};
@@ -81,12 +81,12 @@ impl Worker {
 
     /// Gives frames to a sending end.
     fn give(&mut self, component: &Component, to: usize, frames: &mut Vec<Frame>, way: &Way<'_>) {
-        let (link, edit) = (&component.tx[to], component.spec.tx[to].vlan);
+        let link = &component.tx[to];
+        self.edit_tags(component.spec.tx[to].vlan, frames, way);
         if let Link::Port(port, queue) = link {
-            let sent = self.give_to_port(port, *queue, edit, frames, way);
+            let sent = self.give_to_port(port, *queue, frames, way);
             return component.counters.tx.add(sent.packets, sent.bytes);
         }
-        self.edit_tags(edit, frames, way);
         let all = count(frames);
         let given = match link {
             Link::Ring(ring) => {
@@ -142,11 +142,9 @@ impl Worker {
         &mut self,
         port: &Arc<PortShared>,
         queue: Option<u32>,
-        edit: VlanEdit,
         frames: &mut Vec<Frame>,
         way: &Way<'_>,
     ) -> Count {
-        self.edit_tags(edit, frames, way);
         if !self.plan.set.flows.is_empty() {
             let set = Arc::clone(&self.plan.set);
             if let Some(flows) = set.flows_of(port.no).filter(|flows| flows.has_egress()) {

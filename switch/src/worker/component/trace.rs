@@ -293,19 +293,17 @@ impl<'a> Walk<'a> {
     /// The frame is given to a sending end.
     fn give(&mut self, component: &Component, to: usize, parcel: Parcel, passed: &Rc<Passed>) {
         let (link, end, mut parcel) = (&component.tx[to], &component.spec.tx[to], parcel);
-        if let Link::Port(port, queue) = link {
-            return self.give_to_port(port, *queue, end.vlan, parcel, passed);
-        }
         let at = &end.port;
         if let Err(reason) = self.retag(end.vlan, &mut parcel) {
             return self.drop(reason, at, &parcel, Some(passed));
         }
         match link {
+            Link::Port(port, _) => self.give_to_port(port, at, parcel, passed),
             Link::Ring(ring) => self.give_to_ring(ring, at, parcel, passed),
             Link::Outside(outside) if outside.is_full() => {
                 self.drop(DropReason::OutsideFull, at, &parcel, Some(passed));
             }
-            Link::Null(_) | Link::Outside(_) | Link::Port(..) => {
+            Link::Null(_) | Link::Outside(_) => {
                 self.say("egress", format!("to {}: {}", self.name_of(at), parcel.describe()));
                 self.end(TraceFate::Sent, Some(at.clone()), None, &parcel, Some(passed));
             }
@@ -334,39 +332,24 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// As a worker does: rules see the tag that the end leaves, and the MTU is asked for what they leave.
-    fn give_to_port(
-        &mut self,
-        port: &Arc<PortShared>,
-        queue: Option<u32>,
-        vlan: VlanEdit,
-        parcel: Parcel,
-        passed: &Rc<Passed>,
-    ) {
-        let at = EndPort::Port { name: port.name.clone(), queue };
-        let (mut parcel, mut vlan) = (parcel, vlan);
+    /// As a worker does: rules see the tag that the end has left, and the MTU is asked for what they leave.
+    fn give_to_port(&mut self, port: &Arc<PortShared>, at: &EndPort, mut parcel: Parcel, passed: &Rc<Passed>) {
         let flows = self.scene.set.flows_of(port.no).filter(|flows| flows.has_egress()).map(|flows| flows.egress());
         if let Some(table) = flows {
-            if let Err(reason) = self.retag(std::mem::take(&mut vlan), &mut parcel) {
-                return self.drop(reason, &at, &parcel, Some(passed));
-            }
             self.rules(table, "goes out", &mut parcel);
         }
         if is_too_long(parcel.data(), port.mtu.load(Ordering::Relaxed) as usize) {
-            return self.drop(DropReason::EgressMtu, &at, &parcel, Some(passed));
-        }
-        if let Err(reason) = self.retag(vlan, &mut parcel) {
-            return self.drop(reason, &at, &parcel, Some(passed));
+            return self.drop(DropReason::EgressMtu, at, &parcel, Some(passed));
         }
         let view = self.scene.view;
         if !self.passes(view.meters.to(port.no), &format!("what {} is sent", port.name), parcel.len) {
-            return self.drop(DropReason::MeterTo, &at, &parcel, Some(passed));
+            return self.drop(DropReason::MeterTo, at, &parcel, Some(passed));
         }
         if view.port(port.no).is_none_or(|there| there.generation != port.generation) {
-            return self.drop(DropReason::PortGone, &at, &parcel, Some(passed));
+            return self.drop(DropReason::PortGone, at, &parcel, Some(passed));
         }
         self.say("egress", format!("out of {at}: {}", parcel.describe()));
-        self.end(TraceFate::Sent, Some(at), None, &parcel, Some(passed));
+        self.end(TraceFate::Sent, Some(at.clone()), None, &parcel, Some(passed));
     }
 
     fn report(mut self) -> TraceReport {

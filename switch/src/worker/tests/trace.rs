@@ -485,3 +485,32 @@ fn a_trace_tells_of_full_rings_meters_and_mtus() {
     let reason = |port| net.trace(port, 0, &frame).drop_reason;
     assert_eq!((reason(0).as_deref(), reason(1).as_deref()), (Some("meter_from"), Some("meter_to")));
 }
+
+#[test]
+fn a_trace_goes_by_the_room_and_the_length_that_workers_go_by() {
+    use ComponentKind::Forward;
+    let mut specs = vec![
+        spec(Forward, vec![port(0)], vec![EndPort::Ring(0)], vec![]),
+        spec(Forward, vec![port(1)], vec![port(2)], vec![]),
+    ];
+    specs[1].tx[0].vlan = VlanEdit::Del;
+    let mut net = Net::new(1, possible(specs, 1), Default::default());
+    // Nobody takes frames from it: it has less room than its depth.
+    net.rings[0].set_room(Some(3));
+    let frame = tagged(TO, None, 1, 64);
+    for _ in 0..3 {
+        assert_eq!(net.trace(0, 0, &frame).verdict, "wait");
+        net.receive(0, 0, &frame);
+        net.bed.settle();
+    }
+    assert_eq!(net.trace(0, 0, &frame).drop_reason.as_deref(), Some("ring_full"));
+    net.receive(0, 0, &frame);
+    net.bed.settle();
+    assert_eq!(net.drops().get("ring_full"), Some(&1));
+    // Of two tags one is taken off: then it is no longer than the MTU allows.
+    let mut frame = tagged(TO, Some(1), 1, 1518);
+    frame.splice(12..12, [0x88, 0xa8, 0, 2]);
+    assert_eq!(net.trace(1, 0, &frame).verdict, "forward");
+    net.receive(1, 0, &frame);
+    assert_eq!(net.bed.settle().concat().len(), 1);
+}

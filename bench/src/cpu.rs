@@ -9,7 +9,7 @@
 //! 250 Hz): over a second they are good to a percent or so. The generator spins between the packets of a paced load; its
 //! share of user and system says nothing then.
 
-use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 use crate::results::CpuShare;
@@ -24,6 +24,27 @@ pub(crate) fn pin(thread: i32, cpu: usize) {
     let mut set = CpuSet::new();
     set.set(cpu).expect("a CPU number");
     sched_setaffinity(Pid::from_raw(thread), &set).expect("a thread may choose among its CPUs");
+}
+
+/// Keeps the calling thread, and what it starts meanwhile, on one CPU until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Pinned {
+    before: CpuSet,
+}
+
+impl Pinned {
+    pub(crate) fn new(cpu: usize) -> Self {
+        let before = sched_getaffinity(Pid::from_raw(0)).expect("a thread knows its CPUs");
+        pin(0, cpu);
+        Self { before }
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // It was there before.
+        let _ = sched_setaffinity(Pid::from_raw(0), &self.before);
+    }
 }
 
 /// A look at the counters of a CPU.

@@ -74,9 +74,9 @@ fn main() -> anyhow::Result<()> {
     stop::listen();
     let ms = Duration::from_millis;
     let times = if args.quick {
-        Times { warm: ms(20), measure: ms(100), idle: ms(200) }
+        Times { warm: ms(20), measure: ms(100), windows: 2, idle: ms(200) }
     } else {
-        Times { warm: ms(300), measure: ms(1000), idle: ms(5000) }
+        Times { warm: ms(300), measure: ms(1000), windows: 5, idle: ms(5000) }
     };
     let results = Results { setting: setting::look(args.rounds)?, ..Results::default() };
     let plan =

@@ -19,6 +19,8 @@ pub struct Times {
     pub warm: Duration,
     /// While it is counted.
     pub measure: Duration,
+    /// How often round trips are counted for as long as that, at most 8 times.
+    pub windows: u32,
     /// Without traffic, to see what a device takes then.
     pub idle: Duration,
 }
@@ -87,23 +89,24 @@ pub fn stream(generator: &mut Generator<'_>, ends: &Ends, load: &Load, times: Ti
     Ok(sample)
 }
 
-/// Sends a paced load whose packets return, and takes the time of each packet that comes back.
+/// Sends a paced load whose packets return, and takes the time of each packet that comes back: medians of percentiles of
+/// each window, so that one in which the host took a CPU away for a while does not decide.
 ///
 /// # Errors
 /// A signal came, or nothing came back.
 pub fn round_trip(
     generator: &mut Generator<'_>,
-    ends: &Ends,
+    ends: &mut Ends,
     load: &Load,
     times: Times,
 ) -> anyhow::Result<Percentiles> {
-    generator.during(load, |_| stop::sleep(times.warm))?;
-    stop::sleep(DRAIN)?;
-    let (done, percentiles) = ends.near.times_during(|| {
-        generator.during(load, |_| stop::sleep(times.measure))?;
-        stop::sleep(DRAIN)
-    });
-    done?;
+    // Beside the generator: what this thread does must not take the CPU from the device.
+    let _beside = cpu::Pinned::new(cpu::GENERATOR);
+    let windows = generator.during(load, |_| {
+        stop::sleep(times.warm)?;
+        ends.near.times_during(times.windows, || stop::sleep(times.measure))
+    })?;
+    let percentiles = Percentiles::medians(&windows);
     ensure!(percentiles.packets > 0, "nothing came back");
     Ok(percentiles)
 }

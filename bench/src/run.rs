@@ -295,7 +295,7 @@ fn round_trips(bed: &mut Bed<'_>, times: Times) -> anyhow::Result<Vec<(&'static 
     let mut measured = Vec::new();
     for (load, pps) in loads {
         let sent = Load::new(Side::Near).paced(pps).returning();
-        measured.push((load, pps, measure::round_trip(&mut generator, &bed.ends, &sent, times)?));
+        measured.push((load, pps, measure::round_trip(&mut generator, &mut bed.ends, &sent, times)?));
     }
     Ok(measured)
 }

@@ -25,8 +25,12 @@ use tests::raw::RawSocket;
 use tests::{Frame, wait};
 
 const SOON: Duration = Duration::from_secs(10);
-const TIMES: Times =
-    Times { warm: Duration::from_millis(10), measure: Duration::from_millis(50), idle: Duration::from_millis(10) };
+const TIMES: Times = Times {
+    warm: Duration::from_millis(10),
+    measure: Duration::from_millis(50),
+    windows: 2,
+    idle: Duration::from_millis(10),
+};
 /// Slow enough for a ring of 2,048 whose reader is not running just now.
 const SLOW: f64 = 50_000.0;
 
@@ -72,7 +76,7 @@ fn forwards(device: &dyn Device) {
             assert_eq!(after.bytes - before.bytes, bytes, "{name}: frames are as long as they were");
         }
         let load = Load::new(Side::Near).paced(1000.0).returning();
-        let times = measure::round_trip(&mut generator, &bed.ends, &load, TIMES)?;
+        let times = measure::round_trip(&mut generator, &mut bed.ends, &load, TIMES)?;
         assert!(times.packets > 0 && times.p50 > 0.0, "{name}: {times:?}");
         assert!(times.p50 <= times.p99 && times.p99 <= times.p999, "{name}: {times:?}");
         Ok(bed.running.pids())

@@ -37,6 +37,8 @@ fuzz: setup ## Run each fuzz target for FUZZ_SECONDS (60)
 lint: setup ## Formatting and clippy
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	CARGO_TARGET_DIR=target cargo clippy --manifest-path fuzz/Cargo.toml --all-targets -- -D warnings
 
 clean: ## Remove build output
 	cargo clean

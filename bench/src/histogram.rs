@@ -6,8 +6,6 @@ use crate::results::Percentiles;
 const STEPS: u32 = 128;
 /// Buckets in all.
 pub(crate) const BUCKETS: u32 = STEPS * 26;
-/// Windows of time that have a histogram each.
-pub(crate) const WINDOWS: u32 = 8;
 
 /// Middle of a bucket in nanoseconds.
 fn value(bucket: u32) -> f64 {

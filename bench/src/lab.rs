@@ -165,40 +165,26 @@ impl End {
         })
     }
 
-    /// Counts of round trip times so far, by window and bucket.
-    fn times(&self, windows: u32) -> Vec<u64> {
+    /// Counts of round trip times so far, by bucket.
+    fn times(&self) -> Vec<u64> {
         let map: PerCpuArray<_, u64> = self.object.map("TIMES").expect("the map").try_into().expect("an array");
-        (0..histogram::BUCKETS * windows).map(|at| map.get(&at, 0).expect("a bucket").iter().sum()).collect()
+        (0..histogram::BUCKETS).map(|bucket| map.get(&bucket, 0).expect("a bucket").iter().sum()).collect()
     }
 
-    /// Round trip times of what comes while `window` runs, each time that it does: `windows` (at most
-    /// [`histogram::WINDOWS`]) times.
-    ///
-    /// Between two windows there is nothing but a word that is written: what reads the counts does so before the first and
-    /// after the last.
-    ///
-    /// # Errors
-    /// Those of `window`.
-    pub(crate) fn times_during(
-        &mut self,
-        windows: u32,
-        mut window: impl FnMut() -> anyhow::Result<()>,
-    ) -> anyhow::Result<Vec<Percentiles>> {
-        assert!(windows <= histogram::WINDOWS, "the map has no room for {windows} windows");
-        let before = self.times(windows);
-        let done = (1..=windows).try_for_each(|number| {
-            self.set_window(number);
-            window()
-        });
-        self.set_window(0);
-        done?;
-        let counts: Vec<u64> = self.times(windows).iter().zip(before).map(|(now, before)| now - before).collect();
-        Ok(counts.chunks(histogram::BUCKETS as usize).map(histogram::percentiles).collect())
+    /// Round trip times of what comes while `work` runs. What reads the counts does so before and after it, when it disturbs nothing
+    /// that is counted.
+    pub(crate) fn times_during<T>(&mut self, work: impl FnOnce() -> T) -> (T, Percentiles) {
+        let before = self.times();
+        self.take_times(true);
+        let result = work();
+        self.take_times(false);
+        let counts: Vec<u64> = self.times().iter().zip(before).map(|(now, before)| now - before).collect();
+        (result, histogram::percentiles(&counts))
     }
 
-    fn set_window(&mut self, number: u32) {
-        let map = self.object.map_mut("WINDOW").expect("the map");
+    fn take_times(&mut self, on: bool) {
+        let map = self.object.map_mut("TIMING").expect("the map");
         let mut map: Array<_, u32> = map.try_into().expect("an array");
-        map.set(0, number, 0).expect("the map takes a word");
+        map.set(0, u32::from(on), 0).expect("the map takes a word");
     }
 }

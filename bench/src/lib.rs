@@ -1,5 +1,6 @@
 //! The bench: devices under test beside each other on the same veths, what they forward, and the report.
 
+pub mod contest;
 pub mod cpu;
 pub mod devices;
 pub mod experiments;

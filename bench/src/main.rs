@@ -19,11 +19,14 @@ struct Args {
     #[command(subcommand)]
     command: Option<Command>,
     /// How often rates under overload and round trips are measured; medians are of these
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 20)]
     rounds: usize,
-    /// How often cost curves are measured
-    #[arg(long, default_value_t = 3)]
+    /// How often points of cost curves are measured
+    #[arg(long, default_value_t = 10)]
     curve_rounds: usize,
+    /// How often given offered rates are measured
+    #[arg(long, default_value_t = 2)]
+    rate_rounds: usize,
     /// Directory of results.json and the report
     #[arg(long, default_value = "bench/results/last")]
     out: PathBuf,
@@ -74,13 +77,13 @@ fn main() -> anyhow::Result<()> {
     stop::listen();
     let ms = Duration::from_millis;
     let times = if args.quick {
-        Times { warm: ms(20), measure: ms(100), windows: 2, idle: ms(200) }
+        Times { warm: ms(20), measure: ms(100), idle: ms(200) }
     } else {
-        Times { warm: ms(300), measure: ms(1000), windows: 5, idle: ms(5000) }
+        Times { warm: ms(300), measure: ms(1000), idle: ms(5000) }
     };
     let results = Results { setting: setting::look(args.rounds)?, ..Results::default() };
-    let plan =
-        Plan { rounds: args.rounds, curve_rounds: args.curve_rounds, times, devices: args.devices, out: args.out };
+    let Args { rounds, curve_rounds, rate_rounds, devices, out, .. } = args;
+    let plan = Plan { rounds, curve_rounds, rate_rounds, times, devices, out };
     let mut run = Run { plan, results };
     let peers = unpack_peers(&mut run);
     let wanted = if args.only.is_empty() { What::value_variants() } else { &args.only };

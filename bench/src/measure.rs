@@ -19,10 +19,16 @@ pub struct Times {
     pub warm: Duration,
     /// While it is counted.
     pub measure: Duration,
-    /// How often round trips are counted for as long as that, at most 8 times.
-    pub windows: u32,
     /// Without traffic, to see what a device takes then.
     pub idle: Duration,
+}
+
+impl Times {
+    /// Of a turn in a [`contest`](crate::contest): a fraction of a second, so that all have had their turn before the machine is
+    /// another one.
+    pub fn of_a_turn(self) -> Self {
+        Self { warm: self.warm / 5, measure: self.measure / 4, ..self }
+    }
 }
 
 /// Time in which what is on its way arrives, or is lost.
@@ -89,8 +95,7 @@ pub fn stream(generator: &mut Generator<'_>, ends: &Ends, load: &Load, times: Ti
     Ok(sample)
 }
 
-/// Sends a paced load whose packets return, and takes the time of each packet that comes back: medians of percentiles of
-/// each window, so that one in which the host took a CPU away for a while does not decide.
+/// Sends a paced load whose packets return, and takes the time of each packet that comes back once the load is on its way.
 ///
 /// # Errors
 /// A signal came, or nothing came back.
@@ -102,11 +107,11 @@ pub fn round_trip(
 ) -> anyhow::Result<Percentiles> {
     // Beside the generator: what this thread does must not take the CPU from the device.
     let _beside = cpu::Pinned::new(cpu::GENERATOR);
-    let windows = generator.during(load, |_| {
+    let (done, percentiles) = generator.during(load, |_| {
         stop::sleep(times.warm)?;
-        ends.near.times_during(times.windows, || stop::sleep(times.measure))
+        anyhow::Ok(ends.near.times_during(|| stop::sleep(times.measure)))
     })?;
-    let percentiles = Percentiles::medians(&windows);
+    done?;
     ensure!(percentiles.packets > 0, "nothing came back");
     Ok(percentiles)
 }

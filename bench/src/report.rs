@@ -82,9 +82,10 @@ fn head(setting: &Setting) -> String {
 }
 
 const HOW_TO_READ: &str = "\
-Machines differ and drift, so only ratios of one run mean something. In each round the devices take turns between the same two
-guests, with the same generator and sink; a figure is the median of the rounds with the least and the greatest in brackets,
-a ratio is that of two medians with the least and the greatest ratio of a single round in brackets. The generator (BPF live
+Machines differ and drift, so only ratios of one run mean something. All devices are set up at once, each between two guests of its own with the same
+generator and sink, and in each round they take turns of a quarter of a second, in which the others are stopped; offered rates are the exception, with
+a device set up at a time. A figure is the median of the rounds with the least and the greatest in brackets; a ratio is the median of the
+rounds' ratios, with the least and the greatest in brackets. The generator (BPF live
 frames, redirected into the veth) is pinned to one CPU, the device under test to another; the sink is an XDP program that
 counts and drops. The kernel does softirq work wherever the sender runs. What forwards within it (inline bridge, XDP devmap
 redirect) therefore works on the generator's CPU and slows the generator to its own pace. A device in user space (xswitch,

@@ -109,22 +109,6 @@ pub struct Percentiles {
     pub packets: u64,
 }
 
-impl Percentiles {
-    /// The median of each percentile over windows of time in which something came back, and the packets of all windows.
-    pub fn medians(windows: &[Self]) -> Self {
-        let median = |of: fn(&Self) -> f64| {
-            let some = windows.iter().filter(|window| window.packets > 0);
-            spread(some.map(of)).map_or(0.0, |(median, ..)| median)
-        };
-        Self {
-            p50: median(|window| window.p50),
-            p99: median(|window| window.p99),
-            p999: median(|window| window.p999),
-            packets: windows.iter().map(|window| window.packets).sum(),
-        }
-    }
-}
-
 /// What a device takes without traffic.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Footprint {
@@ -227,15 +211,6 @@ mod tests {
         assert_eq!(spread([3.0]), Some((3.0, 3.0, 3.0)));
         assert_eq!(spread([3.0, 1.0, 2.0]), Some((2.0, 1.0, 3.0)));
         assert_eq!(spread([4.0, 1.0, 2.0, 3.0]), Some((2.5, 1.0, 4.0)));
-    }
-
-    #[test]
-    fn one_window_of_three_does_not_decide() {
-        let window = |p50, p99, packets| Percentiles { p50, p99, p999: 2.0 * p99, packets };
-        let quiet = [window(5.0, 10.0, 1000), window(6.0, 12.0, 1001)];
-        let medians = Percentiles::medians(&[quiet[0], window(7.0, 5000.0, 900), quiet[1], window(0.0, 0.0, 0)]);
-        assert_eq!(medians, Percentiles { p50: 6.0, p99: 12.0, p999: 24.0, packets: 2901 });
-        assert_eq!(Percentiles::medians(&[]), Percentiles::default());
     }
 
     #[test]

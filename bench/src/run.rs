@@ -1,5 +1,5 @@
-//! The run: every device of an experiment is taken in turn, and that is repeated for each round, so that a machine that
-//! gets slower or faster meanwhile does so for all of them.
+//! The run: the devices of an experiment take turns of fractions of a second ([`contest`]), or each is set up, measured and taken
+//! down in turn where that takes longer; and that is repeated for each round.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, ensure};
 
+use crate::contest::{self, Contender, Entry};
 use crate::cpu;
 use crate::devices::{Device, Running, process};
 use crate::lab::{Ends, Lab};
@@ -15,7 +16,7 @@ use crate::load::{Load, Side};
 use crate::measure::{self, Times};
 use crate::names;
 use crate::report;
-use crate::results::{Engine, Experiment, Footprint, Latency, Percentiles, Point, Results, Sample};
+use crate::results::{Engine, Experiment, Footprint, Latency, Point, Results, Sample};
 use crate::rules::RuleSet;
 use crate::stop;
 
@@ -88,8 +89,10 @@ pub fn with_bed<T>(device: &dyn Device, work: impl FnOnce(&mut Bed<'_>) -> anyho
 pub struct Plan {
     /// How often rates under overload and round trips are measured.
     pub rounds: usize,
-    /// How often cost curves are.
+    /// How often points of cost curves are.
     pub curve_rounds: usize,
+    /// How often given offered rates are.
+    pub rate_rounds: usize,
     /// How long each measurement takes.
     pub times: Times,
     /// Kinds of devices; empty: all.
@@ -171,32 +174,88 @@ impl Run {
         versions.extend(device.version().filter(|version| !versions.contains(version)));
     }
 
-    /// Measures packet rates.
+    /// Measures packet rates: given offered rates device by device, all else side by side.
     ///
     /// # Errors
     /// As [`Self::in_turn`].
     pub fn rates(&mut self, experiment: Experiment, jobs: &[Job]) -> anyhow::Result<()> {
-        let rounds = if experiment == Experiment::Overload { self.plan.rounds } else { self.plan.curve_rounds };
-        let work = |run: &mut Self, job: &Job| run.rates_of(experiment, job);
-        self.in_turn(&format!("{experiment:?}"), jobs, |job| &*job.device, rounds, work)
+        match experiment {
+            Experiment::Rate => {
+                let work = |run: &mut Self, job: &Job| run.offered_rates(job);
+                self.in_turn(&format!("{experiment:?}"), jobs, |job| &*job.device, self.plan.rate_rounds, work)
+            }
+            Experiment::Overload => self.side_by_side(experiment, jobs, self.plan.rounds),
+            _ => self.side_by_side(experiment, jobs, self.plan.curve_rounds),
+        }
     }
 
-    fn rates_of(&mut self, experiment: Experiment, job: &Job) -> anyhow::Result<()> {
+    fn offered_rates(&mut self, job: &Job) -> anyhow::Result<()> {
         with_bed(&*job.device, |bed| {
+            let mut generator = bed.lab.generator(Side::Near);
             for case in &job.cases {
-                if let Some(rules) = &case.rules {
-                    bed.running.set_rules(rules)?;
-                }
-                if case.macs > 1 {
-                    bed.lab.prime(&bed.ends, case.macs)?;
-                }
-                let mut generator = bed.lab.generator(Side::Near);
                 let sample = measure::stream(&mut generator, &bed.ends, &case.load, self.plan.times)?;
-                eprintln!("  {}", line(case, &sample));
-                self.point(experiment, &job.series, case).samples.push(sample);
+                self.note(Experiment::Rate, &job.series, case, sample);
             }
             Ok(())
         })
+    }
+
+    /// All jobs in a contest. A device whose cases differ in what it has to know is there once for each.
+    fn side_by_side(&mut self, experiment: Experiment, jobs: &[Job], rounds: usize) -> anyhow::Result<()> {
+        let mut entries = Vec::new();
+        let mut of_jobs = Vec::new();
+        for job in jobs {
+            if !self.plan.wants(job.device.kind()) {
+                continue;
+            }
+            self.note_version(&*job.device);
+            let all: Vec<usize> = (0..job.cases.len()).collect();
+            let same = job.cases.iter().all(|case| case.rules.is_none() && case.macs == 1);
+            for questions in all.chunks(if same { all.len() } else { 1 }) {
+                entries.push(Entry { name: job.series.clone(), device: &*job.device, questions: questions.to_vec() });
+                of_jobs.push(job);
+            }
+        }
+        eprintln!("{experiment:?}, {rounds} rounds");
+        let times = self.plan.times.of_a_turn();
+        let prepare = |at: usize, contender: &mut Contender<'_>| {
+            let job: &Job = of_jobs[at];
+            let case = &job.cases[entries[at].questions[0]];
+            eprintln!("  {} for {}", job.series, case.x);
+            if let Some(rules) = &case.rules {
+                contender.running.set_rules(rules)?;
+            }
+            if case.macs > 1 {
+                contender.lab.prime(&contender.ends, case.macs)?;
+            }
+            Ok(())
+        };
+        let ask = |at: usize, question: usize, contender: &mut Contender<'_>, (): &()| {
+            let job: &Job = of_jobs[at];
+            let case = &job.cases[question];
+            let sample = measure::stream(&mut contender.generator, &contender.ends, &case.load, times)?;
+            self.note(experiment, &job.series, case, sample);
+            Ok(())
+        };
+        let failed = contest::contest(&entries, rounds, prepare, ask);
+        self.after(&format!("{experiment:?}"), failed)
+    }
+
+    /// Keeps a sample.
+    fn note(&mut self, experiment: Experiment, series: &str, case: &Case, sample: Sample) {
+        eprintln!("  {series}, {}", line(case, &sample));
+        self.point(experiment, series, case).samples.push(sample);
+    }
+
+    /// Notes what failed in a contest, and saves.
+    fn after(&mut self, what: &str, failed: anyhow::Result<Vec<(String, anyhow::Error)>>) -> anyhow::Result<()> {
+        let stopped = failed.map(|failed| {
+            for (name, error) in failed {
+                self.skip(&format!("{what}, {name}"), &error);
+            }
+        });
+        self.save()?;
+        stopped
     }
 
     /// Measures round trips of single packets at 1,000 packets a second, and at half of what the device forwards: each
@@ -205,21 +264,32 @@ impl Run {
     /// # Errors
     /// As [`Self::in_turn`].
     pub fn round_trips(&mut self, devices: &[Box<dyn Device>]) -> anyhow::Result<()> {
-        self.in_turn(
-            "Round trips",
-            devices,
-            |device| &**device,
-            self.plan.rounds,
-            |run, device| {
-                let times = run.plan.times;
-                let (loads, name) = (with_bed(&**device, |bed| round_trips(bed, times))?, device.name());
-                for (load, pps, percentiles) in loads {
-                    eprintln!("  {load}, {pps:.0} packets a second: {percentiles:?}");
-                    run.latency(&name, load, pps).rounds.push(percentiles);
-                }
-                Ok(())
-            },
-        )
+        const LOADS: [&str; 2] = [names::LOAD_LOW, names::LOAD_HALF];
+        let devices = devices.iter().filter(|device| self.plan.wants(device.kind()));
+        let entries: Vec<Entry<'_>> = devices
+            .map(|device| Entry { name: device.name(), device: &**device, questions: (0..LOADS.len()).collect() })
+            .collect();
+        entries.iter().for_each(|entry| self.note_version(entry.device));
+        let (times, rounds) = (self.plan.times, self.plan.rounds);
+        eprintln!("Round trips, {rounds} rounds");
+        let prepare = |at: usize, contender: &mut Contender<'_>| {
+            eprintln!("  {}", entries[at].name);
+            let full = measure::stream(&mut contender.generator, &contender.ends, &Load::new(Side::Near), times)?;
+            Ok([1000.0, full.forwarded / 4.0])
+        };
+        let ask = |at: usize, question: usize, contender: &mut Contender<'_>, rates: &[f64; LOADS.len()]| {
+            let (load, pps) = (LOADS[question], rates[question]);
+            let sent = Load::new(Side::Near).paced(pps).returning();
+            // Of a load that is not low there are packets enough in less time.
+            let measure = if load == names::LOAD_LOW { times.measure } else { times.measure / 4 };
+            let times = Times { measure, ..times.of_a_turn() };
+            let percentiles = measure::round_trip(&mut contender.generator, &mut contender.ends, &sent, times)?;
+            eprintln!("  {}, {load}, {pps:.0} packets a second: {percentiles:?}", entries[at].name);
+            self.latency(&entries[at].name, load, pps).rounds.push(percentiles);
+            Ok(())
+        };
+        let failed = contest::contest(&entries, rounds, prepare, ask);
+        self.after("Round trips", failed)
     }
 
     fn latency(&mut self, device: &str, load: &str, pps: f64) -> &mut Latency {
@@ -286,18 +356,6 @@ fn engine_cost() -> anyhow::Result<Engine> {
     let status = command.arg("--json").arg(file.path()).stdout(Stdio::null()).status()?;
     ensure!(status.success(), "engine-cost ended with {status}");
     Ok(serde_json::from_slice(&std::fs::read(file.path())?)?)
-}
-
-fn round_trips(bed: &mut Bed<'_>, times: Times) -> anyhow::Result<Vec<(&'static str, f64, Percentiles)>> {
-    let mut generator = bed.lab.generator(Side::Near);
-    let full = measure::stream(&mut generator, &bed.ends, &Load::new(Side::Near), times)?.forwarded;
-    let loads = [(names::LOAD_LOW, 1000.0), (names::LOAD_HALF, full / 4.0)];
-    let mut measured = Vec::new();
-    for (load, pps) in loads {
-        let sent = Load::new(Side::Near).paced(pps).returning();
-        measured.push((load, pps, measure::round_trip(&mut generator, &mut bed.ends, &sent, times)?));
-    }
-    Ok(measured)
 }
 
 fn footprint(device: &dyn Device, rules: u32, idle: Duration) -> anyhow::Result<Footprint> {

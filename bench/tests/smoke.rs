@@ -1,13 +1,15 @@
 //! The bench itself, for real and short: what the generator sends, that every in-house device forwards it, and that nothing
 //! is left behind. Nothing here asserts how fast or how slow anything is.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use bench::contest::{Contender, Entry, contest};
 use bench::devices::bridge::Bridge;
 use bench::devices::devmap::Devmap;
 use bench::devices::forwarder::Forwarder;
@@ -25,12 +27,8 @@ use tests::raw::RawSocket;
 use tests::{Frame, wait};
 
 const SOON: Duration = Duration::from_secs(10);
-const TIMES: Times = Times {
-    warm: Duration::from_millis(10),
-    measure: Duration::from_millis(50),
-    windows: 2,
-    idle: Duration::from_millis(10),
-};
+const TIMES: Times =
+    Times { warm: Duration::from_millis(10), measure: Duration::from_millis(50), idle: Duration::from_millis(10) };
 /// Slow enough for a ring of 2,048 whose reader is not running just now.
 const SLOW: f64 = 50_000.0;
 
@@ -218,6 +216,52 @@ impl Device for Broken {
 fn a_device_that_does_not_start_is_an_error() {
     let error = with_bed(&Broken, |_| Ok(())).expect_err("it can't start");
     assert_eq!(error.to_string(), "no such device");
+}
+
+/// Whether a process is stopped by a signal, or has ended.
+fn is_stopped(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.map_or(true, |text| text.rsplit_once(") ").expect("a name in brackets").1.starts_with('T'))
+}
+
+#[test]
+fn in_a_contest_devices_take_turns_while_the_others_are_stopped() {
+    let devices: [&dyn Device; 3] = [&Forwarder { sleep: false }, &Broken, &Forwarder { sleep: true }];
+    let questions = [vec![0, 1], vec![0], vec![0]];
+    let entry = |(device, questions): (&&'static dyn Device, &Vec<usize>)| Entry {
+        name: device.name(),
+        device: *device,
+        questions: questions.clone(),
+    };
+    let entries: Vec<Entry<'_>> = devices.iter().zip(&questions).map(entry).collect();
+    let pids = RefCell::new(BTreeMap::new());
+    let mut turns = Vec::new();
+    let prepare = |at: usize, contender: &mut Contender<'_>| {
+        let [pid] = contender.running.pids()[..] else { panic!("a process") };
+        pids.borrow_mut().insert(at, pid);
+        Ok(pid)
+    };
+    let ask = |at: usize, question: usize, contender: &mut Contender<'_>, pid: &i32| {
+        turns.push((at, question));
+        for (of, pid) in pids.borrow().iter() {
+            assert!(
+                wait::until(SOON, || (is_stopped(*pid) == (*of != at)).then_some(())).is_some(),
+                "{of} in {at}'s turn"
+            );
+        }
+        assert_eq!(pids.borrow()[&at], *pid);
+        let load = Load::new(Side::Near).paced(SLOW);
+        let sample = measure::stream(&mut contender.generator, &contender.ends, &load, TIMES.of_a_turn())?;
+        anyhow::ensure!(sample.forwarded > 0.0);
+        anyhow::ensure!(turns.len() != 5, "the fifth turn fails");
+        Ok(())
+    };
+    let failed = contest(&entries, 3, prepare, ask).expect("no signal came");
+    let failed: Vec<String> = failed.into_iter().map(|(name, error)| format!("{name}: {error}")).collect();
+    assert_eq!(failed[0], "broken: no such device");
+    assert_eq!((failed.len(), failed[1].ends_with("polling: the fifth turn fails")), (2, true), "{failed:?}");
+    assert_eq!(turns, [(0, 0), (2, 0), (0, 1), (2, 0), (0, 0), (2, 0)], "each second round goes backwards");
+    assert!(pids.borrow().values().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()));
 }
 
 #[test]

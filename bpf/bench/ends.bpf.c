@@ -27,25 +27,23 @@ struct {
 /*
  * Round trip times in nanoseconds, log-linear: values below 128 have a bucket each, then every octave has 128, so that a
  * bucket is less than 1 % wide; from 2^32 on everything is in the last one. bench/src/histogram.rs has the inverse.
- * There is such a histogram for each of a few windows of time, one after the other in the map.
  */
 #define STEPS 128
 #define OCTAVES 26
-#define WINDOWS 8
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, STEPS * OCTAVES * WINDOWS);
+	__uint(max_entries, STEPS * OCTAVES);
 	__type(key, __u32);
 	__type(value, __u64);
 } TIMES SEC(".maps");
 
-/* The window that it is now, from 1 on; of what comes back in others no time is taken. */
+/* Whether times are taken: not while a load begins. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, __u32);
-} WINDOW SEC(".maps");
+} TIMING SEC(".maps");
 
 struct packet {
 	__u16 dst[3];
@@ -113,15 +111,15 @@ int near(struct xdp_md *ctx)
 {
 	__u64 now = bpf_ktime_get_ns(), *count;
 	struct packet *packet = ours(ctx);
-	__u32 key = 0, *window = bpf_map_lookup_elem(&WINDOW, &key);
+	__u32 key = 0, *timing = bpf_map_lookup_elem(&TIMING, &key);
 
 	if (!packet)
 		return XDP_PASS;
 	if (packet->mark.stream != RETURNS)
 		return XDP_DROP;
-	if (!window || *window - 1 >= WINDOWS)
+	if (!timing || !*timing)
 		return XDP_DROP;
-	key = (*window - 1) * STEPS * OCTAVES + bucket(now - packet->mark.seq);
+	key = bucket(now - packet->mark.seq);
 	count = bpf_map_lookup_elem(&TIMES, &key);
 	if (count)
 		(*count)++;

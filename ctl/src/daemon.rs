@@ -55,6 +55,7 @@ fn raise_descriptor_limit() {
 pub fn check(options: &Options) -> Result<(), Error> {
     let config = Config::load(options.config.as_deref())?;
     Switch::check(&config.dataplane, &config.bridge.unwrap_or_default())?;
+    Switch::check_ports(&config.dataplane, &config.port)?;
     Store::check(&options.state_dir)
 }
 
@@ -315,12 +316,23 @@ mod tests {
     }
 
     #[test]
-    fn a_check_makes_neither_directory() {
+    fn a_check_looks_at_ports_and_makes_neither_directory() {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("xswitch.toml");
-        std::fs::write(&config, "").unwrap();
         let [run_dir, state_dir] = ["run", "state"].map(|name| dir.path().join(name));
-        check(&Options { config: Some(config), run_dir: run_dir.clone(), state_dir: state_dir.clone() }).unwrap();
+        let options = Options { config: Some(config.clone()), run_dir: run_dir.clone(), state_dir: state_dir.clone() };
+        let port = |name: &str| format!("[[port]]\nname = \"{name}\"\nkind = \"guest\"\nspp = \"vhost:0\"\n");
+        for (text, why) in [
+            (String::new(), None),
+            (port("vm1"), None),
+            (port("vm1") + &port("vm2"), Some("port `vm2`: spp: vhost:0 is port `vm1`")),
+            (port("vm1").replace("vhost", "phy"), Some("port `vm1`: spp: `phy:0`")),
+        ] {
+            std::fs::write(&config, text).unwrap();
+            let error = check(&options).err().map(|error| error.to_string());
+            assert!(error.as_deref().unwrap_or_default().contains(why.unwrap_or_default()), "{error:?}");
+            assert_eq!(error.is_some(), why.is_some(), "{error:?}");
+        }
         assert!(!run_dir.exists() && !state_dir.exists());
     }
 }

@@ -47,24 +47,21 @@ pub fn forwarded(point: &Point) -> Vec<f64> {
     point.samples.iter().map(|sample| sample.forwarded).collect()
 }
 
-/// Ratio of the medians, with the least and the greatest ratio of a single round; `None` if there is nothing to divide.
+/// Median, least and greatest ratio of the rounds; `None` if there is nothing to divide.
 pub fn ratio(over: &[f64], under: &[f64]) -> Option<Spread> {
-    let (top, ..) = spread(over.iter().copied())?;
-    let (bottom, ..) = spread(under.iter().copied())?;
-    let of_rounds = over.iter().zip(under).filter(|&(_, &under)| under > 0.0).map(|(over, under)| over / under);
-    let (_, least, greatest) = spread(of_rounds)?;
-    (bottom > 0.0).then(|| (top / bottom, least, greatest))
+    spread(over.iter().zip(under).filter(|&(_, &under)| under > 0.0).map(|(over, under)| over / under))
 }
 
-/// Nanoseconds of a CPU per forwarded packet: user, system, softirq; `None` if nothing was forwarded.
+/// Nanoseconds of a CPU per forwarded packet: user, system, softirq; `None` if nothing was forwarded. Over all rounds together, for the
+/// kernel counts CPU time in ticks, of which there are few in a round.
 pub fn per_packet(samples: &[Sample], cpu: impl Fn(&Sample) -> CpuShare) -> Option<[f64; 3]> {
     let parts: [fn(CpuShare) -> f64; 3] = [|cpu| cpu.user, |cpu| cpu.system, |cpu| cpu.softirq];
-    let forwarding = || samples.iter().filter(|sample| sample.forwarded > 0.0);
-    let mut nanoseconds = [0.0; 3];
-    for (nanoseconds, part) in nanoseconds.iter_mut().zip(parts) {
-        (*nanoseconds, ..) = spread(forwarding().map(|sample| part(cpu(sample)) * 1e9 / sample.forwarded))?;
-    }
-    Some(nanoseconds)
+    let forwarded: f64 = samples.iter().map(|sample| sample.forwarded).sum();
+    let nanoseconds = |part: fn(CpuShare) -> f64| {
+        let busy: f64 = samples.iter().map(|sample| part(cpu(sample))).sum();
+        busy * 1e9 / forwarded
+    };
+    (forwarded > 0.0).then(|| parts.map(nanoseconds))
 }
 
 #[cfg(test)]
@@ -72,8 +69,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ratio_is_of_medians_and_its_range_of_single_rounds() {
-        assert_eq!(ratio(&[2.0, 3.0, 4.0], &[1.0, 2.0, 4.0]), Some((1.5, 1.0, 2.0)));
+    fn a_ratio_is_that_of_rounds() {
+        // The machine was half as fast in the second round.
+        assert_eq!(ratio(&[3.0, 1.5, 2.8], &[2.0, 1.0, 2.0]), Some((1.5, 1.4, 1.5)));
         assert_eq!(ratio(&[], &[1.0]), None);
         assert_eq!(ratio(&[1.0], &[]), None);
         assert_eq!(ratio(&[1.0], &[0.0]), None, "nothing to divide by");

@@ -66,27 +66,7 @@ fn resolve_one(state: &State, control: &Control, earlier: &[&PortSpec], spec: Po
     let kept = |no: &PortNo| control.reserved.get(no).is_some_and(|(name, _)| *name != spec.name);
     let taken = |no| live().any(|port| port.vport == Some(no)) || kept(&no);
     let spec = resolve::resolve(spec.clone(), state.settings.capacity.port_slots(), taken)?;
-    if live().any(|port| port.name == spec.name) {
-        return Err(Error::new(ErrorKind::Exists, format!("name: there is a port `{}` already", spec.name)));
-    }
-    if let Some(port) = live().find(|port| port.uuid() == spec.uuid()) {
-        return Err(Error::new(
-            ErrorKind::Exists,
-            format!("uuid: `{}` belongs to port `{}`", spec.uuid().escape_default(), port.name),
-        ));
-    }
-    if let Some(port) = live().find(|port| port.ifname == spec.ifname) {
-        return Err(Error::new(
-            ErrorKind::Exists,
-            format!("ifname: {} belongs to port `{}`", port.ifname.as_deref().unwrap_or_default(), port.name),
-        ));
-    }
-    if let Some(port) = live().find(|port| spec.spp.is_some() && port.spp == spec.spp) {
-        return Err(Error::new(
-            ErrorKind::Exists,
-            format!("spp: {} is port `{}`", spec.spp.as_deref().unwrap_or_default(), port.name),
-        ));
-    }
+    resolve::check_unique(&spec, live())?;
     Ok(spec)
 }
 

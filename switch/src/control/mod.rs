@@ -223,6 +223,12 @@ impl Switch {
         resolve::check_bridge(bridge)
     }
 
+    /// Says whether these ports could be added together, as far as that does not depend on netdevs and on ports that are there; the
+    /// error names the port.
+    pub fn check_ports(settings: &DataplaneSettings, ports: &[PortSpec]) -> Result<(), Error> {
+        resolve::check_ports(ports, settings.capacity.port_slots())
+    }
+
     /// Makes UMEM and starts the workers. Without a place for pins no guest's end can be opened for AF_XDP sockets.
     pub fn start(settings: &DataplaneSettings, bridge: BridgeSettings, pins: Option<PinPlace>) -> Result<Self, Error> {
         Self::check(settings, &bridge)?;

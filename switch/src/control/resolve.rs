@@ -167,6 +167,43 @@ pub fn check_spp(spec: &PortSpec) -> Result<(), Error> {
     Ok(())
 }
 
+/// Checks that a port that was resolved is another one than all of `others`.
+pub fn check_unique<'a>(spec: &PortSpec, others: impl Iterator<Item = &'a PortSpec> + Clone) -> Result<(), Error> {
+    let exists = |text: String| Err(Error::new(ErrorKind::Exists, text));
+    if others.clone().any(|port| port.name == spec.name) {
+        return exists(format!("name: there is a port `{}` already", spec.name));
+    }
+    if let Some(port) = others.clone().find(|port| port.uuid() == spec.uuid()) {
+        return exists(format!("uuid: `{}` belongs to port `{}`", spec.uuid().escape_default(), port.name));
+    }
+    if let Some(port) = others.clone().find(|port| port.ifname == spec.ifname) {
+        let ifname = port.ifname.as_deref().unwrap_or_default();
+        return exists(format!("ifname: {ifname} belongs to port `{}`", port.name));
+    }
+    if let Some(spp) = &spec.spp
+        && let Some(port) = others.clone().find(|port| port.spp.as_ref() == Some(spp))
+    {
+        return exists(format!("spp: {spp} is port `{}`", port.name));
+    }
+    Ok(())
+}
+
+/// Checks ports that are to be added together, as far as that does not depend on netdevs and on ports that are there. The error
+/// names the port.
+pub fn check_ports(specs: &[PortSpec], slots: usize) -> Result<(), Error> {
+    let mut resolved: Vec<PortSpec> = Vec::with_capacity(specs.len());
+    for spec in specs {
+        // A number that the switch chooses is none that a port asks for.
+        let asked = |no| spec.vport.is_none() && specs.iter().any(|port| port.vport == Some(no));
+        let taken = |no| asked(no) || resolved.iter().any(|port| port.vport == Some(no));
+        let one = resolve(spec.clone(), slots, taken);
+        let one = one.and_then(|one| check_unique(&one, resolved.iter()).map(|()| one));
+        let name = spec.name.escape_default();
+        resolved.push(one.map_err(|error| Error::new(error.kind(), format!("port `{name}`: {error}")))?);
+    }
+    Ok(())
+}
+
 /// Checks everything that does not depend on netdevs, and fills in what does not either. `taken` tells which port numbers are.
 /// There can be `slots` ports.
 pub fn resolve(mut spec: PortSpec, slots: usize, taken: impl Fn(u16) -> bool) -> Result<PortSpec, Error> {
@@ -256,6 +293,32 @@ mod tests {
         let spec = resolve(guest(), MAX_PORTS, |no| no < 3).unwrap();
         assert_eq!((spec.vport, spec.ifname.as_deref(), spec.queues), (Some(3), Some("xs3"), Some(1)));
         assert_eq!((spec.mac_check, spec.vlan), (Some(true), Some(VlanMode::Access { vid: 0 })));
+    }
+
+    #[test]
+    fn ports_that_are_added_together_are_checked_against_each_other() {
+        let phy =
+            |name: &str, ifname: &str| PortSpec { ifname: Some(ifname.into()), ..PortSpec::new(name, PortKind::Phy) };
+        let numbered = |spec: PortSpec, no| PortSpec { vport: Some(no), ..spec };
+        let named = |spec: PortSpec, spp: &str| PortSpec { spp: Some(spp.into()), ..spec };
+        let (auto, vm2) = (guest(), PortSpec::new("vm2", PortKind::Guest));
+        let good =
+            [auto.clone(), numbered(vm2.clone(), 0), named(phy("p0", "x0"), "phy:0"), named(phy("p1", "x1"), "phy:1")];
+        check_ports(&good, MAX_PORTS).unwrap();
+        for (ports, text) in [
+            (vec![auto.clone(), auto.clone()], "port `vm1`: name: "),
+            (vec![phy("p0", "x0"), phy("p1", "x0")], "port `p1`: ifname: x0 belongs to port `p0`"),
+            (vec![numbered(auto.clone(), 3), numbered(vm2.clone(), 3)], "port `vm2`: vport: 3 "),
+            (
+                vec![named(phy("p0", "x0"), "phy:0"), named(phy("p1", "x1"), "phy:0")],
+                "port `p1`: spp: phy:0 is port `p0`",
+            ),
+            (vec![auto.clone(), named(vm2.clone(), "vhost:-1")], "port `vm2`: spp: `vhost:-1`"),
+            (vec![auto.clone(), PortSpec { uuid: Some("vm1".into()), ..vm2.clone() }], "port `vm2`: uuid: `vm1`"),
+        ] {
+            let error = check_ports(&ports, MAX_PORTS).unwrap_err().to_string();
+            assert!(error.starts_with(text), "{error}");
+        }
     }
 
     #[test]

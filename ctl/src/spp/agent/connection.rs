@@ -7,8 +7,9 @@ use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
+use super::json;
 use super::reply::{Forms, IdForm, reply};
 use super::{Agent, Over, PATIENCE, gone};
 use crate::config::StatusFormat;
@@ -19,23 +20,26 @@ use crate::spp::{Proc, ProcType, Spp};
 /// A connection that is closed that soon after the client id was told was refused for its form.
 const REFUSED_WITHIN: Duration = Duration::from_secs(1);
 /// Commands in one read at most (SPP's limit).
-const MAX_COMMANDS: usize = 32;
+pub(super) const MAX_COMMANDS: usize = 32;
 /// Bytes that are read at once.
 const READ: usize = MAX_COMMANDS * (MAX_LINE + 1);
 /// Bytes that are passed over at most when there are more than one read takes.
 const MAX_PASSED_OVER: usize = 16 << 20;
 /// Room for an answer in the kernel, in bytes: the largest classifier table's.
 const SEND_BUFFER: usize = 8 << 20;
+/// How long the rest of a request in JSON is waited for that came in parts.
+const REST: Duration = Duration::from_secs(1);
 /// Seconds without traffic before the other end is asked whether it is there, seconds between questions, and their number.
 const KEEP_ALIVE: (u32, u32, u32) = (30, 10, 3);
 
 /// What the commands of one read came to.
-struct Answers {
-    text: String,
+pub(super) struct Answers {
+    /// To be sent.
+    pub text: String,
     /// Whether anything but the client id was asked.
-    asked: bool,
+    pub asked: bool,
     /// Whether the instance has ended.
-    ended: bool,
+    pub ended: bool,
 }
 
 impl Agent {
@@ -54,6 +58,7 @@ impl Agent {
                 self.forms.id = next_id_form(self.proc, self.forms, asked, told);
                 return Over::Lost { asked };
             }
+            let read = with_rest(&mut stream, &mut buffer, read).await;
             let too_much = read == READ && pass_over(&stream, &mut buffer);
             let bytes = if too_much { None } else { Some(buffer[..read].to_vec()) };
             let (spp, proc, forms) = (Arc::clone(&self.spp), self.proc, self.forms);
@@ -89,6 +94,18 @@ fn next_id_form(proc: Proc, forms: Forms, asked: bool, told: Option<Instant>) ->
     }
 }
 
+/// Reads on if what was read is the beginning of a request in JSON; returns how much is in the buffer then.
+async fn with_rest(stream: &mut TcpStream, buffer: &mut [u8], mut read: usize) -> usize {
+    let until = Instant::now() + REST;
+    while read < buffer.len() && json::is_cut_off(&buffer[..read]) {
+        match timeout_at(until, stream.read(&mut buffer[read..])).await {
+            Ok(Ok(more @ 1..)) => read += more,
+            Ok(Ok(0) | Err(_)) | Err(_) => break,
+        }
+    }
+    read
+}
+
 /// Whether there was more than one read takes; it is thrown away.
 fn pass_over(stream: &TcpStream, buffer: &mut [u8]) -> bool {
     let mut passed = 0;
@@ -119,6 +136,9 @@ fn prepare(stream: &TcpStream) {
 
 /// Carries out what one read gave (`None`: too much), one command after the other.
 fn answers(spp: &Spp, proc: Proc, bytes: Option<&[u8]>, forms: Forms) -> Answers {
+    if let Some(request) = bytes.filter(|bytes| json::is_request(bytes)) {
+        return json::answers(spp, proc, request);
+    }
     let mut answers = Answers { text: String::new(), asked: false, ended: false };
     let lines = match lines(bytes) {
         Ok(lines) => lines,

@@ -6,6 +6,7 @@
 //! spp-ctl reads 4,096 bytes and goes on only while they are filled.
 
 mod connection;
+mod json;
 pub mod reply;
 #[cfg(test)]
 mod tests;

@@ -122,6 +122,12 @@ fn of_status(status: &Status, form: StatusFormat) -> Value {
     json!({"results": success(), "info": info})
 }
 
+/// A status without its envelope.
+pub fn info(status: &Status) -> Value {
+    let mut value = of_status(status, StatusFormat::Json);
+    value.get_mut("info").map(Value::take).unwrap_or(value)
+}
+
 /// vf and mirror: ports by type, and components by another name.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]

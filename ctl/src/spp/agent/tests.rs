@@ -2,8 +2,10 @@
 
 mod broken;
 mod fake;
+mod in_json;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::thread::sleep;
 
 use serde_json::{Value, json};

@@ -123,21 +123,22 @@ fn overload(peers: Option<&Arc<Peers>>) -> Vec<Job> {
         FRAMES.into_iter().map(case).collect()
     };
     let plain = Xswitch::default();
-    let mut jobs = vec![
-        Job::new(Forwarder { sleep: false }, cases(1)),
-        Job::new(plain, cases(1)),
+    // What is compared takes its turns one after the other.
+    let mut jobs: Vec<Job> = testpmd(peers).map(|testpmd| Job::new(testpmd, cases(1))).into_iter().collect();
+    jobs.push(Job::new(plain, cases(1)));
+    jobs.extend(ovs(peers, None).map(|ovs| Job::new(ovs, cases(1))));
+    jobs.extend(ovs(peers, Some(RULES)).map(|ovs| Job::new(ovs, cases(RULES.rules))));
+    jobs.extend([
         Job::new(full(), cases(RULES.rules)),
+        Job::new(Forwarder { sleep: false }, cases(1)),
         Job::new(Xswitch { ports: 32, ..plain }, cases(1)),
         Job::new(Xswitch { workers: 2, ..plain }, cases(1)),
         Job::new(Devmap, cases(1)),
         Job::new(bridge(false), cases(1)),
         Job::new(bridge(true), cases(1)),
-    ];
+    ]);
     let kinds = [Kind::Forward, Kind::Classifier, Kind::Merge, Kind::Chain];
     jobs.extend(kinds.map(|kind| Job::new(Components { kind }, cases(1))));
-    jobs.extend(ovs(peers, None).map(|ovs| Job::new(ovs, cases(1))));
-    jobs.extend(ovs(peers, Some(RULES)).map(|ovs| Job::new(ovs, cases(RULES.rules))));
-    jobs.extend(testpmd(peers).map(|testpmd| Job::new(testpmd, cases(1))));
     jobs
 }
 
@@ -210,19 +211,20 @@ fn macs(peers: Option<&Arc<Peers>>) -> Vec<Job> {
 }
 
 fn latency(peers: Option<&Arc<Peers>>) -> Vec<Box<dyn Device>> {
+    // As under overload.
     let mut devices: Vec<Box<dyn Device>> = vec![
         Box::new(Forwarder { sleep: false }),
-        Box::new(Forwarder { sleep: true }),
-        Box::new(Xswitch { busy: true, ..Xswitch::default() }),
         Box::new(Xswitch { spin_us: Some(2000), ..Xswitch::default() }),
-        Box::new(Xswitch { spin_us: Some(50), ..Xswitch::default() }),
-        Box::new(Xswitch::default()),
-        Box::new(Devmap),
-        Box::new(bridge(false)),
-        Box::new(bridge(true)),
+        Box::new(Xswitch { busy: true, ..Xswitch::default() }),
     ];
     devices.extend(ovs(peers, None).map(|ovs| -> Box<dyn Device> { Box::new(ovs) }));
+    devices.push(Box::new(Xswitch::default()));
     devices.extend(testpmd(peers).map(|testpmd| -> Box<dyn Device> { Box::new(testpmd) }));
+    devices.push(Box::new(Xswitch { spin_us: Some(50), ..Xswitch::default() }));
+    devices.push(Box::new(Forwarder { sleep: true }));
+    devices.push(Box::new(Devmap));
+    devices.push(Box::new(bridge(false)));
+    devices.push(Box::new(bridge(true)));
     devices
 }
 

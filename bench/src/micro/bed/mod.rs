@@ -201,7 +201,15 @@ impl<D: Device> Bed<D> {
 /// frame has one that counts it, a meter on what each port sends and is sent.
 pub fn worker() -> Bed<Worker> {
     let ports: Vec<_> = (0..2).map(|no| port(no, true)).collect();
-    let (device, kernels) = set_up(&umem(), &ports, view(&ports), Set::default());
+    let (device, kernels) = set_up(&umem(), &ports, view(&ports, &tables()), Set::default());
+    Bed::new(device, kernels)
+}
+
+/// One without rules and meters.
+pub fn learner() -> Bed<Worker> {
+    let ports: Vec<_> = (0..2).map(|no| port(no, true)).collect();
+    let tables = Tables::new(Capacity::default(), 1);
+    let (device, kernels) = set_up(&umem(), &ports, view(&ports, &tables), Set::default());
     Bed::new(device, kernels)
 }
 
@@ -261,8 +269,7 @@ fn policies() -> Snapshot {
     Snapshot::build(1, &BridgePolicy::default(), (0..2).map(|no| (no, policy(no))).collect())
 }
 
-fn view(ports: &[Arc<PortShared>]) -> View {
-    let tables = tables();
+fn view(ports: &[Arc<PortShared>], tables: &Tables) -> View {
     View {
         snapshot: policies().with_rules(1, tables.rules().clone()),
         ports_epoch: 1,

@@ -8,7 +8,7 @@ use switch::engine::snapshot::Snapshot;
 use switch::worker::Worker;
 
 use super::{BURSTS, Case, WHOLE_TURN, nothing};
-use crate::micro::bed::{Bed, Device, FLOWS, PassThrough, pass_through, snapshot, worker};
+use crate::micro::bed::{Bed, Device, FLOWS, PassThrough, learner, pass_through, snapshot, worker};
 use crate::micro::fixtures::{BURST, mac_table, udp4};
 
 const GROUP: &str = "turn";
@@ -45,6 +45,9 @@ pub(super) fn cases() -> Vec<Case> {
             bed.device.turn()
         }),
         Case::new(GROUP, WHOLE_TURN, BURST, worker, Bed::kernel_turn, |bed: &mut Bed<Worker>| {
+            Device::turn(&mut bed.device)
+        }),
+        Case::new(GROUP, "learning only", BURST, learner, Bed::kernel_turn, |bed: &mut Bed<Worker>| {
             Device::turn(&mut bed.device)
         }),
     ]

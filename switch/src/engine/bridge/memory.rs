@@ -4,14 +4,14 @@
 //! those of its bytes that the decision came from. The next packet with the same goes the same way without being asked all the
 //! questions again, as long as nothing has changed that the answers came from: the policy's epoch and, if the MAC table said
 //! where to, the entry there. What these bytes do not say is looked at for each frame: its length, and that its sender is
-//! learned. Drops and floods are decided anew each time, and so is everything while there are no rules, when there is less to
-//! ask than to remember.
+//! learned. Drops and floods are decided anew each time. While there are no rules, addresses, EtherType and tag of an IP frame say it all,
+//! and that is what is remembered then.
 //!
 //! Frames of a burst are recalled in one go, and come out as runs that leave by the same course ([`Memory::recall_all`]).
 //!
-//! Of a fixed size, a worker's own. Sets of two places, of which a new flow takes the one that was not found last: flows that
-//! come once do not displace one that is in use. An entry has all that a table of flows elsewhere would need to forward for
-//! the worker.
+//! Of a fixed size, a worker's own. Sets of two places, of which a new flow takes the one that was not found last, and only when it
+//! is asked for again while that is noted (`Asked`): flows that come once, or too many in turn, cost next to nothing and do not displace one that
+//! is in use. An entry has all that a table of flows elsewhere would need to forward for the worker.
 
 use super::course::{Course, Run};
 use super::{Decision, Fdb, Names, Observer, Verdict, decide_at, header_len};
@@ -19,7 +19,10 @@ use crate::engine::PortNo;
 use crate::engine::fdb::{Learn, Spot};
 use crate::engine::mac::MacAddr;
 use crate::engine::meter::Color;
-use crate::engine::parse::{ETH_HEADER, ETHERTYPE_IPV4, Plain, Tag, VLAN_TAG, be16, fold_product, parse_l2};
+use crate::engine::parse::{
+    ETH_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Plain, TPID_CTAG, TPID_STAG, Tag, VLAN_TAG, be16, fold_product,
+    parse_l2,
+};
 use crate::engine::rule::{FlowCache, Key, Rule, Rules};
 use crate::engine::snapshot::Snapshot;
 use crate::engine::vlan::{self, Vid};
@@ -34,6 +37,8 @@ const NEVER: u64 = u64::MAX;
 const WORDS: usize = 7;
 /// Those of them that IPv4 uses.
 const WORDS_V4: usize = 4;
+/// Those that count while there are no rules.
+const WORDS_L2: usize = 3;
 
 /// What of a plain frame decides, in the bytes' own order: addresses and EtherType (or TPID) in two words that overlap; ports,
 /// VLAN tag, ingress port and protocol in one; IP addresses, which are one word in IPv4 and four in IPv6.
@@ -46,6 +51,23 @@ const TCP: u64 = 1 << 62;
 /// Where the ingress port is in the third word, above ports and tag.
 const INGRESS: u32 = 48;
 const _: () = assert!(MAX_PORTS <= 1 << (62 - INGRESS));
+
+/// Addresses, EtherType, tag and ingress port of an IP frame: what decides while there are no rules.
+#[inline(always)]
+fn l2(ingress: PortNo, frame: &[u8]) -> Option<Flow<WORDS_L2>> {
+    let header = frame.first_chunk::<{ ETH_HEADER + VLAN_TAG }>()?;
+    // Of ARP more is looked at.
+    let is_ip = |at| matches!(be16(header, at), Some(ETHERTYPE_IPV4 | ETHERTYPE_IPV6));
+    let ingress = u64::from(ingress) << INGRESS;
+    let third = if is_ip(ETH_HEADER - 2) {
+        ingress
+    } else {
+        let is_tagged = matches!(be16(header, ETH_HEADER - 2), Some(TPID_CTAG | TPID_STAG));
+        (is_tagged && is_ip(ETH_HEADER + VLAN_TAG - 2)).then_some(())?;
+        ingress | u64::from(u32::from_ne_bytes(*header.last_chunk()?))
+    };
+    Some([word(header, 0)?, word(header, 6)?, third])
+}
 
 /// The eight bytes at that offset.
 #[inline(always)]
@@ -99,21 +121,50 @@ fn third_word(ports: u64, tag: Option<Tag>, ingress: PortNo, plain: Plain) -> u6
         | if plain.tcp { TCP } else { 0 }
 }
 
-/// The set that the entry of an IPv4 flow is in.
+/// Hash of an IPv4 flow.
 #[inline(always)]
-fn set_of_v4([a, b, c, d]: Flow<WORDS_V4>) -> usize {
-    let hash = fold_product(a ^ 0x9e37_79b9_7f4a_7c15, b ^ 0xd1b5_4a32_d192_ed03)
-        ^ fold_product(c ^ 0x8bb8_4b93_962e_acc9, d ^ 0x2d35_8dcc_aa6c_78a5);
+fn hash_v4([a, b, c, d]: Flow<WORDS_V4>) -> u64 {
+    fold_product(a ^ 0x9e37_79b9_7f4a_7c15, b ^ 0xd1b5_4a32_d192_ed03)
+        ^ fold_product(c ^ 0x8bb8_4b93_962e_acc9, d ^ 0x2d35_8dcc_aa6c_78a5)
+}
+
+/// Hash of a flow of three words.
+#[inline(always)]
+fn hash_l2([a, b, c]: Flow<WORDS_L2>) -> u64 {
+    fold_product(a ^ 0x9e37_79b9_7f4a_7c15, b ^ c ^ 0xd1b5_4a32_d192_ed03)
+}
+
+/// Hash of any flow.
+fn hash([a, b, c, d, e, f, g]: Flow<WORDS>) -> u64 {
+    if c & V6 == 0 {
+        return hash_v4([a, b, c, d]);
+    }
+    let rest = fold_product(e ^ 0x4b33_a62e_d433_d4a3, f ^ 0x4d5a_2da5_1de1_aa47);
+    hash_v4([a, b, c, d ^ rest ^ g.rotate_left(32).wrapping_mul(0xa076_1d64_78bd_642f)])
+}
+
+/// The set that the entry of a flow with that hash is in.
+#[inline(always)]
+fn set_of(hash: u64) -> usize {
     (hash ^ hash >> 32) as usize % SETS
 }
 
-/// The set that the entry of any flow is in.
-fn set_of([a, b, c, d, e, f, g]: Flow<WORDS>) -> usize {
-    if c & V6 == 0 {
-        return set_of_v4([a, b, c, d]);
+/// Flows that were asked for a while ago: for each set of entries a part of the hashes of the last four.
+#[derive(Debug)]
+struct Asked(Box<[u64]>);
+
+impl Asked {
+    /// Notes a flow; whether it had been.
+    #[inline]
+    fn again(&mut self, hash: u64) -> bool {
+        let tag = hash >> 48;
+        let Some(four) = self.0.get_mut(set_of(hash)) else { return false };
+        let noted = (0..4).any(|n| *four >> (16 * n) & 0xffff == tag);
+        if !noted {
+            *four = *four << 16 | tag;
+        }
+        noted
     }
-    let rest = fold_product(e ^ 0x4b33_a62e_d433_d4a3, f ^ 0x4d5a_2da5_1de1_aa47);
-    set_of_v4([a, b, c, d ^ rest ^ g.rotate_left(32).wrapping_mul(0xa076_1d64_78bd_642f)])
 }
 
 /// A decision, and what it holds for: two cache lines.
@@ -201,6 +252,7 @@ pub struct Scene<'a> {
 pub struct Memory {
     flows: FlowCache,
     decided: Box<[[Entry; 2]]>,
+    asked: Asked,
     /// The station that the frame before was of, if it was learned in this burst.
     learned: Station,
     recalled: u64,
@@ -211,6 +263,7 @@ impl Default for Memory {
         Self {
             flows: FlowCache::default(),
             decided: vec![[EMPTY; 2]; SETS].into_boxed_slice(),
+            asked: Asked(vec![0; SETS].into_boxed_slice()),
             learned: Station::NONE,
             recalled: 0,
         }
@@ -255,10 +308,15 @@ impl Memory {
     /// As [`decide_at`].
     #[inline]
     pub fn decide<'a>(&mut self, scene: &Scene<'a>, frame: &[u8]) -> Decision<'a> {
-        match Self::recall(&mut self.decided, &mut self.learned, scene, frame) {
+        let (decided, learned) = (&mut self.decided, &mut self.learned);
+        let entry = match scene.snap.rules.is_empty() {
+            true => Self::recall::<false>(decided, learned, scene, frame),
+            false => Self::recall::<true>(decided, learned, scene, frame),
+        };
+        match entry {
             Some(entry) => {
                 let decision = entry.decision(scene);
-                self.recalled += 1;
+                self.count(scene, 1);
                 decision
             }
             None => self.decide_and_remember(scene, frame),
@@ -268,27 +326,37 @@ impl Memory {
     /// Decides on frames, as long as what was decided on their flows is remembered and there is nothing to do but to send them: their
     /// rules have counted them, and `runs` gets where they go. Returns how many, and the decision on the frame that comes after
     /// those, if there is one.
-    #[inline(never)]
+    #[inline]
     pub fn recall_all<'a, 'f>(
         &mut self,
         scene: &Scene<'a>,
         frames: impl Iterator<Item = &'f [u8]>,
         runs: &mut Vec<Run>,
     ) -> (usize, Option<Decision<'a>>) {
-        let mut frames = frames;
-        if scene.snap.rules.is_empty() {
-            return (0, frames.next().map(|frame| self.decide_and_remember(scene, frame)));
+        match scene.snap.rules.is_empty() {
+            true => self.recall_each::<false>(scene, frames, runs),
+            false => self.recall_each::<true>(scene, frames, runs),
         }
+    }
+
+    /// The loop of [`Self::recall_all`], with and without rules: a function each, so that each has all registers to itself.
+    #[inline(never)]
+    fn recall_each<'a, 'f, const RULES: bool>(
+        &mut self,
+        scene: &Scene<'a>,
+        frames: impl Iterator<Item = &'f [u8]>,
+        runs: &mut Vec<Run>,
+    ) -> (usize, Option<Decision<'a>>) {
         let mut run = Run { course: Course::NOWHERE, color: Color::Green, frames: 0, bytes: 0 };
         let (mut before, mut after) = (0, None);
         for frame in frames {
-            let Some(entry) = Self::recall(&mut self.decided, &mut self.learned, scene, frame) else {
+            let Some(entry) = Self::recall::<RULES>(&mut self.decided, &mut self.learned, scene, frame) else {
                 after = Some(self.decide_and_remember(scene, frame));
                 break;
             };
             if !entry.is_simple {
                 after = Some(entry.decision(scene));
-                self.recalled += 1;
+                self.count(scene, 1);
                 break;
             }
             if let Some(rule) = entry.rule(scene) {
@@ -303,22 +371,34 @@ impl Memory {
             run.bytes += frame.len();
         }
         before += run.frames;
-        self.recalled += before as u64;
+        self.count(scene, before);
         run.add_to(runs);
         (before, after)
     }
 
+    /// Counts frames whose rules were remembered.
+    #[inline(always)]
+    fn count(&mut self, scene: &Scene<'_>, frames: usize) {
+        if !scene.snap.rules.is_empty() {
+            self.recalled += frames as u64;
+        }
+    }
+
     /// What was decided on the frame's flow, if it still holds.
     #[inline(always)]
-    fn recall<'m>(
+    fn recall<'m, const RULES: bool>(
         decided: &'m mut [[Entry; 2]],
         learned: &mut Station,
         scene: &Scene<'_>,
         frame: &[u8],
     ) -> Option<&'m Entry> {
-        let entry = match untagged_v4(scene.ingress, frame) {
-            Some(flow) => find(decided, set_of_v4(flow), scene.snap.epoch, flow)?,
-            None => find_any(decided, scene, frame)?,
+        let entry = if !RULES {
+            let flow = l2(scene.ingress, frame)?;
+            find(decided, hash_l2(flow), scene.snap.epoch, flow)?
+        } else if let Some(flow) = untagged_v4(scene.ingress, frame) {
+            find(decided, hash_v4(flow), scene.snap.epoch, flow)?
+        } else {
+            find_any(decided, scene, frame)?
         };
         if frame.len() > usize::from(entry.max_len) {
             return None;
@@ -336,10 +416,14 @@ impl Memory {
     fn decide_and_remember<'a>(&mut self, scene: &Scene<'a>, frame: &[u8]) -> Decision<'a> {
         let &Scene { snap, fdb, now, ingress, .. } = scene;
         let decision = decide_at(snap, fdb, now, ingress, frame, self);
-        if !snap.rules.is_empty()
-            && let Some(flow) = flow_of(ingress, frame)
+        let flow = match snap.rules.is_empty() {
+            true => l2(ingress, frame).map(|flow @ [a, b, c]| (hash_l2(flow), [a, b, c, 0, 0, 0, 0])),
+            false => flow_of(ingress, frame).map(|flow| (hash(flow), flow)),
+        };
+        if let Some((hash, flow)) = flow
+            && self.asked.again(hash)
             && let Some(entry) = remembered(flow, &decision, snap, fdb, ingress, frame)
-            && let Some(set) = self.decided.get_mut(set_of(flow))
+            && let Some(set) = self.decided.get_mut(set_of(hash))
         {
             let place = match set.iter().position(|old| old.flow == flow) {
                 Some(place) => place,
@@ -355,13 +439,13 @@ impl Memory {
 #[inline(never)]
 fn find_any<'m>(decided: &'m mut [[Entry; 2]], scene: &Scene<'_>, frame: &[u8]) -> Option<&'m Entry> {
     let flow = flow_of(scene.ingress, frame)?;
-    find(decided, set_of(flow), scene.snap.epoch, flow)
+    find(decided, hash(flow), scene.snap.epoch, flow)
 }
 
-/// The entry of that set and epoch whose flow begins with those words.
+/// The entry of that hash and epoch whose flow begins with those words.
 #[inline(always)]
-fn find<const N: usize>(decided: &mut [[Entry; 2]], set: usize, epoch: u64, flow: Flow<N>) -> Option<&Entry> {
-    let [first, second] = decided.get_mut(set)?;
+fn find<const N: usize>(decided: &mut [[Entry; 2]], hash: u64, epoch: u64, flow: Flow<N>) -> Option<&Entry> {
+    let [first, second] = decided.get_mut(set_of(hash))?;
     let is_it = |entry: &Entry| entry.epoch == epoch && (0..N).all(|n| entry.flow[n] == flow[n]);
     let (entry, other) = if is_it(first) {
         (first, second)

@@ -284,11 +284,11 @@ const V4_ALL: IpAddr = IpAddr::V4(Ipv4Addr::BROADCAST);
 const V6_ALL: IpAddr = IpAddr::V6(Ipv6Addr::from_bits(u128::MAX));
 
 /// A flow goes on as it was decided, until its destination moves, its policy changes, or it sends what does not fit.
-#[test]
-fn a_remembered_flow_follows_its_destination_and_its_policy() {
+fn follows_its_destination_and_its_policy(rules: Vec<RuleSpec>) -> LookupCounts {
     let mut tables = Tables::new(Capacity::default(), 1);
-    let rule = RuleSpec { key_index: 3, key: RuleKey::default(), action: RuleAction::to(RuleTarget::Normal) };
-    tables.change_rules(vec![RuleChange::Write(rule)], &|_: PortNo| Some(1)).unwrap();
+    let index = rules.first().map(|rule| rule.key_index);
+    let changes = rules.into_iter().map(RuleChange::Write).collect();
+    tables.change_rules(changes, &|_: PortNo| Some(1)).unwrap();
     let mut switch = Switch::new(vec![access(0), access(0), access(0)]);
     switch.snap = switch.snap.with_rules(2, tables.rules().clone());
     let mut memory = Memory::default();
@@ -296,12 +296,12 @@ fn a_remembered_flow_follows_its_destination_and_its_policy() {
     let mut verdict = |switch: &Switch, len| {
         memory.begin_burst();
         let decision = memory.decide(&switch.scene(0, 0), &packet(len));
-        assert_eq!(decision.rule.map(|rule| rule.spec.key_index), switch.snap.rules.get(3).map(|_| 3));
+        assert_eq!(decision.rule.map(|rule| rule.spec.key_index), index);
         decision.verdict
     };
     let to = |port| Verdict::Unicast { port, edit: TagEdit::None, queue: None, instead_of: None };
     switch.fdb.learn(mac(2), 0, 1, 99, 0);
-    for _ in 0..3 {
+    for _ in 0..4 {
         assert_eq!(verdict(&switch, 60), to(1));
     }
     assert_eq!(verdict(&switch, 101), Verdict::Drop(DropReason::EgressMtu));
@@ -314,7 +314,46 @@ fn a_remembered_flow_follows_its_destination_and_its_policy() {
     switch.snap = Snapshot::build(3, &BridgePolicy::default(), vec![(0, access(0)), (1, access(4))])
         .with_rules(3, tables.rules().clone());
     assert_eq!(verdict(&switch, 60), Verdict::Drop(DropReason::EgressVlan));
-    assert_eq!(memory.lookups(), LookupCounts { remembered: 2, cached: 5, searched: 1 });
+    memory.lookups()
+}
+
+#[test]
+fn a_remembered_flow_follows_its_destination_and_its_policy() {
+    let rule = RuleSpec { key_index: 3, key: RuleKey::default(), action: RuleAction::to(RuleTarget::Normal) };
+    // Remembered when it is asked for again, so the third and the fourth packet are recalled.
+    let lookups = follows_its_destination_and_its_policy(vec![rule]);
+    assert_eq!(lookups, LookupCounts { remembered: 2, cached: 6, searched: 1 });
+    assert_eq!(follows_its_destination_and_its_policy(vec![]), LookupCounts::default(), "no rule, no look-up");
+}
+
+#[test]
+fn without_rules_what_addresses_do_not_say_is_looked_at_each_time() {
+    let own = PortPolicy { mac: Some(mac(1)), mac_check: true, ..access(0) };
+    let switch = Switch::new(vec![own, access(0)]);
+    switch.fdb.learn(mac(2), 0, 1, 99, 0);
+    let mut memory = Memory::default();
+    let arp = |sender: u8| {
+        let mut payload =
+            [0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, sender, 10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 10, 0, 0, 2].to_vec();
+        payload.resize(46, 0);
+        frame(mac(2), mac(1), &[], 0x0806, &payload)
+    };
+    for ethertype in [ETHERTYPE_IPV4, ETHERTYPE_IPV6, 0x0806, 0x1234] {
+        let good = if ethertype == 0x0806 { arp(1) } else { frame(mac(2), mac(1), &[], ethertype, &[0; 46]) };
+        for _ in 0..4 {
+            memory.begin_burst();
+            assert!(matches!(memory.decide(&switch.scene(0, 0), &good).verdict, Verdict::Unicast { port: 1, .. }));
+        }
+        for (bad, reason) in [
+            (arp(3), DropReason::ArpSpoofed),
+            (frame(mac(2), mac(3), &[], ethertype, &[0; 46]), DropReason::MacSpoofed),
+            (frame(mac(2), mac(1), &[(TPID_CTAG, 5)], ethertype, &[0; 46]), DropReason::VlanNotAllowed),
+        ] {
+            assert_eq!(memory.decide(&switch.scene(0, 0), &bad).verdict, Verdict::Drop(reason), "{ethertype:#x}");
+        }
+        let from_elsewhere = memory.decide(&switch.scene(0, 1), &good).verdict;
+        assert_eq!(from_elsewhere, Verdict::Drop(DropReason::SamePort));
+    }
 }
 
 proptest! {
@@ -414,7 +453,7 @@ proptest! {
     #[test]
     fn what_is_remembered_is_what_would_be_decided(
         ports in any_ports(),
-        rules in prop::collection::vec((0_u32..4, 0_u8..7, 0_u16..10), 1..5),
+        rules in prop::collection::vec((0_u32..4, 0_u8..7, 0_u16..10), 0..3),
         bursts in prop::collection::vec((any_change(), prop::collection::vec((any_sent(), 0_u8..15), 1..12)), 1..12),
     ) {
         let mut tables = Tables::new(Capacity::default(), 1);
@@ -473,6 +512,35 @@ proptest! {
                 let expected = decide_at(&without.snap, &without.fdb, now, ingress, &bytes, &mut NoObserver);
                 let rule = |decision: &Decision<'_>| decision.rule.map(|rule| rule.spec.key_index);
                 prop_assert_eq!((got.verdict, got.at, rule(&got)), (expected.verdict, expected.at, rule(&expected)));
+            }
+            let rows = [&with, &without].map(|switch| {
+                let rows = switch.fdb.entries(now).into_iter();
+                rows.map(|row| (row.mac, row.vid, (row.port, row.is_static, row.age))).collect::<HashSet<_>>()
+            });
+            prop_assert_eq!(&rows[0], &rows[1]);
+        }
+    }
+
+    /// The same without rules, and so few stations, tags and lengths that most frames are like one before.
+    #[test]
+    fn without_rules_what_is_remembered_is_what_would_be_decided(
+        bursts in prop::collection::vec(
+            (0_u16..3, prop::collection::vec((0_u8..3, 0_u8..3, 0_usize..4, 0_u8..8), 1..16)), 1..24,
+        ),
+    ) {
+        let trunk = |native| VlanMode::Trunk { native, tagged: "all".parse().unwrap() };
+        let ports = [trunk(Some(5)), VlanMode::Access { vid: 5 }, trunk(None)].map(policy);
+        let [with, without] = [(); 2].map(|()| Switch::new(ports.to_vec()));
+        let mut memory = Memory::default();
+        for (now, (ingress, burst)) in (0..).zip(bursts) {
+            memory.begin_burst();
+            for (dst, src, tag, kind) in burst {
+                let tags = [&[][..], &[(TPID_CTAG, 5)], &[(TPID_CTAG, 6)], &[(TPID_STAG, 0xa005)]][tag];
+                let ethertype = if kind == 0 { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 };
+                let bytes = frame(mac(dst), mac(src), tags, ethertype, &udp_in_ipv4(if kind == 1 { 90 } else { 20 }));
+                let got = memory.decide(&with.scene(now, ingress), &bytes);
+                let expected = decide_at(&without.snap, &without.fdb, now, ingress, &bytes, &mut NoObserver);
+                prop_assert_eq!((got.verdict, got.at), (expected.verdict, expected.at));
             }
             let rows = [&with, &without].map(|switch| {
                 let rows = switch.fdb.entries(now).into_iter();

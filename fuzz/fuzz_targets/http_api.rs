@@ -18,8 +18,21 @@ use tower::ServiceExt;
 
 const METHODS: [&str; 5] = ["GET", "POST", "PATCH", "DELETE", "PUT"];
 const PATHS: [&str; 15] = [
-    "ports", "ports/vm1", "stats", "fdb", "fdb/02:00:00:00:00:01", "fdb/flush", "bridge", "trace", "workers", "audit",
-    "version", "openapi.json", "spp", "spp/commands", "",
+    "ports",
+    "ports/vm1",
+    "stats",
+    "fdb",
+    "fdb/02:00:00:00:00:01",
+    "fdb/flush",
+    "bridge",
+    "trace",
+    "workers",
+    "audit",
+    "version",
+    "openapi.json",
+    "spp",
+    "spp/commands",
+    "",
 ];
 
 struct Api {
@@ -35,7 +48,8 @@ impl Api {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let store = Store::open(dir.path()).expect("a store");
         let service = Service::start(Box::new(FakeDataplane::default()), store, &Config::default()).expect("a service");
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let spp = Spp::start(Arc::clone(&service), &Config::default().spp);
         Self { runtime, router: router(service, spp), requests: 0, _dir: dir }
     }

@@ -2,11 +2,11 @@
 #![no_main]
 
 use ctl::fake::{VF_AND_NFV, panel};
+use ctl::spp::SppError;
 use ctl::spp::shell::execute;
 use ctl::spp::shell::save::save;
 use ctl::spp::shell::state::SppState;
 use ctl::spp::shell::topo::{Graph, dot, text};
-use ctl::spp::SppError;
 use ctl::state::Store;
 use libfuzzer_sys::fuzz_target;
 

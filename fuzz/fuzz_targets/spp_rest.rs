@@ -16,11 +16,30 @@ use tower::ServiceExt;
 
 const METHODS: [&str; 4] = ["PUT", "POST", "DELETE", "GET"];
 const PATHS: [&str; 24] = [
-    "processes", "cpu_usage", "vfs/1", "vfs/1/components", "vfs/1/components/a", "vfs/1/components/a/ports",
-    "vfs/1/classifier_table", "vfs/1/flush", "nfvs/2", "nfvs/2/forward", "nfvs/2/ports", "nfvs/2/patches",
-    "mirrors/3/components", "mirrors/3/components/a/ports", "pcaps/4/capture", "primary", "primary/status", "primary/launch",
-    "primary/ports", "primary/patches", "primary/flow_rules/port_id/0", "primary/flow_rules/port_id/0/validate",
-    "primary/flow_rules/0/port_id/0", "",
+    "processes",
+    "cpu_usage",
+    "vfs/1",
+    "vfs/1/components",
+    "vfs/1/components/a",
+    "vfs/1/components/a/ports",
+    "vfs/1/classifier_table",
+    "vfs/1/flush",
+    "nfvs/2",
+    "nfvs/2/forward",
+    "nfvs/2/ports",
+    "nfvs/2/patches",
+    "mirrors/3/components",
+    "mirrors/3/components/a/ports",
+    "pcaps/4/capture",
+    "primary",
+    "primary/status",
+    "primary/launch",
+    "primary/ports",
+    "primary/patches",
+    "primary/flow_rules/port_id/0",
+    "primary/flow_rules/port_id/0/validate",
+    "primary/flow_rules/0/port_id/0",
+    "",
 ];
 
 const CONFIG: &str = r#"

@@ -206,6 +206,26 @@ const GOALS: &[Goal] = &[
         Overload(TESTPMD, 1500),
         AtLeast(1.25),
     ),
+    // What forwards without looking at anything: no other that sends by the same calls can do better.
+    Goal::ratio("bare AF_XDP forwarder / Open vSwitch afxdp, 64 B", Overload(FORWARDER, 64), Overload(OVS, 64), Shown),
+    Goal::ratio(
+        "bare AF_XDP forwarder / Open vSwitch afxdp, 1,500 B",
+        Overload(FORWARDER, 1500),
+        Overload(OVS, 1500),
+        Shown,
+    ),
+    Goal::ratio(
+        "bare AF_XDP forwarder / testpmd net_af_xdp, 64 B",
+        Overload(FORWARDER, 64),
+        Overload(TESTPMD, 64),
+        Shown,
+    ),
+    Goal::ratio(
+        "bare AF_XDP forwarder / testpmd net_af_xdp, 1,500 B",
+        Overload(FORWARDER, 1500),
+        Overload(TESTPMD, 1500),
+        Shown,
+    ),
     Goal::ratio(
         "learning / Linux bridge on a core of its own, 64 B",
         Overload(XSWITCH, 64),

@@ -9,9 +9,14 @@
 //!
 //! Frames of a burst are recalled in one go, and come out as runs that leave by the same course ([`Memory::recall_all`]).
 //!
+//! While there are no rules and much of a burst has to be looked up, the next one begins with a glance at all places where its frames'
+//! answers may be, so that they come from memory together and not one after the other.
+//!
 //! Of a fixed size, a worker's own. Sets of two places, of which a new flow takes the one that was not found last, and only when it
 //! is asked for again while that is noted (`Asked`): flows that come once, or too many in turn, cost next to nothing and do not displace one that
 //! is in use. An entry has all that a table of flows elsewhere would need to forward for the worker.
+
+use std::hint::black_box;
 
 use super::course::{Course, Run};
 use super::{Decision, Fdb, Names, Observer, Verdict, decide_at, header_len};
@@ -30,6 +35,8 @@ use crate::model::{LookupCounts, MAX_PORTS, RuleTarget};
 
 /// Sets of two entries; a power of two.
 const SETS: usize = 2048;
+/// Frames of a burst that had to be looked up, from which on the next burst is looked up ahead.
+const MANY: u32 = 16;
 /// An epoch that no policy has.
 const NEVER: u64 = u64::MAX;
 
@@ -256,6 +263,10 @@ pub struct Memory {
     /// The station that the frame before was of, if it was learned in this burst.
     learned: Station,
     recalled: u64,
+    /// Frames of this burst that had to be looked up.
+    looked_up: u32,
+    /// Whether to look ahead at what is left of this burst.
+    is_eager: bool,
 }
 
 impl Default for Memory {
@@ -266,6 +277,8 @@ impl Default for Memory {
             asked: Asked(vec![0; SETS].into_boxed_slice()),
             learned: Station::NONE,
             recalled: 0,
+            looked_up: 0,
+            is_eager: false,
         }
     }
 }
@@ -296,6 +309,8 @@ impl Memory {
     #[inline]
     pub fn begin_burst(&mut self) {
         self.learned = Station::NONE;
+        self.is_eager = self.looked_up >= MANY;
+        self.looked_up = 0;
     }
 
     /// How rules were found so far.
@@ -330,13 +345,30 @@ impl Memory {
     pub fn recall_all<'a, 'f>(
         &mut self,
         scene: &Scene<'a>,
-        frames: impl Iterator<Item = &'f [u8]>,
+        frames: impl Iterator<Item = &'f [u8]> + Clone,
         runs: &mut Vec<Run>,
     ) -> (usize, Option<Decision<'a>>) {
-        match scene.snap.rules.is_empty() {
-            true => self.recall_each::<false>(scene, frames, runs),
-            false => self.recall_each::<true>(scene, frames, runs),
+        if !scene.snap.rules.is_empty() {
+            return self.recall_each::<true>(scene, frames, runs);
         }
+        if std::mem::take(&mut self.is_eager) {
+            black_box(self.look_ahead(scene, frames.clone()));
+        }
+        self.recall_each::<false>(scene, frames, runs)
+    }
+
+    /// Loads where the answers on frames may be while there are no rules: their entries here, and those of the MAC table. None of these
+    /// loads waits for another, as they would between decisions. With rules it gains nothing: their tables are what is waited for.
+    #[inline(never)]
+    fn look_ahead<'f>(&self, scene: &Scene<'_>, frames: impl Iterator<Item = &'f [u8]>) -> u64 {
+        // Most frames are untagged; for others the MAC table is waited for.
+        let vid = scene.snap.port(scene.ingress).and_then(|port| vlan::ingress(&port.vlan, None).ok());
+        let glance = |frame: &[u8]| {
+            let [first, second] = self.decided.get(set_of(hash_l2(l2(scene.ingress, frame)?)))?;
+            let port = scene.fdb.peek(MacAddr::new(*frame.first_chunk()?), vid?);
+            Some(first.epoch ^ second.epoch ^ u64::from(port))
+        };
+        frames.filter_map(glance).fold(0, |all, one| all ^ one)
     }
 
     /// The loop of [`Self::recall_all`], with and without rules: a function each, so that each has all registers to itself.
@@ -416,6 +448,7 @@ impl Memory {
     fn decide_and_remember<'a>(&mut self, scene: &Scene<'a>, frame: &[u8]) -> Decision<'a> {
         let &Scene { snap, fdb, now, ingress, .. } = scene;
         let decision = decide_at(snap, fdb, now, ingress, frame, self);
+        self.looked_up += 1;
         let flow = match snap.rules.is_empty() {
             true => l2(ingress, frame).map(|flow @ [a, b, c]| (hash_l2(flow), [a, b, c, 0, 0, 0, 0])),
             false => flow_of(ingress, frame).map(|flow| (hash(flow), flow)),

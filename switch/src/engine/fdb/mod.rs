@@ -171,6 +171,12 @@ impl Fdb {
         self.table.find(key(mac, vid)?).map(|(_, word)| word.port())
     }
 
+    /// Loads what [`Fdb::lookup`] will most probably need; what it returns means nothing.
+    #[inline]
+    pub fn peek(&self, mac: MacAddr, vid: Vid) -> PortNo {
+        key(mac, vid).map_or(0, |key| self.table.peek(key).port())
+    }
+
     /// Where the entry of a station is.
     pub fn spot(&self, mac: MacAddr, vid: Vid) -> Option<Spot> {
         self.table.find(key(mac, vid)?).map(|(slot, word)| Spot { slot: slot as u32, word })

@@ -188,6 +188,12 @@ impl Table {
         None
     }
 
+    /// A slot of the bucket that a key is most probably in: to have the bucket at hand when it is looked for.
+    #[inline]
+    pub fn peek(&self, key: u64) -> Word {
+        self.load(self.place(key, 0).0 * BUCKET)
+    }
+
     /// What a slot holds. Relaxed, because a word stands for itself: nothing else is read on its word.
     #[inline]
     pub fn load(&self, slot: usize) -> Word {

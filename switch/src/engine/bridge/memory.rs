@@ -9,8 +9,8 @@
 //!
 //! Frames of a burst are recalled in one go, and come out as runs that leave by the same course ([`Memory::recall_all`]).
 //!
-//! While there are no rules and much of a burst has to be looked up, the next one begins with a glance at all places where its frames'
-//! answers may be, so that they come from memory together and not one after the other.
+//! While much of a burst has to be looked up, the next one begins with a glance at all places where its frames' answers may be, so that they
+//! come from memory together and not one after the other.
 //!
 //! Of a fixed size, a worker's own. Sets of two places, of which a new flow takes the one that was not found last, and only when it
 //! is asked for again while that is noted (`Asked`): flows that come once, or too many in turn, cost next to nothing and do not displace one that
@@ -28,7 +28,7 @@ use crate::engine::parse::{
     ETH_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Plain, TPID_CTAG, TPID_STAG, Tag, VLAN_TAG, be16, fold_product,
     parse_l2,
 };
-use crate::engine::rule::{FlowCache, Key, Rule, Rules};
+use crate::engine::rule::{FlowCache, Key, NONE, Rule, Rules};
 use crate::engine::snapshot::Snapshot;
 use crate::engine::vlan::{self, Vid};
 use crate::model::{LookupCounts, MAX_PORTS, RuleTarget};
@@ -37,6 +37,8 @@ use crate::model::{LookupCounts, MAX_PORTS, RuleTarget};
 const SETS: usize = 2048;
 /// Frames of a burst that had to be looked up, from which on the next burst is looked up ahead.
 const MANY: u32 = 16;
+/// Frames of a burst whose rules are looked at ahead.
+const AHEAD: usize = 64;
 /// An epoch that no policy has.
 const NEVER: u64 = u64::MAX;
 
@@ -348,17 +350,21 @@ impl Memory {
         frames: impl Iterator<Item = &'f [u8]> + Clone,
         runs: &mut Vec<Run>,
     ) -> (usize, Option<Decision<'a>>) {
-        if !scene.snap.rules.is_empty() {
-            return self.recall_each::<true>(scene, frames, runs);
+        let eager = std::mem::take(&mut self.is_eager);
+        if scene.snap.rules.is_empty() {
+            if eager {
+                black_box(self.look_ahead(scene, frames.clone()));
+            }
+            return self.recall_each::<false>(scene, frames, runs);
         }
-        if std::mem::take(&mut self.is_eager) {
-            black_box(self.look_ahead(scene, frames.clone()));
+        if eager {
+            black_box(self.look_ahead_at_rules(scene, frames.clone()));
         }
-        self.recall_each::<false>(scene, frames, runs)
+        self.recall_each::<true>(scene, frames, runs)
     }
 
     /// Loads where the answers on frames may be while there are no rules: their entries here, and those of the MAC table. None of these
-    /// loads waits for another, as they would between decisions. With rules it gains nothing: their tables are what is waited for.
+    /// loads waits for another, as they would between decisions.
     #[inline(never)]
     fn look_ahead<'f>(&self, scene: &Scene<'_>, frames: impl Iterator<Item = &'f [u8]>) -> u64 {
         // Most frames are untagged; for others the MAC table is waited for.
@@ -369,6 +375,28 @@ impl Memory {
             Some(first.epoch ^ second.epoch ^ u64::from(port))
         };
         frames.filter_map(glance).fold(0, |all, one| all ^ one)
+    }
+
+    /// The same with rules: the entries here and the tables' lines of all frames, then the way to the rules that these name, then the rules.
+    #[inline(never)]
+    fn look_ahead_at_rules<'f>(&self, scene: &Scene<'_>, frames: impl Iterator<Item = &'f [u8]>) -> u64 {
+        let rules = &scene.snap.rules;
+        let (mut indices, mut all) = ([NONE; AHEAD], 0);
+        for (index, frame) in indices.iter_mut().zip(frames) {
+            if let Some(flow) = untagged_v4(scene.ingress, frame)
+                && let Some([first, second]) = self.decided.get(set_of(hash_v4(flow)))
+            {
+                all ^= first.epoch ^ second.epoch;
+            }
+            if let Ok(l2) = parse_l2(frame) {
+                *index = rules.candidate(&Key::read(scene.ingress, frame, &l2));
+            }
+        }
+        let mut found = [None; AHEAD];
+        for (rule, index) in found.iter_mut().zip(indices) {
+            *rule = rules.get(index);
+        }
+        found.into_iter().flatten().fold(all, |all, rule| all ^ rule.peek(scene.worker))
     }
 
     /// The loop of [`Self::recall_all`], with and without rules: a function each, so that each has all registers to itself.

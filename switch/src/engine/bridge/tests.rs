@@ -356,6 +356,67 @@ fn without_rules_what_addresses_do_not_say_is_looked_at_each_time() {
     }
 }
 
+/// Where a frame goes if it is just sent.
+fn course(verdict: Verdict) -> Option<Course> {
+    match verdict {
+        Verdict::Unicast { port, edit, queue, instead_of: None } => Some(Course::new(port, edit, queue)),
+        _ => None,
+    }
+}
+
+#[test]
+fn bursts_of_new_flows_are_looked_at_ahead_and_decided_as_any() {
+    for rules in [0, 20] {
+        let mut tables = Tables::new(Capacity::default(), 1);
+        let rule = |n: u8| RuleSpec {
+            key_index: n.into(),
+            key: RuleKey { dmac: Some(MaskedMac { value: mac(n), mask: MaskedMac::FULL }), ..RuleKey::default() },
+            action: RuleAction::to(if n.is_multiple_of(4) {
+                RuleTarget::Drop
+            } else {
+                RuleTarget::Port(u16::from(n) % 3)
+            }),
+        };
+        let changes = (0..rules).map(|n| RuleChange::Write(rule(n))).collect();
+        tables.change_rules(changes, &|_: PortNo| Some(1)).unwrap();
+        let [with, without] = [(); 2].map(|()| {
+            let mut switch = Switch::new(vec![access(0), access(0), access(0)]);
+            switch.snap = switch.snap.with_rules(2, tables.rules().clone());
+            for n in 0..40 {
+                switch.fdb.learn(mac(n), 0, u16::from(n) % 3, 99, 0);
+            }
+            switch
+        });
+        let mut memory = Memory::default();
+        for burst in 0..8_u8 {
+            // Each station in each burst, from another one each time; some frames are cut off, tagged, or no IP.
+            let frames: Vec<_> = (0..64_u8)
+                .map(|n| {
+                    let tags = if n % 16 == 5 { &[(TPID_CTAG, 7)][..] } else { &[] };
+                    let ethertype = if n % 16 == 6 { 0x1234 } else { ETHERTYPE_IPV4 };
+                    let mut bytes = frame(mac(n), mac(60 + 3 * burst), tags, ethertype, &udp_in_ipv4(20));
+                    bytes.truncate(if n % 16 == 7 { usize::from(n) } else { bytes.len() });
+                    bytes
+                })
+                .collect();
+            memory.begin_burst();
+            let (mut rest, mut got) = (&frames[..], Vec::new());
+            while !rest.is_empty() {
+                let mut runs = Vec::new();
+                let (recalled, decision) =
+                    memory.recall_all(&with.scene(0, 0), rest.iter().map(Vec::as_slice), &mut runs);
+                got.extend(runs.iter().flat_map(|run| std::iter::repeat_n(Some(run.course), run.frames)));
+                got.extend(decision.map(|decision| course(decision.verdict)));
+                rest = &rest[recalled + usize::from(decision.is_some())..];
+            }
+            let decide =
+                |bytes: &Vec<u8>| course(decide_at(&without.snap, &without.fdb, 0, 0, bytes, &mut NoObserver).verdict);
+            assert_eq!(got, frames.iter().map(decide).collect::<Vec<_>>(), "{rules} rules, burst {burst}");
+            assert!(got.iter().flatten().count() > 12, "{got:?}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 

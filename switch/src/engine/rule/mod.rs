@@ -83,6 +83,14 @@ impl Rule {
         }
     }
 
+    /// Loads what a frame to which it applies will need of it; what it returns means nothing.
+    #[inline]
+    pub fn peek(&self, worker: usize) -> u64 {
+        let counted = self.near.get(worker).map_or(0, |Shard(tally)| tally.read().packets);
+        let key = self.compiled.value.0[0] ^ self.compiled.mask.0[WORDS - 1];
+        u64::from(self.spec.action.qid.is_some()) ^ key ^ counted
+    }
+
     /// What it was applied to.
     pub fn matched(&self) -> Count {
         let mut sum = Count::default();
@@ -123,7 +131,7 @@ impl Rules {
     /// The lowest index that may match, by tags alone: none that matches is lower. [`NONE`]: nothing matches.
     ///
     /// No rule is read for it, so the lines of all masks are on their way from memory together.
-    fn candidate(&self, key: &Key) -> u32 {
+    pub(in crate::engine) fn candidate(&self, key: &Key) -> u32 {
         let mut lowest = NONE;
         for tuple in &*self.tuples {
             if lowest < tuple.best {

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::anyhow;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -117,9 +116,7 @@ pub fn contest<T>(
             None => None,
         };
         contenders.push(contender);
-        if stop::wanted() {
-            return Err(anyhow!("stopped by a signal"));
-        }
+        stop::check()?;
     }
     let questions: BTreeSet<usize> = entries.iter().flat_map(|entry| entry.questions.iter().copied()).collect();
     let forwards: Vec<usize> = (0..entries.len()).collect();
@@ -132,9 +129,7 @@ pub fn contest<T>(
                 contender.hold.signal(Signal::SIGCONT);
                 let asked = guarded(|| ask(at, question, contender, found));
                 contender.hold.signal(Signal::SIGSTOP);
-                if stop::wanted() {
-                    return Err(anyhow!("stopped by a signal"));
-                }
+                stop::check()?;
                 if let Err(error) = asked {
                     failed.push((entries[at].name.clone(), error));
                     contenders[at] = None;

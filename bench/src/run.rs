@@ -159,7 +159,7 @@ impl Run {
                 let done = guarded(|| work(self, job));
                 if stop::wanted() {
                     self.save()?;
-                    return Err(anyhow!("stopped by a signal"));
+                    return stop::check();
                 }
                 if let Err(error) = done {
                     self.skip(&format!("{what}, {name}"), &error);

@@ -26,6 +26,17 @@ pub fn wanted() -> bool {
     WANTED.load(Ordering::Relaxed)
 }
 
+/// Ends what is under way if one came.
+///
+/// # Errors
+/// A signal came.
+pub fn check() -> anyhow::Result<()> {
+    if wanted() {
+        bail!("stopped by a signal");
+    }
+    Ok(())
+}
+
 /// Sleeps.
 ///
 /// # Errors
@@ -33,9 +44,7 @@ pub fn wanted() -> bool {
 pub fn sleep(time: Duration) -> anyhow::Result<()> {
     let end = Instant::now() + time;
     loop {
-        if wanted() {
-            bail!("stopped by a signal");
-        }
+        check()?;
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(());

@@ -200,16 +200,17 @@ impl<D: Device> Bed<D> {
 /// A worker that switches with everything on: MAC learning and the check of the sender's address, [`RULES`] rules of which each
 /// frame has one that counts it, a meter on what each port sends and is sent.
 pub fn worker() -> Bed<Worker> {
-    let ports: Vec<_> = (0..2).map(|no| port(no, true)).collect();
-    let (device, kernels) = set_up(&umem(), &ports, view(&ports, &tables()), Set::default());
-    Bed::new(device, kernels)
+    worker_by(&tables())
 }
 
 /// One without rules and meters.
 pub fn learner() -> Bed<Worker> {
+    worker_by(&Tables::new(Capacity::default(), 1))
+}
+
+fn worker_by(tables: &Tables) -> Bed<Worker> {
     let ports: Vec<_> = (0..2).map(|no| port(no, true)).collect();
-    let tables = Tables::new(Capacity::default(), 1);
-    let (device, kernels) = set_up(&umem(), &ports, view(&ports, &tables), Set::default());
+    let (device, kernels) = set_up(&umem(), &ports, view(&ports, tables), Set::default());
     Bed::new(device, kernels)
 }
 

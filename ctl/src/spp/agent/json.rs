@@ -15,7 +15,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use super::connection::{Answers, MAX_COMMANDS};
-use super::reply::info;
+use super::reply::{error, info};
 use crate::spp::run::{Outcome, run};
 use crate::spp::words::{self, Command};
 use crate::spp::{PortId, Proc, ProcType, Spp};
@@ -169,10 +169,6 @@ pub(super) fn answers(spp: &Spp, proc: Proc, bytes: &[u8]) -> Answers {
     reply.insert("results".to_owned(), results.into());
     answers.text = Value::Object(reply).to_string();
     answers
-}
-
-fn error(why: &str) -> Value {
-    json!({"result": "error", "error_details": {"message": why}})
 }
 
 fn request(bytes: &[u8]) -> Result<Vec<Value>, String> {

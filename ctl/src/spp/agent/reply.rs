@@ -69,9 +69,14 @@ fn success() -> Value {
     json!([{"result": "success"}])
 }
 
+/// The result of a command that failed.
+pub fn error(why: &str) -> Value {
+    json!({"result": "error", "error_details": {"message": why}})
+}
+
 fn refusal(proc: Proc, command: Option<&Command>, why: &str) -> Value {
     let mut reply = if own_results(proc) { Map::new() } else { echo(command, "failed") };
-    reply.insert("results".to_owned(), json!([{"result": "error", "error_details": {"message": why}}]));
+    reply.insert("results".to_owned(), json!([error(why)]));
     Value::Object(reply)
 }
 

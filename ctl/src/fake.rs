@@ -476,15 +476,13 @@ impl Dataplane for FakeDataplane {
 
     fn rule(&self, index: u32) -> Option<RuleInfo> {
         let tables = self.tables();
-        tables.rules().get(index).map(|rule| RuleInfo { spec: rule.spec.clone(), matched: rule.matched() })
+        tables.rules().get(index).map(|rule| RuleInfo { spec: rule.spec(), matched: rule.matched() })
     }
 
     fn rules(&self, from: u32, limit: usize) -> Vec<RuleInfo> {
         let rules = self.tables().rules().clone();
-        let info = |rule: &std::sync::Arc<switch::engine::rule::Rule>| RuleInfo {
-            spec: rule.spec.clone(),
-            matched: rule.matched(),
-        };
+        let info =
+            |rule: &std::sync::Arc<switch::engine::rule::Rule>| RuleInfo { spec: rule.spec(), matched: rule.matched() };
         rules.iter_from(from).take(limit).map(info).collect()
     }
 

@@ -21,7 +21,7 @@ pub fn rules(criterion: &mut Criterion) {
                 bencher.iter_batched(
                     || {
                         n += 1;
-                        let spec = RuleSpec { key_index: 65_535, ..rule(100_000 + n, masks).spec.clone() };
+                        let spec = RuleSpec { key_index: 65_535, ..rule(100_000 + n, masks).spec() };
                         Arc::new(Rule::new(spec, None, 1).expect("a rule"))
                     },
                     |rule| {

@@ -1,21 +1,44 @@
-//! Look-ups with a CPU cache that packets took: other memory is walked between two bursts, and what was found is counted at its
-//! rule.
+//! Look-ups and decisions with a CPU cache that packets took: other memory is walked between two bursts, and what was found is counted at
+//! its rule.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bench::micro::fixtures::{BURST, keys, rule_table};
+use bench::micro::bed::{RULES, snapshot};
+use bench::micro::fixtures::{BURST, keys, mac_table, rule_spec, rule_table, udp4};
 use criterion::{Criterion, Throughput};
-use switch::engine::rule::{FlowCache, Key};
+use switch::engine::bridge::{Memory, Scene};
+use switch::engine::rule::{FlowCache, Key, Rule, RuleTable, Rules};
+use switch::model::RuleTarget;
 
 /// Bytes walked before each burst: more than the second-level cache of a core has.
 const WALK: usize = 2 << 20;
+
+/// What packets leave of the CPU's caches.
+struct Others(Vec<u64>);
+
+impl Others {
+    fn new() -> Self {
+        Self(vec![0; WALK / 8])
+    }
+
+    fn walk(&mut self) {
+        self.0.iter_mut().step_by(8).for_each(|word| *word = word.wrapping_add(1));
+        black_box(&mut self.0);
+    }
+}
+
+/// Time of so many items, burst by burst; `burst` says that of one.
+fn bursts(items: u64, others: &mut Others, mut burst: impl FnMut(&mut Others) -> Duration) -> Duration {
+    (0..items.div_ceil(BURST as u64)).map(|_| burst(others)).sum()
+}
 
 /// Look-ups, burst by burst.
 pub fn lookups(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("rules, cold");
     group.throughput(Throughput::Elements(1));
-    let mut other = vec![0_u64; WALK / 8];
+    let mut others = Others::new();
     for (rules, masks, flows) in [
         (1, 1, 64),
         (1, 1, 1 << 20),
@@ -31,20 +54,77 @@ pub fn lookups(criterion: &mut Criterion) {
         let (mut cache, mut next) = (FlowCache::default(), 0);
         group.bench_function(format!("{rules} rules, {masks} masks, {flows} flows"), |bencher| {
             bencher.iter_custom(|lookups| {
-                let mut spent = Duration::ZERO;
-                for _ in 0..lookups.div_ceil(BURST as u64) {
+                bursts(lookups, &mut others, |others| {
                     let burst: [Key; BURST] = std::array::from_fn(|n| flow_keys[(next + n) % flow_keys.len()]);
                     next = (next + BURST) % flow_keys.len();
-                    other.iter_mut().step_by(8).for_each(|word| *word = word.wrapping_add(1));
-                    black_box(&mut other);
+                    others.walk();
                     let start = Instant::now();
                     let found = burst.iter().filter_map(|key| cache.find(&rules_now, black_box(key)));
                     found.for_each(|rule| rule.applied(0, 64));
-                    spent += start.elapsed();
-                }
-                spent
+                    start.elapsed()
+                })
             });
         });
     }
     group.finish();
+}
+
+/// Decisions of a worker, burst by burst, on packets of flows or to stations in turn.
+pub fn decisions(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("decisions, cold");
+    group.throughput(Throughput::Elements(1));
+    let mut others = Others::new();
+    let cases = [None, Some(1), Some(8)].into_iter().flat_map(|masks| [64, 4_000, 10_000, 100_000].map(|n| (masks, n)));
+    for (masks, count) in cases {
+        let (fdb, frames): (_, Vec<_>) = match masks {
+            None => (mac_table(count), (0..count).map(|n| udp4(1 + n, 0)).collect()),
+            Some(_) => (mac_table(1), (0..count).map(of_flow).collect()),
+        };
+        let snap = &snapshot().with_rules(2, masks.map_or_else(Rules::default, normal_rules));
+        let (mut memory, mut runs) = (Memory::default(), Vec::new());
+        let mut all_bursts = frames.chunks_exact(BURST).cycle();
+        let name = match masks {
+            None => format!("no rules, {count} stations"),
+            Some(masks) => format!("{RULES} rules, {masks} masks, {count} flows"),
+        };
+        let scene = Scene { snap, fdb: &fdb, now: 0, ingress: 0, worker: 0 };
+        group.bench_function(name, |bencher| {
+            bencher.iter_custom(|decisions| {
+                bursts(decisions, &mut others, |others| {
+                    others.walk();
+                    // What was received is in the caches.
+                    let burst = all_bursts.next().map(<[_]>::to_vec).unwrap_or_default();
+                    let start = Instant::now();
+                    memory.begin_burst();
+                    let mut rest = burst.iter().map(Vec::as_slice);
+                    loop {
+                        let (recalled, decision) = memory.recall_all(&scene, rest.clone(), &mut runs);
+                        rest.by_ref().take(recalled).for_each(drop);
+                        let Some((decision, frame)) = decision.zip(rest.next()) else { break };
+                        decision.rule.inspect(|rule| rule.applied(0, frame.len()));
+                        black_box(decision);
+                    }
+                    runs.clear();
+                    start.elapsed()
+                })
+            });
+        });
+    }
+    group.finish();
+}
+
+/// Rules that send frames on by the MAC table.
+fn normal_rules(masks: u32) -> Rules {
+    let mut table = RuleTable::default();
+    let rule = |n| Rule::new(rule_spec(n, masks, RuleTarget::Normal), None, 1).expect("a rule");
+    (0..RULES).for_each(|n| drop(table.insert(Arc::new(rule(n)))));
+    table.commit()
+}
+
+/// A packet of flow `n`, to the destination of a rule.
+fn of_flow(n: u32) -> Vec<u8> {
+    let mut frame = udp4(1, n % RULES);
+    // Its source address.
+    frame[26..30].copy_from_slice(&(0xac10_0000 + n).to_be_bytes());
+    frame
 }

@@ -30,5 +30,5 @@ fn steps(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, steps, cold::lookups, changes::rules);
+criterion_group!(benches, steps, cold::lookups, cold::decisions, changes::rules);
 criterion_main!(benches);

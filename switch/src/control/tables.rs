@@ -53,7 +53,7 @@ fn publish_redirects(state: &State, control: &mut Control) {
 }
 
 fn info(rule: &Arc<Rule>) -> RuleInfo {
-    RuleInfo { spec: rule.spec.clone(), matched: rule.matched() }
+    RuleInfo { spec: rule.spec(), matched: rule.matched() }
 }
 
 impl Switch {
@@ -214,7 +214,7 @@ impl Switch {
     /// Places of the rules that were applied, and to how much.
     pub fn rules_applied(&self) -> Vec<(u32, Count)> {
         let rules = self.state.lock().tables.rules().clone();
-        let counted = rules.iter_from(0).map(|rule| (rule.spec.key_index, rule.matched()));
+        let counted = rules.iter_from(0).map(|rule| (rule.index, rule.matched()));
         counted.filter(|(_, matched)| matched.packets > 0).collect()
     }
 

@@ -375,10 +375,10 @@ impl Tables {
         let mut undo = Vec::with_capacity(prepared.len());
         for change in prepared.into_iter().skip(last_clear) {
             match change {
-                Prepared::Write(rule) => undo.push((rule.spec.key_index, self.put_rule(rule))),
+                Prepared::Write(rule) => undo.push((rule.index, self.put_rule(rule))),
                 Prepared::Delete(index) => undo.push((index, self.take_rule(index))),
                 Prepared::Clear => {
-                    let all: Vec<_> = self.rules.rules().iter_from(0).map(|rule| rule.spec.key_index).collect();
+                    let all: Vec<_> = self.rules.rules().iter_from(0).map(|rule| rule.index).collect();
                     undo.extend(all.into_iter().map(|index| (index, self.take_rule(index))));
                 }
             }
@@ -446,7 +446,7 @@ impl Tables {
     }
 
     fn put_rule(&mut self, rule: Arc<Rule>) -> Option<Arc<Rule>> {
-        if let Some(entry) = rule.spec.action.meter.and_then(|id| self.meters.get_mut(&id)) {
+        if let Some(entry) = rule.action.meter.and_then(|id| self.meters.get_mut(&id)) {
             entry.rules += 1;
             entry.implicit = false;
         }
@@ -462,7 +462,7 @@ impl Tables {
     }
 
     fn release(&mut self, rule: Option<&Rule>) {
-        if let Some(entry) = rule.and_then(|rule| rule.spec.action.meter).and_then(|id| self.meters.get_mut(&id)) {
+        if let Some(entry) = rule.and_then(|rule| rule.action.meter).and_then(|id| self.meters.get_mut(&id)) {
             entry.rules -= 1;
         }
     }
@@ -637,7 +637,7 @@ mod tests {
     }
 
     fn indices(tables: &Tables) -> Vec<u32> {
-        tables.rules().iter_from(0).map(|rule| rule.spec.key_index).collect()
+        tables.rules().iter_from(0).map(|rule| rule.index).collect()
     }
 
     #[test]
@@ -666,7 +666,7 @@ mod tests {
         assert_eq!(indices(&tables), [3]);
         tables.undo_rules(undo);
         assert_eq!(indices(&tables), [1, 5]);
-        assert_eq!(tables.rules().get(1).unwrap().spec.action.vid, RuleTarget::Drop);
+        assert_eq!(tables.rules().get(1).unwrap().action.vid, RuleTarget::Drop);
         let delete_after_clear = vec![RuleChange::Clear, RuleChange::Delete(1)];
         assert_eq!(tables.change_rules(delete_after_clear, &three).unwrap_err().kind(), ErrorKind::NotFound);
     }

@@ -128,10 +128,10 @@ pub fn trace(input: &TraceInput<'_>, ingress: PortNo, frame: &[u8]) -> TraceRepo
     let decision = bridge::decide_at(snapshot, fdb, now, ingress, frame, &mut tracer);
     let mut mirrored = None;
     if let Some(rule) = decision.rule {
-        if let Some(mirror) = rule.spec.action.mirror {
+        if let Some(mirror) = rule.action.mirror {
             mirrored = tracer.mirror(ingress, snapshot.exit(mirror), frame);
         }
-        let what = format!("rule {}", rule.spec.key_index);
+        let what = format!("rule {}", rule.index);
         if !matches!(decision.verdict, Verdict::Drop(_))
             && tracer.meter(rule.meter.as_ref(), &what, frame.len()) == Color::Red
         {
@@ -157,7 +157,7 @@ pub fn trace(input: &TraceInput<'_>, ingress: PortNo, frame: &[u8]) -> TraceRepo
 
 impl TraceReport {
     fn with(mut self, rule: Option<&Rule>, mirrored: Option<String>) -> Self {
-        self.rule = rule.map(|rule| rule.spec.key_index);
+        self.rule = rule.map(|rule| rule.index);
         self.mirror = mirrored;
         self
     }
@@ -178,13 +178,13 @@ impl Observer for Tracer<'_> {
         self.say(stage, detail(self.input.names));
     }
 
-    fn classify<'a>(&mut self, rules: &'a Rules, key: &Key) -> Option<&'a Rule> {
+    fn classify<'a>(&mut self, rules: &'a Rules, key: impl FnOnce() -> Key) -> Option<&'a Rule> {
+        let key = &key();
         let found = rules.find(key).map(AsRef::as_ref);
-        let better =
-            |rule: &&std::sync::Arc<Rule>| found.is_none_or(|found| rule.spec.key_index < found.spec.key_index);
+        let better = |rule: &&std::sync::Arc<Rule>| found.is_none_or(|found| rule.index < found.index);
         let tell = |rule: &Rule| {
-            let index = rule.spec.key_index;
-            first_difference(&rule.compiled, key).map(|(field, has, wanted)| {
+            let index = rule.index;
+            first_difference(&rule.compiled(), key).map(|(field, has, wanted)| {
                 format!("rule {index} does not match: {field} is {has}, it asks for {wanted}")
             })
         };
@@ -200,7 +200,7 @@ impl Observer for Tracer<'_> {
         }
         match self.input.rule.map(|index| (index, rules.get(index))) {
             Some((index, None)) => self.say("rule", format!("there is no rule {index}")),
-            Some((index, Some(rule))) if found.is_none_or(|found| found.spec.key_index != index) => {
+            Some((index, Some(rule))) if found.is_none_or(|found| found.index != index) => {
                 let told = tell(rule).unwrap_or_else(|| format!("rule {index} matches too, and has a worse index"));
                 self.say("rule", told);
             }
@@ -220,8 +220,8 @@ impl Tracer<'_> {
     }
 
     fn describe_rule(&self, rule: &Rule) -> String {
-        let RuleAction { vid, qid, meter, mirror } = &rule.spec.action;
-        let mut text = format!("rule {} matches: ", rule.spec.key_index);
+        let RuleAction { vid, qid, meter, mirror } = &rule.action;
+        let mut text = format!("rule {} matches: ", rule.index);
         text += &match vid {
             RuleTarget::Drop => "drop".to_owned(),
             RuleTarget::Normal => "on by the MAC table".to_owned(),

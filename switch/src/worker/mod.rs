@@ -336,7 +336,7 @@ impl Worker {
         let mut frame = frame;
         if let Some(rule) = decision.rule {
             rule.applied(self.id, frame.len());
-            if let Some(mirror) = rule.spec.action.mirror {
+            if let Some(mirror) = rule.action.mirror {
                 self.mirror(&frame, mirror, way);
             }
             if let Some(meter) = &rule.meter

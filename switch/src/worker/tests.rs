@@ -380,8 +380,8 @@ proptest! {
                     expected[usize::from(port)].push(buf[start..start + len].to_vec());
                 };
                 if let Some(rule) = decision.rule {
-                    counted.entry(rule.spec.key_index).or_default().add(Count { packets: 1, bytes: data.len() as u64 });
-                    if let Some(mirror) = rule.spec.action.mirror && mirror_check(snap, ingress, mirror, &data).is_ok() {
+                    counted.entry(rule.index).or_default().add(Count { packets: 1, bytes: data.len() as u64 });
+                    if let Some(mirror) = rule.action.mirror && mirror_check(snap, ingress, mirror, &data).is_ok() {
                         send(mirror, TagEdit::None);
                     }
                 }
@@ -401,7 +401,7 @@ proptest! {
         }
         bed.assert_balanced();
         for rule in snap.rules.iter_from(0) {
-            let expected = counted.get(&rule.spec.key_index).copied().unwrap_or_default();
+            let expected = counted.get(&rule.index).copied().unwrap_or_default();
             // The oracle does not count at the rule itself.
             prop_assert_eq!(rule.matched(), expected);
         }

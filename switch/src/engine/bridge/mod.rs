@@ -46,10 +46,10 @@ pub trait Observer {
         fdb.learn(mac, vid, port, port_limit, now);
     }
 
-    /// The rule that applies to `key`; the observer may have a cache.
+    /// The rule that applies to a frame with that key; the observer may have a cache, or know it already.
     #[inline]
-    fn classify<'a>(&mut self, rules: &'a Rules, key: &Key) -> Option<&'a Rule> {
-        rules.find(key).map(AsRef::as_ref)
+    fn classify<'a>(&mut self, rules: &'a Rules, key: impl FnOnce() -> Key) -> Option<&'a Rule> {
+        rules.find(&key()).map(AsRef::as_ref)
     }
 }
 
@@ -152,7 +152,7 @@ pub fn decide_at<'a, O: Observer>(
         observer.step("learn", |name| describe_learning(fdb, l2.src, vid, ingress, &name(ingress)));
     }
     let rules = &snap.rules;
-    let rule = if rules.is_empty() { None } else { observer.classify(rules, &Key::read(ingress, frame, &l2)) };
+    let rule = if rules.is_empty() { None } else { observer.classify(rules, || Key::read(ingress, frame, &l2)) };
     let here = |verdict| Decision { verdict, at: ingress, rule };
     let way = Way { snap, from, ingress, vid, tag: l2.tag, len: frame.len() };
     let to_port = |port, queue, observer: &mut O| {
@@ -163,7 +163,7 @@ pub fn decide_at<'a, O: Observer>(
         };
         Decision { verdict, at, rule }
     };
-    match rule.map(|rule| &rule.spec.action) {
+    match rule.map(|rule| &rule.action) {
         Some(RuleAction { vid: RuleTarget::Drop, .. }) => return here(Verdict::Drop(DropReason::RuleDrop)),
         Some(RuleAction { vid: RuleTarget::Port(port), qid, .. }) => {
             if snap.port(*port).is_none() {

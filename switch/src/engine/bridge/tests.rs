@@ -296,7 +296,7 @@ fn follows_its_destination_and_its_policy(rules: Vec<RuleSpec>) -> LookupCounts 
     let mut verdict = |switch: &Switch, len| {
         memory.begin_burst();
         let decision = memory.decide(&switch.scene(0, 0), &packet(len));
-        assert_eq!(decision.rule.map(|rule| rule.spec.key_index), index);
+        assert_eq!(decision.rule.map(|rule| rule.index), index);
         decision.verdict
     };
     let to = |port| Verdict::Unicast { port, edit: TagEdit::None, queue: None, instead_of: None };
@@ -324,6 +324,35 @@ fn a_remembered_flow_follows_its_destination_and_its_policy() {
     let lookups = follows_its_destination_and_its_policy(vec![rule]);
     assert_eq!(lookups, LookupCounts { remembered: 2, cached: 6, searched: 1 });
     assert_eq!(follows_its_destination_and_its_policy(vec![]), LookupCounts::default(), "no rule, no look-up");
+}
+
+/// What a worker remembers is what is in use, also where more is in use than it can remember: those that are in stay.
+#[test]
+fn of_more_flows_in_turn_than_there_is_room_for_as_many_are_recalled_as_there_is_room_for() {
+    let mut tables = Tables::new(Capacity::default(), 1);
+    let rule = RuleSpec { key_index: 0, key: RuleKey::default(), action: RuleAction::to(RuleTarget::Normal) };
+    tables.change_rules(vec![RuleChange::Write(rule)], &|_: PortNo| Some(1)).unwrap();
+    let mut switch = Switch::new(vec![access(0), access(0)]);
+    switch.snap = switch.snap.with_rules(2, tables.rules().clone());
+    switch.fdb.learn(mac(2), 0, 1, 99, 0);
+    let mut memory = Memory::default();
+    let mut recalled = |flows: u16, cycles: u32| {
+        let before = memory.lookups().remembered;
+        for source in (0..cycles).flat_map(|_| 0..flows) {
+            let mut payload = udp_in_ipv4(20);
+            payload[20..22].copy_from_slice(&source.to_be_bytes());
+            memory.begin_burst();
+            memory.decide(&switch.scene(0, 0), &frame(mac(2), mac(1), &[], ETHERTYPE_IPV4, &payload));
+        }
+        memory.lookups().remembered - before
+    };
+    recalled(10_000, 60);
+    let of_many = recalled(10_000, 1);
+    assert!(of_many >= 3_600, "{of_many} of 10,000");
+    // Those that are no longer in use give way.
+    recalled(1_000, 60);
+    let of_few = recalled(1_000, 1);
+    assert!(of_few >= 950, "{of_few} of 1,000");
 }
 
 #[test]
@@ -417,6 +446,70 @@ fn bursts_of_new_flows_are_looked_at_ahead_and_decided_as_any() {
     }
 }
 
+/// Few of something, or so many that a worker looks ahead.
+fn burst_of<S: Strategy>(one: S) -> impl Strategy<Value = Vec<S::Value>> {
+    (prop::collection::vec(one, 30..80), prop::option::of(1_usize..12)).prop_map(|(mut all, few)| {
+        all.truncate(few.unwrap_or(all.len()));
+        all
+    })
+}
+
+/// Decides on a burst with a memory, frame by frame or together as a worker does, and on a switch alike without one: they say, count and
+/// learn the same.
+fn decide_alike(
+    memory: &mut Memory,
+    [with, without]: [&Switch; 2],
+    now: u32,
+    ingress: PortNo,
+    frames: &[Vec<u8>],
+    together: bool,
+) -> Result<(), TestCaseError> {
+    let scene = with.scene(now, ingress);
+    let counted = || -> HashMap<u32, u64> {
+        with.snap.rules.iter_from(0).map(|rule| (rule.index, rule.matched().packets)).collect()
+    };
+    let (mut said, mut runs, before) = (Vec::new(), Vec::new(), counted());
+    memory.begin_burst();
+    let mut rest = frames.iter().map(Vec::as_slice);
+    loop {
+        let (simple, after) = match (together, rest.clone().next()) {
+            (true, _) => memory.recall_all(&scene, rest.clone(), &mut runs),
+            (false, next) => (0, next.map(|frame| memory.decide(&scene, frame))),
+        };
+        let bytes: usize = rest.by_ref().take(simple).map(<[u8]>::len).sum();
+        prop_assert_eq!(
+            runs.iter().map(|run| (run.frames, run.bytes)).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1)),
+            (simple, bytes)
+        );
+        for run in runs.drain(..) {
+            let (port, edit, queue) = (run.course.port(), run.course.edit(), run.course.queue());
+            said.extend(vec![(Verdict::Unicast { port, edit, queue, instead_of: None }, ingress, true); run.frames]);
+        }
+        let (Some(decision), Some(frame)) = (after, rest.next()) else { break };
+        if let Some(rule) = decision.rule {
+            rule.applied(0, frame.len());
+        }
+        said.push((decision.verdict, decision.at, false));
+    }
+    prop_assert_eq!(said.len(), frames.len());
+    let mut counts = before;
+    for (frame, (verdict, at, in_a_run)) in frames.iter().zip(said) {
+        let decision = decide_at(&without.snap, &without.fdb, now, ingress, frame, &mut NoObserver);
+        if let Some(rule) = decision.rule {
+            *counts.entry(rule.index).or_default() += 1;
+            prop_assert!(!in_a_run || rule.action.mirror.is_none(), "nobody makes the rule's copy");
+        }
+        prop_assert_eq!((verdict, at), (decision.verdict, decision.at));
+    }
+    prop_assert_eq!(counted(), counts);
+    let rows = [with, without].map(|switch| {
+        let rows = switch.fdb.entries(now).into_iter();
+        rows.map(|row| (row.mac, row.vid, (row.port, row.is_static, row.age))).collect::<HashSet<_>>()
+    });
+    prop_assert_eq!(&rows[0], &rows[1]);
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
@@ -498,14 +591,14 @@ proptest! {
                 prop_assert_eq!(traced.drop_reason.as_deref(), Some(reason.label()));
             }
             let key = parse::parse(&bytes).map(|headers| Key::of(sent.port, &headers)).unwrap();
-            let found = tables.rules().find(&key).map(|rule| rule.spec.key_index);
+            let found = tables.rules().find(&key).map(|rule| rule.index);
             for _ in 0..2 {
                 memory.begin_burst();
                 let cached = memory.decide(&switch.scene(0, sent.port), &bytes);
                 prop_assert_eq!(cached.verdict, switch.decide(sent.port, &bytes));
                 // Frames that are refused at the door meet no rule.
-                prop_assert!(cached.rule.is_none_or(|rule| Some(rule.spec.key_index) == found));
-                prop_assert_eq!(traced.rule, cached.rule.map(|rule| rule.spec.key_index));
+                prop_assert!(cached.rule.is_none_or(|rule| Some(rule.index) == found));
+                prop_assert_eq!(traced.rule, cached.rule.map(|rule| rule.index));
             }
         }
     }
@@ -515,7 +608,7 @@ proptest! {
     fn what_is_remembered_is_what_would_be_decided(
         ports in any_ports(),
         rules in prop::collection::vec((0_u32..4, 0_u8..7, 0_u16..10), 0..3),
-        bursts in prop::collection::vec((any_change(), prop::collection::vec((any_sent(), 0_u8..15), 1..12)), 1..12),
+        bursts in prop::collection::vec((any_change(), burst_of((any_sent(), 0_u8..15)), any::<bool>()), 1..12),
     ) {
         let mut tables = Tables::new(Capacity::default(), 1);
         let write = |tables: &mut Tables, (key_index, station, target): (u32, u8, u16)| {
@@ -527,14 +620,15 @@ proptest! {
                 _ => RuleKey { dmac, ..RuleKey::default() },
             };
             let vid = [RuleTarget::Drop, RuleTarget::Normal].get(usize::from(target.wrapping_sub(8))).copied();
-            let action = RuleAction::to(vid.unwrap_or(RuleTarget::Port(target)));
+            let mirror = (key_index == 1).then_some(target % 4);
+            let action = RuleAction { mirror, ..RuleAction::to(vid.unwrap_or(RuleTarget::Port(target))) };
             let rule = RuleSpec { key_index, key, action };
             tables.change_rules(vec![RuleChange::Write(rule)], &|_: PortNo| Some(1)).unwrap();
         };
         rules.into_iter().for_each(|rule| write(&mut tables, rule));
         let [mut with, mut without] = [Switch::new(ports.clone()), Switch::new(ports)];
         let mut memory = Memory::default();
-        for (now, (change, burst)) in (0..).zip(bursts) {
+        for (now, (change, burst, together)) in (0..).zip(bursts) {
             let epoch = u64::from(now) + 2;
             match change {
                 Change::Nothing => {}
@@ -558,8 +652,7 @@ proptest! {
             without.snap = with.snap.clone();
             // A burst is of one port.
             let ingress = burst[0].0.port;
-            memory.begin_burst();
-            for (sent, kind) in burst {
+            let frames = burst.into_iter().map(|(sent, kind)| {
                 // Mostly packets that can be remembered, from seven addresses.
                 let mut payload = if kind < 8 { udp_in_ipv4(sent.len - 28) } else { udp_in_ipv6(sent.len - 48) };
                 payload[if kind < 8 { 15 } else { 23 }] = kind % 8;
@@ -568,17 +661,9 @@ proptest! {
                     0..7 => ETHERTYPE_IPV4,
                     _ => ETHERTYPE_IPV6,
                 };
-                let bytes = frame(address(sent.dst), address(sent.src), &sent.tags, ethertype, &payload);
-                let got = memory.decide(&with.scene(now, ingress), &bytes);
-                let expected = decide_at(&without.snap, &without.fdb, now, ingress, &bytes, &mut NoObserver);
-                let rule = |decision: &Decision<'_>| decision.rule.map(|rule| rule.spec.key_index);
-                prop_assert_eq!((got.verdict, got.at, rule(&got)), (expected.verdict, expected.at, rule(&expected)));
-            }
-            let rows = [&with, &without].map(|switch| {
-                let rows = switch.fdb.entries(now).into_iter();
-                rows.map(|row| (row.mac, row.vid, (row.port, row.is_static, row.age))).collect::<HashSet<_>>()
+                frame(address(sent.dst), address(sent.src), &sent.tags, ethertype, &payload)
             });
-            prop_assert_eq!(&rows[0], &rows[1]);
+            decide_alike(&mut memory, [&with, &without], now, ingress, &frames.collect::<Vec<_>>(), together)?;
         }
     }
 
@@ -586,28 +671,20 @@ proptest! {
     #[test]
     fn without_rules_what_is_remembered_is_what_would_be_decided(
         bursts in prop::collection::vec(
-            (0_u16..3, prop::collection::vec((0_u8..3, 0_u8..3, 0_usize..4, 0_u8..8), 1..16)), 1..24,
+            (0_u16..3, burst_of((0_u8..3, 0_u8..3, 0_usize..4, 0_u8..8)), any::<bool>()), 1..24,
         ),
     ) {
         let trunk = |native| VlanMode::Trunk { native, tagged: "all".parse().unwrap() };
         let ports = [trunk(Some(5)), VlanMode::Access { vid: 5 }, trunk(None)].map(policy);
         let [with, without] = [(); 2].map(|()| Switch::new(ports.to_vec()));
         let mut memory = Memory::default();
-        for (now, (ingress, burst)) in (0..).zip(bursts) {
-            memory.begin_burst();
-            for (dst, src, tag, kind) in burst {
+        for (now, (ingress, burst, together)) in (0..).zip(bursts) {
+            let frames = burst.into_iter().map(|(dst, src, tag, kind)| {
                 let tags = [&[][..], &[(TPID_CTAG, 5)], &[(TPID_CTAG, 6)], &[(TPID_STAG, 0xa005)]][tag];
                 let ethertype = if kind == 0 { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 };
-                let bytes = frame(mac(dst), mac(src), tags, ethertype, &udp_in_ipv4(if kind == 1 { 90 } else { 20 }));
-                let got = memory.decide(&with.scene(now, ingress), &bytes);
-                let expected = decide_at(&without.snap, &without.fdb, now, ingress, &bytes, &mut NoObserver);
-                prop_assert_eq!((got.verdict, got.at), (expected.verdict, expected.at));
-            }
-            let rows = [&with, &without].map(|switch| {
-                let rows = switch.fdb.entries(now).into_iter();
-                rows.map(|row| (row.mac, row.vid, (row.port, row.is_static, row.age))).collect::<HashSet<_>>()
+                frame(mac(dst), mac(src), tags, ethertype, &udp_in_ipv4(if kind == 1 { 90 } else { 20 }))
             });
-            prop_assert_eq!(&rows[0], &rows[1]);
+            decide_alike(&mut memory, [&with, &without], now, ingress, &frames.collect::<Vec<_>>(), together)?;
         }
     }
 

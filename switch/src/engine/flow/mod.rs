@@ -129,7 +129,7 @@ impl Group {
     fn search(&self, flow: [u64; USED], hash: u64, memory: &mut Memory) -> u32 {
         let mut words = [0; WORDS];
         words[..USED].copy_from_slice(&flow);
-        let index = self.rules.find(&Key(words)).map_or(NONE, |rule| rule.spec.key_index);
+        let index = self.rules.find(&Key(words)).map_or(NONE, |rule| rule.index);
         memory.0.put(hash, self.mark, &flow, index);
         index
     }

@@ -7,11 +7,16 @@
 //! A key is what any rule looks at ([`Rules::relevant`]): flows that differ in nothing else are one. An entry is void when the
 //! rules have changed since (its version is another), so nothing has to be emptied.
 
+use std::hint::black_box;
+use std::sync::Arc;
+
 use super::key::{Key, WORDS};
-use super::{NONE, Rule, Rules};
+use super::{NONE, Rule, Rules, TOGETHER};
 
 /// Entries of a [`FlowCache`].
 const ENTRIES: usize = 8192;
+/// Distinct masks up to which rules themselves are asked for many keys: their lines are fewer than the cache's.
+const FEW: usize = 2;
 
 #[derive(Clone, Copy, Debug)]
 struct Entry<const N: usize> {
@@ -72,7 +77,14 @@ impl<const N: usize> Exact<N> {
         None
     }
 
-    /// Puts an index in under that key, which is not there. No version is 0.
+    /// Loads where the key of that hash would be; what it returns means nothing.
+    #[inline]
+    fn peek(&self, hash: u64) -> u32 {
+        let [first, second] = &self.0[hash as usize & (self.0.len() - 1)].0;
+        first.version ^ second.version
+    }
+
+    /// Puts an index in under that key, which was not found. No version is 0.
     pub fn put(&mut self, hash: u64, version: u32, key: &[u64; N], index: u32) {
         let set = self.set(hash);
         let place = usize::from(set[0].version == version);
@@ -107,7 +119,46 @@ impl FlowCache {
         }
         self.misses += 1;
         let found = rules.find(key).map(AsRef::as_ref);
-        self.exact.put(hash, version, &flow.0, found.map_or(NONE, |rule| rule.spec.key_index));
+        self.exact.put(hash, version, &flow.0, found.map_or(NONE, |rule| rule.index));
+        found
+    }
+
+    /// The rules that apply to keys, of which there are [`TOGETHER`] at most, each at its key's place. What is read for one does not
+    /// wait for what is read for another.
+    pub(in crate::engine) fn find_all<'a>(
+        &mut self,
+        rules: &'a Rules,
+        keys: &[Key],
+    ) -> [Option<&'a Arc<Rule>>; TOGETHER] {
+        if rules.masks() <= FEW {
+            self.misses += keys.len() as u64;
+            return rules.find_all(keys);
+        }
+        let (mut flows, mut hashes) = ([Key::default(); TOGETHER], [0; TOGETHER]);
+        for ((flow, hash), key) in flows.iter_mut().zip(&mut hashes).zip(keys) {
+            *flow = key.masked(rules.relevant());
+            *hash = flow.hash(&Key::ALL);
+        }
+        let asked = flows.iter().zip(hashes).take(keys.len());
+        black_box(asked.clone().fold(0, |all, (_, hash)| all ^ self.exact.peek(hash)));
+        let (mut found, mut missed, mut places, mut count) =
+            ([None; TOGETHER], [Key::default(); TOGETHER], [0; TOGETHER], 0);
+        for (at, (flow, hash)) in asked.enumerate() {
+            match self.exact.find(hash, rules.version(), &flow.0) {
+                Some(index) => found[at] = rules.get(index),
+                None => {
+                    (missed[count], places[count]) = (keys[at], at);
+                    count += 1;
+                }
+            }
+        }
+        self.hits += (keys.len() - count) as u64;
+        self.misses += count as u64;
+        for (at, rule) in places.into_iter().zip(rules.find_all(&missed[..count])).take(count) {
+            let index = rule.map_or(NONE, |rule| rule.index);
+            self.exact.put(hashes[at], rules.version(), &flows[at].0, index);
+            found[at] = rule;
+        }
         found
     }
 

@@ -64,7 +64,7 @@ impl Index {
     /// All rules from `from` on, ascending.
     pub(super) fn iter_from(&self, from: u32) -> impl Iterator<Item = &Arc<Rule>> {
         let leaves = (from >> BITS..LEAVES).filter_map(|leaf| self.leaf(leaf << BITS));
-        leaves.flat_map(|leaf| leaf.iter().flatten()).skip_while(move |rule| rule.spec.key_index < from)
+        leaves.flat_map(|leaf| leaf.iter().flatten()).skip_while(move |rule| rule.index < from)
     }
 
     /// Lowest place without a rule.

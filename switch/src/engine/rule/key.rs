@@ -134,12 +134,6 @@ pub struct Match {
 }
 
 impl Match {
-    /// Whether a frame's key matches.
-    #[inline]
-    pub fn matches(&self, key: &Key) -> bool {
-        (0..WORDS).all(|word| key.0[word] & self.mask.0[word] == self.value.0[word])
-    }
-
     fn set(&mut self, word: usize, shift: u32, value: u64, mask: u64) {
         self.value.0[word] |= value << shift;
         self.mask.0[word] |= mask << shift;

@@ -21,6 +21,7 @@ mod table;
 mod tests;
 
 use std::collections::{BTreeSet, HashMap};
+use std::hint::black_box;
 use std::sync::Arc;
 
 pub(super) use cache::Exact;
@@ -35,24 +36,31 @@ use crate::model::{Count, RuleAction, RuleKey, RuleSpec, RuleTarget};
 
 /// In place of an index: no rule.
 pub(super) const NONE: u32 = u32::MAX;
+/// Keys that are looked up together at most: the frames of a burst.
+pub(super) const TOGETHER: usize = 64;
 /// Workers whose shards are in the rule itself.
 const NEAR: usize = 2;
 
 /// A rule in force.
 ///
-/// Laid out for a frame that is the only one for a while that the rule is applied to: what a worker needs of it is in lines
-/// next to each other, and none waits for another.
+/// Laid out for a frame that is the only one for a while that the rule applies to: a worker needs two lines that are a pair, and one
+/// with its counters.
 #[derive(Debug)]
-#[repr(C, align(64))]
+#[repr(C, align(128))]
 pub struct Rule {
-    /// As it was written; its action is at the end.
-    pub spec: RuleSpec,
     /// The meter that its action names.
     pub meter: Option<Arc<Meter>>,
+    /// What those bits of a packet must be that `mask` has; zero elsewhere.
+    value: Key,
+    /// Its place.
+    pub index: u32,
+    /// What it does.
+    pub action: RuleAction,
+    mask: Key,
+    /// What it looks at, as it was written.
+    pub key: RuleKey,
     /// Of the workers from [`NEAR`] on.
     far: Box<[Shard]>,
-    /// Its key.
-    pub compiled: Match,
     near: [Shard; NEAR],
 }
 
@@ -62,16 +70,27 @@ impl Rule {
     /// # Errors
     /// As [`Match::compile`].
     pub fn new(spec: RuleSpec, meter: Option<Arc<Meter>>, workers: usize) -> Result<Self, String> {
-        let compiled = Match::compile(&spec.key)?;
+        let RuleSpec { key_index: index, key, action } = spec;
+        let Match { value, mask } = Match::compile(&key)?;
         let far = (NEAR..workers).map(|_| Shard::default()).collect();
-        Ok(Self { spec, compiled, meter, far, near: Default::default() })
+        Ok(Self { meter, value, index, action, mask, key, far, near: Default::default() })
     }
 
     /// A rule of that index whose key was compiled elsewhere; what it does is, too, and nothing is counted.
-    pub fn of_match(key_index: u32, compiled: Match) -> Self {
-        let action = RuleAction { vid: RuleTarget::Normal, qid: None, meter: None, mirror: None };
-        let spec = RuleSpec { key_index, key: RuleKey::default(), action };
-        Self { spec, compiled, meter: None, far: Box::default(), near: Default::default() }
+    pub fn of_match(index: u32, compiled: Match) -> Self {
+        let (Match { value, mask }, action) = (compiled, RuleAction::to(RuleTarget::Normal));
+        let (key, far, near) = (RuleKey::default(), Box::default(), Default::default());
+        Self { meter: None, value, index, action, mask, key, far, near }
+    }
+
+    /// As it was written.
+    pub fn spec(&self) -> RuleSpec {
+        RuleSpec { key_index: self.index, key: self.key.clone(), action: self.action.clone() }
+    }
+
+    /// Its key, compiled.
+    pub fn compiled(&self) -> Match {
+        Match { value: self.value, mask: self.mask }
     }
 
     /// It was applied to a frame of `len` bytes by `worker`.
@@ -83,12 +102,17 @@ impl Rule {
         }
     }
 
-    /// Loads what a frame to which it applies will need of it; what it returns means nothing.
+    /// Whether there is nothing to do to a frame that it applies to but to count it and to send it.
     #[inline]
-    pub fn peek(&self, worker: usize) -> u64 {
+    pub fn is_simple(&self) -> bool {
+        self.meter.is_none() && self.action.mirror.is_none()
+    }
+
+    /// Loads what its application needs; what it returns means nothing.
+    #[inline]
+    pub(super) fn peek(&self, worker: usize) -> u64 {
         let counted = self.near.get(worker).map_or(0, |Shard(tally)| tally.read().packets);
-        let key = self.compiled.value.0[0] ^ self.compiled.mask.0[WORDS - 1];
-        u64::from(self.spec.action.qid.is_some()) ^ key ^ counted
+        u64::from(self.index) ^ counted
     }
 
     /// What it was applied to.
@@ -109,6 +133,20 @@ struct Tuple {
     table: Table,
 }
 
+/// A rule that may match.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    /// Its index.
+    index: u32,
+    /// Place of its mask among the tuples.
+    tuple: u32,
+}
+
+impl Candidate {
+    /// In place of one: nothing matches.
+    const NONE: Self = Self { index: NONE, tuple: NONE };
+}
+
 /// A version of all rules, to look things up in.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
@@ -125,28 +163,52 @@ impl Rules {
     /// The rule of lowest index that matches.
     #[inline]
     pub fn find(&self, key: &Key) -> Option<&Arc<Rule>> {
-        self.confirm(key, self.candidate(key))
+        let candidate = self.candidate(key);
+        self.confirm(key, candidate, self.get(candidate.index)?)
     }
 
-    /// The lowest index that may match, by tags alone: none that matches is lower. [`NONE`]: nothing matches.
+    /// The same of each key, of which there are [`TOGETHER`] at most, at its place. What is read for one does not wait for what is read for
+    /// another.
+    #[inline(never)]
+    pub(in crate::engine) fn find_all(&self, keys: &[Key]) -> [Option<&Arc<Rule>>; TOGETHER] {
+        let mut candidates = [Candidate::NONE; TOGETHER];
+        for (candidate, key) in candidates.iter_mut().zip(keys) {
+            *candidate = self.candidate(key);
+        }
+        let mut found = [None; TOGETHER];
+        for (rule, candidate) in found.iter_mut().zip(candidates).take(keys.len()) {
+            *rule = self.get(candidate.index);
+        }
+        black_box(found.iter().flatten().fold(0, |all, rule| all ^ rule.value.0[0] ^ u64::from(rule.index)));
+        for ((rule, candidate), key) in found.iter_mut().zip(candidates).zip(keys) {
+            *rule = rule.and_then(|rule| self.confirm(key, candidate, rule));
+        }
+        found
+    }
+
+    /// The rule of lowest index that may match, by tags alone: none that matches is lower.
     ///
     /// No rule is read for it, so the lines of all masks are on their way from memory together.
-    pub(in crate::engine) fn candidate(&self, key: &Key) -> u32 {
-        let mut lowest = NONE;
-        for tuple in &*self.tuples {
-            if lowest < tuple.best {
+    #[inline]
+    fn candidate(&self, key: &Key) -> Candidate {
+        let mut lowest = Candidate::NONE;
+        for (tuple, at) in self.tuples.iter().zip(0..) {
+            if lowest.index < tuple.best {
                 break;
             }
-            lowest = lowest.min(tuple.table.lowest(key.hash(&tuple.mask)));
+            let index = tuple.table.lowest(key.hash(&tuple.mask));
+            if index < lowest.index {
+                lowest = Candidate { index, tuple: at };
+            }
         }
         lowest
     }
 
-    /// What [`Rules::find`] says, if `candidate` is what [`Rules::candidate`] said.
+    /// What [`Rules::find`] says, if `candidate` is what [`Rules::candidate`] said, and `rule` is the one of its index.
     #[inline]
-    fn confirm(&self, key: &Key, candidate: u32) -> Option<&Arc<Rule>> {
-        let rule = self.get(candidate)?;
-        if rule.compiled.matches(key) { Some(rule) } else { self.search(key) }
+    fn confirm<'a>(&'a self, key: &Key, candidate: Candidate, rule: &'a Arc<Rule>) -> Option<&'a Arc<Rule>> {
+        let mask = &self.tuples.get(candidate.tuple as usize)?.mask;
+        if key.masked(mask) == rule.value { Some(rule) } else { self.search(key) }
     }
 
     /// As [`Rules::find`], comparing the key with each rule that has the tag.
@@ -154,12 +216,12 @@ impl Rules {
     fn search(&self, key: &Key) -> Option<&Arc<Rule>> {
         let mut found: Option<&Arc<Rule>> = None;
         for tuple in &*self.tuples {
-            let lowest = found.map_or(NONE, |rule| rule.spec.key_index);
+            let lowest = found.map_or(NONE, |rule| rule.index);
             if lowest < tuple.best {
                 break;
             }
             let rules = tuple.table.tagged(key.hash(&tuple.mask)).filter_map(|index| self.get(index));
-            let mut rules = rules.filter(|rule| rule.spec.key_index < lowest && rule.compiled.matches(key));
+            let mut rules = rules.filter(|rule| rule.index < lowest && key.masked(&tuple.mask) == rule.value);
             found = rules.next().or(found);
         }
         found
@@ -230,9 +292,9 @@ impl RuleTable {
 
     /// Puts a rule in its place; returns the one that was there.
     pub fn insert(&mut self, rule: Arc<Rule>) -> Option<Arc<Rule>> {
-        let index = rule.spec.key_index;
+        let index = rule.index;
         let replaced = self.remove(index);
-        let key = rule.compiled;
+        let key = rule.compiled();
         let indices = self.indices.entry(key.mask).or_default();
         let before = indices.first().copied();
         indices.insert(index);
@@ -242,8 +304,8 @@ impl RuleTable {
         let behind = &mut self.behind;
         self.rules.retuple(&key.mask, before, best, |table, rules| {
             let hash = key.value.hash(&key.mask);
-            let hash_of = |index| rules.get(index).map_or(0, |rule| rule.compiled.value.hash(&key.mask));
-            let is_it = |other: &u32| rules.get(*other).is_some_and(|rule| rule.compiled.value == key.value);
+            let hash_of = |index| rules.get(index).map_or(0, |rule| rule.value.hash(&key.mask));
+            let is_it = |other: &u32| rules.get(*other).is_some_and(|rule| rule.value == key.value);
             let Some(other) = table.tagged(hash).find(is_it) else {
                 table.add(hash, index, hash_of);
                 return;
@@ -259,7 +321,7 @@ impl RuleTable {
     /// Takes the rule of that index out.
     pub fn remove(&mut self, index: u32) -> Option<Arc<Rule>> {
         let rule = Arc::clone(self.rules.get(index)?);
-        let key = rule.compiled;
+        let key = rule.compiled();
         let (mut before, mut best) = (None, None);
         if let Some(indices) = self.indices.get_mut(&key.mask) {
             before = indices.first().copied();

@@ -1,6 +1,7 @@
 //! The classifier against a linear scan over what users wrote, and the cache against no cache.
 
 use std::collections::BTreeMap;
+use std::mem::offset_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
@@ -193,7 +194,7 @@ proptest! {
                 match key {
                     Some(key) => {
                         let replaced = table.insert(Arc::new(Rule::new(rule(index, key.clone()), None, 1).unwrap()));
-                        prop_assert_eq!(replaced.map(|rule| rule.spec.key.clone()), model.insert(index, key));
+                        prop_assert_eq!(replaced.map(|rule| rule.key.clone()), model.insert(index, key));
                     }
                     None => prop_assert_eq!(table.remove(index).is_some(), model.remove(&index).is_some()),
                 }
@@ -202,20 +203,24 @@ proptest! {
             // The new version, and every older one that somebody still holds.
             for (rules, model) in &old {
                 prop_assert_eq!(rules.len() as usize, model.len());
-                prop_assert!(rules.iter_from(0).map(|rule| rule.spec.key_index).eq(model.keys().copied()));
+                prop_assert!(rules.iter_from(0).map(|rule| rule.index).eq(model.keys().copied()));
                 let keys: Vec<_> = packets.iter().map(|packet| Key::of(packet.port, &packet.headers())).collect();
-                for (packet, key) in packets.iter().zip(keys) {
+                let index = |rule: Option<&Arc<Rule>>| rule.map(|rule| rule.index);
+                let together = [rules.find_all(&keys), cache.find_all(rules, &keys), cache.find_all(rules, &keys)];
+                let together: Vec<_> = (0..keys.len()).map(|at| together.map(|found| index(found[at]))).collect();
+                for ((packet, key), together) in packets.iter().zip(keys).zip(together) {
                     let expected = model.iter().find(|(_, rule)| packet.matches(rule)).map(|(index, _)| *index);
-                    let found = rules.find(&key).map(|rule| rule.spec.key_index);
+                    let found = rules.find(&key).map(|rule| rule.index);
                     prop_assert_eq!(found, expected, "{:?}", packet);
                     for _ in 0..3 {
-                        let cached = cache.find(rules, &key).map(|rule| rule.spec.key_index);
+                        let cached = cache.find(rules, &key).map(|rule| rule.index);
                         prop_assert_eq!(cached, expected, "by the cache");
                     }
-                    prop_assert_eq!(rules.search(&key).map(|rule| rule.spec.key_index), expected, "key by key");
+                    prop_assert_eq!(together, [expected; 3], "together");
+                    prop_assert_eq!(rules.search(&key).map(|rule| rule.index), expected, "key by key");
                     for rule in rules.iter_from(0) {
-                        let differs = first_difference(&rule.compiled, &key);
-                        prop_assert_eq!(differs.is_none(), packet.matches(&rule.spec.key), "{:?} {:?}", rule.spec, differs);
+                        let differs = first_difference(&rule.compiled(), &key);
+                        prop_assert_eq!(differs.is_none(), packet.matches(&rule.key), "{:?} {:?}", rule.key, differs);
                     }
                 }
             }
@@ -250,7 +255,7 @@ fn a_full_table_finds_each_of_its_rules_and_empties_again() {
     assert_eq!((full.len(), full.masks(), table.first_free()), (RULES, 1, RULES));
     for n in 0..RULES {
         let found = full.find(&key_to(n.wrapping_mul(2_654_435_761))).unwrap();
-        assert_eq!(found.spec.key_index, n);
+        assert_eq!(found.index, n);
     }
     assert!(full.find(&key_to(1)).is_none());
     (0..RULES).step_by(2).for_each(|n| drop(table.remove(n)));
@@ -258,7 +263,7 @@ fn a_full_table_finds_each_of_its_rules_and_empties_again() {
     (0..RULES).for_each(|n| drop(table.remove(n)));
     let empty = table.commit();
     assert_eq!((empty.len(), empty.masks(), empty.find(&key_to(0)).is_none()), (0, 0, true));
-    assert_eq!(full.find(&key_to(0)).unwrap().spec.key_index, 0, "who holds the full one keeps it");
+    assert_eq!(full.find(&key_to(0)).unwrap().index, 0, "who holds the full one keeps it");
 }
 
 /// Two keys under one mask whose hashes have the same tag and are of the same bucket in a table of a few rules.
@@ -278,17 +283,17 @@ fn a_key_that_only_looks_like_a_rules_key_does_not_match() {
     let mut table = RuleTable::default();
     install(&mut table, &rule(3, exact(one)));
     let rules = table.commit();
-    assert_eq!((rules.candidate(&key_to(one)), rules.candidate(&key_to(two))), (3, 3));
+    assert_eq!([one, two].map(|n| rules.candidate(&key_to(n)).index), [3, 3]);
     assert!(rules.find(&key_to(one)).is_some() && rules.find(&key_to(two)).is_none());
     // A rule behind it, of the very key and of any other, is found in its stead.
     install(&mut table, &rule(9, RuleKey::default()));
-    assert_eq!(table.rules().find(&key_to(two)).unwrap().spec.key_index, 9);
+    assert_eq!(table.rules().find(&key_to(two)).unwrap().index, 9);
     install(&mut table, &rule(7, exact(two)));
-    assert_eq!(table.rules().candidate(&key_to(two)), 3);
-    assert_eq!(table.rules().find(&key_to(two)).unwrap().spec.key_index, 7);
-    assert_eq!(table.rules().find(&key_to(one)).unwrap().spec.key_index, 3);
+    assert_eq!(table.rules().candidate(&key_to(two)).index, 3);
+    assert_eq!(table.rules().find(&key_to(two)).unwrap().index, 7);
+    assert_eq!(table.rules().find(&key_to(one)).unwrap().index, 3);
     table.remove(3);
-    assert_eq!(table.rules().find(&key_to(one)).unwrap().spec.key_index, 9);
+    assert_eq!(table.rules().find(&key_to(one)).unwrap().index, 9);
 }
 
 #[test]
@@ -296,7 +301,7 @@ fn rules_of_the_same_key_stand_behind_each_other() {
     let mut table = RuleTable::default();
     [7, 3, 9, 5].into_iter().for_each(|n| install(&mut table, &rule(n, exact(1))));
     for expected in [3, 5, 7, 9] {
-        assert_eq!(table.rules().find(&key_to(1)).unwrap().spec.key_index, expected);
+        assert_eq!(table.rules().find(&key_to(1)).unwrap().index, expected);
         assert_eq!(table.rules().masks(), 1);
         table.remove(expected);
     }
@@ -338,7 +343,7 @@ fn flows_that_differ_in_nothing_that_a_rule_looks_at_are_one_to_the_cache() {
     let mut cache = FlowCache::default();
     let look_up = |cache: &mut FlowCache, rules: &Rules, expected: fn(u32) -> Option<u32>| {
         for n in 0..100 {
-            assert_eq!(cache.find(rules, &key_to(n)).map(|rule| rule.spec.key_index), expected(n));
+            assert_eq!(cache.find(rules, &key_to(n)).map(|rule| rule.index), expected(n));
         }
     };
     look_up(&mut cache, &table.commit(), |_| None);
@@ -350,6 +355,37 @@ fn flows_that_differ_in_nothing_that_a_rule_looks_at_are_one_to_the_cache() {
     table.remove(3);
     look_up(&mut cache, &table.commit(), |_| None);
     assert_eq!(cache.counts(), (198, 102));
+}
+
+#[test]
+fn of_many_keys_the_cache_is_asked_if_rules_have_more_than_a_few_masks() {
+    let mut table = RuleTable::default();
+    install(&mut table, &rule(5, exact(1)));
+    let mut cache = FlowCache::default();
+    let mut look_up = |rules: &Rules| {
+        let found = cache.find_all(rules, &[key_to(1), key_to(2), key_to(1)]);
+        assert_eq!(
+            found[..4].iter().map(|rule| rule.map(|rule| rule.index)).collect::<Vec<_>>(),
+            [Some(5), None, Some(5), None]
+        );
+        cache.counts()
+    };
+    let rules = table.commit();
+    assert_eq!([look_up(&rules), look_up(&rules)], [(0, 3), (0, 6)]);
+    for n in 0..2 {
+        let vlan = Some(Masked { value: 1 << n, mask: 1 << n });
+        install(&mut table, &rule(100 + n, RuleKey { vlan, ..RuleKey::default() }));
+    }
+    let rules = table.commit();
+    assert_eq!([look_up(&rules), look_up(&rules)], [(0, 9), (3, 9)]);
+}
+
+#[test]
+fn what_a_worker_needs_of_a_rule_is_in_two_lines_that_are_a_pair_and_one_of_its_own() {
+    let (action, near) = (offset_of!(Rule, action), offset_of!(Rule, near));
+    assert!(align_of::<Rule>() == 128 && action + size_of::<RuleAction>() <= 128);
+    assert!(near % 64 == 0 && near >= offset_of!(Rule, far) + size_of::<Box<[Shard]>>());
+    assert_eq!(size_of::<Shard>(), 64);
 }
 
 #[test]

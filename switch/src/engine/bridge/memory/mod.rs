@@ -9,153 +9,65 @@
 //!
 //! Frames of a burst are recalled in one go, and come out as runs that leave by the same course ([`Memory::recall_all`]).
 //!
-//! While much of a burst has to be looked up, the next one begins with a glance at all places where its frames' answers may be, so that they
-//! come from memory together and not one after the other.
+//! While much of a burst has to be looked up, the next one begins with that: for all its frames together (`ahead`).
 //!
-//! Of a fixed size, a worker's own. Sets of two places, of which a new flow takes the one that was not found last, and only when it
-//! is asked for again while that is noted (`Asked`): flows that come once, or too many in turn, cost next to nothing and do not displace one that
-//! is in use. An entry has all that a table of flows elsewhere would need to forward for the worker.
+//! Of a fixed size, a worker's own. Sets of two places. A flow is written down when it is asked for again while that is noted (`Asked`), or by
+//! lot; one that still holds gives way by lot only, and if it was not found since the last time. So flows that come once, or too many in turn, cost
+//! next to nothing and do not displace what is in use. An entry has all that a table of flows elsewhere would need to forward for the worker.
 
-use std::hint::black_box;
+mod ahead;
+mod flow;
 
+use self::ahead::Ahead;
+use self::flow::{Flow, WORDS, flow_of, hash, hash_l2, hash_v4, l2, untagged_v4};
 use super::course::{Course, Run};
 use super::{Decision, Fdb, Names, Observer, Verdict, decide_at, header_len};
 use crate::engine::PortNo;
 use crate::engine::fdb::{Learn, Spot};
 use crate::engine::mac::MacAddr;
 use crate::engine::meter::Color;
-use crate::engine::parse::{
-    ETH_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Plain, TPID_CTAG, TPID_STAG, Tag, VLAN_TAG, be16, fold_product,
-    parse_l2,
-};
-use crate::engine::rule::{FlowCache, Key, NONE, Rule, Rules};
+use crate::engine::parse::parse_l2;
+use crate::engine::rule::{FlowCache, Key, Rule, Rules};
 use crate::engine::snapshot::Snapshot;
 use crate::engine::vlan::{self, Vid};
-use crate::model::{LookupCounts, MAX_PORTS, RuleTarget};
+use crate::model::{LookupCounts, RuleTarget};
 
 /// Sets of two entries; a power of two.
 const SETS: usize = 2048;
 /// Frames of a burst that had to be looked up, from which on the next burst is looked up ahead.
 const MANY: u32 = 16;
-/// Frames of a burst whose rules are looked at ahead.
-const AHEAD: usize = 64;
+/// One in so many of the flows that are asked for again may displace another.
+const AGAIN: u64 = 4;
+/// One in so many of all others is written down, and may do so too.
+const ONCE: u64 = 64;
 /// An epoch that no policy has.
 const NEVER: u64 = u64::MAX;
-
-/// Words of a [`Flow`].
-const WORDS: usize = 7;
-/// Those of them that IPv4 uses.
-const WORDS_V4: usize = 4;
-/// Those that count while there are no rules.
-const WORDS_L2: usize = 3;
-
-/// What of a plain frame decides, in the bytes' own order: addresses and EtherType (or TPID) in two words that overlap; ports,
-/// VLAN tag, ingress port and protocol in one; IP addresses, which are one word in IPv4 and four in IPv6.
-type Flow<const N: usize> = [u64; N];
-
-/// Bit of the third word: the packet is IPv6.
-const V6: u64 = 1 << 63;
-/// Bit of the third word: the packet is TCP.
-const TCP: u64 = 1 << 62;
-/// Where the ingress port is in the third word, above ports and tag.
-const INGRESS: u32 = 48;
-const _: () = assert!(MAX_PORTS <= 1 << (62 - INGRESS));
-
-/// Addresses, EtherType, tag and ingress port of an IP frame: what decides while there are no rules.
-#[inline(always)]
-fn l2(ingress: PortNo, frame: &[u8]) -> Option<Flow<WORDS_L2>> {
-    let header = frame.first_chunk::<{ ETH_HEADER + VLAN_TAG }>()?;
-    // Of ARP more is looked at.
-    let is_ip = |at| matches!(be16(header, at), Some(ETHERTYPE_IPV4 | ETHERTYPE_IPV6));
-    let ingress = u64::from(ingress) << INGRESS;
-    let third = if is_ip(ETH_HEADER - 2) {
-        ingress
-    } else {
-        let is_tagged = matches!(be16(header, ETH_HEADER - 2), Some(TPID_CTAG | TPID_STAG));
-        (is_tagged && is_ip(ETH_HEADER + VLAN_TAG - 2)).then_some(())?;
-        ingress | u64::from(u32::from_ne_bytes(*header.last_chunk()?))
-    };
-    Some([word(header, 0)?, word(header, 6)?, third])
-}
-
-/// The eight bytes at that offset.
-#[inline(always)]
-fn word(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-/// The flow of an untagged IPv4 frame from `ingress`, if it is plain: what most are, so that it has a way of its own.
-#[inline(always)]
-fn untagged_v4(ingress: PortNo, frame: &[u8]) -> Option<Flow<WORDS_V4>> {
-    // The shortest that there is, so that no part of it is looked for in vain.
-    let header = frame.first_chunk::<{ ETH_HEADER + 28 }>()?;
-    if be16(header, ETH_HEADER - 2) != Some(ETHERTYPE_IPV4) {
-        return None;
-    }
-    v4(ingress, header, None, Plain::check(ETHERTYPE_IPV4, frame.get(ETH_HEADER..)?)?)
-}
-
-/// The flow of a frame from `ingress`, if it is plain. The words that only IPv6 has are 0 in IPv4.
-fn flow_of(ingress: PortNo, frame: &[u8]) -> Option<Flow<WORDS>> {
-    let l2 = parse_l2(frame).ok()?;
-    let plain = Plain::check(l2.ethertype, frame.get(l2.payload_offset()..)?)?;
-    if plain.v6 {
-        return v6(ingress, frame, l2.tag, plain);
-    }
-    let [a, b, c, d] = v4(ingress, frame, l2.tag, plain)?;
-    Some([a, b, c, d, 0, 0, 0])
-}
-
-#[inline(always)]
-fn v4(ingress: PortNo, frame: &[u8], tag: Option<Tag>, plain: Plain) -> Option<Flow<WORDS_V4>> {
-    let ip = if tag.is_some() { ETH_HEADER + VLAN_TAG } else { ETH_HEADER };
-    let third = third_word(word(frame, ip + 20)?, tag, ingress, plain);
-    Some([word(frame, 0)?, word(frame, 6)?, third, word(frame, ip + 12)?])
-}
-
-fn v6(ingress: PortNo, frame: &[u8], tag: Option<Tag>, plain: Plain) -> Option<Flow<WORDS>> {
-    let ip = if tag.is_some() { ETH_HEADER + VLAN_TAG } else { ETH_HEADER };
-    let third = third_word(word(frame, ip + 40)?, tag, ingress, plain);
-    let address = |n: usize| word(frame, ip + 8 + 8 * n);
-    Some([word(frame, 0)?, word(frame, 6)?, third, address(0)?, address(1)?, address(2)?, address(3)?])
-}
-
-/// Ports (the low half of `ports`), tag, ingress port and protocol.
-#[inline(always)]
-fn third_word(ports: u64, tag: Option<Tag>, ingress: PortNo, plain: Plain) -> u64 {
-    u64::from(ports as u32)
-        | u64::from(tag.map_or(0, |tag| tag.tci)) << 32
-        | u64::from(ingress) << INGRESS
-        | if plain.v6 { V6 } else { 0 }
-        | if plain.tcp { TCP } else { 0 }
-}
-
-/// Hash of an IPv4 flow.
-#[inline(always)]
-fn hash_v4([a, b, c, d]: Flow<WORDS_V4>) -> u64 {
-    fold_product(a ^ 0x9e37_79b9_7f4a_7c15, b ^ 0xd1b5_4a32_d192_ed03)
-        ^ fold_product(c ^ 0x8bb8_4b93_962e_acc9, d ^ 0x2d35_8dcc_aa6c_78a5)
-}
-
-/// Hash of a flow of three words.
-#[inline(always)]
-fn hash_l2([a, b, c]: Flow<WORDS_L2>) -> u64 {
-    fold_product(a ^ 0x9e37_79b9_7f4a_7c15, b ^ c ^ 0xd1b5_4a32_d192_ed03)
-}
-
-/// Hash of any flow.
-fn hash([a, b, c, d, e, f, g]: Flow<WORDS>) -> u64 {
-    if c & V6 == 0 {
-        return hash_v4([a, b, c, d]);
-    }
-    let rest = fold_product(e ^ 0x4b33_a62e_d433_d4a3, f ^ 0x4d5a_2da5_1de1_aa47);
-    hash_v4([a, b, c, d ^ rest ^ g.rotate_left(32).wrapping_mul(0xa076_1d64_78bd_642f)])
-}
 
 /// The set that the entry of a flow with that hash is in.
 #[inline(always)]
 fn set_of(hash: u64) -> usize {
     (hash ^ hash >> 32) as usize % SETS
+}
+
+/// The part of a flow's hash that is kept apart from the entries.
+#[inline(always)]
+fn tag_of(hash: u64) -> u16 {
+    (hash >> 48) as u16
+}
+
+/// Of each entry the tag of its flow: whether a flow may be remembered is asked here without a look at the entries, which take
+/// sixty times as much of the CPU's caches.
+#[derive(Debug)]
+struct Held(Box<[[u16; 2]]>);
+
+impl Held {
+    /// The set and the place in it where there may be an entry for a flow.
+    #[inline]
+    fn find(&self, hash: u64) -> Option<(usize, usize)> {
+        let set = set_of(hash);
+        let place = self.0.get(set)?.iter().position(|tag| *tag == tag_of(hash))?;
+        Some((set, place))
+    }
 }
 
 /// Flows that were asked for a while ago: for each set of entries a part of the hashes of the last four.
@@ -166,13 +78,27 @@ impl Asked {
     /// Notes a flow; whether it had been.
     #[inline]
     fn again(&mut self, hash: u64) -> bool {
-        let tag = hash >> 48;
+        let tag = u64::from(tag_of(hash));
         let Some(four) = self.0.get_mut(set_of(hash)) else { return false };
         let noted = (0..4).any(|n| *four >> (16 * n) & 0xffff == tag);
         if !noted {
             *four = *four << 16 | tag;
         }
         noted
+    }
+}
+
+/// Draws lots.
+#[derive(Debug)]
+struct Lot(u64);
+
+impl Lot {
+    /// Whether the next one wins, as one in so many does (a power of two).
+    #[inline]
+    fn is_one_in(&mut self, many: u64) -> bool {
+        // A linear congruential generator; its upper bits are good enough.
+        self.0 = self.0.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        (self.0 >> 32).is_multiple_of(many)
     }
 }
 
@@ -195,8 +121,8 @@ struct Entry {
     max_len: u16,
     /// Whether there is nothing to do but to count the rule and to send the frame.
     is_simple: bool,
-    /// Whether it was found later than the other one of its set.
-    found_last: bool,
+    /// Whether it was found since another flow last came for its place.
+    found: bool,
 }
 
 const _: () = assert!(size_of::<Entry>() == 128);
@@ -211,7 +137,7 @@ const EMPTY: Entry = Entry {
     instead_of: None,
     max_len: 0,
     is_simple: false,
-    found_last: false,
+    found: false,
 };
 
 /// An address in a VLAN, as one word.
@@ -261,7 +187,9 @@ pub struct Scene<'a> {
 pub struct Memory {
     flows: FlowCache,
     decided: Box<[[Entry; 2]]>,
+    held: Held,
     asked: Asked,
+    lot: Lot,
     /// The station that the frame before was of, if it was learned in this burst.
     learned: Station,
     recalled: u64,
@@ -269,6 +197,9 @@ pub struct Memory {
     looked_up: u32,
     /// Whether to look ahead at what is left of this burst.
     is_eager: bool,
+    ahead: Ahead,
+    /// The rule that applies to the frame that is decided on, as [`Ahead`] says it.
+    known: Option<u32>,
 }
 
 impl Default for Memory {
@@ -276,11 +207,15 @@ impl Default for Memory {
         Self {
             flows: FlowCache::default(),
             decided: vec![[EMPTY; 2]; SETS].into_boxed_slice(),
+            held: Held(vec![[0; 2]; SETS].into_boxed_slice()),
             asked: Asked(vec![0; SETS].into_boxed_slice()),
+            lot: Lot(1),
             learned: Station::NONE,
             recalled: 0,
             looked_up: 0,
             is_eager: false,
+            ahead: Ahead::default(),
+            known: None,
         }
     }
 }
@@ -300,8 +235,11 @@ impl Observer for Memory {
     }
 
     #[inline]
-    fn classify<'a>(&mut self, rules: &'a Rules, key: &Key) -> Option<&'a Rule> {
-        self.flows.find(rules, key)
+    fn classify<'a>(&mut self, rules: &'a Rules, key: impl FnOnce() -> Key) -> Option<&'a Rule> {
+        match self.known {
+            Some(index) => rules.get(index).map(AsRef::as_ref),
+            None => self.flows.find(rules, &key()),
+        }
     }
 }
 
@@ -312,6 +250,7 @@ impl Memory {
     pub fn begin_burst(&mut self) {
         self.learned = Station::NONE;
         self.is_eager = self.looked_up >= MANY;
+        self.ahead.clear();
         self.looked_up = 0;
     }
 
@@ -350,53 +289,16 @@ impl Memory {
         frames: impl Iterator<Item = &'f [u8]> + Clone,
         runs: &mut Vec<Run>,
     ) -> (usize, Option<Decision<'a>>) {
-        let eager = std::mem::take(&mut self.is_eager);
-        if scene.snap.rules.is_empty() {
-            if eager {
-                black_box(self.look_ahead(scene, frames.clone()));
-            }
-            return self.recall_each::<false>(scene, frames, runs);
+        if std::mem::take(&mut self.is_eager) {
+            self.look_ahead(scene, frames.clone());
         }
-        if eager {
-            black_box(self.look_ahead_at_rules(scene, frames.clone()));
+        if self.ahead.is_some() {
+            self.decide_each(scene, frames, runs)
+        } else if scene.snap.rules.is_empty() {
+            self.recall_each::<false>(scene, frames, runs)
+        } else {
+            self.recall_each::<true>(scene, frames, runs)
         }
-        self.recall_each::<true>(scene, frames, runs)
-    }
-
-    /// Loads where the answers on frames may be while there are no rules: their entries here, and those of the MAC table. None of these
-    /// loads waits for another, as they would between decisions.
-    #[inline(never)]
-    fn look_ahead<'f>(&self, scene: &Scene<'_>, frames: impl Iterator<Item = &'f [u8]>) -> u64 {
-        // Most frames are untagged; for others the MAC table is waited for.
-        let vid = scene.snap.port(scene.ingress).and_then(|port| vlan::ingress(&port.vlan, None).ok());
-        let glance = |frame: &[u8]| {
-            let [first, second] = self.decided.get(set_of(hash_l2(l2(scene.ingress, frame)?)))?;
-            let port = scene.fdb.peek(MacAddr::new(*frame.first_chunk()?), vid?);
-            Some(first.epoch ^ second.epoch ^ u64::from(port))
-        };
-        frames.filter_map(glance).fold(0, |all, one| all ^ one)
-    }
-
-    /// The same with rules: the entries here and the tables' lines of all frames, then the way to the rules that these name, then the rules.
-    #[inline(never)]
-    fn look_ahead_at_rules<'f>(&self, scene: &Scene<'_>, frames: impl Iterator<Item = &'f [u8]>) -> u64 {
-        let rules = &scene.snap.rules;
-        let (mut indices, mut all) = ([NONE; AHEAD], 0);
-        for (index, frame) in indices.iter_mut().zip(frames) {
-            if let Some(flow) = untagged_v4(scene.ingress, frame)
-                && let Some([first, second]) = self.decided.get(set_of(hash_v4(flow)))
-            {
-                all ^= first.epoch ^ second.epoch;
-            }
-            if let Ok(l2) = parse_l2(frame) {
-                *index = rules.candidate(&Key::read(scene.ingress, frame, &l2));
-            }
-        }
-        let mut found = [None; AHEAD];
-        for (rule, index) in found.iter_mut().zip(indices) {
-            *rule = rules.get(index);
-        }
-        found.into_iter().flatten().fold(all, |all, rule| all ^ rule.peek(scene.worker))
     }
 
     /// The loop of [`Self::recall_all`], with and without rules: a function each, so that each has all registers to itself.
@@ -482,15 +384,15 @@ impl Memory {
             false => flow_of(ingress, frame).map(|flow| (hash(flow), flow)),
         };
         if let Some((hash, flow)) = flow
-            && self.asked.again(hash)
-            && let Some(entry) = remembered(flow, &decision, snap, fdb, ingress, frame)
+            && let again = self.asked.again(hash)
+            && let is_lucky = self.lot.is_one_in(if again { AGAIN } else { ONCE })
+            && (again || is_lucky)
             && let Some(set) = self.decided.get_mut(set_of(hash))
+            && let Some(tags) = self.held.0.get_mut(set_of(hash))
+            && let Some(at) = place_of(set, &flow, snap.epoch, is_lucky)
+            && let Some(entry) = remembered(flow, &decision, snap, fdb, ingress, frame)
         {
-            let place = match set.iter().position(|old| old.flow == flow) {
-                Some(place) => place,
-                None => usize::from(set[0].epoch == snap.epoch && (set[0].found_last || set[1].epoch != snap.epoch)),
-            };
-            set[place] = entry;
+            (set[at], tags[at]) = (entry, tag_of(hash));
         }
         decision
     }
@@ -508,17 +410,32 @@ fn find_any<'m>(decided: &'m mut [[Entry; 2]], scene: &Scene<'_>, frame: &[u8]) 
 fn find<const N: usize>(decided: &mut [[Entry; 2]], hash: u64, epoch: u64, flow: Flow<N>) -> Option<&Entry> {
     let [first, second] = decided.get_mut(set_of(hash))?;
     let is_it = |entry: &Entry| entry.epoch == epoch && (0..N).all(|n| entry.flow[n] == flow[n]);
-    let (entry, other) = if is_it(first) {
-        (first, second)
+    let entry = if is_it(first) {
+        first
     } else if is_it(second) {
-        (second, first)
+        second
     } else {
         return None;
     };
-    if !entry.found_last {
-        (entry.found_last, other.found_last) = (true, false);
+    if !entry.found {
+        entry.found = true;
     }
     Some(entry)
+}
+
+/// Where in a set the entry of a flow may be put: where its own is, or what is there no longer holds. If it `is_lucky`, also in place of
+/// one that was not found since the last time that a lucky one found no place.
+fn place_of(set: &mut [Entry; 2], flow: &Flow<WORDS>, epoch: u64, is_lucky: bool) -> Option<usize> {
+    let first = |is_it: &dyn Fn(&Entry) -> bool| set.iter().position(is_it);
+    let free = first(&|old| old.flow == *flow).or_else(|| first(&|old| old.epoch != epoch));
+    if free.is_some() || !is_lucky {
+        return free;
+    }
+    let forgotten = first(&|old| !old.found);
+    if forgotten.is_none() {
+        set.iter_mut().for_each(|old| old.found = false);
+    }
+    forgotten
 }
 
 impl Entry {
@@ -548,7 +465,7 @@ fn remembered(
     let l2 = parse_l2(frame).ok()?;
     let vid = vlan::ingress(&snap.port(ingress)?.vlan, l2.tag).ok()?;
     let rule = decision.rule;
-    let spot = match rule.map(|rule| rule.spec.action.vid) {
+    let spot = match rule.map(|rule| rule.action.vid) {
         Some(RuleTarget::Port(_)) => None,
         // Another worker may have moved the station since.
         _ => Some(fdb.spot(l2.dst, vid).filter(|spot| spot.port() == instead_of.unwrap_or(port))?),
@@ -560,11 +477,10 @@ fn remembered(
         course: Course::new(port, edit, queue),
         station: Station::new(l2.src, vid),
         spot,
-        rule: rule.map(|rule| rule.spec.key_index),
+        rule: rule.map(|rule| rule.index),
         instead_of,
         max_len: u16::try_from(max_len).unwrap_or(u16::MAX),
-        is_simple: instead_of.is_none()
-            && rule.is_none_or(|rule| rule.meter.is_none() && rule.spec.action.mirror.is_none()),
-        found_last: false,
+        is_simple: instead_of.is_none() && rule.is_none_or(Rule::is_simple),
+        found: true,
     })
 }

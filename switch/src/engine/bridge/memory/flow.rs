@@ -1,0 +1,118 @@
+//! What of a frame a remembered decision came from, as a few words, and hashes of them.
+
+use crate::engine::PortNo;
+use crate::engine::parse::{
+    ETH_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Plain, TPID_CTAG, TPID_STAG, Tag, VLAN_TAG, be16, fold_product,
+    parse_l2,
+};
+use crate::model::MAX_PORTS;
+
+/// Words of a [`Flow`].
+pub(super) const WORDS: usize = 7;
+/// Those of them that IPv4 uses.
+pub(super) const WORDS_V4: usize = 4;
+/// Those that count while there are no rules.
+pub(super) const WORDS_L2: usize = 3;
+
+/// What of a plain frame decides, in the bytes' own order: addresses and EtherType (or TPID) in two words that overlap; ports,
+/// VLAN tag, ingress port and protocol in one; IP addresses, which are one word in IPv4 and four in IPv6.
+pub(super) type Flow<const N: usize> = [u64; N];
+
+/// Bit of the third word: the packet is IPv6.
+const V6: u64 = 1 << 63;
+/// Bit of the third word: the packet is TCP.
+const TCP: u64 = 1 << 62;
+/// Where the ingress port is in the third word, above ports and tag.
+const INGRESS: u32 = 48;
+const _: () = assert!(MAX_PORTS <= 1 << (62 - INGRESS));
+
+/// Addresses, EtherType, tag and ingress port of an IP frame: what decides while there are no rules.
+#[inline(always)]
+pub(super) fn l2(ingress: PortNo, frame: &[u8]) -> Option<Flow<WORDS_L2>> {
+    let header = frame.first_chunk::<{ ETH_HEADER + VLAN_TAG }>()?;
+    // Of ARP more is looked at.
+    let is_ip = |at| matches!(be16(header, at), Some(ETHERTYPE_IPV4 | ETHERTYPE_IPV6));
+    let ingress = u64::from(ingress) << INGRESS;
+    let third = if is_ip(ETH_HEADER - 2) {
+        ingress
+    } else {
+        let is_tagged = matches!(be16(header, ETH_HEADER - 2), Some(TPID_CTAG | TPID_STAG));
+        (is_tagged && is_ip(ETH_HEADER + VLAN_TAG - 2)).then_some(())?;
+        ingress | u64::from(u32::from_ne_bytes(*header.last_chunk()?))
+    };
+    Some([word(header, 0)?, word(header, 6)?, third])
+}
+
+/// The eight bytes at that offset.
+#[inline(always)]
+fn word(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// The flow of an untagged IPv4 frame from `ingress`, if it is plain: what most are, so that it has a way of its own.
+#[inline(always)]
+pub(super) fn untagged_v4(ingress: PortNo, frame: &[u8]) -> Option<Flow<WORDS_V4>> {
+    // The shortest that there is, so that no part of it is looked for in vain.
+    let header = frame.first_chunk::<{ ETH_HEADER + 28 }>()?;
+    if be16(header, ETH_HEADER - 2) != Some(ETHERTYPE_IPV4) {
+        return None;
+    }
+    v4(ingress, header, None, Plain::check(ETHERTYPE_IPV4, frame.get(ETH_HEADER..)?)?)
+}
+
+/// The flow of a frame from `ingress`, if it is plain. The words that only IPv6 has are 0 in IPv4.
+pub(super) fn flow_of(ingress: PortNo, frame: &[u8]) -> Option<Flow<WORDS>> {
+    let l2 = parse_l2(frame).ok()?;
+    let plain = Plain::check(l2.ethertype, frame.get(l2.payload_offset()..)?)?;
+    if plain.v6 {
+        return v6(ingress, frame, l2.tag, plain);
+    }
+    let [a, b, c, d] = v4(ingress, frame, l2.tag, plain)?;
+    Some([a, b, c, d, 0, 0, 0])
+}
+
+#[inline(always)]
+fn v4(ingress: PortNo, frame: &[u8], tag: Option<Tag>, plain: Plain) -> Option<Flow<WORDS_V4>> {
+    let ip = if tag.is_some() { ETH_HEADER + VLAN_TAG } else { ETH_HEADER };
+    let third = third_word(word(frame, ip + 20)?, tag, ingress, plain);
+    Some([word(frame, 0)?, word(frame, 6)?, third, word(frame, ip + 12)?])
+}
+
+fn v6(ingress: PortNo, frame: &[u8], tag: Option<Tag>, plain: Plain) -> Option<Flow<WORDS>> {
+    let ip = if tag.is_some() { ETH_HEADER + VLAN_TAG } else { ETH_HEADER };
+    let third = third_word(word(frame, ip + 40)?, tag, ingress, plain);
+    let address = |n: usize| word(frame, ip + 8 + 8 * n);
+    Some([word(frame, 0)?, word(frame, 6)?, third, address(0)?, address(1)?, address(2)?, address(3)?])
+}
+
+/// Ports (the low half of `ports`), tag, ingress port and protocol.
+#[inline(always)]
+fn third_word(ports: u64, tag: Option<Tag>, ingress: PortNo, plain: Plain) -> u64 {
+    u64::from(ports as u32)
+        | u64::from(tag.map_or(0, |tag| tag.tci)) << 32
+        | u64::from(ingress) << INGRESS
+        | if plain.v6 { V6 } else { 0 }
+        | if plain.tcp { TCP } else { 0 }
+}
+
+/// Hash of an IPv4 flow.
+#[inline(always)]
+pub(super) fn hash_v4([a, b, c, d]: Flow<WORDS_V4>) -> u64 {
+    fold_product(a ^ 0x9e37_79b9_7f4a_7c15, b ^ 0xd1b5_4a32_d192_ed03)
+        ^ fold_product(c ^ 0x8bb8_4b93_962e_acc9, d ^ 0x2d35_8dcc_aa6c_78a5)
+}
+
+/// Hash of a flow of three words.
+#[inline(always)]
+pub(super) fn hash_l2([a, b, c]: Flow<WORDS_L2>) -> u64 {
+    fold_product(a ^ 0x9e37_79b9_7f4a_7c15, b ^ c ^ 0xd1b5_4a32_d192_ed03)
+}
+
+/// Hash of any flow.
+pub(super) fn hash([a, b, c, d, e, f, g]: Flow<WORDS>) -> u64 {
+    if c & V6 == 0 {
+        return hash_v4([a, b, c, d]);
+    }
+    let rest = fold_product(e ^ 0x4b33_a62e_d433_d4a3, f ^ 0x4d5a_2da5_1de1_aa47);
+    hash_v4([a, b, c, d ^ rest ^ g.rotate_left(32).wrapping_mul(0xa076_1d64_78bd_642f)])
+}

@@ -37,8 +37,8 @@ fn with_edit(frame: Frame, edit: TagEdit, umem: &Umem, from: &PortShard) -> Fram
 }
 
 impl Worker {
-    /// Stages the frames whose ways are remembered, up to the first that needs more than to be sent; returns what was decided
-    /// on that one.
+    /// Stages frames whose ways are remembered or found together, up to the first that is decided on by itself or needs more than to be sent;
+    /// returns what was decided on that one.
     pub(super) fn recall_all<'a>(
         &mut self,
         scene: &Scene<'a>,

@@ -267,6 +267,7 @@ enum Change {
     Port(PortNo, PortPolicy),
     Static(u8, Vid, PortNo),
     Forget(PortNo),
+    Resize(u32),
 }
 
 fn any_change() -> impl Strategy<Value = Change> {
@@ -277,6 +278,7 @@ fn any_change() -> impl Strategy<Value = Change> {
         1 => (0_u16..7, any_ports()).prop_map(|(no, mut ports)| Change::Port(no, ports.remove(0))),
         1 => (0_u8..7, 0_u16..6, 0_u16..7).prop_map(|(station, vid, port)| Change::Static(station, vid, port)),
         1 => (0_u16..7).prop_map(Change::Forget),
+        1 => prop_oneof![Just(16_u32), Just(9_000)].prop_map(Change::Resize),
     ]
 }
 
@@ -443,6 +445,9 @@ fn bursts_of_new_flows_are_looked_at_ahead_and_decided_as_any() {
             assert_eq!(got, frames.iter().map(decide).collect::<Vec<_>>(), "{rules} rules, burst {burst}");
             assert!(got.iter().flatten().count() > 12, "{got:?}");
         }
+        // Looked at ahead, all the rules of a burst are asked themselves, and without that the exact-match cache.
+        let LookupCounts { cached, searched, .. } = memory.lookups();
+        assert!(rules == 0 || searched > 4 * 64 && cached < 64, "{cached} cached, {searched} searched");
     }
 }
 
@@ -508,6 +513,36 @@ fn decide_alike(
     });
     prop_assert_eq!(&rows[0], &rows[1]);
     Ok(())
+}
+
+/// What is remembered names places of a MAC table that may be gone.
+#[test]
+fn a_smaller_mac_table_is_not_asked_for_places_of_the_one_before() {
+    for rules in [0, 1] {
+        let mut tables = Tables::new(Capacity::default(), 1);
+        let rule = RuleSpec { key_index: 0, key: RuleKey::default(), action: RuleAction::to(RuleTarget::Normal) };
+        tables.change_rules(vec![RuleChange::Write(rule); rules], &|_: PortNo| Some(1)).unwrap();
+        let [mut with, mut without] = [(); 2].map(|()| {
+            let mut switch = Switch::new(vec![access(0), access(0)]);
+            switch.snap = switch.snap.with_rules(2, tables.rules().clone());
+            switch.fdb = Fdb::new(60_000, 300, 5);
+            (0..64).for_each(|n| _ = switch.fdb.learn(mac(n), 0, 1, 99, 0));
+            switch
+        });
+        let to = |n: u8| frame(mac(n), mac(200), &[], ETHERTYPE_IPV4, &udp_in_ipv4(20));
+        let (known, unknown): (Vec<_>, Vec<_>) = ((0..64).map(to).collect(), (100..164).map(to).collect());
+        let mut memory = Memory::default();
+        for burst in [&known, &known, &known, &unknown, &known] {
+            decide_alike(&mut memory, [&with, &without], 0, 0, burst, true).unwrap();
+        }
+        for switch in [&mut with, &mut without] {
+            switch.fdb = switch.fdb.resized(16);
+            switch.snap = switch.snap.with_rules(3, tables.rules().clone());
+        }
+        for burst in [&known, &unknown, &known] {
+            decide_alike(&mut memory, [&with, &without], 0, 0, burst, true).unwrap();
+        }
+    }
 }
 
 proptest! {
@@ -644,7 +679,11 @@ proptest! {
                     prop_assert_eq!(added[0], added[1]);
                 }
                 Change::Forget(port) => drop([&with, &without].map(|switch| switch.fdb.flush_learned(Some(port)))),
+                Change::Resize(limit) => {
+                    [&mut with, &mut without].into_iter().for_each(|switch| switch.fdb = switch.fdb.resized(limit));
+                }
             }
+            // Each of them is a new policy.
             if !matches!(change, Change::Nothing) {
                 let ends = tables.redirects().map(|(spec, end)| (spec.src, end));
                 with.snap = with.snap.with_redirects(ends).with_rules(epoch, tables.rules().clone());

@@ -44,7 +44,7 @@ const NEAR: usize = 2;
 /// A rule in force.
 ///
 /// Laid out for a frame that is the only one for a while that the rule applies to: a worker needs two lines that are a pair, and one
-/// with its counters.
+/// with its counters, which from the third worker on is elsewhere.
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub struct Rule {
@@ -52,7 +52,7 @@ pub struct Rule {
     pub meter: Option<Arc<Meter>>,
     /// What those bits of a packet must be that `mask` has; zero elsewhere.
     value: Key,
-    /// Its place.
+    /// Its place, as in [`RuleSpec::key_index`].
     pub index: u32,
     /// What it does.
     pub action: RuleAction,
@@ -108,7 +108,7 @@ impl Rule {
         self.meter.is_none() && self.action.mirror.is_none()
     }
 
-    /// Loads what its application needs; what it returns means nothing.
+    /// Loads what its application needs, for the first workers; what it returns means nothing.
     #[inline]
     pub(super) fn peek(&self, worker: usize) -> u64 {
         let counted = self.near.get(worker).map_or(0, |Shard(tally)| tally.read().packets);

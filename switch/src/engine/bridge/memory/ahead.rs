@@ -21,7 +21,7 @@ use crate::engine::vlan::{self, Vid};
 /// What was found out about the next frames of a burst.
 #[derive(Debug)]
 pub(super) struct Ahead {
-    /// Index of the rule that applies, or [`NONE`]; `None` if the memory may know the frame's flow, and was not asked.
+    /// Index of the rule that applies, or [`NONE`]; `None` if the memory may know the frame's flow, and was not asked, or if it is no frame.
     found: [Option<u32>; TOGETHER],
     next: usize,
     end: usize,
@@ -62,6 +62,7 @@ impl Memory {
     pub(super) fn look_ahead<'f>(&mut self, scene: &Scene<'_>, frames: impl Iterator<Item = &'f [u8]>) {
         let frames = frames.take(TOGETHER);
         self.ahead.clear();
+        self.held.keep_up(scene.snap.epoch);
         if scene.snap.rules.is_empty() {
             self.look_at_stations(scene, frames)
         } else {
@@ -174,7 +175,8 @@ impl Entries {
         let places = self.places.iter().take(self.count);
         let entries = places.filter_map(|(set, place)| decided.get(*set)?.get(*place));
         let all = entries.clone().fold(0, |all, entry| all ^ entry.epoch ^ u64::from(entry.max_len));
-        entries.fold(all, |all, entry| {
+        // What others name may be places of a MAC table that is gone.
+        entries.filter(|entry| entry.epoch == scene.snap.epoch).fold(all, |all, entry| {
             let is_still_there = entry.spot.is_some_and(|spot| scene.fdb.is_still_at(spot));
             all ^ u64::from(is_still_there) ^ entry.rule(scene).map_or(0, |rule| rule.peek(scene.worker))
         })

@@ -12,8 +12,8 @@
 //! While much of a burst has to be looked up, the next one begins with that: for all its frames together (`ahead`).
 //!
 //! Of a fixed size, a worker's own. Sets of two places. A flow is written down when it is asked for again while that is noted (`Asked`), or by
-//! lot; one that still holds gives way by lot only, and if it was not found since the last time. So flows that come once, or too many in turn, cost
-//! next to nothing and do not displace what is in use. An entry has all that a table of flows elsewhere would need to forward for the worker.
+//! lot; one that still holds gives way by lot only, and if no frame went by it since the last time. So flows that come once, or too many in
+//! turn, cost next to nothing and do not displace what is in use. An entry has all that a table of flows elsewhere would need to forward for the worker.
 
 mod ahead;
 mod flow;
@@ -55,17 +55,29 @@ fn tag_of(hash: u64) -> u16 {
     (hash >> 48) as u16
 }
 
-/// Of each entry the tag of its flow: whether a flow may be remembered is asked here without a look at the entries, which take
-/// sixty times as much of the CPU's caches.
+/// Of each entry of one epoch the tag of its flow: whether a flow may be remembered is asked here without a look at the entries, which
+/// take sixty times as much of the CPU's caches.
 #[derive(Debug)]
-struct Held(Box<[[u16; 2]]>);
+struct Held {
+    tags: Box<[[u16; 2]]>,
+    epoch: u64,
+}
 
 impl Held {
+    /// Forgets what was of another epoch.
+    #[inline]
+    fn keep_up(&mut self, epoch: u64) {
+        if self.epoch != epoch {
+            self.epoch = epoch;
+            self.tags.fill([0; 2]);
+        }
+    }
+
     /// The set and the place in it where there may be an entry for a flow.
     #[inline]
     fn find(&self, hash: u64) -> Option<(usize, usize)> {
         let set = set_of(hash);
-        let place = self.0.get(set)?.iter().position(|tag| *tag == tag_of(hash))?;
+        let place = self.tags.get(set)?.iter().position(|tag| *tag == tag_of(hash))?;
         Some((set, place))
     }
 }
@@ -121,7 +133,7 @@ struct Entry {
     max_len: u16,
     /// Whether there is nothing to do but to count the rule and to send the frame.
     is_simple: bool,
-    /// Whether it was found since another flow last came for its place.
+    /// Whether a frame went by it since a flow that might have displaced it last found no place.
     found: bool,
 }
 
@@ -207,7 +219,7 @@ impl Default for Memory {
         Self {
             flows: FlowCache::default(),
             decided: vec![[EMPTY; 2]; SETS].into_boxed_slice(),
-            held: Held(vec![[0; 2]; SETS].into_boxed_slice()),
+            held: Held { tags: vec![[0; 2]; SETS].into_boxed_slice(), epoch: NEVER },
             asked: Asked(vec![0; SETS].into_boxed_slice()),
             lot: Lot(1),
             learned: Station::NONE,
@@ -261,7 +273,7 @@ impl Memory {
         LookupCounts { remembered: self.recalled, cached, searched }
     }
 
-    /// As [`decide_at`].
+    /// As [`decide_at`]. All frames of a burst are decided on by this, or all by [`Memory::recall_all`].
     #[inline]
     pub fn decide<'a>(&mut self, scene: &Scene<'a>, frame: &[u8]) -> Decision<'a> {
         let (decided, learned) = (&mut self.decided, &mut self.learned);
@@ -279,9 +291,9 @@ impl Memory {
         }
     }
 
-    /// Decides on frames, as long as what was decided on their flows is remembered and there is nothing to do but to send them: their
-    /// rules have counted them, and `runs` gets where they go. Returns how many, and the decision on the frame that comes after
-    /// those, if there is one.
+    /// Decides on frames, as long as there is nothing to do but to send them, and what was decided on their flows is remembered or their rules were
+    /// found ahead: their rules have counted them, and `runs` gets where they go. Returns how many, and the decision on the frame that comes
+    /// after those, if there is one.
     #[inline]
     pub fn recall_all<'a, 'f>(
         &mut self,
@@ -371,6 +383,9 @@ impl Memory {
         if entry.spot.is_some_and(|spot| !scene.fdb.is_still_at(spot)) {
             return None;
         }
+        if !entry.found {
+            entry.found = true;
+        }
         Some(entry)
     }
 
@@ -379,16 +394,19 @@ impl Memory {
         let &Scene { snap, fdb, now, ingress, .. } = scene;
         let decision = decide_at(snap, fdb, now, ingress, frame, self);
         self.looked_up += 1;
+        self.held.keep_up(snap.epoch);
         let flow = match snap.rules.is_empty() {
             true => l2(ingress, frame).map(|flow @ [a, b, c]| (hash_l2(flow), [a, b, c, 0, 0, 0, 0])),
             false => flow_of(ingress, frame).map(|flow| (hash(flow), flow)),
         };
-        if let Some((hash, flow)) = flow
+        // Nothing else is remembered.
+        if matches!(decision.verdict, Verdict::Unicast { .. })
+            && let Some((hash, flow)) = flow
             && let again = self.asked.again(hash)
             && let is_lucky = self.lot.is_one_in(if again { AGAIN } else { ONCE })
             && (again || is_lucky)
             && let Some(set) = self.decided.get_mut(set_of(hash))
-            && let Some(tags) = self.held.0.get_mut(set_of(hash))
+            && let Some(tags) = self.held.tags.get_mut(set_of(hash))
             && let Some(at) = place_of(set, &flow, snap.epoch, is_lucky)
             && let Some(entry) = remembered(flow, &decision, snap, fdb, ingress, frame)
         {
@@ -400,31 +418,24 @@ impl Memory {
 
 /// The entry of a frame's flow, whatever it is.
 #[inline(never)]
-fn find_any<'m>(decided: &'m mut [[Entry; 2]], scene: &Scene<'_>, frame: &[u8]) -> Option<&'m Entry> {
+fn find_any<'m>(decided: &'m mut [[Entry; 2]], scene: &Scene<'_>, frame: &[u8]) -> Option<&'m mut Entry> {
     let flow = flow_of(scene.ingress, frame)?;
     find(decided, hash(flow), scene.snap.epoch, flow)
 }
 
 /// The entry of that hash and epoch whose flow begins with those words.
 #[inline(always)]
-fn find<const N: usize>(decided: &mut [[Entry; 2]], hash: u64, epoch: u64, flow: Flow<N>) -> Option<&Entry> {
+fn find<const N: usize>(decided: &mut [[Entry; 2]], hash: u64, epoch: u64, flow: Flow<N>) -> Option<&mut Entry> {
     let [first, second] = decided.get_mut(set_of(hash))?;
     let is_it = |entry: &Entry| entry.epoch == epoch && (0..N).all(|n| entry.flow[n] == flow[n]);
-    let entry = if is_it(first) {
-        first
-    } else if is_it(second) {
-        second
-    } else {
-        return None;
-    };
-    if !entry.found {
-        entry.found = true;
+    if is_it(first) {
+        return Some(first);
     }
-    Some(entry)
+    is_it(second).then_some(second)
 }
 
-/// Where in a set the entry of a flow may be put: where its own is, or what is there no longer holds. If it `is_lucky`, also in place of
-/// one that was not found since the last time that a lucky one found no place.
+/// Where in a set the entry of a flow may be put: where its own is, or what is there is of another epoch. If it `is_lucky`, also in place
+/// of one that no frame went by since the last time that a lucky one found no place.
 fn place_of(set: &mut [Entry; 2], flow: &Flow<WORDS>, epoch: u64, is_lucky: bool) -> Option<usize> {
     let first = |is_it: &dyn Fn(&Entry) -> bool| set.iter().position(is_it);
     let free = first(&|old| old.flow == *flow).or_else(|| first(&|old| old.epoch != epoch));

@@ -6,8 +6,8 @@
 //! device's CPU. So the two shares belong together, and a device's own work is not all on its CPU.
 //!
 //! The shares are `/proc/stat` over the time of a measurement, which the kernel may count in samples (a tick of 4 ms at
-//! 250 Hz): over a second they are good to a percent or so. The generator spins between the packets of a paced load; its
-//! share of user and system says nothing then.
+//! 250 Hz): over a second they are good to a percent or so. The generator spins between the packets of a paced load (unless
+//! they are few whose round trips are timed); its share of user and system says nothing then.
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;

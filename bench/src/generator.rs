@@ -5,17 +5,22 @@
 //!
 //! One call sends a whole load, and a signal to the thread ends it: a call waits for an RCU grace period and patches kernel
 //! text on its way in and out, which takes milliseconds and interrupts the other CPUs.
+//!
+//! Such a call spins between the packets of a paced load. The few packets of a low rate whose round trips are timed are sent from a packet
+//! socket instead, by a thread that sleeps in between: on some hosts two CPUs that spin are stopped for milliseconds several
+//! times a second, one is not, and a device may need the other.
 
 use std::fmt;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread::ScopedJoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aya::maps::{Array, MapData};
 use aya::programs::{TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, Pod, TestRun};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use tests::raw::RawSocket;
 use tests::{Frame, Mac, NetNs};
 
 use crate::cpu;
@@ -26,6 +31,8 @@ use crate::object::{self, Object};
 const BATCH: u32 = 128;
 /// Above this rate a paced load goes through in batches of a few frames, for one a batch is too slow.
 const SINGLE: f64 = 1e6;
+/// Up to this rate packets whose round trips are timed are sent by a thread that sleeps in between.
+const LOW: f64 = 1e4;
 /// Number of the stream that the far end sends back, as in `bpf/bench/ends.bpf.c`.
 const RETURNS: u32 = 2;
 /// What ends a call; its handler does nothing.
@@ -109,18 +116,15 @@ impl<'a> Generator<'a> {
 
     fn drive<T>(&mut self, load: &Load, limit: u64, work: impl FnOnce(&Sending<'_>) -> T) -> T {
         let template = template(load);
+        let slow = load.pps.filter(|pps| load.returns && *pps <= LOW);
         let row = self.row(load, limit, &template);
-        self.rows.0.set(0, row, 0).expect("the map takes a row");
+        // Who sleeps keeps the time himself.
+        self.rows.0.set(0, Row { interval: if slow.is_some() { 0 } else { row.interval }, ..row }, 0).expect("the row");
         let program: &Xdp = self.object.program("generate").expect("the program").try_into().expect("an XDP program");
         let batch = match load.pps {
             None => BATCH,
-            Some(pps) => {
-                if pps > SINGLE {
-                    8
-                } else {
-                    1
-                }
-            }
+            Some(pps) if pps > SINGLE => 8,
+            Some(_) => 1,
         };
         let (stop, id) = (AtomicBool::new(false), AtomicI32::new(0));
         let send = || {
@@ -130,6 +134,9 @@ impl<'a> Generator<'a> {
             others.thread_set_mask().expect("a thread may block signals");
             cpu::pin(0, cpu::GENERATOR);
             self.ns.enter();
+            if let Some(pps) = slow {
+                return send_slowly(program, self.ifindex, &template, limit, pps, &stop);
+            }
             while !stop.load(Ordering::Relaxed) {
                 let attrs = TestRunAttrs::new().xdp_live_frames(batch);
                 let options =
@@ -163,6 +170,22 @@ impl<'a> Generator<'a> {
             high: [dst, src],
             walks,
         }
+    }
+}
+
+/// Has the program make one packet after the other, with the time of that moment, and sends it; `pps` a second, until `limit` or `stop`.
+fn send_slowly(program: &Xdp, ifindex: u32, template: &Frame, limit: u64, pps: f64, stop: &AtomicBool) {
+    let socket = RawSocket::open_here(ifindex).expect("a packet socket");
+    let mut frame = Frame(vec![0; template.0.len()]);
+    let (start, interval) = (Instant::now(), Duration::from_secs_f64(1.0 / pps));
+    for n in 0..u32::try_from(limit).unwrap_or(u32::MAX) {
+        std::thread::sleep((start + interval * n).saturating_duration_since(Instant::now()));
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let options = TestRunOptions { data_in: Some(&template.0), data_out: Some(&mut frame.0), ..Default::default() };
+        program.test_run(options).expect("the program makes a packet");
+        socket.send(&frame);
     }
 }
 

@@ -13,7 +13,8 @@ pub fn section(results: &Results) -> Section {
         return section;
     }
     section.text += "## Round trips\n\nThere and back through the device, 64-byte frames; half load is half of what that device forwards \
-                     under overload, so another rate for each. A round is a second at 1 kpps.\n\n";
+                     under overload, so another rate for each. A round is a second at 1 kpps, whose \
+                     packets a thread sends that sleeps in between.\n\n";
     let devices = select::in_order_of_appearance(results.latencies.iter().map(|latency| latency.device.as_str()));
     for load in select::in_order_of_appearance(results.latencies.iter().map(|latency| latency.load.as_str())) {
         let mut latencies: Vec<&Latency> = results.latencies.iter().filter(|latency| latency.load == load).collect();

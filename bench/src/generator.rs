@@ -117,9 +117,12 @@ impl<'a> Generator<'a> {
     fn drive<T>(&mut self, load: &Load, limit: u64, work: impl FnOnce(&Sending<'_>) -> T) -> T {
         let template = template(load);
         let slow = load.pps.filter(|pps| load.returns && *pps <= LOW);
-        let row = self.row(load, limit, &template);
-        // Who sleeps keeps the time himself.
-        self.rows.0.set(0, Row { interval: if slow.is_some() { 0 } else { row.interval }, ..row }, 0).expect("the row");
+        let mut row = self.row(load, limit, &template);
+        if slow.is_some() {
+            // Who sleeps keeps the time himself.
+            row.interval = 0;
+        }
+        self.rows.0.set(0, row, 0).expect("the map takes a row");
         let program: &Xdp = self.object.program("generate").expect("the program").try_into().expect("an XDP program");
         let batch = match load.pps {
             None => BATCH,

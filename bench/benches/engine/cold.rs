@@ -2,14 +2,13 @@
 //! its rule.
 
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bench::micro::bed::{RULES, snapshot};
-use bench::micro::fixtures::{BURST, keys, mac_table, rule_spec, rule_table, udp4};
+use bench::micro::fixtures::{BURST, keys, mac_table, rule_table, rule_table_to, udp4};
 use criterion::{Criterion, Throughput};
 use switch::engine::bridge::{Memory, Scene};
-use switch::engine::rule::{FlowCache, Key, Rule, RuleTable, Rules};
+use switch::engine::rule::{FlowCache, Key, Rules};
 use switch::model::RuleTarget;
 
 /// Bytes walked before each burst: more than the second-level cache of a core has.
@@ -80,7 +79,8 @@ pub fn decisions(criterion: &mut Criterion) {
             None => (mac_table(count), (0..count).map(|n| udp4(1 + n, 0)).collect()),
             Some(_) => (mac_table(1), (0..count).map(of_flow).collect()),
         };
-        let snap = &snapshot().with_rules(2, masks.map_or_else(Rules::default, normal_rules));
+        let rules = |masks| rule_table_to(RULES, masks, RuleTarget::Normal).commit();
+        let snap = &snapshot().with_rules(2, masks.map_or_else(Rules::default, rules));
         let (mut memory, mut runs) = (Memory::default(), Vec::new());
         let mut all_bursts = frames.chunks_exact(BURST).cycle();
         let name = match masks {
@@ -111,14 +111,6 @@ pub fn decisions(criterion: &mut Criterion) {
         });
     }
     group.finish();
-}
-
-/// Rules that send frames on by the MAC table.
-fn normal_rules(masks: u32) -> Rules {
-    let mut table = RuleTable::default();
-    let rule = |n| Rule::new(rule_spec(n, masks, RuleTarget::Normal), None, 1).expect("a rule");
-    (0..RULES).for_each(|n| drop(table.insert(Arc::new(rule(n)))));
-    table.commit()
 }
 
 /// A packet of flow `n`, to the destination of a rule.

@@ -72,15 +72,25 @@ pub fn rule_spec(n: u32, masks: u32, target: RuleTarget) -> RuleSpec {
 }
 
 /// That rule, for one worker.
-pub fn rule(n: u32, masks: u32) -> Arc<Rule> {
-    Arc::new(Rule::new(rule_spec(n, masks, RuleTarget::Drop), None, 1).expect("a rule"))
+fn rule_to(n: u32, masks: u32, target: RuleTarget) -> Arc<Rule> {
+    Arc::new(Rule::new(rule_spec(n, masks, target), None, 1).expect("a rule"))
 }
 
-/// A table of that many rules.
-pub fn rule_table(rules: u32, masks: u32) -> RuleTable {
+/// The same, which drops.
+pub fn rule(n: u32, masks: u32) -> Arc<Rule> {
+    rule_to(n, masks, RuleTarget::Drop)
+}
+
+/// A table of that many rules, which do that.
+pub fn rule_table_to(rules: u32, masks: u32, target: RuleTarget) -> RuleTable {
     let mut table = RuleTable::default();
-    (0..rules).for_each(|n| drop(table.insert(rule(n, masks))));
+    (0..rules).for_each(|n| drop(table.insert(rule_to(n, masks, target))));
     table
+}
+
+/// The same, which drop.
+pub fn rule_table(rules: u32, masks: u32) -> RuleTable {
+    rule_table_to(rules, masks, RuleTarget::Drop)
 }
 
 /// Keys of `count` flows, half of them to destinations of the rules, in an order without locality.

@@ -47,7 +47,7 @@ use crate::io::umem::{Frame, FrameCache, Umem};
 use crate::model::Direction;
 
 /// Frames taken from a queue at once.
-pub const BURST: usize = 64;
+pub const BURST: usize = crate::engine::rule::TOGETHER;
 /// Frames that can wait between two workers.
 pub const TRANSIT_DEPTH: usize = 4096;
 /// How soon a worker looks again at a device that would not take frames.

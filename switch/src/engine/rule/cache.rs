@@ -57,8 +57,13 @@ impl<const N: usize> Exact<N> {
     }
 
     #[inline(always)]
+    fn place(&self, hash: u64) -> usize {
+        hash as usize & (self.0.len() - 1)
+    }
+
+    #[inline(always)]
     fn set(&mut self, hash: u64) -> &mut [Entry<N>; 2] {
-        let at = hash as usize & (self.0.len() - 1);
+        let at = self.place(hash);
         &mut self.0[at].0
     }
 
@@ -80,7 +85,7 @@ impl<const N: usize> Exact<N> {
     /// Loads where the key of that hash would be; what it returns means nothing.
     #[inline]
     fn peek(&self, hash: u64) -> u32 {
-        let [first, second] = &self.0[hash as usize & (self.0.len() - 1)].0;
+        let [first, second] = &self.0[self.place(hash)].0;
         first.version ^ second.version
     }
 

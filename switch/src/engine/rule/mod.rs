@@ -37,7 +37,7 @@ use crate::model::{Count, RuleAction, RuleKey, RuleSpec, RuleTarget};
 /// In place of an index: no rule.
 pub(super) const NONE: u32 = u32::MAX;
 /// Keys that are looked up together at most: the frames of a burst.
-pub(super) const TOGETHER: usize = 64;
+pub const TOGETHER: usize = 64;
 /// Workers whose shards are in the rule itself.
 const NEAR: usize = 2;
 

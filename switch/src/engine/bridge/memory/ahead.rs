@@ -61,7 +61,6 @@ impl Memory {
     #[inline(never)]
     pub(super) fn look_ahead<'f>(&mut self, scene: &Scene<'_>, frames: impl Iterator<Item = &'f [u8]>) {
         let frames = frames.take(TOGETHER);
-        self.ahead.clear();
         self.held.keep_up(scene.snap.epoch);
         if scene.snap.rules.is_empty() {
             self.look_at_stations(scene, frames)

@@ -19,6 +19,7 @@ use super::start::Threads;
 use super::steer::{self, Station};
 use super::{Control, State, resolve};
 use crate::engine::PortNo;
+use crate::io::backend::Backend;
 use crate::io::packet::{GroupSocket, Promiscuous};
 use crate::io::socket::{SocketOptions, XskSocket};
 use crate::io::umem::{FrameCache, Umem};
@@ -178,7 +179,7 @@ fn open(state: &State, stations: &[Station], plan: Plan) -> Result<Opened, Error
     let opened = opened();
     if opened.is_err() {
         for queue in queues.drain(..) {
-            queue.socket.close(Duration::ZERO, &mut cache);
+            queue.backend.close(Duration::ZERO, &mut cache);
         }
         plan.netdevs.give_up();
     }
@@ -211,9 +212,7 @@ fn open_rest(
     let Plan { spec, netdevs, shared, fills } = plan;
     for (number, &fill) in (0..).zip(fills) {
         let socket = open_socket(state, spec, netdevs, number, fill, cache)?;
-        if let Some(fd) = socket.fd() {
-            program.set_socket(number, fd.as_fd())?;
-        }
+        program.set_socket(number, socket.fd().as_fd())?;
         queues.push(Queue::new(Arc::clone(shared), number, socket));
     }
     let promiscuous = match spec.kind {
@@ -256,7 +255,7 @@ pub(super) fn open_socket(
     number: u32,
     fill: u32,
     cache: &mut FrameCache,
-) -> Result<XskSocket, Error> {
+) -> Result<Backend, Error> {
     let umem = &state.shared.umem;
     let depth = spec.queue_depth.unwrap_or(DEFAULT_QUEUE_DEPTH);
     // Only a driver's queue can be zero-copy, and a veth has none: sharing one registration costs no memory a port.
@@ -265,7 +264,7 @@ pub(super) fn open_socket(
         wish => wish,
     };
     let options = SocketOptions { ifindex: netdevs.ifindex, queue: number, depth, zero_copy, fill };
-    XskSocket::open(&options, &state.donors, cache).map_err(|errno| {
+    XskSocket::open(&options, &state.donors, cache).map(Backend::Xsk).map_err(|errno| {
         let facts = BindFacts {
             ifname: netdevs.ifname.clone(),
             queue: number,
@@ -305,7 +304,7 @@ fn bring_in(
         let Opened { plan, program, queues, mode, mode_reason, group_tap, guest_end, promiscuous } = opened;
         let Plan { spec, netdevs, shared, .. } = plan;
         let no = shared.no;
-        let sockets = queues.iter().filter_map(|queue| Some((queue.socket.fd()?, queue.socket.zero_copy()))).collect();
+        let sockets = queues.iter().map(|queue| (Arc::clone(queue.backend.fd()), queue.backend.zero_copy())).collect();
         all_queues.extend(queues);
         let port = LivePort {
             guest_end,

@@ -234,7 +234,7 @@ pub(super) fn remove(
         let mut cache = FrameCache::new(Arc::clone(&state.shared.umem));
         drop(sockets);
         for queue in queues {
-            count_untaken(&shared, queue.number, queue.socket.close(SEND_GRACE, &mut cache));
+            count_untaken(&shared, queue.number, queue.backend.close(SEND_GRACE, &mut cache));
         }
         state.recycle(cache);
         let mut stats = PortStats::default();
@@ -354,7 +354,7 @@ fn reopen(state: &State, threads: &Threads, port: &mut LivePort, depth: u32) -> 
         closed.0.iter_mut().zip(before).for_each(|((_, count), (_, before))| *count += before);
     }
     for queue in queues {
-        count_untaken(&port.shared, queue.number, queue.socket.close(SEND_GRACE, &mut cache));
+        count_untaken(&port.shared, queue.number, queue.backend.close(SEND_GRACE, &mut cache));
     }
     // What the port had is there for it again.
     cache.spill_all();
@@ -386,29 +386,26 @@ fn open_queues(
         let umem = &state.shared.umem;
         let fill = bring_up::fill_of(umem, umem.pool_len(), depth, 0);
         let open = |fill| bring_up::open_socket(state, &spec, &port.netdevs, number, fill, cache);
-        let socket = fill.and_then(open).and_then(|socket| {
-            let Some(fd) = socket.fd() else { return Ok(socket) };
-            match port.program.set_socket(number, fd.as_fd()) {
+        let socket =
+            fill.and_then(open).and_then(|socket| match port.program.set_socket(number, socket.fd().as_fd()) {
                 Ok(()) => Ok(socket),
                 Err(error) => {
-                    drop(fd);
                     socket.close(Duration::ZERO, cache);
                     Err(error.into())
                 }
-            }
-        });
+            });
         match socket {
             Ok(socket) => opened.push(Queue::new(Arc::clone(&port.shared), number, socket)),
             Err(error) => {
                 for queue in opened {
-                    count_untaken(&port.shared, queue.number, queue.socket.close(Duration::ZERO, cache));
+                    count_untaken(&port.shared, queue.number, queue.backend.close(Duration::ZERO, cache));
                 }
                 return Err(error);
             }
         }
     }
     port.spec.queue_depth = Some(depth);
-    port.sockets = opened.iter().filter_map(|queue| Some((queue.socket.fd()?, queue.socket.zero_copy()))).collect();
+    port.sockets = opened.iter().map(|queue| (Arc::clone(queue.backend.fd()), queue.backend.zero_copy())).collect();
     for queue in opened {
         let worker = port.shared.queues[queue.number as usize].worker();
         threads.command(&state.shared, worker, Command::Add(Box::new(queue)));

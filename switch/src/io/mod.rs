@@ -1,5 +1,8 @@
 //! Input and output: UMEM, rings, AF_XDP sockets, netdevs and their settings, taps, capture.
+pub mod backend;
 pub mod ethtool;
+pub mod frame_rings;
+pub mod memory;
 pub mod mmap;
 pub mod netdev;
 pub mod netns;

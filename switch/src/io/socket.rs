@@ -1,4 +1,4 @@
-//! One AF_XDP socket: a queue of a netdev with its four rings, as a place where frames come from and go to.
+//! One AF_XDP socket: a queue of a netdev, whose rings the kernel has the other end of.
 //!
 //! A socket belongs to one thread at a time. Its UMEM is shared: by `XDP_SHARED_UMEM` through any live copy-mode socket, or,
 //! if there is none or it must be able to go zero-copy, by registering the same memory once more. So the first socket may go
@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use super::frame_rings::{Flush, FrameRings, Rings, wait_until_sent};
 use super::mmap::Mmap;
-use super::ring::{Consumer, Desc, Entry, Producer};
+use super::ring::{Consumer, Entry, Producer};
 use super::sys::{self, RingKind};
-use super::umem::{Frame, FrameCache, Owner, Umem};
+use super::umem::{FrameCache, Umem};
 use crate::model::{Count, ZeroCopy};
 
 /// Descriptors that one send call is asked to handle; more does not pay (measured: within noise from 64 up).
@@ -58,46 +59,12 @@ pub struct SocketOptions {
     pub fill: u32,
 }
 
-/// Result of a flush.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flush {
-    /// The kernel has taken every descriptor.
-    Done,
-    /// Some are left in the ring; flush again soon.
-    Pending,
-}
-
 /// An open socket.
 #[derive(Debug)]
 pub struct XskSocket {
-    /// `None` over rings without a kernel.
-    fd: Option<Arc<OwnedFd>>,
-    umem: Arc<Umem>,
-    rx: Consumer<Desc>,
-    tx: Producer<Desc>,
-    fill: Producer<u64>,
-    completion: Consumer<u64>,
-    rx_owner: Owner,
-    tx_owner: Owner,
-    rx_out: u32,
-    tx_out: u32,
-    fill_target: u32,
+    fd: Arc<OwnedFd>,
+    rings: FrameRings,
     zero_copy: bool,
-    /// Its netdev is gone.
-    gone: bool,
-}
-
-/// The user's ends of a socket's rings.
-#[derive(Debug)]
-pub struct Rings {
-    /// Received frames.
-    pub rx: Consumer<Desc>,
-    /// Frames to send.
-    pub tx: Producer<Desc>,
-    /// Empty frames.
-    pub fill: Producer<u64>,
-    /// Sent frames.
-    pub completion: Consumer<u64>,
 }
 
 impl XskSocket {
@@ -143,8 +110,8 @@ impl XskSocket {
             }
         }
         let socket = Self::open_bound(options, umem, flags, None)?;
-        if let (Some(fd), false) = (&socket.fd, socket.zero_copy) {
-            donors.add(fd);
+        if !socket.zero_copy {
+            donors.add(&socket.fd);
         }
         drop(registering);
         Ok(socket)
@@ -177,36 +144,23 @@ impl XskSocket {
         };
         sys::bind(fd.as_fd(), options.ifindex, options.queue, flags, share)?;
         let zero_copy = sys::is_zero_copy(fd.as_fd())?;
-        let mut socket = Self::over_rings(Arc::clone(umem), rings, options.fill.min(options.depth));
-        socket.zero_copy = zero_copy;
-        socket.fd = Some(Arc::new(fd));
-        Ok(socket)
+        let rings = FrameRings::new(Arc::clone(umem), rings, options.fill.min(options.depth));
+        Ok(Self { fd: Arc::new(fd), rings, zero_copy })
     }
 
-    /// A socket over rings that somebody else plays the kernel for.
-    pub fn over_rings(umem: Arc<Umem>, rings: Rings, fill_target: u32) -> Self {
-        let [rx_owner, tx_owner] = umem.new_owners();
-        let Rings { rx, tx, fill, completion } = rings;
-        Self {
-            fd: None,
-            umem,
-            rx,
-            tx,
-            fill,
-            completion,
-            rx_owner,
-            tx_owner,
-            rx_out: 0,
-            tx_out: 0,
-            fill_target,
-            zero_copy: false,
-            gone: false,
-        }
+    #[inline]
+    pub(super) fn rings(&self) -> &FrameRings {
+        &self.rings
+    }
+
+    #[inline]
+    pub(super) fn rings_mut(&mut self) -> &mut FrameRings {
+        &mut self.rings
     }
 
     /// The descriptor, for the XSKMAP and epoll.
-    pub fn fd(&self) -> Option<Arc<OwnedFd>> {
-        self.fd.clone()
+    pub fn fd(&self) -> &Arc<OwnedFd> {
+        &self.fd
     }
 
     /// Whether the driver moves frames without a copy.
@@ -214,83 +168,31 @@ impl XskSocket {
         self.zero_copy
     }
 
-    /// Takes up to `max` received frames into `burst`; returns how many.
-    // Not inlined, as the others that are called once a burst: so their loops have all registers to themselves.
-    #[inline(never)]
-    pub fn receive(&mut self, burst: &mut Vec<Frame>, max: usize) -> usize {
-        let mut page = self.umem.page(&mut self.rx_owner);
-        burst.reserve(max);
-        let mut places = burst.spare_capacity_mut().iter_mut();
-        let room = places.len();
-        let taken = self.rx.take(max as u32, |desc| {
-            if let Some(frame) = page.claim(desc.addr, desc.len)
-                && let Some(place) = places.next()
-            {
-                place.write(frame);
-            }
-        });
-        let claimed = room - places.len();
-        // SAFETY: so many places behind the last frame have been written, in order.
-        unsafe { burst.set_len(burst.len() + claimed) };
-        self.rx_out -= claimed as u32;
-        taken as usize
-    }
-
-    /// Whether frames wait to be received.
-    pub fn has_received(&self) -> bool {
-        !self.rx.is_empty()
-    }
-
     /// Supplies the receive side with empty frames up to its target.
-    #[inline(never)]
+    #[inline]
     pub fn refill(&mut self, cache: &mut FrameCache) {
-        let wanted = self.fill_target.saturating_sub(self.rx_out);
-        let given = cache.give(wanted, &mut self.rx_owner, &mut self.fill);
-        if given > 0 {
-            self.rx_out += given;
-            self.fill.submit();
+        self.rings.refill(cache);
+        if self.zero_copy && self.rings.fill_needs_wakeup() {
+            sys::kick_rx(self.fd.as_fd());
         }
-        if self.zero_copy
-            && self.fill.needs_wakeup()
-            && let Some(fd) = &self.fd
-        {
-            sys::kick_rx(fd.as_fd());
-        }
-    }
-
-    /// Stages up to `count` of `frames` for sending, as long as there is room; returns how many.
-    #[inline(never)]
-    pub fn send(&mut self, count: usize, frames: &mut impl Iterator<Item = Frame>) -> usize {
-        if self.gone {
-            return 0;
-        }
-        let mut page = self.umem.page(&mut self.tx_owner);
-        let sent = self.tx.push_all(count as u32, || {
-            let frame = frames.next()?;
-            let len = frame.len() as u32;
-            Some(Desc { addr: page.give(frame), len, options: 0 })
-        });
-        self.tx_out += sent;
-        sent as usize
     }
 
     /// Shows the kernel all staged frames and calls it until it has taken them, as long as it makes progress.
     pub fn flush(&mut self) -> Flush {
-        self.tx.submit();
-        let Some(fd) = &self.fd else { return Flush::Done };
-        if !self.tx.needs_wakeup() {
+        self.rings.submit();
+        if !self.rings.tx_needs_wakeup() {
             return Flush::Done;
         }
-        let mut left = self.tx.pending();
+        let mut left = self.rings.tx_pending();
         while left > 0 {
-            let result = sys::kick_tx(fd.as_fd());
-            let now = self.tx.pending();
+            let result = sys::kick_tx(self.fd.as_fd());
+            let now = self.rings.tx_pending();
             match result {
                 // The netdev is down: trying again soon is of no use, and the next frame tries anyway.
                 Err(Errno::ENETDOWN) => return Flush::Done,
-                // It is gone, and the kernel has unbound the socket (`xsk_is_bound` in `xsk_sendmsg`): nothing is sent any more.
+                // It is gone. The kernel has unbound the socket (`xsk_is_bound` in `xsk_sendmsg`) and looks at no ring any more.
                 Err(Errno::ENXIO | Errno::ENODEV) => {
-                    self.gone = true;
+                    self.rings.mark_gone();
                     return Flush::Done;
                 }
                 // Without progress the device is stuck (no buffers or completion space): the worker goes on with its other
@@ -302,75 +204,24 @@ impl XskSocket {
         Flush::Done
     }
 
-    /// Whether its netdev is gone.
-    #[inline]
-    pub fn is_gone(&self) -> bool {
-        self.gone
-    }
-
-    /// Takes back frames that were to be sent to a netdev that is gone: the kernel does not look at the ring of a socket that it
-    /// has unbound. Were they left, a guest that deletes its netdev could keep a ringful of packet memory for each port.
-    pub fn abandon(&mut self, cache: &mut FrameCache) {
-        if self.gone && self.tx_out > 0 {
-            self.umem.take_all(&self.tx_owner).into_iter().for_each(|frame| cache.put(frame));
-            self.tx_out = 0;
-        }
-    }
-
-    /// Whether the kernel has fewer frames to be filled than it should, because none was free.
-    #[inline]
-    pub fn is_short(&self) -> bool {
-        self.rx_out < self.fill_target && !self.gone
-    }
-
-    /// Takes back frames that were sent.
-    #[inline(never)]
-    pub fn reap(&mut self, cache: &mut FrameCache) -> usize {
-        let (reaped, back) = cache.claim(&mut self.completion, &mut self.tx_owner);
-        self.tx_out -= back;
-        reaped as usize
-    }
-
-    /// Frames with the kernel, by this socket's own count: to be filled, to be sent.
-    pub fn outstanding(&self) -> (u32, u32) {
-        (self.rx_out, self.tx_out)
-    }
-
-    /// What the ledger calls its two places, in the same order.
-    pub fn owners(&self) -> (u32, u32) {
-        (self.rx_owner.id(), self.tx_owner.id())
-    }
-
     /// Sends what is staged, waits up to `grace` for it to be sent, closes the socket and gives all its frames to `cache`.
     /// Returns what had been received and nobody has taken: the XDP program must not send it any more by then.
     pub fn close(mut self, grace: Duration, cache: &mut FrameCache) -> Count {
-        let deadline = Instant::now() + grace;
-        loop {
+        wait_until_sent(grace, || {
             let flushed = self.flush();
-            self.reap(cache);
-            if (flushed == Flush::Done && self.tx_out == 0) || Instant::now() >= deadline {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        let (mut untaken, mut burst) = (Count::default(), Vec::new());
-        while self.receive(&mut burst, 64) > 0 {
-            for frame in burst.drain(..) {
-                untaken.add(Count { packets: 1, bytes: frame.len() as u64 });
-                cache.put(frame);
-            }
-        }
+            self.rings.reap(cache);
+            flushed == Flush::Done && self.rings.outstanding().1 == 0
+        });
+        let untaken = self.rings.discard_received(cache);
         // Closing waits until the driver's receive path has let go of the socket (`synchronize_net` in `xsk_unbind_dev`), so
         // that afterwards nobody writes into its frames. Whoever else holds the descriptor (statistics) must be done by now.
-        let fd = self.fd.take().map(Arc::try_unwrap);
-        if let Some(Err(shared)) = &fd {
+        let Self { fd, rings, .. } = self;
+        let fd = Arc::try_unwrap(fd);
+        if let Err(shared) = &fd {
             tracing::error!(fd = shared.as_raw_fd(), "an AF_XDP socket is held elsewhere while it is closed");
         }
         drop(fd);
-        let Self { umem, rx_owner, tx_owner, .. } = self;
-        for frame in umem.reclaim(rx_owner).into_iter().chain(umem.reclaim(tx_owner)) {
-            cache.put(frame);
-        }
+        rings.reclaim(cache);
         untaken
     }
 }

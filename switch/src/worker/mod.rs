@@ -261,10 +261,10 @@ impl Worker {
         let mut burst = std::mem::take(&mut self.burst);
         let queue = &mut self.queues[at];
         queue.reap(&mut self.cache);
-        let taken = queue.socket.receive(&mut burst, BURST);
+        let taken = queue.backend.receive(&mut burst, BURST);
         // Also without a frame: one that ran dry while none was free gets nothing until it is filled again.
-        if taken > 0 || queue.socket.is_short() {
-            queue.socket.refill(&mut self.cache);
+        if taken > 0 || queue.backend.is_short() {
+            queue.backend.refill(&mut self.cache);
         }
         if taken > 0 {
             let (port, number) = (Arc::clone(&queue.port), queue.number);
@@ -515,7 +515,7 @@ impl Worker {
 
     /// Sleeps until somebody has something, unless somebody has it already.
     fn sleep(&mut self) {
-        let stuck = self.queues.iter().any(|queue| queue.dirty || queue.socket.is_short());
+        let stuck = self.queues.iter().any(|queue| queue.dirty || queue.backend.is_short());
         self.watch.prepare(&mut self.queues);
         self.me().prepare_sleep();
         if !self.has_work() {
@@ -533,7 +533,7 @@ impl Worker {
             || self.shared.components.epoch() != self.plan.epoch
             || !self.me().injected.is_empty()
             || self.inboxes.iter().any(|inbox| !inbox.is_empty())
-            || self.queues.iter().any(|queue| queue.serves == Serves::Bridge && queue.socket.has_received())
+            || self.queues.iter().any(|queue| queue.serves == Serves::Bridge && queue.backend.has_received())
             || self.plan.has_work(&self.queues)
     }
 
@@ -603,8 +603,8 @@ impl Worker {
                 .map(|queue| QueueHoldings {
                     port: Arc::clone(&queue.port),
                     queue: queue.number,
-                    counted: queue.socket.outstanding(),
-                    owners: queue.socket.owners(),
+                    counted: queue.backend.outstanding(),
+                    owners: queue.backend.owners(),
                 })
                 .collect(),
         }

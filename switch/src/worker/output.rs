@@ -155,7 +155,7 @@ impl Worker {
     fn refuse(&mut self, slot: usize, frame: Frame) {
         let queue = &mut self.queues[slot];
         queue.unsent(frame.len());
-        let reason = if queue.socket.is_gone() { DropReason::PortGone } else { DropReason::TxRingFull };
+        let reason = if queue.backend.is_gone() { DropReason::PortGone } else { DropReason::TxRingFull };
         queue.port.shards[self.id].dropped(reason, frame.len());
         self.cache.put(frame);
     }

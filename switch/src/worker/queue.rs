@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::view::PortShared;
 use super::watch::Watched;
-use crate::io::socket::{Flush, XskSocket};
+use crate::io::backend::Backend;
+use crate::io::frame_rings::Flush;
 use crate::io::umem::{Frame, FrameCache};
 use crate::model::Count;
 
@@ -21,15 +22,15 @@ pub(super) enum Serves {
     Nobody,
 }
 
-/// A port's queue: its socket, and what the worker remembers of it.
+/// A port's queue: what it polls, and what the worker remembers of it.
 #[derive(Debug)]
 pub struct Queue {
     /// The port.
     pub port: Arc<PortShared>,
     /// Queue of the netdev.
     pub number: u32,
-    /// Its socket.
-    pub socket: XskSocket,
+    /// Where its frames come from and go to.
+    pub backend: Backend,
     /// Whether frames are staged that the kernel has not taken.
     pub(super) dirty: bool,
     /// Whether it wakes its worker.
@@ -42,9 +43,9 @@ pub struct Queue {
 
 impl Queue {
     /// A queue that nothing was sent to.
-    pub fn new(port: Arc<PortShared>, number: u32, socket: XskSocket) -> Self {
+    pub fn new(port: Arc<PortShared>, number: u32, backend: Backend) -> Self {
         let serves = if port.bridged { Serves::Bridge } else { Serves::Nobody };
-        Self { port, number, socket, dirty: false, watched: Watched::default(), serves, sent: Count::default() }
+        Self { port, number, backend, dirty: false, watched: Watched::default(), serves, sent: Count::default() }
     }
 
     /// Stages the first `count` of `frames`, of `bytes` in all; the next flush counts them out. Returns how many: fewer if the ring is
@@ -60,12 +61,12 @@ impl Queue {
         self.dirty = true;
         let (mut sent, mut flushed) = (0, false);
         loop {
-            let more = self.socket.send(count - sent, frames);
+            let more = self.backend.send(count - sent, frames);
             sent += more;
             if sent == count || (flushed && more == 0) {
                 break;
             }
-            self.socket.flush();
+            self.backend.flush();
             self.reap(cache);
             flushed = true;
         }
@@ -82,16 +83,16 @@ impl Queue {
     pub(super) fn flush(&mut self, cache: &mut FrameCache) {
         let Count { packets, bytes } = std::mem::take(&mut self.sent);
         self.port.queues[self.number as usize].tally.tx.add(packets, bytes);
-        self.dirty = self.socket.flush() == Flush::Pending;
+        self.dirty = self.backend.flush() == Flush::Pending;
         self.reap(cache);
-        self.socket.abandon(cache);
+        self.backend.abandon(cache);
     }
 
     /// Takes back frames that were sent, if any are out.
     #[inline]
     pub(super) fn reap(&mut self, cache: &mut FrameCache) {
-        if self.socket.outstanding().1 > 0 {
-            self.socket.reap(cache);
+        if self.backend.outstanding().1 > 0 {
+            self.backend.reap(cache);
         }
     }
 }

@@ -20,65 +20,21 @@ use crate::engine::parse::tests::udp_in_ipv4;
 use crate::engine::snapshot::{BridgePolicy, PortPolicy, Snapshot};
 use crate::engine::tables::Tables;
 use crate::engine::vlan::{self, VlanMode, VlanSet};
-use crate::io::ring::{Consumer, Desc, Producer, pair};
-use crate::io::socket::{Rings, XskSocket};
+use crate::io::backend::Backend;
+use crate::io::memory::{self, MemoryKernel};
 use crate::io::umem::HEADROOM;
 use crate::model::*;
 
 const FRAMES: u32 = 512;
 const DEPTH: u32 = 64;
 
-/// The kernel's ends of a socket's rings.
-struct Kernel {
-    rx: Producer<Desc>,
-    tx: Consumer<Desc>,
-    fill: Consumer<u64>,
-    completion: Producer<u64>,
-    umem: Arc<Umem>,
-}
-
-impl Kernel {
-    fn with_socket(umem: &Arc<Umem>) -> (Self, XskSocket) {
-        let ((rx, user_rx), (user_tx, tx)) = (pair(DEPTH), pair(DEPTH));
-        let ((user_fill, fill), (completion, user_completion)) = (pair(DEPTH), pair(DEPTH));
-        let rings = Rings { rx: user_rx, tx: user_tx, fill: user_fill, completion: user_completion };
-        let kernel = Self { rx, tx, fill, completion, umem: Arc::clone(umem) };
-        (kernel, XskSocket::over_rings(Arc::clone(umem), rings, DEPTH / 2))
-    }
-
-    /// Receives a frame from the wire; false if the fill ring is empty.
-    fn receive(&mut self, data: &[u8]) -> bool {
-        let Some(addr) = self.fill.pop() else { return false };
-        self.fill.release();
-        let at = addr + u64::from(HEADROOM);
-        // SAFETY: the fill ring gave this frame away for filling; it lies in UMEM and has room for the data.
-        unsafe { self.umem.region().0.add(at as usize).copy_from_nonoverlapping(data.as_ptr(), data.len()) };
-        assert!(self.rx.push(Desc { addr: at, len: data.len() as u32, options: 0 }));
-        self.rx.submit();
-        true
-    }
-
-    /// Sends what is in the tx ring to the wire.
-    fn transmit(&mut self) -> Vec<Vec<u8>> {
-        let mut sent = Vec::new();
-        while let Some(desc) = self.tx.pop() {
-            // SAFETY: the tx ring gave this frame away for reading; it lies in UMEM.
-            let data =
-                unsafe { std::slice::from_raw_parts(self.umem.region().0.add(desc.addr as usize), desc.len as usize) };
-            sent.push(data.to_vec());
-            assert!(self.completion.push(desc.addr));
-        }
-        self.tx.release();
-        self.completion.submit();
-        sent
-    }
-}
-
 /// Workers with ports on them, all in one thread.
 struct Bed {
     shared: Arc<Shared>,
     workers: Vec<Worker>,
-    kernels: Vec<Kernel>,
+    /// To each worker.
+    commands: Vec<Sender<Command>>,
+    kernels: Vec<MemoryKernel>,
     /// Those of components that ever ran.
     counters: Vec<Arc<component::Counters>>,
 }
@@ -148,12 +104,13 @@ impl Bed {
                 }));
             }
         }
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| crossbeam::channel::unbounded()).unzip();
         let mut built: Vec<_> = inboxes
             .into_iter()
             .zip(outboxes)
+            .zip(receivers)
             .enumerate()
-            .map(|(id, (inboxes, outboxes))| {
-                let (_, commands) = crossbeam::channel::unbounded();
+            .map(|(id, ((inboxes, outboxes), commands))| {
                 let shared = Arc::clone(&shared);
                 let mut worker = Worker::new(Setup {
                     id,
@@ -171,14 +128,14 @@ impl Bed {
         let all = ports.iter().flat_map(|port| (0..queues as u32).map(move |queue| (Arc::clone(port), queue)));
         let kernels = all
             .map(|(port, queue)| {
-                let (kernel, mut socket) = Kernel::with_socket(&umem);
+                let (mut backend, kernel) = memory::queue(&umem, DEPTH, DEPTH / 2).unwrap();
                 let worker = &mut built[port.queues[queue as usize].worker()];
-                socket.refill(&mut worker.cache);
-                worker.add(Queue::new(port, queue, socket));
+                backend.refill(&mut worker.cache);
+                worker.add(Queue::new(port, queue, Backend::Memory(backend)));
                 kernel
             })
             .collect();
-        Self { shared, workers: built, kernels, counters: Vec::new() }
+        Self { shared, workers: built, commands: senders, kernels, counters: Vec::new() }
     }
 
     /// Puts rules, meters and redirects in force.
@@ -479,4 +436,35 @@ fn a_receiver_that_takes_nothing_fills_its_ring_and_no_other() {
     assert_eq!(bed.kernels[2].transmit().len(), DEPTH as usize);
     bed.settle();
     bed.assert_balanced();
+}
+
+#[test]
+fn a_worker_that_sleeps_is_woken_by_a_frame() {
+    let mut bed = Bed::new(1, &[const { VlanMode::Access { vid: 0 } }; 2]);
+    let worker = bed.workers.remove(0);
+    let thread = std::thread::spawn(|| worker.run());
+    let (me, start) = (&bed.shared.workers[0], Instant::now());
+    let (sleeps, mut seen) = (|| me.tally.idle.read().bytes, 0);
+    for mark in 0..3 {
+        while sleeps() == seen {
+            assert!(start.elapsed() < Duration::from_secs(20), "it does not sleep");
+            std::thread::yield_now();
+        }
+        seen = sleeps();
+        let data = frame(1, None, mark, 60);
+        assert!(bed.kernels[0].receive(&data));
+        loop {
+            match &bed.kernels[1].transmit()[..] {
+                [] => assert!(start.elapsed() < Duration::from_secs(20), "it does not wake up"),
+                sent => break assert_eq!(sent, [data]),
+            }
+            std::thread::yield_now();
+        }
+    }
+    let (reply, stopped) = crossbeam::channel::bounded(1);
+    bed.commands[0].send(Command::Stop(reply)).unwrap();
+    me.attention.store(true, Ordering::Release);
+    me.wake();
+    assert_eq!(stopped.recv().unwrap().len(), 2);
+    thread.join().unwrap();
 }

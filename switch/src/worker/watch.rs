@@ -48,10 +48,8 @@ impl Watch {
 
     /// Takes a queue out of the set.
     pub fn leave(&self, queue: &mut Queue) {
-        if std::mem::take(&mut queue.watched).is_in
-            && let Some(fd) = queue.socket.fd()
-        {
-            let _ = self.0.delete(fd.as_fd());
+        if std::mem::take(&mut queue.watched).is_in {
+            let _ = self.0.delete(queue.backend.fd().as_fd());
         }
     }
 
@@ -60,11 +58,14 @@ impl Watch {
         for queue in queues {
             queue.watched.flushes = 0;
             // What nobody takes frames from would wake the worker again and again.
-            if queue.watched.is_in || queue.serves == Serves::Nobody {
+            if queue.serves == Serves::Nobody {
                 continue;
             }
-            let Some(fd) = queue.socket.fd() else { continue };
-            if let Err(errno) = self.0.add(fd.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, 0)) {
+            queue.backend.ask_for_wakeup();
+            if queue.watched.is_in {
+                continue;
+            }
+            if let Err(errno) = self.0.add(queue.backend.fd().as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, 0)) {
                 // Without it the queue is served while the worker is awake for another reason only.
                 tracing::error!(port = queue.port.name, queue = queue.number, %errno, "a queue can't wake its worker");
             }

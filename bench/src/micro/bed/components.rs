@@ -20,11 +20,10 @@ pub fn components(
     packets: Vec<Vec<u8>>,
     set: impl FnOnce(&[Arc<PortShared>], &[Link]) -> Set,
 ) -> Bed<Worker> {
-    let umem = umem();
     let ports: Vec<_> = (0..ports).map(|no| port(no, false)).collect();
     let links: Vec<_> = ports.iter().map(|port| Link::Port(Arc::clone(port), None)).collect();
-    let (device, kernels) = set_up(&umem, &ports, view(&ports), set(&ports, &links));
-    Bed { sources, traffic: Some(Traffic { umem, packets, next: 0 }), ..Bed::new(device, kernels) }
+    let (device, wires) = set_up(&umem(), &ports, view(&ports), set(&ports, &links));
+    Bed { sources, traffic: Some(Traffic::new(packets)), ..Bed::new(device, wires) }
 }
 
 fn view(ports: &[Arc<PortShared>]) -> View {

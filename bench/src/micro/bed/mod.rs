@@ -1,11 +1,11 @@
-//! A worker with ports on rings that the bench plays the kernel for: the bridge with everything on, and components
-//! ([`components`]).
+//! A worker with ports on queues in memory: the bridge with everything on, and components ([`components`]).
 //!
-//! The kernel's part is as cheap as it can be. For the bridge frames are never written, they were all filled in beforehand and each
-//! keeps its packet wherever it goes; so one turn of the kernel moves descriptors and nothing else. What it costs is still not the
-//! engine's, and [`PassThrough`] stands in for the worker to tell how much it is.
+//! The kernel's part is as cheap as it can be. For the bridge no frame is written: each was filled in beforehand and keeps its
+//! packet wherever it goes. So a turn of the kernel moves descriptors and nothing else. Its cost is still not the engine's;
+//! [`PassThrough`] stands in for the worker to tell how much it is.
 
 mod components;
+mod pass_through;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
@@ -16,9 +16,9 @@ use switch::engine::meter::Meter;
 use switch::engine::snapshot::{BridgePolicy, PortPolicy, Snapshot};
 use switch::engine::tables::Tables;
 use switch::engine::vlan::VlanMode;
-use switch::io::ring::{Consumer, Desc, Producer, pair};
-use switch::io::socket::{Rings, XskSocket};
-use switch::io::umem::{FrameCache, HEADROOM, Umem};
+use switch::io::backend::Backend;
+use switch::io::memory::{self, MemoryKernel};
+use switch::io::umem::{FrameCache, Umem};
 use switch::model::{
     Capacity, DEFAULT_QUEUE_DEPTH, HugePages, MeterBinding, MeterDirection, MeterSpec, RuleChange, RuleTarget,
 };
@@ -27,6 +27,7 @@ use switch::worker::view::{PortShared, QueueShared, Shared, View, WorkerShared};
 use switch::worker::{Queue, Setup, Worker};
 
 pub use self::components::components;
+pub use self::pass_through::{PassThrough, pass_through};
 use super::fixtures::{BURST, mac_table, rule_spec, station, udp4};
 
 /// Flows of the traffic: each to a station of its own, and with a rule of its own.
@@ -45,66 +46,35 @@ const FRAME_SIZE: u32 = 2048;
 /// VLAN of both ports.
 const VID: u16 = 10;
 
-/// The kernel's ends of a socket's rings.
-#[derive(Debug)]
-pub struct Kernel {
-    rx: Producer<Desc>,
-    tx: Consumer<Desc>,
-    fill: Consumer<u64>,
-    completion: Producer<u64>,
+/// A queue, not yet filled, and the kernel's end of it.
+pub fn queue(umem: &Arc<Umem>) -> (Backend, MemoryKernel) {
+    let (queue, kernel) = memory::queue(umem, DEPTH, FILL).expect("an eventfd");
+    (Backend::Memory(queue), kernel)
 }
 
-/// Both ends of the rings of a new socket.
-fn rings() -> (Kernel, Rings) {
-    let ((rx, user_rx), (user_tx, tx)) = (pair(DEPTH), pair(DEPTH));
-    let ((user_fill, fill), (completion, user_completion)) = (pair(DEPTH), pair(DEPTH));
-    (
-        Kernel { rx, tx, fill, completion },
-        Rings { rx: user_rx, tx: user_tx, fill: user_fill, completion: user_completion },
-    )
-}
-
-/// A socket over rings, not yet filled.
-pub fn socket(umem: &Arc<Umem>) -> (Kernel, XskSocket) {
-    let (kernel, rings) = rings();
-    (kernel, XskSocket::over_rings(Arc::clone(umem), rings, FILL))
-}
-
-impl Kernel {
-    /// Receives up to `count` frames, as many as there are frames to be filled.
-    pub fn deliver(&mut self, count: usize) {
-        // The data lies where it was put beforehand.
-        self.deliver_each(count, |_| FRAME_LEN);
-    }
-
-    /// The same; `fill` puts a packet at an offset into UMEM, and says how long it is.
-    fn deliver_each(&mut self, count: usize, mut fill: impl FnMut(u64) -> u32) {
-        for _ in 0..count {
-            let Some(addr) = self.fill.pop() else { break };
-            let addr = addr + u64::from(HEADROOM);
-            let pushed = self.rx.push(Desc { addr, len: fill(addr), options: 0 });
-            debug_assert!(pushed);
-        }
-        self.fill.release();
-        self.rx.submit();
-    }
-
+/// What is behind a queue of a device.
+pub trait Wire {
+    /// Receives up to `count` frames, as many as there are empty ones: packets of `traffic`, or frames as they are.
+    fn receive(&mut self, count: usize, traffic: Option<&mut Traffic>);
     /// Sends all that there is to be sent; returns how many frames.
-    pub fn transmit(&mut self) -> usize {
-        let mut sent = 0;
-        while let Some(desc) = self.tx.pop() {
-            let pushed = self.completion.push(desc.addr);
-            debug_assert!(pushed);
-            sent += 1;
-        }
-        self.tx.release();
-        self.completion.submit();
-        sent
+    fn transmit(&mut self) -> usize;
+}
+
+impl Wire for MemoryKernel {
+    fn receive(&mut self, count: usize, traffic: Option<&mut Traffic>) {
+        match traffic {
+            Some(traffic) => self.receive_each(count, |room| traffic.put(room)),
+            None => self.receive_each(count, |_| FRAME_LEN),
+        };
+    }
+
+    fn transmit(&mut self) -> usize {
+        self.transmit_each(|_| {})
     }
 }
 
 /// Bytes of each frame without FCS.
-const FRAME_LEN: u32 = 60;
+const FRAME_LEN: usize = 60;
 
 /// Packet memory in which every frame holds a packet of one of the flows.
 pub fn umem() -> Arc<Umem> {
@@ -113,7 +83,7 @@ pub fn umem() -> Arc<Umem> {
     let packets: Vec<_> = (0..FLOWS).map(|flow| udp4(1 + flow, flow * 151 % RULES)).collect();
     let mut frames: Vec<_> = std::iter::from_fn(|| cache.take()).collect();
     for (frame, packet) in frames.iter_mut().zip(packets.iter().cycle()) {
-        assert_eq!(packet.len(), FRAME_LEN as usize);
+        assert_eq!(packet.len(), FRAME_LEN);
         let start = frame.start();
         umem.chunk_mut(frame)[start..start + packet.len()].copy_from_slice(packet);
     }
@@ -124,30 +94,36 @@ pub fn umem() -> Arc<Umem> {
 
 /// Packets that come in one after another, over and over.
 #[derive(Debug)]
-struct Traffic {
-    umem: Arc<Umem>,
+pub struct Traffic {
     packets: Vec<Vec<u8>>,
     next: usize,
 }
 
 impl Traffic {
-    /// Puts the next packet at that offset into UMEM, where a fill ring has given a frame away; returns its length.
-    fn put(&mut self, at: u64) -> u32 {
+    fn new(packets: Vec<Vec<u8>>) -> Self {
+        Self { packets, next: 0 }
+    }
+
+    /// Puts the next packet into a frame; returns its length.
+    fn put(&mut self, room: &mut [u8]) -> usize {
         let packet = &self.packets[self.next];
         self.next = (self.next + 1) % self.packets.len();
-        // SAFETY: nobody else touches a frame that was given away for filling; it lies in UMEM and has room for the packet.
-        unsafe { self.umem.region().0.add(at as usize).copy_from_nonoverlapping(packet.as_ptr(), packet.len()) };
-        packet.len() as u32
+        room[..packet.len()].copy_from_slice(packet);
+        packet.len()
     }
 }
 
 /// A device under test: takes from the rings of the first ports and gives to those of others.
 pub trait Device {
+    /// What is behind its queues.
+    type Wire: Wire;
     /// One turn over its ports.
     fn turn(&mut self);
 }
 
 impl Device for Worker {
+    type Wire = MemoryKernel;
+
     fn turn(&mut self) {
         self.refresh_view();
         Worker::turn(self);
@@ -156,10 +132,10 @@ impl Device for Worker {
 
 /// A device and the kernel around it.
 #[derive(Debug)]
-pub struct Bed<D> {
+pub struct Bed<D: Device> {
     /// The device.
     pub device: D,
-    kernels: Vec<Kernel>,
+    wires: Vec<D::Wire>,
     /// Ports, the first ones, that packets come in by.
     sources: usize,
     /// What comes in; `None`: frames as they are.
@@ -168,18 +144,15 @@ pub struct Bed<D> {
 }
 
 impl<D: Device> Bed<D> {
-    fn new(device: D, kernels: Vec<Kernel>) -> Self {
-        Self { device, kernels, sources: 1, traffic: None, forwarded: 0 }
+    fn new(device: D, wires: Vec<D::Wire>) -> Self {
+        Self { device, wires, sources: 1, traffic: None, forwarded: 0 }
     }
 
     /// The kernel's part of a turn: what the device sent is on the wire, and a burst has come in at each source.
     pub fn kernel_turn(&mut self) {
-        self.forwarded += self.kernels.iter_mut().map(Kernel::transmit).sum::<usize>() as u64;
-        for kernel in &mut self.kernels[..self.sources] {
-            match &mut self.traffic {
-                None => kernel.deliver(BURST),
-                Some(traffic) => kernel.deliver_each(BURST, |at| traffic.put(at)),
-            }
+        self.forwarded += self.wires.iter_mut().map(Wire::transmit).sum::<usize>() as u64;
+        for wire in &mut self.wires[..self.sources] {
+            wire.receive(BURST, self.traffic.as_mut());
         }
     }
 
@@ -210,12 +183,12 @@ pub fn learner() -> Bed<Worker> {
 
 fn worker_by(tables: &Tables) -> Bed<Worker> {
     let ports: Vec<_> = (0..2).map(|no| port(no, true)).collect();
-    let (device, kernels) = set_up(&umem(), &ports, view(&ports, tables), Set::default());
-    Bed::new(device, kernels)
+    let (device, wires) = set_up(&umem(), &ports, view(&ports, tables), Set::default());
+    Bed::new(device, wires)
 }
 
-/// A worker with a socket for each port, whose fill rings are full, and the kernel's ends.
-fn set_up(umem: &Arc<Umem>, ports: &[Arc<PortShared>], view: View, set: Set) -> (Worker, Vec<Kernel>) {
+/// A worker with a queue for each port, whose fill rings are full, and the kernel's ends.
+fn set_up(umem: &Arc<Umem>, ports: &[Arc<PortShared>], view: View, set: Set) -> (Worker, Vec<MemoryKernel>) {
     let shared = Arc::new(Shared {
         umem: Arc::clone(umem),
         view: Arc::new(view).into(),
@@ -230,14 +203,14 @@ fn set_up(umem: &Arc<Umem>, ports: &[Arc<PortShared>], view: View, set: Set) -> 
     let setup = Setup { id: 0, shared, commands, inboxes: Vec::new(), outboxes: vec![None], spin: None };
     let mut device = Worker::new(setup).expect("epoll");
     device.refresh_view();
-    let with_socket = |port: &Arc<PortShared>| {
-        let (kernel, socket) = socket(umem);
-        device.add(Queue::new(Arc::clone(port), 0, socket));
+    let add_queue = |port: &Arc<PortShared>| {
+        let (backend, kernel) = queue(umem);
+        device.add(Queue::new(Arc::clone(port), 0, backend));
         kernel
     };
-    let kernels = ports.iter().map(with_socket).collect();
+    let wires = ports.iter().map(add_queue).collect();
     Worker::turn(&mut device);
-    (device, kernels)
+    (device, wires)
 }
 
 fn port(no: u16, bridged: bool) -> Arc<PortShared> {
@@ -296,42 +269,6 @@ fn tables() -> Tables {
     let rules = (0..RULES).map(|n| RuleChange::Write(rule_spec(n, MASKS, RuleTarget::Normal)));
     tables.change_rules(rules.collect(), &ports).expect("rules");
     tables
-}
-
-/// In place of a worker: moves descriptors from ring to ring and looks at no frame.
-#[derive(Debug)]
-pub struct PassThrough {
-    from: Rings,
-    to: Rings,
-}
-
-/// That, with the kernel around it.
-pub fn pass_through() -> Bed<PassThrough> {
-    let (from, mut from_rings) = rings();
-    let (to, to_rings) = rings();
-    for index in 0..FILL {
-        assert!(from_rings.fill.push(u64::from(index * FRAME_SIZE)));
-    }
-    from_rings.fill.submit();
-    Bed::new(PassThrough { from: from_rings, to: to_rings }, vec![from, to])
-}
-
-impl Device for PassThrough {
-    fn turn(&mut self) {
-        while let Some(addr) = self.to.completion.pop() {
-            let pushed = self.from.fill.push(addr - u64::from(HEADROOM));
-            debug_assert!(pushed);
-        }
-        self.to.completion.release();
-        self.from.fill.submit();
-        for _ in 0..BURST {
-            let Some(desc) = self.from.rx.pop() else { break };
-            let pushed = self.to.tx.push(desc);
-            debug_assert!(pushed);
-        }
-        self.from.rx.release();
-        self.to.tx.submit();
-    }
 }
 
 /// A meter with a rate that is never reached.

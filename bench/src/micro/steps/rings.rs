@@ -1,14 +1,15 @@
-//! Rings, and a socket over them.
+//! Rings, and a queue over them.
 
 use std::hint::black_box;
 use std::sync::Arc;
 
+use switch::io::backend::Backend;
+use switch::io::memory::MemoryKernel;
 use switch::io::ring::{Consumer, Desc, Producer, pair};
-use switch::io::socket::XskSocket;
 use switch::io::umem::{Frame, FrameCache};
 
 use super::{BURSTS, Case, nothing};
-use crate::micro::bed::{Kernel, socket, umem};
+use crate::micro::bed::{Wire, queue, umem};
 use crate::micro::fixtures::BURST;
 
 const GROUP: &str = "rings";
@@ -27,31 +28,31 @@ fn through_a_ring((producer, consumer): &mut (Producer<Desc>, Consumer<Desc>)) {
     }
 }
 
-struct Socket {
-    socket: XskSocket,
-    kernel: Kernel,
+struct Queue {
+    backend: Backend,
+    kernel: MemoryKernel,
     cache: FrameCache,
     frames: Vec<Frame>,
 }
 
-impl Socket {
+impl Queue {
     fn new() -> Self {
         let umem = umem();
-        let (kernel, mut socket) = socket(&umem);
+        let (mut backend, kernel) = queue(&umem);
         let mut cache = FrameCache::new(Arc::clone(&umem));
-        socket.refill(&mut cache);
-        Self { socket, kernel, cache, frames: Vec::with_capacity(FRAMES) }
+        backend.refill(&mut cache);
+        Self { backend, kernel, cache, frames: Vec::with_capacity(FRAMES) }
     }
 
     fn before_receive(&mut self) {
         self.frames.drain(..).for_each(|frame| self.cache.put(frame));
-        self.kernel.deliver(FRAMES);
+        Wire::receive(&mut self.kernel, FRAMES, None);
     }
 
     fn receive(&mut self) {
         for _ in 0..BURSTS {
-            self.socket.receive(&mut self.frames, BURST);
-            self.socket.refill(&mut self.cache);
+            self.backend.receive(&mut self.frames, BURST);
+            self.backend.refill(&mut self.cache);
         }
     }
 
@@ -61,12 +62,12 @@ impl Socket {
 
     fn send(&mut self) {
         for _ in 0..BURSTS {
-            let sent = self.socket.send(BURST, &mut self.frames.drain(..BURST));
+            let sent = self.backend.send(BURST, &mut self.frames.drain(..BURST));
             debug_assert_eq!(sent, BURST);
-            self.socket.flush();
+            self.backend.flush();
             // The kernel's part is a loop over the burst of few instructions; it is in what is measured.
-            self.kernel.transmit();
-            self.socket.reap(&mut self.cache);
+            Wire::transmit(&mut self.kernel);
+            self.backend.reap(&mut self.cache);
         }
     }
 }
@@ -74,7 +75,7 @@ impl Socket {
 pub(super) fn cases() -> Vec<Case> {
     vec![
         Case::new(GROUP, "push, submit, pop, release", FRAMES, || pair(2048), nothing, through_a_ring),
-        Case::new(GROUP, "socket: receive and refill", FRAMES, Socket::new, Socket::before_receive, Socket::receive),
-        Case::new(GROUP, "socket: send, flush, reap", FRAMES, Socket::new, Socket::before_send, Socket::send),
+        Case::new(GROUP, "socket: receive and refill", FRAMES, Queue::new, Queue::before_receive, Queue::receive),
+        Case::new(GROUP, "socket: send, flush, reap", FRAMES, Queue::new, Queue::before_send, Queue::send),
     ]
 }

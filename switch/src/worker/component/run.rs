@@ -64,9 +64,9 @@ pub(in crate::worker) struct Plan {
 impl Plan {
     /// Whether an intake has something.
     pub(in crate::worker) fn has_work(&self, queues: &[Queue]) -> bool {
-        let untaken = self.untaken.iter().any(|(slot, _)| queues[*slot].socket.has_received());
+        let untaken = self.untaken.iter().any(|(slot, _)| queues[*slot].backend.has_received());
         let has_some = |intake: &Intake| match &intake.from {
-            Inlet::Queue(slot, ..) => queues[*slot].socket.has_received(),
+            Inlet::Queue(slot, ..) => queues[*slot].backend.has_received(),
             Inlet::Ring(ring) => !ring.is_empty(),
             Inlet::Outside(outside) => !outside.input.is_empty(),
             Inlet::Null(_) => true,
@@ -161,7 +161,7 @@ impl Worker {
     /// A burst of a queue that no component has: rules may send it to one that one has.
     fn run_untaken(&mut self, slot: usize, flows: &PortFlows) -> usize {
         let mut burst = std::mem::take(&mut self.burst);
-        let taken = self.queues[slot].socket.receive(&mut burst, BURST);
+        let taken = self.queues[slot].backend.receive(&mut burst, BURST);
         if taken > 0 {
             let (view, own) = (Arc::clone(&self.view), self.queues[slot].number);
             let mut way = self.way(&view, &flows.port.shards[self.id]);
@@ -184,8 +184,8 @@ impl Worker {
     pub(in crate::worker) fn keep_up(&mut self, slot: usize) {
         let queue = &mut self.queues[slot];
         queue.reap(&mut self.cache);
-        if queue.socket.is_short() {
-            queue.socket.refill(&mut self.cache);
+        if queue.backend.is_short() {
+            queue.backend.refill(&mut self.cache);
         }
     }
 
@@ -194,7 +194,7 @@ impl Worker {
         let mut burst = std::mem::take(&mut self.burst);
         match from {
             Inlet::Queue(slot, ..) => {
-                self.queues[*slot].socket.receive(&mut burst, BURST);
+                self.queues[*slot].backend.receive(&mut burst, BURST);
             }
             Inlet::Ring(ring) => {
                 ring.take(&mut burst, BURST);
@@ -237,7 +237,7 @@ impl Worker {
     /// Counts a burst in from a queue, shows it to the port's taps, and asks the meter of what the port sends.
     fn admit(&mut self, slot: usize, port: &PortShared, burst: &mut Vec<Frame>, bytes: usize, way: &mut Way<'_>) {
         let queue = &mut self.queues[slot];
-        queue.socket.refill(&mut self.cache);
+        queue.backend.refill(&mut self.cache);
         let number = queue.number;
         port.queues[number as usize].tally.rx.add(burst.len() as u64, bytes as u64);
         for tap in way.view.taps(port.no) {

@@ -88,7 +88,7 @@ fn a_forward_moves_frames_in_order_between_ports_of_two_workers() {
     assert!(bed.kernels[1].receive(&frames[0]), "nobody takes what comes from the other port");
     let sent = bed.settle();
     assert_eq!((&sent[0], &sent[1]), (&Vec::new(), &frames));
-    assert!(bed.workers[1].queues[0].socket.has_received());
+    assert!(bed.workers[1].queues[0].backend.has_received());
     // Once somebody does, it goes.
     bed.run(vec![forward(1, bed.port(1), bed.port(0))]);
     assert_eq!(bed.settle()[0], frames[..1]);

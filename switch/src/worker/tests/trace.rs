@@ -157,7 +157,7 @@ impl Net {
     fn has_received(&self, at: usize) -> bool {
         let (port, queue) = ((at / QUEUES) as PortNo, (at % QUEUES) as u32);
         let mut queues = self.bed.workers.iter().flat_map(|worker| &worker.queues);
-        queues.any(|it| (it.port.no, it.number) == (port, queue) && it.socket.has_received())
+        queues.any(|it| (it.port.no, it.number) == (port, queue) && it.backend.has_received())
     }
 }
 

@@ -1,0 +1,216 @@
+//! The four rings of a queue, and the frames that are out with its other end.
+//!
+//! The other end is the kernel for an AF_XDP socket, and a [`MemoryKernel`](super::memory::MemoryKernel) for a queue in memory.
+//! The fill ring gives it empty frames, and the rx ring brings them back with data. The tx ring gives it frames to send, and the
+//! completion ring brings them back. Rings belong to one thread at a time.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::ring::{Consumer, Desc, Producer};
+use super::umem::{Frame, FrameCache, Owner, Umem};
+use crate::model::Count;
+
+/// Frames taken at once while a queue is emptied.
+const BURST: usize = 64;
+
+/// The user's ends of the rings.
+#[derive(Debug)]
+pub struct Rings {
+    /// Received frames.
+    pub rx: Consumer<Desc>,
+    /// Frames to send.
+    pub tx: Producer<Desc>,
+    /// Empty frames.
+    pub fill: Producer<u64>,
+    /// Sent frames.
+    pub completion: Consumer<u64>,
+}
+
+/// Result of a flush.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flush {
+    /// The other end has taken every descriptor.
+    Done,
+    /// Some are left in the ring; flush again soon.
+    Pending,
+}
+
+/// Rings with their frames.
+#[derive(Debug)]
+pub struct FrameRings {
+    umem: Arc<Umem>,
+    rings: Rings,
+    rx_owner: Owner,
+    tx_owner: Owner,
+    /// Frames in the fill and the rx ring, or held by the other end between them.
+    rx_out: u32,
+    /// The same for the tx and the completion ring.
+    tx_out: u32,
+    fill_target: u32,
+    gone: bool,
+}
+
+impl FrameRings {
+    /// Rings without frames. Their receive side is to be kept supplied with `fill_target` of them.
+    pub fn new(umem: Arc<Umem>, rings: Rings, fill_target: u32) -> Self {
+        let [rx_owner, tx_owner] = umem.new_owners();
+        Self { umem, rings, rx_owner, tx_owner, rx_out: 0, tx_out: 0, fill_target, gone: false }
+    }
+
+    /// Takes up to `max` received frames into `burst`; returns how many descriptors there were.
+    // Not inlined, like the others that are called once a burst: each loop has all registers to itself.
+    #[inline(never)]
+    pub fn receive(&mut self, burst: &mut Vec<Frame>, max: usize) -> usize {
+        let mut page = self.umem.page(&mut self.rx_owner);
+        burst.reserve(max);
+        let mut places = burst.spare_capacity_mut().iter_mut();
+        let room = places.len();
+        let taken = self.rings.rx.take(ring_count(max), |desc| {
+            if let Some(frame) = page.claim(desc.addr, desc.len)
+                && let Some(place) = places.next()
+            {
+                place.write(frame);
+            }
+        });
+        let claimed = room - places.len();
+        // SAFETY: so many places behind the last frame have been written, in order.
+        unsafe { burst.set_len(burst.len() + claimed) };
+        self.rx_out -= ring_count(claimed);
+        taken as usize
+    }
+
+    /// Whether frames wait to be received.
+    pub fn has_received(&self) -> bool {
+        !self.rings.rx.is_empty()
+    }
+
+    /// Supplies the receive side with empty frames up to its target.
+    #[inline(never)]
+    pub fn refill(&mut self, cache: &mut FrameCache) {
+        let wanted = self.fill_target.saturating_sub(self.rx_out);
+        let given = cache.give(wanted, &mut self.rx_owner, &mut self.rings.fill);
+        if given > 0 {
+            self.rx_out += given;
+            self.rings.fill.submit();
+        }
+    }
+
+    /// Whether the other end has fewer empty frames than it should, because none was free.
+    #[inline]
+    pub fn is_short(&self) -> bool {
+        self.rx_out < self.fill_target && !self.gone
+    }
+
+    /// Whether the other end asks to be called for its fill ring.
+    pub fn fill_needs_wakeup(&self) -> bool {
+        self.rings.fill.needs_wakeup()
+    }
+
+    /// Stages up to `count` of `frames` for sending, as long as there is room; returns how many.
+    #[inline(never)]
+    pub fn send(&mut self, count: usize, frames: &mut impl Iterator<Item = Frame>) -> usize {
+        if self.gone {
+            return 0;
+        }
+        let mut page = self.umem.page(&mut self.tx_owner);
+        let sent = self.rings.tx.push_all(ring_count(count), || {
+            let frame = frames.next()?;
+            let len = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+            Some(Desc { addr: page.give(frame), len, options: 0 })
+        });
+        self.tx_out += sent;
+        sent as usize
+    }
+
+    /// Shows the other end all staged frames.
+    #[inline]
+    pub fn submit(&mut self) {
+        self.rings.tx.submit();
+    }
+
+    /// Whether the other end asks to be called for its tx ring.
+    #[inline]
+    pub fn tx_needs_wakeup(&self) -> bool {
+        self.rings.tx.needs_wakeup()
+    }
+
+    /// Frames in the tx ring that the other end has not taken.
+    pub fn tx_pending(&mut self) -> u32 {
+        self.rings.tx.pending()
+    }
+
+    /// Takes back frames that were sent; returns how many descriptors there were.
+    #[inline(never)]
+    pub fn reap(&mut self, cache: &mut FrameCache) -> usize {
+        let (reaped, back) = cache.claim(&mut self.rings.completion, &mut self.tx_owner);
+        self.tx_out -= back;
+        reaped as usize
+    }
+
+    /// The other end looks at no ring any more.
+    pub fn mark_gone(&mut self) {
+        self.gone = true;
+    }
+
+    /// Whether the other end looks at no ring any more.
+    #[inline]
+    pub fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// Takes back frames that were to be sent, if the other end is gone. Were they left, a guest that deletes its netdev could
+    /// keep a ringful of packet memory for each port.
+    pub fn abandon(&mut self, cache: &mut FrameCache) {
+        if self.gone && self.tx_out > 0 {
+            self.umem.take_all(&self.tx_owner).into_iter().for_each(|frame| cache.put(frame));
+            self.tx_out = 0;
+        }
+    }
+
+    /// Frames with the other end, by the rings' own count: to be filled, to be sent.
+    #[inline]
+    pub fn outstanding(&self) -> (u32, u32) {
+        (self.rx_out, self.tx_out)
+    }
+
+    /// What the ledger calls these two places, in the same order.
+    pub fn owners(&self) -> (u32, u32) {
+        (self.rx_owner.id(), self.tx_owner.id())
+    }
+
+    /// Puts all received frames into `cache`, and counts them.
+    pub fn discard_received(&mut self, cache: &mut FrameCache) -> Count {
+        let (mut discarded, mut burst) = (Count::default(), Vec::new());
+        while self.receive(&mut burst, BURST) > 0 {
+            for frame in burst.drain(..) {
+                discarded.add(Count { packets: 1, bytes: frame.len() as u64 });
+                cache.put(frame);
+            }
+        }
+        discarded
+    }
+
+    /// Puts all frames into `cache`, those with the other end too, which must not touch them any more.
+    pub fn reclaim(self, cache: &mut FrameCache) {
+        let Self { umem, rx_owner, tx_owner, .. } = self;
+        for frame in umem.reclaim(rx_owner).into_iter().chain(umem.reclaim(tx_owner)) {
+            cache.put(frame);
+        }
+    }
+}
+
+/// Tries `is_sent` again and again until it is true or `grace` has passed.
+pub(super) fn wait_until_sent(grace: Duration, mut is_sent: impl FnMut() -> bool) {
+    let deadline = Instant::now() + grace;
+    while !is_sent() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A number of frames as rings count them.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "a burst has less than 2^32 frames")]
+fn ring_count(frames: usize) -> u32 {
+    frames as u32
+}

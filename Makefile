@@ -4,8 +4,11 @@ SHELL := /bin/bash
 # Tests and demo make network namespaces: they need root.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E env "PATH=$$PATH")
 FUZZ_SECONDS ?= 60
+# Where cargo puts programs. The workspaces beside the main one build there too, so that what they share is built once.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+PROFILE ?= dev
 
-.PHONY: help setup qemu build test demo bench fuzz lint clean
+.PHONY: help setup qemu xsk build test demo bench fuzz lint clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -16,10 +19,13 @@ setup: ## Install what is missing (apt, by root or sudo)
 qemu: ## Build a QEMU with af-xdp and a guest for it, into a cache (once)
 	@scripts/qemu.sh
 
+xsk: setup ## Build the programs on xsk-rs that tests and bench start (PROFILE=release: those of the bench)
+	cargo build --manifest-path tests/xsk/Cargo.toml --target-dir $(TARGET) --profile $(PROFILE)
+
 build: setup ## Build the daemon and the command line (release)
 	cargo build --release -p ctl
 
-test: setup qemu ## Set up, build, and run every test
+test: setup qemu xsk ## Set up, build, and run every test
 	cargo build --workspace --all-targets
 	@if command -v cargo-nextest >/dev/null; then $(AS_ROOT) cargo nextest run --workspace; \
 	else $(AS_ROOT) cargo test --workspace --no-fail-fast -- --test-threads 2; fi
@@ -29,6 +35,7 @@ demo: build ## Set up, build, and show three guests on one switch
 
 bench: build ## Measure xswitch beside the limits of the path and its peers; report in bench/results
 	cargo build --release -p bench
+	@$(MAKE) --no-print-directory xsk PROFILE=release
 	$(AS_ROOT) target/release/xswitch-bench $(BENCH_ARGS)
 
 fuzz: setup ## Run each fuzz target for FUZZ_SECONDS (60)

@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Compiles `bpf/DIR/NAME.bpf.c` for each name into `OUT_DIR/NAME.bpf.o`.
+/// Compiles `bpf/DIR/NAME.bpf.c` for each name into `OUT_DIR/NAME.bpf.o`. The crate is in the directory that has `bpf`, or
+/// somewhere below it.
 pub fn compile(dir: &str, names: &[&str]) {
-    let source_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bpf").join(dir);
+    let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let source_dir = above.map(|root| root.join("bpf").join(dir)).find(|path| path.is_dir());
+    let source_dir = source_dir.unwrap_or_else(|| panic!("no bpf/{dir} above {}", env!("CARGO_MANIFEST_DIR")));
     let out_dir = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     println!("cargo::rerun-if-changed={}", source_dir.display());
     println!("cargo::rerun-if-env-changed=CLANG");

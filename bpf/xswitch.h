@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /* What the XDP programs and their loader share: outcomes, map shapes, the key of the steering set.
  *
  * The C side includes it; the Rust side has the structs from the generated skeleton. The order of the outcomes is in no map's

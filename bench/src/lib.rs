@@ -4,7 +4,6 @@ pub mod contest;
 pub mod cpu;
 pub mod devices;
 pub mod experiments;
-pub mod forward;
 pub mod generator;
 mod histogram;
 pub mod lab;

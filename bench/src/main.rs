@@ -10,7 +10,7 @@ use bench::measure::Times;
 use bench::peers::Peers;
 use bench::results::Results;
 use bench::run::{Plan, RESULTS, Run};
-use bench::{cpu, forward, report, setting, stop};
+use bench::{cpu, report, setting, stop};
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// Measures xswitch beside the limits of the path and its peers, on the same veths, and writes a report.
@@ -43,20 +43,6 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// The bare AF_XDP forwarder, a process of its own
-    #[command(hide = true)]
-    Forward {
-        /// One netdev
-        a: String,
-        /// The other
-        b: String,
-        /// CPU that it is pinned to
-        #[arg(long)]
-        cpu: usize,
-        /// Sleep while there is nothing to do
-        #[arg(long)]
-        sleep: bool,
-    },
     /// Writes the report of a directory's results.json again
     Report {
         /// The directory
@@ -67,7 +53,6 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     match args.command {
-        Some(Command::Forward { a, b, cpu, sleep }) => return forward::run([&a, &b], cpu, sleep),
         Some(Command::Report { dir }) => return report::write(&Results::load(&dir.join(RESULTS))?, &dir),
         None => {}
     }

@@ -13,8 +13,6 @@ pub(crate) enum Object {
     Ends,
     /// `bpf/bench/devmap.bpf.c`.
     Devmap,
-    /// `bpf/tests/xsk_guest.bpf.c`: a queue's packets to the AF_XDP socket in its slot.
-    ToSocket,
 }
 
 impl Object {
@@ -24,7 +22,6 @@ impl Object {
             Self::Generator => include_bytes_aligned!(concat!(env!("OUT_DIR"), "/generator.bpf.o")),
             Self::Ends => include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ends.bpf.o")),
             Self::Devmap => include_bytes_aligned!(concat!(env!("OUT_DIR"), "/devmap.bpf.o")),
-            Self::ToSocket => include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xsk_guest.bpf.o")),
         };
         Ebpf::load(bytes).unwrap_or_else(|error| panic!("loading {self:?}: {error}"))
     }

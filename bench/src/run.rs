@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, ensure};
+use tests::programs;
 
 use crate::contest::{self, Contender, Entry};
 use crate::cpu;
@@ -352,7 +353,7 @@ impl Run {
 
 fn engine_cost() -> anyhow::Result<Engine> {
     let file = tempfile::NamedTempFile::new()?;
-    let mut command = Command::new(process::program("engine-cost")?);
+    let mut command = Command::new(programs::path("engine-cost", "cargo build -p bench"));
     let status = command.arg("--json").arg(file.path()).stdout(Stdio::null()).status()?;
     ensure!(status.success(), "engine-cost ended with {status}");
     Ok(serde_json::from_slice(&std::fs::read(file.path())?)?)

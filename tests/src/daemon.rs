@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::netns::NetNs;
 use crate::packet::Mac;
 use crate::raw::RawSocket;
-use crate::{http, shell, wait};
+use crate::{http, programs, shell, wait};
 
 /// How long the daemon may take to start, to stop, or to come to rest.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -45,18 +45,6 @@ pub struct Daemon {
     dir: tempfile::TempDir,
     /// Namespace that it runs in.
     pub ns: Arc<NetNs>,
-}
-
-fn binary(name: &str) -> PathBuf {
-    let dir = std::env::var_os("XSWITCH_BIN_DIR").map(PathBuf::from).unwrap_or_else(|| {
-        // Test binaries are in target/<profile>/deps, the programs one up; the bench's is beside the programs.
-        let own = std::env::current_exe().expect("a test knows its program");
-        let dir = own.parent().expect("a program is in a directory");
-        if dir.ends_with("deps") { dir.parent().expect("target/<profile>").to_owned() } else { dir.to_owned() }
-    });
-    let path = dir.join(name);
-    assert!(path.exists(), "{} is missing: `cargo build -p ctl` makes it", path.display());
-    path
 }
 
 impl Daemon {
@@ -88,7 +76,7 @@ impl Daemon {
 
     /// A command that starts (another) daemon on its directories.
     pub fn command(&self) -> Command {
-        let mut command = self.ns.command(binary("xswitchd"));
+        let mut command = self.ns.command(programs::product("xswitchd"));
         command.arg("--config").arg(self.path("xswitch.toml"));
         command.arg("--run-dir").arg(self.path("run")).arg("--state-dir").arg(self.path("state"));
         command
@@ -146,13 +134,13 @@ impl Daemon {
 
     /// Runs `xswitch` with a line of words.
     pub fn cli(&self, line: &str) -> Output {
-        let mut command = self.ns.command(binary("xswitch"));
+        let mut command = self.ns.command(programs::product("xswitch"));
         shell::output(command.arg("--run-dir").arg(self.path("run")).args(line.split_whitespace()))
     }
 
     /// A command for `xswitch`, its words still to come.
     pub fn cli_command(&self) -> Command {
-        let mut command = self.ns.command(binary("xswitch"));
+        let mut command = self.ns.command(programs::product("xswitch"));
         command.arg("--run-dir").arg(self.path("run"));
         command
     }

@@ -16,6 +16,7 @@ pub mod handover;
 pub mod http;
 pub mod netns;
 pub mod packet;
+pub mod programs;
 pub mod python;
 pub mod qemu_double;
 pub mod qmp;

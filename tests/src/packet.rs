@@ -199,6 +199,14 @@ impl Frame {
     pub fn hex(&self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
+
+    /// The other way; `None` if it is not an even number of hex digits.
+    pub fn from_hex(hex: &str) -> Option<Self> {
+        let pairs = hex.as_bytes().chunks(2);
+        let bytes: Option<Vec<u8>> =
+            pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect();
+        bytes.filter(|_| hex.len().is_multiple_of(2)).map(Self)
+    }
 }
 
 fn udp(pseudo: &[u8], src: u16, dst: u16, data: &[u8]) -> Vec<u8> {

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::gensink::attach;
 use crate::netns::NetNs;
-use crate::wait;
+use crate::{programs, wait};
 
 /// How long an answer, a start or an end may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,15 +29,7 @@ pub const NOBODY: u32 = 65_534;
 
 /// Path of the built double.
 pub fn binary() -> PathBuf {
-    let test = std::env::current_exe().expect("a test knows its program");
-    // Test binaries are in target/<profile>/deps, the programs one up; other programs are there already.
-    let mut dir = test.parent().expect("a program is in a directory");
-    if dir.ends_with("deps") {
-        dir = dir.parent().expect("deps is in target/<profile>");
-    }
-    let path = dir.join("qemu-double");
-    assert!(path.exists(), "{} is missing: `cargo build -p tests` makes it", path.display());
-    path
+    programs::path("qemu-double", "cargo build -p tests")
 }
 
 /// `struct __user_cap_header_struct` and `struct __user_cap_data_struct` of `linux/capability.h`, version 3.

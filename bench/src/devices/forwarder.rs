@@ -1,12 +1,12 @@
-//! Floor 1: a bare AF_XDP forwarder between two ports, as a process of its own (`xswitch-bench forward`), see
-//! [`crate::forward`].
+//! Floor 1: a bare AF_XDP forwarder between two ports, as a process of its own: `xsk-forward` of `tests/xsk`.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use anyhow::{Context, ensure};
+use tests::programs;
 
-use super::process::{self, Process};
+use super::process::Process;
 use super::{Device, Running};
 use crate::lab::Lab;
 use crate::names;
@@ -28,15 +28,12 @@ impl Device for Forwarder {
     }
 
     fn start<'a>(&'a self, lab: &'a Lab, cpu: usize) -> anyhow::Result<Box<dyn Running + 'a>> {
-        let mut command = lab.switch.command(process::program("xswitch-bench")?);
-        command.args(["forward", &Lab::port(0), &Lab::port(1), "--cpu", &cpu.to_string()]);
-        if self.sleep {
-            command.arg("--sleep");
-        }
+        let mut command = lab.switch.command(programs::xsk("xsk-forward"));
+        command.args([Lab::port(0), Lab::port(1), cpu.to_string()]).arg(if self.sleep { "sleep" } else { "poll" });
         let mut process = Process(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?);
         let mut ready = String::new();
         BufReader::new(process.0.stdout.take().context("a pipe")?).read_line(&mut ready)?;
-        ensure!(ready.trim() == crate::forward::READY, "the forwarder did not start");
+        ensure!(ready.trim() == "ready", "the forwarder did not start");
         Ok(Box::new(Forwarding(process)))
     }
 }

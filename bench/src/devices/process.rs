@@ -1,6 +1,5 @@
 //! Looking at processes, and ending those that were started.
 
-use std::path::PathBuf;
 use std::process::Child;
 use std::time::Duration;
 
@@ -31,17 +30,6 @@ impl Drop for Process {
             let _ = self.0.wait();
         }
     }
-}
-
-/// A program of the bench by its name, also when a test of it asks.
-///
-/// # Errors
-/// It is not known where this program is.
-pub fn program(name: &str) -> anyhow::Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    let dir = own.parent().context("a program is in a directory")?;
-    let dir = if dir.ends_with("deps") { dir.parent().context("target/<profile>")? } else { dir };
-    Ok(dir.join(name))
 }
 
 /// Resident memory of a process in bytes: pages that it shares with others and huge pages included.

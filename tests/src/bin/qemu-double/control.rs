@@ -42,13 +42,6 @@ pub fn address(text: &str) -> Result<Ipv4Addr, String> {
     ip.parse().map_err(|_| format!("'{text}' is no IPv4 address"))
 }
 
-fn bytes(hex: &str) -> Option<Vec<u8>> {
-    let pairs = hex.as_bytes().chunks(2);
-    let bytes: Option<Vec<u8>> =
-        pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect();
-    bytes.filter(|_| hex.len().is_multiple_of(2))
-}
-
 impl Control {
     /// Nothing said yet.
     pub fn new(launch: Launch) -> Self {
@@ -139,8 +132,8 @@ impl Control {
                 Ok(Some(Reply::Job(Job::Recv(Instant::now() + timeout))))
             }
             ["send", hex] => {
-                let frame = bytes(hex).ok_or("a frame is an even number of hex digits")?;
-                machine.nic(netdev).ok_or("no such device")?.0.outbox.push_back(frame);
+                let frame = tests::Frame::from_hex(hex).ok_or("a frame is an even number of hex digits")?;
+                machine.nic(netdev).ok_or("no such device")?.0.outbox.push_back(frame.0);
                 line("ok".to_owned())
             }
             ["count"] => {

@@ -4,7 +4,7 @@
     fds.py SOCKET PORT                         show QEMU's options; the sockets are given back
     fds.py SOCKET PORT -- qemu-system-… OPTION…  become QEMU; the port's -netdev and -device follow its options
 
-SOCKET is `fds.sock` in the daemon's run directory. PORT is a port's name or number. Each way one JSON message goes. The
+SOCKET is `fds.sock` in the daemon's run directory. PORT is a port's name or number. One JSON message goes each way. The
 request is {"request": "sockets", "port": "vm1"}. The answer has the netdev's name, the guest's MAC address and more
 (`ifname`, `mac`, …). One socket a queue comes with it (SCM_RIGHTS), in queue order. A refusal is {"error": "…",
 "code": "EBUSY", …}.
@@ -12,7 +12,7 @@ request is {"request": "sockets", "port": "vm1"}. The answer has the netdev's na
 The sockets then belong to this process until it ends or closes them. So QEMU must be this very process (exec), or the
 request must name QEMU's process in "pid". The sockets can be bound only in the network namespace of the netdev. That is
 the daemon's, unless the answer names one in "netns". QEMU locks 32 MiB of memory for each queue. RLIMIT_MEMLOCK must
-allow that.
+allow that: the answer's `memlock` is enough.
 """
 
 import json

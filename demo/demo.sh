@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Three guests, as network namespaces, on one switch: two in VLAN 10, the third in VLAN 20. Then two real ones, if there is a
-# QEMU with af-xdp (`make qemu`).
+# Three guests on one switch, as network namespaces: two in VLAN 10, the third in VLAN 20. Then two real guests, if there
+# is a QEMU with af-xdp (`make qemu`).
 # Usage: demo.sh DIRECTORY-OF-BINARIES; needs root. Leaves nothing behind.
 set -euo pipefail
 
@@ -20,7 +20,7 @@ cleanup() {
 	[ -z "$server" ] || kill "$server" 2>/dev/null || true
 	for vm in "${vms[@]}"; do kill "$vm" 2>/dev/null || true; wait "$vm" 2>/dev/null || true; done
 	if [ -n "$daemon" ]; then
-		# What is pinned on guests' ends goes with their ports only.
+		# Only deleting a port removes what is pinned on its guest's end.
 		for vm in vm1 vm2; do xswitch port del "$vm" >/dev/null 2>&1 || true; done
 		kill "$daemon" 2>/dev/null || true
 		wait "$daemon" 2>/dev/null || true
@@ -44,7 +44,7 @@ say "A switch in a network namespace of its own, and three guests"
 ip netns add "$switch"
 ip netns exec "$switch" ip link set lo up
 for ns in "${guests[@]}"; do ip netns add "$ns"; done
-# Not by `ip netns exec`, which hides /sys/fs/bpf from what it runs.
+# `ip netns exec` would hide /sys/fs/bpf from the daemon.
 start_daemon() {
 	nsenter --net="/run/netns/$switch" "$bin/xswitchd" --run-dir "$dir/run" --state-dir "$dir/state" 2>>"$dir/log" &
 	daemon=$!
@@ -69,7 +69,7 @@ in_guest 0 ping -c 3 -i 0.2 -W 2 10.0.0.2 || fail "web does not reach db"
 
 say "web pings other (10.0.0.3): it is in VLAN 20, so nothing may come back"
 if in_guest 0 ping -c 2 -i 0.2 -W 1 10.0.0.3; then fail "web reaches other across VLANs"; fi
-echo "-> apart, as it must be"
+echo "-> isolated, as expected"
 
 # Starts an iperf3 server for one client in db.
 serve() {
@@ -78,7 +78,7 @@ serve() {
 	for _ in $(seq 50); do in_guest 1 ss -ltn 2>/dev/null | grep -q :5201 && break; sleep 0.1; done
 }
 
-say "iperf3 from web to db for 5 seconds, and the rates meanwhile"
+say "iperf3 from web to db for 5 seconds, with live rates"
 serve
 in_guest 0 timeout 30 iperf3 -c 10.0.0.2 -t 5 >"$dir/iperf" &
 client=$!
@@ -88,7 +88,7 @@ wait "$client" || fail "iperf3: $(cat "$dir/iperf")"
 server=
 tail -n 4 "$dir/iperf"
 
-say "A meter of 20 Mbit/s on what web sends (it is vport 0, so meter 0 applies to it)"
+say "A meter of 20 Mbit/s on what web sends (web is vport 0, so meter 0 applies to it)"
 xswitch meter add 0 20000
 serve
 in_guest 0 timeout 30 iperf3 -c 10.0.0.2 -t 5 -f m >"$dir/iperf" || fail "iperf3: $(cat "$dir/iperf")"
@@ -104,7 +104,7 @@ if in_guest 0 ping -c 2 -i 0.2 -W 1 10.0.0.2 >/dev/null; then fail "the rule doe
 xswitch rule list
 xswitch rule del 10
 
-say "What would go to db goes to other instead, until that is undone"
+say "A redirect: what would go to db goes to other, until the redirect is deleted"
 xswitch redirect set 1 2
 if in_guest 0 ping -c 2 -i 0.2 -W 1 10.0.0.2 >/dev/null; then fail "the redirect does not apply"; fi
 xswitch redirect list
@@ -121,7 +121,7 @@ xswitch stats other | grep -q mac_spoofed || fail "the spoofed frame was not ref
 say "Why it was refused, step by step"
 xswitch trace --in other --src "$mac" --dst ff:ff:ff:ff:ff:ff --ethertype arp --ip-src 10.0.0.3 --ip-dst 10.0.0.2
 
-say "Counters, learned addresses, and where every frame of packet memory is"
+say "Counters, learned addresses, and the place of every frame of packet memory"
 xswitch stats
 echo
 xswitch fdb list
@@ -129,11 +129,11 @@ echo
 xswitch audit
 
 if [ ! -x "$cache/qemu/qemu-system-x86_64" ]; then
-	say "All of it was as it must be. For real guests as well: \`make qemu\` builds a QEMU with af-xdp (some minutes, once)"
+	say "Everything worked. For real guests too, \`make qemu\` builds a QEMU with af-xdp (some minutes, once)"
 	exit
 fi
 
-say "Real guests: QEMU as user nobody without privileges, at AF_XDP sockets that the switch made for it"
+say "Real guests: QEMU as user nobody, without privileges, on AF_XDP sockets that the switch made for it"
 chmod 755 "$dir"
 kernel='console=ttyS0 quiet loglevel=3 panic=-1 ipv6.disable=1 nokaslr mitigations=off tsc=reliable no_timer_check'
 qemu=("$cache/qemu/qemu-system-x86_64" -nodefaults -no-user-config -display none -no-reboot -machine pc -accel tcg -cpu max
@@ -144,7 +144,7 @@ declare -A to from
 # Boots guest $1 with address $2 at a port of its name.
 boot() {
 	mkfifo -m 666 "$dir/$1.in" "$dir/$1.out"
-	# Not by the function above: what is started is to be QEMU itself.
+	# Not by the function `xswitch`: the started process must be QEMU itself.
 	"$bin/xswitch" --run-dir "$dir/run" qemu run "$1" --create --user nobody -- "${qemu[@]}" -append "$kernel xswitch.ip=$2" \
 		-chardev "pipe,id=console,path=$dir/$1" -serial chardev:console >"$dir/$1.log" 2>&1 &
 	vms+=($!)
@@ -193,4 +193,4 @@ rm "$dir/vm2.in" "$dir/vm2.out"
 boot vm2 10.9.0.2/24
 in_vm vm1 ping -c 2 10.9.0.2 || fail "vm1 does not reach vm2 after it came back"
 
-say "All of it was as it must be"
+say "Everything worked"

@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
-"""Gets the AF_XDP sockets of a port from xswitchd, and starts QEMU with them. For people who write launchers of their own.
+"""Gets the AF_XDP sockets of a port from xswitchd, and starts QEMU with them. An example for launchers of your own.
 
     fds.py SOCKET PORT                         show QEMU's options; the sockets are given back
-    fds.py SOCKET PORT -- qemu-system-… OPTION…  become QEMU with the port's -netdev and -device behind its options
+    fds.py SOCKET PORT -- qemu-system-… OPTION…  become QEMU; the port's -netdev and -device follow its options
 
-SOCKET is `fds.sock` in the daemon's run directory, PORT a port's name or number. A message each way, in JSON: the request
-{"request": "sockets", "port": "vm1"}; its answer has the netdev's name, the guest's MAC address and more (`ifname`, `mac`, …),
-and one socket a queue with it (SCM_RIGHTS), in queue order; or it has what was refused: {"error": "…", "code": "EBUSY", …}.
+SOCKET is `fds.sock` in the daemon's run directory. PORT is a port's name or number. One JSON message goes each way. The
+request is {"request": "sockets", "port": "vm1"}. The answer has the netdev's name, the guest's MAC address and more
+(`ifname`, `mac`, …). One socket a queue comes with it (SCM_RIGHTS), in queue order. A refusal is {"error": "…",
+"code": "EBUSY", …}.
 
-The sockets are this process's from then on, until it ends or closes them: QEMU has to be this very process (exec), or the
-request has to name QEMU's in "pid". They can be bound only in the network namespace of the netdev, which is the daemon's
-unless the answer names one in "netns". QEMU locks 32 MiB of memory for each queue: RLIMIT_MEMLOCK has to allow it.
+The sockets then belong to this process until it ends or closes them. So QEMU must be this very process (exec), or the
+request must name QEMU's process in "pid". The sockets can be bound only in the network namespace of the netdev. That is
+the daemon's, unless the answer names one in "netns". QEMU locks 32 MiB of memory for each queue. RLIMIT_MEMLOCK must
+allow that: the answer's `memlock` is enough.
 """
 
 import json

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, setrlimit};
-use switch::io::socket::{Donors, SocketOptions, XskSocket};
+use switch::io::socket::{SocketOptions, UmemSharers, XskSocket};
 use switch::io::sys::{self, RingKind};
 use switch::io::umem::{FrameCache, Umem};
 use switch::model::*;
@@ -171,7 +171,7 @@ fn bind_as_guest(socket: &OwnedFd, ifname: &str) -> Result<(), Errno> {
         sys::set_ring_size(socket.as_fd(), ring, 64).unwrap();
     }
     let ifindex = nix::net::if_::if_nametoindex(ifname).unwrap();
-    sys::bind(socket.as_fd(), ifindex, 0, libc::XDP_USE_NEED_WAKEUP, None)
+    sys::bind(socket.as_fd(), ifindex, 0, libc::XDP_USE_NEED_WAKEUP)
 }
 
 #[test]
@@ -254,12 +254,12 @@ fn sockets_that_are_opened_at_the_same_time_lock_their_memory_once() {
         let limit = umem.region().1 as u64 * 3 / 2;
         setrlimit(Resource::RLIMIT_MEMLOCK, limit, limit).unwrap();
         drop_ipc_lock();
-        let (donors, start) = (Donors::default(), Barrier::new(QUEUES as usize));
+        let (sharers, start) = (UmemSharers::default(), Barrier::new(QUEUES as usize));
         let open = |queue| {
             let options = SocketOptions { ifindex, queue, depth: 64, zero_copy: ZeroCopy::Off, fill: 64 };
             let mut cache = FrameCache::new(Arc::clone(&umem));
             start.wait();
-            let opened = XskSocket::open(&options, &donors, &mut cache);
+            let opened = XskSocket::open(&options, &sharers, &mut cache);
             (opened, cache)
         };
         std::thread::scope(|scope| {

@@ -264,7 +264,7 @@ pub(super) fn open_socket(
         wish => wish,
     };
     let options = SocketOptions { ifindex: netdevs.ifindex, queue: number, depth, zero_copy, fill };
-    XskSocket::open(&options, &state.donors, cache).map(Backend::Xsk).map_err(|errno| {
+    XskSocket::open(&options, &state.sharers, cache).map(Backend::Xsk).map_err(|errno| {
         let facts = BindFacts {
             ifname: netdevs.ifname.clone(),
             queue: number,

@@ -33,7 +33,7 @@ use crate::engine::fdb::{Fdb, Learn, StaticError};
 use crate::engine::snapshot::{BridgePolicy, PortPolicy, Snapshot};
 use crate::engine::tables::Tables;
 use crate::engine::trace;
-use crate::io::socket::Donors;
+use crate::io::socket::UmemSharers;
 use crate::model::*;
 use crate::worker::view::{Shared, View};
 use crate::{Error, ErrorKind};
@@ -144,7 +144,7 @@ struct State {
     /// Where guests' ends are pinned, if they can be opened at all.
     pins: Option<PinPlace>,
     shared: Arc<Shared>,
-    donors: Donors,
+    sharers: UmemSharers,
     gate: Arc<TapGate>,
     control: Mutex<Control>,
 }

@@ -85,7 +85,7 @@ pub(super) fn start(
         settings: settings.clone(),
         pins,
         shared,
-        donors: Default::default(),
+        sharers: Default::default(),
         gate: Arc::new(TapGate::new(FrameCache::new(umem))),
         control: Mutex::new(control),
     });

@@ -40,7 +40,7 @@ impl Backend {
     }
 
     /// The descriptor that epoll says is readable when frames have come in; for an AF_XDP socket also what goes into the XSKMAP.
-    pub fn fd(&self) -> &Arc<OwnedFd> {
+    pub(crate) fn fd(&self) -> &Arc<OwnedFd> {
         match self {
             Backend::Xsk(socket) => socket.fd(),
             Backend::Memory(queue) => queue.fd(),

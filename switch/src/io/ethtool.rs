@@ -1,14 +1,17 @@
 //! Offload features and channels of a netdev, by the ethtool ioctl.
 //!
-//! A packet that a kernel stack sends over a veth keeps what a real NIC would have added: checksums are partial, VLAN tags lie
-//! beside the data, segments are large. XDP sees bytes only, so a receiver behind an AF_XDP switch would get wrong checksums
-//! and no tags. The cure is on the sending side: [`make_plain`] turns those offloads off there.
+//! A packet that a kernel stack sends over a veth lacks what a real NIC would add: checksums are partial, VLAN tags lie beside
+//! the data, segments are large. XDP sees bytes only, so a receiver behind an AF_XDP switch would get wrong checksums and no
+//! tags. The cure is on the sending side: [`make_plain`] turns those offloads off there.
 
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+
+use super::netdev::MAX_IFNAME;
 
 const GDRVINFO: u32 = 0x03;
 const GSTRINGS: u32 = 0x1b;
@@ -18,31 +21,49 @@ const SFEATURES: u32 = 0x3b;
 const GCHANNELS: u32 = 0x3c;
 const SS_FEATURES: u32 = 4;
 const STRING_LEN: usize = 32;
+/// Words of a string.
+const STRING_WORDS: usize = STRING_LEN / size_of::<u32>();
 
-/// `struct ifreq` with a data pointer.
-#[repr(C)]
-struct Request {
-    name: [u8; libc::IFNAMSIZ],
-    data: *mut u32,
-    _pad: [u8; 16],
+/// Words that the kernel reads or writes of a block, by the command in its first word; `None` if we know of no such command.
+///
+/// Lengths are those of the structures in `include/uapi/linux/ethtool.h`. Of strings the kernel writes as many as it has, not
+/// as many as it is asked for (`ethtool_get_strings`). Those of features are built into the kernel and never change in number.
+fn words_of(block: &[u32]) -> Option<usize> {
+    let count = |words: usize| block.get(1).map(|&blocks| words.saturating_mul(blocks as usize));
+    Some(match *block.first()? {
+        GDRVINFO => 49,
+        GCHANNELS => 9,
+        // The mask of wanted sets is two words; a word for each wanted set follows.
+        GSSET_INFO => 4 + block.get(2..4)?.iter().map(|mask| mask.count_ones() as usize).sum::<usize>(),
+        GSTRINGS if block.get(1) == Some(&SS_FEATURES) => 3 + STRING_WORDS.saturating_mul(*block.get(2)? as usize),
+        GFEATURES => count(4)?.saturating_add(2),
+        SFEATURES => count(2)?.saturating_add(2),
+        _ => return None,
+    })
 }
 
 /// Hands a command block to the kernel, which reads and writes it in place.
 ///
-/// `block` is as long as the command asks for: each caller sizes it by the command's structure.
-fn ioctl(ifname: &str, block: &mut [u32]) -> Result<u32, Errno> {
-    let mut request = Request { name: [0; libc::IFNAMSIZ], data: block.as_mut_ptr(), _pad: [0; 16] };
-    if ifname.len() >= libc::IFNAMSIZ {
+/// # Errors
+/// EINVAL if the block is shorter than its command asks for, or the command is not one of ours.
+fn ioctl(ifname: &str, block: &mut [u32]) -> Result<(), Errno> {
+    if words_of(block).is_none_or(|words| block.len() < words) {
+        return Err(Errno::EINVAL);
+    }
+    if ifname.len() > MAX_IFNAME {
         return Err(Errno::ENODEV);
     }
-    request.name[..ifname.len()].copy_from_slice(ifname.as_bytes());
-    // SAFETY: no pointers; a non-negative result is a descriptor that nobody else owns.
-    let socket = Errno::result(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
-    // SAFETY: see above.
-    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-    // SAFETY: `request` is an `ifreq` whose data points to a live block, sized by the caller for its command.
+    let mut name = [0; libc::IFNAMSIZ];
+    for (to, from) in name.iter_mut().zip(ifname.bytes()) {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+    let data = libc::__c_anonymous_ifr_ifru { ifru_data: block.as_mut_ptr().cast() };
+    let mut request = libc::ifreq { ifr_name: name, ifr_ifru: data };
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None::<SockProtocol>)?;
+    // SAFETY: `request` is an `ifreq` whose data points to a live block. `words_of` has found that the block is as long as what
+    // the kernel reads and writes for its command.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, std::ptr::from_mut(&mut request)) };
-    Errno::result(result).map(|flags| flags as u32)
+    Errno::result(result).map(drop)
 }
 
 /// Whether a feature makes packets leave a stack in a form that only metadata explains.
@@ -57,9 +78,9 @@ fn hides_bytes(feature: &str) -> bool {
 fn feature_names(ifname: &str) -> Result<Vec<String>, Errno> {
     let mut info = [GSSET_INFO, 0, 1 << SS_FEATURES, 0, 0];
     ioctl(ifname, &mut info)?;
-    let count = info[4] as usize;
-    let mut block = vec![0; 3 + count * STRING_LEN / size_of::<u32>()];
-    block[..3].copy_from_slice(&[GSTRINGS, SS_FEATURES, count as u32]);
+    let count = info[4];
+    let mut block = vec![0; 3 + count as usize * STRING_WORDS];
+    block[..3].copy_from_slice(&[GSTRINGS, SS_FEATURES, count]);
     ioctl(ifname, &mut block)?;
     let bytes: Vec<u8> = block[3..].iter().flat_map(|word| word.to_ne_bytes()).collect();
     Ok(bytes
@@ -68,13 +89,19 @@ fn feature_names(ifname: &str) -> Result<Vec<String>, Errno> {
         .collect())
 }
 
+/// An empty command block about so many features: for each 32 of them a block of `words` words.
+fn feature_block(command: u32, features: usize, words: usize) -> Result<Vec<u32>, Errno> {
+    let blocks = features.div_ceil(32);
+    let mut block = vec![0; 2 + words * blocks];
+    block[..2].copy_from_slice(&[command, u32::try_from(blocks).map_err(|_| Errno::EOVERFLOW)?]);
+    Ok(block)
+}
+
 /// Names of the features that hide bytes and are on.
 pub fn hidden_bytes(ifname: &str) -> Result<Vec<String>, Errno> {
     let names = feature_names(ifname)?;
-    let words = names.len().div_ceil(32);
     // Blocks of four words: available, requested, active, never changed.
-    let mut block = vec![0; 2 + 4 * words];
-    block[..2].copy_from_slice(&[GFEATURES, words as u32]);
+    let mut block = feature_block(GFEATURES, names.len(), 4)?;
     ioctl(ifname, &mut block)?;
     let is_active = |bit: usize| block[2 + 4 * (bit / 32) + 2] >> (bit % 32) & 1 != 0;
     Ok(names
@@ -88,10 +115,8 @@ pub fn hidden_bytes(ifname: &str) -> Result<Vec<String>, Errno> {
 /// Turns off every feature that hides bytes; returns those that stay on all the same.
 pub fn make_plain(ifname: &str) -> Result<Vec<String>, Errno> {
     let names = feature_names(ifname)?;
-    let words = names.len().div_ceil(32);
     // Blocks of two words: valid, requested.
-    let mut block = vec![0; 2 + 2 * words];
-    block[..2].copy_from_slice(&[SFEATURES, words as u32]);
+    let mut block = feature_block(SFEATURES, names.len(), 2)?;
     for (bit, _) in names.iter().enumerate().filter(|(_, name)| hides_bytes(name)) {
         block[2 + 2 * (bit / 32)] |= 1 << (bit % 32);
     }
@@ -120,6 +145,27 @@ pub fn driver(ifname: &str) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blocks_too_short_for_their_command_never_get_to_the_kernel() {
+        let refused = |block: &[u32]| ioctl("lo", &mut block.to_vec()) == Err(Errno::EINVAL);
+        let exact: [&[u32]; 6] = [
+            &[GDRVINFO; 49],
+            &[GCHANNELS; 9],
+            &[GSSET_INFO, 0, 0b101, 0, 0, 0],
+            &[&[GSTRINGS, SS_FEATURES, 2][..], &[0; 16]].concat(),
+            &[&[GFEATURES, 2][..], &[0; 8]].concat(),
+            &[&[SFEATURES, 2][..], &[0; 4]].concat(),
+        ];
+        for block in exact {
+            assert_eq!(words_of(block), Some(block.len()));
+            assert!((0..block.len()).all(|len| refused(&block[..len])), "{block:?}");
+        }
+        // Counts beyond any block, other strings, and a command that is not known.
+        for block in [[GFEATURES, u32::MAX, 0], [GSTRINGS, SS_FEATURES, u32::MAX], [GSTRINGS, 1, 0], [2, 0, 0]] {
+            assert!(refused(&block), "{block:?}");
+        }
+    }
 
     #[test]
     fn features_that_leave_bytes_out_are_told_from_those_that_do_not() {

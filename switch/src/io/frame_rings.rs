@@ -163,7 +163,7 @@ impl FrameRings {
     /// keep a ringful of packet memory for each port.
     pub fn abandon(&mut self, cache: &mut FrameCache) {
         if self.gone && self.tx_out > 0 {
-            self.umem.take_all(&self.tx_owner).into_iter().for_each(|frame| cache.put(frame));
+            self.umem.take_all(&mut self.tx_owner).into_iter().for_each(|frame| cache.put(frame));
             self.tx_out = 0;
         }
     }

@@ -5,11 +5,13 @@ use std::ptr::NonNull;
 
 use nix::errno::Errno;
 
-/// A mapping that is undone when this is dropped. It hands out its address only; what lies there is its users' concern.
+/// A mapping that is undone when this is dropped. It only hands out its address: whoever uses the memory keeps this alive.
 #[derive(Debug)]
 pub struct Mmap {
     start: NonNull<u8>,
     len: usize,
+    /// Stays mapped when this is dropped.
+    kept: bool,
 }
 
 // SAFETY: the mapping belongs to the process, not to a thread, and `Mmap` itself reads and writes none of it.
@@ -30,8 +32,8 @@ impl Mmap {
         Self::new(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags, -1, 0)
     }
 
-    /// Asks the kernel to put it on transparent huge pages (2 MiB) as far as it has some, as it is first touched. That is a wish: a kernel
-    /// without them, or one that is told never to, goes on with ordinary pages.
+    /// Asks the kernel for transparent huge pages (2 MiB) when the memory is first touched. That is a wish: a kernel that
+    /// has none goes on with ordinary pages.
     pub fn prefer_huge(&self) {
         // SAFETY: advice on this mapping, which changes no byte of it.
         unsafe {
@@ -47,12 +49,17 @@ impl Mmap {
             return Err(Errno::last());
         }
         let start = NonNull::new(start.cast()).ok_or(Errno::ENOMEM)?;
-        Ok(Self { start, len })
+        Ok(Self { start, len, kept: false })
+    }
+
+    /// Leaves the memory mapped for the rest of the process.
+    pub fn keep(&mut self) {
+        self.kept = true;
     }
 
     /// First byte.
-    pub fn start(&self) -> *mut u8 {
-        self.start.as_ptr()
+    pub fn start(&self) -> NonNull<u8> {
+        self.start
     }
 
     /// Length in bytes.
@@ -63,9 +70,11 @@ impl Mmap {
 
 impl Drop for Mmap {
     fn drop(&mut self) {
-        // SAFETY: this mapping was made by `new`, is undone once, and its users hold it alive while they use it.
-        unsafe {
-            libc::munmap(self.start.as_ptr().cast(), self.len);
+        if !self.kept {
+            // SAFETY: this mapping was made by `new` and is undone once. Its users hold this alive while they use it.
+            unsafe {
+                libc::munmap(self.start.as_ptr().cast(), self.len);
+            }
         }
     }
 }

@@ -1,19 +1,30 @@
 //! Packet sockets on a `phy` port: promiscuous mode, and copies of group-addressed frames.
 //!
-//! A NIC that carries guests must accept their addresses. Promiscuous mode asked for through a packet socket is counted by the
-//! kernel and ends with the socket, so a killed daemon leaves no netdev promiscuous.
+//! A NIC that carries guests must accept their addresses. The kernel counts promiscuous mode that is asked for through a packet
+//! socket, and ends it with the socket. So a killed daemon leaves no netdev promiscuous.
 //!
-//! With steering `shared` the host's stack keeps group-addressed frames, because an XDP program cannot both pass and redirect
-//! a packet; guests need them too (ARP, neighbour discovery, DHCP). So a packet socket takes a copy of each, on a thread of
-//! its own ([`GroupTap`]), and puts it in front of the port's worker. The kernel has moved a VLAN tag out of the data by then
-//! (`skb_vlan_untag` in `__netif_receive_skb_core`) and tells it beside the packet; it is put back.
+//! With steering `shared` the host's stack keeps group-addressed frames, because an XDP program can't both pass and redirect a
+//! packet. Guests need them too (ARP, neighbour discovery, DHCP). So a packet socket takes a copy of each, on a thread of its
+//! own (`GroupTap`), and puts it in front of the port's worker. By then the kernel has moved a VLAN tag out of the data
+//! (`skb_vlan_untag` in `__netif_receive_skb_core`) and tells it beside the packet. It is put back here.
 
 use std::io::IoSliceMut;
-use std::mem::size_of;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::socket::{
+    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockProtocol, SockType, recvmsg, socket,
+};
+
+use super::sys::{bind_to, set_number, set_option};
+
+/// As addresses, memberships and protocols of packet sockets have them: all fit into 16 bits.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small numbers of the kernel's ABI")]
+mod abi {
+    pub(super) const AF_PACKET: u16 = libc::AF_PACKET as u16;
+    pub(super) const ETH_P_ALL: u16 = libc::ETH_P_ALL as u16;
+    pub(super) const PACKET_MR_PROMISC: u16 = libc::PACKET_MR_PROMISC as u16;
+}
 
 const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
 /// Bytes in front of a received frame that are left free for its VLAN tag.
@@ -30,15 +41,15 @@ pub struct Promiscuous {
 impl Promiscuous {
     /// Makes the netdev promiscuous.
     pub fn new(ifindex: u32) -> Result<Self, Errno> {
-        // Protocol 0: the socket receives nothing.
-        let socket = packet_socket(0)?;
+        let socket = packet_socket()?;
         let member = libc::packet_mreq {
             mr_ifindex: ifindex.cast_signed(),
-            mr_type: libc::PACKET_MR_PROMISC as u16,
+            mr_type: abi::PACKET_MR_PROMISC,
             mr_alen: 0,
             mr_address: [0; 8],
         };
-        set_option(&socket, libc::PACKET_ADD_MEMBERSHIP, &member)?;
+        // SAFETY: the option takes this struct, which is numbers only.
+        unsafe { set_option(socket.as_fd(), libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &member)? };
         Ok(Self { _socket: socket })
     }
 }
@@ -52,47 +63,31 @@ pub struct GroupSocket {
 impl GroupSocket {
     /// Opens it on a netdev. Must be open before the frames come; it blocks in [`GroupSocket::receive`] only.
     pub fn open(ifindex: u32) -> Result<Self, Errno> {
-        let socket = packet_socket(0)?;
-        set_option(&socket, PACKET_IGNORE_OUTGOING, &1i32)?;
-        set_option(&socket, libc::PACKET_AUXDATA, &1i32)?;
+        let socket = packet_socket()?;
+        set_number(socket.as_fd(), libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)?;
+        set_number(socket.as_fd(), libc::SOL_PACKET, libc::PACKET_AUXDATA, 1)?;
         // Accept what has the group bit in its first byte: ldb [0]; jset #1, keep; ret 0; keep: ret all.
-        let mut program = [
+        const STEPS: u16 = 4;
+        let mut program: [_; STEPS as usize] = [
             libc::sock_filter { code: 0x30, jt: 0, jf: 0, k: 0 },
             libc::sock_filter { code: 0x45, jt: 1, jf: 0, k: 1 },
             libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0 },
             libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: u32::MAX },
         ];
-        let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-        // SAFETY: `filter` points to a live program of the length given, which the kernel copies.
-        let result = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_ATTACH_FILTER,
-                std::ptr::from_ref(&filter).cast(),
-                size_of::<libc::sock_fprog>() as libc::socklen_t,
-            )
-        };
-        Errno::result(result)?;
-        let protocol = (libc::ETH_P_ALL as u16).to_be();
+        let filter = libc::sock_fprog { len: STEPS, filter: program.as_mut_ptr() };
+        // SAFETY: the option takes this struct. It points to a live program of the length given, which the kernel copies.
+        unsafe { set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &filter)? };
         let address = libc::sockaddr_ll {
-            sll_family: libc::AF_PACKET as u16,
-            sll_protocol: protocol,
+            sll_family: abi::AF_PACKET,
+            sll_protocol: abi::ETH_P_ALL.to_be(),
             sll_ifindex: ifindex.cast_signed(),
             sll_hatype: 0,
             sll_pkttype: 0,
             sll_halen: 0,
             sll_addr: [0; 8],
         };
-        // SAFETY: `address` is a `sockaddr_ll` of the size given, which the kernel only reads.
-        let result = unsafe {
-            libc::bind(
-                socket.as_raw_fd(),
-                std::ptr::from_ref(&address).cast(),
-                size_of::<libc::sockaddr_ll>() as libc::socklen_t,
-            )
-        };
-        Errno::result(result)?;
+        // SAFETY: an address of the socket's family, of numbers only.
+        unsafe { bind_to(socket.as_fd(), &address)? };
         Ok(Self { socket })
     }
 
@@ -141,25 +136,7 @@ impl AsFd for GroupSocket {
     }
 }
 
-fn packet_socket(protocol: u16) -> Result<OwnedFd, Errno> {
-    // SAFETY: no pointers; a non-negative result is a descriptor that nobody else owns.
-    let fd = unsafe {
-        libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::c_int::from(protocol.to_be()))
-    };
-    // SAFETY: see above.
-    Errno::result(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-fn set_option<T>(socket: &OwnedFd, option: libc::c_int, value: &T) -> Result<(), Errno> {
-    // SAFETY: `value` is a live reference to a plain C value of `size_of::<T>()` bytes, which the kernel only reads.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_PACKET,
-            option,
-            std::ptr::from_ref(value).cast(),
-            size_of::<T>() as libc::socklen_t,
-        )
-    };
-    Errno::result(result).map(drop)
+/// A packet socket of no protocol, which receives nothing before it is bound to one.
+fn packet_socket() -> Result<OwnedFd, Errno> {
+    socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None::<SockProtocol>)
 }

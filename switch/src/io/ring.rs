@@ -1,25 +1,31 @@
 //! The single-producer single-consumer rings that AF_XDP shares with the kernel.
 //!
 //! A ring is a power of two of entries, a producer index, a consumer index and a flags word. The indices run freely over
-//! `u32` and are reduced by the mask; the side that owns an index publishes it with release, the other reads it with acquire
-//! (`Documentation/networking/af_xdp.rst`). Each end keeps a copy of the other's index and looks at the shared one only when
-//! the copy says full or empty, so that a burst costs one read and one write of shared memory.
+//! `u32` and are reduced by the mask. The side that owns an index publishes it with release, the other reads it with acquire
+//! (`Documentation/networking/af_xdp.rst`). Each end keeps a copy of the other's index. It looks at the shared one only when
+//! the copy says full or empty, so a burst costs one read and one write of shared memory.
 //!
-//! Entries are `Copy` values of plain integers: whatever the other side wrote is a valid one, and what it means is checked by
-//! who takes it. [`pair`] makes both ends over ordinary memory, so that all that is built on rings is tested without a kernel.
+//! Entries are plain integers. Whatever the other side wrote is a valid entry, and whoever takes it checks what it means.
+//! [`pair`] makes both ends over ordinary memory, so that all that is built on rings is tested without a kernel.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::errno::Errno;
 
 use super::mmap::Mmap;
 
 /// Set by the kernel in a ring's flags when it wants a system call to go on.
 const NEED_WAKEUP: u32 = libc::XDP_RING_NEED_WAKEUP;
 
-/// An entry of a ring: integers only, no padding.
-pub trait Entry: Copy + Send + 'static {}
-impl Entry for u64 {}
+/// An entry of a ring.
+///
+/// # Safety
+/// Any bytes are a valid value, and there is no padding: it is made of integers.
+pub unsafe trait Entry: Copy + Send + 'static {}
+// SAFETY: an integer.
+unsafe impl Entry for u64 {}
 
 /// Descriptor of the rx and tx rings: `struct xdp_desc`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,15 +38,19 @@ pub struct Desc {
     /// `XDP_PKT_CONTD` and other flags; 0 here, because multi-buffer frames are not asked for.
     pub options: u32,
 }
-impl Entry for Desc {}
+// SAFETY: three integers, each at a multiple of its size, that fill its 16 bytes.
+unsafe impl Entry for Desc {}
 
 /// What both ends know of the shared memory.
+///
+/// Whoever makes one has checked that the pointers are aligned, and that the words and `mask + 1` entries lie in `_memory`.
 #[derive(Debug)]
 struct Shared<T> {
     producer: *const AtomicU32,
     consumer: *const AtomicU32,
     flags: *const AtomicU32,
     entries: *mut T,
+    /// Number of entries less one. The number is a power of two.
     mask: u32,
     _memory: Memory,
     _entry: PhantomData<T>,
@@ -65,9 +75,38 @@ unsafe impl<T: Entry> Sync for HeapRing<T> {}
 unsafe impl<T: Entry> Send for Shared<T> {}
 
 impl<T: Entry> Shared<T> {
+    /// # Errors
+    /// As for [`Producer::from_kernel`].
+    ///
+    /// # Safety
+    /// `map` maps a ring of an AF_XDP socket.
+    unsafe fn from_kernel(map: Mmap, layout: &libc::xdp_ring_offset, size: u32) -> Result<Self, Errno> {
+        if !size.is_power_of_two() {
+            return Err(Errno::EINVAL);
+        }
+        // Mappings begin at a page, so an aligned offset is an aligned address.
+        let place = |offset: u64, bytes: usize, align: usize| {
+            let at = usize::try_from(offset).ok().filter(|at| at.is_multiple_of(align));
+            let at = at.filter(|at| at.checked_add(bytes).is_some_and(|end| end <= map.size()));
+            at.map(|at| map.start().as_ptr().wrapping_add(at)).ok_or(Errno::EPROTO)
+        };
+        let word =
+            |offset| place(offset, size_of::<AtomicU32>(), align_of::<AtomicU32>()).map(|at| at.cast_const().cast());
+        let bytes = (size as usize).checked_mul(size_of::<T>()).ok_or(Errno::EPROTO)?;
+        Ok(Self {
+            producer: word(layout.producer)?,
+            consumer: word(layout.consumer)?,
+            flags: word(layout.flags)?,
+            entries: place(layout.desc, bytes, align_of::<T>())?.cast(),
+            mask: size - 1,
+            _memory: Memory::Kernel(map),
+            _entry: PhantomData,
+        })
+    }
+
     fn index(&self, which: *const AtomicU32) -> &AtomicU32 {
-        // SAFETY: `which` is one of our three pointers, each to an aligned `u32` in memory that `_memory` keeps mapped, and
-        // which both sides access atomically only.
+        // SAFETY: `which` is one of our three pointers, each to an aligned word in memory that `_memory` keeps mapped. Both
+        // sides access it atomically only.
         unsafe { &*which }
     }
 
@@ -93,14 +132,19 @@ pub struct Producer<T> {
 impl<T: Entry> Producer<T> {
     /// Takes the producing end of a kernel ring.
     ///
+    /// # Errors
+    /// EPROTO if a ring of `size` entries with this layout does not lie in the mapping; EINVAL if `size` is no power of two.
+    ///
     /// # Safety
-    /// `map` is the mapping of a ring of `size` entries of type `T` with this layout, and no other producer of it exists.
-    pub unsafe fn from_kernel(map: Mmap, layout: &libc::xdp_ring_offset, size: u32) -> Self {
+    /// - `map` maps such a ring of an AF_XDP socket, and no other producer of it exists.
+    /// - The kernel reads and writes what pushed entries point to. So whoever gets this end pushes only chunks that belong
+    ///   to the socket, by the ledger, until the kernel has given them back.
+    pub unsafe fn from_kernel(map: Mmap, layout: &libc::xdp_ring_offset, size: u32) -> Result<Self, Errno> {
         // SAFETY: passed on.
-        let shared = unsafe { from_kernel(map, layout, size) };
+        let shared = unsafe { Shared::from_kernel(map, layout, size)? };
         let head = shared.index(shared.producer).load(Ordering::Relaxed);
         let tail = shared.index(shared.consumer).load(Ordering::Acquire);
-        Self { shared, head, tail }
+        Ok(Self { shared, head, tail })
     }
 
     /// Stages an entry; false if the ring is full. The consumer sees it after [`Producer::submit`].
@@ -113,15 +157,15 @@ impl<T: Entry> Producer<T> {
     #[inline]
     pub fn push_all(&mut self, count: u32, mut next: impl FnMut() -> Option<T>) -> u32 {
         let room = self.room(count).min(count);
-        // Copies: for all the compiler knows, writing an entry could change what they are copies of.
+        // Copies, because the compiler can't tell that writing an entry leaves the originals alone.
         let (head, entries, mask) = (self.head, self.shared.entries, self.shared.mask);
         let mut staged = 0;
         while staged < room
             && let Some(entry) = next()
         {
             let at = (head.wrapping_add(staged) & mask) as usize;
-            // SAFETY: `at` is below the ring's size, and the entry is ours: there is room, so the consumer's index has passed
-            // its last use, and it does not read on before `submit`.
+            // SAFETY: `at` is below the ring's size, which `Shared` has checked. The entry is ours: there is room, so the
+            // consumer's index has passed its last use, and the consumer does not read it before `submit`.
             unsafe { entries.add(at).write(entry) };
             staged += 1;
         }
@@ -178,14 +222,17 @@ pub struct Consumer<T> {
 impl<T: Entry> Consumer<T> {
     /// Takes the consuming end of a kernel ring.
     ///
-    /// # Safety
+    /// # Errors
     /// As for [`Producer::from_kernel`].
-    pub unsafe fn from_kernel(map: Mmap, layout: &libc::xdp_ring_offset, size: u32) -> Self {
+    ///
+    /// # Safety
+    /// `map` maps such a ring of an AF_XDP socket, and no other consumer of it exists.
+    pub unsafe fn from_kernel(map: Mmap, layout: &libc::xdp_ring_offset, size: u32) -> Result<Self, Errno> {
         // SAFETY: passed on.
-        let shared = unsafe { from_kernel(map, layout, size) };
+        let shared = unsafe { Shared::from_kernel(map, layout, size)? };
         let tail = shared.index(shared.consumer).load(Ordering::Relaxed);
         let head = shared.index(shared.producer).load(Ordering::Acquire);
-        Self { shared, head, tail }
+        Ok(Self { shared, head, tail })
     }
 
     /// Takes the next entry, if there is one. The producer gets its place back after [`Consumer::release`].
@@ -198,8 +245,8 @@ impl<T: Entry> Consumer<T> {
             }
         }
         let at = (self.tail & self.shared.mask) as usize;
-        // SAFETY: `at` is below the ring's size; the producer's index, read with acquire, says that the entry is written, and
-        // the producer leaves it alone until `release`.
+        // SAFETY: `at` is below the ring's size, which `Shared` has checked. The producer's index, read with acquire, says
+        // that the entry is written, and the producer leaves it alone until `release`.
         let entry = unsafe { self.shared.entries.add(at).read() };
         self.tail = self.tail.wrapping_add(1);
         Some(entry)
@@ -239,25 +286,12 @@ impl<T: Entry> Consumer<T> {
     }
 }
 
-/// # Safety
-/// As for [`Producer::from_kernel`].
-unsafe fn from_kernel<T: Entry>(map: Mmap, layout: &libc::xdp_ring_offset, size: u32) -> Shared<T> {
-    debug_assert!(size.is_power_of_two());
-    debug_assert!(layout.desc as usize + size as usize * size_of::<T>() <= map.size());
-    let at = |offset: u64| map.start().wrapping_add(offset as usize);
-    Shared {
-        producer: at(layout.producer).cast(),
-        consumer: at(layout.consumer).cast(),
-        flags: at(layout.flags).cast(),
-        entries: at(layout.desc).cast(),
-        mask: size - 1,
-        _memory: Memory::Kernel(map),
-        _entry: PhantomData,
-    }
-}
-
-/// Both ends of a ring over ordinary memory. `size` is a power of two.
+/// Both ends of a ring of `size` entries over ordinary memory.
+///
+/// # Panics
+/// If `size` is no power of two.
 pub fn pair<T: Entry + Default>(size: u32) -> (Producer<T>, Consumer<T>) {
+    assert!(size.is_power_of_two(), "a ring of {size} entries");
     let heap = Arc::new(HeapRing {
         indices: Default::default(),
         entries: (0..size).map(|_| std::cell::UnsafeCell::new(T::default())).collect(),
@@ -345,6 +379,32 @@ mod tests {
                 prop_assert_eq!(producer.pending() as usize, staged.len() + visible.len() + held);
                 prop_assert_eq!(consumer.is_empty(), visible.is_empty());
             }
+        }
+    }
+
+    #[test]
+    fn sizes_that_make_no_ring_are_refused() {
+        for size in [0, 3, 6, u32::MAX] {
+            assert!(std::panic::catch_unwind(|| pair::<u64>(size)).is_err(), "{size}");
+        }
+    }
+
+    #[test]
+    fn layouts_that_leave_the_mapping_are_refused() {
+        const PAGE: usize = 4096;
+        let open = |producer, desc, size| {
+            let layout = libc::xdp_ring_offset { producer, consumer: 64, desc, flags: 128 };
+            // SAFETY: the mapping is new, and no kernel has the other end.
+            unsafe { Producer::<Desc>::from_kernel(Mmap::anonymous(PAGE, false).unwrap(), &layout, size) }.map(|_| ())
+        };
+        assert_eq!(open(0, 256, 128), Ok(()));
+        assert_eq!(open(0, 256, 240), Err(Errno::EINVAL));
+        // Entries that end beyond it, that are not aligned, that begin beyond it; the same of an index.
+        for (producer, desc, size) in [(0, 256, 256), (0, 260, 128), (0, 4096, 1), (0, u64::MAX - 15, 128)] {
+            assert_eq!(open(producer, desc, size), Err(Errno::EPROTO), "{size} entries at {desc}");
+        }
+        for producer in [2, 4094, 4096, u64::MAX - 3] {
+            assert_eq!(open(producer, 256, 128), Err(Errno::EPROTO), "index at {producer}");
         }
     }
 

@@ -1,9 +1,11 @@
 //! One AF_XDP socket: a queue of a netdev, whose rings the kernel has the other end of.
 //!
-//! A socket belongs to one thread at a time. Its UMEM is shared: by `XDP_SHARED_UMEM` through any live copy-mode socket, or,
-//! if there is none or it must be able to go zero-copy, by registering the same memory once more. So the first socket may go
-//! while others stay, which is why the data path is not built on a library that ties UMEM to its first socket
-//! (`docs/dependencies.md`).
+//! A socket belongs to one thread at a time. Its UMEM is shared: by `XDP_SHARED_UMEM` through any live copy-mode socket. If
+//! there is none, or the socket must be able to go zero-copy, the same memory is registered once more. So the first socket may
+//! go while others stay. A library that ties UMEM to its first socket could not do that (`docs/dependencies.md`).
+//!
+//! Why this is sound: the kernel touches only chunks that the rings name. [`FrameRings`] names a chunk only while the ledger has
+//! it with this socket, and gets it back by the rings, or after the kernel has let go of the socket.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -23,24 +25,28 @@ const TX_BUDGET: u32 = 128;
 /// The kernel takes a closed socket off its queue in the background: binding again at once gives EBUSY for this long at most.
 const REBIND_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long a socket that is to be closed waits for others to let go of its descriptor.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Live sockets whose UMEM further ones can share.
 #[derive(Debug, Default)]
-pub struct Donors {
-    list: Mutex<Vec<Weak<OwnedFd>>>,
-    /// Held by who registers UMEM because nobody could share: of sockets that are opened at the same time one does so, or all
-    /// would, and each registration counts as locked memory.
+pub struct UmemSharers {
+    /// With the number of the UMEM.
+    list: Mutex<Vec<(u64, Weak<OwnedFd>)>>,
+    /// Held while a socket registers UMEM because nobody could share. Each registration counts as locked memory, so of sockets
+    /// that are opened at the same time only one does it.
     registering: Mutex<()>,
 }
 
-impl Donors {
-    fn live(&self) -> Vec<Arc<OwnedFd>> {
+impl UmemSharers {
+    fn live(&self, umem: &Umem) -> Vec<Arc<OwnedFd>> {
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        list.retain(|fd| fd.strong_count() > 0);
-        list.iter().filter_map(Weak::upgrade).collect()
+        list.retain(|(_, fd)| fd.strong_count() > 0);
+        list.iter().filter(|(id, _)| *id == umem.id()).filter_map(|(_, fd)| fd.upgrade()).collect()
     }
 
-    fn add(&self, fd: &Arc<OwnedFd>) {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(fd));
+    fn add(&self, umem: &Umem, fd: &Arc<OwnedFd>) {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner).push((umem.id(), Arc::downgrade(fd)));
     }
 }
 
@@ -72,10 +78,10 @@ impl XskSocket {
     ///
     /// # Errors
     /// The kernel's, with no meaning put on it; nothing is left open or taken.
-    pub fn open(options: &SocketOptions, donors: &Donors, cache: &mut FrameCache) -> Result<Self, Errno> {
+    pub fn open(options: &SocketOptions, sharers: &UmemSharers, cache: &mut FrameCache) -> Result<Self, Errno> {
         let deadline = Instant::now() + REBIND_TIMEOUT;
         loop {
-            match Self::open_once(options, donors, cache.umem()) {
+            match Self::open_once(options, sharers, cache.umem()) {
                 Err(Errno::EBUSY) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
                 Err(errno) => return Err(errno),
                 Ok(mut socket) => {
@@ -86,7 +92,7 @@ impl XskSocket {
         }
     }
 
-    fn open_once(options: &SocketOptions, donors: &Donors, umem: &Arc<Umem>) -> Result<Self, Errno> {
+    fn open_once(options: &SocketOptions, sharers: &UmemSharers, umem: &Arc<Umem>) -> Result<Self, Errno> {
         // What may become zero-copy has a UMEM registration of its own: sharing inherits the mode of the one shared with.
         let flags = libc::XDP_USE_NEED_WAKEUP
             | match options.zero_copy {
@@ -96,22 +102,22 @@ impl XskSocket {
             };
         let share = || {
             let shared = |donor: Arc<OwnedFd>| Self::open_bound(options, umem, flags, Some(donor.as_fd()));
-            // Of EBADF the donor's netdev is gone, and the kernel has unbound it: try another.
-            donors.live().into_iter().map(shared).find(|result| !matches!(result, Err(Errno::EBADF)))
+            // EBADF: the donor's netdev is gone, and the kernel has unbound it. Another one may do.
+            sharers.live(umem).into_iter().map(shared).find(|result| !matches!(result, Err(Errno::EBADF)))
         };
         let mut registering = None;
         if options.zero_copy == ZeroCopy::Off {
             if let Some(result) = share() {
                 return result;
             }
-            registering = Some(donors.registering.lock().unwrap_or_else(PoisonError::into_inner));
+            registering = Some(sharers.registering.lock().unwrap_or_else(PoisonError::into_inner));
             if let Some(result) = share() {
                 return result;
             }
         }
         let socket = Self::open_bound(options, umem, flags, None)?;
         if !socket.zero_copy {
-            donors.add(&socket.fd);
+            sharers.add(umem, &socket.fd);
         }
         drop(registering);
         Ok(socket)
@@ -126,8 +132,8 @@ impl XskSocket {
         let fd = sys::socket()?;
         if share.is_none() {
             let (start, len) = umem.region();
-            // SAFETY: `umem` is kept alive by the socket, which closes its descriptor first, and its frames are touched only
-            // by their `Frame`s.
+            // SAFETY: `FrameRings` alone writes the rings of this socket and of those that share with it, and names only chunks
+            // that the ledger has with them. The kernel holds the pages itself, should they be unmapped.
             unsafe { sys::register_umem(fd.as_fd(), start, len, umem.frame_size())? };
         }
         for ring in [RingKind::Rx, RingKind::Tx, RingKind::Fill, RingKind::Completion] {
@@ -142,7 +148,10 @@ impl XskSocket {
             fill: map_ring(fd.as_fd(), RingKind::Fill, &layout, options.depth, Producer::from_kernel)?,
             completion: map_ring(fd.as_fd(), RingKind::Completion, &layout, options.depth, Consumer::from_kernel)?,
         };
-        sys::bind(fd.as_fd(), options.ifindex, options.queue, flags, share)?;
+        match share {
+            Some(donor) => sys::bind_shared(fd.as_fd(), options.ifindex, options.queue, donor)?,
+            None => sys::bind(fd.as_fd(), options.ifindex, options.queue, flags)?,
+        }
         let zero_copy = sys::is_zero_copy(fd.as_fd())?;
         let rings = FrameRings::new(Arc::clone(umem), rings, options.fill.min(options.depth));
         Ok(Self { fd: Arc::new(fd), rings, zero_copy })
@@ -158,8 +167,9 @@ impl XskSocket {
         &mut self.rings
     }
 
-    /// The descriptor, for the XSKMAP and epoll.
-    pub fn fd(&self) -> &Arc<OwnedFd> {
+    /// The descriptor, for the XSKMAP and epoll. A duplicate would keep the kernel at the frames of a closed socket, so it
+    /// stays in this crate.
+    pub(crate) fn fd(&self) -> &Arc<OwnedFd> {
         &self.fd
     }
 
@@ -213,17 +223,35 @@ impl XskSocket {
             flushed == Flush::Done && self.rings.outstanding().1 == 0
         });
         let untaken = self.rings.discard_received(cache);
-        // Closing waits until the driver's receive path has let go of the socket (`synchronize_net` in `xsk_unbind_dev`), so
-        // that afterwards nobody writes into its frames. Whoever else holds the descriptor (statistics) must be done by now.
         let Self { fd, rings, .. } = self;
-        let fd = Arc::try_unwrap(fd);
-        if let Err(shared) = &fd {
-            tracing::error!(fd = shared.as_raw_fd(), "an AF_XDP socket is held elsewhere while it is closed");
+        match sole(fd) {
+            Ok(fd) => {
+                // This waits until the driver's receive path has let go of the socket (`synchronize_net` in
+                // `xsk_unbind_dev`). Afterwards nobody writes into its frames.
+                drop(fd);
+                rings.reclaim(cache);
+            }
+            // The kernel goes on with the frames, so they stay with the socket.
+            Err(shared) => {
+                tracing::error!(fd = shared.as_raw_fd(), "an AF_XDP socket is held elsewhere while it is closed");
+            }
         }
-        drop(fd);
-        rings.reclaim(cache);
         untaken
     }
+}
+
+/// The descriptor for its last holder. Others have it for a moment: those that read statistics or share its UMEM.
+fn sole(fd: Arc<OwnedFd>) -> Result<OwnedFd, Arc<OwnedFd>> {
+    let deadline = Instant::now() + CLOSE_TIMEOUT;
+    let mut tried = Arc::try_unwrap(fd);
+    while let Err(shared) = tried {
+        if Instant::now() >= deadline {
+            return Err(shared);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+        tried = Arc::try_unwrap(shared);
+    }
+    tried
 }
 
 /// The kernel's counters of a socket (`XDP_STATISTICS`), by their field names.
@@ -244,7 +272,7 @@ fn map_ring<R, T: Entry>(
     kind: RingKind,
     layout: &libc::xdp_mmap_offsets,
     size: u32,
-    end: unsafe fn(Mmap, &libc::xdp_ring_offset, u32) -> R,
+    end: unsafe fn(Mmap, &libc::xdp_ring_offset, u32) -> Result<R, Errno>,
 ) -> Result<R, Errno>
 where
     R: RingOf<T>,
@@ -252,12 +280,41 @@ where
     let offsets = kind.offsets(layout);
     let len = offsets.desc as usize + size as usize * size_of::<T>();
     let map = Mmap::ring(fd, len, kind.page_offset())?;
-    // SAFETY: the mapping is that of this ring, of the size that it was made with; the descriptor is new, so this is the only
-    // end on the user's side.
-    Ok(unsafe { end(map, &offsets, size) })
+    // SAFETY: the mapping is that of this ring, and the descriptor is new, so this is the only end on the user's side. It goes
+    // into `FrameRings`, which pushes only frames that it has given to an owner of this socket.
+    unsafe { end(map, &offsets, size) }
 }
 
 /// Ties an end of a ring to its entry type.
 trait RingOf<T> {}
 impl<T> RingOf<T> for Producer<T> {}
 impl<T> RingOf<T> for Consumer<T> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::HugePages;
+
+    #[test]
+    fn umem_is_shared_with_sockets_of_the_same_umem_only() {
+        let [one, other] = [(); 2].map(|()| Umem::new(32, 2048, HugePages::Off).unwrap());
+        let fd = Arc::new(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
+        let sharers = UmemSharers::default();
+        sharers.add(&one, &fd);
+        assert_eq!((sharers.live(&one).len(), sharers.live(&other).len()), (1, 0));
+        drop(fd);
+        assert_eq!(sharers.live(&one).len(), 0);
+    }
+
+    #[test]
+    fn a_descriptor_that_others_have_for_a_moment_is_waited_for() {
+        let fd = Arc::new(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
+        let other = Arc::clone(&fd);
+        let holder = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(20));
+            drop(other);
+        });
+        assert!(sole(fd).is_ok());
+        holder.join().unwrap();
+    }
+}

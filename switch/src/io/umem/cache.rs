@@ -1,9 +1,8 @@
 //! Free frames at hand.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use super::{FREE, Frame, HEADROOM, HELD, Owner, SLAB, Umem};
+use super::{FREE, Frame, Owner, SLAB, Umem};
 use crate::io::ring::{Consumer, Producer};
 
 /// A cache gives a slab back when it holds more than this.
@@ -37,8 +36,8 @@ impl FrameCache {
         self.restock();
         self.len = self.len.checked_sub(1)?;
         let index = self.free[self.len];
-        self.umem.owners[index as usize].store(HELD, Ordering::Relaxed);
-        Some(Frame { index, start: HEADROOM as u16, len: 0 })
+        // SAFETY: an index is in one cache or in the pool, once; with the new length it is no longer in this one.
+        Some(unsafe { self.umem.hold(index) })
     }
 
     /// Puts up to `count` free frames into a place, for the kernel to fill, as many as `fill` writes addresses of chunks into; returns
@@ -98,8 +97,7 @@ impl FrameCache {
     /// Gives a frame back.
     #[inline]
     pub fn put(&mut self, frame: Frame) {
-        self.umem.owners[frame.index as usize].store(FREE, Ordering::Relaxed);
-        self.free[self.len] = frame.index;
+        self.free[self.len] = self.umem.free(frame);
         self.len += 1;
         self.spill_excess();
     }

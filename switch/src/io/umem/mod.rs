@@ -1,22 +1,29 @@
-//! The frames that all AF_XDP sockets share, and the book that says where each one is.
+//! UMEM: the frames that all AF_XDP sockets share, and the ledger that says who owns each one.
 //!
-//! UMEM is one mapping cut into equal frames. A [`Frame`] is the right to touch one of them: it is not `Clone`, so there is one
-//! owner at a time, and safe code can't read a frame that the kernel writes. What belongs to no `Frame` belongs to the place
-//! that the ledger names: the free pool, or the receive or the transmit side of a socket ([`Owner`]). Every move writes the
-//! ledger, so that the frames of a socket that is closed are found again wherever the kernel had them (it keeps some in
-//! lists that no ring shows), and so that an audit can compare it with the counts that each place keeps.
+//! UMEM is one mapping cut into chunks of equal size. A [`Frame`] is the right to one chunk, so safe code can't reach a
+//! chunk that the kernel writes. A chunk without a `Frame` is free, or belongs to an [`Owner`]: the receive or the
+//! transmit side of a socket. The ledger has an entry for each chunk, and every move writes it. So the frames of a closed
+//! socket are found wherever the kernel had them (some are in lists that no ring shows), and an audit can compare the
+//! ledger with the counts that each part keeps by itself.
 //!
-//! Free frames lie in a lock-free pool, in slabs of [`SLAB`]; each thread has a [`FrameCache`] in front of it.
+//! Free frames lie in a lock-free pool, in slabs of [`SLAB`]. Each thread has a [`FrameCache`] in front of it.
 
 mod cache;
+mod frame;
+mod ledger;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 use nix::errno::Errno;
 
 pub use self::cache::FrameCache;
+pub use self::frame::Frame;
+pub use self::ledger::{Census, Owner, Page, Whereabouts};
+use self::ledger::{FIRST_OWNER, FREE, HELD};
 use super::mmap::Mmap;
 use crate::model::HugePages;
 
@@ -24,79 +31,42 @@ use crate::model::HugePages;
 pub const SLAB: usize = 32;
 /// Bytes that the kernel keeps free in front of a received packet (`XDP_PACKET_HEADROOM`).
 pub const HEADROOM: u32 = 256;
+/// Smallest chunk: it has room for data behind the headroom. The kernel itself takes no less than 2,048.
+const MIN_FRAME_SIZE: u32 = 2 * HEADROOM;
+/// Largest chunk: a page, as for the kernel. A mapping begins at a page, so every chunk is aligned to its size.
+const MAX_FRAME_SIZE: u32 = 4096;
 const HUGE_PAGE: usize = 2 << 20;
 
-const FREE: u32 = 0;
-const HELD: u32 = 1;
-const FIRST_OWNER: u32 = 2;
-
-/// A frame that its holder may read and write: chunk number, and where its data is in the chunk.
-#[derive(Debug, PartialEq, Eq)]
-#[must_use = "a frame that is not given on is lost"]
-pub struct Frame {
-    index: u32,
-    start: u16,
-    len: u16,
-}
-
-impl Frame {
-    /// Bytes of data.
-    #[inline]
-    pub fn len(&self) -> usize {
-        usize::from(self.len)
-    }
-
-    /// Whether there is no data.
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Where in the chunk the data starts.
-    #[inline]
-    pub fn start(&self) -> usize {
-        usize::from(self.start)
-    }
-
-    /// Sets where the data is: within the chunk, which is at most 4,096 bytes.
-    #[inline]
-    pub fn set(&mut self, start: usize, len: usize) {
-        debug_assert!(start + len <= 4096);
-        self.start = start as u16;
-        self.len = len as u16;
-    }
-}
-
-/// A place that holds frames for the kernel: one direction of one socket. Not `Clone`: whoever has it may take its frames.
-#[derive(Debug)]
-pub struct Owner(u32);
-
-impl Owner {
-    /// What the census calls it.
-    pub fn id(&self) -> u32 {
-        self.0
-    }
-}
+/// The number of the next UMEM.
+static NEXT_UMEM: AtomicU64 = AtomicU64::new(0);
 
 /// The shared frames.
 #[derive(Debug)]
 pub struct Umem {
+    /// No two UMEMs of a process ever have the same number.
+    id: u64,
     memory: Mmap,
     frame_size: u32,
     frame_shift: u32,
+    /// The ledger: who owns each chunk.
     owners: Box<[AtomicU32]>,
     pool: ArrayQueue<[u32; SLAB]>,
-    next_owner: AtomicU32,
+    /// 64 bits don't wrap, so no number is given out twice.
+    next_owner: AtomicU64,
     huge: bool,
 }
 
 impl Umem {
-    /// Maps `frames` frames (a multiple of [`SLAB`]) of `frame_size` bytes (a power of two, at most 4,096), all free.
+    /// Maps `frames` frames (a multiple of [`SLAB`]) of `frame_size` bytes (a power of two, 512–4,096), all free.
     ///
     /// # Errors
-    /// ENOMEM if memory is short, or huge pages are with [`HugePages::On`].
+    /// EINVAL if a number is none of those. ENOMEM if memory is short, or huge pages are with [`HugePages::On`].
     pub fn new(frames: u32, frame_size: u32, huge_pages: HugePages) -> Result<Arc<Self>, Errno> {
-        debug_assert!(frame_size.is_power_of_two() && frame_size <= 4096 && (frames as usize).is_multiple_of(SLAB));
+        let is_size = frame_size.is_power_of_two() && (MIN_FRAME_SIZE..=MAX_FRAME_SIZE).contains(&frame_size);
+        let slabs = frames as usize / SLAB;
+        if !is_size || slabs == 0 || slabs * SLAB != frames as usize {
+            return Err(Errno::EINVAL);
+        }
         let len = frames as usize * frame_size as usize;
         let huge_len = len.next_multiple_of(HUGE_PAGE);
         let (memory, huge) = match huge_pages {
@@ -111,23 +81,32 @@ impl Umem {
                 }
             },
         };
-        let pool = ArrayQueue::new(frames as usize / SLAB);
-        for first in (0..frames).step_by(SLAB) {
-            let pushed = pool.push(std::array::from_fn(|i| first + i as u32));
-            debug_assert!(pushed.is_ok());
+        let pool = ArrayQueue::new(slabs);
+        let mut indices = 0..frames;
+        for _ in 0..slabs {
+            let slab = std::array::from_fn(|_| indices.next().unwrap_or_default());
+            // There is room: the queue was made for all of them.
+            let _ = pool.push(slab);
         }
         Ok(Arc::new(Self {
+            id: NEXT_UMEM.fetch_add(1, Ordering::Relaxed),
             memory,
             frame_size,
             frame_shift: frame_size.trailing_zeros(),
             owners: (0..frames).map(|_| AtomicU32::new(FREE)).collect(),
             pool,
-            next_owner: AtomicU32::new(FIRST_OWNER),
+            next_owner: AtomicU64::new(u64::from(FIRST_OWNER)),
             huge,
         }))
     }
 
+    /// Its number: no other UMEM of this process has it, also none that is gone.
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Frames in all.
+    #[expect(clippy::cast_possible_truncation, reason = "it was made from a `u32`")]
     pub fn frames(&self) -> u32 {
         self.owners.len() as u32
     }
@@ -144,45 +123,50 @@ impl Umem {
 
     /// The mapping, for registration with the kernel: first byte and length.
     pub fn region(&self) -> (*mut u8, usize) {
-        (self.memory.start(), self.frames() as usize * self.frame_size as usize)
+        (self.memory.start().as_ptr(), self.frames() as usize * self.frame_size as usize)
     }
 
     /// Free frames in the pool, those in caches not counted.
+    #[expect(clippy::cast_possible_truncation, reason = "at most `frames`, a `u32`")]
     pub fn pool_len(&self) -> u32 {
         (self.pool.len() * SLAB) as u32
     }
 
-    /// Two new places for the frames of one socket: those to be filled, and those to be sent.
+    /// Two new owners for the frames of one socket: those to be filled, and those to be sent.
+    ///
+    /// # Panics
+    /// After 2³¹ sockets.
     pub fn new_owners(&self) -> [Owner; 2] {
-        // The first is even and the second odd, which is how `whereabouts` tells them apart.
+        // The first is even and the second odd, which is how `Whereabouts` tells them apart.
         let first = self.next_owner.fetch_add(2, Ordering::Relaxed);
-        [Owner(first), Owner(first + 1)]
+        [first, first + 1].map(|id| match u32::try_from(id) {
+            Ok(id) => Owner { id, umem: self.id },
+            Err(_) => panic!("no number is left for an owner of frames"),
+        })
     }
 
-    /// The frame's data.
+    /// As [`Frame::data`].
     #[inline]
-    pub fn data(&self, frame: &Frame) -> &[u8] {
-        // SAFETY: start and length are within the chunk (`Frame::set`, `claim`), the chunk is within the mapping, and a shared
-        // borrow of the one `Frame` of this chunk keeps everybody from writing to it.
-        unsafe { std::slice::from_raw_parts(self.chunk(frame.index).add(frame.start()), frame.len()) }
+    pub fn data<'a>(&self, frame: &'a Frame) -> &'a [u8] {
+        frame.data()
     }
 
-    /// All bytes of the frame's chunk, in which the data lies from `start` for `len` bytes.
+    /// As [`Frame::chunk_mut`].
     #[inline]
-    pub fn chunk_mut<'a>(&'a self, frame: &'a mut Frame) -> &'a mut [u8] {
-        // SAFETY: the chunk is within the mapping, and the exclusive borrow of the one `Frame` of this chunk is the right to it.
-        unsafe { std::slice::from_raw_parts_mut(self.chunk(frame.index), self.frame_size as usize) }
+    pub fn chunk_mut<'a>(&self, frame: &'a mut Frame) -> &'a mut [u8] {
+        frame.chunk_mut()
     }
 
-    fn chunk(&self, index: u32) -> *mut u8 {
-        debug_assert!(index < self.frames());
-        self.memory.start().wrapping_add((index as usize) << self.frame_shift)
-    }
-
-    /// The ledger's page of a place, to move the frames of a burst by.
+    /// The ledger as the owner's side of a burst needs it.
+    ///
+    /// # Panics
+    /// If the owner is of another UMEM.
     #[inline]
     pub fn page<'a>(&'a self, owner: &'a mut Owner) -> Page<'a> {
-        Page { owners: &self.owners, shift: self.frame_shift, size: self.frame_size, owner: owner.0 }
+        assert!(owner.umem == self.id, "an owner of frames in another UMEM");
+        // SAFETY: the mapping has a chunk for each word of `owners`, begins at a page, and stays while a frame is held
+        // (`drop`). The owner's number is unique in this UMEM, and is borrowed exclusively.
+        unsafe { Page::new(&self.owners, self.memory.start(), self.frame_shift, owner.id) }
     }
 
     /// As [`Page::give`].
@@ -195,249 +179,62 @@ impl Umem {
         self.page(owner).claim(addr, len)
     }
 
-    /// Takes all frames out of a place that the kernel no longer knows, and ends the place.
-    pub fn reclaim(&self, owner: Owner) -> Vec<Frame> {
-        self.take_all(&owner)
+    /// Takes all frames of an owner that the kernel no longer knows, and ends the owner.
+    pub fn reclaim(&self, mut owner: Owner) -> Vec<Frame> {
+        self.take_all(&mut owner)
     }
 
-    /// Takes all frames out of a place that the kernel no longer looks at.
-    pub fn take_all(&self, owner: &Owner) -> Vec<Frame> {
-        let mut frames = Vec::new();
-        for (index, place) in self.owners.iter().enumerate() {
-            if place.load(Ordering::Relaxed) == owner.0 {
-                place.store(HELD, Ordering::Relaxed);
-                frames.push(Frame { index: index as u32, start: 0, len: 0 });
-            }
-        }
-        frames
+    /// Takes all frames of an owner whose frames the kernel no longer looks at.
+    pub fn take_all(&self, owner: &mut Owner) -> Vec<Frame> {
+        self.page(owner).claim_all()
     }
 
-    /// Counts the frames by the ledger, at a moment when nobody moves any: free, held, and those in places.
+    /// Counts the frames of each owner, at a moment when nobody moves any.
     pub fn census(&self) -> Census {
-        let mut counts = vec![0; self.next_owner.load(Ordering::Relaxed) as usize];
-        for place in &self.owners {
-            if let Some(count) = counts.get_mut(place.load(Ordering::Relaxed) as usize) {
-                *count += 1;
-            }
-        }
-        Census { counts }
+        Census::of(&self.owners, self.next_owner.load(Ordering::Relaxed))
     }
 
-    /// Counts the frames by the ledger at any moment: each where it is when it is looked at, so that the sum is always right.
+    /// Counts the frames of each kind of owner, at any moment.
     pub fn whereabouts(&self) -> Whereabouts {
-        let mut counts = [0; 4];
-        for place in &self.owners {
-            let owner = place.load(Ordering::Relaxed);
-            counts[if owner < FIRST_OWNER { owner } else { FIRST_OWNER + owner % 2 } as usize] += 1;
-        }
-        let [free, held, rx, tx] = counts;
-        Whereabouts { free, held, rx, tx }
+        Whereabouts::of(&self.owners)
+    }
+
+    /// Makes the frame of a free chunk, without data, which is to start behind the headroom.
+    ///
+    /// # Safety
+    /// The caller alone has the index, and gives it up by this.
+    #[inline]
+    unsafe fn hold(&self, index: u32) -> Frame {
+        self.owners[index as usize].store(HELD, Ordering::Relaxed);
+        let at = ((index as usize) << self.frame_shift) + HEADROOM as usize;
+        // SAFETY: the index is below the number of chunks, or the line above had panicked; a chunk is longer than the headroom.
+        let data = unsafe { self.memory.start().add(at) };
+        // SAFETY: `data` lies in a chunk, which is aligned as the mapping is. The caller had the chunk alone, and the ledger
+        // says now that it is held: nobody else makes a frame of it, and the mapping stays.
+        unsafe { Frame::new(data, 0, self.frame_size) }
+    }
+
+    /// The index of a frame's chunk, which is free from now on.
+    ///
+    /// # Panics
+    /// If the frame is of another UMEM.
+    #[inline]
+    fn free(&self, frame: Frame) -> u32 {
+        let at = frame.addr().get().wrapping_sub(self.memory.start().addr().get());
+        // A frame of another UMEM lies outside this mapping, so its index is too great.
+        let index = at >> self.frame_shift;
+        self.owners[index].store(FREE, Ordering::Relaxed);
+        #[expect(clippy::cast_possible_truncation, reason = "there are at most `u32::MAX` chunks")]
+        let index = index as u32;
+        index
     }
 }
 
-/// What the ledger has on one place, copied out for a burst: the compiler need not read it again for each frame.
-#[derive(Debug)]
-pub struct Page<'a> {
-    owners: &'a [AtomicU32],
-    shift: u32,
-    size: u32,
-    owner: u32,
-}
-
-impl Page<'_> {
-    /// Puts a frame into the place; returns the address of its data, as the kernel's rings want it.
-    #[inline(always)]
-    pub fn give(&mut self, frame: Frame) -> u64 {
-        self.put(frame.index) + u64::from(frame.start)
-    }
-
-    /// Takes the frame at `addr` out of the place, with `len` bytes of data there. `None` if that frame is not in that place or
-    /// the data would not lie in one chunk: the kernel never says so, and if it did, nothing of others is touched.
-    #[inline(always)]
-    pub fn claim(&mut self, addr: u64, len: u32) -> Option<Frame> {
-        let start = (addr & u64::from(self.size - 1)) as u32;
-        if len > self.size - start {
-            return None;
-        }
-        let index = self.take(addr, HELD)?;
-        Some(Frame { index, start: start as u16, len: len as u16 })
-    }
-
-    /// Takes the frame at `addr` out of the place, if it is there; its number.
-    #[inline(always)]
-    fn take(&mut self, addr: u64, to: u32) -> Option<u32> {
-        let index = addr >> self.shift;
-        let place = self.owners.get(usize::try_from(index).ok()?)?;
-        if place.load(Ordering::Relaxed) != self.owner {
-            return None;
-        }
-        place.store(to, Ordering::Relaxed);
-        Some(index as u32)
-    }
-
-    /// Puts the frame of that number into the place; returns the address of its chunk.
-    #[inline(always)]
-    fn put(&mut self, index: u32) -> u64 {
-        self.owners[index as usize].store(self.owner, Ordering::Relaxed);
-        u64::from(index) << self.shift
-    }
-}
-
-/// What the ledger says of all frames, by place.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Census {
-    /// By what the ledger calls the place.
-    counts: Vec<u32>,
-}
-
-impl Census {
-    /// In the pool or a cache.
-    pub fn free(&self) -> u32 {
-        self.at(FREE)
-    }
-
-    /// In somebody's hands: a [`Frame`] exists.
-    pub fn held(&self) -> u32 {
-        self.at(HELD)
-    }
-
-    /// In one place, by [`Owner::id`].
-    pub fn at(&self, owner: u32) -> u32 {
-        self.counts.get(owner as usize).copied().unwrap_or(0)
-    }
-
-    /// With the kernel in all.
-    pub fn placed(&self) -> u32 {
-        self.counts.iter().skip(FIRST_OWNER as usize).sum()
-    }
-}
-
-/// What the ledger says of all frames, by kind of place.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Whereabouts {
-    /// In the pool or a cache.
-    pub free: u32,
-    /// In somebody's hands: a [`Frame`] exists.
-    pub held: u32,
-    /// With the kernel, to be filled, or filled and not taken yet.
-    pub rx: u32,
-    /// With the kernel, to be sent, or sent and not taken back yet.
-    pub tx: u32,
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicBool;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn umem(frames: u32) -> Arc<Umem> {
-        Umem::new(frames, 2048, HugePages::Off).unwrap()
-    }
-
-    /// What the kernel says of the mapping that a UMEM's frames lie in (`VmFlags` of proc_pid_smaps(5)).
-    fn flags(umem: &Umem) -> Vec<String> {
-        let first = umem.region().0 as usize;
-        let holds = |line: &str| {
-            let (from, to) = line.split_whitespace().next()?.split_once('-')?;
-            let [from, to] = [from, to].map(|end| usize::from_str_radix(end, 16));
-            Some((from.ok()?..to.ok()?).contains(&first))
-        };
-        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-        let mut lines = maps.lines().skip_while(|line| holds(line) != Some(true));
-        lines.find_map(|line| line.strip_prefix("VmFlags:")).unwrap().split_whitespace().map(str::to_owned).collect()
-    }
-
-    #[test]
-    fn huge_pages_are_asked_for_unless_they_are_off() {
-        // `ht`: reserved ones; `hg`: transparent ones are wanted.
-        let asked = |huge| flags(&Umem::new(8192, 2048, huge).unwrap()).iter().any(|flag| flag == "ht" || flag == "hg");
-        assert!(asked(HugePages::Auto));
-        assert!(!asked(HugePages::Off));
-    }
-
-    #[test]
-    fn a_frame_is_claimed_once_and_only_from_where_it_is() {
-        let umem = umem(64);
-        let mut cache = FrameCache::new(Arc::clone(&umem));
-        let [mut here, mut there] = umem.new_owners();
-        let frame = cache.take().unwrap();
-        let addr = umem.give(frame, &mut here);
-        assert_eq!(umem.claim(addr, 60, &mut there), None);
-        assert_eq!(umem.claim(addr, 2048 - 255, &mut here), None, "data beyond its chunk");
-        assert_eq!(umem.claim(1 << 40, 60, &mut here), None, "address beyond UMEM");
-        let frame = umem.claim(addr, 60, &mut here).unwrap();
-        assert_eq!((frame.start(), frame.len()), (256, 60));
-        assert_eq!(umem.claim(addr, 60, &mut here), None);
-        cache.put(frame);
-    }
-
-    #[test]
-    fn every_frame_is_counted_once_while_another_thread_moves_them() {
-        let umem = umem(1024);
-        let mut owners = umem.new_owners();
-        let stop = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut cache = FrameCache::new(Arc::clone(&umem));
-                while !stop.load(Ordering::Relaxed) {
-                    let addrs: Vec<_> =
-                        (0..500).map(|n| umem.give(cache.take().unwrap(), &mut owners[n % 2])).collect();
-                    for (n, addr) in addrs.into_iter().enumerate() {
-                        cache.put(umem.claim(addr, 0, &mut owners[n % 2]).unwrap());
-                    }
-                }
-            });
-            for _ in 0..1000 {
-                let Whereabouts { free, held, rx, tx } = umem.whereabouts();
-                assert_eq!(free + held + rx + tx, 1024);
-            }
-            stop.store(true, Ordering::Relaxed);
-        });
-    }
-
-    proptest! {
-        /// Frames go at random between the pool, two places and hands; the ledger agrees with the counts of a model throughout.
-        #[test]
-        fn every_frame_is_in_exactly_one_place(ops in prop::collection::vec((0u8..5, any::<prop::sample::Index>()), 0..400)) {
-            let umem = umem(128);
-            let mut cache = FrameCache::new(Arc::clone(&umem));
-            let mut places = umem.new_owners();
-            let mut addrs = [Vec::new(), Vec::new()];
-            let mut hands = Vec::new();
-            for (op, pick) in ops {
-                match op {
-                    0 => hands.extend(cache.take()),
-                    1 | 2 => if !hands.is_empty() {
-                        let place = usize::from(op) - 1;
-                        let frame = hands.swap_remove(pick.index(hands.len()));
-                        addrs[place].push(umem.give(frame, &mut places[place]));
-                    },
-                    3 => for place in 0..2 {
-                        if let Some(addr) = addrs[place].pop() {
-                            hands.push(umem.claim(addr, 64, &mut places[place]).unwrap());
-                        }
-                    },
-                    _ => if !hands.is_empty() {
-                        cache.put(hands.swap_remove(pick.index(hands.len())));
-                    },
-                }
-                let placed = addrs[0].len() + addrs[1].len();
-                let free = 128 - placed - hands.len();
-                let census = umem.census();
-                let seen = (census.free() as usize, census.held() as usize, census.placed() as usize);
-                prop_assert_eq!(seen, (free, hands.len(), placed));
-                prop_assert_eq!(umem.pool_len() as usize + cache.len(), free);
-                prop_assert_eq!(census.at(places[0].id()) as usize, addrs[0].len());
-                let Whereabouts { free, held, rx, tx } = umem.whereabouts();
-                prop_assert_eq!((free, held), (census.free(), census.held()));
-                prop_assert_eq!((rx as usize, tx as usize), (addrs[0].len(), addrs[1].len()));
-            }
-            let [first, second] = places;
-            prop_assert_eq!(umem.reclaim(first).len(), addrs[0].len());
-            prop_assert_eq!(umem.reclaim(second).len(), addrs[1].len());
+impl Drop for Umem {
+    /// Keeps the mapping if a frame is still held: then a frame never outlives its memory, and its address stays its own.
+    fn drop(&mut self) {
+        if self.owners.iter_mut().any(|owner| *owner.get_mut() == HELD) {
+            self.memory.keep();
         }
     }
 }

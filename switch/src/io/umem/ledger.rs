@@ -1,0 +1,185 @@
+//! The ledger: who owns each chunk, and how chunks change hands.
+//!
+//! One word a chunk says who owns it: the free pool, the holder of its [`Frame`], or an [`Owner`], which is one direction
+//! of one socket. Ownership moves as `Documentation/networking/af_xdp.rst` has it: to the kernel by the fill and tx rings,
+//! back by the rx and completion rings. Loads and stores are relaxed. Only who owns a chunk writes its word, and a frame or
+//! an owner that goes to another thread takes its writes along.
+
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::Frame;
+
+/// The chunk is in the pool or in a cache.
+pub(super) const FREE: u32 = 0;
+/// A [`Frame`] of the chunk exists.
+pub(super) const HELD: u32 = 1;
+/// The first number that an [`Owner`] may have.
+pub(super) const FIRST_OWNER: u32 = 2;
+
+/// One direction of one socket, as an owner of chunks. Not `Clone`: whoever has it may take its chunks.
+#[derive(Debug)]
+pub struct Owner {
+    pub(super) id: u32,
+    /// Number of the UMEM whose chunks it owns.
+    pub(super) umem: u64,
+}
+
+impl Owner {
+    /// Its number in [`Census`].
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+}
+
+/// Moves the frames of a burst between one owner and the holders of [`Frame`]s.
+///
+/// It holds copies of what it needs of the UMEM, so that the compiler need not read it again for each frame.
+#[derive(Debug)]
+pub struct Page<'a> {
+    owners: &'a [AtomicU32],
+    base: NonNull<u8>,
+    shift: u32,
+    size: u32,
+    owner: u32,
+}
+
+impl<'a> Page<'a> {
+    /// For the owner of that number.
+    ///
+    /// # Safety
+    /// - `base` is the first byte of a mapping of `owners.len()` chunks of `1 << shift` bytes, aligned to a chunk.
+    /// - The mapping stays while a word of `owners` is [`HELD`].
+    /// - Nobody else moves chunks of that owner while this exists.
+    #[inline(always)]
+    pub(super) unsafe fn new(owners: &'a [AtomicU32], base: NonNull<u8>, shift: u32, owner: u32) -> Self {
+        Self { owners, base, shift, size: 1 << shift, owner }
+    }
+
+    /// Gives a frame to the owner. Returns the address of its data, as the kernel's rings want it.
+    ///
+    /// # Panics
+    /// If the frame is of another UMEM.
+    #[inline(always)]
+    pub fn give(&mut self, frame: Frame) -> u64 {
+        let at = frame.addr().get().wrapping_sub(self.base.addr().get());
+        // A frame of another UMEM lies outside this mapping, so its index is too great.
+        self.owners[at >> self.shift].store(self.owner, Ordering::Relaxed);
+        at as u64
+    }
+
+    /// Takes the frame at `addr` from the owner, with `len` bytes of data there.
+    ///
+    /// `None` if the owner does not have that frame, or the data would not lie in one chunk. The kernel never says so; if
+    /// it did, no other frame is touched.
+    #[inline(always)]
+    pub fn claim(&mut self, addr: u64, len: u32) -> Option<Frame> {
+        let start = addr & u64::from(self.size - 1);
+        if u64::from(len) > u64::from(self.size) - start {
+            return None;
+        }
+        self.take(addr, HELD)?;
+        let at = usize::try_from(addr).ok()?;
+        // SAFETY: `take` has found `addr` within the mapping.
+        let data = unsafe { self.base.add(at) };
+        // SAFETY: the data ends within its chunk, as checked above. The word said that our owner has the chunk, and nobody
+        // else moves this owner's chunks; now it says `HELD`, so the mapping stays and nobody else makes a frame of it.
+        Some(unsafe { Frame::new(data, len, self.size) })
+    }
+
+    /// Takes all frames of the owner, without data.
+    pub(super) fn claim_all(&mut self) -> Vec<Frame> {
+        let (chunks, shift) = (self.owners.len() as u64, self.shift);
+        (0..chunks).filter_map(|index| self.claim(index << shift, 0)).collect()
+    }
+
+    /// Gives the chunk of that index to the owner. Returns the chunk's address.
+    #[inline(always)]
+    pub(super) fn put(&mut self, index: u32) -> u64 {
+        self.owners[index as usize].store(self.owner, Ordering::Relaxed);
+        u64::from(index) << self.shift
+    }
+
+    /// Takes the chunk at `addr` from the owner, if it has it; `to` is who has it from then on. Returns its index.
+    #[inline(always)]
+    pub(super) fn take(&mut self, addr: u64, to: u32) -> Option<u32> {
+        let index = addr >> self.shift;
+        let word = self.owners.get(usize::try_from(index).ok()?)?;
+        if word.load(Ordering::Relaxed) != self.owner {
+            return None;
+        }
+        word.store(to, Ordering::Relaxed);
+        #[expect(clippy::cast_possible_truncation, reason = "there are at most `u32::MAX` chunks")]
+        Some(index as u32)
+    }
+}
+
+/// Frames by owner, as the ledger has them at a moment when none moves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Census {
+    /// By the number of the owner.
+    counts: Vec<u32>,
+}
+
+impl Census {
+    /// Counts them; no owner has a number of `owners` or more.
+    pub(super) fn of(words: &[AtomicU32], owners: u64) -> Self {
+        let mut counts = vec![0; usize::try_from(owners).unwrap_or_default()];
+        for word in words {
+            if let Some(count) = counts.get_mut(word.load(Ordering::Relaxed) as usize) {
+                *count += 1;
+            }
+        }
+        Self { counts }
+    }
+
+    /// In the pool or a cache.
+    pub fn free(&self) -> u32 {
+        self.at(FREE)
+    }
+
+    /// In somebody's hands: a [`Frame`] exists.
+    pub fn held(&self) -> u32 {
+        self.at(HELD)
+    }
+
+    /// Of one owner, by [`Owner::id`].
+    pub fn at(&self, owner: u32) -> u32 {
+        self.counts.get(owner as usize).copied().unwrap_or(0)
+    }
+
+    /// With the kernel in all.
+    pub fn placed(&self) -> u32 {
+        self.counts.iter().skip(FIRST_OWNER as usize).sum()
+    }
+}
+
+/// Frames by kind of owner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// In the pool or a cache.
+    pub free: u32,
+    /// In somebody's hands: a [`Frame`] exists.
+    pub held: u32,
+    /// With the kernel, to be filled, or filled and not taken yet.
+    pub rx: u32,
+    /// With the kernel, to be sent, or sent and not taken back yet.
+    pub tx: u32,
+}
+
+impl Whereabouts {
+    /// Counts each frame where it is when it is looked at, so that the sum is always right.
+    pub(super) fn of(words: &[AtomicU32]) -> Self {
+        let mut usage = Self::default();
+        for word in words {
+            let count = match word.load(Ordering::Relaxed) {
+                FREE => &mut usage.free,
+                HELD => &mut usage.held,
+                owner if owner % 2 == 0 => &mut usage.rx,
+                _ => &mut usage.tx,
+            };
+            *count += 1;
+        }
+        usage
+    }
+}

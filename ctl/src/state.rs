@@ -19,14 +19,13 @@ use nix::fcntl::{Flock, FlockArg};
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use switch::model::MacAddr;
-use switch::model::{
-    BridgeSettings, FdbSpec, MeterBinding, MeterDirection, MeterSpec, PortSpec, RedirectSpec, RuleSpec,
-};
 
 use crate::error::Error;
 use crate::spp::flow::PortRules;
 use crate::spp::{Instance, Proc};
+use switch::model::{
+    BridgeSettings, FdbSpec, MacAddr, MeterBinding, MeterDirection, MeterSpec, PortSpec, RedirectSpec, RuleSpec,
+};
 
 /// Version of the format that this program writes, and the only one it reads.
 const VERSION: &str = "1";

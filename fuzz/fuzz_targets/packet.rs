@@ -6,12 +6,12 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use switch::engine::bridge::{Egress, NoObserver, Verdict, decide_at, egress_check};
 use switch::engine::fdb::Fdb;
-use switch::engine::mac::MacAddr;
 use switch::engine::parse::{flow_hash, parse, parse_l2};
 use switch::engine::snapshot::{BridgePolicy, PortPolicy, Snapshot};
 use switch::engine::tables::PortMeters;
 use switch::engine::trace::{TraceInput, trace};
-use switch::engine::vlan::{VlanMode, VlanSet, apply};
+use switch::engine::vlan::apply;
+use switch::model::{MacAddr, VlanMode, VlanSet};
 
 const HEADROOM: usize = 256;
 const CHUNK: usize = 4096;

@@ -6,8 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::engine::drop::DropReason;
-use crate::model::{Count, LookupCounts, PortStats};
+use crate::model::{Count, DropReason, LookupCounts, PortStats};
 
 /// Packets and bytes with a single writer.
 #[derive(Debug, Default)]

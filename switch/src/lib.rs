@@ -8,9 +8,11 @@
 pub mod counters;
 pub mod engine;
 pub mod io;
-pub mod model;
 pub mod outside;
 pub mod worker;
+
+/// The plain data that crosses between the data plane and whoever manages it.
+pub use model;
 
 mod capture;
 mod control;

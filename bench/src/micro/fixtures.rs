@@ -4,10 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use switch::engine::fdb::Fdb;
-use switch::engine::mac::MacAddr;
 use switch::engine::parse::{TPID_CTAG, TPID_STAG, parse};
 use switch::engine::rule::{Key, Rule, RuleTable};
-use switch::model::{Masked, MaskedIp, RuleAction, RuleKey, RuleSpec, RuleTarget};
+use switch::model::{MacAddr, Masked, MaskedIp, RuleAction, RuleKey, RuleSpec, RuleTarget};
 
 /// Frames of a burst.
 pub const BURST: usize = switch::worker::BURST;

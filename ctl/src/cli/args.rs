@@ -575,7 +575,7 @@ impl From<RuleArguments> for RuleWrite {
         RuleWrite {
             key_index: a.index,
             key: RuleKey {
-                vid: a.vid,
+                ingress_port: a.vid,
                 dmac: a.dmac,
                 smac: a.smac,
                 vlan: a.vlan,
@@ -586,7 +586,7 @@ impl From<RuleArguments> for RuleWrite {
                 dl4port: a.dl4port,
                 sl4port: a.sl4port,
             },
-            action: RuleAction { vid: a.to, qid: a.queue, meter: a.meter, mirror: a.mirror },
+            action: RuleAction { target: a.to, queue: a.queue, meter: a.meter, mirror: a.mirror },
         }
     }
 }

@@ -186,7 +186,7 @@ fn key(key: &RuleKey) -> String {
         IpType::Ipv6 => "ipv6",
     });
     let fields = [
-        field("vid", key.vid),
+        field("vid", key.ingress_port),
         field("dmac", key.dmac),
         field("smac", key.smac),
         field("vlan", key.vlan),
@@ -202,11 +202,11 @@ fn key(key: &RuleKey) -> String {
 }
 
 fn action(action: &RuleAction) -> String {
-    let mut text = match action.vid {
+    let mut text = match action.target {
         RuleTarget::Port(no) => format!("vport {no}"),
         word => word.to_string(),
     };
-    for (name, value) in [("queue", action.qid), ("meter", action.meter), ("mirror", action.mirror.map(u32::from))] {
+    for (name, value) in [("queue", action.queue), ("meter", action.meter), ("mirror", action.mirror.map(u32::from))] {
         text += &value.map(|value| format!(", {name} {value}")).unwrap_or_default();
     }
     text

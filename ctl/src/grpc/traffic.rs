@@ -82,7 +82,7 @@ fn key(key: &MaskRuleKey) -> Result<RuleKey, Error> {
         }
     };
     Ok(RuleKey {
-        vid: field("vid", key.vid, key.vid_mask)?,
+        ingress_port: field("vid", key.vid, key.vid_mask)?,
         dmac: mac_field("dmac", key.dmac.as_deref(), key.dmac_mask)?,
         smac: mac_field("smac", key.smac.as_deref(), key.smac_mask)?,
         vlan: field("vlan", key.vlan, key.vlan_mask)?,
@@ -116,7 +116,7 @@ fn describe_key(index: i32, key: &RuleKey) -> MaskRuleKey {
     let ((dmac, dmac_mask), (smac, smac_mask)) = (mac_pair(key.dmac), mac_pair(key.smac));
     let ((dip, dip_mask), (sip, sip_mask)) = (ip_pair(key.dip), ip_pair(key.sip));
     let ((dl4port, dl4port_mask), (sl4port, sl4port_mask)) = (pair(key.dl4port), pair(key.sl4port));
-    let ((vlan, vlan_mask), (vid, vid_mask)) = (pair(key.vlan), pair(key.vid));
+    let ((vlan, vlan_mask), (vid, vid_mask)) = (pair(key.vlan), pair(key.ingress_port));
     let (ipprotocol, ipprotocol_mask) = pair(key.ipprotocol);
     let ip_type = match key.ip_type {
         None => "",
@@ -149,7 +149,7 @@ fn describe_key(index: i32, key: &RuleKey) -> MaskRuleKey {
 
 fn action(action: &proto::RuleAction) -> Result<RuleAction, Error> {
     let (qid, vid) = (required("qid", action.qid)?, required("action.vid", action.vid)?);
-    let vid = match vid {
+    let target = match vid {
         -1 if action.normal == Some(true) => RuleTarget::Normal,
         -1 => RuleTarget::Drop,
         _ if action.normal == Some(true) => {
@@ -160,14 +160,14 @@ fn action(action: &proto::RuleAction) -> Result<RuleAction, Error> {
         }
         vid => RuleTarget::Port(port("action.vid", vid.cast_unsigned())?),
     };
-    let qid = match qid {
+    let queue = match qid {
         -1 => None,
         qid => Some(u32::try_from(qid).map_err(|_| {
             Error::invalid(format!("qid: {qid} is out of range: a queue of the vport, or -1 for the flow hash"))
         })?),
     };
     let mirror = action.mirror.map(|mirror| port("mirror", mirror)).transpose()?;
-    Ok(RuleAction { vid, qid, meter: action.meter, mirror })
+    Ok(RuleAction { target, queue, meter: action.meter, mirror })
 }
 
 fn port(name: &str, no: u32) -> Result<u16, Error> {
@@ -195,14 +195,14 @@ fn rule(request: &ClassfierWriteRequest) -> Result<RuleWrite, Error> {
 fn describe(rule: &RuleInfo) -> ClassfierReadResponse {
     let RuleInfo { spec: RuleSpec { key_index, key, action }, matched } = rule;
     let action = proto::RuleAction {
-        qid: Some(action.qid.map_or(-1, u32::cast_signed)),
-        vid: Some(match action.vid {
+        qid: Some(action.queue.map_or(-1, u32::cast_signed)),
+        vid: Some(match action.target {
             RuleTarget::Port(no) => i32::from(no),
             RuleTarget::Drop | RuleTarget::Normal => -1,
         }),
         meter: action.meter,
         mirror: action.mirror.map(u32::from),
-        normal: (action.vid == RuleTarget::Normal).then_some(true),
+        normal: (action.target == RuleTarget::Normal).then_some(true),
     };
     ClassfierReadResponse {
         status: Some(0),

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use switch::engine::mac::MacAddr;
+use switch::model::MacAddr;
 
 use super::*;
 use crate::fake::{FakeDataplane, FakeStorage, MISSING_NETDEV};

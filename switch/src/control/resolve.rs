@@ -128,7 +128,7 @@ pub fn check_vlan(vlan: &VlanMode) -> Result<(), Error> {
         VlanMode::Trunk { native, .. } => *native,
     };
     match vid {
-        Some(vid) if vid > crate::engine::vlan::MAX_VID => Err(Error::invalid(format!(
+        Some(vid) if vid > crate::model::MAX_VID => Err(Error::invalid(format!(
             "vlan: {vid} is not a VLAN: 1 to 4094, or 0 for the untagged segment, are possible"
         ))),
         _ => Ok(()),

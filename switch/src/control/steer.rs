@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use xdp_prog::SteerKey;
 
 use crate::engine::PortNo;
-use crate::engine::vlan::{self, VlanMode};
-use crate::model::MacAddr;
+use crate::engine::vlan;
+use crate::model::{MacAddr, VlanMode};
 
 /// A station behind the switch: its address, its port, and its VLAN if it is bound to one (else any that the port carries).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub fn keys(nic: PortNo, mode: &VlanMode, stations: &[Station]) -> BTreeSet<Stee
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::vlan::VlanSet;
+    use crate::model::VlanSet;
 
     #[test]
     fn each_station_is_steered_by_the_tag_that_its_vlan_has_on_the_nic() {

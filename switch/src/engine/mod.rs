@@ -11,10 +11,8 @@
 
 pub mod bridge;
 pub mod component;
-pub mod drop;
 pub mod fdb;
 pub mod flow;
-pub mod mac;
 pub mod meter;
 pub mod parse;
 pub mod rule;
@@ -23,10 +21,7 @@ pub mod tables;
 pub mod trace;
 pub mod vlan;
 
+pub use crate::model::PortNo;
 pub use bridge::{Decision, Egress, Memory, NoObserver, Observer, Scene, Verdict, decide, decide_at, egress_check};
-pub use drop::DropReason;
 pub use fdb::Fdb;
 pub use snapshot::{BridgePolicy, PortPolicy, Snapshot};
-
-/// Number of a port (vport), below [`crate::model::MAX_PORTS`].
-pub type PortNo = u16;

@@ -10,10 +10,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::PortNo;
-use super::mac::MacAddr;
 use super::rule::Rules;
-use super::vlan::{MAX_VID, VID_COUNT, Vid, VlanMode, VlanSet};
-use crate::model::MAX_PORTS;
+use crate::model::{MAX_PORTS, MAX_VID, MacAddr, VID_COUNT, Vid, VlanMode, VlanSet};
 
 /// What a port may do.
 #[derive(Clone, Debug, PartialEq, Eq)]

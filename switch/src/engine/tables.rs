@@ -416,13 +416,13 @@ impl Tables {
                 self.capacity.rules - 1
             )));
         }
-        let RuleAction { vid, qid, meter, mirror } = &spec.action;
-        match (vid, qid) {
-            (RuleTarget::Port(no), qid) => {
+        let RuleAction { target, queue, meter, mirror } = &spec.action;
+        match (target, queue) {
+            (RuleTarget::Port(no), queue) => {
                 let queues = expect_port("action.vid", *no, ports)?;
-                if let Some(qid) = qid.filter(|qid| *qid >= queues) {
+                if let Some(queue) = queue.filter(|queue| *queue >= queues) {
                     return Err(Error::invalid(format!(
-                        "qid: {qid} is out of range, vport {no} has queues 0 to {} (none, or -1: by flow hash)",
+                        "qid: {queue} is out of range, vport {no} has queues 0 to {} (none, or -1: by flow hash)",
                         queues - 1
                     )));
                 }
@@ -632,8 +632,8 @@ mod tests {
         Tables::new(Capacity { ports: 8, meters: 4, rules: 16, rule_masks: 3 }, 1)
     }
 
-    fn write(index: u32, vid: RuleTarget) -> RuleChange {
-        RuleChange::Write(RuleSpec { key_index: index, key: RuleKey::default(), action: RuleAction::to(vid) })
+    fn write(index: u32, target: RuleTarget) -> RuleChange {
+        RuleChange::Write(RuleSpec { key_index: index, key: RuleKey::default(), action: RuleAction::to(target) })
     }
 
     fn indices(tables: &Tables) -> Vec<u32> {
@@ -666,7 +666,7 @@ mod tests {
         assert_eq!(indices(&tables), [3]);
         tables.undo_rules(undo);
         assert_eq!(indices(&tables), [1, 5]);
-        assert_eq!(tables.rules().get(1).unwrap().action.vid, RuleTarget::Drop);
+        assert_eq!(tables.rules().get(1).unwrap().action.target, RuleTarget::Drop);
         let delete_after_clear = vec![RuleChange::Clear, RuleChange::Delete(1)];
         assert_eq!(tables.change_rules(delete_after_clear, &three).unwrap_err().kind(), ErrorKind::NotFound);
     }
@@ -688,8 +688,8 @@ mod tests {
     #[test]
     fn actions_are_checked_against_ports_queues_and_meters() {
         let mut tables = tables();
-        let with = |vid, qid, meter, mirror| {
-            let action = RuleAction { vid, qid, meter, mirror };
+        let with = |target, queue, meter, mirror| {
+            let action = RuleAction { target, queue, meter, mirror };
             vec![RuleChange::Write(RuleSpec { key_index: 0, key: RuleKey::default(), action })]
         };
         let port = RuleTarget::Port(1);

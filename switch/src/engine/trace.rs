@@ -3,90 +3,16 @@
 //! [`trace`] runs [`bridge::decide`] with an observer that writes down what it hears, then asks [`bridge::egress_check`] for
 //! each receiver of a flood as a worker would. Nothing is learned, counted, metered or sent. For control, which may allocate.
 
-use serde::{Deserialize, Serialize};
-
 use super::PortNo;
 use super::bridge::{self, Egress, Names, Observer, Verdict};
-use super::drop::DropReason;
 use super::fdb::Fdb;
 use super::meter::{Color, Meter};
 use super::parse::{self, Fragment, L3, L4, Malformed, TPID_CTAG, Tag};
 use super::rule::{Key, Rule, Rules, first_difference};
 use super::snapshot::Snapshot;
 use super::tables::PortMeters;
-use super::vlan::{TagEdit, Vid};
-use crate::model::{EndPort, RuleAction, RuleTarget};
-
-/// One step on the way of a traced packet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-pub struct TraceStep {
-    /// Stage: `ingress`, `meter`, `parse`, `vlan`, `anti-spoof`, `learn`, `rule`, `mirror`, `fdb`, `redirect`, `flood`,
-    /// `egress`, `verdict`; at components also `flow`, `component`, `classifier`, `ring`, `waiting`, `circle`, `drop`.
-    pub stage: String,
-    /// What was looked at and found.
-    pub detail: String,
-}
-
-/// The way of a traced packet and where it ends.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-pub struct TraceReport {
-    /// The steps in order.
-    pub steps: Vec<TraceStep>,
-    /// `forward`, `flood` or `drop`; at components `copy` if it is sent to several ends, and if it is sent to none and dropped by
-    /// none `wait`, `circle` or `cut`.
-    pub verdict: String,
-    /// Ports that the packet goes out of, by name; at components other ends, too.
-    pub outputs: Vec<String>,
-    /// Label of the drop reason, if the verdict is `drop`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub drop_reason: Option<String>,
-    /// Index of the traffic rule that applies.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rule: Option<u32>,
-    /// Port that gets a copy by that rule.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mirror: Option<String>,
-    /// What came in by a port of components: where each of its copies ends.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ends: Vec<TraceEnd>,
-}
-
-/// Where a copy of a packet ends that came in by a port of components.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-pub struct TraceEnd {
-    /// How.
-    pub fate: TraceFate,
-    /// What it is sent to, waits in or is dropped at.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub at: Option<EndPort>,
-    /// Components that it passes, in order.
-    pub components: Vec<String>,
-    /// Label of the drop reason, if it is dropped.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// The frame as it is then, in hex digits.
-    pub hex: String,
-}
-
-/// How the way of a packet ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum TraceFate {
-    /// It leaves, by a port or another end.
-    Sent,
-    /// It is dropped.
-    Dropped,
-    /// It waits for a component that takes frames from where it is.
-    Waiting,
-    /// It comes to where it was, as it was then.
-    Circling,
-    /// It has passed too many components to be followed any further.
-    Cut,
-}
+use super::vlan::TagEdit;
+use crate::model::{DropReason, RuleAction, RuleTarget, TraceReport, TraceStep, Vid};
 
 /// Rules that are named as not matching, at most.
 const SHOWN_RULES: usize = 10;
@@ -135,7 +61,7 @@ pub fn trace(input: &TraceInput<'_>, ingress: PortNo, frame: &[u8]) -> TraceRepo
         if !matches!(decision.verdict, Verdict::Drop(_))
             && tracer.meter(rule.meter.as_ref(), &what, frame.len()) == Color::Red
         {
-            return tracer.dropped(DropReason::MeterRule, None).with(decision.rule, mirrored);
+            return with_rule(tracer.dropped(DropReason::MeterRule, None), decision.rule, mirrored);
         }
     }
     let report = match decision.verdict {
@@ -152,15 +78,12 @@ pub fn trace(input: &TraceInput<'_>, ingress: PortNo, frame: &[u8]) -> TraceRepo
         }
         Verdict::Flood { vid, tag } => tracer.flood(ingress, vid, tag, frame.len()),
     };
-    report.with(decision.rule, mirrored)
+    with_rule(report, decision.rule, mirrored)
 }
 
-impl TraceReport {
-    fn with(mut self, rule: Option<&Rule>, mirrored: Option<String>) -> Self {
-        self.rule = rule.map(|rule| rule.index);
-        self.mirror = mirrored;
-        self
-    }
+/// The report, with the rule that applied and the port that got a copy.
+fn with_rule(report: TraceReport, rule: Option<&Rule>, mirror: Option<String>) -> TraceReport {
+    TraceReport { rule: rule.map(|rule| rule.index), mirror, ..report }
 }
 
 /// The observer that writes down.
@@ -220,14 +143,14 @@ impl Tracer<'_> {
     }
 
     fn describe_rule(&self, rule: &Rule) -> String {
-        let RuleAction { vid, qid, meter, mirror } = &rule.action;
+        let RuleAction { target, queue, meter, mirror } = &rule.action;
         let mut text = format!("rule {} matches: ", rule.index);
-        text += &match vid {
+        text += &match target {
             RuleTarget::Drop => "drop".to_owned(),
             RuleTarget::Normal => "on by the MAC table".to_owned(),
             RuleTarget::Port(no) => format!("to {}", (self.input.names)(*no)),
         };
-        text += &qid.map(|qid| format!(" queue {qid}")).unwrap_or_default();
+        text += &queue.map(|queue| format!(" queue {queue}")).unwrap_or_default();
         text += &meter.map(|meter| format!(", meter {meter}")).unwrap_or_default();
         text + &mirror.map(|mirror| format!(", mirrored to {}", (self.input.names)(mirror))).unwrap_or_default()
     }

@@ -19,7 +19,7 @@ use nix::sys::socket::{
 use super::sys::{bind_to, set_number, set_option};
 
 /// As addresses, memberships and protocols of packet sockets have them: all fit into 16 bits.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small numbers of the kernel's ABI")]
+#[expect(clippy::cast_possible_truncation, reason = "small numbers of the kernel's ABI")]
 mod abi {
     pub(super) const AF_PACKET: u16 = libc::AF_PACKET as u16;
     pub(super) const ETH_P_ALL: u16 = libc::ETH_P_ALL as u16;

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 
 /// The family as addresses have it.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a family is a small number")]
+#[expect(clippy::cast_possible_truncation, reason = "a family is a small number")]
 const AF_XDP: libc::sa_family_t = libc::AF_XDP as libc::sa_family_t;
 
 /// One of the four rings of a socket.

@@ -39,12 +39,11 @@ use self::watch::Watch;
 use crate::counters::PortShard;
 use crate::engine::PortNo;
 use crate::engine::bridge::{Course, Decision, Egress, Memory, Run, Scene, Verdict, egress_check, mirror_check};
-use crate::engine::drop::DropReason;
 use crate::engine::meter::{Color, Meter, remark};
 use crate::engine::parse::Tag;
-use crate::engine::vlan::{TagEdit, Vid};
+use crate::engine::vlan::TagEdit;
 use crate::io::umem::{Frame, FrameCache, Umem};
-use crate::model::Direction;
+use crate::model::{Direction, DropReason, Vid};
 
 /// Frames taken from a queue at once.
 pub const BURST: usize = crate::engine::rule::TOGETHER;

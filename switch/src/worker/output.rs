@@ -10,12 +10,11 @@ use super::routes::Hop;
 use super::{BURST, Transit, Way, Worker};
 use crate::counters::PortShard;
 use crate::engine::bridge::{Course, Decision, Run, Scene};
-use crate::engine::drop::DropReason;
 use crate::engine::meter::{Color, Meter};
 use crate::engine::parse::flow_hash;
 use crate::engine::vlan::{self, TagEdit};
 use crate::io::umem::{Frame, Umem};
-use crate::model::Direction;
+use crate::model::{Direction, DropReason};
 
 /// Frames staged at most: copies of a flood may be more than the burst had.
 pub(super) const STAGED: usize = 4 * BURST;

@@ -14,15 +14,15 @@ use super::view::QueueShared;
 use super::*;
 use crate::engine::bridge::{NoObserver, decide_at};
 use crate::engine::fdb::Fdb;
-use crate::engine::mac::MacAddr;
 use crate::engine::parse::ETHERTYPE_IPV4;
 use crate::engine::parse::tests::udp_in_ipv4;
 use crate::engine::snapshot::{BridgePolicy, PortPolicy, Snapshot};
 use crate::engine::tables::Tables;
-use crate::engine::vlan::{self, VlanMode, VlanSet};
+use crate::engine::vlan;
 use crate::io::backend::Backend;
 use crate::io::memory::{self, MemoryKernel};
 use crate::io::umem::HEADROOM;
+use crate::model::MacAddr;
 use crate::model::*;
 
 const FRAMES: u32 = 512;
@@ -201,7 +201,7 @@ impl Bed {
 }
 
 /// Which port a rule of an even place is about.
-fn vid_of(key_index: u32) -> u32 {
+fn port_of(key_index: u32) -> u32 {
     key_index / 2 % 4
 }
 
@@ -270,11 +270,11 @@ proptest! {
             tables.bind(&MeterBinding { vport, direction, meter }, &ports).unwrap();
         }
         for (key_index, target, meter, mirror) in rules {
-            let vid = [RuleTarget::Drop, RuleTarget::Normal].get(usize::from(target)).copied()
+            let target = [RuleTarget::Drop, RuleTarget::Normal].get(usize::from(target)).copied()
                 .unwrap_or(RuleTarget::Port(target.saturating_sub(2)));
-            let key = RuleKey { vid: Some(Masked { value: vid_of(key_index), mask: 3 }), ..RuleKey::default() };
+            let key = RuleKey { ingress_port: Some(Masked { value: port_of(key_index), mask: 3 }), ..RuleKey::default() };
             let key = if key_index % 2 == 0 { key } else { RuleKey::default() };
-            let action = RuleAction { vid, qid: None, meter, mirror };
+            let action = RuleAction { target, queue: None, meter, mirror };
             tables.change_rules(vec![RuleChange::Write(RuleSpec { key_index, key, action })], &ports).unwrap();
         }
         for (src, dest) in redirects {
@@ -307,11 +307,11 @@ proptest! {
         tables.add_meter(MeterSpec::new(0, u32::MAX), true, 0).unwrap();
         for (key_index, to, target, mirror, metered) in rules {
             let dmac = Some(MaskedMac { value: MacAddr::new(station(to)), mask: MaskedMac::FULL });
-            let vid = [RuleTarget::Drop, RuleTarget::Normal, RuleTarget::Normal].get(usize::from(target)).copied()
+            let target = [RuleTarget::Drop, RuleTarget::Normal, RuleTarget::Normal].get(usize::from(target)).copied()
                 .unwrap_or(RuleTarget::Port(target.saturating_sub(3)));
             // Of every other rule there is nothing to do but to count it.
             let (mirror, meter) = if key_index % 2 == 0 { (None, None) } else { (mirror, metered.then_some(0)) };
-            let action = RuleAction { vid, qid: None, meter, mirror };
+            let action = RuleAction { target, queue: None, meter, mirror };
             let key = RuleKey { dmac, ..RuleKey::default() };
             tables.change_rules(vec![RuleChange::Write(RuleSpec { key_index, key, action })], &ports).unwrap();
         }

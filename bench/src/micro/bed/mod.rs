@@ -15,12 +15,11 @@ use switch::counters::PortShard;
 use switch::engine::meter::Meter;
 use switch::engine::snapshot::{BridgePolicy, PortPolicy, Snapshot};
 use switch::engine::tables::Tables;
-use switch::engine::vlan::VlanMode;
 use switch::io::backend::Backend;
 use switch::io::memory::{self, MemoryKernel};
 use switch::io::umem::{FrameCache, Umem};
 use switch::model::{
-    Capacity, DEFAULT_QUEUE_DEPTH, HugePages, MeterBinding, MeterDirection, MeterSpec, RuleChange, RuleTarget,
+    Capacity, DEFAULT_QUEUE_DEPTH, HugePages, MeterBinding, MeterDirection, MeterSpec, RuleChange, RuleTarget, VlanMode,
 };
 use switch::worker::component::Set;
 use switch::worker::view::{PortShared, QueueShared, Shared, View, WorkerShared};

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use switch::engine::fdb::Fdb;
-use switch::engine::mac::MacAddr;
+use switch::model::MacAddr;
 
 use super::{BURSTS, Case, nothing};
 use crate::micro::fixtures::{BURST, mac_table, station};

@@ -13,14 +13,12 @@
 //! and the formatting inside them compile to nothing.
 
 use super::PortNo;
-use super::drop::DropReason;
 use super::fdb::{Fdb, Learn};
-use super::mac::MacAddr;
 use super::parse::{self, Arp, ETH_HEADER, ETHERTYPE_ARP, ETHERTYPE_RARP, L2, Tag, VLAN_TAG};
 use super::rule::{Key, Rule, Rules};
 use super::snapshot::{PortPolicy, Snapshot};
-use super::vlan::{self, TagEdit, Vid};
-use crate::model::{RuleAction, RuleTarget};
+use super::vlan::{self, TagEdit};
+use crate::model::{DropReason, MacAddr, RuleAction, RuleTarget, Vid, VlanMode};
 
 mod course;
 mod memory;
@@ -164,14 +162,14 @@ pub fn decide_at<'a, O: Observer>(
         Decision { verdict, at, rule }
     };
     match rule.map(|rule| &rule.action) {
-        Some(RuleAction { vid: RuleTarget::Drop, .. }) => return here(Verdict::Drop(DropReason::RuleDrop)),
-        Some(RuleAction { vid: RuleTarget::Port(port), qid, .. }) => {
+        Some(RuleAction { target: RuleTarget::Drop, .. }) => return here(Verdict::Drop(DropReason::RuleDrop)),
+        Some(RuleAction { target: RuleTarget::Port(port), queue, .. }) => {
             if snap.port(*port).is_none() {
                 return here(Verdict::Drop(DropReason::RuleNoPort));
             }
-            return to_port(*port, *qid, observer);
+            return to_port(*port, *queue, observer);
         }
-        Some(RuleAction { vid: RuleTarget::Normal, .. }) | None => {}
+        Some(RuleAction { target: RuleTarget::Normal, .. }) | None => {}
     }
     let flood = here(Verdict::Flood { vid, tag: l2.tag });
     if l2.dst.is_group() {
@@ -395,12 +393,12 @@ fn is_reserved(mac: MacAddr) -> bool {
     mac.to_u64() & !0xf == 0x0180_c200_0000
 }
 
-fn describe_mode(mode: &vlan::VlanMode) -> String {
+fn describe_mode(mode: &VlanMode) -> String {
     match mode {
-        vlan::VlanMode::Access { vid: 0 } => "access to the untagged segment".to_owned(),
-        vlan::VlanMode::Access { vid } => format!("access to VLAN {vid}"),
-        vlan::VlanMode::Trunk { native: Some(native), tagged } => format!("trunk of {tagged}, native {native}"),
-        vlan::VlanMode::Trunk { native: None, tagged } => format!("trunk of {tagged}, no native VLAN"),
+        VlanMode::Access { vid: 0 } => "access to the untagged segment".to_owned(),
+        VlanMode::Access { vid } => format!("access to VLAN {vid}"),
+        VlanMode::Trunk { native: Some(native), tagged } => format!("trunk of {tagged}, native {native}"),
+        VlanMode::Trunk { native: None, tagged } => format!("trunk of {tagged}, no native VLAN"),
     }
 }
 

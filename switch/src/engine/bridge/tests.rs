@@ -10,10 +10,13 @@ use crate::engine::parse::tests::{udp_in_ipv4, udp_in_ipv6};
 use crate::engine::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, TPID_CTAG, TPID_STAG};
 use crate::engine::snapshot::BridgePolicy;
 use crate::engine::tables::{PortMeters, Tables};
-use crate::engine::trace::{TraceInput, TraceReport, trace};
+use crate::engine::trace::{TraceInput, trace};
+use crate::engine::vlan::apply;
 use crate::engine::vlan::tests::any_mode;
-use crate::engine::vlan::{VlanMode, apply};
-use crate::model::{Capacity, LookupCounts, Masked, MaskedIp, MaskedMac, RedirectSpec, RuleChange, RuleKey, RuleSpec};
+use crate::model::{
+    Capacity, LookupCounts, Masked, MaskedIp, MaskedMac, RedirectSpec, RuleChange, RuleKey, RuleSpec, TraceReport,
+    VlanMode,
+};
 
 fn mac(n: u8) -> MacAddr {
     MacAddr::new([2, 0, 0, 0, 0, n])
@@ -574,17 +577,17 @@ proptest! {
         for (key_index, port, field, station, target) in rules {
             let mac = || Some(MaskedMac { value: mac(station), mask: MaskedMac::FULL });
             let key = match field {
-                0 => RuleKey { vid: Some(Masked::exactly(u32::from(port))), ..RuleKey::default() },
+                0 => RuleKey { ingress_port: Some(Masked::exactly(u32::from(port))), ..RuleKey::default() },
                 1 => RuleKey { dmac: mac(), ..RuleKey::default() },
                 2 => RuleKey { smac: mac(), ..RuleKey::default() },
                 _ => RuleKey { vlan: Some(Masked::exactly(u32::from(port))), ..RuleKey::default() },
             };
-            let vid = match target {
+            let target = match target {
                 8 => RuleTarget::Drop,
                 9 => RuleTarget::Normal,
                 port => RuleTarget::Port(port),
             };
-            let rule = RuleSpec { key_index, key, action: RuleAction::to(vid) };
+            let rule = RuleSpec { key_index, key, action: RuleAction::to(target) };
             tables.change_rules(vec![RuleChange::Write(rule)], &any).unwrap();
         }
         for (src, dest) in redirects {
@@ -637,9 +640,9 @@ proptest! {
                 3 => RuleKey { sip: from([0xfe80, 0, 0, 0, 0, 0, 0, station.into()].into()), ..RuleKey::default() },
                 _ => RuleKey { dmac, ..RuleKey::default() },
             };
-            let vid = [RuleTarget::Drop, RuleTarget::Normal].get(usize::from(target.wrapping_sub(8))).copied();
+            let word = [RuleTarget::Drop, RuleTarget::Normal].get(usize::from(target.wrapping_sub(8))).copied();
             let mirror = (key_index == 1).then_some(target % 4);
-            let action = RuleAction { mirror, ..RuleAction::to(vid.unwrap_or(RuleTarget::Port(target))) };
+            let action = RuleAction { mirror, ..RuleAction::to(word.unwrap_or(RuleTarget::Port(target))) };
             let rule = RuleSpec { key_index, key, action };
             tables.change_rules(vec![RuleChange::Write(rule)], &|_: PortNo| Some(1)).unwrap();
         };

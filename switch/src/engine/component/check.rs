@@ -86,10 +86,7 @@ fn check_end(End { port, vlan }: &End, known: &Known<'_>) -> Result<(), Error> {
         EndPort::Port { name, queue } => match (known.port)(name) {
             None => return Err(missing()),
             Some(KnownPort::Bridged(kind)) => {
-                let word = match kind {
-                    PortKind::Phy => "phy",
-                    PortKind::Guest => "vhost",
-                };
+                let word = kind.spp_word();
                 return Err(Error::new(
                     ErrorKind::Busy,
                     format!("`{name}` is a port of the bridge: add it with --spp {word}:N to have it for components"),

@@ -9,10 +9,9 @@ mod tests;
 pub(crate) use check::{Known, KnownPort, check};
 pub use table::{Table, Target};
 
-use super::drop::DropReason;
 use super::parse::{TPID_CTAG, parse_l2};
 use super::vlan::TagEdit;
-use crate::model::{ComponentKind, ComponentSpec, VlanEdit};
+use crate::model::{ComponentKind, ComponentSpec, DropReason, VlanEdit};
 
 /// Whether the component has the ends that its kind needs (and a classifier an entry). One that has not takes no frames: they
 /// wait where they are.

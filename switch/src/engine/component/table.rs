@@ -4,11 +4,8 @@
 //! VLAN's receivers of group addresses, and its default, which is that of untagged frames unless it has its own. A VLAN without
 //! entries has those of untagged frames alone.
 
-use crate::engine::drop::DropReason;
-use crate::engine::mac::MacAddr;
 use crate::engine::parse::{fold_product, parse_l2};
-use crate::engine::vlan::VID_COUNT;
-use crate::model::TableEntry;
+use crate::model::{DropReason, MacAddr, TableEntry, VID_COUNT};
 
 /// Where untagged frames stand among the VLANs.
 const UNTAGGED: usize = VID_COUNT;

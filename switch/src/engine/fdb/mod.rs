@@ -20,9 +20,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::PortNo;
-use super::mac::MacAddr;
-use super::vlan::Vid;
-use crate::model::MAX_PORTS;
+use crate::model::{MAX_PORTS, MacAddr, Vid};
 use lists::{Lists, NONE};
 use table::{Places, Table, Word, key};
 
@@ -302,7 +300,7 @@ impl Fdb {
     /// # Errors
     /// `Invalid` for an address, VLAN or port that cannot be, `Full` if only static entries could give way.
     pub fn add_static(&self, mac: MacAddr, vid: Vid, port: PortNo) -> Result<(), StaticError> {
-        let usable = mac.is_unicast() && vid <= super::vlan::MAX_VID && usize::from(port) < MAX_PORTS;
+        let usable = mac.is_unicast() && vid <= crate::model::MAX_VID && usize::from(port) < MAX_PORTS;
         let key = key(mac, vid).filter(|_| usable).ok_or(StaticError::Invalid)?;
         let mut lists = self.lock();
         if let Some((slot, word)) = self.table.find(key) {

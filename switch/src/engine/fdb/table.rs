@@ -16,9 +16,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::engine::PortNo;
-use crate::engine::mac::MacAddr;
-use crate::engine::vlan::{VID_COUNT, Vid};
-use crate::model::MAX_PORTS;
+use crate::model::{MAX_PORTS, MacAddr, VID_COUNT, Vid};
 
 /// Slots of a bucket: as many as a cache line of 64 bytes holds.
 pub const BUCKET: usize = 8;

@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Error;
-use crate::engine::mac::MacAddr;
 use crate::engine::parse::is_tpid;
-use crate::model::{FlowDirection, FlowEdit, FlowRule, FlowTarget, MAX_FLOW_PUSHES, MAX_FLOW_RULES, Masked};
+use crate::model::{FlowDirection, FlowEdit, FlowRule, FlowTarget, MAX_FLOW_PUSHES, MAX_FLOW_RULES, MacAddr, Masked};
 
 /// Checks the rules of a port that has so many queues.
 ///

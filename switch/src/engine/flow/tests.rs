@@ -4,8 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::ErrorKind;
-use crate::engine::mac::MacAddr;
-use crate::model::{MAX_FLOW_PUSHES, MAX_FLOW_RULES};
+use crate::model::{MAX_FLOW_PUSHES, MAX_FLOW_RULES, MacAddr};
 
 const CHUNK: usize = 512;
 const START: usize = 256;

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_RARP, Malformed, be16, mix};
-use crate::engine::mac::MacAddr;
+use crate::model::MacAddr;
 
 /// Most IPv6 extension headers that are followed. RFC 8200 names six kinds, one of which may come twice; a longer chain is
 /// an attempt to cost time.

@@ -13,8 +13,7 @@ mod l3;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use super::drop::DropReason;
-use super::mac::MacAddr;
+use crate::model::{DropReason, MacAddr};
 pub(crate) use l3::Plain;
 pub use l3::{Arp, Fragment, Ip4, Ip6, L3, L4, MAX_EXTENSIONS};
 

@@ -3,9 +3,8 @@
 use std::net::IpAddr;
 
 use crate::engine::PortNo;
-use crate::engine::mac::MacAddr;
 use crate::engine::parse::{Headers, L2, L3, L4, Plain, Tag, fold_product as mix, parse_upper};
-use crate::model::{IpType, MAX_PORTS, Masked, MaskedIp, MaskedMac, RuleKey};
+use crate::model::{IpType, MAX_PORTS, MacAddr, Masked, MaskedIp, MaskedMac, RuleKey};
 
 /// Words of a key.
 pub const WORDS: usize = 7;
@@ -36,11 +35,11 @@ impl Key {
         let mut last = 0;
         match &headers.l3 {
             L3::V4(ip) => {
-                (dip, sip) = (MaskedIp::words(IpAddr::V4(ip.dst)), MaskedIp::words(IpAddr::V4(ip.src)));
+                (dip, sip) = (ip_words(IpAddr::V4(ip.dst)), ip_words(IpAddr::V4(ip.src)));
                 last |= V4 | IP | u64::from(ip.protocol) << 24;
             }
             L3::V6(ip) => {
-                (dip, sip) = (MaskedIp::words(IpAddr::V6(ip.dst)), MaskedIp::words(IpAddr::V6(ip.src)));
+                (dip, sip) = (ip_words(IpAddr::V6(ip.dst)), ip_words(IpAddr::V6(ip.src)));
                 last |= V6 | IP | u64::from(ip.protocol) << 24;
             }
             L3::Arp(_) | L3::Other => {}
@@ -147,17 +146,17 @@ impl Match {
         let mut rule = Self::default();
         // Whether the mask of a field asks for packets that have the field at all.
         let asks = |mask: Option<u32>| mask.is_some_and(|mask| mask != 0);
-        number(&mut rule, "vid", key.vid, 0, 0)?;
+        number(&mut rule, "vid", key.ingress_port, 0, 0)?;
         mac(&mut rule, "dmac", key.dmac, 0)?;
         mac(&mut rule, "smac", key.smac, 1)?;
         number(&mut rule, "vlan", key.vlan, 1, 0)?;
         number(&mut rule, "ipprotocol", key.ipprotocol, 6, 24)?;
         number(&mut rule, "dl4port", key.dl4port, 6, 48)?;
         number(&mut rule, "sl4port", key.sl4port, 6, 32)?;
-        if let Some(vid) = key.vid
-            && vid.value as usize >= MAX_PORTS
+        if let Some(port) = key.ingress_port
+            && port.value as usize >= MAX_PORTS
         {
-            return Err(format!("vid: there is no port {}: 0 to {} are possible", vid.value, MAX_PORTS - 1));
+            return Err(format!("vid: there is no port {}: 0 to {} are possible", port.value, MAX_PORTS - 1));
         }
         if asks(key.ipprotocol.map(|field| field.mask)) {
             rule.set(6, 0, IP, IP);
@@ -228,7 +227,7 @@ fn mac(rule: &mut Match, name: &str, field: Option<MaskedMac>, word: usize) -> R
 }
 
 fn ip(rule: &mut Match, name: &str, field: MaskedIp, word: usize) -> Result<(), String> {
-    let (value, mask) = (MaskedIp::words(field.addr), MaskedIp::words(field.mask));
+    let (value, mask) = (ip_words(field.addr), ip_words(field.mask));
     for half in 0..2 {
         if value[half] & !mask[half] != 0 {
             return Err(outside(name, field.addr, field.mask));
@@ -236,6 +235,15 @@ fn ip(rule: &mut Match, name: &str, field: MaskedIp, word: usize) -> Result<(), 
         rule.set(word + half, 0, value[half], mask[half]);
     }
     Ok(())
+}
+
+/// An address as up to 128 bits at the top: an IPv4 address is the first 32.
+#[inline]
+fn ip_words(ip: IpAddr) -> [u64; 2] {
+    match ip {
+        IpAddr::V4(ip) => [u64::from(u32::from(ip)) << 32, 0],
+        IpAddr::V6(ip) => [(u128::from(ip) >> 64) as u64, u128::from(ip) as u64],
+    }
 }
 
 /// The first field, in the order of the key's documentation, in which a frame differs from a rule: its name, what the frame

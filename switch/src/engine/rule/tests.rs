@@ -7,9 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::mac::MacAddr;
 use crate::engine::parse::{Headers, parse};
-use crate::model::{IpType, Masked, MaskedIp, MaskedMac, RuleAction, RuleKey, RuleTarget};
+use crate::model::{IpType, MacAddr, Masked, MaskedIp, MaskedMac, RuleAction, RuleKey, RuleTarget};
 
 fn rule(index: u32, key: RuleKey) -> RuleSpec {
     RuleSpec { key_index: index, key, action: RuleAction::to(RuleTarget::Drop) }
@@ -72,7 +71,7 @@ fn any_key() -> impl Strategy<Value = RuleKey> {
     let l4 = (masked::<8>(), masked::<16>(), masked::<16>());
     (l2, l4, any::<bool>(), 0_u8..3).prop_flat_map(|(l2, l4, six, version)| {
         (masked_ip(six), masked_ip(six)).prop_map(move |(dip, sip)| RuleKey {
-            vid: l2.0,
+            ingress_port: l2.0,
             dmac: l2.1,
             smac: l2.2,
             vlan: l2.3,
@@ -160,7 +159,7 @@ impl Packet {
         };
         let version = self.ip.map(|(_, six, _)| if six { IpType::Ipv6 } else { IpType::Ipv4 });
         // A mask of nothing in the key's 8 bits still asks for IP if it has other bits: it was written to ask for something.
-        number(key.vid, Some(u32::from(self.port)))
+        number(key.ingress_port, Some(u32::from(self.port)))
             && mac(key.dmac, self.mac(0))
             && mac(key.smac, self.mac(1))
             && number(key.vlan, Some(u32::from(self.vlan.unwrap_or(0))))

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::engine::parse::{TPID_STAG, VLAN_TAG, parse_l2};
+use crate::model::VlanSet;
 
 fn set(text: &str) -> VlanSet {
     text.parse().unwrap()

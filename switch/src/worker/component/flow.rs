@@ -9,16 +9,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::counters::{PortShard, Shards};
-use crate::engine::drop::DropReason;
 use crate::engine::flow::{CountedRule, FlowTable, Memory, Observer};
 use crate::engine::vlan::TagEdit;
 use crate::io::umem::{Frame, Umem};
-use crate::model::{Count, DEFAULT_RING_DEPTH, FlowDirection, FlowRule, FlowTarget};
 use crate::worker::ends::Ring;
 use crate::worker::view::PortShared;
 use crate::worker::{Way, Worker};
 
 use super::give::count;
+use crate::model::{Count, DEFAULT_RING_DEPTH, DropReason, FlowDirection, FlowRule, FlowTarget};
 
 /// The flow rules of a port in force.
 #[derive(Debug)]

@@ -11,16 +11,15 @@ use std::sync::atomic::Ordering;
 use super::give::is_too_long;
 use super::{Component, Link, Logic, Set};
 use crate::engine::component::{Target, tag_edit};
-use crate::engine::drop::DropReason;
 use crate::engine::flow::{CountedRule, FlowTable, Memory, Observer};
 use crate::engine::meter::{Color, Meter};
 use crate::engine::parse::parse_l2;
-use crate::engine::trace::{
-    TraceEnd, TraceFate, TraceReport, TraceStep, describe_edit, describe_tag, meter_step, parse_steps, step,
-};
+use crate::engine::trace::{describe_edit, describe_tag, meter_step, parse_steps, step};
 use crate::engine::vlan::{TagEdit, apply};
 use crate::io::umem::HEADROOM;
-use crate::model::{ComponentKind, EndPort, FlowEdit, FlowTarget, VlanEdit};
+use crate::model::{
+    ComponentKind, DropReason, EndPort, FlowEdit, FlowTarget, TraceEnd, TraceFate, TraceReport, TraceStep, VlanEdit,
+};
 use crate::worker::ends::Ring;
 use crate::worker::view::{PortShared, View};
 

@@ -131,11 +131,7 @@ fn what_the_bridge_is_told_to_send_to_a_port_of_components_is_dropped_with_a_rea
             smac: Some(MaskedMac { value: MacAddr::new(station(src)), mask: MacAddr::BROADCAST.to_u64() }),
             ..RuleKey::default()
         };
-        RuleChange::Write(RuleSpec {
-            key_index,
-            key,
-            action: RuleAction { vid: target, qid: None, meter: None, mirror },
-        })
+        RuleChange::Write(RuleSpec { key_index, key, action: RuleAction { target, queue: None, meter: None, mirror } })
     };
     let rules = vec![rule(0, 1, RuleTarget::Port(2), None), rule(1, 2, RuleTarget::Normal, Some(2))];
     tables.change_rules(rules, &ports).unwrap();

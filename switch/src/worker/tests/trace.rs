@@ -8,7 +8,7 @@ use super::components::{TO, tagged};
 use super::*;
 use crate::engine::component::{Known, KnownPort, check};
 use crate::engine::rule::Rules;
-use crate::engine::trace::{TraceFate, TraceReport};
+use crate::model::{TraceFate, TraceReport};
 use crate::worker::component::{Component, Flows, Link, PortFlows, Scene as TraceScene, trace};
 use crate::worker::ends::{NullEnd, OutsideEnd, Ring};
 

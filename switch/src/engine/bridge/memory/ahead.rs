@@ -12,11 +12,11 @@ use super::{Entry, Memory, Scene};
 use crate::engine::bridge::course::{Course, Run};
 use crate::engine::bridge::{Decision, Verdict};
 use crate::engine::fdb::Fdb;
-use crate::engine::mac::MacAddr;
 use crate::engine::meter::Color;
 use crate::engine::parse::parse_l2;
 use crate::engine::rule::{Key, NONE, TOGETHER};
-use crate::engine::vlan::{self, Vid};
+use crate::engine::vlan;
+use crate::model::{MacAddr, Vid};
 
 /// What was found out about the next frames of a burst.
 #[derive(Debug)]

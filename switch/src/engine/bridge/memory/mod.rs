@@ -24,13 +24,12 @@ use super::course::{Course, Run};
 use super::{Decision, Fdb, Names, Observer, Verdict, decide_at, header_len};
 use crate::engine::PortNo;
 use crate::engine::fdb::{Learn, Spot};
-use crate::engine::mac::MacAddr;
 use crate::engine::meter::Color;
 use crate::engine::parse::parse_l2;
 use crate::engine::rule::{FlowCache, Key, Rule, Rules};
 use crate::engine::snapshot::Snapshot;
-use crate::engine::vlan::{self, Vid};
-use crate::model::{LookupCounts, RuleTarget};
+use crate::engine::vlan;
+use crate::model::{LookupCounts, MacAddr, RuleTarget, Vid};
 
 /// Sets of two entries; a power of two.
 const SETS: usize = 2048;
@@ -476,7 +475,7 @@ fn remembered(
     let l2 = parse_l2(frame).ok()?;
     let vid = vlan::ingress(&snap.port(ingress)?.vlan, l2.tag).ok()?;
     let rule = decision.rule;
-    let spot = match rule.map(|rule| rule.action.vid) {
+    let spot = match rule.map(|rule| rule.action.target) {
         Some(RuleTarget::Port(_)) => None,
         // Another worker may have moved the station since.
         _ => Some(fdb.spot(l2.dst, vid).filter(|spot| spot.port() == instead_of.unwrap_or(port))?),

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -178,79 +177,4 @@ pub struct EndInfo {
     pub rx_dropped: Count,
     /// Frames in it now, towards components and from them.
     pub queued: u32,
-}
-
-/// What an outside end is joined to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum OutsideSpec {
-    /// A tap device of the host (`/dev/net/tun`), made with that name and up; it goes with the end.
-    Tap {
-        /// Its name.
-        ifname: String,
-    },
-    /// Files in pcap or pcapng form: components are given the frames of one, once, and what they send is written to the other.
-    Pcap {
-        /// File to read; `None`: no frames come.
-        #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
-        rx: Option<PathBuf>,
-        /// File to write (pcap, replaced if it is there); `None`: frames are forgotten.
-        #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
-        tx: Option<PathBuf>,
-    },
-    /// A capture: what components send is written to files one after another.
-    Capture(CaptureFiles),
-}
-
-/// How the files of a capture are written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-pub struct CaptureFiles {
-    /// Directory; it must be there.
-    #[cfg_attr(feature = "schema", schema(value_type = String))]
-    pub directory: PathBuf,
-    /// The directory that `directory` must be in, links followed, or must be; `None`: it may be anywhere.
-    #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
-    #[serde(default)]
-    pub within: Option<PathBuf>,
-    /// What their names begin with, such as `spp_pcap.20261121101500.phy0`; a number and the suffix of their form follow:
-    /// `.1.pcap`, `.1.pcap.lz4`, `.1.pcap.zst`. Until a file is complete `.tmp` follows, as SPP has it; numbers that are taken are
-    /// passed over.
-    pub stem: String,
-    /// How they are compressed.
-    pub compression: Compression,
-    /// Bytes before compression after which the next file begins, at least 1 MiB: a file is longer by its last frame at most.
-    pub limit: u64,
-    /// Bytes kept of each frame, 14–65,535.
-    pub snaplen: u32,
-}
-
-/// Compression of capture files.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum Compression {
-    /// None.
-    None,
-    /// LZ4 frame format, as SPP writes.
-    #[default]
-    Lz4,
-    /// Zstandard.
-    Zstd,
-}
-
-/// An outside end as it works.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-pub struct OutsideInfo {
-    /// Number.
-    pub no: u32,
-    /// What it was told.
-    pub spec: OutsideSpec,
-    /// Capture: the files written so far, the current one last, by the names that they have when they are complete.
-    #[cfg_attr(feature = "schema", schema(value_type = Vec<String>))]
-    pub files: Vec<PathBuf>,
-    /// What went wrong outside (a disk that is full, a tap that is gone), if something has.
-    pub error: Option<String>,
 }

@@ -138,14 +138,6 @@ pub struct MaskedIp {
 }
 
 impl MaskedIp {
-    /// The address as up to 128 bits at the top: an IPv4 address is the first 32.
-    pub(crate) fn words(ip: IpAddr) -> [u64; 2] {
-        match ip {
-            IpAddr::V4(ip) => [u64::from(u32::from(ip)) << 32, 0],
-            IpAddr::V6(ip) => [(u128::from(ip) >> 64) as u64, u128::from(ip) as u64],
-        }
-    }
-
     /// Length of the prefix that the mask is, if it is one.
     fn prefix(&self) -> Option<u32> {
         let (bits, width) = match self.mask {

@@ -1,0 +1,68 @@
+//! The bridge: its MAC table (FDB) and its settings.
+
+use serde::{Deserialize, Serialize};
+
+use super::MacAddr;
+
+/// How a MAC address came into the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum FdbKind {
+    /// Seen as a source address; ages.
+    Learned,
+    /// Configured; stays and never moves.
+    Static,
+}
+
+/// A row of the MAC table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct FdbEntry {
+    /// MAC address.
+    #[cfg_attr(feature = "schema", schema(value_type = String, example = "02:00:00:00:00:01"))]
+    pub mac: MacAddr,
+    /// VLAN, 0 for the untagged segment.
+    pub vlan: u16,
+    /// Name of the port.
+    pub port: String,
+    /// Learned or static.
+    pub kind: FdbKind,
+    /// Seconds since a frame from it was last seen; 0 for a static one.
+    pub age_seconds: u32,
+}
+
+/// A static row as a user asks for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct FdbSpec {
+    /// Unicast MAC address.
+    #[cfg_attr(feature = "schema", schema(value_type = String, example = "02:00:00:00:00:01"))]
+    pub mac: MacAddr,
+    /// VLAN 0–4094, 0 (the default) for the untagged segment.
+    #[serde(default)]
+    pub vlan: u16,
+    /// Name of the port.
+    pub port: String,
+}
+
+/// Settings of the bridge component that may change while it runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct BridgeSettings {
+    /// Most MAC addresses in all, 16–1,000,000; default 131,072.
+    pub fdb_limit: u32,
+    /// Seconds after which an address that was not seen again is forgotten, 1–1,000,000; default 300 (IEEE 802.1Q).
+    pub fdb_ageing_seconds: u32,
+    /// Forward 01:80:c2:00:00:00–0f (STP, LACP, pause, LLDP), which a bridge keeps to itself (IEEE 802.1D table 7-10); default
+    /// false: dropped with reason `reserved_multicast`.
+    pub forward_reserved: bool,
+}
+
+impl Default for BridgeSettings {
+    fn default() -> Self {
+        Self { fdb_limit: 131_072, fdb_ageing_seconds: 300, forward_reserved: false }
+    }
+}

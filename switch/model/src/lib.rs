@@ -1,0 +1,65 @@
+//! What the switch is told and what it tells: the plain data that crosses between the data plane and its managers.
+//!
+//! Almost every type is serialisable. Its JSON form is the form of the HTTP API, of `--json` and of the state file:
+//! - Field names are in snake case. Absent optional fields are left out.
+//! - MAC addresses are `aa:bb:cc:dd:ee:ff`. VLAN sets are `"all"` or lists such as `"10,20-29"`.
+//! - The DPU interface calls port numbers `vid` and queues `qid`. Those names live in serde attributes only.
+//!
+//! Nothing here holds a lock, a file descriptor or a reference to a running switch. The crate depends on no other of the
+//! project's crates, so clients and command-line tools can use it without the data plane.
+//!
+//! With feature `schema` the types have OpenAPI schemas. Their doc comments are then the descriptions in the OpenAPI document.
+#![forbid(unsafe_code)]
+
+mod bridge;
+mod capture;
+mod component;
+mod dataplane;
+mod drop;
+mod error;
+mod flow_rule;
+mod frames;
+mod guest_end;
+mod mac;
+mod masked;
+mod meter;
+mod outside;
+mod port;
+mod redirect;
+mod rule;
+mod stats;
+mod trace;
+mod vlan;
+mod worker;
+
+pub use bridge::{BridgeSettings, FdbEntry, FdbKind, FdbSpec};
+pub use capture::{CaptureFiles, CapturedFrame, Compression, Direction};
+pub use component::{
+    ComponentInfo, ComponentKind, ComponentSpec, DEFAULT_RING_DEPTH, End, EndInfo, EndPort, MAX_END_NO, TableEntry,
+    VlanEdit,
+};
+pub use dataplane::{
+    Capacity, DEFAULT_MASKS, DEFAULT_PORTS, DEFAULT_TABLE_SIZE, DataplaneSettings, HugePages, MAX_TABLE_SIZE, PollMode,
+    Usage,
+};
+pub use drop::DropReason;
+pub use error::ErrorKind;
+pub use flow_rule::{
+    FlowCount, FlowDirection, FlowEdit, FlowKey, FlowRule, FlowTarget, MAX_FLOW_PUSHES, MAX_FLOW_RULES,
+};
+pub use frames::{FrameAudit, FramePlaces};
+pub use guest_end::{GuestEndInfo, GuestQueue};
+pub use mac::MacAddr;
+pub use masked::{Masked, MaskedIp, MaskedMac};
+pub use meter::{MeterBinding, MeterDirection, MeterInfo, MeterMode, MeterSpec, MeterType, MeterUpdate};
+pub use outside::{OutsideInfo, OutsideSpec};
+pub use port::{
+    DEFAULT_MTU, DEFAULT_QUEUE_DEPTH, MAX_PORTS, MAX_QUEUES, MIN_MTU, Mode, ModeRequest, PortInfo, PortKind, PortNo,
+    PortSpec, PortUpdate, QueueInfo, Steering, ZeroCopy,
+};
+pub use redirect::{RedirectInfo, RedirectSpec};
+pub use rule::{IpType, RuleAction, RuleChange, RuleInfo, RuleKey, RuleSpec, RuleTarget};
+pub use stats::{Count, NicStats, PortStats, QueueStats, StatsReport};
+pub use trace::{TraceEnd, TraceFate, TraceReport, TraceStep};
+pub use vlan::{MAX_VID, VID_COUNT, Vid, VlanMode, VlanSet};
+pub use worker::{LookupCounts, WorkerInfo};

@@ -1,0 +1,359 @@
+//! Ports: what a user asks for, what may be changed, and what a live port is.
+
+use serde::{Deserialize, Serialize};
+
+use super::{GuestEndInfo, MacAddr, VlanMode, VlanSet};
+
+/// Largest number of ports that one switch can have (vport numbers are `0..MAX_PORTS`).
+pub const MAX_PORTS: usize = 1024;
+/// Number of a port (vport), below [`MAX_PORTS`].
+pub type PortNo = u16;
+/// Largest number of queues of one port.
+pub const MAX_QUEUES: u32 = 64;
+/// Smallest MTU of a port, in bytes: the least that IPv4 allows (RFC 791).
+pub const MIN_MTU: u32 = 68;
+/// MTU of a port that names none, in bytes.
+pub const DEFAULT_MTU: u32 = 1500;
+/// Ring size of a port that names none, in descriptors.
+pub const DEFAULT_QUEUE_DEPTH: u32 = 2048;
+
+/// What sits at the other end of a port. The names are the Soft Patch Panel's where it has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum PortKind {
+    /// A veth pair: the switch's AF_XDP sockets on one end, a guest on the other.
+    Guest,
+    /// A network device of the host: one AF_XDP socket a queue.
+    Phy,
+}
+
+/// What depends on the kind of a port. Code that needs such a fact asks for it here, so that a new kind is answered in one
+/// place.
+impl PortKind {
+    /// Every kind.
+    pub const ALL: [PortKind; 2] = [PortKind::Guest, PortKind::Phy];
+
+    /// Its name, as JSON, metrics and the command line have it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            PortKind::Guest => "guest",
+            PortKind::Phy => "phy",
+        }
+    }
+
+    /// The kind of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// The Soft Patch Panel's word for it, which comes before `:N` in the name of such a port.
+    pub const fn spp_word(self) -> &'static str {
+        match self {
+            PortKind::Guest => "vhost",
+            PortKind::Phy => "phy",
+        }
+    }
+
+    /// Whether the switch makes a second netdev for a guest. Such a port has a guest's MAC address, may be in a namespace,
+    /// and may be opened for a guest's own sockets.
+    pub const fn has_guest_end(self) -> bool {
+        matches!(self, PortKind::Guest)
+    }
+
+    /// Whether its netdev may be shared with the host's network stack ([`Steering::Shared`]).
+    pub const fn may_share_netdev(self) -> bool {
+        matches!(self, PortKind::Phy)
+    }
+
+    /// Whether its netdev must take frames for all addresses, because the stations behind other ports have many.
+    pub const fn is_promiscuous(self) -> bool {
+        matches!(self, PortKind::Phy)
+    }
+
+    /// Whether whatever is at the other end has bound all queues as soon as there is carrier. Of other kinds the kernel is
+    /// asked which queues are bound.
+    pub const fn carrier_binds_queues(self) -> bool {
+        matches!(self, PortKind::Phy)
+    }
+
+    /// Netdev of a port that names none. `None`: its user must name one.
+    pub fn default_ifname(self, vport: PortNo) -> Option<String> {
+        match self {
+            PortKind::Guest => Some(format!("xs{vport}")),
+            PortKind::Phy => None,
+        }
+    }
+
+    /// Queues of a port that names no number. `None`: as many as its netdev has.
+    pub const fn default_queues(self) -> Option<u32> {
+        match self {
+            PortKind::Guest => Some(1),
+            PortKind::Phy => None,
+        }
+    }
+
+    /// Whether the source addresses of a port that does not say are checked. A guest may not send as another one.
+    pub const fn default_mac_check(self) -> bool {
+        matches!(self, PortKind::Guest)
+    }
+
+    /// VLANs of a port that names none. A guest can't choose its VLAN; a NIC carries all of them.
+    pub fn default_vlan(self) -> VlanMode {
+        match self {
+            PortKind::Guest => VlanMode::Access { vid: 0 },
+            PortKind::Phy => VlanMode::Trunk { native: Some(0), tagged: VlanSet::all() },
+        }
+    }
+}
+
+/// XDP attach mode that is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum ModeRequest {
+    /// Native if the driver and the MTU allow it, else generic.
+    #[default]
+    Auto,
+    /// In the driver, or an error that says why not.
+    Native,
+    /// After the kernel has built its socket buffer: works on any netdev, slower.
+    Generic,
+}
+
+/// XDP attach mode in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// The driver runs the program.
+    Native,
+    /// The network core runs the program on socket buffers.
+    Generic,
+}
+
+/// Which packets of a netdev go to the switch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Steering {
+    /// All of them.
+    #[default]
+    All,
+    /// Only those for the MAC addresses and VLANs of the other ports; the rest stays with the host's stack. Group-addressed
+    /// frames go to both.
+    Shared,
+}
+
+/// Zero-copy binding that is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum ZeroCopy {
+    /// If the driver has it.
+    #[default]
+    Auto,
+    /// Or an error.
+    On,
+    /// Never.
+    Off,
+}
+
+/// A port as its user asks for it: absent fields take the defaults that each one names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct PortSpec {
+    /// Unique name: 1–128 characters of `A-Z a-z 0-9 . _ : -`, first one a letter or digit.
+    pub name: String,
+    /// Unique identity that the manager of the guests gives it: 1–128 characters; default: its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    /// What is at the other end.
+    pub kind: PortKind,
+    /// Port number, `0..1024`; default: the lowest free one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vport: Option<u16>,
+    /// The switch's netdev. `phy`: required, must exist. `guest`: default `xs<vport>`; an existing veth end is adopted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ifname: Option<String>,
+    /// `guest` only: the guest's end of the pair; default `xg<vport>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_ifname: Option<String>,
+    /// `guest` only: named network namespace (`ip netns`) that the guest's end is moved to; default: it stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<String>,
+    /// MAC address of the guest, unicast; default for `guest`: a stable, locally administered one derived from `uuid`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>, example = "02:00:00:00:00:01"))]
+    pub mac: Option<MacAddr>,
+    /// Layer 3 MTU in bytes, without Ethernet header and VLAN tag; default 1500 (`phy`: what the netdev has).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// Queues, 1–64; default 1 (`phy`: as many as the netdev has).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<u32>,
+    /// Descriptors of each ring, a power of two, 64–32768; default 2048.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_depth: Option<u32>,
+    /// XDP attach mode.
+    #[serde(default)]
+    pub mode: ModeRequest,
+    /// `phy` only: which packets come to the switch.
+    #[serde(default)]
+    pub steering: Steering,
+    /// Zero-copy binding.
+    #[serde(default)]
+    pub zero_copy: ZeroCopy,
+    /// VLAN mode; default for `guest`: access to the untagged segment; for `phy`: trunk of all VLANs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<VlanMode>,
+    /// An isolated port exchanges no frames with other isolated ports; default false.
+    #[serde(default)]
+    pub isolated: bool,
+    /// Drop what does not come from `mac` (Ethernet source, ARP sender); default: true for `guest`, false for `phy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac_check: Option<bool>,
+    /// Most MAC addresses learned on this port, at least 1; default 4096.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fdb_limit: Option<u32>,
+    /// `guest` only: the guest's end is open for a guest's own AF_XDP sockets (QEMU's), and no kernel stack gets its packets.
+    /// Set by itself when sockets are first asked for; default false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub guest_sockets: bool,
+    /// The Soft Patch Panel's name of the port, unique: `phy:N` of a `phy` port, `vhost:N` of a `guest` port. It is then for
+    /// components and no port of the bridge; fixed for the port's life. `vlan`, `isolated`, `mac_check` and `fdb_limit` mean
+    /// nothing then; `steering` must be `all`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spp: Option<String>,
+}
+
+impl PortSpec {
+    /// Its identity.
+    pub fn uuid(&self) -> &str {
+        self.uuid.as_deref().unwrap_or(&self.name)
+    }
+
+    /// A port of that name and kind with every default.
+    pub fn new(name: impl Into<String>, kind: PortKind) -> Self {
+        Self {
+            name: name.into(),
+            uuid: None,
+            kind,
+            vport: None,
+            ifname: None,
+            guest_ifname: None,
+            netns: None,
+            mac: None,
+            mtu: None,
+            queues: None,
+            queue_depth: None,
+            mode: ModeRequest::Auto,
+            steering: Steering::All,
+            zero_copy: ZeroCopy::Auto,
+            vlan: None,
+            isolated: false,
+            mac_check: None,
+            fdb_limit: None,
+            guest_sockets: false,
+            spp: None,
+        }
+    }
+}
+
+/// Changes to a live port; absent fields stay as they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct PortUpdate {
+    /// As in [`PortSpec::mtu`]; set on both ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// As in [`PortSpec::mac`]; a guest that uses another one is told apart only by `mac_check`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>, example = "02:00:00:00:00:01"))]
+    pub mac: Option<MacAddr>,
+    /// As in [`PortSpec::vlan`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<VlanMode>,
+    /// As in [`PortSpec::isolated`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolated: Option<bool>,
+    /// As in [`PortSpec::mac_check`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac_check: Option<bool>,
+    /// As in [`PortSpec::fdb_limit`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fdb_limit: Option<u32>,
+    /// As in [`PortSpec::queue_depth`]. The queues are opened anew: what comes in during that moment is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_depth: Option<u32>,
+    /// As in [`PortSpec::guest_sockets`]; refused while a guest has sockets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_sockets: Option<bool>,
+    /// As in [`PortSpec::queues`]; a live port keeps the number that it has, and another one is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<u32>,
+}
+
+/// A queue of a live port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct QueueInfo {
+    /// Queue of the netdev, 0-based.
+    pub queue: u32,
+    /// Worker that polls it, 0-based.
+    pub worker: usize,
+    /// Whether the driver moves frames without a copy.
+    pub zero_copy: bool,
+}
+
+/// A live port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct PortInfo {
+    /// As asked, with every default filled in (this is what the state file keeps).
+    pub spec: PortSpec,
+    /// Port number.
+    pub vport: u16,
+    /// Index of the switch's netdev.
+    pub ifindex: u32,
+    /// XDP mode in force.
+    pub mode: Mode,
+    /// Why a wish of `auto` ended in generic mode, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode_reason: Option<String>,
+    /// Address of the switch's netdev; absent if that is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>, example = "02:00:00:00:00:01"))]
+    pub mac: Option<MacAddr>,
+    /// Whether the switch's netdev has carrier.
+    pub link_up: bool,
+    /// Largest MTU that this port could be set to now, in bytes, and with it the end of the range that errors name.
+    pub max_mtu: u32,
+    /// Its queues.
+    pub queues: Vec<QueueInfo>,
+    /// Queues that the other end has bound now: AF_XDP sockets on the guest's end of a pair, in whatever process; all of a
+    /// `phy`'s while it has carrier. 0 if the kernel can't tell (before 6.15).
+    #[serde(default)]
+    pub active_queues: u32,
+    /// MAC addresses learned on it now.
+    pub fdb_entries: u32,
+    /// `guest` only: the guest's end, once it was opened for a guest's own AF_XDP sockets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_end: Option<GuestEndInfo>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_called_what_json_calls_it() {
+        for kind in PortKind::ALL {
+            assert_eq!(serde_json::to_string(&kind).unwrap(), format!("\"{}\"", kind.name()));
+            assert_eq!(PortKind::from_name(kind.name()), Some(kind));
+        }
+        assert_eq!(PortKind::from_name("vhost"), None);
+    }
+}

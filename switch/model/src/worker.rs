@@ -1,0 +1,40 @@
+//! Worker threads as they run.
+
+use serde::{Deserialize, Serialize};
+
+/// A worker thread as it runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct WorkerInfo {
+    /// Number, 0-based.
+    pub worker: usize,
+    /// CPU that it is pinned to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<usize>,
+    /// Port queues that it polls.
+    pub queues: usize,
+    /// Bursts that held at least one frame.
+    pub bursts: u64,
+    /// Frames taken in.
+    pub packets: u64,
+    /// Turns of the loop that found nothing.
+    pub idle_polls: u64,
+    /// Times that it went to sleep.
+    pub sleeps: u64,
+    /// How it found the rules that apply to frames.
+    #[serde(default)]
+    pub lookups: LookupCounts,
+}
+
+/// How a worker found the rules that apply to frames; while there are no rules, nothing is looked up. Where much has to be, it is looked up for a
+/// whole burst first, frames among it that are refused then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct LookupCounts {
+    /// The whole decision on the flow was remembered.
+    pub remembered: u64,
+    /// By the exact-match cache.
+    pub cached: u64,
+    /// By the tables of all masks.
+    pub searched: u64,
+}

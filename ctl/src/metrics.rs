@@ -297,8 +297,8 @@ impl Families {
             worker.idle_polls,
         );
         self.counter("xswitch_worker_sleeps_total", "Times that the worker went to sleep.", &labels, worker.sleeps);
-        let LookupCounts { remembered, cached, searched } = worker.lookups;
-        for (by, count) in [("memory", remembered), ("cache", cached), ("tables", searched)] {
+        let LookupCounts { flow_cache, exact_match, classifier } = worker.lookups;
+        for (by, count) in [("memory", flow_cache), ("cache", exact_match), ("tables", classifier)] {
             let help = "Frames whose traffic rule was looked up, by what knew it: memory of decisions, cache, tables of all masks.";
             let labels = [("worker", number.as_str()), ("by", by)];
             self.counter("xswitch_worker_rule_lookups_total", help, &labels, count);

@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use switch::engine::bridge::{Egress, NoObserver, Verdict, decide_at, egress_check};
+use switch::engine::bridge::{BurstContext, DirectLookup, FloodVerdict, NoTrace, Verdict, decide, flood_verdict};
 use switch::engine::fdb::Fdb;
 use switch::engine::parse::{flow_hash, parse, parse_l2};
 use switch::engine::snapshot::{BridgePolicy, PortPolicy, Snapshot};
@@ -48,7 +48,8 @@ fuzz_target!(|data: &[u8]| {
     let input =
         TraceInput { snapshot: &SNAPSHOT, fdb: &FDB, meters: &meters, now: 1, now_ns: 0, names: &names, rule: None };
     let report = trace(&input, ingress, frame);
-    let decision = decide_at(&SNAPSHOT, &FDB, 1, ingress, frame, &mut NoObserver);
+    let context = BurstContext { snap: &SNAPSHOT, fdb: &FDB, now: 1, ingress, worker: 0 };
+    let decision = decide(&context, frame, &mut DirectLookup, &mut NoTrace);
     let edits = match decision.verdict {
         Verdict::Drop(reason) => {
             assert_eq!(report.drop_reason.as_deref(), Some(reason.label()));
@@ -58,8 +59,8 @@ fuzz_target!(|data: &[u8]| {
         Verdict::Flood { vid, tag } => SNAPSHOT
             .flood_ports(vid)
             .iter()
-            .filter_map(|&port| match egress_check(&SNAPSHOT, ingress, port, vid, tag, frame.len()) {
-                Egress::Send { port, edit } => {
+            .filter_map(|&port| match flood_verdict(&SNAPSHOT, ingress, port, vid, tag, frame.len()) {
+                FloodVerdict::Send { port, edit } => {
                     assert_ne!(port, ingress, "an echo");
                     Some(edit)
                 }

@@ -10,12 +10,12 @@ use crate::model::{Count, DropReason, LookupCounts, PortStats};
 
 /// Packets and bytes with a single writer.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct FrameCounter {
     packets: AtomicU64,
     bytes: AtomicU64,
 }
 
-impl Tally {
+impl FrameCounter {
     /// Adds to both.
     #[inline]
     pub fn add(&self, packets: u64, bytes: u64) {
@@ -32,7 +32,7 @@ impl Tally {
 /// What one worker counts of something that others count too.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-pub struct Shard(pub Tally);
+pub struct Shard(pub FrameCounter);
 
 /// Packets and bytes that any worker counts, each by itself.
 #[derive(Debug)]
@@ -69,12 +69,12 @@ fn bump(counter: &AtomicU64, by: u64) {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct PortShard {
-    copies: Tally,
-    mirrored: Tally,
-    redirected: Tally,
+    copies: FrameCounter,
+    mirrored: FrameCounter,
+    redirected: FrameCounter,
     pushes: AtomicU64,
     pops: AtomicU64,
-    drops: [Tally; DropReason::COUNT],
+    drops: [FrameCounter; DropReason::COUNT],
 }
 
 impl PortShard {
@@ -136,36 +136,76 @@ impl PortShard {
 /// What the worker of one queue counts.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct QueueTally {
+pub struct QueueCounters {
     /// Taken from the queue.
-    pub rx: Tally,
+    pub rx: FrameCounter,
     /// Given to the queue.
-    pub tx: Tally,
+    pub tx: FrameCounter,
 }
 
 /// What a worker counts of itself.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct WorkerTally {
-    /// Bursts with at least one frame, and the frames in them.
-    pub bursts: Tally,
-    /// Turns that found nothing, and times that it slept.
-    pub idle: Tally,
+pub struct WorkerCounters {
+    bursts: AtomicU64,
+    frames: AtomicU64,
+    idle_polls: AtomicU64,
+    sleeps: AtomicU64,
+    /// Flow cache, exact-match cache, classifier.
     lookups: [AtomicU64; 3],
 }
 
-impl WorkerTally {
-    /// Look-ups of rules so far.
+impl WorkerCounters {
+    /// A burst of `frames` frames was taken.
     #[inline]
-    pub fn set_lookups(&self, LookupCounts { remembered, cached, searched }: LookupCounts) {
-        for (counter, count) in self.lookups.iter().zip([remembered, cached, searched]) {
+    pub fn took_burst(&self, frames: usize) {
+        bump(&self.bursts, 1);
+        bump(&self.frames, frames as u64);
+    }
+
+    /// A turn found nothing to do.
+    #[inline]
+    pub fn polled_idle(&self) {
+        bump(&self.idle_polls, 1);
+    }
+
+    /// The worker slept once.
+    pub fn slept(&self) {
+        bump(&self.sleeps, 1);
+    }
+
+    /// Bursts with at least one frame.
+    pub fn bursts(&self) -> u64 {
+        self.bursts.load(Ordering::Relaxed)
+    }
+
+    /// Frames in those bursts.
+    pub fn frames(&self) -> u64 {
+        self.frames.load(Ordering::Relaxed)
+    }
+
+    /// Turns that found nothing to do.
+    pub fn idle_polls(&self) -> u64 {
+        self.idle_polls.load(Ordering::Relaxed)
+    }
+
+    /// How often the worker slept.
+    pub fn sleeps(&self) -> u64 {
+        self.sleeps.load(Ordering::Relaxed)
+    }
+
+    /// Sets the lookups of rules so far.
+    #[inline]
+    pub fn set_lookups(&self, LookupCounts { flow_cache, exact_match, classifier }: LookupCounts) {
+        for (counter, count) in self.lookups.iter().zip([flow_cache, exact_match, classifier]) {
             counter.store(count, Ordering::Relaxed);
         }
     }
 
-    /// What was counted of look-ups.
+    /// Lookups of rules so far.
     pub fn lookups(&self) -> LookupCounts {
-        let [remembered, cached, searched] = self.lookups.each_ref().map(|counter| counter.load(Ordering::Relaxed));
-        LookupCounts { remembered, cached, searched }
+        let [flow_cache, exact_match, classifier] =
+            self.lookups.each_ref().map(|counter| counter.load(Ordering::Relaxed));
+        LookupCounts { flow_cache, exact_match, classifier }
     }
 }

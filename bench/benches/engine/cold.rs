@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use bench::micro::bed::{RULES, snapshot};
 use bench::micro::fixtures::{BURST, keys, mac_table, rule_table, rule_table_to, udp4};
 use criterion::{Criterion, Throughput};
-use switch::engine::bridge::{Memory, Scene};
-use switch::engine::rule::{FlowCache, Key, Rules};
+use switch::engine::bridge::{BurstContext, FlowCache};
+use switch::engine::rule::{ExactMatchCache, Key, Rules};
 use switch::model::RuleTarget;
 
 /// Bytes walked before each burst: more than the second-level cache of a core has.
@@ -50,7 +50,7 @@ pub fn lookups(criterion: &mut Criterion) {
     ] {
         let rules_now = rule_table(rules, masks).commit();
         let flow_keys = keys(flows, rules);
-        let (mut cache, mut next) = (FlowCache::default(), 0);
+        let (mut cache, mut next) = (ExactMatchCache::default(), 0);
         group.bench_function(format!("{rules} rules, {masks} masks, {flows} flows"), |bencher| {
             bencher.iter_custom(|lookups| {
                 bursts(lookups, &mut others, |others| {
@@ -81,13 +81,13 @@ pub fn decisions(criterion: &mut Criterion) {
         };
         let rules = |masks| rule_table_to(RULES, masks, RuleTarget::Normal).commit();
         let snap = &snapshot().with_rules(2, masks.map_or_else(Rules::default, rules));
-        let (mut memory, mut runs) = (Memory::default(), Vec::new());
+        let (mut cache, mut runs) = (FlowCache::default(), Vec::new());
         let mut all_bursts = frames.chunks_exact(BURST).cycle();
         let name = match masks {
             None => format!("no rules, {count} stations"),
             Some(masks) => format!("{RULES} rules, {masks} masks, {count} flows"),
         };
-        let scene = Scene { snap, fdb: &fdb, now: 0, ingress: 0, worker: 0 };
+        let context = BurstContext { snap, fdb: &fdb, now: 0, ingress: 0, worker: 0 };
         group.bench_function(name, |bencher| {
             bencher.iter_custom(|decisions| {
                 bursts(decisions, &mut others, |others| {
@@ -95,11 +95,11 @@ pub fn decisions(criterion: &mut Criterion) {
                     // What was received is in the caches.
                     let burst = all_bursts.next().map(<[_]>::to_vec).unwrap_or_default();
                     let start = Instant::now();
-                    memory.begin_burst();
+                    cache.begin_burst();
                     let mut rest = burst.iter().map(Vec::as_slice);
                     loop {
-                        let (recalled, decision) = memory.recall_all(&scene, rest.clone(), &mut runs);
-                        rest.by_ref().take(recalled).for_each(drop);
+                        let (cached, decision) = cache.lookup_burst(&context, rest.clone(), &mut runs);
+                        rest.by_ref().take(cached).for_each(drop);
                         let Some((decision, frame)) = decision.zip(rest.next()) else { break };
                         decision.rule.inspect(|rule| rule.applied(0, frame.len()));
                         black_box(decision);

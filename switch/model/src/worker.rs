@@ -31,10 +31,13 @@ pub struct WorkerInfo {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct LookupCounts {
-    /// The whole decision on the flow was remembered.
-    pub remembered: u64,
-    /// By the exact-match cache.
-    pub cached: u64,
-    /// By the tables of all masks.
-    pub searched: u64,
+    /// Frames whose whole decision was in the flow cache.
+    #[serde(rename = "remembered")]
+    pub flow_cache: u64,
+    /// Lookups that the exact-match cache answered.
+    #[serde(rename = "cached")]
+    pub exact_match: u64,
+    /// Lookups that the classifier answered.
+    #[serde(rename = "searched")]
+    pub classifier: u64,
 }

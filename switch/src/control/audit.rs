@@ -11,8 +11,8 @@ use crate::worker::view::PortShared;
 pub(super) fn add_port(stats: &mut PortStats, port: &PortShared) {
     port.shards.iter().for_each(|shard| shard.add_to(stats));
     for queue in &port.queues {
-        stats.rx.add(queue.tally.rx.read());
-        stats.tx.add(queue.tally.tx.read());
+        stats.rx.add(queue.counters.rx.read());
+        stats.tx.add(queue.counters.tx.read());
     }
 }
 
@@ -79,17 +79,16 @@ pub(super) fn stats(state: &State, control: &Control) -> StatsReport {
 /// The workers.
 pub(super) fn workers(state: &State, control: &Control) -> Vec<WorkerInfo> {
     let info = |(worker, shared): (usize, &crate::worker::view::WorkerShared)| {
-        let (bursts, idle) = (shared.tally.bursts.read(), shared.tally.idle.read());
         let queues = control.ports.values().flat_map(|port| &port.shared.queues);
         WorkerInfo {
             worker,
             cpu: state.settings.cpus.get(worker).copied(),
             queues: queues.filter(|queue| queue.worker() == worker).count(),
-            bursts: bursts.packets,
-            packets: bursts.bytes,
-            idle_polls: idle.packets,
-            sleeps: idle.bytes,
-            lookups: shared.tally.lookups(),
+            bursts: shared.counters.bursts(),
+            packets: shared.counters.frames(),
+            idle_polls: shared.counters.idle_polls(),
+            sleeps: shared.counters.sleeps(),
+            lookups: shared.counters.lookups(),
         }
     };
     state.shared.workers.iter().enumerate().map(info).collect()

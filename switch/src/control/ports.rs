@@ -61,7 +61,7 @@ fn xsk_counts(fd: &OwnedFd) -> XskCounts {
 fn count_untaken(port: &PortShared, queue: u32, untaken: Count) {
     // The queue's worker has let go of it, so this is the counters' only writer.
     let shared = &port.queues[queue as usize];
-    shared.tally.rx.add(untaken.packets, untaken.bytes);
+    shared.counters.rx.add(untaken.packets, untaken.bytes);
     port.shards[shared.worker()].dropped_all(DropReason::PortGone, untaken);
 }
 
@@ -88,8 +88,8 @@ impl LivePort {
         let xdp = self.program.counters().unwrap_or_default();
         let queue = |(number, queue): (usize, &QueueShared)| QueueStats {
             queue: number as u32,
-            rx: queue.tally.rx.read(),
-            tx: queue.tally.tx.read(),
+            rx: queue.counters.rx.read(),
+            tx: queue.counters.tx.read(),
             xdp: xdp
                 .get(number)
                 .map(|counters| counters.iter().map(|(label, value)| (label.to_owned(), value)).collect())

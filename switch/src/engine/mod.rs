@@ -1,14 +1,25 @@
-//! The switching engine: pure code from packet bytes to verdict. No I/O, no clock (time is handed in), nothing of the rest of
-//! the project but plain data ([`crate::model`], [`crate::counters`]).
+//! The switching engine: pure code from packet bytes to a verdict. It has no I/O and no clock: time is handed in. Of the
+//! rest of the project it knows plain data only ([`crate::model`], [`crate::counters`]).
 //!
-//! The way of a frame: [`parse`] reads its layer 2, [`bridge::decide`] asks the immutable [`snapshot`] and the shared MAC
-//! table [`fdb`], and says where it goes: by a traffic [`rule`], or by the MAC table. [`vlan`] says what happens to its tag
-//! there, [`meter`] whether it is within its rate. [`trace`] runs the same `decide` with an observer that writes the steps
-//! down. [`component`] is the other way a frame may take, on which it may meet [`flow`] rules. [`tables`] is where control keeps rules, meters and redirects. Nothing on that way allocates, waits for a lock, logs or makes a system call.
+//! | module | what it is |
+//! | --- | --- |
+//! | [`parse`] | frame bytes → headers |
+//! | [`bridge`] | the decision on a frame, and the flow cache in front of it |
+//! | [`rule`] | traffic rules: classifier, subtables, exact-match cache |
+//! | [`fdb`] | the MAC table, shared by all workers |
+//! | [`snapshot`] | the immutable policy that a decision is made by |
+//! | [`vlan`] | what happens to a frame's tag |
+//! | [`meter`] | whether a frame is within its rate |
+//! | [`component`], [`flow`] | the other way of a frame: components and their flow rules |
+//! | [`tables`] | rules, meters and redirects as control changes them |
+//! | [`trace`] | the same decision, step by step in words |
 //!
-//! The sender of a frame is the adversary: every function here that takes frame bytes is total, for any bytes of any length.
+//! Nothing on the way of a frame allocates, waits for a lock, logs or makes a system call.
+//!
+//! The sender of a frame is the adversary. Every function here that takes frame bytes is total, for any bytes of any length.
 #![forbid(unsafe_code)]
 
+mod bits;
 pub mod bridge;
 pub mod component;
 pub mod fdb;
@@ -22,6 +33,3 @@ pub mod trace;
 pub mod vlan;
 
 pub use crate::model::PortNo;
-pub use bridge::{Decision, Egress, Memory, NoObserver, Observer, Scene, Verdict, decide, decide_at, egress_check};
-pub use fdb::Fdb;
-pub use snapshot::{BridgePolicy, PortPolicy, Snapshot};

@@ -1,10 +1,11 @@
-//! What happens to one packet, step by step, told by the very code that switches packets.
+//! What happens to one packet, step by step, told by the code that switches packets.
 //!
-//! [`trace`] runs [`bridge::decide`] with an observer that writes down what it hears, then asks [`bridge::egress_check`] for
-//! each receiver of a flood as a worker would. Nothing is learned, counted, metered or sent. For control, which may allocate.
+//! [`trace`] runs [`bridge::decide`] with a [`StepTracer`] that writes the steps down. For each receiver of a flood it asks
+//! [`bridge::flood_verdict`], as a worker does. Nothing is learned, counted, metered or sent. Only control calls this: it
+//! allocates.
 
 use super::PortNo;
-use super::bridge::{self, Egress, Names, Observer, Verdict};
+use super::bridge::{self, BurstContext, DryRunLookup, FloodVerdict, PortNames, StepTracer, Verdict};
 use super::fdb::Fdb;
 use super::meter::{Color, Meter};
 use super::parse::{self, Fragment, L3, L4, Malformed, TPID_CTAG, Tag};
@@ -30,8 +31,8 @@ pub struct TraceInput<'a> {
     pub now: u32,
     /// Nanoseconds, as meters count them.
     pub now_ns: u64,
-    /// Names of ports.
-    pub names: Names<'a>,
+    /// PortNames of ports.
+    pub names: PortNames<'a>,
     /// A rule that is to be told about even if many others don't match.
     pub rule: Option<u32>,
 }
@@ -51,7 +52,9 @@ pub fn trace(input: &TraceInput<'_>, ingress: PortNo, frame: &[u8]) -> TraceRepo
         return tracer.dropped(DropReason::MeterFrom, None);
     }
     tracer.steps.extend(parse_steps(frame));
-    let decision = bridge::decide_at(snapshot, fdb, now, ingress, frame, &mut tracer);
+    // No worker counts anything here.
+    let context = BurstContext { snap: snapshot, fdb, now, ingress, worker: 0 };
+    let decision = bridge::decide(&context, frame, &mut DryRunLookup::default(), &mut tracer);
     let mut mirrored = None;
     if let Some(rule) = decision.rule {
         if let Some(mirror) = rule.action.mirror {
@@ -65,7 +68,9 @@ pub fn trace(input: &TraceInput<'_>, ingress: PortNo, frame: &[u8]) -> TraceRepo
         }
     }
     let report = match decision.verdict {
-        Verdict::Drop(reason) => tracer.dropped(reason, (decision.at != ingress).then(|| names(decision.at))),
+        Verdict::Drop(reason) => {
+            tracer.dropped(reason, (decision.drop_port != ingress).then(|| names(decision.drop_port)))
+        }
         Verdict::Unicast { port, edit, queue, .. } => {
             let queue = queue.map(|queue| format!(" queue {queue}")).unwrap_or_default();
             tracer.say("egress", format!("out of {}{queue}: {}", names(port), describe_edit(edit)));
@@ -86,24 +91,21 @@ fn with_rule(report: TraceReport, rule: Option<&Rule>, mirror: Option<String>) -
     TraceReport { rule: rule.map(|rule| rule.index), mirror, ..report }
 }
 
-/// The observer that writes down.
+/// Writes the steps down.
 struct Tracer<'t> {
     steps: Vec<TraceStep>,
     input: TraceInput<'t>,
-    /// What the meters so far have called the frame.
+    /// The colour that meters have given the frame so far.
     color: Color,
 }
 
-impl Observer for Tracer<'_> {
-    const LEARN: bool = false;
-
-    fn step(&mut self, stage: &'static str, detail: impl FnOnce(Names<'_>) -> String) {
+impl StepTracer for Tracer<'_> {
+    fn step(&mut self, stage: &'static str, detail: impl FnOnce(PortNames<'_>) -> String) {
         self.say(stage, detail(self.input.names));
     }
 
-    fn classify<'a>(&mut self, rules: &'a Rules, key: impl FnOnce() -> Key) -> Option<&'a Rule> {
+    fn classified(&mut self, rules: &Rules, key: impl FnOnce() -> Key, found: Option<&Rule>) {
         let key = &key();
-        let found = rules.find(key).map(AsRef::as_ref);
         let better = |rule: &&std::sync::Arc<Rule>| found.is_none_or(|found| rule.index < found.index);
         let tell = |rule: &Rule| {
             let index = rule.index;
@@ -133,7 +135,6 @@ impl Observer for Tracer<'_> {
             Some(rule) => self.say("rule", self.describe_rule(rule)),
             None => self.say("rule", "no rule matches".to_owned()),
         }
-        found
     }
 }
 
@@ -180,8 +181,8 @@ impl Tracer<'_> {
         let (mut outputs, mut drop) = (Vec::new(), DropReason::NoDestination);
         for &port in members {
             let name = names(port);
-            let detail = match bridge::egress_check(snap, ingress, port, vid, tag, len) {
-                Egress::Send { port: exit, edit } => {
+            let detail = match bridge::flood_verdict(snap, ingress, port, vid, tag, len) {
+                FloodVerdict::Send { port: exit, edit } => {
                     let by = if exit == port { String::new() } else { format!(", redirected to {}", names(exit)) };
                     let color = self.color;
                     let what = format!("what {} is sent", names(exit));
@@ -193,12 +194,12 @@ impl Tracer<'_> {
                     self.color = color;
                     format!("to {name}{by}: {}", describe_edit(edit))
                 }
-                Egress::Skip if port == ingress => format!("not to {name}: it came from there"),
-                Egress::Skip if snap.exit(port) != port => {
+                FloodVerdict::Skip if port == ingress => format!("not to {name}: it came from there"),
+                FloodVerdict::Skip if snap.exit(port) != port => {
                     format!("not to {name}: redirected to {}, which has it already", names(snap.exit(port)))
                 }
-                Egress::Skip => format!("not to {name}: isolated from where it came from"),
-                Egress::Drop(reason) => {
+                FloodVerdict::Skip => format!("not to {name}: isolated from where it came from"),
+                FloodVerdict::Drop(reason) => {
                     drop = reason;
                     format!("dropped for {name}: {}: {}", reason.label(), reason.explain())
                 }

@@ -11,7 +11,7 @@ use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::component::count;
 use super::view::Shared;
-use crate::counters::Tally;
+use crate::counters::FrameCounter;
 use crate::io::umem::Frame;
 use crate::model::{CapturedFrame, Count};
 use std::sync::Arc;
@@ -26,12 +26,12 @@ const NOBODY: usize = usize::MAX;
 #[repr(align(128))]
 struct Side<T> {
     end: Mutex<T>,
-    passed: Tally,
+    passed: FrameCounter,
 }
 
 impl<T> Side<T> {
     fn new(end: T) -> Self {
-        Self { end: Mutex::new(end), passed: Tally::default() }
+        Self { end: Mutex::new(end), passed: FrameCounter::default() }
     }
 
     /// Does something with the end, unless somebody else does at this moment.
@@ -52,7 +52,7 @@ pub struct Ring {
     depth: u32,
     input: Side<rtrb::Producer<Frame>>,
     output: Side<rtrb::Consumer<Frame>>,
-    refused: Tally,
+    refused: FrameCounter,
     /// Worker that takes frames from it.
     reader: AtomicUsize,
     /// Frames that it may hold at present, at most `depth`.
@@ -64,7 +64,7 @@ impl Ring {
     pub fn new(no: u32, depth: u32) -> Self {
         let (input, output) = rtrb::RingBuffer::new(depth as usize);
         let (reader, limit) = (AtomicUsize::new(NOBODY), AtomicU32::new(depth));
-        let refused = Tally::default();
+        let refused = FrameCounter::default();
         Self { no, depth, input: Side::new(input), output: Side::new(output), refused, reader, limit }
     }
 
@@ -170,9 +170,9 @@ impl Ring {
 #[derive(Debug, Default)]
 pub struct NullEnd {
     /// Frames that it gave.
-    pub rx: Tally,
+    pub rx: FrameCounter,
     /// Frames that it took.
-    pub tx: Tally,
+    pub tx: FrameCounter,
 }
 
 /// An outside end as components see it.
@@ -183,9 +183,9 @@ pub struct OutsideEnd {
     /// Frames from outside.
     pub input: Arc<Ring>,
     /// Frames that were given to it.
-    pub tx: Tally,
+    pub tx: FrameCounter,
     /// Frames that it had no room for.
-    pub refused: Tally,
+    pub refused: FrameCounter,
     snaplen: usize,
     output: Sender<CapturedFrame>,
 }

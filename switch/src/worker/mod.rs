@@ -38,7 +38,9 @@ use self::view::{PortShared, Shared, View, WorkerShared};
 use self::watch::Watch;
 use crate::counters::PortShard;
 use crate::engine::PortNo;
-use crate::engine::bridge::{Course, Decision, Egress, Memory, Run, Scene, Verdict, egress_check, mirror_check};
+use crate::engine::bridge::{
+    BurstContext, Decision, Egress, FloodVerdict, FlowCache, Run, Verdict, flood_verdict, mirror_check,
+};
 use crate::engine::meter::{Color, Meter, remark};
 use crate::engine::parse::Tag;
 use crate::engine::vlan::TagEdit;
@@ -46,7 +48,7 @@ use crate::io::umem::{Frame, FrameCache, Umem};
 use crate::model::{Direction, DropReason, Vid};
 
 /// Frames taken from a queue at once.
-pub const BURST: usize = crate::engine::rule::TOGETHER;
+pub const BURST: usize = crate::engine::rule::MAX_BATCH;
 /// Frames that can wait between two workers.
 pub const TRANSIT_DEPTH: usize = 4096;
 /// How soon a worker looks again at a device that would not take frames.
@@ -131,7 +133,7 @@ pub struct Worker {
     routes: Routes,
     /// Epoch of the ports that the routes are for.
     routes_epoch: u64,
-    memory: Memory,
+    flow_cache: FlowCache,
     cache: FrameCache,
     commands: Receiver<Command>,
     inboxes: Vec<rtrb::Consumer<Transit>>,
@@ -173,7 +175,7 @@ impl Worker {
             queues: Vec::new(),
             routes: Routes::default(),
             routes_epoch: 0,
-            memory: Memory::default(),
+            flow_cache: FlowCache::default(),
             cache: FrameCache::new(Arc::clone(&umem)),
             commands,
             inboxes,
@@ -206,7 +208,7 @@ impl Worker {
                 }
                 continue;
             }
-            self.me().tally.idle.add(1, 0);
+            self.me().counters.polled_idle();
             let Some(patience) = &self.patience else {
                 std::hint::spin_loop();
                 continue;
@@ -290,8 +292,8 @@ impl Worker {
     /// Counts a burst in and sends each frame on its way.
     fn switch_burst(&mut self, burst: &mut Vec<Frame>, port: &Arc<PortShared>, queue: u32) {
         let bytes: usize = burst.iter().map(Frame::len).sum();
-        port.queues[queue as usize].tally.rx.add(burst.len() as u64, bytes as u64);
-        self.me().tally.bursts.add(1, burst.len() as u64);
+        port.queues[queue as usize].counters.rx.add(burst.len() as u64, bytes as u64);
+        self.me().counters.took_burst(burst.len());
         for tap in self.view.taps(port.no) {
             burst.iter().for_each(|frame| tap.offer(port.no, queue, Direction::Rx, self.umem.data(frame)));
         }
@@ -299,8 +301,8 @@ impl Worker {
         let now = self.shared.now.load(Ordering::Relaxed);
         let now_ns = if view.metered { self.shared.now_ns() } else { 0 };
         let mut way = Way { view: &view, shard: &port.shards[self.id], ingress: port.no, now_ns, color: Color::Green };
-        let scene = Scene { snap: &view.snapshot, fdb: &view.fdb, now, ingress: port.no, worker: self.id };
-        self.memory.begin_burst();
+        let context = BurstContext { snap: &view.snapshot, fdb: &view.fdb, now, ingress: port.no, worker: self.id };
+        self.flow_cache.begin_burst();
         let meter = view.meters.from(port.no);
         // What all of the burst has tokens for is not asked for frame by frame.
         let meter = meter.filter(|meter| !meter.take_all(self.id, burst.len(), bytes, now_ns));
@@ -309,7 +311,7 @@ impl Worker {
             way.color = Color::Green;
             let (frame, decision) = match meter {
                 None => {
-                    let decision = self.recall_all(&scene, &mut frames, &way);
+                    let decision = self.stage_cached(&context, &mut frames, &way);
                     let Some((decision, frame)) = decision.zip(frames.next()) else { break };
                     (frame, decision)
                 }
@@ -319,7 +321,7 @@ impl Worker {
                         self.discard(frame, way.shard, DropReason::MeterFrom);
                         continue;
                     }
-                    let decision = self.memory.decide(&scene, self.umem.data(&frame));
+                    let decision = self.flow_cache.decide(&context, self.umem.data(&frame));
                     (frame, decision)
                 }
             };
@@ -327,7 +329,7 @@ impl Worker {
         }
         drop(frames);
         self.depart(&way);
-        self.me().tally.set_lookups(self.memory.lookups());
+        self.me().counters.set_lookups(self.flow_cache.lookups());
     }
 
     /// Does with a frame what was decided.
@@ -347,15 +349,19 @@ impl Worker {
         }
         match decision.verdict {
             Verdict::Drop(reason) => {
-                let at = if decision.at == way.ingress { way.shard } else { self.shard_of(way.view, decision.at) };
+                let at = if decision.drop_port == way.ingress {
+                    way.shard
+                } else {
+                    self.shard_of(way.view, decision.drop_port)
+                };
                 at.dropped(reason, frame.len());
                 self.cache.put(frame);
             }
-            Verdict::Unicast { port: egress, edit, queue, instead_of } => {
-                if let Some(asked) = instead_of {
+            Verdict::Unicast { port: egress, edit, queue, redirected_from } => {
+                if let Some(asked) = redirected_from {
                     self.shard_of(way.view, asked).redirected(frame.len());
                 }
-                self.output(frame, Course::new(egress, edit, queue), way);
+                self.output(frame, Egress::new(egress, edit, queue), way);
             }
             Verdict::Flood { vid, tag } => self.flood(frame, vid, tag, way),
         }
@@ -401,7 +407,7 @@ impl Worker {
             self.shard_of(view, mirror).redirected(len);
         }
         match refused.map_or_else(|| self.copy(frame).ok_or(DropReason::NoFrame), Err) {
-            Ok(copy) => self.output(copy, Course::new(exit, TagEdit::None, None), way),
+            Ok(copy) => self.output(copy, Egress::new(exit, TagEdit::None, None), way),
             Err(reason) => self.shard_of(view, exit).dropped(reason, len),
         }
     }
@@ -412,15 +418,15 @@ impl Worker {
         let mut receivers = std::mem::take(&mut self.receivers);
         let mut refused = 0;
         for &egress in view.snapshot.flood_ports(vid) {
-            match egress_check(&view.snapshot, way.ingress, egress, vid, tag, len) {
-                Egress::Send { port, edit } => {
+            match flood_verdict(&view.snapshot, way.ingress, egress, vid, tag, len) {
+                FloodVerdict::Send { port, edit } => {
                     if port != egress {
                         self.shard_of(view, egress).redirected(len);
                     }
                     receivers.push((port, edit));
                 }
-                Egress::Skip => {}
-                Egress::Drop(reason) => {
+                FloodVerdict::Skip => {}
+                FloodVerdict::Drop(reason) => {
                     self.shard_of(view, view.snapshot.exit(egress)).dropped(reason, len);
                     refused += 1;
                 }
@@ -431,11 +437,11 @@ impl Worker {
             Some((last, last_edit)) => {
                 for (egress, edit) in receivers.drain(..) {
                     match self.copy(&frame) {
-                        Some(copy) => self.output(copy, Course::new(egress, edit, None), way),
+                        Some(copy) => self.output(copy, Egress::new(egress, edit, None), way),
                         None => self.shard_of(view, egress).dropped(DropReason::NoFrame, len),
                     }
                 }
-                self.output(frame, Course::new(last, last_edit, None), way);
+                self.output(frame, Egress::new(last, last_edit, None), way);
             }
             None => {
                 if refused == 0 {
@@ -518,7 +524,7 @@ impl Worker {
         self.watch.prepare(&mut self.queues);
         self.me().prepare_sleep();
         if !self.has_work() {
-            self.me().tally.idle.add(0, 1);
+            self.me().counters.slept();
             let timeout =
                 if stuck { EpollTimeout::try_from(RETRY).unwrap_or(EpollTimeout::ZERO) } else { EpollTimeout::NONE };
             self.watch.wait(timeout);

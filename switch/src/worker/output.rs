@@ -9,7 +9,7 @@ use std::vec::Drain;
 use super::routes::Hop;
 use super::{BURST, Transit, Way, Worker};
 use crate::counters::PortShard;
-use crate::engine::bridge::{Course, Decision, Run, Scene};
+use crate::engine::bridge::{BurstContext, Decision, Egress, Run};
 use crate::engine::meter::{Color, Meter};
 use crate::engine::parse::flow_hash;
 use crate::engine::vlan::{self, TagEdit};
@@ -38,9 +38,9 @@ fn with_edit(frame: Frame, edit: TagEdit, umem: &Umem, from: &PortShard) -> Fram
 impl Worker {
     /// Stages frames whose ways are remembered or found together, up to the first that is decided on by itself or needs more than to be sent;
     /// returns what was decided on that one.
-    pub(super) fn recall_all<'a>(
+    pub(super) fn stage_cached<'a>(
         &mut self,
-        scene: &Scene<'a>,
+        context: &BurstContext<'a>,
         frames: &mut Drain<'_, Frame>,
         way: &Way<'_>,
     ) -> Option<Decision<'a>> {
@@ -50,18 +50,18 @@ impl Worker {
         }
         let umem = &*self.umem;
         let data = coming.iter().map(|frame| umem.data(frame));
-        let (recalled, decision) = self.memory.recall_all(scene, data, &mut self.runs);
-        self.staged.extend(frames.take(recalled));
+        let (cached, decision) = self.flow_cache.lookup_burst(context, data, &mut self.runs);
+        self.staged.extend(frames.take(cached));
         decision
     }
 
     /// Stages a frame.
     #[inline]
-    pub(super) fn output(&mut self, frame: Frame, course: Course, way: &Way<'_>) {
+    pub(super) fn output(&mut self, frame: Frame, egress: Egress, way: &Way<'_>) {
         if self.staged.len() == STAGED {
             self.depart(way);
         }
-        Run { course, color: way.color, frames: 1, bytes: frame.len() }.add_to(&mut self.runs);
+        Run { egress, color: way.color, frames: 1, bytes: frame.len() }.add_to(&mut self.runs);
         self.staged.push(frame);
     }
 
@@ -78,11 +78,11 @@ impl Worker {
 
     /// Sends the next frames, which are a run.
     pub(super) fn send_run(&mut self, run: Run, frames: &mut Drain<'_, Frame>, way: &Way<'_>) {
-        let (egress, edit) = (run.course.port(), run.course.edit());
+        let (egress, edit) = (run.egress.port(), run.egress.edit());
         let bytes = run.bytes.saturating_add_signed(run.frames as isize * edit.grows_by() as isize);
         let meter = way.view.meters.to(egress);
         let meter = meter.filter(|meter| !meter.take_all(self.id, run.frames, bytes, way.now_ns));
-        let hop = self.routes.fixed(egress, run.course.queue());
+        let hop = self.routes.fixed(egress, run.egress.queue());
         if let (None, Some(Hop::Here(slot))) = (meter, hop) {
             let sent = if edit == TagEdit::None && way.view.taps(egress).is_empty() {
                 self.queues[slot].send(run.frames, bytes, &mut self.cache, frames)
@@ -105,7 +105,7 @@ impl Worker {
     /// Asks `meter`, if one is left to ask, for a frame of a run, and puts it at the port's queue, here or at the worker that has
     /// it; by its flow if `hop` is none.
     fn send_off(&mut self, frame: Frame, run: Run, meter: Option<&Meter>, hop: Option<Hop>, way: &Way<'_>) {
-        let (view, egress, edit) = (way.view, run.course.port(), run.course.edit());
+        let (view, egress, edit) = (way.view, run.egress.port(), run.egress.edit());
         let mut frame = frame;
         let len = frame.len().saturating_add_signed(edit.grows_by() as isize);
         if let Some(meter) = meter

@@ -82,7 +82,7 @@ impl Queue {
     /// Counts what was sent, shows it to the kernel, and takes back what has gone out.
     pub(super) fn flush(&mut self, cache: &mut FrameCache) {
         let Count { packets, bytes } = std::mem::take(&mut self.sent);
-        self.port.queues[self.number as usize].tally.tx.add(packets, bytes);
+        self.port.queues[self.number as usize].counters.tx.add(packets, bytes);
         self.dirty = self.backend.flush() == Flush::Pending;
         self.reap(cache);
         self.backend.abandon(cache);

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use super::view::QueueShared;
 use super::*;
-use crate::engine::bridge::{NoObserver, decide_at};
+use crate::engine::bridge::{DirectLookup, NoTrace, decide};
 use crate::engine::fdb::Fdb;
 use crate::engine::parse::ETHERTYPE_IPV4;
 use crate::engine::parse::tests::udp_in_ipv4;
@@ -182,8 +182,8 @@ impl Bed {
         for port in self.shared.view.load().ports.iter().flatten() {
             port.shards.iter().for_each(|shard| shard.add_to(&mut sum));
             for queue in &port.queues {
-                sum.rx.add(queue.tally.rx.read());
-                sum.tx.add(queue.tally.tx.read());
+                sum.rx.add(queue.counters.rx.read());
+                sum.tx.add(queue.counters.tx.read());
             }
         }
         for counters in &self.counters {
@@ -330,7 +330,8 @@ proptest! {
                 data[last..].copy_from_slice(&[at as u8, n as u8]);
                 prop_assert!(bed.kernels[port].receive(&data));
                 let ingress = port as PortNo;
-                let decision = decide_at(snap, &fdb, 0, ingress, &data, &mut NoObserver);
+                let context = BurstContext { snap, fdb: &fdb, now: 0, ingress, worker: 0 };
+                let decision = decide(&context, &data, &mut DirectLookup, &mut NoTrace);
                 let mut send = |port: PortNo, edit| {
                     let mut buf = [&[0; 4][..], &data].concat();
                     let (start, len) = vlan::apply(edit, &mut buf, 4, data.len());
@@ -347,7 +348,7 @@ proptest! {
                     Verdict::Unicast { port, edit, .. } => send(port, edit),
                     Verdict::Flood { vid, tag } => {
                         for &port in snap.flood_ports(vid) {
-                            if let Egress::Send { port, edit } = egress_check(snap, ingress, port, vid, tag, data.len()) {
+                            if let FloodVerdict::Send { port, edit } = flood_verdict(snap, ingress, port, vid, tag, data.len()) {
                                 send(port, edit);
                             }
                         }
@@ -444,7 +445,7 @@ fn a_worker_that_sleeps_is_woken_by_a_frame() {
     let worker = bed.workers.remove(0);
     let thread = std::thread::spawn(|| worker.run());
     let (me, start) = (&bed.shared.workers[0], Instant::now());
-    let (sleeps, mut seen) = (|| me.tally.idle.read().bytes, 0);
+    let (sleeps, mut seen) = (|| me.counters.sleeps(), 0);
     for mark in 0..3 {
         while sleeps() == seen {
             assert!(start.elapsed() < Duration::from_secs(20), "it does not sleep");

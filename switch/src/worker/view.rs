@@ -13,7 +13,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::component::{Components, Set};
 use crate::capture::Tap;
-use crate::counters::{PortShard, QueueTally, WorkerTally};
+use crate::counters::{PortShard, QueueCounters, WorkerCounters};
 use crate::engine::PortNo;
 use crate::engine::fdb::Fdb;
 use crate::engine::snapshot::Snapshot;
@@ -47,13 +47,13 @@ pub struct PortShared {
 pub struct QueueShared {
     worker: AtomicUsize,
     /// Its counters, written by that worker.
-    pub tally: QueueTally,
+    pub counters: QueueCounters,
 }
 
 impl QueueShared {
     /// A queue of that worker.
     pub fn new(worker: usize) -> Self {
-        Self { worker: AtomicUsize::new(worker), tally: QueueTally::default() }
+        Self { worker: AtomicUsize::new(worker), counters: QueueCounters::default() }
     }
 
     /// Worker that has its socket.
@@ -123,7 +123,7 @@ pub struct WorkerShared {
     /// Wakes it.
     pub event: EventFd,
     /// Counters of its own.
-    pub tally: WorkerTally,
+    pub counters: WorkerCounters,
     /// Drops at ports that were gone when the frame arrived.
     pub orphans: PortShard,
     /// Frames from packet sockets.
@@ -139,7 +139,7 @@ impl WorkerShared {
             attention: AtomicBool::new(false),
             asleep: AtomicBool::new(false),
             event: EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?,
-            tally: WorkerTally::default(),
+            counters: WorkerCounters::default(),
             orphans: PortShard::default(),
             injected: ArrayQueue::new(INJECT_BACKLOG),
         })

@@ -3,7 +3,7 @@
 
 use std::hint::black_box;
 
-use switch::engine::rule::{FlowCache, Key, Rules};
+use switch::engine::rule::{ExactMatchCache, Key, Rules};
 
 use super::{BURSTS, Case, nothing};
 use crate::micro::fixtures::{BURST, keys, rule_table};
@@ -15,14 +15,14 @@ const MANY: u32 = 1 << 18;
 
 struct State {
     rules: Rules,
-    cache: FlowCache,
+    cache: ExactMatchCache,
     keys: Vec<Key>,
     at: usize,
 }
 
 impl State {
     fn new(rules: u32, masks: u32, keys: Vec<Key>) -> Self {
-        Self { rules: rule_table(rules, masks).commit(), cache: FlowCache::default(), keys, at: 0 }
+        Self { rules: rule_table(rules, masks).commit(), cache: ExactMatchCache::default(), keys, at: 0 }
     }
 
     fn look_up(&mut self) {

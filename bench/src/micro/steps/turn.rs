@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use switch::engine::bridge::{Memory, Scene};
+use switch::engine::bridge::{BurstContext, FlowCache};
 use switch::engine::fdb::Fdb;
 use switch::engine::snapshot::Snapshot;
 use switch::worker::Worker;
@@ -16,22 +16,22 @@ const GROUP: &str = "turn";
 struct Bridge {
     snapshot: Snapshot,
     fdb: Fdb,
-    memory: Memory,
+    cache: FlowCache,
     frames: Vec<Vec<u8>>,
 }
 
 impl Bridge {
     fn new() -> Self {
         let frames = (0..FLOWS).map(|n| udp4(1 + n, n)).collect();
-        Self { snapshot: snapshot(), fdb: mac_table(FLOWS), memory: Memory::default(), frames }
+        Self { snapshot: snapshot(), fdb: mac_table(FLOWS), cache: FlowCache::default(), frames }
     }
 
     fn decide(&mut self) {
         for _ in 0..BURSTS {
-            self.memory.begin_burst();
-            let scene = Scene { snap: &self.snapshot, fdb: &self.fdb, now: 0, ingress: 0, worker: 0 };
+            self.cache.begin_burst();
+            let context = BurstContext { snap: &self.snapshot, fdb: &self.fdb, now: 0, ingress: 0, worker: 0 };
             for frame in &self.frames {
-                black_box(self.memory.decide(&scene, black_box(frame)));
+                black_box(self.cache.decide(&context, black_box(frame)));
             }
         }
     }

@@ -86,12 +86,12 @@ pub struct Row {
 /// Where an entry is, and what it says: a word names its key completely, so that whoever finds the same one in the same slot
 /// has found the same station at the same port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spot {
+pub struct EntryRef {
     slot: u32,
     word: Word,
 }
 
-impl Spot {
+impl EntryRef {
     /// The port that the station is behind.
     #[inline]
     pub fn port(self) -> PortNo {
@@ -171,19 +171,19 @@ impl Fdb {
 
     /// Loads what [`Fdb::lookup`] will most probably need; what it returns means nothing.
     #[inline]
-    pub fn peek(&self, mac: MacAddr, vid: Vid) -> PortNo {
-        key(mac, vid).map_or(0, |key| self.table.peek(key).port())
+    pub fn touch(&self, mac: MacAddr, vid: Vid) -> PortNo {
+        key(mac, vid).map_or(0, |key| self.table.touch(key).port())
     }
 
     /// Where the entry of a station is.
-    pub fn spot(&self, mac: MacAddr, vid: Vid) -> Option<Spot> {
-        self.table.find(key(mac, vid)?).map(|(slot, word)| Spot { slot: slot as u32, word })
+    pub fn entry(&self, mac: MacAddr, vid: Vid) -> Option<EntryRef> {
+        self.table.find(key(mac, vid)?).map(|(slot, word)| EntryRef { slot: slot as u32, word })
     }
 
     /// Whether a station is still where it was when this table gave the spot.
     #[inline]
-    pub fn is_still_at(&self, spot: Spot) -> bool {
-        self.table.load(spot.slot as usize) == spot.word
+    pub fn is_current(&self, entry: EntryRef) -> bool {
+        self.table.load(entry.slot as usize) == entry.word
     }
 
     /// Notes that a frame of `mac` in `vid` came in from `port` at second `now`; `port_limit` is the port's own cap. The

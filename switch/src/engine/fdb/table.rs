@@ -188,7 +188,7 @@ impl Table {
 
     /// A slot of the bucket that a key is most probably in: to have the bucket at hand when it is looked for.
     #[inline]
-    pub fn peek(&self, key: u64) -> Word {
+    pub fn touch(&self, key: u64) -> Word {
         self.load(self.place(key, 0).0 * BUCKET)
     }
 

@@ -1,7 +1,7 @@
 //! Flow rules of a port, compiled: which end a frame is for that came in, and what becomes of the tags of frames that come in or go out.
 //!
 //! The rules of a group are a [`Rules`] of their own, found as traffic rules are: by one probe for each distinct mask. Their keys are
-//! made of layer 2 alone, so the words of a [`Key`] mean other fields here than they do there. In front is a worker's [`Memory`] of what it
+//! made of layer 2 alone, so the words of a [`Key`] mean other fields here than they do there. In front is a worker's [`FlowRuleCache`] of what it
 //! found, so that neither rules nor masks count for a flow that was seen before. Who has a frame meet the rules hears of it as an
 //! [`Observer`]: a worker counts, a trace tells.
 
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub(crate) use check::check;
 
 use super::parse::{L2, fold_product, parse_l2};
-use super::rule::{Exact, Key, Match, NONE, Rule, RuleTable, Rules, WORDS};
+use super::rule::{Key, Match, NONE, Rule, RuleTable, Rules, TwoWayCache, WORDS};
 use super::vlan::{TagEdit, apply};
 use crate::counters::Shards;
 use crate::model::{FlowDirection, FlowEdit, FlowKey, FlowRule, FlowTarget, Masked, MaskedMac};
@@ -25,7 +25,7 @@ const TAGGED: u64 = 1 << 16;
 
 /// Where a frame is and how long, in its chunk, and the queue whose end it is for, if a rule says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fate {
+pub struct Outcome {
     /// First byte.
     pub start: usize,
     /// Length in bytes.
@@ -69,18 +69,18 @@ struct Action {
 
 /// Words of a [`Key`] that are in use.
 const USED: usize = 3;
-/// Entries of a [`Memory`].
-const REMEMBERED: usize = 4096;
+/// Entries of a [`FlowRuleCache`].
+const CACHE_ENTRIES: usize = 4096;
 /// Groups compiled so far. Each has a mark, by which what is remembered of it is told from what is of others.
 static GROUPS: AtomicU32 = AtomicU32::new(0);
 
 /// What a worker remembers of the rules that frames met, of all groups.
 #[derive(Debug)]
-pub struct Memory(Exact<USED>);
+pub struct FlowRuleCache(TwoWayCache<USED>);
 
-impl Default for Memory {
+impl Default for FlowRuleCache {
     fn default() -> Self {
-        Self(Exact::new(REMEMBERED))
+        Self(TwoWayCache::new(CACHE_ENTRIES))
     }
 }
 
@@ -100,10 +100,16 @@ struct Group {
 impl Group {
     /// What the first rule does that the frame meets, which is told.
     #[inline(always)]
-    fn met(&self, memory: &mut Memory, buf: &[u8], fate: &Fate, observer: &mut impl Observer) -> Option<&Action> {
-        let action = layer_2(buf, fate).and_then(|l2| self.action(key_of(&l2), memory));
+    fn met(
+        &self,
+        cache: &mut FlowRuleCache,
+        buf: &[u8],
+        outcome: &Outcome,
+        observer: &mut impl Observer,
+    ) -> Option<&Action> {
+        let action = layer_2(buf, outcome).and_then(|l2| self.action(key_of(&l2), cache));
         match action {
-            Some(action) => observer.matched(&action.counted, fate.len),
+            Some(action) => observer.matched(&action.counted, outcome.len),
             None => observer.missed(self.number),
         }
         action
@@ -111,26 +117,26 @@ impl Group {
 
     /// What the first rule does that a frame of that key meets.
     #[inline(always)]
-    fn action(&self, key: [u64; USED], memory: &mut Memory) -> Option<&Action> {
+    fn action(&self, key: [u64; USED], cache: &mut FlowRuleCache) -> Option<&Action> {
         // No array built by a closure: that may end as a call.
         let ([a, b, c], [x, y, z]) = (key, self.relevant);
         let flow = [a & x, b & y, c & z];
         let hash =
             fold_product(flow[0] ^ 0x9e37_79b9_7f4a_7c15, flow[1] ^ flow[2].rotate_left(32) ^ 0xd1b5_4a32_d192_ed03);
-        let index = match memory.0.find(hash, self.mark, &flow) {
+        let index = match cache.0.find(hash, self.mark, &flow) {
             Some(index) => index,
-            None => self.search(flow, hash, memory),
+            None => self.search(flow, hash, cache),
         };
         self.actions.get(index as usize)
     }
 
     /// Index of the first rule of that flow, which is remembered from now on.
     #[inline(never)]
-    fn search(&self, flow: [u64; USED], hash: u64, memory: &mut Memory) -> u32 {
+    fn search(&self, flow: [u64; USED], hash: u64, cache: &mut FlowRuleCache) -> u32 {
         let mut words = [0; WORDS];
         words[..USED].copy_from_slice(&flow);
         let index = self.rules.find(&Key(words)).map_or(NONE, |rule| rule.index);
-        memory.0.put(hash, self.mark, &flow, index);
+        cache.0.put(hash, self.mark, &flow, index);
         index
     }
 }
@@ -163,7 +169,7 @@ impl FlowTable {
         let group = |rules: &&[&CountedRule]| {
             let mut table = RuleTable::default();
             for (index, counted) in (0..).zip(*rules) {
-                table.insert(Arc::new(Rule::of_match(index, compiled(&counted.rule.key))));
+                table.insert(Arc::new(Rule::from_match(index, compiled(&counted.rule.key))));
             }
             let action =
                 |counted: &&CountedRule| Action { counted: (*counted).clone(), next: next(counted.rule.target) };
@@ -188,21 +194,21 @@ impl FlowTable {
     #[inline(always)]
     pub fn run(
         &self,
-        memory: &mut Memory,
+        cache: &mut FlowRuleCache,
         buf: &mut [u8],
         start: usize,
         len: usize,
         observer: &mut impl Observer,
-    ) -> Fate {
-        let fate = Fate { start, len, queue: None };
-        let Some(group) = self.groups.first() else { return fate };
-        match group.met(memory, buf, &fate, observer) {
-            None => fate,
+    ) -> Outcome {
+        let outcome = Outcome { start, len, queue: None };
+        let Some(group) = self.groups.first() else { return outcome };
+        match group.met(cache, buf, &outcome, observer) {
+            None => outcome,
             // What most rules do.
             Some(Action { counted, next: Next::Done(queue) }) if counted.rule.edits.is_empty() => {
-                Fate { queue: *queue, ..fate }
+                Outcome { queue: *queue, ..outcome }
             }
-            Some(action) => self.carry_out(action, memory, buf, fate, observer),
+            Some(action) => self.carry_out(action, cache, buf, outcome, observer),
         }
     }
 
@@ -211,35 +217,35 @@ impl FlowTable {
     fn carry_out(
         &self,
         action: &Action,
-        memory: &mut Memory,
+        cache: &mut FlowRuleCache,
         buf: &mut [u8],
-        fate: Fate,
+        outcome: Outcome,
         observer: &mut impl Observer,
-    ) -> Fate {
-        let (mut fate, mut action) = (fate, action);
+    ) -> Outcome {
+        let (mut outcome, mut action) = (outcome, action);
         loop {
             for edit in &action.counted.rule.edits {
-                let edit = layer_2(buf, &fate).map_or(TagEdit::None, |l2| tag_edit(*edit, &l2));
+                let edit = layer_2(buf, &outcome).map_or(TagEdit::None, |l2| tag_edit(*edit, &l2));
                 if edit != TagEdit::None {
-                    (fate.start, fate.len) = apply(edit, buf, fate.start, fate.len);
+                    (outcome.start, outcome.len) = apply(edit, buf, outcome.start, outcome.len);
                     observer.edited(edit);
                 }
             }
             let next = match action.next {
                 Next::Group(place) => self.groups.get(place),
-                Next::Done(queue) => return Fate { queue, ..fate },
+                Next::Done(queue) => return Outcome { queue, ..outcome },
             };
-            match next.and_then(|group| group.met(memory, buf, &fate, observer)) {
+            match next.and_then(|group| group.met(cache, buf, &outcome, observer)) {
                 Some(next) => action = next,
-                None => return fate,
+                None => return outcome,
             }
         }
     }
 }
 
 #[inline(always)]
-fn layer_2(buf: &[u8], fate: &Fate) -> Option<L2> {
-    parse_l2(buf.get(fate.start..fate.start + fate.len)?).ok()
+fn layer_2(buf: &[u8], outcome: &Outcome) -> Option<L2> {
+    parse_l2(buf.get(outcome.start..outcome.start + outcome.len)?).ok()
 }
 
 /// What an edit is on a frame with that layer 2.

@@ -46,17 +46,17 @@ fn table(rules: &[FlowRule], direction: FlowDirection) -> FlowTable {
 }
 
 /// What becomes of a frame, the queue, and the rules that it met.
-fn run_by(table: &FlowTable, memory: &mut Memory, frame: &[u8]) -> (Vec<u8>, Option<u32>, Vec<(u32, usize)>) {
+fn run_by(table: &FlowTable, cache: &mut FlowRuleCache, frame: &[u8]) -> (Vec<u8>, Option<u32>, Vec<(u32, usize)>) {
     let mut buf = vec![0xee; CHUNK];
     buf[START..START + frame.len()].copy_from_slice(frame);
     let mut heard = Heard::default();
-    let fate = table.run(memory, &mut buf, START, frame.len(), &mut heard);
-    assert_eq!(fate.len as i32, frame.len() as i32 + heard.grown);
-    (buf[fate.start..fate.start + fate.len].to_vec(), fate.queue, heard.met)
+    let outcome = table.run(cache, &mut buf, START, frame.len(), &mut heard);
+    assert_eq!(outcome.len as i32, frame.len() as i32 + heard.grown);
+    (buf[outcome.start..outcome.start + outcome.len].to_vec(), outcome.queue, heard.met)
 }
 
 fn run_whole(rules: &[FlowRule], direction: FlowDirection, frame: &[u8]) -> (Vec<u8>, Option<u32>, Vec<(u32, usize)>) {
-    run_by(&table(rules, direction), &mut Memory::default(), frame)
+    run_by(&table(rules, direction), &mut FlowRuleCache::default(), frame)
 }
 
 fn run(rules: &[FlowRule], direction: FlowDirection, frame: &[u8]) -> (Vec<u8>, Option<u32>) {
@@ -208,18 +208,18 @@ proptest! {
         }
     }
 
-    /// One memory for all tables, as a worker has it: what is remembered is of one version of one table's rules.
+    /// One cache for all tables, as a worker has it: what is remembered is of one version of one table's rules.
     #[test]
     fn what_a_worker_remembers_is_what_it_would_find(
         versions in prop::collection::vec(prop::collection::vec(any_rule(), 0..20), 1..4),
         frames in prop::collection::vec(any_frame(), 1..30),
     ) {
-        let mut memory = Memory::default();
+        let mut cache = FlowRuleCache::default();
         for rules in versions.into_iter().map(numbered) {
             for direction in [FlowDirection::Ingress, FlowDirection::Egress] {
                 let table = table(&rules, direction);
                 for frame in frames.iter().chain(&frames) {
-                    prop_assert_eq!(run_by(&table, &mut memory, frame), expected(&rules, direction, frame));
+                    prop_assert_eq!(run_by(&table, &mut cache, frame), expected(&rules, direction, frame));
                 }
             }
         }
@@ -234,12 +234,12 @@ fn flows_that_are_forgotten_are_found_again() {
         let dmac = Some(MaskedMac { value: mac(n), mask: MaskedMac::FULL });
         FlowRule { key: FlowKey { dmac, ..FlowKey::default() }, ..ingress(&[], FlowTarget::Queue(n as u32)) }
     };
-    let flows = 3 * REMEMBERED;
+    let flows = 3 * CACHE_ENTRIES;
     let table = table(&(0..flows).map(to).collect::<Vec<_>>(), FlowDirection::Ingress);
-    let mut memory = Memory::default();
+    let mut cache = FlowRuleCache::default();
     for n in (0..flows).chain(0..flows) {
         let frame = [&mac(n).octets()[..], &[2, 0, 0, 0, 0, 1, 0x88, 0xb5]].concat();
-        assert_eq!(run_by(&table, &mut memory, &frame).1, Some(n as u32));
+        assert_eq!(run_by(&table, &mut cache, &frame).1, Some(n as u32));
     }
 }
 

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 pub use bucket::{Bucket, Unit};
 
 use super::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, inner_tag, parse_l2};
-use crate::counters::Tally;
+use crate::counters::FrameCounter;
 use crate::model::{Count, MeterMode, MeterSpec, MeterType};
 
 /// Least bytes of a full frame: MTU 1500 and an Ethernet header. The default burst holds ten.
@@ -52,7 +52,7 @@ impl Color {
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Shard {
-    colors: [Tally; 3],
+    colors: [FrameCounter; 3],
 }
 
 /// A meter.

@@ -1,4 +1,4 @@
-//! Exact-match caches in front of rules: one worker's, of a fixed size. [`FlowCache`] is that of traffic rules.
+//! TwoWayCache-match caches in front of rules: one worker's, of a fixed size. [`ExactMatchCache`] is that of traffic rules.
 //!
 //! Sets of two places. A new flow enters the second place of its set, on probation; found again there, it changes places with
 //! the one in the first. So a sender of ever new flows, which are never seen again, takes away only probation places, and the
@@ -11,9 +11,9 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use super::key::{Key, WORDS};
-use super::{NONE, Rule, Rules, TOGETHER};
+use super::{MAX_BATCH, NONE, Rule, Rules};
 
-/// Entries of a [`FlowCache`].
+/// Entries of a [`ExactMatchCache`].
 const ENTRIES: usize = 8192;
 /// Distinct masks up to which rules themselves are asked for many keys: their lines are fewer than the cache's.
 const FEW: usize = 2;
@@ -47,9 +47,9 @@ struct Set<const N: usize>([Entry<N>; 2]);
 
 /// Keys of `N` words, and the indices of rules that were found for them.
 #[derive(Debug)]
-pub(in crate::engine) struct Exact<const N: usize>(Box<[Set<N>]>);
+pub(in crate::engine) struct TwoWayCache<const N: usize>(Box<[Set<N>]>);
 
-impl<const N: usize> Exact<N> {
+impl<const N: usize> TwoWayCache<N> {
     /// One of so many entries, a power of two and at least 2; empty.
     pub fn new(entries: usize) -> Self {
         let empty = Entry { key: [0; N], version: 0, index: NONE };
@@ -84,7 +84,7 @@ impl<const N: usize> Exact<N> {
 
     /// Loads where the key of that hash would be; what it returns means nothing.
     #[inline]
-    fn peek(&self, hash: u64) -> u32 {
+    fn touch(&self, hash: u64) -> u32 {
         let [first, second] = &self.0[self.place(hash)].0;
         first.version ^ second.version
     }
@@ -99,19 +99,19 @@ impl<const N: usize> Exact<N> {
 
 /// The cache of traffic rules.
 #[derive(Debug)]
-pub struct FlowCache {
-    exact: Exact<WORDS>,
+pub struct ExactMatchCache {
+    exact: TwoWayCache<WORDS>,
     hits: u64,
     misses: u64,
 }
 
-impl Default for FlowCache {
+impl Default for ExactMatchCache {
     fn default() -> Self {
-        Self { exact: Exact::new(ENTRIES), hits: 0, misses: 0 }
+        Self { exact: TwoWayCache::new(ENTRIES), hits: 0, misses: 0 }
     }
 }
 
-impl FlowCache {
+impl ExactMatchCache {
     /// The rule that applies to `key`, as [`Rules::find`] says it.
     #[inline]
     pub fn find<'a>(&mut self, rules: &'a Rules, key: &Key) -> Option<&'a Rule> {
@@ -128,26 +128,26 @@ impl FlowCache {
         found
     }
 
-    /// The rules that apply to keys, of which there are [`TOGETHER`] at most, each at its key's place. What is read for one does not
+    /// The rules that apply to keys, of which there are [`MAX_BATCH`] at most, each at its key's place. What is read for one does not
     /// wait for what is read for another.
     pub(in crate::engine) fn find_all<'a>(
         &mut self,
         rules: &'a Rules,
         keys: &[Key],
-    ) -> [Option<&'a Arc<Rule>>; TOGETHER] {
+    ) -> [Option<&'a Arc<Rule>>; MAX_BATCH] {
         if rules.masks() <= FEW {
             self.misses += keys.len() as u64;
             return rules.find_all(keys);
         }
-        let (mut flows, mut hashes) = ([Key::default(); TOGETHER], [0; TOGETHER]);
+        let (mut flows, mut hashes) = ([Key::default(); MAX_BATCH], [0; MAX_BATCH]);
         for ((flow, hash), key) in flows.iter_mut().zip(&mut hashes).zip(keys) {
             *flow = key.masked(rules.relevant());
             *hash = flow.hash(&Key::ALL);
         }
         let asked = flows.iter().zip(hashes).take(keys.len());
-        black_box(asked.clone().fold(0, |all, (_, hash)| all ^ self.exact.peek(hash)));
+        black_box(asked.clone().fold(0, |all, (_, hash)| all ^ self.exact.touch(hash)));
         let (mut found, mut missed, mut places, mut count) =
-            ([None; TOGETHER], [Key::default(); TOGETHER], [0; TOGETHER], 0);
+            ([None; MAX_BATCH], [Key::default(); MAX_BATCH], [0; MAX_BATCH], 0);
         for (at, (flow, hash)) in asked.enumerate() {
             match self.exact.find(hash, rules.version(), &flow.0) {
                 Some(index) => found[at] = rules.get(index),

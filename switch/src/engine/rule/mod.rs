@@ -1,12 +1,12 @@
 //! Traffic rules: up to a million of them, any bits of any field, the lowest index wins, as in a TCAM.
 //!
-//! A tuple space search (Srinivasan, Suri, Varghese 1999): the rules of each distinct mask are in a hash table of their own
-//! ([`table`]), so a lookup costs one probe a mask, however many rules there are, and a probe that finds nothing costs one
+//! A subtable space search (Srinivasan, Suri, Varghese 1999): the rules of each distinct mask are in a hash table of their own
+//! ([`hash_table`]), so a lookup costs one probe a mask, however many rules there are, and a probe that finds nothing costs one
 //! cache line. The masks are kept in the order of their lowest index; once a rule is found, masks that can only have higher
 //! ones are not asked. Rules are read last: their lines wait for nothing but the tables, and those for nothing.
 //!
-//! In front of it each worker has an exact-match cache ([`FlowCache`]) of a fixed size. Masks come from rules only and never
-//! from packets: what a guest sends can't make tables (the tuple space explosion of caches that derive masks, CVE-2019-25076).
+//! In front of it each worker has an exact-match cache ([`ExactMatchCache`]) of a fixed size. Masks come from rules only and never
+//! from packets: what a guest sends can't make tables (the subtable space explosion of caches that derive masks, CVE-2019-25076).
 //!
 //! [`Rules`] is a value: workers hold a version of it, while control changes its own and hands out the next. Both share all
 //! that did not change, so a change costs the same in a full table as in an empty one, and any number of changes become
@@ -14,9 +14,9 @@
 
 mod array;
 mod cache;
+mod hash_table;
 mod index;
 mod key;
-mod table;
 #[cfg(test)]
 mod tests;
 
@@ -24,12 +24,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::hint::black_box;
 use std::sync::Arc;
 
-pub(super) use cache::Exact;
-pub use cache::FlowCache;
+pub use cache::ExactMatchCache;
+pub(super) use cache::TwoWayCache;
 pub use key::{Key, Match, WORDS, first_difference};
 
+use self::hash_table::HashTable;
 use self::index::Index;
-use self::table::Table;
 use super::meter::Meter;
 use crate::counters::Shard;
 use crate::model::{Count, RuleAction, RuleKey, RuleSpec, RuleTarget};
@@ -37,7 +37,7 @@ use crate::model::{Count, RuleAction, RuleKey, RuleSpec, RuleTarget};
 /// In place of an index: no rule.
 pub(super) const NONE: u32 = u32::MAX;
 /// Keys that are looked up together at most: the frames of a burst.
-pub const TOGETHER: usize = 64;
+pub const MAX_BATCH: usize = 64;
 /// Workers whose shards are in the rule itself.
 const NEAR: usize = 2;
 
@@ -77,7 +77,7 @@ impl Rule {
     }
 
     /// A rule of that index whose key was compiled elsewhere; what it does is, too, and nothing is counted.
-    pub fn of_match(index: u32, compiled: Match) -> Self {
+    pub fn from_match(index: u32, compiled: Match) -> Self {
         let (Match { value, mask }, action) = (compiled, RuleAction::to(RuleTarget::Normal));
         let (key, far, near) = (RuleKey::default(), Box::default(), Default::default());
         Self { meter: None, value, index, action, mask, key, far, near }
@@ -104,13 +104,13 @@ impl Rule {
 
     /// Whether there is nothing to do to a frame that it applies to but to count it and to send it.
     #[inline]
-    pub fn is_simple(&self) -> bool {
+    pub fn is_plain(&self) -> bool {
         self.meter.is_none() && self.action.mirror.is_none()
     }
 
     /// Loads what its application needs, for the first workers; what it returns means nothing.
     #[inline]
-    pub(super) fn peek(&self, worker: usize) -> u64 {
+    pub(super) fn touch(&self, worker: usize) -> u64 {
         let counted = self.near.get(worker).map_or(0, |Shard(tally)| tally.read().packets);
         u64::from(self.index) ^ counted
     }
@@ -125,12 +125,12 @@ impl Rule {
 
 /// The rules of one mask.
 #[derive(Clone, Debug)]
-struct Tuple {
+struct Subtable {
     mask: Key,
     /// Lowest index in it.
     best: u32,
     /// Of each key the rule of lowest index.
-    table: Table,
+    table: HashTable,
 }
 
 /// A rule that may match.
@@ -138,20 +138,20 @@ struct Tuple {
 struct Candidate {
     /// Its index.
     index: u32,
-    /// Place of its mask among the tuples.
-    tuple: u32,
+    /// Place of its mask among the subtables.
+    subtable: u32,
 }
 
 impl Candidate {
     /// In place of one: nothing matches.
-    const NONE: Self = Self { index: NONE, tuple: NONE };
+    const NONE: Self = Self { index: NONE, subtable: NONE };
 }
 
 /// A version of all rules, to look things up in.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     /// By best index, ascending.
-    tuples: Arc<Vec<Tuple>>,
+    subtables: Arc<Vec<Subtable>>,
     /// Bits that any mask has: nothing else of a packet matters.
     relevant: Key,
     by_index: Index,
@@ -167,15 +167,15 @@ impl Rules {
         self.confirm(key, candidate, self.get(candidate.index)?)
     }
 
-    /// The same of each key, of which there are [`TOGETHER`] at most, at its place. What is read for one does not wait for what is read for
+    /// The same of each key, of which there are [`MAX_BATCH`] at most, at its place. What is read for one does not wait for what is read for
     /// another.
     #[inline(never)]
-    pub(in crate::engine) fn find_all(&self, keys: &[Key]) -> [Option<&Arc<Rule>>; TOGETHER] {
-        let mut candidates = [Candidate::NONE; TOGETHER];
+    pub(in crate::engine) fn find_all(&self, keys: &[Key]) -> [Option<&Arc<Rule>>; MAX_BATCH] {
+        let mut candidates = [Candidate::NONE; MAX_BATCH];
         for (candidate, key) in candidates.iter_mut().zip(keys) {
             *candidate = self.candidate(key);
         }
-        let mut found = [None; TOGETHER];
+        let mut found = [None; MAX_BATCH];
         for (rule, candidate) in found.iter_mut().zip(candidates).take(keys.len()) {
             *rule = self.get(candidate.index);
         }
@@ -192,13 +192,13 @@ impl Rules {
     #[inline]
     fn candidate(&self, key: &Key) -> Candidate {
         let mut lowest = Candidate::NONE;
-        for (tuple, at) in self.tuples.iter().zip(0..) {
-            if lowest.index < tuple.best {
+        for (subtable, at) in self.subtables.iter().zip(0..) {
+            if lowest.index < subtable.best {
                 break;
             }
-            let index = tuple.table.lowest(key.hash(&tuple.mask));
+            let index = subtable.table.lowest(key.hash(&subtable.mask));
             if index < lowest.index {
-                lowest = Candidate { index, tuple: at };
+                lowest = Candidate { index, subtable: at };
             }
         }
         lowest
@@ -207,7 +207,7 @@ impl Rules {
     /// What [`Rules::find`] says, if `candidate` is what [`Rules::candidate`] said, and `rule` is the one of its index.
     #[inline]
     fn confirm<'a>(&'a self, key: &Key, candidate: Candidate, rule: &'a Arc<Rule>) -> Option<&'a Arc<Rule>> {
-        let mask = &self.tuples.get(candidate.tuple as usize)?.mask;
+        let mask = &self.subtables.get(candidate.subtable as usize)?.mask;
         if key.masked(mask) == rule.value { Some(rule) } else { self.search(key) }
     }
 
@@ -215,13 +215,13 @@ impl Rules {
     #[cold]
     fn search(&self, key: &Key) -> Option<&Arc<Rule>> {
         let mut found: Option<&Arc<Rule>> = None;
-        for tuple in &*self.tuples {
+        for subtable in &*self.subtables {
             let lowest = found.map_or(NONE, |rule| rule.index);
-            if lowest < tuple.best {
+            if lowest < subtable.best {
                 break;
             }
-            let rules = tuple.table.tagged(key.hash(&tuple.mask)).filter_map(|index| self.get(index));
-            let mut rules = rules.filter(|rule| rule.index < lowest && key.masked(&tuple.mask) == rule.value);
+            let rules = subtable.table.tagged(key.hash(&subtable.mask)).filter_map(|index| self.get(index));
+            let mut rules = rules.filter(|rule| rule.index < lowest && key.masked(&subtable.mask) == rule.value);
             found = rules.next().or(found);
         }
         found
@@ -251,7 +251,7 @@ impl Rules {
 
     /// Number of distinct masks: the probes that a lookup costs at most.
     pub fn masks(&self) -> usize {
-        self.tuples.len()
+        self.subtables.len()
     }
 
     /// Bits of a key that decide which rule matches: keys that are the same in them match the same.
@@ -274,7 +274,7 @@ pub struct RuleTable {
     /// Indices in use under each mask.
     indices: HashMap<Key, BTreeSet<u32>>,
     /// Indices of rules that never match, because one of a lower index has the very same key.
-    behind: HashMap<Match, BTreeSet<u32>>,
+    shadowed: HashMap<Match, BTreeSet<u32>>,
 }
 
 impl RuleTable {
@@ -301,8 +301,8 @@ impl RuleTable {
         let best = indices.first().copied();
         self.rules.len += 1;
         self.rules.by_index.set(index, Some(rule));
-        let behind = &mut self.behind;
-        self.rules.retuple(&key.mask, before, best, |table, rules| {
+        let shadowed = &mut self.shadowed;
+        self.rules.update_subtable(&key.mask, before, best, |table, rules| {
             let hash = key.value.hash(&key.mask);
             let hash_of = |index| rules.get(index).map_or(0, |rule| rule.value.hash(&key.mask));
             let is_it = |other: &u32| rules.get(*other).is_some_and(|rule| rule.value == key.value);
@@ -313,7 +313,7 @@ impl RuleTable {
             if index < other {
                 table.replace(hash, other, index);
             }
-            behind.entry(key).or_default().insert(other.max(index));
+            shadowed.entry(key).or_default().insert(other.max(index));
         });
         replaced
     }
@@ -331,10 +331,10 @@ impl RuleTable {
                 self.indices.remove(&key.mask);
             }
         }
-        let behind = &mut self.behind;
-        self.rules.retuple(&key.mask, before, best, |table, _| {
+        let shadowed = &mut self.shadowed;
+        self.rules.update_subtable(&key.mask, before, best, |table, _| {
             let hash = key.value.hash(&key.mask);
-            let Some(others) = behind.get_mut(&key) else {
+            let Some(others) = shadowed.get_mut(&key) else {
                 table.remove(hash, index);
                 return;
             };
@@ -344,7 +344,7 @@ impl RuleTable {
                 table.replace(hash, index, next);
             }
             if others.is_empty() {
-                behind.remove(&key);
+                shadowed.remove(&key);
             }
         });
         self.rules.len -= 1;
@@ -361,26 +361,32 @@ impl RuleTable {
 impl Rules {
     /// Changes the table of `mask`, whose best index was `before` (`None`: there is none yet) and is now `best` (`None`: it is
     /// empty and goes), and keeps the order.
-    fn retuple(&mut self, mask: &Key, before: Option<u32>, best: Option<u32>, change: impl FnOnce(&mut Table, &Index)) {
-        let tuples = Arc::make_mut(&mut self.tuples);
-        // Best indices are distinct: an index has one rule, which is in one tuple.
-        let at = before.and_then(|before| tuples.binary_search_by_key(&before, |tuple| tuple.best).ok());
+    fn update_subtable(
+        &mut self,
+        mask: &Key,
+        before: Option<u32>,
+        best: Option<u32>,
+        change: impl FnOnce(&mut HashTable, &Index),
+    ) {
+        let subtables = Arc::make_mut(&mut self.subtables);
+        // Best indices are distinct: an index has one rule, which is in one subtable.
+        let at = before.and_then(|before| subtables.binary_search_by_key(&before, |subtable| subtable.best).ok());
         match (at, best) {
             (Some(at), Some(best)) => {
-                change(&mut tuples[at].table, &self.by_index);
+                change(&mut subtables[at].table, &self.by_index);
                 if before != Some(best) {
-                    let tuple = Tuple { best, ..tuples.remove(at) };
-                    tuples.insert(tuples.partition_point(|other| other.best < best), tuple);
+                    let subtable = Subtable { best, ..subtables.remove(at) };
+                    subtables.insert(subtables.partition_point(|other| other.best < best), subtable);
                 }
             }
             (Some(at), None) => {
-                tuples.remove(at);
-                self.relevant = tuples.iter().fold(Key::default(), |all, tuple| all.with(&tuple.mask));
+                subtables.remove(at);
+                self.relevant = subtables.iter().fold(Key::default(), |all, subtable| all.with(&subtable.mask));
             }
             (None, Some(best)) => {
-                let mut tuple = Tuple { mask: *mask, best, table: Table::default() };
-                change(&mut tuple.table, &self.by_index);
-                tuples.insert(tuples.partition_point(|other| other.best < best), tuple);
+                let mut subtable = Subtable { mask: *mask, best, table: HashTable::default() };
+                change(&mut subtable.table, &self.by_index);
+                subtables.insert(subtables.partition_point(|other| other.best < best), subtable);
                 self.relevant = self.relevant.with(mask);
             }
             (None, None) => {}

@@ -186,7 +186,7 @@ proptest! {
         batches in any_changes(), packets in prop::collection::vec(any_packet(), 1..40)
     ) {
         let (mut table, mut model) = (RuleTable::default(), BTreeMap::new());
-        let mut cache = FlowCache::default();
+        let mut cache = ExactMatchCache::default();
         let mut old: Vec<(Rules, BTreeMap<u32, RuleKey>)> = Vec::new();
         for batch in batches {
             for (index, key) in batch {
@@ -323,7 +323,7 @@ fn a_sender_of_ever_new_flows_takes_only_probation_places_of_the_cache() {
     let mut table = RuleTable::default();
     install(&mut table, &rule(5, exact(1)));
     let rules = table.commit();
-    let mut cache = FlowCache::default();
+    let mut cache = ExactMatchCache::default();
     let used: Vec<_> = (0..200).map(|n| key_to(0xc000_0000 + n)).collect();
     for _ in 0..3 {
         used.iter().for_each(|key| _ = cache.find(&rules, key));
@@ -339,8 +339,8 @@ fn a_sender_of_ever_new_flows_takes_only_probation_places_of_the_cache() {
 fn flows_that_differ_in_nothing_that_a_rule_looks_at_are_one_to_the_cache() {
     let mut table = RuleTable::default();
     install(&mut table, &rule(5, RuleKey { dl4port: Some(Masked::exactly(2)), ..RuleKey::default() }));
-    let mut cache = FlowCache::default();
-    let look_up = |cache: &mut FlowCache, rules: &Rules, expected: fn(u32) -> Option<u32>| {
+    let mut cache = ExactMatchCache::default();
+    let look_up = |cache: &mut ExactMatchCache, rules: &Rules, expected: fn(u32) -> Option<u32>| {
         for n in 0..100 {
             assert_eq!(cache.find(rules, &key_to(n)).map(|rule| rule.index), expected(n));
         }
@@ -360,7 +360,7 @@ fn flows_that_differ_in_nothing_that_a_rule_looks_at_are_one_to_the_cache() {
 fn of_many_keys_the_cache_is_asked_if_rules_have_more_than_a_few_masks() {
     let mut table = RuleTable::default();
     install(&mut table, &rule(5, exact(1)));
-    let mut cache = FlowCache::default();
+    let mut cache = ExactMatchCache::default();
     let mut look_up = |rules: &Rules| {
         let found = cache.find_all(rules, &[key_to(1), key_to(2), key_to(1)]);
         assert_eq!(

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::counters::{PortShard, Shards};
-use crate::engine::flow::{CountedRule, FlowTable, Memory, Observer};
+use crate::engine::flow::{CountedRule, FlowRuleCache, FlowTable, Observer};
 use crate::engine::vlan::TagEdit;
 use crate::io::umem::{Frame, Umem};
 use crate::worker::ends::Ring;
@@ -159,9 +159,9 @@ impl Observer for Counting<'_> {
 impl Counting<'_> {
     /// Carries out the rules of `table` that a frame meets; says for which queue it is, if a rule does.
     #[inline]
-    fn run(&mut self, table: &FlowTable, memory: &mut Memory, umem: &Umem, frame: &mut Frame) -> Option<u32> {
+    fn run(&mut self, table: &FlowTable, cache: &mut FlowRuleCache, umem: &Umem, frame: &mut Frame) -> Option<u32> {
         let (start, len) = (frame.start(), frame.len());
-        let fate = table.run(memory, umem.chunk_mut(frame), start, len, self);
+        let fate = table.run(cache, umem.chunk_mut(frame), start, len, self);
         frame.set(fate.start, fate.len);
         fate.queue
     }
@@ -177,10 +177,10 @@ impl Worker {
         if steered.len() < rings.len() {
             steered.resize_with(rings.len(), Vec::new);
         }
-        let (umem, memory) = (&*self.umem, &mut self.plan.memory);
+        let (umem, cache) = (&*self.umem, &mut self.plan.flow_rule_cache);
         let mut counting = Counting { worker: self.id, shard };
         for mut frame in burst.drain(..) {
-            let queue = counting.run(ingress, memory, umem, &mut frame);
+            let queue = counting.run(ingress, cache, umem, &mut frame);
             steered[queue.unwrap_or(own) as usize].push(frame);
         }
         if is_taken {
@@ -207,10 +207,10 @@ impl Worker {
 
     /// Carries out the egress rules of a port on frames that a component sends to it.
     pub(super) fn edit_by_rules(&mut self, flows: &PortFlows, frames: &mut [Frame], way: &Way<'_>) {
-        let (umem, memory) = (&*self.umem, &mut self.plan.memory);
+        let (umem, cache) = (&*self.umem, &mut self.plan.flow_rule_cache);
         let mut counting = Counting { worker: self.id, shard: way.shard };
         for frame in frames {
-            counting.run(&flows.egress, memory, umem, frame);
+            counting.run(&flows.egress, cache, umem, frame);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use std::vec::Drain;
 
 use super::{Component, Link, Logic};
-use crate::engine::bridge::{Course, Run, packet_len};
+use crate::engine::bridge::{Egress, Run, packet_len};
 use crate::engine::component::{Table, Target};
 use crate::engine::parse::{ETH_HEADER, parse_l2};
 use crate::engine::vlan::TagEdit;
@@ -161,8 +161,8 @@ impl Worker {
             given = count(frames);
         }
         // A run as they are: they need not be staged one by one.
-        let course = Course::new(port.no, TagEdit::None, queue);
-        let run = Run { course, color: way.color, frames: frames.len(), bytes: given.bytes as usize };
+        let egress = Egress::new(port.no, TagEdit::None, queue);
+        let run = Run { egress, color: way.color, frames: frames.len(), bytes: given.bytes as usize };
         self.send_run(run, &mut frames.drain(..), way);
         given
     }

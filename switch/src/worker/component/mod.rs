@@ -20,7 +20,7 @@ pub(super) use self::run::Plan;
 pub(crate) use self::trace::{Scene, trace};
 use super::ends::{NullEnd, OutsideEnd, Ring};
 use super::view::PortShared;
-use crate::counters::{PortShard, Tally};
+use crate::counters::{FrameCounter, PortShard};
 use crate::engine::PortNo;
 use crate::engine::component::{Table, is_ready};
 use crate::model::{ComponentKind, ComponentSpec};
@@ -29,13 +29,13 @@ use crate::model::{ComponentKind, ComponentSpec};
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Frames taken from receiving ends.
-    pub rx: Tally,
+    pub rx: FrameCounter,
     /// Frames given to sending ends.
-    pub tx: Tally,
+    pub tx: FrameCounter,
     /// Of `rx`, those that came into the switch there: from null and outside ends.
-    pub came: Tally,
+    pub came: FrameCounter,
     /// Of `tx`, those that left the switch there.
-    pub left: Tally,
+    pub left: FrameCounter,
     /// Drops, copies and changes of tags.
     pub shard: PortShard,
 }

@@ -8,7 +8,7 @@ use super::{Component, Link, PortFlows, Set};
 use crate::counters::PortShard;
 use crate::engine::PortNo;
 use crate::engine::component::tag_edit;
-use crate::engine::flow::Memory;
+use crate::engine::flow::FlowRuleCache;
 use crate::engine::meter::Color;
 use crate::engine::vlan::{self, TagEdit};
 use crate::io::umem::{Frame, Umem};
@@ -57,7 +57,7 @@ pub(in crate::worker) struct Plan {
     /// What goes to each queue's end of the port whose burst is told apart by rules.
     pub(super) steered: Vec<Vec<Frame>>,
     /// What was found of flow rules.
-    pub(super) memory: Memory,
+    pub(super) flow_rule_cache: FlowRuleCache,
 }
 
 impl Plan {
@@ -165,7 +165,7 @@ impl Worker {
             let (view, own) = (Arc::clone(&self.view), self.queues[slot].number);
             let mut way = self.way(&view, &flows.port.shards[self.id]);
             let bytes = count(&burst).bytes as usize;
-            self.me().tally.bursts.add(1, taken as u64);
+            self.me().counters.took_burst(taken);
             self.admit(slot, &flows.port, &mut burst, bytes, &mut way);
             self.steer(flows, own, false, &mut burst);
         }
@@ -209,7 +209,7 @@ impl Worker {
             let mut way = self.way(&view, &component.counters.shard);
             let mut came = count(&burst);
             let bytes = came.bytes as usize;
-            self.me().tally.bursts.add(1, taken as u64);
+            self.me().counters.took_burst(taken);
             match from {
                 Inlet::Queue(slot, port, flows) => {
                     self.admit(*slot, port, &mut burst, bytes, &mut way);
@@ -238,7 +238,7 @@ impl Worker {
         let queue = &mut self.queues[slot];
         queue.backend.refill(&mut self.cache);
         let number = queue.number;
-        port.queues[number as usize].tally.rx.add(burst.len() as u64, bytes as u64);
+        port.queues[number as usize].counters.rx.add(burst.len() as u64, bytes as u64);
         for tap in way.view.taps(port.no) {
             burst.iter().for_each(|frame| tap.offer(port.no, number, Direction::Rx, self.umem.data(frame)));
         }

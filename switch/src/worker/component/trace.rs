@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use super::give::is_too_long;
 use super::{Component, Link, Logic, Set};
 use crate::engine::component::{Target, tag_edit};
-use crate::engine::flow::{CountedRule, FlowTable, Memory, Observer};
+use crate::engine::flow::{CountedRule, FlowRuleCache, FlowTable, Observer};
 use crate::engine::meter::{Color, Meter};
 use crate::engine::parse::parse_l2;
 use crate::engine::trace::{describe_edit, describe_tag, meter_step, parse_steps, step};
@@ -189,7 +189,7 @@ impl<'a> Walk<'a> {
     /// Has the frame meet flow rules; the queue that it is for, if one says so.
     fn rules(&mut self, table: &FlowTable, how: &str, parcel: &mut Parcel) -> Option<u32> {
         let mut telling = Telling { steps: &mut self.steps, how };
-        let fate = table.run(&mut Memory::default(), &mut parcel.buf, parcel.start, parcel.len, &mut telling);
+        let fate = table.run(&mut FlowRuleCache::default(), &mut parcel.buf, parcel.start, parcel.len, &mut telling);
         (parcel.start, parcel.len) = (fate.start, fate.len);
         fate.queue
     }

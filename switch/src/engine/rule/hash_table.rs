@@ -106,20 +106,20 @@ impl Bucket {
 
 /// The table: of each key the index of a rule.
 #[derive(Clone, Debug)]
-pub(super) struct Table {
+pub(super) struct HashTable {
     buckets: Array<Bucket>,
     /// One less than the smallest power of two of which all buckets have a place.
     mask: usize,
     len: usize,
 }
 
-impl Default for Table {
+impl Default for HashTable {
     fn default() -> Self {
         Self { buckets: Array::new(Bucket::default()), mask: 1, len: 0 }
     }
 }
 
-impl Table {
+impl HashTable {
     /// Number of the bucket that a hash belongs to.
     #[inline]
     fn place(&self, hash: u64) -> usize {
@@ -188,7 +188,7 @@ impl Table {
         self.buckets.push(go);
     }
 
-    /// Undoes what [`Table::grow`] did last.
+    /// Undoes what [`HashTable::grow`] did last.
     fn shrink(&mut self) {
         let Some(last) = self.buckets.pop() else { return };
         let gone = self.buckets.len();
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_table_is_as_large_as_what_is_in_it() {
-        let mut table = Table::default();
+        let mut table = HashTable::default();
         let hash_of = |index| hash_of(0, index);
         (0..50_000).for_each(|n| table.add(hash_of(n), n, hash_of));
         assert_eq!(table.buckets.len(), 10_000);
@@ -241,7 +241,7 @@ mod tests {
             kind in 0_u8..4, steps in prop::collection::vec((0_u8..4, 0..2000_u32, 1..300_u32), 1..30)
         ) {
             let hash_of = |index| hash_of(kind, index);
-            let (mut table, mut model) = (Table::default(), BTreeMap::new());
+            let (mut table, mut model) = (HashTable::default(), BTreeMap::new());
             let mut old = Vec::new();
             for (what, from, count) in steps {
                 for name in from..from + count {

@@ -1,18 +1,19 @@
-//! Where frames go once it is decided, in a form that is compared at once.
+//! The way out that was decided on, in one word, and runs of frames that have it in common.
 
 use crate::engine::PortNo;
+use crate::engine::bits::{low_u16, low_u32};
 use crate::engine::meter::Color;
 use crate::engine::vlan::TagEdit;
 use crate::model::MAX_QUEUES;
 
-/// Port, queue of it and tag edit: as one word, since each frame's is compared with that of the one before.
+/// Port, queue and tag edit. They are one word, because each frame's is compared with that of the frame before.
 ///
 /// ```text
 ///  63 … 48   47 … 32   31 … 24   23 … 16      15 … 0
 /// | TPID    | TCI     | edit    | 1 + queue  | port |
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Course(u64);
+pub struct Egress(u64);
 
 const POP: u64 = 1;
 const SET_TCI: u64 = 2;
@@ -23,11 +24,11 @@ const TCI: u32 = 32;
 const TPID: u32 = 48;
 const _: () = assert!(MAX_QUEUES < 1 << (EDIT - QUEUE));
 
-impl Course {
-    /// In place of one: no frame has it.
+impl Egress {
+    /// No frame has this one.
     pub const NOWHERE: Self = Self(u64::MAX);
 
-    /// Out of `port` with the tag edited, by `queue` if one is named; one that no port has is none.
+    /// Out of `port`, by `queue` if one is named, with the tag edited. A queue that no port can have counts as none.
     #[inline]
     pub fn new(port: PortNo, edit: TagEdit, queue: Option<u32>) -> Self {
         let queue = queue.filter(|queue| *queue < MAX_QUEUES).map_or(0, |queue| u64::from(queue) + 1);
@@ -43,19 +44,19 @@ impl Course {
     /// The port.
     #[inline]
     pub fn port(self) -> PortNo {
-        self.0 as PortNo
+        low_u16(self.0)
     }
 
     /// Queue of the port; `None`: by flow hash.
     #[inline]
     pub fn queue(self) -> Option<u32> {
-        u32::from((self.0 >> QUEUE) as u8).checked_sub(1)
+        low_u32(self.0 >> QUEUE & 0xff).checked_sub(1)
     }
 
     /// What to do to the tag first.
     #[inline]
     pub fn edit(self) -> TagEdit {
-        let (tci, tpid) = ((self.0 >> TCI) as u16, (self.0 >> TPID) as u16);
+        let (tci, tpid) = (low_u16(self.0 >> TCI), low_u16(self.0 >> TPID));
         match self.0 >> EDIT & 0xff {
             POP => TagEdit::Pop,
             SET_TCI => TagEdit::SetTci(tci),
@@ -65,25 +66,25 @@ impl Course {
     }
 }
 
-/// Frames that follow each other and go the same way.
+/// Frames in a row with the same egress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// Where they go.
-    pub course: Course,
-    /// What meters have called them so far.
+    /// Their egress.
+    pub egress: Egress,
+    /// The colour that meters have given them so far.
     pub color: Color,
     /// How many.
     pub frames: usize,
-    /// Their bytes, before the edit.
+    /// Their bytes, before the tag edit.
     pub bytes: usize,
 }
 
 impl Run {
-    /// Puts it behind `runs`, as part of the last of them if that goes the same way.
+    /// Appends it to `runs`, as part of the last run if that has the same egress and colour. An empty run is left out.
     #[inline]
     pub fn add_to(self, runs: &mut Vec<Run>) {
         match runs.last_mut() {
-            Some(last) if last.course == self.course && last.color == self.color => {
+            Some(last) if last.egress == self.egress && last.color == self.color => {
                 last.frames += self.frames;
                 last.bytes += self.bytes;
             }
@@ -111,12 +112,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_course_says_what_it_was_made_of(
+        fn an_egress_says_what_it_was_made_of(
             port in 0..MAX_PORTS as PortNo, edit in any_edit(), queue in prop::option::of(0..2 * MAX_QUEUES)
         ) {
-            let course = Course::new(port, edit, queue);
+            let egress = Egress::new(port, edit, queue);
             let there = queue.filter(|queue| *queue < MAX_QUEUES);
-            prop_assert_eq!((course.port(), course.edit(), course.queue()), (port, edit, there));
+            prop_assert_eq!((egress.port(), egress.edit(), egress.queue()), (port, edit, there));
         }
     }
 }

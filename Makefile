@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 PROFILE ?= dev
 
-.PHONY: help setup qemu xsk build test demo bench fuzz lint clean
+.PHONY: help setup qemu xsk build check test msrv miri fuzz demo bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -23,7 +23,7 @@ xsk: setup ## Build the programs on xsk-rs that tests and bench start (PROFILE=r
 	cargo build --manifest-path tests/xsk/Cargo.toml --target-dir $(TARGET) --profile $(PROFILE)
 
 build: setup ## Build the daemon and the command line (release)
-	cargo build --release -p ctl
+	cargo build --release -p ctl -p xswitch
 
 test: setup qemu xsk ## Set up, build, and run every test
 	cargo build --workspace --all-targets
@@ -41,11 +41,14 @@ bench: build ## Measure xswitch beside the limits of the path and its peers; rep
 fuzz: setup ## Run each fuzz target for FUZZ_SECONDS (60)
 	@scripts/fuzz.sh $(FUZZ_SECONDS)
 
-lint: setup ## Formatting and clippy
-	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
-	cargo fmt --manifest-path fuzz/Cargo.toml --check
-	CARGO_TARGET_DIR=target cargo clippy --manifest-path fuzz/Cargo.toml --all-targets -- -D warnings
+check: setup ## Formatting, lints, documentation, dependencies, prose
+	@scripts/check.sh
+
+msrv: setup ## Compile with the oldest rustc that is supported
+	@scripts/msrv.sh
+
+miri: setup ## Run tests of the pure rooms under Miri, on a nightly toolchain
+	@scripts/miri.sh
 
 clean: ## Remove build output
 	cargo clean

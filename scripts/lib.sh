@@ -42,6 +42,27 @@ install_packages() {
 	)
 }
 
+# Sees to it that rustup has a toolchain with those components, beside the one in use. Ends the script with 3 if it hasn't
+# and can't fetch it.
+need_toolchain() {
+	local toolchain=$1 component args=(--profile minimal --no-self-update)
+	shift
+	if cargo "+$toolchain" --version >/dev/null 2>&1; then
+		local missing=0
+		for component in "$@"; do
+			rustup component list --toolchain "$toolchain" 2>/dev/null | grep -q "^$component.*(installed)" || missing=1
+		done
+		[ "$missing" -eq 1 ] || return 0
+	fi
+	for component in "$@"; do
+		args+=(--component "$component")
+	done
+	timeout 180 rustup toolchain install "$toolchain" "${args[@]}" >/dev/null 2>&1 </dev/null || {
+		echo "$script: not run: rustup can't fetch the toolchain $toolchain${1:+ with $*}" >&2
+		exit 3
+	}
+}
+
 # Where things are kept that take long to make and belong to no checkout: the same place for everybody, because tests that
 # root runs start QEMU as nobody, who can't look into a home directory.
 cache=${XSWITCH_CACHE:-/var/cache/xswitch}

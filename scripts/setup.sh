@@ -16,4 +16,4 @@ packages=(
 )
 install_packages "${packages[@]}"
 
-command -v cargo >/dev/null || fail "a Rust toolchain (1.88 or later) is needed: https://rustup.rs"
+command -v cargo >/dev/null || fail "a Rust toolchain (1.90 or later) is needed: https://rustup.rs"

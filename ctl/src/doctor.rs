@@ -2,47 +2,10 @@
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use ctl_guest::limits::{CAP_IPC_LOCK, effective_capabilities};
+use ctl_types::{Check, Status};
 use switch::io::{ethtool, netdev};
 use switch::model::{DataplaneSettings, HugePages};
-
-/// How a check ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    /// As it should be.
-    Ok,
-    /// Works, but not as well as it could.
-    Warn,
-    /// Does not work.
-    Fail,
-}
-
-/// One check.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct Check {
-    /// What was looked at.
-    pub name: String,
-    /// How it ended.
-    pub status: Status,
-    /// What was found.
-    pub text: String,
-    /// What to do, unless all is well.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub advice: Option<String>,
-}
-
-impl Check {
-    /// A check that ended well.
-    pub fn ok(name: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { name: name.into(), status: Status::Ok, text: text.into(), advice: None }
-    }
-
-    /// A check that did not.
-    pub fn bad(status: Status, name: impl Into<String>, text: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { name: name.into(), status, text: text.into(), advice: Some(advice.into()) }
-    }
-}
 
 /// Capabilities that the daemon needs, by number (`linux/capability.h`), with what for.
 const CAPABILITIES: [(u32, &str, &str); 5] = [
@@ -52,7 +15,6 @@ const CAPABILITIES: [(u32, &str, &str); 5] = [
     (21, "CAP_SYS_ADMIN", "guests in named network namespaces"),
     (19, "CAP_SYS_PTRACE", "counters of guests' sockets after a restart, and seeing that a guest has closed them"),
 ];
-pub(crate) const CAP_IPC_LOCK: u32 = 14;
 const CAP_SYS_PTRACE: u32 = 19;
 const CAP_SYS_ADMIN: u32 = 21;
 const MIN_KERNEL: (u32, u32) = (5, 10);
@@ -121,12 +83,6 @@ fn check_kernel_version(release: &str) -> Check {
     }
     let note = if version >= (6, 17) { "" } else { "; from 6.17 on one send call handles more than 32 frames" };
     Check::ok(name, format!("{release}{note}"))
-}
-
-/// The mask of effective capabilities in `/proc/PID/status`.
-pub(crate) fn effective_capabilities(status: &str) -> u64 {
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 fn check_capabilities(effective: u64) -> Vec<Check> {

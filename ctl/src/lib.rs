@@ -4,8 +4,6 @@
 //! with a [`switch::Switch`], `xswitch` talks to it.
 #![forbid(unsafe_code)]
 
-pub mod cli;
-pub mod client;
 pub mod companion;
 pub mod config;
 pub mod daemon;
@@ -19,7 +17,6 @@ pub mod http;
 pub mod metrics;
 pub mod packet;
 pub mod pcapng;
-pub mod qemu;
 pub mod service;
 pub mod spp;
 pub mod state;

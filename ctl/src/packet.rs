@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
+use ctl_types::PacketSpec;
 use etherparse::{IpNumber, PacketBuilder};
-use serde::{Deserialize, Serialize};
 use switch::model::MacAddr;
 
 /// Longest frame that can be traced, in bytes.
@@ -13,169 +13,121 @@ const HOP_LIMIT: u8 = 64;
 const TCP_WINDOW: u16 = 65_535;
 const ETHERTYPE_ARP: u16 = 0x0806;
 
-/// A packet by its fields; absent ones get values that make it well-formed. Checksums are always right.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct PacketSpec {
-    /// Source address; default 02:00:00:00:00:01.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
-    pub src: Option<MacAddr>,
-    /// Destination address; default broadcast.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
-    pub dst: Option<MacAddr>,
-    /// VLAN of the outer tag, 0–4095; absent: no tag.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub vlan: Option<u16>,
-    /// Priority in that tag, 0–7.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pcp: Option<u8>,
-    /// VLAN of a second, inner tag.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub inner_vlan: Option<u16>,
-    /// `arp`, or an EtherType as a number; absent: what the IP addresses say, else 0x88b5 (local experimental).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ethertype: Option<String>,
-    /// Source IP address, v4 or v6.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
-    pub ip_src: Option<IpAddr>,
-    /// Destination IP address, of the same version.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
-    pub ip_dst: Option<IpAddr>,
-    /// `tcp`, `udp`, `icmp`, `icmpv6`, or an IP protocol number; default udp if ports are given.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub proto: Option<String>,
-    /// Source port of TCP or UDP.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sport: Option<u16>,
-    /// Destination port of TCP or UDP.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dport: Option<u16>,
-    /// Length of the frame in bytes, without FCS; default: the headers, padded to 60.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub len: Option<u32>,
+/// Builds the frame.
+///
+/// # Errors
+/// The field that can't be, and what would be right.
+pub fn build(spec: &PacketSpec) -> Result<Vec<u8>, String> {
+    let src = spec.src.unwrap_or(MacAddr::new([2, 0, 0, 0, 0, 1]));
+    let dst = spec.dst.unwrap_or(MacAddr::BROADCAST);
+    let mut frame = [dst.octets(), src.octets()].concat();
+    if spec.vlan.is_none() && (spec.pcp.is_some() || spec.inner_vlan.is_some()) {
+        return Err("vlan: pcp and inner_vlan need an outer tag (vlan 0 makes a priority tag)".to_owned());
+    }
+    if let Some(pcp) = spec.pcp.filter(|pcp| *pcp > 7) {
+        return Err(format!("pcp: {pcp} is out of range, 0 to 7 are possible"));
+    }
+    let tags = [("vlan", spec.vlan, spec.pcp.unwrap_or(0)), ("inner_vlan", spec.inner_vlan, 0)];
+    for (field, vid, pcp) in tags {
+        let Some(vid) = vid else { continue };
+        if vid > 4095 {
+            return Err(format!("{field}: {vid} is out of range, 0 to 4095 are possible"));
+        }
+        frame.extend(0x8100_u16.to_be_bytes());
+        frame.extend((u16::from(pcp) << 13 | vid).to_be_bytes());
+    }
+    let headers = frame.len() + 2;
+    let wanted = spec.len.map(|len| usize::try_from(len).unwrap_or(usize::MAX));
+    if let Some(len) = wanted
+        && !(headers..=MAX_LEN).contains(&len)
+    {
+        return Err(format!("len: {len} is out of range, {headers} to {MAX_LEN} are possible for this packet"));
+    }
+    let (ethertype, payload) = payload(spec, src, wanted.map(|len| len - headers))?;
+    frame.extend(ethertype.to_be_bytes());
+    frame.extend(payload);
+    match wanted {
+        Some(len) if len < frame.len() => {
+            Err(format!("len: {len} is too short, this packet has {} bytes of headers", frame.len()))
+        }
+        wanted => {
+            frame.resize(wanted.unwrap_or(MIN_LEN).max(frame.len()), 0);
+            Ok(frame)
+        }
+    }
 }
 
-impl PacketSpec {
-    /// Builds the frame.
-    ///
-    /// # Errors
-    /// The field that can't be, and what would be right.
-    pub fn build(&self) -> Result<Vec<u8>, String> {
-        let src = self.src.unwrap_or(MacAddr::new([2, 0, 0, 0, 0, 1]));
-        let dst = self.dst.unwrap_or(MacAddr::BROADCAST);
-        let mut frame = [dst.octets(), src.octets()].concat();
-        if self.vlan.is_none() && (self.pcp.is_some() || self.inner_vlan.is_some()) {
-            return Err("vlan: pcp and inner_vlan need an outer tag (vlan 0 makes a priority tag)".to_owned());
+/// EtherType and what comes after it; `room` is how many bytes that should be.
+fn payload(spec: &PacketSpec, src: MacAddr, room: Option<usize>) -> Result<(u16, Vec<u8>), String> {
+    let named = spec.ethertype.as_deref().map(parse_ethertype).transpose()?;
+    let ips = match (spec.ip_src, spec.ip_dst) {
+        (None, None) => None,
+        (Some(from), Some(to)) => Some((from, to)),
+        _ => return Err("ip_src, ip_dst: both are needed, or none".to_owned()),
+    };
+    match (named, ips) {
+        (Some(ETHERTYPE_ARP), ips) => Ok((ETHERTYPE_ARP, arp_request(src, ips)?)),
+        (named, Some((from, to))) => {
+            let (ethertype, packet) = ip(spec, from, to, room)?;
+            Ok((named.unwrap_or(ethertype), packet))
         }
-        if let Some(pcp) = self.pcp.filter(|pcp| *pcp > 7) {
-            return Err(format!("pcp: {pcp} is out of range, 0 to 7 are possible"));
+        (_, None) if spec.proto.is_some() || spec.sport.is_some() || spec.dport.is_some() => {
+            Err("proto, sport, dport: these need ip_src and ip_dst".to_owned())
         }
-        let tags = [("vlan", self.vlan, self.pcp.unwrap_or(0)), ("inner_vlan", self.inner_vlan, 0)];
-        for (field, vid, pcp) in tags {
-            let Some(vid) = vid else { continue };
-            if vid > 4095 {
-                return Err(format!("{field}: {vid} is out of range, 0 to 4095 are possible"));
-            }
-            frame.extend(0x8100_u16.to_be_bytes());
-            frame.extend((u16::from(pcp) << 13 | vid).to_be_bytes());
-        }
-        let headers = frame.len() + 2;
-        let wanted = self.len.map(|len| usize::try_from(len).unwrap_or(usize::MAX));
-        if let Some(len) = wanted
-            && !(headers..=MAX_LEN).contains(&len)
-        {
-            return Err(format!("len: {len} is out of range, {headers} to {MAX_LEN} are possible for this packet"));
-        }
-        let (ethertype, payload) = self.payload(src, wanted.map(|len| len - headers))?;
-        frame.extend(ethertype.to_be_bytes());
-        frame.extend(payload);
-        match wanted {
-            Some(len) if len < frame.len() => {
-                Err(format!("len: {len} is too short, this packet has {} bytes of headers", frame.len()))
-            }
-            wanted => {
-                frame.resize(wanted.unwrap_or(MIN_LEN).max(frame.len()), 0);
-                Ok(frame)
-            }
-        }
+        (named, None) => Ok((named.unwrap_or(0x88b5), Vec::new())),
     }
+}
 
-    /// EtherType and what comes after it; `room` is how many bytes that should be.
-    fn payload(&self, src: MacAddr, room: Option<usize>) -> Result<(u16, Vec<u8>), String> {
-        let named = self.ethertype.as_deref().map(parse_ethertype).transpose()?;
-        let ips = match (self.ip_src, self.ip_dst) {
-            (None, None) => None,
-            (Some(from), Some(to)) => Some((from, to)),
-            _ => return Err("ip_src, ip_dst: both are needed, or none".to_owned()),
-        };
-        match (named, ips) {
-            (Some(ETHERTYPE_ARP), ips) => Ok((ETHERTYPE_ARP, arp_request(src, ips)?)),
-            (named, Some((from, to))) => {
-                let (ethertype, packet) = self.ip(from, to, room)?;
-                Ok((named.unwrap_or(ethertype), packet))
-            }
-            (_, None) if self.proto.is_some() || self.sport.is_some() || self.dport.is_some() => {
-                Err("proto, sport, dport: these need ip_src and ip_dst".to_owned())
-            }
-            (named, None) => Ok((named.unwrap_or(0x88b5), Vec::new())),
-        }
+fn ip(spec: &PacketSpec, from: IpAddr, to: IpAddr, room: Option<usize>) -> Result<(u16, Vec<u8>), String> {
+    let (ethertype, builder) = match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => (0x0800, PacketBuilder::ipv4(from.octets(), to.octets(), HOP_LIMIT)),
+        (IpAddr::V6(from), IpAddr::V6(to)) => (0x86dd, PacketBuilder::ipv6(from.octets(), to.octets(), HOP_LIMIT)),
+        _ => return Err("ip_src, ip_dst: both must be of one IP version".to_owned()),
+    };
+    let has_ports = spec.sport.is_some() || spec.dport.is_some();
+    let (sport, dport) = (spec.sport.unwrap_or(10_000), spec.dport.unwrap_or(10_000));
+    let proto = match spec.proto.as_deref() {
+        None if has_ports => "udp",
+        None => "59",
+        Some(proto) => proto,
+    };
+    if has_ports && !["tcp", "udp", "6", "17"].contains(&proto) {
+        return Err(format!("sport, dport: protocol {proto} has no ports"));
     }
-
-    fn ip(&self, from: IpAddr, to: IpAddr, room: Option<usize>) -> Result<(u16, Vec<u8>), String> {
-        let (ethertype, builder) = match (from, to) {
-            (IpAddr::V4(from), IpAddr::V4(to)) => (0x0800, PacketBuilder::ipv4(from.octets(), to.octets(), HOP_LIMIT)),
-            (IpAddr::V6(from), IpAddr::V6(to)) => (0x86dd, PacketBuilder::ipv6(from.octets(), to.octets(), HOP_LIMIT)),
-            _ => return Err("ip_src, ip_dst: both must be of one IP version".to_owned()),
-        };
-        let has_ports = self.sport.is_some() || self.dport.is_some();
-        let (sport, dport) = (self.sport.unwrap_or(10_000), self.dport.unwrap_or(10_000));
-        let proto = match self.proto.as_deref() {
-            None if has_ports => "udp",
-            None => "59",
-            Some(proto) => proto,
-        };
-        if has_ports && !["tcp", "udp", "6", "17"].contains(&proto) {
-            return Err(format!("sport, dport: protocol {proto} has no ports"));
+    // The transport header's length decides how much payload fills the frame.
+    let fill = |headers: usize| vec![0; room.map_or(0, |room| room.saturating_sub(headers))];
+    let mut packet = Vec::new();
+    let written = match proto {
+        "tcp" | "6" => {
+            let step = builder.tcp(sport, dport, 0, TCP_WINDOW);
+            let payload = fill(step.size(0));
+            step.write(&mut packet, &payload)
         }
-        // The transport header's length decides how much payload fills the frame.
-        let fill = |headers: usize| vec![0; room.map_or(0, |room| room.saturating_sub(headers))];
-        let mut packet = Vec::new();
-        let written = match proto {
-            "tcp" | "6" => {
-                let step = builder.tcp(sport, dport, 0, TCP_WINDOW);
-                let payload = fill(step.size(0));
-                step.write(&mut packet, &payload)
-            }
-            "udp" | "17" => {
-                let step = builder.udp(sport, dport);
-                let payload = fill(step.size(0));
-                step.write(&mut packet, &payload)
-            }
-            "icmp" | "1" => {
-                let step = builder.icmpv4_echo_request(1, 1);
-                let payload = fill(step.size(0));
-                step.write(&mut packet, &payload)
-            }
-            "icmpv6" | "58" => {
-                let step = builder.icmpv6_echo_request(1, 1);
-                let payload = fill(step.size(0));
-                step.write(&mut packet, &payload)
-            }
-            other => {
-                let number = other.parse::<u8>().map_err(|_| {
-                    format!("proto: `{other}` is neither tcp, udp, icmp, icmpv6 nor a number from 0 to 255")
-                })?;
-                let headers = if ethertype == 0x0800 { 20 } else { 40 };
-                builder.write(&mut packet, IpNumber(number), &fill(headers))
-            }
-        };
-        written.map_err(|error| format!("proto: {proto} does not fit these addresses: {error}"))?;
-        Ok((ethertype, packet))
-    }
+        "udp" | "17" => {
+            let step = builder.udp(sport, dport);
+            let payload = fill(step.size(0));
+            step.write(&mut packet, &payload)
+        }
+        "icmp" | "1" => {
+            let step = builder.icmpv4_echo_request(1, 1);
+            let payload = fill(step.size(0));
+            step.write(&mut packet, &payload)
+        }
+        "icmpv6" | "58" => {
+            let step = builder.icmpv6_echo_request(1, 1);
+            let payload = fill(step.size(0));
+            step.write(&mut packet, &payload)
+        }
+        other => {
+            let number = other.parse::<u8>().map_err(|_| {
+                format!("proto: `{other}` is neither tcp, udp, icmp, icmpv6 nor a number from 0 to 255")
+            })?;
+            let headers = if ethertype == 0x0800 { 20 } else { 40 };
+            builder.write(&mut packet, IpNumber(number), &fill(headers))
+        }
+    };
+    written.map_err(|error| format!("proto: {proto} does not fit these addresses: {error}"))?;
+    Ok((ethertype, packet))
 }
 
 fn parse_ethertype(text: &str) -> Result<u16, String> {
@@ -262,12 +214,11 @@ mod tests {
             ("fd00::1", "fd00::2", "udp"),
             ("fd00::1", "fd00::2", "tcp"),
         ] {
-            let frame = spec(|s| {
+            let udp_or_tcp = spec(|s| {
                 ips(s, from, to);
                 (s.proto, s.sport, s.dport, s.len) = (Some(proto.into()), Some(1000), Some(53), Some(101));
-            })
-            .build()
-            .unwrap();
+            });
+            let frame = build(&udp_or_tcp).unwrap();
             assert_eq!(frame.len(), 101);
             let headers = parse(&frame).unwrap();
             assert_eq!(headers.malformed, None, "{proto}");
@@ -284,19 +235,19 @@ mod tests {
             ips(s, "10.0.0.1", "10.0.0.2");
             s.proto = Some("icmp".into());
         });
-        assert_eq!(checksum(&echo.build().unwrap()[34..42]), 0);
+        assert_eq!(checksum(&build(&echo).unwrap()[34..42]), 0);
     }
 
     #[test]
     fn tags_and_arp_are_built_as_asked() {
-        let frame = spec(|s| (s.vlan, s.pcp, s.inner_vlan) = (Some(10), Some(5), Some(20))).build().unwrap();
+        let frame = build(&spec(|s| (s.vlan, s.pcp, s.inner_vlan) = (Some(10), Some(5), Some(20)))).unwrap();
         assert_eq!(&frame[12..20], [0x81, 0, 0xa0, 10, 0x81, 0, 0, 20]);
         assert_eq!(frame.len(), 60);
         let arp = spec(|s| {
             s.ethertype = Some("arp".into());
             ips(s, "10.0.0.1", "10.0.0.2");
         });
-        assert!(matches!(parse(&arp.build().unwrap()).unwrap().l3, L3::Arp { .. }));
+        assert!(matches!(parse(&build(&arp).unwrap()).unwrap().l3, L3::Arp { .. }));
     }
 
     #[test]
@@ -313,7 +264,7 @@ mod tests {
             ("ethertype", spec(|s| s.ethertype = Some("0x0101".into()))),
         ];
         for (field, spec) in cases {
-            let why = spec.build().unwrap_err();
+            let why = build(&spec).unwrap_err();
             assert!(why.starts_with(field), "{field}: {why}");
         }
     }

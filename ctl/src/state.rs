@@ -1,10 +1,11 @@
 //! The state file: what was configured at run time and outlives the daemon.
 //!
-//! A `redb` database of one table: a row for each port, static MAC row, meter, binding, rule, redirect, SPP instance and SPP port with flow
-//! rules, its value in JSON. A
-//! change of any number of rows is one transaction, synced before it is acknowledged: after a crash or a power cut all of it
-//! is there or nothing of it, and it costs the same with 65,536 rules as with none. A file that can't be read is never
-//! overwritten.
+//! A `redb` database of one table: a row for each port, static MAC row, meter, binding, rule, redirect, SPP instance and
+//! SPP port with flow rules, its value in JSON. A change of any number of rows is one transaction, which is synced before
+//! it is acknowledged. After a crash or a power cut all of it is there or nothing of it. It costs the same with 65,536
+//! rules as with none. A file that can't be read is never overwritten.
+//!
+//! The file is in format 3 of redb, as redb 3 and 4 write it. There is no other to upgrade from.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -223,6 +224,9 @@ fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, Error>) -> Result<T,
 fn database_error(path: &Path, error: &DatabaseError) -> Error {
     match error {
         DatabaseError::DatabaseAlreadyOpen => unusable(path, "another process has it open"),
+        DatabaseError::UpgradeRequired(format) => {
+            unusable(path, format_args!("it is in redb's file format {format}, which this xswitchd can't read"))
+        }
         error => unusable(path, format_args!("it is damaged or no state file: {error}")),
     }
 }

@@ -4,10 +4,10 @@
 
 use std::sync::{Arc, LazyLock};
 
-use ctl::companion::protocol::{Answer, decode, encode};
+use ctl_guest::protocol::{Answer, decode, encode};
 use ctl::companion::server::{Access, Peer, carry_out};
 use ctl::config::Config;
-use ctl::error::ErrorBody;
+use ctl_types::ErrorBody;
 use ctl::fake::FakeDataplane;
 use ctl::service::Service;
 use ctl::state::Store;

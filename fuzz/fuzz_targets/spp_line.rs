@@ -4,25 +4,25 @@
 use ctl::fake::{VF_AND_NFV, panel};
 use ctl::spp::SppError;
 use ctl::spp::shell::execute;
-use ctl::spp::shell::save::save;
-use ctl::spp::shell::state::SppState;
-use ctl::spp::shell::topo::{Graph, dot, text};
+use ctl_spp_types::save;
+use ctl_spp_types::SppState;
+use ctl_spp_types::topo::{Graph, dot, text};
 use ctl::state::Store;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let (_, spp) = panel(VF_AND_NFV, Store::in_memory());
     for line in String::from_utf8_lossy(data).lines().take(64) {
-        let before = SppState::of(&spp);
+        let before = spp.state();
         match execute(&spp, line) {
             Ok(answer) => assert!(answer.text.is_empty() || answer.text.ends_with('\n'), "{line}: {answer:?}"),
             Err(error) => {
                 assert!(!matches!(error, SppError::System(_)), "{line}: {error}");
-                assert_eq!(SppState::of(&spp), before, "{line}: {error}");
+                assert_eq!(spp.state(), before, "{line}: {error}");
             }
         }
     }
-    let state = SppState::of(&spp);
+    let state = spp.state();
     let graph = Graph::of(&state);
     text(&graph);
     dot(&graph);

@@ -99,9 +99,12 @@ fn a_slot_is_another_sockets_until_that_is_closed() {
 fn a_program_goes_on_without_the_process_that_attached_it() {
     with_veth(|| {
         let pins = Pins::new();
-        let socket = xdp_socket();
+        let sockets = [xdp_socket(), xdp_socket()];
         let (program, _) = GuestProgram::attach(&pins.options(), ModeRequest::Auto).unwrap();
-        program.offer(0, socket.as_fd()).unwrap();
+        // Which queue a frame arrives at depends on its hash, whose seed is the kernel's.
+        for (queue, socket) in (0..).zip(&sockets) {
+            assert!(program.offer(queue, socket.as_fd()).unwrap());
+        }
         send(&[&frame([2; 6], None)]);
         // What a process that is killed leaves: its descriptors closed, everything pinned as it was.
         drop(program);
@@ -113,7 +116,9 @@ fn a_program_goes_on_without_the_process_that_attached_it() {
         let after = attached_programs(ifindex("sw")).unwrap();
         assert_eq!(after.len(), 1);
         assert_ne!(after[0].id, before[0].id, "the program is that of the daemon that resumed");
-        assert!(!program.offer(0, xdp_socket().as_fd()).unwrap(), "the guest's socket is where it was");
+        for queue in 0..2 {
+            assert!(!program.offer(queue, xdp_socket().as_fd()).unwrap(), "the guest's socket is where it was");
+        }
         send(&[&frame([2; 6], None)]);
         assert_eq!(sum(&program, |c| c.drop_unbound), 2, "counters go on");
         program.remove().unwrap();

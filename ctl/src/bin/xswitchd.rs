@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ctl::daemon::{self, Options};
+use ctl::doctor::local_checks;
+use switch::model::DataplaneSettings;
 use tracing_subscriber::EnvFilter;
 
 /// Threads of the control side: it must leave the cores to the workers.
@@ -27,10 +29,13 @@ struct Arguments {
     /// Only say whether configuration and state can be used.
     #[arg(long)]
     check: bool,
+    /// Look at the machine and at these netdevs, print what is found as JSON, and end.
+    #[arg(long, hide = true, value_name = "IFNAME", num_args = 0..)]
+    doctor: Option<Vec<String>>,
 }
 
 fn main() -> ExitCode {
-    let Arguments { config, run_dir, state_dir, check } = Arguments::parse();
+    let Arguments { config, run_dir, state_dir, check, doctor } = Arguments::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -38,6 +43,9 @@ fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
+    if let Some(ifnames) = doctor {
+        return print_checks(&ifnames);
+    }
     let options = Options { config, run_dir, state_dir };
     let result = if check {
         daemon::check(&options).map_err(anyhow::Error::from)
@@ -50,6 +58,18 @@ fn main() -> ExitCode {
             .and_then(|runtime| runtime.block_on(daemon::run(options)).map_err(anyhow::Error::from))
     };
     match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xswitchd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What `xswitch doctor` shows while no daemon runs.
+fn print_checks(ifnames: &[String]) -> ExitCode {
+    let checks = local_checks(&DataplaneSettings::default(), ifnames);
+    match serde_json::to_writer(std::io::stdout().lock(), &checks) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xswitchd: {error}");

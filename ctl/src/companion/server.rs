@@ -18,10 +18,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use super::process::Process;
-use super::protocol::{Answer, Offer, Request, SOCKET, decode, encode, receive, send};
 use crate::error::{Error, ErrorBody};
 use crate::http::SocketFile;
 use crate::service::Service;
+use ctl_guest::protocol::{Answer, Offer, Request, SOCKET, decode, encode, receive, send};
 
 /// Connections at a time of a user who may have sockets; more are closed at once.
 const CONNECTIONS: usize = 512;

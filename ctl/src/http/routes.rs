@@ -11,10 +11,11 @@ use utoipa_axum::routes;
 
 use super::capture;
 use super::extract::{Json, Path, Query};
-use crate::doctor::{Check, Status, local_checks};
+use crate::doctor::local_checks;
 use crate::error::{Error, ErrorBody};
-use crate::qemu::check::check_port;
 use crate::service::{BridgeUpdate, FdbFilter, PortEntry, Service};
+use ctl_qemu::check::check_port;
+use ctl_types::{Check, Status};
 
 pub(super) type Shared = State<Arc<Service>>;
 pub(super) type Answer<T> = Result<Json<T>, Error>;

@@ -11,11 +11,11 @@ use utoipa_axum::routes;
 
 use super::extract::Json;
 use super::routes::{Answer, blocking};
-use crate::doctor::Check;
 use crate::error::{Error, ErrorBody};
 use crate::service::TraceRequest;
-use crate::spp::shell::state::SppState;
 use crate::spp::{self, Spp, SppError, shell};
+use ctl_spp_types::SppState;
+use ctl_types::Check;
 
 /// The routes.
 pub(super) fn all() -> OpenApiRouter<Arc<Spp>> {
@@ -25,7 +25,7 @@ pub(super) fn all() -> OpenApiRouter<Arc<Spp>> {
 /// Instances, what they do and will do from the next flush on, components, ends, files.
 #[utoipa::path(get, path = "/spp", responses((status = 200, body = SppState)))]
 async fn state(State(spp): State<Arc<Spp>>) -> Answer<SppState> {
-    blocking(spp, |spp| Ok(SppState::of(spp))).await.map(Json)
+    blocking(spp, |spp| Ok(spp.state())).await.map(Json)
 }
 
 /// Look at the REST API, an outside spp-ctl, lcores and ports.
@@ -45,8 +45,11 @@ struct CommandLine {
 
 /// Carry out one line of SPP's command words.
 #[utoipa::path(post, path = "/spp/commands", request_body = CommandLine, responses(
-    (status = 200, body = shell::Answer), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
-async fn command(State(spp): State<Arc<Spp>>, Json(CommandLine { line }): Json<CommandLine>) -> Answer<shell::Answer> {
+    (status = 200, body = ctl_spp_types::Answer), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn command(
+    State(spp): State<Arc<Spp>>,
+    Json(CommandLine { line }): Json<CommandLine>,
+) -> Answer<ctl_spp_types::Answer> {
     blocking(spp, move |spp| Ok(shell::execute(spp, &line)?)).await.map(Json)
 }
 

@@ -12,10 +12,10 @@ use switch::{ErrorKind, GuestSockets};
 use super::{GuestHolder, Service, busy};
 use crate::companion::leases::Leases;
 use crate::companion::process::Process;
-use crate::companion::protocol::Offer;
 use crate::error::Error;
-use crate::qemu::memlock;
 use crate::state::Row;
+use ctl_guest::limits::memlock;
+use ctl_guest::protocol::Offer;
 
 /// How long the kernel may take to let go of a queue whose socket was closed.
 const UNBIND: Duration = Duration::from_secs(3);

@@ -12,7 +12,6 @@ mod ports;
 mod tables;
 #[cfg(test)]
 mod tests;
-mod types;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,14 +20,16 @@ use switch::model::*;
 use switch::{CaptureRequest, ErrorKind, KeptTables};
 
 pub use self::learned::LearnedFile;
-pub use self::types::*;
 use crate::config::Config;
 use crate::dataplane::{Capture, Dataplane};
 use crate::error::Error;
-use crate::packet::from_hex;
+use crate::packet::{build, from_hex};
 use crate::spp::Instance;
 use crate::spp::flow::PortRules;
 use crate::state::{Row, Store};
+pub use ctl_types::{
+    BridgeUpdate, Capability, FdbFilter, GuestHolder, GuestSocket, Page, PortEntry, PortState, RuleWrite, TraceRequest,
+};
 
 /// A port that is configured and not up.
 #[derive(Debug)]
@@ -180,7 +181,7 @@ impl Service {
     pub fn trace(&self, request: &TraceRequest) -> Result<TraceReport, Error> {
         let frame = match (&request.hex, &request.packet) {
             (Some(hex), None) => from_hex(hex).map_err(|why| Error::invalid(format!("hex: {why}")))?,
-            (None, Some(packet)) => packet.build().map_err(|why| Error::invalid(format!("packet: {why}")))?,
+            (None, Some(packet)) => build(packet).map_err(|why| Error::invalid(format!("packet: {why}")))?,
             _ => return Err(Error::invalid("hex, packet: exactly one of them is needed")),
         };
         let name = self.live(&self.lock(), &request.port)?.name.clone();

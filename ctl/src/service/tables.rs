@@ -8,12 +8,6 @@ use super::{Page, RuleWrite, Service};
 use crate::error::Error;
 use crate::state::{MeterRecord, Row};
 
-impl Page {
-    fn count(self) -> usize {
-        self.limit.map_or(usize::MAX, |limit| limit as usize)
-    }
-}
-
 impl Service {
     fn meter_row(&self, id: u32) -> Result<Row, switch::Error> {
         let MeterInfo { spec, implicit, .. } = self.dataplane.meter(id)?;

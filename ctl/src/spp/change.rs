@@ -1,12 +1,12 @@
 //! Changes to what one instance does: pure, and checked against the instance alone. What others have is checked by
 //! [`compile`](super::compile).
 
-use switch::model::{MacAddr, VlanEdit};
+use switch::model::VlanEdit;
 
 use super::error::SppError;
 use super::launch::MAX_LCORE;
-use super::port::{PortId, PortType};
-use super::types::*;
+use ctl_spp_types::*;
+use ctl_spp_types::{PortId, PortType};
 
 /// Longest name of a component, in bytes (SPP: 127).
 pub const MAX_NAME: usize = 127;
@@ -170,17 +170,6 @@ impl Change {
         };
         if takers.contains(&proc.kind) { Ok(()) } else { refused(format!("{proc} has no {what}")) }
     }
-}
-
-/// A key as SPP writes it.
-pub fn key_text(key: &EntryKey) -> String {
-    let mac = key.mac.map_or_else(|| "default".to_owned(), mac_text);
-    key.vlan.map_or_else(|| mac.clone(), |vlan| format!("{vlan}/{mac}"))
-}
-
-/// An address as SPP writes it: in capitals.
-pub fn mac_text(mac: MacAddr) -> String {
-    mac.to_string().to_uppercase()
 }
 
 fn position(setup: &Setup, name: &str) -> Result<usize, SppError> {

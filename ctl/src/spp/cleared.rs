@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use switch::model::{Count, EndInfo, EndPort};
 
 use super::PortCounters;
-use super::port::PortId;
+use ctl_spp_types::PortId;
 
 /// Counters at the last clear.
 #[derive(Debug, Default)]

@@ -6,23 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use ctl_spp_types::{PCAP_ENDS, capture_end};
 use switch::model::*;
 
 use super::error::SppError;
-use super::port::{PortId, PortType};
-use super::types::*;
 use crate::config::SppConfig;
-
-/// Outside ends: those of taps come first, then those of `pcap` ports, then those of captures.
-const PCAP_ENDS: u32 = 256;
-const CAPTURE_ENDS: u32 = 512;
-/// Largest client id: a pcap instance has an outside end of its own.
-pub const MAX_CLIENT_ID: u32 = MAX_END_NO - CAPTURE_ENDS;
-
-/// Number of the outside end of a pcap instance's capture.
-pub fn capture_end(id: u32) -> u32 {
-    CAPTURE_ENDS + id
-}
+use ctl_spp_types::*;
+use ctl_spp_types::{PortId, PortType};
 
 /// What the data plane is to have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::sync::PoisonError;
 
 use super::compile::patch_core;
 use super::{Instance, PortId, PortType, Proc, Setup, Spp, check_launch};
-use crate::doctor::{Check, Status};
+use ctl_types::{Check, Status};
 
 impl Spp {
     /// Takes note of an instance's connection to an outside spp-ctl: that there is one, or why not.

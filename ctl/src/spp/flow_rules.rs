@@ -2,35 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use ctl_spp_types::{FlowState, PortFlow};
 use switch::model::{Count, FlowCount, MAX_FLOW_RULES};
 
 use super::error::SppError;
 use super::flow::{NumberedRule, PortRules, Rule, write};
-use super::port::{PortId, PortType};
 use super::{Inner, Proc, Spp};
 use crate::state::Row;
-
-/// The flow rules of a port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct PortFlow {
-    /// The port.
-    pub port: PortId,
-    /// Its rules, in the order in which they were made.
-    pub rules: Vec<FlowState>,
-}
-
-/// A flow rule with its counters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct FlowState {
-    /// Its number.
-    pub rule_id: u32,
-    /// In words, as they stand behind `flow create PORT`.
-    #[schema(example = "ingress pattern eth dst is 02:00:00:00:00:01 / end actions queue index 1 / end")]
-    pub line: String,
-    /// Frames that met it, with the length that they had then, since it was made, or since its port or the switch was started.
-    pub matched: Count,
-}
+use ctl_spp_types::{PortId, PortType};
 
 fn phy(no: u32) -> PortId {
     PortId { kind: PortType::Phy, no, queue: None }

@@ -11,6 +11,7 @@ use switch::model::Compression;
 
 use super::words::joined;
 use super::{CaptureOptions, DEFAULT_CAPTURE_LIMIT, Instance, PortId, Proc, ProcType};
+use ctl_spp_types::compression_word;
 
 /// Largest number of an lcore.
 pub const MAX_LCORE: u32 = 1023;
@@ -161,15 +162,6 @@ impl Launch {
             confined: false,
         });
         Instance::new(self.proc, self.cores.clone(), capture)
-    }
-}
-
-/// The word of a compression, as `--compression` has it.
-pub const fn compression_word(compression: Compression) -> &'static str {
-    match compression {
-        Compression::None => "none",
-        Compression::Lz4 => "lz4",
-        Compression::Zstd => "zstd",
     }
 }
 

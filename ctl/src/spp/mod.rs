@@ -15,15 +15,14 @@ pub mod error;
 pub mod flow;
 mod flow_rules;
 pub mod launch;
-pub mod port;
 pub mod rest;
 pub mod run;
 pub mod shell;
+mod state;
 pub mod status;
 #[cfg(test)]
 mod tests;
 mod trace;
-pub mod types;
 pub mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,22 +36,17 @@ use tokio::sync::watch;
 
 pub use self::change::Change;
 use self::cleared::Cleared;
-pub use self::compile::MAX_CLIENT_ID;
 use self::compile::Plan;
 pub use self::error::SppError;
 use self::flow::{NumberedRule, PortRules};
-pub use self::flow_rules::{FlowState, PortFlow};
 use self::launch::{Launch, MAX_LCORE};
-pub use self::port::{PortId, PortType};
-pub use self::types::*;
 use crate::config::SppConfig;
 use crate::service::Service;
 use crate::state::Row;
+pub use ctl_spp_types::*;
 
 /// Least bytes of a capture file.
 pub const MIN_CAPTURE_LIMIT: u64 = 1 << 20;
-/// Capture files begin anew after that many bytes unless told otherwise (SPP's default).
-pub const DEFAULT_CAPTURE_LIMIT: u64 = 1 << 30;
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -206,7 +200,7 @@ impl Spp {
 
     /// Files of a capture since it began, the one that is written last.
     pub fn capture_files(&self, proc: Proc) -> Vec<PathBuf> {
-        let no = compile::capture_end(proc.id);
+        let no = capture_end(proc.id);
         let outside = self.service.dataplane().outside().into_iter().find(|outside| outside.no == no);
         outside.map_or_else(Vec::new, |outside| outside.files)
     }

@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use serde::Serialize;
 use switch::model::{EndPort, VlanEdit};
 
-use super::change::key_text;
 use super::flow::show::Shown;
 use super::run::Status;
 use super::{
     Attached, Component, ComponentType, Entry, EntryKey, Instance, Patch, PortId, PortType, PrimaryStatus, Proc,
     ProcType, Setup, compile,
 };
+use ctl_spp_types::key_text;
 
 /// Forms in which clients want components.
 #[derive(Clone, Copy, Debug, Default)]

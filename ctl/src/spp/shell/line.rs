@@ -1,5 +1,7 @@
 //! A line as SPP's CLI takes them: a common command, or whom it is for, `;`, and what is to be done.
 
+use ctl_spp_types::{BOM, is_comment};
+
 use crate::spp::ProcType;
 
 /// What a line asks for.
@@ -63,15 +65,6 @@ const SHELL: [&str; 19] = [
     "?",
     "EOF",
 ];
-
-/// What some editors begin a file with.
-const BOM: char = '\u{feff}';
-
-/// Whether a line is only for people, as SPP sees it.
-pub fn is_comment(line: &str) -> bool {
-    let line = line.trim_start_matches(BOM).trim();
-    line.is_empty() || line.starts_with('#') || line.starts_with("//")
-}
 
 /// Reads a line. The `;` may be absent.
 ///

@@ -1,39 +1,25 @@
 //! SPP's command words: one line, carried out, with the answer that SPP's CLI prints and one for programs.
 //!
-//! `xswitch spp` sends lines to the daemon, which calls [`execute`]; recipes are such lines. [`save`](save::save) makes a recipe of what there is,
-//! [`topo`] draws it.
+//! `xswitch spp` sends lines to the daemon, which calls [`execute`]; recipes are such lines. [`ctl_spp_types::save`] makes a recipe of what there
+//! is, [`topo`] draws it.
 
 mod flow;
 pub mod line;
-pub mod save;
-pub mod state;
 mod status;
 #[cfg(test)]
 mod tests;
-pub mod topo;
+#[cfg(test)]
+mod topo_tests;
 
-use std::path::Path;
-
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use switch::model::OutsideInfo;
 
 use self::line::{Line, Target};
-use self::state::SppState;
 use super::launch::Launch;
 use super::run::Outcome;
 use super::status::Process;
 use super::words::{self, Command};
 use super::{Change, Instance, Patch, Proc, ProcType, Spp, SppError};
-
-/// What a line is answered with.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct Answer {
-    /// For people, as SPP's CLI prints it; lines end with a newline.
-    pub text: String,
-    /// For programs: what was asked for, or the instance after the change; `null`: there is none.
-    pub value: Value,
-}
+use ctl_spp_types::{Answer, topo};
 
 /// Carries out a line.
 ///
@@ -56,7 +42,7 @@ pub fn execute(spp: &Spp, line: &str) -> Result<Answer, SppError> {
             let listen = &spp.config().listen;
             told(format!("  1: {} *\n", status::address(listen)), json!([listen]))
         }
-        Line::Topo => told(topo::text(&topo::Graph::of(&SppState::of(spp))), Value::Null),
+        Line::Topo => told(topo::text(&topo::Graph::of(&spp.state())), Value::Null),
         Line::Bye { all } => bye(spp, all),
         Line::To { target, command } => {
             let proc = find(spp, target)?;
@@ -194,10 +180,4 @@ fn changed(proc: Proc, change: &Change) -> String {
             format!("{} {what}.", if *run { "Start" } else { "Stop" })
         }
     }
-}
-
-/// The file that a capture writes now.
-fn capture_file<'a>(instance: &Instance, outside: &'a [OutsideInfo]) -> Option<&'a Path> {
-    let no = super::compile::capture_end(instance.proc.id);
-    outside.iter().find(|end| end.no == no)?.files.last().map(AsRef::as_ref)
 }

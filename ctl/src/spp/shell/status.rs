@@ -6,10 +6,10 @@ use serde_json::json;
 use switch::model::EndPort;
 
 use super::{Answer, topo};
-use crate::spp::change::key_text;
 use crate::spp::run::Status;
 use crate::spp::status::patchable;
 use crate::spp::{Dir, Instance, PortCounters, PortId, PortType, PrimaryStatus, Proc, ProcType, Setup};
+use ctl_spp_types::key_text;
 
 /// `status`: of all.
 pub(super) fn all(listen: &str, procs: &[Proc]) -> String {

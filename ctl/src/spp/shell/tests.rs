@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::save::save;
 use super::*;
 use crate::spp::ComponentType;
 use crate::spp::tests::{TWO, spp_of};
 use crate::state::Store;
+use ctl_spp_types::save;
 
 /// A port of a VM.
 const VM: &str = r#"
@@ -229,7 +229,7 @@ fn the_command_librarys_way_is_understood_from_end_to_end() {
 fn a_line_that_is_refused_says_why_and_changes_nothing() {
     let spp = spp();
     say_all(&spp, &VF);
-    let before = SppState::of(&spp);
+    let before = spp.state();
     for (line, why) in [
         ("hello", "no command"),
         ("vf 9; status", "sec_id 9 not found. There are primary, vf 1 and nfv 2."),
@@ -265,7 +265,7 @@ fn a_line_that_is_refused_says_why_and_changes_nothing() {
     ] {
         let told = execute(&spp, line).unwrap_err().to_string();
         assert!(told.contains(why), "{line}: {told}");
-        assert_eq!(SppState::of(&spp), before, "{line}");
+        assert_eq!(spp.state(), before, "{line}");
     }
 }
 
@@ -322,7 +322,7 @@ fn flow_rules_are_made_shown_and_destroyed() {
 }
 
 fn assert_saved(spp: &Spp) -> Result<(), TestCaseError> {
-    let recipe = save(&SppState::of(spp));
+    let recipe = save(&spp.state());
     let again = self::spp();
     for line in &recipe {
         let played = execute(&again, line);
@@ -332,7 +332,7 @@ fn assert_saved(spp: &Spp) -> Result<(), TestCaseError> {
     // Numbers begin anew.
     let rules = |spp: &Spp| spp.flow_rules(0).into_iter().map(|numbered| numbered.rule).collect::<Vec<_>>();
     prop_assert_eq!(rules(&again), rules(spp));
-    prop_assert_eq!(save(&SppState::of(&again)), recipe);
+    prop_assert_eq!(save(&again.state()), recipe);
     Ok(())
 }
 
@@ -358,13 +358,13 @@ fn an_entry_that_outlived_its_classifier_is_saved_too() {
 fn a_recipe_with_flow_rules_can_be_played_again_and_passes_over_ports_that_are_gone() {
     let spp = spp();
     say_all(&spp, &[FLOW, FLOW, "pri; flow destroy phy:0 0"]);
-    let mut state = SppState::of(&spp);
+    let mut state = spp.state();
     assert_eq!(state.flow[0].rules[0].rule_id, 1);
     let recipe = save(&state);
     for line in recipe.iter().filter(|line| line.contains("flow")) {
         say(&spp, line);
     }
-    assert_eq!(save(&SppState::of(&spp)), recipe, "in place of those that are there");
+    assert_eq!(save(&spp.state()), recipe, "in place of those that are there");
     assert!(say(&spp, "pri; flow status phy:0 0").ends_with("Matched:\n  - packets: 0\n  - bytes: 0\n"));
     state.ports.clear();
     let gone: Vec<_> = save(&state).into_iter().filter(|line| line.contains("flow")).collect();

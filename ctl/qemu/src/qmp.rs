@@ -1,0 +1,566 @@
+//! QEMU's monitor: one connection over a Unix socket, one command at a time.
+//!
+//! QMP is a stream of JSON objects, each of which ends with a newline: first a greeting, then an answer to each command, and
+//! events at any time, which are kept until somebody waits for them. Descriptors go along with the bytes of a command. The
+//! other side may be anything that listens on that path: nothing is waited for without a deadline, and no message, nor the
+//! events that are kept, may take more memory than is allowed here.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+    connect, sendmsg, socket_with,
+};
+use serde_json::{Value, json};
+
+/// Longest message that is taken, in bytes.
+const MAX_MESSAGE: usize = 256 << 10;
+/// Most events that are kept; the oldest go first.
+const MAX_EVENTS: usize = 64;
+/// Most descriptors with a command.
+const MAX_FDS: usize = 16;
+
+/// How long the other side may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// For its greeting, which comes at once unless another client is connected.
+    pub greeting: Duration,
+    /// For an answer.
+    pub answer: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { greeting: Duration::from_secs(5), answer: Duration::from_secs(30) }
+    }
+}
+
+/// What went wrong on the way, or what QEMU refused.
+#[derive(Debug, thiserror::Error)]
+pub enum QmpError {
+    /// Nobody listens.
+    #[error(
+        "no QEMU answers at {path} ({why}): start it with `-qmp unix:{path},server=on,wait=off`, or name the socket that \
+         it has"
+    )]
+    Absent {
+        /// Socket.
+        path: PathBuf,
+        /// Reason.
+        why: io::Error,
+    },
+    /// The socket may not be used.
+    #[error("{path} may not be used by this user: run as root or as the user that QEMU runs as")]
+    Forbidden {
+        /// Socket.
+        path: PathBuf,
+    },
+    /// It is there and does not greet.
+    #[error(
+        "nothing comes from {path}: QEMU serves one client of a QMP socket at a time, so another is probably connected; end \
+         that one, or give QEMU a second `-qmp` socket"
+    )]
+    Taken {
+        /// Socket.
+        path: PathBuf,
+    },
+    /// Something else than QMP is there.
+    #[error(
+        "what answers at {path} does not speak QMP ({why}): name QEMU's QMP socket, not one of a human monitor or console"
+    )]
+    NotQmp {
+        /// Socket.
+        path: PathBuf,
+        /// What is wrong with what came.
+        why: String,
+    },
+    /// QEMU said no.
+    #[error("QEMU refuses {command}: {desc}")]
+    Refused {
+        /// Command.
+        command: String,
+        /// QEMU's class of the error; `GenericError` for most.
+        class: String,
+        /// QEMU's words.
+        desc: String,
+    },
+    /// It does not answer.
+    #[error("QEMU has not answered {command} within {seconds} s")]
+    Silent {
+        /// Command.
+        command: String,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The connection ended.
+    #[error("QEMU closed the QMP connection: it has ended or is about to")]
+    Closed,
+    /// The connection broke.
+    #[error("the QMP connection broke: {0}")]
+    Connection(io::Error),
+    /// What came breaks the protocol.
+    #[error("what came on the QMP connection can't be understood: {0}")]
+    Garbled(String),
+}
+
+impl QmpError {
+    /// Whether QEMU has carried nothing out: it said so itself.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, QmpError::Refused { .. })
+    }
+
+    /// Whether QEMU does not have what the command was about.
+    pub fn is_not_found(&self) -> bool {
+        match self {
+            QmpError::Refused { class, desc, .. } => class == "DeviceNotFound" || desc.ends_with("not found"),
+            _ => false,
+        }
+    }
+
+    fn of_connection(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => QmpError::Closed,
+            _ => QmpError::Connection(error),
+        }
+    }
+}
+
+/// An event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Its name.
+    pub name: String,
+    /// What it tells; null if nothing.
+    pub data: Value,
+}
+
+/// A connection to a QEMU that takes commands.
+#[derive(Debug)]
+pub struct Qmp {
+    stream: UnixStream,
+    patience: Patience,
+    version: (u64, u64, u64),
+    received: Vec<u8>,
+    /// Whether `received` may have a whole message.
+    fresh: bool,
+    events: VecDeque<Event>,
+    /// Number of the last command.
+    last: u64,
+}
+
+impl Qmp {
+    /// Connects to a QEMU's QMP socket.
+    pub fn connect(path: &Path) -> Result<Self, QmpError> {
+        Self::connect_with(path, Patience::default())
+    }
+
+    /// The same with other times.
+    pub fn connect_with(path: &Path, patience: Patience) -> Result<Self, QmpError> {
+        let deadline = Instant::now() + patience.greeting;
+        let open = || -> io::Result<UnixStream> {
+            let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+            // Connecting waits while as many clients as QEMU lets wait do so.
+            set_socket_timeout(&socket, Timeout::Send, Some(patience.greeting.max(Duration::from_millis(1))))?;
+            connect(&socket, &SocketAddrUnix::new(path)?)?;
+            let stream = UnixStream::from(socket);
+            stream.set_nonblocking(true)?;
+            Ok(stream)
+        };
+        let stream = open().map_err(|why| match why.kind() {
+            io::ErrorKind::PermissionDenied => QmpError::Forbidden { path: path.to_owned() },
+            io::ErrorKind::WouldBlock => QmpError::Taken { path: path.to_owned() },
+            _ => QmpError::Absent { path: path.to_owned(), why },
+        })?;
+        let mut qmp = Self {
+            stream,
+            patience,
+            version: (0, 0, 0),
+            received: Vec::new(),
+            fresh: false,
+            events: VecDeque::new(),
+            last: 0,
+        };
+        let not_qmp = |why: String| QmpError::NotQmp { path: path.to_owned(), why };
+        let greeting = match qmp.message(deadline) {
+            Ok(Some(greeting)) => greeting,
+            Ok(None) if qmp.received.is_empty() => return Err(QmpError::Taken { path: path.to_owned() }),
+            Ok(None) => return Err(not_qmp("no whole message came".to_owned())),
+            Err(QmpError::Garbled(why)) => return Err(not_qmp(why)),
+            Err(QmpError::Closed) => return Err(not_qmp("it closed the connection at once".to_owned())),
+            Err(error) => return Err(error),
+        };
+        let Some(qemu) = greeting.pointer("/QMP/version/qemu") else {
+            return Err(not_qmp("its greeting is not QMP's".to_owned()));
+        };
+        let part = |name: &str| qemu[name].as_u64().unwrap_or(0);
+        qmp.version = (part("major"), part("minor"), part("micro"));
+        qmp.execute("qmp_capabilities", Value::Null)?;
+        Ok(qmp)
+    }
+
+    /// QEMU's version.
+    pub fn version(&self) -> (u64, u64, u64) {
+        self.version
+    }
+
+    /// The process that listens on the socket; `None` if it is out of sight (another PID namespace). That is QEMU's unless
+    /// QEMU was given the socket, as libvirt's is.
+    pub fn peer(&self) -> Option<i32> {
+        let credentials =
+            nix::sys::socket::getsockopt(&self.stream, nix::sys::socket::sockopt::PeerCredentials).ok()?;
+        Some(credentials.pid()).filter(|pid| *pid > 0)
+    }
+
+    /// Has a command carried out and returns what it returns. No arguments are null.
+    pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, QmpError> {
+        self.execute_with(command, arguments, &[])
+    }
+
+    /// The same with descriptors along with it, such as of `getfd`.
+    pub fn execute_with(&mut self, command: &str, arguments: Value, fds: &[BorrowedFd<'_>]) -> Result<Value, QmpError> {
+        let deadline = Instant::now() + self.patience.answer;
+        let silent = || QmpError::Silent { command: command.to_owned(), seconds: self.patience.answer.as_secs() };
+        self.last += 1;
+        let mut message = json!({ "execute": command, "id": self.last });
+        if !arguments.is_null() {
+            message["arguments"] = arguments;
+        }
+        if !self.send(format!("{message}\n").as_bytes(), fds, deadline)? {
+            return Err(silent());
+        }
+        loop {
+            let Some(answer) = self.message(deadline)? else {
+                return Err(QmpError::Silent { command: command.to_owned(), seconds: self.patience.answer.as_secs() });
+            };
+            if self.keep_event(&answer) {
+                continue;
+            }
+            // One to a command that was not waited for any longer.
+            if answer.get("id").is_some_and(|id| id.as_u64() != Some(self.last)) {
+                continue;
+            }
+            if let Some(error) = answer.get("error") {
+                let text = |name: &str| error[name].as_str().unwrap_or("unknown").to_owned();
+                return Err(QmpError::Refused {
+                    command: command.to_owned(),
+                    class: text("class"),
+                    desc: text("desc"),
+                });
+            }
+            return match answer.get("return") {
+                Some(value) => Ok(value.clone()),
+                None => Err(QmpError::Garbled(format!("neither an answer nor an event: {}", shortened(&answer)))),
+            };
+        }
+    }
+
+    /// The first event of one of these names, kept or to come, whose data `is_it` accepts; `None` if there is none by then.
+    pub fn wait_event(
+        &mut self,
+        names: &[&str],
+        is_it: impl Fn(&Value) -> bool,
+        deadline: Instant,
+    ) -> Result<Option<Event>, QmpError> {
+        let wanted = |event: &Event| names.contains(&event.name.as_str()) && is_it(&event.data);
+        loop {
+            if let Some(at) = self.events.iter().position(wanted) {
+                return Ok(self.events.remove(at));
+            }
+            match self.message(deadline)? {
+                Some(message) => drop(self.keep_event(&message)),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Keeps a message that is an event.
+    fn keep_event(&mut self, message: &Value) -> bool {
+        let Some(name) = message.get("event").and_then(Value::as_str) else { return false };
+        if self.events.len() == MAX_EVENTS {
+            self.events.pop_front();
+        }
+        let data = message.get("data").cloned().unwrap_or_default();
+        self.events.push_back(Event { name: name.to_owned(), data });
+        true
+    }
+
+    /// Sends all of it, the descriptors with its beginning; false if there was no room by the deadline.
+    fn send(&self, mut bytes: &[u8], mut fds: &[BorrowedFd<'_>], deadline: Instant) -> Result<bool, QmpError> {
+        while !bytes.is_empty() {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+                return Err(QmpError::Connection(io::ErrorKind::InvalidInput.into()));
+            }
+            match sendmsg(&self.stream, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL) {
+                Ok(sent) => {
+                    bytes = &bytes[sent..];
+                    fds = &[];
+                }
+                Err(rustix::io::Errno::AGAIN) => {
+                    if !self.wait(PollFlags::OUT, deadline)? {
+                        return Ok(false);
+                    }
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(QmpError::of_connection(errno.into())),
+            }
+        }
+        Ok(true)
+    }
+
+    /// The next message; `None` if none came by the deadline.
+    fn message(&mut self, deadline: Instant) -> Result<Option<Value>, QmpError> {
+        loop {
+            if let Some(message) = self.whole_message()? {
+                return Ok(Some(message));
+            }
+            if self.received.len() > MAX_MESSAGE {
+                return Err(QmpError::Garbled(format!("a message is longer than {MAX_MESSAGE} bytes")));
+            }
+            if !self.wait(PollFlags::IN, deadline)? {
+                return Ok(None);
+            }
+            let mut bytes = [0; 4096];
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return Err(QmpError::Closed),
+                Ok(count) => {
+                    // A message ends with a newline: without a new one there is no use in trying to read it again.
+                    self.fresh |= bytes[..count].contains(&b'\n');
+                    self.received.extend_from_slice(&bytes[..count]);
+                }
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(error) => return Err(QmpError::of_connection(error)),
+            }
+        }
+    }
+
+    /// Takes the first message out of what has been received.
+    fn whole_message(&mut self) -> Result<Option<Value>, QmpError> {
+        if !self.fresh {
+            return Ok(None);
+        }
+        let mut messages = serde_json::Deserializer::from_slice(&self.received).into_iter::<Value>();
+        match messages.next() {
+            Some(Ok(message)) => {
+                let end = messages.byte_offset();
+                self.received.drain(..end);
+                if message.is_object() {
+                    return Ok(Some(message));
+                }
+                Err(QmpError::Garbled(format!("not an object: {}", shortened(&message))))
+            }
+            Some(Err(error)) if error.is_eof() => {
+                self.fresh = false;
+                Ok(None)
+            }
+            Some(Err(error)) => Err(QmpError::Garbled(format!("not JSON: {error}"))),
+            None => {
+                self.fresh = false;
+                self.received.clear();
+                Ok(None)
+            }
+        }
+    }
+
+    /// Whether it became ready by the deadline.
+    fn wait(&self, flags: PollFlags, deadline: Instant) -> Result<bool, QmpError> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+            match poll(&mut [PollFd::new(&self.stream.as_fd(), flags)], Some(&timeout)) {
+                Ok(ready) => return Ok(ready > 0 && !left.is_zero()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(QmpError::Connection(errno.into())),
+            }
+        }
+    }
+}
+
+fn shortened(value: &Value) -> String {
+    value.to_string().chars().take(80).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixListener;
+    use std::thread::JoinHandle;
+
+    use super::*;
+    use crate::double::{GREETING, QemuDouble};
+
+    const SHORT: Patience = Patience { greeting: Duration::from_millis(200), answer: Duration::from_millis(300) };
+
+    /// Something that does as the closure says with its first client, and what a client of it sees.
+    fn peer(serve: impl FnOnce(UnixStream) + Send + 'static) -> (Result<Qmp, QmpError>, JoinHandle<()>) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("qmp.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let thread = std::thread::spawn(move || serve(listener.accept().unwrap().0));
+        (Qmp::connect_with(&path, SHORT), thread)
+    }
+
+    /// Reads commands, and sends these pieces after each.
+    fn answering(pieces: Vec<String>) -> impl FnOnce(UnixStream) + Send + 'static {
+        move |mut stream| {
+            stream.write_all(GREETING.as_bytes()).unwrap();
+            let mut bytes = [0; 4096];
+            let _ = stream.read(&mut bytes).unwrap();
+            stream.write_all(b"{\"return\": {}, \"id\": 1}\r\n").unwrap();
+            let _ = stream.read(&mut bytes).unwrap();
+            for piece in pieces {
+                stream.write_all(piece.as_bytes()).unwrap();
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            // Until the client is gone.
+            let _ = stream.read(&mut bytes);
+        }
+    }
+
+    fn answer(pieces: &[&str]) -> (Qmp, Result<Value, QmpError>) {
+        let (qmp, _) = peer(answering(pieces.iter().map(|piece| (*piece).to_owned()).collect()));
+        let mut qmp = qmp.unwrap();
+        let answer = qmp.execute("query-status", Value::Null);
+        (qmp, answer)
+    }
+
+    #[test]
+    fn a_command_is_answered_and_refusals_are_in_the_words_of_qemu() {
+        let qemu = QemuDouble::start();
+        let mut qmp = Qmp::connect(qemu.path()).unwrap();
+        assert_eq!((qmp.version(), qmp.peer()), ((10, 1, 0), Some(std::process::id().cast_signed())));
+        let children = qmp.execute("qom-list", json!({ "path": "/machine/peripheral" })).unwrap();
+        assert_eq!(children, json!([]));
+        let error = qmp.execute("device_del", json!({ "id": "x" })).unwrap_err();
+        assert!(error.is_refusal() && error.is_not_found(), "{error:?}");
+        assert_eq!(error.to_string(), "QEMU refuses device_del: Device 'x' not found");
+    }
+
+    #[test]
+    fn descriptors_arrive() {
+        let qemu = QemuDouble::start();
+        let mut qmp = Qmp::connect(qemu.path()).unwrap();
+        let (one, other) = UnixStream::pair().unwrap();
+        qmp.execute_with("getfd", json!({ "fdname": "a" }), &[one.as_fd()]).unwrap();
+        drop(one);
+        assert_eq!(qemu.held(), ["a"]);
+        qmp.execute("closefd", json!({ "fdname": "a" })).unwrap();
+        assert_eq!((&other).read(&mut [0; 1]).unwrap(), 0, "it had the last copy");
+    }
+
+    #[test]
+    fn messages_may_come_in_pieces_and_several_at_a_time() {
+        let (mut qmp, value) = answer(&[
+            "{\"event\": \"RESUME\", \"timestamp\": {\"sec",
+            "onds\": 1}}\r\n{\"event\": \"DEVICE_DELETED\", \"data\": {\"device\": \"d\"}}\r\n{\n  \"retu",
+            "rn\":\n  7,\n \"id\": 2\n}\r",
+            "\n",
+        ]);
+        assert_eq!(value.unwrap(), json!(7));
+        let wait = |qmp: &mut Qmp, device: &'static str| {
+            let deadline = Instant::now() + Duration::from_millis(50);
+            qmp.wait_event(&["DEVICE_DELETED"], |data| data["device"] == device, deadline).unwrap()
+        };
+        assert_eq!(wait(&mut qmp, "e"), None);
+        assert_eq!(wait(&mut qmp, "d").unwrap().data, json!({ "device": "d" }));
+        assert_eq!(wait(&mut qmp, "d"), None, "it is told once");
+    }
+
+    #[test]
+    fn an_answer_to_an_earlier_command_is_passed_over() {
+        assert_eq!(answer(&["{\"return\": 1, \"id\": 1}\n{\"return\": 2, \"id\": 2}\n"]).1.unwrap(), json!(2));
+    }
+
+    #[test]
+    fn who_does_not_answer_is_not_waited_for_for_ever() {
+        let started = Instant::now();
+        assert!(matches!(answer(&[]).1, Err(QmpError::Silent { .. })));
+        // Nor who is never silent.
+        let events = vec!["{\"event\": \"X\"}\n".to_owned(); 10_000];
+        let (qmp, _) = peer(move |stream| {
+            let mut serve = Some(answering(Vec::new()));
+            let mut copy = stream.try_clone().unwrap();
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(100));
+                for event in events {
+                    if copy.write_all(event.as_bytes()).is_err() {
+                        return;
+                    }
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+            serve.take().unwrap()(stream);
+        });
+        let mut qmp = qmp.unwrap();
+        assert!(matches!(qmp.execute("x", Value::Null), Err(QmpError::Silent { .. })));
+        assert!(qmp.events.len() <= MAX_EVENTS && started.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_message_without_end_is_refused() {
+        let (_, answer) = answer(&[&"[".repeat(100), "\n", &"\"".repeat(2), &",1".repeat(MAX_MESSAGE)]);
+        assert!(matches!(answer, Err(QmpError::Garbled(_))), "{answer:?}");
+        let (qmp, _) = peer(|mut stream| {
+            let _ = stream.write_all(format!("{{\"QMP\": \"{}", "x".repeat(2 * MAX_MESSAGE)).as_bytes());
+        });
+        let error = qmp.unwrap_err().to_string();
+        assert!(error.contains("longer than 262144 bytes"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_qmp_is_told_from_one_that_is_taken() {
+        for (said, part) in [
+            ("QEMU 10.1.0 monitor - type 'help' for more information\n(qemu) ", "not JSON"),
+            ("login: ", "no whole message"),
+            ("{\"hello\": 1}\n", "greeting"),
+            ("[1]\n", "not an object"),
+        ] {
+            let (qmp, _) = peer(move |mut stream| {
+                stream.write_all(said.as_bytes()).unwrap();
+                let _ = stream.read(&mut [0; 1]);
+            });
+            let error = qmp.unwrap_err();
+            assert!(matches!(error, QmpError::NotQmp { .. }) && error.to_string().contains(part), "{said}: {error}");
+        }
+        let (qmp, _) = peer(|mut stream| drop(stream.read(&mut [0; 1])));
+        assert!(matches!(qmp, Err(QmpError::Taken { .. })), "{qmp:?}");
+        let (qmp, _) = peer(drop);
+        assert!(matches!(qmp, Err(QmpError::NotQmp { .. })), "{qmp:?}");
+    }
+
+    #[test]
+    fn nobody_and_too_many_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("qmp.sock");
+        assert!(matches!(Qmp::connect(&path), Err(QmpError::Absent { .. })));
+        let listener = UnixListener::bind(&path).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let _waiting = UnixStream::connect(&path).unwrap();
+        let started = Instant::now();
+        assert!(matches!(Qmp::connect_with(&path, SHORT), Err(QmpError::Taken { .. })));
+        assert!(started.elapsed() < Duration::from_secs(2));
+        drop(listener);
+        assert!(matches!(Qmp::connect(&path), Err(QmpError::Absent { .. })));
+    }
+
+    #[test]
+    fn an_end_of_the_connection_is_no_silence() {
+        let (qmp, _) = peer(|mut stream| {
+            stream.write_all(GREETING.as_bytes()).unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            stream.write_all(b"{\"return\": {}}\n").unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+        });
+        let error = qmp.unwrap().execute("quit-at-once", Value::Null).unwrap_err();
+        assert!(matches!(error, QmpError::Closed), "{error:?}");
+    }
+}

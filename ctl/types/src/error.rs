@@ -1,0 +1,34 @@
+//! An error as clients see it.
+
+use model::ErrorKind;
+use serde::{Deserialize, Serialize};
+
+/// An error as the HTTP API tells it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct ErrorBody {
+    /// What is wrong and what would be right.
+    pub error: String,
+    /// Name of the Linux errno that stands for its kind, such as `ENOENT`.
+    pub code: String,
+    /// That errno's number.
+    pub status: i32,
+}
+
+impl ErrorBody {
+    /// The body for an error of that kind.
+    pub fn new(kind: ErrorKind, error: impl Into<String>) -> Self {
+        let (code, status) = match kind {
+            ErrorKind::NotFound => ("ENOENT", libc::ENOENT),
+            ErrorKind::Exists => ("EEXIST", libc::EEXIST),
+            ErrorKind::Invalid => ("EINVAL", libc::EINVAL),
+            ErrorKind::Full => ("ENOSPC", libc::ENOSPC),
+            ErrorKind::Busy => ("EBUSY", libc::EBUSY),
+            ErrorKind::Loop => ("ELOOP", libc::ELOOP),
+            ErrorKind::Unsupported => ("EOPNOTSUPP", libc::EOPNOTSUPP),
+            ErrorKind::Denied => ("EACCES", libc::EACCES),
+            ErrorKind::System => ("EIO", libc::EIO),
+        };
+        Self { error: error.into(), code: code.to_owned(), status }
+    }
+}

@@ -1,0 +1,20 @@
+//! What the management's API speaks, beside the types of [`model`]: entries, requests, findings, errors.
+//!
+//! The service takes and gives these types. The transports put them on the wire, clients read them. So this crate depends
+//! on `model` only, and everything in `ctl/` may depend on it. It is plain data: no thread, no file, no socket.
+//!
+//! With feature `schema` the types have OpenAPI schemas.
+#![forbid(unsafe_code)]
+
+mod check;
+mod error;
+mod packet;
+mod service;
+pub mod table;
+
+pub use self::check::{Check, Status};
+pub use self::error::ErrorBody;
+pub use self::packet::PacketSpec;
+pub use self::service::{
+    BridgeUpdate, Capability, FdbFilter, GuestHolder, GuestSocket, Page, PortEntry, PortState, RuleWrite, TraceRequest,
+};

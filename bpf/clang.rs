@@ -1,10 +1,10 @@
-//! Compiles BPF programs with clang into plain objects that aya loads at run time; shared by build scripts.
+//! Compiles BPF programs with clang into plain objects that aya loads at run time. Build scripts share this file.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Compiles `bpf/DIR/NAME.bpf.c` for each name into `OUT_DIR/NAME.bpf.o`. The crate is in the directory that has `bpf`, or
-/// somewhere below it.
+/// Compiles `bpf/DIR/NAME.bpf.c` for each name into `OUT_DIR/NAME.bpf.o`. The calling crate's directory, or one above
+/// it, has the directory `bpf`.
 pub fn compile(dir: &str, names: &[&str]) {
     let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
     let source_dir = above.map(|root| root.join("bpf").join(dir)).find(|path| path.is_dir());
@@ -18,8 +18,8 @@ pub fn compile(dir: &str, names: &[&str]) {
         let object = out_dir.join(format!("{name}.bpf.o"));
         let mut command = Command::new(&clang);
         command.args(["-O2", "-g", "-Wall", "-Werror", "-target", "bpf"]);
-        // The kernel's headers include <asm/types.h>, which Debian keeps in the directory of the host's architecture; clang
-        // looks there only when it compiles for the host.
+        // The kernel's headers include <asm/types.h>, which Debian keeps in the directory of the host's architecture.
+        // clang looks there only when it compiles for the host.
         if let Ok(arch) = std::env::var("CARGO_CFG_TARGET_ARCH") {
             command.arg(format!("-I/usr/include/{arch}-linux-gnu"));
         }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The XDP program on the guest's end of a port: every packet goes to the AF_XDP socket of its queue, which is a guest's
- * (QEMU's `-netdev af-xdp`), and none to the host's stack.
+/* The XDP program on the guest's end of a port. Every packet goes to the AF_XDP socket of its queue, which belongs to a
+ * guest (QEMU's `-netdev af-xdp`). None goes to the host's stack.
  *
- * The socket is put into its slot before it is bound, because the guest's process may do neither (BPF and raw sockets are for
- * privileged ones), so a slot may hold a socket that nobody has bound yet. The kernel drops what is redirected to such a one
- * without counting it; here it is looked at first. The link and the maps are pinned, and outlive the daemon.
+ * The socket is put into its slot before it is bound. The guest's process can't do that itself, because BPF and raw
+ * sockets are for privileged processes. So a slot may hold an unbound socket. The kernel drops packets for such a
+ * socket without counting them. That is why the program looks at the socket first.
+ *
+ * The link and the maps are pinned, and outlive the daemon.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_core_read.h>
@@ -15,7 +17,7 @@
 /* `XSK_BOUND` of the anonymous enum in struct xdp_sock (include/net/xdp_sock.h). */
 #define BOUND 1
 
-/* The part of the kernel's struct that is read; where it is, the loader finds out from the kernel's type information. */
+/* The part of the kernel's struct that is read. The loader finds its offset in the kernel's type information (BTF). */
 struct xdp_sock {
 	enum { READY_STATE } state;
 } __attribute__((preserve_access_index));
@@ -23,7 +25,7 @@ struct xdp_sock {
 /* Kernel 6.2 and later. */
 extern void *bpf_rdonly_cast(const void *object, __u32 btf_id) __ksym __weak;
 
-/* Whether the socket is bound; on kernels before 6.2 every socket is taken for bound. Type information the kernel must have. */
+/* Whether the socket is bound. Every socket counts as bound on kernels before 6.2. Needs type information (BTF). */
 static __always_inline int is_bound(const struct bpf_xdp_sock *socket)
 {
 	const struct xdp_sock *inside;

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The XDP program on the netdev of every port: which packets go to the switch.
+/* The XDP program on the netdev of every port: it decides which packets go to the switch.
  *
- * A packet for the switch goes to the AF_XDP socket of the queue that it came in on; an AF_XDP socket receives from its own
- * netdev and queue only (net/xdp/xsk.c, xsk_rcv_check), so there is nothing else to choose. With steering `all` that is
- * every packet; with `shared` those whose destination address and outer VLAN tag are in the steering set, so that the host
- * keeps its own traffic on the same NIC.
+ * A packet for the switch goes to the AF_XDP socket of the queue that it came in on. There is no other choice, because
+ * an AF_XDP socket receives from its own netdev and queue only (net/xdp/xsk.c, xsk_rcv_check). With steering `all`
+ * every packet is for the switch. With `shared` a packet is for the switch if its destination address and outer VLAN
+ * tag are in the steering set. So the host keeps its own traffic on the same NIC.
  *
- * Every packet is counted by what became of it, per queue and CPU, without atomics. A redirect is counted before the socket
- * takes the packet; what a full ring loses afterwards is in the socket's own XDP_STATISTICS.
+ * Every packet is counted by outcome, per queue and CPU, without atomics. A redirect is counted before the socket takes
+ * the packet. The socket's own XDP_STATISTICS count what a full ring loses afterwards.
  *
- * A tag that a NIC strips into its descriptor is not seen here: VLAN stripping must be off on a shared NIC that has VLANs.
+ * The program does not see a tag that a NIC strips into its descriptor. VLAN stripping must be off on a shared NIC that
+ * has VLANs.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -22,13 +23,13 @@
 
 _Static_assert(XSW_OUTCOMES <= 8, "an outcome needs a place in struct xsw_counters");
 
-/* Set by the loader before the program is loaded, constant afterwards: the verifier drops the branches not taken. */
+/* The loader sets these before it loads the program. They are constant then, so the verifier drops dead branches. */
 const volatile __u32 queue_count = 1;
 const volatile _Bool steer_shared = 0;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	/* Twice, so that a full set can be replaced by another full one with the additions first. */
+	/* Twice, so that a full set can be replaced by another one with the additions first. */
 	__uint(max_entries, 2 * MAX_STATIONS);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct xsw_steer_key);
@@ -56,7 +57,7 @@ static __always_inline int is_ours(const struct ethhdr *eth, const void *end)
 	if (eth->h_proto == bpf_htons(ETH_P_8021Q) || eth->h_proto == bpf_htons(ETH_P_8021AD)) {
 		const struct vlan_tag *tag = (const void *)(eth + 1);
 
-		/* A tag that is cut off names no VLAN, and least of all the untagged segment. */
+		/* A truncated tag names no VLAN, least of all the untagged segment. */
 		if ((const void *)(tag + 1) > end)
 			return 0;
 		key.vid = bpf_ntohs(tag->tci) & 0xfff;
@@ -74,7 +75,7 @@ int xswitch_port(struct xdp_md *ctx)
 	const void *end = (const void *)(long)ctx->data_end;
 	const struct ethhdr *eth = data;
 	__u32 queue = ctx->rx_queue_index;
-	/* What comes in on a queue that the port does not have counts at its queue 0. */
+	/* Packets from a queue that the port does not have count at its queue 0. */
 	__u32 row = queue < queue_count ? queue : 0;
 	struct xsw_counters *counts = bpf_map_lookup_elem(&counters, &row);
 

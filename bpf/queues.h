@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* What each program has for the queues of its netdev: a slot for an AF_XDP socket, and a row of counters. */
+/* The maps of each program: for each queue of its netdev a slot for an AF_XDP socket, and a row of counters. */
 #ifndef XSWITCH_QUEUES_H
 #define XSWITCH_QUEUES_H
 

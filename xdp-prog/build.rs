@@ -8,7 +8,7 @@ use libbpf_cargo::SkeletonBuilder;
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let bpf = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR")).join("../bpf");
-    // clang for the bpf target does not look where Debian keeps the architecture's <asm/types.h>.
+    // clang for the bpf target does not look where Debian keeps <asm/types.h> of the architecture.
     let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
     let multiarch = format!("-I/usr/include/{arch}-linux-gnu");
     for program in ["port", "guest"] {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The floor of the path in the kernel: what comes in on a netdev goes out of the one that a map names for it, nothing is
- * looked at.
+ * The lower bound of forwarding in the kernel. Frames from a netdev go out of the netdev that a map names for it,
+ * without a look at the packet.
  */
 #include "../tests/test_bpf.h"
 

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is on the guests' ends during a measurement. The far one counts packets and drops them, or sends them back if the
- * generator has marked them so; the near one takes the round trip time of what came back. Only packets of the bench's
- * generator are touched; everything else goes on to the stack.
+ * The programs on the guests' ends during a measurement. The far one counts packets and drops them, or sends them back
+ * if the generator has marked them so. The near one measures the round trip time of returned packets. Both touch only
+ * packets of the bench's generator. Everything else goes on to the stack.
  */
 #include "../tests/test_bpf.h"
 #include <linux/if_ether.h>
 
-/* Stream number of packets that are to come back, with the time when they were sent. */
+/* Stream number of packets to send back. They carry the time when they were sent. */
 #define RETURNS 2
 
-/* What an end has seen; summed over CPUs by the reader. */
+/* Counters of an end. The reader sums them over CPUs. */
 struct seen {
 	__u64 packets;
 	__u64 bytes;
@@ -25,8 +25,9 @@ struct {
 } SEEN SEC(".maps");
 
 /*
- * Round trip times in nanoseconds, log-linear: values below 128 have a bucket each, then every octave has 128, so that a
- * bucket is less than 1 % wide; from 2^32 on everything is in the last one. bench/src/histogram.rs has the inverse.
+ * Round trip times in nanoseconds, log-linear. Values below 128 have a bucket each. Then every octave has 128 buckets,
+ * so a bucket is less than 1 % wide. The last bucket has everything from 2^32 on. bench/src/histogram.rs has the
+ * inverse.
  */
 #define STEPS 128
 #define OCTAVES 26
@@ -37,7 +38,7 @@ struct {
 	__type(value, __u64);
 } TIMES SEC(".maps");
 
-/* Whether times are taken: not while a load begins. */
+/* Whether times are taken. They are not while a load begins. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -97,7 +98,7 @@ static ALWAYS_INLINE __u32 bucket(__u64 ns)
 {
 	__u32 value = ns >> 32 ? 0xffffffff : ns, shift = 0;
 
-	/* The largest shift that leaves at least STEPS, so less than twice that. */
+	/* The largest shift that leaves at least STEPS. The result is below twice STEPS. */
 #pragma unroll
 	for (int i = 16; i; i /= 2) {
 		if (value >> (shift + i) >= STEPS)

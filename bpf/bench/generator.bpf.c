@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The bench's generator: run by BPF_PROG_RUN over live frames, it makes each one the next packet of a load and sends it
- * out of a netdev. bench/src/generator.rs fills in the row and drives it.
+ * The bench's generator, run by BPF_PROG_RUN with live frames. It makes each frame the next packet of a load and sends
+ * it out of a netdev. bench/src/generator.rs fills in the row and runs it.
  *
- * Five fields walk through sets of their own: each packet takes its base plus an index, and the index moves on by a stride
- * around the set, so a stride that has no divisor in common with the size takes every member in turn, in scattered order.
+ * Five fields walk through sets of their own. Each packet takes the base plus an index. Then the index moves on by a
+ * stride around the set. A stride without a common divisor with the size takes every member once, in scattered order.
  * No division is needed.
  *
- * Pages of live frames come back as the last receiver left them (turned round by the far end, say), so every field that
- * varies, and both addresses, are written into every frame.
+ * Pages of live frames come back as the last receiver left them, for example with swapped addresses. So every field
+ * that varies, and both addresses, are written into every frame.
  *
- * With an interval the program paces itself: a frame that is not due yet is dropped, which costs some tens of nanoseconds,
- * and the caller runs it in batches of one. After a pause it does not catch up.
+ * With an interval the program paces itself, and the caller runs it in batches of one. A frame that is not due yet is
+ * dropped, which costs some tens of nanoseconds. After a pause the program does not catch up.
  */
 #include "../tests/test_bpf.h"
 #include <linux/if_ether.h>
@@ -26,12 +26,12 @@ struct walk {
 
 struct load {
 	__u64 sent;
-	__u64 limit;	/* packets after which nothing is sent any more */
-	__u64 due;	/* when the next packet may go, in 1/256 ns of bpf_ktime_get_ns */
+	__u64 limit;	/* number of packets to send */
+	__u64 due;	/* time of the next packet, in 1/256 ns of bpf_ktime_get_ns */
 	__u64 interval;	/* between packets, in 1/256 ns; 0: as fast as it goes */
-	__u32 ifindex;	/* netdev that frames go out of */
+	__u32 ifindex;	/* netdev that sends the frames */
 	__u32 stamp;	/* whether the payload gets the time instead of the number */
-	__u32 ip_sum;	/* of the IPv4 header's words without checksum and addresses */
+	__u32 ip_sum;	/* sum of the IPv4 header's words, without checksum and addresses */
 	__u16 dst_high;	/* first two bytes of the addresses, as in memory */
 	__u16 src_high;
 	struct walk dst_mac;	/* last four bytes */
@@ -64,7 +64,7 @@ struct packet {
 	struct stream_mark mark;
 } __attribute__((packed));
 
-/* How far behind a paced load may be before it gives up what it missed: 100 us. */
+/* Longest delay that a paced load catches up with: 100 us. */
 #define LATE (100000ull << 8)
 
 static ALWAYS_INLINE __be32 step(struct walk *walk)

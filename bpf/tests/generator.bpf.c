@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Generator: run by BPF_PROG_RUN with live frames, it stamps the next sequence number into a copy of the template frame
+ * Generator, run by BPF_PROG_RUN with live frames. It stamps the next sequence number into a copy of the template frame
  * and sends it out of a netdev.
  *
- * The kernel recycles the pages of live frames within one call without copying the template again, so the one field that
- * changes is written into every frame.
+ * The kernel recycles the pages of live frames within one call without copying the template again. So the one field
+ * that changes is written into every frame.
  */
 #include "test_bpf.h"
 
 struct generator {
 	__u64 next;	/* sequence number of the next frame */
-	__u32 ifindex;	/* netdev that frames go out of */
+	__u32 ifindex;	/* netdev that sends the frames */
 	__u32 seq_at;	/* offset of the sequence number in the frame */
 };
 

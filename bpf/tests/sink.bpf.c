@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sink: counts the packets of numbered streams that reach a netdev, judges their order and drops them. Everything else is
- * counted and passed on to the stack.
+ * Sink: counts the packets of numbered streams that reach a netdev, judges their order and drops them. Everything else
+ * is counted and passed on to the stack.
  *
- * One stream is expected on one receive queue at a time, as a switch that keeps flows in order delivers it, so rows are
- * written without a lock. Whether a late packet is a duplicate is known for the last 64 sequence numbers; an older one
+ * A stream is expected on one receive queue at a time, because a switch that keeps flows in order delivers it so. Rows
+ * are therefore written without a lock. Duplicates are recognized among the last 64 sequence numbers. An older packet
  * counts as reordered.
  */
 #include "test_bpf.h"
@@ -14,7 +14,7 @@ struct stream {
 	__u64 received;
 	__u64 bytes;
 	__u64 next;		/* highest sequence number so far, plus one */
-	__u64 gaps;		/* numbers skipped when `next` moved on; late arrivals do not lower it */
+	__u64 gaps;		/* numbers skipped when `next` moved on. Late arrivals do not lower it */
 	__u64 reordered;	/* came after a higher number, first time */
 	__u64 duplicated;	/* came again */
 	__u64 window;		/* bit i: sequence number next - 1 - i was seen */

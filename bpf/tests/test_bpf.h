@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the BPF programs of the tests and of the bench share: the few helper declarations that they need (their numbers are kernel ABI,
- * include/uapi/linux/bpf.h), and the payload that marks a packet of a numbered stream. tests/src/gensink.rs reads and
- * writes the same layouts.
+ * Definitions that the BPF programs of the tests and of the bench share. The helper declarations use numbers of the
+ * kernel's ABI (include/uapi/linux/bpf.h). The payload marks a packet of a numbered stream. tests/src/gensink.rs reads
+ * and writes the same layouts.
  */
 #ifndef XSWITCH_TEST_BPF_H
 #define XSWITCH_TEST_BPF_H

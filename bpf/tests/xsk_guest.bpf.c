@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The guest's end of a port as QEMU's af-xdp netdev has it: every packet of a queue goes to the AF_XDP socket in that
- * queue's slot, and to the stack while the slot is empty.
+ * The program that QEMU's af-xdp netdev has on the guest's end of a port. Every packet of a queue goes to the AF_XDP
+ * socket in that queue's slot. It goes to the stack while the slot is empty.
  */
 #include "test_bpf.h"
 

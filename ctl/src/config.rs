@@ -1,4 +1,4 @@
-//! The configuration file: what is fixed from start to end, and ports that are declared rather than added.
+//! The configuration file: settings that are fixed for a run of the daemon, and declared ports.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,28 +13,28 @@ use crate::error::Error;
 use crate::spp::launch::MAX_LCORE;
 use crate::spp::{self, CaptureOptions, DEFAULT_CAPTURE_LIMIT, Instance, PortId, Proc, ProcType};
 
-/// Where it is looked for when none is named.
+/// Path that is used if none is named.
 pub const DEFAULT_PATH: &str = "/etc/xswitch/xswitch.toml";
 
-/// Contents of the file; every part may be absent.
+/// Contents of the file. Every part is optional.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Workers and packet memory; fixed until a restart.
+    /// Workers and packet memory. Fixed until a restart.
     pub dataplane: DataplaneSettings,
-    /// The bridge; taken when the state file has none yet, and on SIGHUP.
+    /// The bridge. Applied if the state file has no settings yet, and on SIGHUP if it changed.
     pub bridge: Option<BridgeSettings>,
-    /// The Prometheus scrape.
+    /// The Prometheus endpoint.
     pub metrics: MetricsConfig,
     /// The HTTP API.
     pub api: ApiConfig,
     /// The DPU interface.
     pub dpu: DpuConfig,
-    /// Guests' processes.
+    /// Processes of guests.
     pub guests: GuestsConfig,
     /// The Soft Patch Panel.
     pub spp: SppConfig,
-    /// Ports that are added at start and on SIGHUP unless a port of that name exists.
+    /// Ports that are added at start and on SIGHUP, unless a port of that name exists.
     pub port: Vec<PortSpec>,
 }
 
@@ -42,7 +42,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MetricsConfig {
-    /// TCP address of the scrape; empty: none.
+    /// TCP address of the endpoint. Empty for none.
     pub listen: String,
 }
 
@@ -56,7 +56,7 @@ impl Default for MetricsConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ApiConfig {
-    /// Permission bits of the Unix socket, in octal as text.
+    /// Permission bits of the Unix socket, as an octal number in a string.
     pub socket_mode: String,
 }
 
@@ -66,19 +66,19 @@ impl Default for ApiConfig {
     }
 }
 
-/// `[dpu]`: gRPC.
+/// `[dpu]`: the gRPC interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DpuConfig {
-    /// Permission bits of the Unix socket, in octal as text.
+    /// Permission bits of the Unix socket, as an octal number in a string.
     pub socket_mode: String,
-    /// TCP address to listen on as well, with mutual TLS; absent: none.
+    /// TCP address to listen on as well, with mutual TLS. Absent for none.
     pub listen: Option<String>,
-    /// The server's certificate chain (PEM).
+    /// File of the server's certificate chain (PEM).
     pub certificate: Option<PathBuf>,
-    /// Its private key (PEM).
+    /// File of the server's private key (PEM).
     pub key: Option<PathBuf>,
-    /// Authority that has signed the certificates of clients (PEM).
+    /// File of the authority that signs certificates of clients (PEM).
     pub client_ca: Option<PathBuf>,
 }
 
@@ -89,15 +89,15 @@ impl Default for DpuConfig {
     }
 }
 
-/// `[guests]`: who may have the sockets of guests' ends, and where those are pinned.
+/// `[guests]`: who may have the sockets of guests' ends, and where these are pinned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GuestsConfig {
-    /// Users, by name or number, who may have those of every port, besides root and the daemon's own.
+    /// Users, by name or number, who may have the sockets of every port. Root and the daemon's user may in any case.
     pub users: Vec<String>,
-    /// The same for single ports, by their names.
+    /// Users, by name or number, who may have the sockets of a port, by the port's name.
     pub ports: BTreeMap<String, Vec<String>>,
-    /// Where a BPF file system is, or is to be mounted.
+    /// Mount point of a BPF file system. It is mounted if needed.
     pub bpffs: PathBuf,
 }
 
@@ -108,7 +108,7 @@ impl Default for GuestsConfig {
 }
 
 impl GuestsConfig {
-    /// The users' numbers.
+    /// The configured users as user ids.
     pub fn access(&self) -> Result<Access, String> {
         let numbers = |at: &str, users: &[String]| -> Result<Vec<u32>, String> {
             users.iter().map(|user| uid_of(user).map_err(|why| format!("{at}: {why}"))).collect()
@@ -122,7 +122,7 @@ impl GuestsConfig {
     }
 }
 
-/// Number of a user that is given by name or number.
+/// User id of a user given by name or number.
 pub fn uid_of(user: &str) -> Result<u32, String> {
     if let Ok(uid) = user.parse() {
         return Ok(uid);
@@ -141,13 +141,13 @@ fn mode(section: &str, text: &str) -> Result<u32, String> {
         .ok_or_else(|| format!("{section}.socket_mode: `{text}` is not an octal mode such as 0660"))
 }
 
-/// Whether a key's text is an address; `port` is for the example.
+/// Checks that a value is a socket address. `port` is for the example in the error.
 fn address(name: &str, text: &str, port: u16) -> Result<(), String> {
     let parsed = text.parse::<std::net::SocketAddr>();
     parsed.map(drop).map_err(|_| format!("{name}: `{text}` is not an address such as 127.0.0.1:{port}"))
 }
 
-/// Whether a key's path is one that means the same wherever the daemon is started.
+/// Checks that a path is absolute, so that it does not depend on the daemon's working directory.
 fn absolute(name: &str, path: &Path) -> Result<(), String> {
     let why = || format!("{name}: `{}` is not an absolute path, such as /var/lib/xswitch/pcap", path.display());
     path.is_absolute().then_some(()).ok_or_else(why)
@@ -160,23 +160,23 @@ impl ApiConfig {
     }
 }
 
-/// `[spp]`: the Soft Patch Panel's API, and its processes.
+/// `[spp]`: the API of the Soft Patch Panel, and its instances.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SppConfig {
-    /// TCP address of the REST API; empty: none.
+    /// TCP address of the REST API. Empty for none.
     pub listen: String,
-    /// Names by which clients call the REST API, besides IP addresses, `localhost` and the machine's own name.
+    /// Host names that clients of the REST API may use, besides IP addresses, `localhost` and the machine's name.
     pub hosts: Vec<String>,
-    /// Workers of lcores, by their numbers; the others go round by their number.
+    /// Worker of each lcore, by the lcore's number. Other lcores are spread over the workers by number.
     pub cores: BTreeMap<String, usize>,
-    /// Directory of the files of `pcap:N` ports, and of captures that name none.
+    /// Directory of the files of `pcap:N` ports, and of captures without a directory of their own.
     pub directory: PathBuf,
-    /// Directories besides in which, and below which, REST and an outside spp-ctl may have captures written.
+    /// More directories in which REST clients and an external spp-ctl may write captures. Subdirectories are included.
     pub capture_directories: Vec<PathBuf>,
-    /// An outside spp-ctl to register with; absent: none.
+    /// An external spp-ctl to register with. Absent for none.
     pub controller: Option<ControllerConfig>,
-    /// Instances that are there from the start.
+    /// Instances that exist from the start.
     pub process: Vec<ProcessConfig>,
 }
 
@@ -194,28 +194,28 @@ impl Default for SppConfig {
     }
 }
 
-/// `[spp.controller]`: an outside spp-ctl, to which the instances are processes.
+/// `[spp.controller]`: an external spp-ctl, which sees the instances as processes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ControllerConfig {
-    /// Its IP address.
+    /// IP address of spp-ctl.
     pub address: IpAddr,
-    /// Its port for the primary.
+    /// TCP port for the primary.
     pub primary_port: u16,
-    /// Its port for the others.
+    /// TCP port for all other processes.
     pub secondary_port: u16,
     /// Form of the status of nfv processes.
     pub status_format: StatusFormat,
 }
 
-/// Form in which an nfv process says what it does; spp-ctl's request is the same for both.
+/// Form of the status of an nfv process. spp-ctl requests both forms in the same way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StatusFormat {
-    /// What spp-ctl has read since the end of 2018.
+    /// The form that spp-ctl reads since the end of 2018.
     #[default]
     Json,
-    /// What it read before that. Classifiers are `classifier_mac` then, as they were.
+    /// The form before that. It calls classifiers `classifier_mac`.
     Text,
 }
 
@@ -237,28 +237,28 @@ pub struct ProcessConfig {
     /// Type.
     #[serde(rename = "type")]
     pub kind: ProcType,
-    /// Client id; the primary has none.
+    /// Client id. The primary has none.
     #[serde(default)]
     pub client_id: u32,
-    /// Its lcores, the master core first; none: any that no other instance has.
+    /// Its lcores, the master core first. If empty, it may use any lcore that no other instance has.
     #[serde(default)]
     pub cores: Vec<u32>,
-    /// pcap: the port that is captured.
+    /// pcap: the port to capture.
     #[serde(default)]
     pub port: Option<PortId>,
-    /// pcap: directory of the files; default: that of `[spp]`.
+    /// pcap: directory of the files. Default: that of `[spp]`.
     #[serde(default)]
     pub directory: Option<PathBuf>,
-    /// pcap: bytes after which the next file begins, at least 1 MiB; default 1 GiB.
+    /// pcap: file size in bytes at which the next file begins, at least 1 MiB. Default: 1 GiB.
     #[serde(default)]
     pub limit: Option<u64>,
-    /// pcap: `none`, `lz4` or `zstd`; default `lz4`.
+    /// pcap: `none`, `lz4` or `zstd`. Default: `lz4`.
     #[serde(default)]
     pub compression: Compression,
 }
 
 impl ProcessConfig {
-    /// What the instance itself does not tell any more.
+    /// Checks what the resulting [`Instance`] does not show any more.
     fn check(&self) -> Result<(), String> {
         if let Some(directory) = &self.directory {
             absolute("directory", directory)?;
@@ -272,7 +272,7 @@ impl ProcessConfig {
 }
 
 impl SppConfig {
-    /// Workers of lcores that one is named for.
+    /// Worker of each configured lcore.
     pub fn cores(&self) -> BTreeMap<u32, usize> {
         self.cores.iter().filter_map(|(core, &worker)| Some((core.parse().ok()?, worker))).collect()
     }
@@ -292,7 +292,7 @@ impl SppConfig {
         self.process.iter().map(instance).collect()
     }
 
-    /// Directories that captures may go to whoever asks for them.
+    /// Directories in which any client may have captures written.
     pub fn capture_roots(&self) -> impl Iterator<Item = &Path> {
         std::iter::once(&self.directory).chain(&self.capture_directories).map(PathBuf::as_path)
     }
@@ -358,7 +358,7 @@ impl DpuConfig {
 }
 
 impl Config {
-    /// Reads the file that is named, or the default one if it is there, or takes the defaults.
+    /// Reads the named file. Without a name it reads the default file, or takes the defaults if there is none.
     pub fn load(named: Option<&Path>) -> Result<Self, Error> {
         let path = named.map_or_else(|| PathBuf::from(DEFAULT_PATH), Path::to_owned);
         match std::fs::read_to_string(&path) {
@@ -368,7 +368,7 @@ impl Config {
         }
     }
 
-    /// Reads a file's text.
+    /// Parses and checks the text of a file.
     pub fn parse(text: &str) -> Result<Self, String> {
         let config: Self = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
         config.api.mode()?;

@@ -1,4 +1,4 @@
-//! `xswitchd` put together: locks, configuration, data plane, service, sockets, signals.
+//! `xswitchd` as a whole: locks, configuration, data plane, service, sockets, and signals.
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -23,15 +23,15 @@ use crate::service::{LearnedFile, Service};
 use crate::spp::{self, Spp, rest};
 use crate::state::{DirLock, Store};
 
-/// How often ports that could not be brought up are tried again.
+/// Period of retrying ports that could not be brought up.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Longest name of a file or directory.
+/// Longest name of a file or directory, in bytes (`NAME_MAX`).
 const MAX_NAME: usize = 255;
-/// How often learned addresses are kept for the next daemon.
+/// Period of saving learned addresses for the next daemon.
 const KEEP_LEARNED: Duration = Duration::from_secs(1);
 
-/// Where the daemon finds and keeps things.
+/// Directories and files of the daemon.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Configuration file, if one is named.
@@ -42,7 +42,7 @@ pub struct Options {
     pub state_dir: PathBuf,
 }
 
-/// Takes as many descriptors as the daemon may have: a port needs half a dozen, and the usual soft limit is 1,024.
+/// Raises the limit of open files to the hard limit. A port needs half a dozen, and the usual soft limit is 1,024.
 fn raise_descriptor_limit() {
     let raised =
         getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
@@ -51,7 +51,7 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// Reads configuration and state and says whether they could be used, changing nothing.
+/// Checks that configuration and state are usable. Changes nothing.
 pub fn check(options: &Options) -> Result<(), Error> {
     let config = Config::load(options.config.as_deref())?;
     Switch::check(&config.dataplane, &config.bridge.unwrap_or_default())?;
@@ -76,7 +76,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let guests = options.run_dir.join("guests");
     let learned = Arc::new(LearnedFile::at(&options.run_dir.join("fdb.json")));
     let kept = Arc::clone(&learned);
-    // What can be refused is, before any port is touched.
+    // Everything that can be refused is checked before a port is touched.
     let listener = bind("metrics.listen", &config.metrics.listen).await?;
     let spp_listener = bind("spp.listen", &config.spp.listen).await?;
     make_directory(&config.spp);
@@ -101,7 +101,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let fds = companion::server::serve(FdsSocket::bind(&options.run_dir, &access)?, &service, access, stopped.clone());
     let rest = spp_listener.map(|listener| tokio::spawn(rest::serve(listener, Arc::clone(&spp), stopped.clone())));
     let scrape = listener.map(|listener| start_metrics(listener, &service, stopped.clone())).transpose()?;
-    // Last: who gets an answer from it may use the other sockets.
+    // The API comes last: once it answers, all other sockets work.
     let api = tokio::spawn(http::serve(socket, http::router(Arc::clone(&service), Arc::clone(&spp)), stopped));
     notify(NotifyState::Ready);
     tracing::info!(run_dir = %options.run_dir.display(), ports = service.ports_in_brief().len(), "ready");
@@ -113,14 +113,14 @@ pub async fn run(options: Options) -> Result<(), Error> {
     tracing::info!("stopping");
     let _ = stop.send(true);
     let _ = api.await;
-    // A client that holds its connection must not hold the daemon.
+    // A client that keeps its connection open must not delay the stop.
     for mut server in [Some(dpu), dpu_tcp, Some(fds), rest, scrape, agents].into_iter().flatten() {
         if tokio::time::timeout(Duration::from_secs(1), &mut server).await.is_err() {
             server.abort();
             let _ = server.await;
         }
     }
-    // The last one to have the service detaches the ports; a capture that still ends has it for a moment longer.
+    // Dropping the last reference detaches the ports. A capture that is ending may hold one for a moment longer.
     blocking(move || {
         service.keep_learned(&learned, true);
         drop(service);
@@ -129,8 +129,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
     .await
 }
 
-/// The name that the switch of a run directory has among those on the machine: no two directories have the same, and it has
-/// no dot, which BPF file systems forbid.
+/// Name of this switch among all on the machine, derived from its run directory. Different directories have different
+/// names. A name has no dot, because BPF file systems forbid it.
 fn instance(run_dir: &Path) -> Result<String, Error> {
     let path = run_dir.canonicalize().map_err(|error| Error::io(format!("looking at {}", run_dir.display()), error))?;
     let escape = |&byte: &u8| match byte {
@@ -146,7 +146,7 @@ fn instance(run_dir: &Path) -> Result<String, Error> {
     Ok(name)
 }
 
-/// Listens at the address that a key of the configuration names, if it names one.
+/// Listens at the address of a configuration key. None if the address is empty.
 async fn bind(key: &str, address: &str) -> Result<Option<TcpListener>, Error> {
     if address.is_empty() {
         return Ok(None);
@@ -161,7 +161,7 @@ async fn bind(key: &str, address: &str) -> Result<Option<TcpListener>, Error> {
     })
 }
 
-/// Makes the directory of `pcap` ports. Without it everything else works, and who names such a port is told.
+/// Creates the directory of `pcap` ports. Without it everything else works, and such ports are refused.
 fn make_directory(spp: &SppConfig) {
     let directory = &spp.directory;
     if let Err(error) = std::fs::DirBuilder::new().recursive(true).mode(0o750).create(directory) {
@@ -196,7 +196,7 @@ impl Signals {
     }
 }
 
-/// Returns when it is time to stop.
+/// Serves signals and timers until the daemon has to stop.
 async fn serve_signals(
     signals: &mut Signals,
     options: &Options,
@@ -216,7 +216,8 @@ async fn serve_signals(
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,
             _ = signals.hangup.recv() => {
-                // Type=notify-reload asks for the time, to tell this reload from an earlier one (sd_notify(3)).
+                // `Type=notify-reload` requires a timestamp, which tells this reload from an earlier one
+                // (sd_notify(3)).
                 notify_all(&[NotifyState::Reloading, NotifyState::monotonic_usec_now().unwrap_or(NotifyState::Reloading)]);
                 reload(options, &mut config, service).await;
                 notify(NotifyState::Ready);
@@ -241,13 +242,13 @@ async fn serve_signals(
     }
 }
 
-/// Half of what systemd asks for, if it does.
+/// Half of systemd's watchdog period, if it has one.
 fn watchdog_period() -> Option<Duration> {
     let micros = std::env::var("WATCHDOG_USEC").ok()?.parse::<u64>().ok()?;
     Some(Duration::from_micros(micros / 2)).filter(|period| !period.is_zero())
 }
 
-/// Takes up what may change at run time, and says what may not.
+/// Applies what may change at run time, and warns about the rest.
 async fn reload(options: &Options, config: &mut Config, service: &Arc<Service>) {
     let new = match Config::load(options.config.as_deref()) {
         Ok(new) => new,

@@ -1,25 +1,25 @@
-//! The crate's error, and how it looks to clients.
+//! The crate's error type, and its form in the HTTP API.
 
 use std::path::PathBuf;
 
 pub use ctl_types::ErrorBody;
 use switch::ErrorKind;
 
-/// What went wrong, and what to do.
+/// What went wrong, with advice where there is some.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The data plane refused.
     #[error(transparent)]
     Switch(#[from] switch::Error),
-    /// A configuration file that can't be used.
+    /// A configuration file is unusable.
     #[error("configuration {path}: {why}")]
     Config {
         /// File.
         path: PathBuf,
-        /// Reason, with line and key where there are some.
+        /// Reason, with line and key where they are known.
         why: String,
     },
-    /// A state file that can't be used; it is left as it is.
+    /// A state file is unusable. It is left as it is.
     #[error(
         "state file {path}: {why}; it is left as it is: restore it from a copy, or move it away to start with no ports"
     )]
@@ -42,23 +42,23 @@ pub enum Error {
         "the change is in force but can't be kept ({source}), and undoing it failed too: {undo}; after a restart it is gone"
     )]
     NotUndone {
-        /// Why it can't be kept.
+        /// Why it can't be written.
         source: Box<Error>,
         /// Why it can't be undone.
         undo: switch::Error,
     },
-    /// Another daemon has this directory.
+    /// Another daemon uses this directory.
     #[error("{path} is in use by another xswitchd (process {holder}): end that one, or name another directory")]
     InUse {
         /// Lock file.
         path: PathBuf,
-        /// Its process id, as it wrote it down.
+        /// Process number of that daemon, as written in the lock file.
         holder: String,
     },
-    /// A file or socket operation.
+    /// An operation on a file or socket failed.
     #[error("{what}: {source}")]
     Io {
-        /// What was tried, with the path.
+        /// The operation, with the path.
         what: String,
         /// Reason.
         source: std::io::Error,
@@ -71,27 +71,27 @@ impl Error {
         Self::Io { what: what.into(), source }
     }
 
-    /// A bad value; the text names the field.
+    /// An invalid value. The text names the field.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::Switch(switch::Error::new(ErrorKind::Invalid, message))
     }
 
-    /// Something that the one who asks may not have.
+    /// An operation that the client may not perform.
     pub fn denied(message: impl Into<String>) -> Self {
         Self::Switch(switch::Error::new(ErrorKind::Denied, message))
     }
 
-    /// Something that is not there.
+    /// An object that does not exist.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::Switch(switch::Error::new(ErrorKind::NotFound, message))
     }
 
-    /// Something that is taken.
+    /// An object that exists already, or is in use.
     pub fn exists(message: impl Into<String>) -> Self {
         Self::Switch(switch::Error::new(ErrorKind::Exists, message))
     }
 
-    /// Its kind.
+    /// Its kind, which clients see as an errno.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::Switch(error) => error.kind(),

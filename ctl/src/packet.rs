@@ -1,4 +1,4 @@
-//! Packets given by fields or by hex digits, for `trace`.
+//! Builds packets from fields or from hex digits, for `trace`.
 
 use std::net::IpAddr;
 
@@ -13,10 +13,10 @@ const HOP_LIMIT: u8 = 64;
 const TCP_WINDOW: u16 = 65_535;
 const ETHERTYPE_ARP: u16 = 0x0806;
 
-/// Builds the frame.
+/// Builds a frame.
 ///
 /// # Errors
-/// The field that can't be, and what would be right.
+/// The field that is wrong, and what would be right.
 pub fn build(spec: &PacketSpec) -> Result<Vec<u8>, String> {
     let src = spec.src.unwrap_or(MacAddr::new([2, 0, 0, 0, 0, 1]));
     let dst = spec.dst.unwrap_or(MacAddr::BROADCAST);
@@ -57,7 +57,7 @@ pub fn build(spec: &PacketSpec) -> Result<Vec<u8>, String> {
     }
 }
 
-/// EtherType and what comes after it; `room` is how many bytes that should be.
+/// EtherType and payload. `room` is the wanted length of the payload in bytes.
 fn payload(spec: &PacketSpec, src: MacAddr, room: Option<usize>) -> Result<(u16, Vec<u8>), String> {
     let named = spec.ethertype.as_deref().map(parse_ethertype).transpose()?;
     let ips = match (spec.ip_src, spec.ip_dst) {
@@ -94,7 +94,7 @@ fn ip(spec: &PacketSpec, from: IpAddr, to: IpAddr, room: Option<usize>) -> Resul
     if has_ports && !["tcp", "udp", "6", "17"].contains(&proto) {
         return Err(format!("sport, dport: protocol {proto} has no ports"));
     }
-    // The transport header's length decides how much payload fills the frame.
+    // The payload fills what the headers leave of the room.
     let fill = |headers: usize| vec![0; room.map_or(0, |room| room.saturating_sub(headers))];
     let mut packet = Vec::new();
     let written = match proto {
@@ -149,7 +149,7 @@ fn arp_request(src: MacAddr, ips: Option<(IpAddr, IpAddr)>) -> Result<Vec<u8>, S
         Some((IpAddr::V4(from), IpAddr::V4(to))) => (from.octets(), to.octets()),
         Some(_) => return Err("ip_src, ip_dst: ARP is for IPv4".to_owned()),
     };
-    // Ethernet, IPv4, 6 and 4 bytes, request (RFC 826).
+    // Hardware type Ethernet, protocol IPv4, address lengths 6 and 4, operation request (RFC 826).
     let mut packet = vec![0, 1, 8, 0, 6, 4, 0, 1];
     packet.extend(src.octets());
     packet.extend(from);
@@ -158,10 +158,10 @@ fn arp_request(src: MacAddr, ips: Option<(IpAddr, IpAddr)>) -> Result<Vec<u8>, S
     Ok(packet)
 }
 
-/// Reads a frame from hex digits; blanks, line ends, colons and a leading `0x` don't count.
+/// Parses a frame from hex digits. Spaces, line ends, colons and a leading `0x` are ignored.
 ///
 /// # Errors
-/// What is wrong and where.
+/// What is wrong, and where.
 pub fn from_hex(text: &str) -> Result<Vec<u8>, String> {
     let body = text.trim_start().strip_prefix("0x").unwrap_or(text);
     let mut digits = Vec::new();
@@ -196,7 +196,7 @@ mod tests {
         (spec.ip_src, spec.ip_dst) = (from.parse().ok(), to.parse().ok());
     }
 
-    /// The Internet checksum of a header or pseudo-header, by the book (RFC 1071): 0 over data that holds its own.
+    /// The Internet checksum of a header or pseudo-header (RFC 1071). It is 0 over data that contains its own checksum.
     fn checksum(data: &[u8]) -> u16 {
         let mut sum: u32 =
             data.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))).sum();

@@ -1,6 +1,6 @@
-//! Captured frames as pcapng: an interface a port, nanosecond timestamps, directions.
+//! Captured frames in pcapng format, with an interface per port, nanosecond timestamps and directions.
 //!
-//! The blocks are written by `pcap-file`; this keeps the interface numbers and hands the bytes out piece by piece, so that a
+//! `pcap-file` writes the blocks. This module assigns interface numbers and returns the bytes piece by piece, so that a
 //! capture can be streamed.
 
 use std::borrow::Cow;
@@ -15,11 +15,11 @@ use switch::model::{CapturedFrame, Direction};
 
 /// `if_tsresol`: units of 10⁻⁹ s.
 const NANOSECONDS: u8 = 9;
-/// `epb_flags`, bits 0–1: inbound, outbound; as the switch sees it.
+/// `epb_flags`, bits 0–1: inbound or outbound, as seen by the switch.
 const INBOUND: u32 = 1;
 const OUTBOUND: u32 = 2;
 
-/// Turns frames into pcapng, one section.
+/// Turns frames into one section of pcapng.
 pub struct PcapngWriter {
     writer: PcapNgWriter<Vec<u8>>,
     ports: Vec<String>,
@@ -36,10 +36,10 @@ impl std::fmt::Debug for PcapngWriter {
 }
 
 impl PcapngWriter {
-    /// A writer, and the bytes that come first.
+    /// A writer, and the section's first bytes.
     ///
     /// # Errors
-    /// None in practice: it writes to memory.
+    /// None in practice, because it writes to memory.
     pub fn new(snaplen: u32) -> std::io::Result<(Self, Vec<u8>)> {
         let writer = PcapNgWriter::new(Vec::new()).map_err(std::io::Error::other)?;
         let mut this = Self { writer, ports: Vec::new(), snaplen };
@@ -47,7 +47,7 @@ impl PcapngWriter {
         Ok((this, head))
     }
 
-    /// The bytes of a frame, and of its port's interface if it is the port's first.
+    /// The bytes of a frame. The first frame of a port is preceded by the port's interface.
     ///
     /// # Errors
     /// As for [`PcapngWriter::new`].
@@ -83,7 +83,7 @@ impl PcapngWriter {
         Ok(self.take())
     }
 
-    /// The bytes that come last: how many frames were missed, told at the first interface.
+    /// The section's last bytes, with the number of missed frames in the statistics of the first interface.
     ///
     /// # Errors
     /// As for [`PcapngWriter::new`].
@@ -92,8 +92,8 @@ impl PcapngWriter {
             return Ok(Vec::new());
         }
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        // The block's timestamp is two 32-bit words, the high one first in either byte order, and pcap-file writes it as one
-        // number in this machine's order (pcap-file 2.0): the words are swapped where that would turn them round.
+        // The format stores a timestamp as two 32-bit words, the high one first in either byte order. pcap-file 2.0
+        // writes this one as a single number in native order. So the words are swapped on little-endian machines.
         let nanoseconds = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         let timestamp = if cfg!(target_endian = "little") { nanoseconds.rotate_left(32) } else { nanoseconds };
         let block = InterfaceStatisticsBlock {

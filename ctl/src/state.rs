@@ -1,9 +1,11 @@
-//! The state file: what was configured at run time and outlives the daemon.
+//! The state file: configuration that was made at run time and outlives the daemon.
 //!
-//! A `redb` database of one table: a row for each port, static MAC row, meter, binding, rule, redirect, SPP instance and
-//! SPP port with flow rules, its value in JSON. A change of any number of rows is one transaction, which is synced before
-//! it is acknowledged. After a crash or a power cut all of it is there or nothing of it. It costs the same with 65,536
-//! rules as with none. A file that can't be read is never overwritten.
+//! It is a `redb` database with one table. Each port, static FDB entry, meter, binding, rule, redirect, SPP instance
+//! and SPP port with flow rules has a row. The value of a row is JSON.
+//!
+//! A change of any number of rows is one transaction, synced before it is acknowledged. After a crash or a power cut it
+//! is there as a whole or not at all. The cost of a change does not depend on the size of the table. An unreadable file
+//! is never overwritten.
 //!
 //! The file is in format 3 of redb, as redb 3 and 4 write it. There is no other to upgrade from.
 
@@ -28,41 +30,41 @@ use switch::model::{
     BridgeSettings, FdbSpec, MacAddr, MeterBinding, MeterDirection, MeterSpec, PortSpec, RedirectSpec, RuleSpec,
 };
 
-/// Version of the format that this program writes, and the only one it reads.
+/// Version of the rows' format. It is the only one that this program writes and reads.
 const VERSION: &str = "1";
 const FILE: &str = "state.redb";
 const TABLE: TableDefinition<'_, &str, &str> = TableDefinition::new("state");
 /// First bytes of a redb database.
 const MAGIC: &[u8; 9] = b"redb\x1a\x0a\xa9\x0d\x0a";
-/// Memory that the database may keep of its file, in bytes.
+/// Limit of the database's cache, in bytes.
 const CACHE: usize = 4 << 20;
 
-/// A meter as it is kept.
+/// A meter's row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MeterRecord {
     /// As configured.
     pub spec: MeterSpec,
-    /// Whether it was never bound.
+    /// Whether it is not bound, and so applies to the vport of its number.
     pub implicit: bool,
 }
 
-/// What is kept.
+/// The whole state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
-    /// Bridge settings, once they were set at run time.
+    /// Bridge settings, if they were set at run time.
     pub bridge: Option<BridgeSettings>,
-    /// `[bridge]` of the configuration file when it was last taken up.
+    /// `[bridge]` of the configuration file, as last applied.
     pub bridge_configured: Option<BridgeSettings>,
-    /// Ports, by name, with every default filled in (but for those that never came up).
+    /// Ports, ordered by name, with every default filled in. Ports that never came up lack the defaults.
     pub ports: Vec<PortSpec>,
-    /// Static rows of the MAC table.
+    /// Static FDB entries.
     pub fdb: Vec<FdbSpec>,
     /// Meters.
     pub meters: Vec<MeterRecord>,
-    /// Which ports they are bound to.
+    /// Bindings of meters to ports.
     pub bindings: Vec<MeterBinding>,
-    /// Traffic rules, by their place.
+    /// Traffic rules, ordered by index.
     pub rules: Vec<RuleSpec>,
     /// Redirects.
     pub redirects: Vec<RedirectSpec>,
@@ -72,7 +74,7 @@ pub struct State {
     pub flow_rules: Vec<PortRules>,
 }
 
-/// A row to be written or removed.
+/// A row to write or remove. A key that ends with `*` removes all rows with that prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     key: String,
@@ -81,7 +83,7 @@ pub struct Row {
 
 impl Row {
     fn put(key: String, value: &impl Serialize) -> Self {
-        // Plain data with text keys: it can always be written as JSON.
+        // Plain data with text keys always serializes.
         Self { key, value: Some(serde_json::to_string(value).unwrap_or_default()) }
     }
 
@@ -93,12 +95,12 @@ impl Row {
         Self { key: "version".into(), value: Some(VERSION.into()) }
     }
 
-    /// Run-time bridge settings, or none.
+    /// Bridge settings made at run time. `None` removes the row.
     pub fn bridge(bridge: Option<&BridgeSettings>) -> Self {
         bridge.map_or_else(|| Self::remove("bridge".into()), |bridge| Self::put("bridge".into(), bridge))
     }
 
-    /// Bridge settings of the configuration file, or none.
+    /// Bridge settings of the configuration file. `None` removes the row.
     pub fn bridge_configured(bridge: Option<&BridgeSettings>) -> Self {
         let key = "bridge-configured".to_owned();
         bridge.map_or_else(|| Self::remove(key.clone()), |bridge| Self::put(key.clone(), bridge))
@@ -109,17 +111,17 @@ impl Row {
         Self::put(format!("port/{}", spec.name), spec)
     }
 
-    /// No port of that name.
+    /// Removes a port.
     pub fn no_port(name: &str) -> Self {
         Self::remove(format!("port/{name}"))
     }
 
-    /// A static row of the MAC table.
+    /// A static FDB entry.
     pub fn fdb(row: &FdbSpec) -> Self {
         Self::put(format!("fdb/{}/{}", row.vlan, row.mac), row)
     }
 
-    /// No such static row.
+    /// Removes a static FDB entry.
     pub fn no_fdb(mac: MacAddr, vlan: u16) -> Self {
         Self::remove(format!("fdb/{vlan}/{mac}"))
     }
@@ -129,7 +131,7 @@ impl Row {
         Self::put(format!("meter/{:010}", record.spec.id), record)
     }
 
-    /// No meter of that number.
+    /// Removes a meter.
     pub fn no_meter(id: u32) -> Self {
         Self::remove(format!("meter/{id:010}"))
     }
@@ -139,7 +141,7 @@ impl Row {
         Self { value: Self::put(String::new(), binding).value, ..Self::no_binding(binding.vport, binding.direction) }
     }
 
-    /// No meter bound there.
+    /// Removes the binding of a port and direction.
     pub fn no_binding(vport: u16, direction: MeterDirection) -> Self {
         Self::remove(format!("binding/{vport:05}/{direction:?}"))
     }
@@ -149,17 +151,17 @@ impl Row {
         Self::put(format!("rule/{:010}", rule.key_index), rule)
     }
 
-    /// No rule in that place.
+    /// Removes a rule.
     pub fn no_rule(index: u32) -> Self {
         Self::remove(format!("rule/{index:010}"))
     }
 
-    /// No rule at all.
+    /// Removes all rules.
     pub fn no_rules() -> Self {
         Self::remove("rule/*".into())
     }
 
-    /// A redirect; to itself: none.
+    /// A redirect. One of a port to itself removes the row.
     pub fn redirect(redirect: &RedirectSpec) -> Self {
         let key = format!("redirect/{:05}", redirect.src);
         if redirect.src == redirect.dest { Self::remove(key) } else { Self::put(key, redirect) }
@@ -170,18 +172,18 @@ impl Row {
         Self { value: Self::put(String::new(), instance).value, ..Self::no_instance(instance.proc) }
     }
 
-    /// No instance of that name.
+    /// Removes an instance.
     pub fn no_instance(proc: Proc) -> Self {
         Self::remove(format!("spp/{}/{:05}", proc.kind.word(), proc.id))
     }
 
-    /// Flow rules of a port; none of them: no row.
+    /// Flow rules of a port. An empty list removes the row.
     pub fn flow_rules(rules: &PortRules) -> Self {
         let key = format!("flow/{:05}", rules.port);
         if rules.rules.is_empty() { Self::remove(key) } else { Self::put(key, rules) }
     }
 
-    /// No flow rules at all.
+    /// Removes all flow rules.
     pub fn no_flow_rules() -> Self {
         Self::remove("flow/*".into())
     }
@@ -189,11 +191,11 @@ impl Row {
 
 type Opener = dyn Fn() -> Result<Database, Error> + Send + Sync;
 
-/// The place of the file.
+/// The database. One mutex guards it, so callers on any thread take turns.
 pub struct Store {
     path: PathBuf,
     open: Box<Opener>,
-    /// None after a write that failed: redb refuses everything from then on, until the file is opened anew.
+    /// `None` after a failed write. redb then refuses everything until the file is opened again.
     database: Mutex<Option<Database>>,
 }
 
@@ -207,7 +209,7 @@ fn unusable(path: &Path, why: impl std::fmt::Display) -> Error {
     Error::State { path: path.to_owned(), why: why.to_string() }
 }
 
-/// Whether a file is a database by its first bytes: redb would make one of an empty file.
+/// Checks a file's magic number. redb itself would turn an empty file into a database.
 fn check_begins(path: &Path) -> Result<(), Error> {
     let mut head = [0; MAGIC.len()];
     match File::open(path).and_then(|mut file| file.read_exact(&mut head)) {
@@ -216,7 +218,7 @@ fn check_begins(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Reads a file; redb panics at some that contradict themselves, such as one that was cut off.
+/// Catches panics while a file is read. redb panics on some inconsistent files, such as truncated ones.
 fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     std::panic::catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(unusable(path, "it is damaged")))
 }
@@ -232,15 +234,15 @@ fn database_error(path: &Path, error: &DatabaseError) -> Error {
 }
 
 impl Store {
-    /// The store in a directory, which is made if it is not there.
+    /// Opens the store in a directory, and creates both if they do not exist.
     ///
     /// # Errors
-    /// If it can't be made, or a file that is there can't be used.
+    /// If the directory can't be created, or an existing file is unusable.
     pub fn open(dir: &Path) -> Result<Self, Error> {
         std::fs::create_dir_all(dir).map_err(|error| Error::io(format!("making {}", dir.display()), error))?;
         let path = dir.join(FILE);
         if !path.exists() {
-            // Made beside its place and moved there, so that a file in place is always a whole one.
+            // The file is created under another name and then moved, so that the final name always has a complete file.
             let new = dir.join(format!("{FILE}.new"));
             let _ = std::fs::remove_file(&new);
             let database = Database::create(&new).map_err(|error| database_error(&new, &error))?;
@@ -272,7 +274,7 @@ impl Store {
         Self::with_backend(redb::backends::InMemoryBackend::new).expect("memory can be written")
     }
 
-    /// A store on storage of a test's own, which may fail; `backend` gives the same storage each time.
+    /// A store on a test's storage, which may fail. `backend` returns the same storage each time.
     #[doc(hidden)]
     pub fn with_backend<B: redb::StorageBackend>(
         backend: impl Fn() -> B + Send + Sync + 'static,
@@ -287,8 +289,8 @@ impl Store {
         Self::with(path, Box::new(open))
     }
 
-    /// Says whether the state of a directory could be used; changes nothing. Nothing there is fine, and so is a state that a
-    /// running daemon has.
+    /// Checks that the state of a directory is usable, without changing anything. It passes if there is none, or if a
+    /// running daemon uses it.
     pub fn check(dir: &Path) -> Result<(), Error> {
         let path = dir.join(FILE);
         if !path.exists() {
@@ -298,13 +300,13 @@ impl Store {
         guarded(&path, || match Database::builder().open_read_only(&path) {
             Ok(database) => load(&path, &database).map(drop),
             Err(DatabaseError::DatabaseAlreadyOpen) => Ok(()),
-            // Left by a daemon that was killed: the next one mends it as it opens it.
+            // A killed daemon left it. The next one repairs it on opening.
             Err(DatabaseError::RepairAborted) => Ok(()),
             Err(error) => Err(database_error(&path, &error)),
         })
     }
 
-    /// The file.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -313,7 +315,7 @@ impl Store {
         self.database.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The open file, which is opened anew if need be.
+    /// The open database. Reopens it after a failed write.
     fn opened<'a>(&self, database: &'a mut Option<Database>) -> Result<&'a Database, Error> {
         match database {
             Some(database) => Ok(database),
@@ -328,10 +330,10 @@ impl Store {
         guarded(&self.path, || load(&self.path, database))
     }
 
-    /// Writes rows, all of them or none, and syncs.
+    /// Writes rows and syncs. Either all rows are written or none.
     ///
     /// # Errors
-    /// [`Error::NotKept`], and nothing is changed.
+    /// [`Error::NotKept`] if nothing was changed.
     pub fn write(&self, rows: &[Row]) -> Result<(), Error> {
         let mut database = self.lock();
         let opened = self.opened(&mut database).map_err(|error| not_kept(&self.path, error))?;
@@ -354,7 +356,7 @@ fn write(database: &Database, rows: &[Row]) -> Result<(), redb::Error> {
             match (value, key.strip_suffix('*')) {
                 (Some(value), _) => drop(table.insert(key.as_str(), value.as_str())?),
                 (None, Some(prefix)) => {
-                    // `retain` would copy a page for each row that goes, a gigabyte for a full table of rules.
+                    // `retain` would copy a page per removed row, which is a gigabyte for a full table of rules.
                     let mut keys = Vec::new();
                     for row in table.range(prefix..)? {
                         let key = row?.0.value().to_owned();
@@ -417,18 +419,18 @@ fn one<T: DeserializeOwned>(value: &str) -> Result<T, String> {
     serde_json::from_str(value).map_err(|error| error.to_string())
 }
 
-/// A directory that no other daemon has while this lives.
+/// Exclusive use of a directory among daemons, for as long as this value lives.
 #[derive(Debug)]
 pub struct DirLock {
     _file: Flock<File>,
 }
 
 impl DirLock {
-    /// Takes a directory, which is made if it is not there.
+    /// Takes a directory, and creates it if it does not exist.
     pub fn take(dir: &Path) -> Result<Self, Error> {
         std::fs::create_dir_all(dir).map_err(|error| Error::io(format!("making {}", dir.display()), error))?;
         let path = dir.join("xswitchd.lock");
-        // Not through a link that somebody else may have put there.
+        // Follows no symbolic link that another user may have put there.
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).custom_flags(libc::O_NOFOLLOW);
         let opened = options.open(&path);

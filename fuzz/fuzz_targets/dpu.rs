@@ -1,5 +1,5 @@
-//! Any messages to any methods of the DPU interface, several an input, over a data plane of maps: an answer with a known
-//! status, never a panic; what is refused changes nothing, and what is done is what is kept.
+//! Fuzzes the DPU interface: several arbitrary messages to arbitrary methods, over a data plane of maps. Each gets an
+//! answer with a known status, never a panic. A refused message changes nothing. What is done is what is kept.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 
 const STATUSES: [u32; 8] = [0, 2, 16, 17, 22, 28, 40, 95];
 
-/// Few of each, so that messages meet what others have made.
+/// Low limits, so that messages meet what earlier ones have made.
 const CAPACITY: Capacity = Capacity { ports: 8, meters: 8, rules: 8, rule_masks: 6 };
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
@@ -32,7 +32,7 @@ fuzz_target!(|data: &[u8]| {
     let service = service(&storage);
     let dpu = Dpu::new(Arc::clone(&service));
     let mut before = state_of(&service);
-    // Method, length of the message, message; and so on.
+    // The input repeats: method, length of the message, message.
     let mut rest = data;
     while let [method, len, tail @ ..] = rest {
         let (message, next) = tail.split_at(usize::from(*len).min(tail.len()));

@@ -1,5 +1,5 @@
-//! Any request on the hand-over socket, of any user: an answer or an error of its own, never a panic, and nothing for those who
-//! may have nothing; over a data plane of maps.
+//! Fuzzes the hand-over socket: arbitrary requests of arbitrary users, over a data plane of maps. Each gets an answer
+//! or an error, never a panic. A user without rights gets nothing.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};

@@ -1,4 +1,5 @@
-//! Any request to the HTTP API: an answer in its own form, never a panic or a 500, over a data plane of maps.
+//! Fuzzes the HTTP API: arbitrary requests, over a data plane of maps. Each gets an answer in the API's form, never a
+//! panic or a 500.
 #![no_main]
 
 use std::sync::{Arc, LazyLock, Mutex};
@@ -38,7 +39,7 @@ const PATHS: [&str; 15] = [
 struct Api {
     runtime: tokio::runtime::Runtime,
     router: Router,
-    /// Configured things pile up: now and then everything starts anew.
+    /// Requests so far. Configuration piles up, so everything starts anew from time to time.
     requests: u32,
     _dir: tempfile::TempDir,
 }
@@ -58,7 +59,7 @@ impl Api {
 static API: LazyLock<Mutex<Api>> = LazyLock::new(|| Mutex::new(Api::new()));
 
 fuzz_target!(|data: &[u8]| {
-    // Method, path, then the rest of the path up to a zero byte, then the body.
+    // The input is: method, path, rest of the path up to a zero byte, body.
     let [method, path, rest @ ..] = data else { return };
     let (more, body) = rest.split_at(rest.iter().position(|byte| *byte == 0).unwrap_or(0));
     let method = METHODS[usize::from(*method) % METHODS.len()];

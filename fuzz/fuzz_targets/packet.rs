@@ -1,4 +1,5 @@
-//! Any bytes as a frame from a guest: parsed, hashed, decided, traced and edited without a panic, and in agreement.
+//! Fuzzes the engine: arbitrary bytes as a frame from a guest. The frame is parsed, hashed, decided, traced and edited
+//! without a panic, and all of these agree.
 #![no_main]
 
 use std::sync::LazyLock;

@@ -1,4 +1,5 @@
-//! Any command lines for any of SPP's processes: read, carried out on a data plane of maps, and answered in a form that spp-ctl reads.
+//! Fuzzes SPP's process commands: arbitrary lines for arbitrary processes, over a data plane of maps. Each is answered
+//! in a form that spp-ctl reads.
 #![no_main]
 
 use ctl::config::StatusFormat;

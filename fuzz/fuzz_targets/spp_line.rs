@@ -1,4 +1,5 @@
-//! Any lines in SPP's words over a data plane of maps: never a panic, and a line that is refused changes nothing.
+//! Fuzzes SPP's command line: arbitrary lines in SPP's words, over a data plane of maps. No line panics, and a refused
+//! line changes nothing.
 #![no_main]
 
 use ctl::fake::{VF_AND_NFV, panel};

@@ -1,5 +1,5 @@
-//! Any requests to spp-ctl's REST API, several an input: an answer with a code and in the form that its clients know, never a panic or a
-//! 500; what is refused changes nothing; over a data plane of maps.
+//! Fuzzes spp-ctl's REST API: several arbitrary requests, over a data plane of maps. Each gets an answer with a code,
+//! in the form that its clients know, never a panic or a 500. A refused request changes nothing.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
@@ -86,7 +86,7 @@ fuzz_target!(|data: &[u8]| {
     let spp = spp();
     let router = rest::router(Arc::clone(&spp));
     let mut before = spp.instances();
-    // Method, path, length of the body, body; and so on. The first path is free: it ends with a zero byte.
+    // The input repeats: method, path, length of the body, body. The first path is free and ends with a zero byte.
     let mut rest = data;
     while let [method, path, len, tail @ ..] = rest {
         let (body, next) = tail.split_at(usize::from(*len).min(tail.len()));

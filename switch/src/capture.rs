@@ -1,7 +1,8 @@
 //! Copies of frames on their way to a reader.
 //!
-//! A worker that meets a port with a tap copies the frame into the tap's bounded queue; it never waits: when the queue is full
-//! the frame is counted as missed. Taps are part of the workers' view, so ports without one pay a length check a burst.
+//! A worker copies the frames of a captured port into the bounded queue of each tap. It never waits: a frame that finds
+//! the queue full is counted as missed.
+//! Taps are part of the workers' view. A port without one costs a length check a burst.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,9 +12,9 @@ use crossbeam::queue::ArrayQueue;
 
 use crate::model::{CapturedFrame, Direction};
 
-/// Frames that wait for a reader at most.
+/// Most frames that wait for a reader.
 const BACKLOG: usize = 8192;
-/// How often a reader that waits looks again.
+/// Time between two looks of a waiting reader.
 const READER_POLL: Duration = Duration::from_millis(2);
 
 /// Where the frames of one capture go.
@@ -32,7 +33,7 @@ impl Tap {
         Arc::new(Self { ports, direction, snaplen, backlog: ArrayQueue::new(BACKLOG), missed: AtomicU64::new(0) })
     }
 
-    /// Whether it is on that port.
+    /// Whether the tap is on that port.
     pub fn covers(&self, port: &str) -> bool {
         self.ports.is_empty() || self.ports.iter().any(|name| name == port)
     }
@@ -56,7 +57,7 @@ impl Tap {
         }
     }
 
-    /// Frames that came, oldest first; waits up to `timeout` for the first one.
+    /// Takes the frames that came, oldest first. Waits up to `timeout` for the first one.
     pub fn receive(&self, timeout: Duration) -> Vec<CapturedFrame> {
         let deadline = Instant::now() + timeout;
         loop {

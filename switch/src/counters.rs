@@ -1,8 +1,9 @@
 //! Counters that workers write and control reads.
 //!
-//! Each counter has one writing thread, so adding is a plain load and store, and no two workers share a cache line: what
-//! belongs to a port is kept once per worker ([`PortShard`]), what belongs to a queue is written by the queue's worker only.
-//! A reader gets each number whole, and sums that are exact once no frame is on its way.
+//! Each counter has one writing thread. So adding is a plain load and store, and workers share no cache line. Each
+//! worker has its own counters for a port ([`PortShard`]). Only a queue's worker writes the queue's counters.
+//!
+//! A reader gets each number whole. Sums are exact once no frame is on its way.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -29,22 +30,22 @@ impl FrameCounter {
     }
 }
 
-/// What one worker counts of something that others count too.
+/// One worker's counts of something that other workers count too.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct Shard(pub FrameCounter);
 
-/// Packets and bytes that any worker counts, each by itself.
+/// Packets and bytes that all workers count, each in a place of its own.
 #[derive(Debug)]
 pub struct Shards(Box<[Shard]>);
 
 impl Shards {
-    /// Nothing counted by so many workers.
+    /// Zeroes for that many workers.
     pub fn new(workers: usize) -> Self {
         Self((0..workers).map(|_| Shard::default()).collect())
     }
 
-    /// A worker counts a frame of `len` bytes.
+    /// Counts a frame of `len` bytes for that worker.
     #[inline]
     pub fn count(&self, worker: usize, len: usize) {
         if let Some(Shard(tally)) = self.0.get(worker) {
@@ -52,7 +53,7 @@ impl Shards {
         }
     }
 
-    /// What all of them counted.
+    /// The sum over all workers.
     pub fn read(&self) -> Count {
         let mut sum = Count::default();
         self.0.iter().for_each(|Shard(tally)| sum.add(tally.read()));
@@ -89,19 +90,19 @@ impl PortShard {
         self.drops[reason.index()].add(count.packets, count.bytes);
     }
 
-    /// `copies` further copies of a frame of `len` bytes that came from this port were made for flooding.
+    /// A flood made `copies` further copies of a frame of `len` bytes that came from this port.
     #[inline]
     pub fn flooded(&self, copies: usize, len: usize) {
         self.copies.add(copies as u64, (copies * len) as u64);
     }
 
-    /// A copy of a frame of `len` bytes that came from this port was made by a rule's mirror.
+    /// A rule's mirror copied a frame of `len` bytes that came from this port.
     #[inline]
     pub fn mirrored(&self, len: usize) {
         self.mirrored.add(1, len as u64);
     }
 
-    /// A frame of `len` bytes that was for this port goes elsewhere by a redirect.
+    /// A redirect sent a frame of `len` bytes elsewhere that was for this port.
     #[inline]
     pub fn redirected(&self, len: usize) {
         self.redirected.add(1, len as u64);
@@ -133,7 +134,7 @@ impl PortShard {
     }
 }
 
-/// What the worker of one queue counts.
+/// Counters of one queue.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct QueueCounters {
@@ -143,7 +144,7 @@ pub struct QueueCounters {
     pub tx: FrameCounter,
 }
 
-/// What a worker counts of itself.
+/// A worker's counters of its own work.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct WorkerCounters {
@@ -151,7 +152,7 @@ pub struct WorkerCounters {
     frames: AtomicU64,
     idle_polls: AtomicU64,
     sleeps: AtomicU64,
-    /// Flow cache, exact-match cache, classifier.
+    /// Lookups that the flow cache, the exact-match cache and the classifier answered.
     lookups: [AtomicU64; 3],
 }
 
@@ -194,7 +195,7 @@ impl WorkerCounters {
         self.sleeps.load(Ordering::Relaxed)
     }
 
-    /// Sets the lookups of rules so far.
+    /// Sets the rule lookups so far.
     #[inline]
     pub fn set_lookups(&self, LookupCounts { flow_cache, exact_match, classifier }: LookupCounts) {
         for (counter, count) in self.lookups.iter().zip([flow_cache, exact_match, classifier]) {
@@ -202,7 +203,7 @@ impl WorkerCounters {
         }
     }
 
-    /// Lookups of rules so far.
+    /// Rule lookups so far.
     pub fn lookups(&self) -> LookupCounts {
         let [flow_cache, exact_match, classifier] =
             self.lookups.each_ref().map(|counter| counter.load(Ordering::Relaxed));

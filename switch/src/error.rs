@@ -11,17 +11,17 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error of that kind with that text.
+    /// An error of that kind. `message` is what users read.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }
     }
 
-    /// A value that can't be: `message` names the field, what is wrong and what would be right.
+    /// An error of kind `Invalid`. `message` names the field, what is wrong and what would be right.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Invalid, message)
     }
 
-    /// Its kind.
+    /// The kind of the error.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }

@@ -1,9 +1,12 @@
 //! The data plane of xswitch: a switch between AF_XDP sockets, in one process, on a few threads.
 //!
-//! Two floors. [`engine`] is pure: packet bytes in, verdict out; tables, policy, drop reasons. [`io`] is the kernel's side:
-//! UMEM, rings, sockets, netdevs. The [`worker`] loop ties them together on a core, and [`Switch`] manages it all: ports come
-//! and go, counters are read, packets traced and captured. What crosses from control to workers is an immutable view
-//! ([`worker::view`]), what crosses back is counters and learned addresses. `docs/architecture.md` draws the picture.
+//! - [`engine`] is pure: packet bytes in, verdict out. It has tables, policy and drop reasons.
+//! - [`io`] is the kernel's side: UMEM, rings, sockets, netdevs.
+//! - [`worker`] is the loop on a core that ties them together.
+//! - [`Switch`] manages it all: ports come and go, counters are read, packets are traced and captured.
+//!
+//! Control hands the workers an immutable view ([`worker::view`]). Workers hand back counters and learned addresses.
+//! `docs/architecture.md` has the picture.
 
 pub mod counters;
 pub mod engine;
@@ -11,14 +14,14 @@ pub mod io;
 pub mod outside;
 pub mod worker;
 
-/// The plain data that crosses between the data plane and whoever manages it.
+/// Plain data that crosses between the data plane and its managers.
 pub use model;
 
 mod capture;
 mod control;
 mod error;
 
-/// The checks of ports, for those who make up names, and for data planes that stand in for this one in tests.
+/// Checks of ports, for code that makes up names, and for test doubles of this data plane.
 #[doc(hidden)]
 pub use control::resolve;
 pub use control::{CaptureRequest, CaptureStream, GuestSockets, NetdevFinding, PinPlace, Switch};

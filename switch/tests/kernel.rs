@@ -1,4 +1,4 @@
-//! The data plane on real netdevs: each test has a network namespace of its own, which ends with its thread.
+//! The data plane on real netdevs. Each test has a network namespace of its own, which ends with its thread.
 
 use std::alloc::{Layout, alloc};
 use std::io::{Read, Write};
@@ -26,7 +26,7 @@ fn ip(args: &str) {
     assert!(status.success(), "ip {args}");
 }
 
-/// Runs `test` in a new namespace with two more, named ones for guests.
+/// Runs `test` in a new namespace. Two named namespaces for guests exist meanwhile.
 fn in_namespaces(hint: &str, test: impl FnOnce([&str; 2]) + Send) {
     struct Named(String);
     impl Drop for Named {
@@ -76,7 +76,7 @@ fn two_guests_talk(hint: &str, workers: usize, mode: ModeRequest) {
         let ping =
             Command::new("ip").args(["netns", "exec", a, "ping", "-c3", "-i0.2", "-W2", "10.0.0.2"]).output().unwrap();
         assert!(ping.status.success(), "{}", String::from_utf8_lossy(&ping.stdout));
-        // A stream through both stacks: wrong checksums would stall it.
+        // A stream goes through both stacks. Wrong checksums would stall it.
         const BYTES: usize = 20 << 20;
         let in_namespace = |ns: &str| {
             let file = std::fs::File::open(format!("/run/netns/{ns}")).unwrap();
@@ -136,7 +136,7 @@ fn frames_and_queues_come_back_when_ports_go_in_any_order() {
                     .unwrap();
             }
             assert!(switch.audit().consistent);
-            // The first socket that was opened goes first in even rounds: others share its UMEM registration.
+            // Even rounds close the first socket first. Other sockets share its UMEM registration.
             let order: Vec<_> = if round % 2 == 0 { (0..6).collect() } else { (0..6).rev().collect() };
             for n in order {
                 switch.del_port(&format!("p{n}")).unwrap();
@@ -147,7 +147,7 @@ fn frames_and_queues_come_back_when_ports_go_in_any_order() {
     });
 }
 
-/// Pins of a test; they go with their guard.
+/// Pins of a test. They go with their guard.
 struct Pins(PinPlace);
 
 impl Pins {
@@ -162,10 +162,10 @@ impl Drop for Pins {
     }
 }
 
-/// Binds a fresh socket as a guest does, to queue 0 of a netdev.
+/// Binds a fresh socket to queue 0 of a netdev, as a guest does.
 fn bind_as_guest(socket: &OwnedFd, ifname: &str) -> Result<(), Errno> {
     let memory = Layout::from_size_align(16 * 4096, 4096).unwrap();
-    // SAFETY: the memory is not of size 0, is never freed, and nothing else uses it.
+    // SAFETY: the memory has a size above 0, is never freed, and nothing else uses it.
     unsafe { sys::register_umem(socket.as_fd(), alloc(memory), memory.size(), 4096).unwrap() };
     for ring in [RingKind::Fill, RingKind::Completion, RingKind::Rx, RingKind::Tx] {
         sys::set_ring_size(socket.as_fd(), ring, 64).unwrap();
@@ -212,7 +212,7 @@ fn a_guests_end_is_opened_and_given_back_on_demand() {
         let set = |open| PortUpdate { guest_sockets: Some(open), ..PortUpdate::default() };
         let info = switch.update_port("a", set(true)).unwrap();
         assert!(info.spec.guest_sockets && info.guest_end.is_some());
-        // The next one takes it up, and what was pinned for a port that it does not have goes.
+        // The next switch takes up the pins. Those of a port that it does not have go.
         drop(switch);
         std::fs::create_dir(pins.0.mount.join("xswitch").join(&pins.0.instance).join("7")).unwrap();
         let switch = start();
@@ -226,14 +226,14 @@ fn a_guests_end_is_opened_and_given_back_on_demand() {
     });
 }
 
-/// Takes CAP_IPC_LOCK from the calling thread and those that it starts.
+/// Takes CAP_IPC_LOCK from the calling thread and its children.
 fn drop_ipc_lock() {
     const VERSION: u32 = 0x2008_0522;
     const CAP_IPC_LOCK: u32 = 14;
     let mut header = [VERSION, 0];
-    // Effective, permitted, inheritable; twice, for 64 capabilities.
+    // Effective, permitted, inheritable, each twice for 64 capabilities.
     let mut data = [0u32; 6];
-    // SAFETY: both are as long as this version of the call has them.
+    // SAFETY: both have the length that this version of the call uses.
     let got = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), data.as_mut_ptr()) };
     data[0] &= !(1 << CAP_IPC_LOCK);
     // SAFETY: as above.
@@ -265,7 +265,7 @@ fn sockets_that_are_opened_at_the_same_time_lock_their_memory_once() {
         std::thread::scope(|scope| {
             let open = &open;
             let threads: Vec<_> = (0..QUEUES).map(|queue| scope.spawn(move || open(queue))).collect();
-            // One that is closed is none to share with: first all are opened.
+            // A closed socket can't be shared with, so all are opened before any is closed.
             for (opened, mut cache) in threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>() {
                 opened.unwrap().close(Duration::ZERO, &mut cache);
             }
@@ -280,7 +280,7 @@ fn one_of_several_ports_fails_alone_and_leaves_nothing() {
         let named = |name: &str, ifname: &str| PortSpec { ifname: Some(ifname.to_owned()), ..guest(name, a) };
         let specs = vec![
             PortSpec { guest_ifname: Some("eth0".to_owned()), ..named("p0", "x0") },
-            // The same name at the guest's end, in the same namespace.
+            // The guest's end has the same name, in the same namespace.
             PortSpec { guest_ifname: Some("eth0".to_owned()), ..named("p1", "x1") },
             named("p2", "x0"),
             named("p0", "x3"),
@@ -289,7 +289,7 @@ fn one_of_several_ports_fails_alone_and_leaves_nothing() {
         let added = switch.add_ports(specs);
         let kinds: Vec<_> =
             added.iter().map(|added| added.as_ref().map(|info| info.vport).map_err(switch::Error::kind)).collect();
-        // Of the two with one name either comes first.
+        // Either of the two with the same name may come first.
         let taken = |kind: &Result<u16, ErrorKind>| *kind == Err(ErrorKind::Exists);
         assert_eq!(kinds[..2].iter().filter(|kind| taken(kind)).count(), 1, "{kinds:?}");
         assert!(taken(&kinds[2]) && taken(&kinds[3]), "{kinds:?}");

@@ -1,8 +1,8 @@
-//! Putting a program on a netdev by a BPF link, and taking it off.
+//! Attaching a program to a netdev by a BPF link, and detaching it.
 //!
-//! libbpf's own `bpf_program__attach_xdp` leaves the mode to the kernel, so the link is made by the call below it. A link fails
-//! with a bare errno; the older netlink way fails for the same reason and says it in words (`extack`), which libbpf prints. So
-//! when a link fails, the netlink way is tried once for its words.
+//! libbpf's `bpf_program__attach_xdp` leaves the mode to the kernel, so a call below it makes the link. A link fails
+//! with a bare errno. The older netlink way fails for the same reason, but the kernel explains it in words (`extack`),
+//! which libbpf prints. So when a link fails, the netlink way is tried once for its words.
 
 use std::ffi::CString;
 use std::fmt;
@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::explain::{AttachFacts, explain_attach_error};
 use crate::query::attached_programs;
 
-/// Where in the receive path a program runs.
+/// The place in the receive path where a program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// In the driver.
@@ -46,18 +46,18 @@ impl fmt::Display for Mode {
     }
 }
 
-/// The mode that is asked for.
+/// A request for a mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModeRequest {
-    /// Native, else generic.
+    /// Native if possible, else generic.
     Auto,
-    /// Native or an error.
+    /// Native, or an error.
     Native,
     /// Generic.
     Generic,
 }
 
-/// What an attachment came to.
+/// Result of an attachment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {
     /// Mode in force.
@@ -66,15 +66,15 @@ pub struct Attached {
     pub fallback_reason: Option<String>,
 }
 
-/// A program on a netdev; taken off when this is dropped.
+/// A program on a netdev. Dropping this detaches it.
 #[derive(Debug)]
 pub(crate) struct XdpLink(OwnedFd);
 
 impl XdpLink {
-    /// The link that is pinned at `path`; `None` if there is none.
+    /// Opens the link pinned at `path`. `None` if there is none.
     pub(crate) fn pinned(path: &Path) -> Result<Option<Self>, Error> {
         let name = c_path(path)?;
-        // SAFETY: the path ends in a zero and lives on.
+        // SAFETY: the path ends in a zero and outlives the call.
         match unsafe { libbpf_sys::bpf_obj_get(name.as_ptr()) } {
             // SAFETY: a non-negative result is a descriptor that nobody else owns.
             fd @ 0.. => Ok(Some(Self(unsafe { OwnedFd::from_raw_fd(fd) }))),
@@ -85,17 +85,17 @@ impl XdpLink {
         }
     }
 
-    /// Pins it, so that it outlives this process.
+    /// Pins the link, so that it outlives this process.
     pub(crate) fn pin(&self, path: &Path) -> Result<(), Error> {
         let name = c_path(path)?;
-        // SAFETY: the path ends in a zero and lives on.
+        // SAFETY: the path ends in a zero and outlives the call.
         match unsafe { libbpf_sys::bpf_obj_pin(self.0.as_raw_fd(), name.as_ptr()) } {
             0.. => Ok(()),
             error => Err(Error::system(format!("pinning a link at {}", path.display()), &Errno::from_raw(-error))),
         }
     }
 
-    /// Puts another program in the place of the one that it has; no packet goes by in between.
+    /// Replaces the link's program. No packet gets past in between.
     pub(crate) fn replace(&self, program: BorrowedFd<'_>) -> Result<(), Error> {
         // SAFETY: no options.
         let result = unsafe { libbpf_sys::bpf_link_update(self.0.as_raw_fd(), program.as_raw_fd(), std::ptr::null()) };
@@ -105,11 +105,11 @@ impl XdpLink {
         Ok(())
     }
 
-    /// Id of its program.
+    /// Id of the link's program.
     pub(crate) fn program_id(&self) -> Result<u32, Error> {
         let mut info = libbpf_sys::bpf_link_info::default();
         let mut len = size_of::<libbpf_sys::bpf_link_info>() as u32;
-        // SAFETY: `info` is all zero (it asks for nothing by pointer) and `len` bytes long.
+        // SAFETY: `info` has `len` bytes and is all zero, so no pointer in it asks for more.
         let result = unsafe {
             libbpf_sys::bpf_obj_get_info_by_fd(self.0.as_raw_fd(), std::ptr::from_mut(&mut info).cast(), &raw mut len)
         };
@@ -119,12 +119,12 @@ impl XdpLink {
         Ok(info.prog_id)
     }
 
-    /// Takes the program off now. Dropping does the same, but would leave it on while another copy of the descriptor lives.
+    /// Detaches the program at once. Dropping would leave it on while another copy of the descriptor lives.
     pub(crate) fn detach(self) -> Result<(), Error> {
         // SAFETY: no pointers.
         let result = unsafe { libbpf_sys::bpf_link_detach(self.0.as_raw_fd()) };
         match Errno::from_raw(-result.min(0)) {
-            // ENOLINK: the netdev went first and took the link along.
+            // ENOLINK: the netdev went first and took the link with it.
             _ if result >= 0 => Ok(()),
             Errno::ENOLINK | Errno::ENODEV => Ok(()),
             errno => Err(Error::system("detaching an XDP program", &errno)),
@@ -132,15 +132,15 @@ impl XdpLink {
     }
 }
 
-/// Puts the program on the netdev as asked.
+/// Attaches the program to the netdev in the requested mode.
 pub(crate) fn attach(
     program: BorrowedFd<'_>,
     ifindex: u32,
     ifname: &str,
     request: ModeRequest,
 ) -> Result<(XdpLink, Attached), Error> {
-    // The kernel refuses a second program on either hook (dev_xdp_attach: EBUSY on the same one, EEXIST on the other), but does
-    // not say whose the first one is.
+    // The kernel refuses a second program on either hook (dev_xdp_attach: EBUSY on the same one, EEXIST on the other).
+    // It does not say whose the first one is.
     if let Some(foreign) = attached_programs(ifindex)?.into_iter().next() {
         return Err(Error::Foreign { ifname: ifname.to_owned(), program: foreign });
     }
@@ -156,7 +156,7 @@ pub(crate) fn attach(
         ModeRequest::Generic => (Mode::Generic, None),
         ModeRequest::Auto => match try_mode(Mode::Native) {
             Ok(link) => return Ok((link, Attached { mode: Mode::Native, fallback_reason: None })),
-            // These would fail in generic mode too, or be cured by it to nobody's good.
+            // These fail in generic mode too, or generic mode would only hide them.
             Err(error @ Error::Attach { errno: Errno::EBUSY | Errno::EEXIST | Errno::EPERM | Errno::ENODEV, .. }) => {
                 return Err(error);
             }
@@ -177,7 +177,7 @@ fn link(program: BorrowedFd<'_>, ifindex: u32, mode: Mode) -> Result<XdpLink, Er
         flags: mode.flag(),
         ..Default::default()
     };
-    // SAFETY: `options` is a live options block of the size that its first field tells; for BPF_XDP the target is an ifindex.
+    // SAFETY: `options` is a live options block of the size in its first field. For BPF_XDP the target is an ifindex.
     let fd = unsafe {
         libbpf_sys::bpf_link_create(program.as_raw_fd(), ifindex.cast_signed(), libbpf_sys::BPF_XDP, &raw const options)
     };
@@ -188,16 +188,16 @@ fn link(program: BorrowedFd<'_>, ifindex: u32, mode: Mode) -> Result<XdpLink, Er
     Ok(XdpLink(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
-/// What libbpf printed last: libbpf has one print function a process.
+/// The last output of libbpf, which has one print function a process.
 static PRINTED: Mutex<String> = Mutex::new(String::new());
 
 fn remember(_level: PrintLevel, text: String) {
     PRINTED.lock().unwrap_or_else(PoisonError::into_inner).push_str(&text);
 }
 
-/// The words that the kernel has for why the program can't be attached.
+/// The kernel's words for why it refuses the program.
 fn kernel_words(program: BorrowedFd<'_>, ifindex: u32, mode: Mode) -> Option<String> {
-    /// One caller at a time has the print function.
+    /// One caller at a time uses the print function.
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     PRINTED.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -207,14 +207,14 @@ fn kernel_words(program: BorrowedFd<'_>, ifindex: u32, mode: Mode) -> Option<Str
     let result =
         unsafe { libbpf_sys::bpf_xdp_attach(ifindex.cast_signed(), program.as_raw_fd(), flags, std::ptr::null()) };
     if result == 0 {
-        // What kept the link off is over: nothing to tell, and nothing may stay. Naming our program keeps the kernel from
-        // taking off one that replaced it meanwhile.
+        // The netlink way has succeeded, so the obstacle is gone and there is nothing to tell. The program must not
+        // stay. The kernel detaches it only if nobody has replaced it meanwhile, because its descriptor is given.
         let options = libbpf_sys::bpf_xdp_attach_opts {
             sz: size_of::<libbpf_sys::bpf_xdp_attach_opts>() as _,
             old_prog_fd: program.as_raw_fd(),
             ..Default::default()
         };
-        // SAFETY: `options` is a live options block of the size that its first field tells.
+        // SAFETY: `options` is a live options block of the size in its first field.
         unsafe { libbpf_sys::bpf_xdp_detach(ifindex.cast_signed(), mode.flag(), &raw const options) };
     }
     set_print(before);

@@ -1,31 +1,31 @@
-//! What a program counted.
+//! The counters of a program.
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use crate::error::Error;
 use crate::skeleton::types::xsw_counters;
 
-/// Packets of one queue by what the program did with them, since it was loaded.
+/// Packets of one queue by outcome, since the program was loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueCounters {
-    /// To the queue's AF_XDP socket.
+    /// Redirected to the queue's AF_XDP socket.
     pub redirect: u64,
-    /// To the host's stack, not being for the switch.
+    /// Passed to the host's stack: not for the switch.
     pub pass: u64,
-    /// To the host's stack, being group-addressed on a shared NIC.
+    /// Passed to the host's stack: group-addressed on a shared NIC.
     pub pass_group: u64,
     /// Dropped: the queue has no socket.
     pub drop_no_socket: u64,
     /// Dropped: shorter than an Ethernet header.
     pub drop_short: u64,
-    /// Dropped: came in on a queue that the port does not have (counted at queue 0).
+    /// Dropped: came in on a queue that the port does not have. Counted at queue 0.
     pub drop_queue: u64,
-    /// Dropped: for a guest whose socket is not bound yet.
+    /// Dropped: the guest's socket is not bound yet.
     pub drop_unbound: u64,
 }
 
 impl QueueCounters {
-    /// Label and number of each, in the order of `enum xsw_outcome`.
+    /// Label and value of each counter, in the order of `enum xsw_outcome`.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
         [
             ("redirect", self.redirect),
@@ -39,7 +39,7 @@ impl QueueCounters {
         .into_iter()
     }
 
-    /// Counters of each of the first `queues` queues, read from the map of a program on `ifname`.
+    /// Reads the counters of the first `queues` queues from the map of a program on `ifname`.
     pub(crate) fn read(counters: &MapHandle, queues: u32, ifname: &str) -> Result<Vec<Self>, Error> {
         let row = |queue: u32| {
             let rows = counters.lookup_percpu(&queue.to_ne_bytes(), MapFlags::ANY);
@@ -49,7 +49,7 @@ impl QueueCounters {
         (0..queues).map(row).collect()
     }
 
-    /// Sums the rows of all CPUs, each as the map gives it: eight numbers in the machine's byte order.
+    /// Sums the rows of all CPUs. A row is eight numbers in the machine's byte order.
     fn sum<'a>(rows: impl Iterator<Item = &'a [u8]>) -> Self {
         let mut sums = [0u64; size_of::<xsw_counters>() / size_of::<u64>()];
         for row in rows {

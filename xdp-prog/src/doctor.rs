@@ -1,11 +1,11 @@
-//! What the kernel must have, asked of the kernel.
+//! Checks that the kernel has what xswitch needs.
 
 use libbpf_rs::libbpf_sys;
 
-/// How a check ended.
+/// Result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// As it should be.
+    /// All is well.
     Ok,
     /// Works, but not as well as it could.
     Warn,
@@ -16,21 +16,21 @@ pub enum Status {
 /// One check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What was looked at.
+    /// What the check looked at.
     pub name: String,
-    /// How it ended.
+    /// Its result.
     pub status: Status,
-    /// What was found.
+    /// What it found.
     pub text: String,
-    /// What to do, unless all is well.
+    /// What to do. `None` if all is well.
     pub advice: Option<String>,
 }
 
-/// Asks whether the kernel takes XDP programs and AF_XDP maps from this process.
+/// Checks whether the kernel accepts XDP programs and AF_XDP maps from this process.
 pub fn check_kernel() -> Vec<Finding> {
-    // SAFETY: no options; the probe loads a tiny program of this type and lets it go.
+    // SAFETY: no options. The probe loads a tiny program of this type and lets it go.
     let program = unsafe { libbpf_sys::libbpf_probe_bpf_prog_type(libbpf_sys::BPF_PROG_TYPE_XDP, std::ptr::null()) };
-    // SAFETY: no options; the probe makes a tiny map of this type and lets it go.
+    // SAFETY: no options. The probe makes a tiny map of this type and lets it go.
     let map = unsafe { libbpf_sys::libbpf_probe_bpf_map_type(libbpf_sys::BPF_MAP_TYPE_XSKMAP, std::ptr::null()) };
     vec![
         finding(
@@ -42,7 +42,7 @@ pub fn check_kernel() -> Vec<Finding> {
     ]
 }
 
-/// libbpf's probes: 1 = supported, 0 = not, negative = could not be asked.
+/// Turns the result of a libbpf probe into a finding. 1: supported. 0: not. Negative: the probe failed.
 fn finding(name: &str, probe: i32, advice: &str) -> Finding {
     let (status, text) = match probe {
         1 => (Status::Ok, "the kernel takes them".to_owned()),

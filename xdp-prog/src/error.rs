@@ -5,12 +5,12 @@ use nix::errno::Errno;
 use crate::attach::Mode;
 use crate::query::ForeignProgram;
 
-/// What kind of error it is, for callers that map it to codes of their own.
+/// Kind of an error, for callers that map it to codes of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// Somebody else's program or socket is there.
+    /// Somebody else's program or socket is in the way.
     Busy,
-    /// The driver or the kernel can't.
+    /// The driver or the kernel can't do it.
     Unsupported,
     /// A map is full.
     Full,
@@ -26,13 +26,13 @@ pub enum Error {
         "{ifname} has an XDP program of somebody else: {program}; xswitch replaces none: stop what attached it, or take it off \
          yourself (`ip link set dev {ifname} {} off`; if the kernel then says that it is a BPF link, only ending what holds \
          the link does: `bpftool link`)",
-        // Plain `xdp off` means the driver's hook and leaves a generic program where it is, without an error.
+        // Plain `xdp off` means the driver's hook. It leaves a generic program in place, without an error.
         match program.mode { Mode::Native => "xdpdrv", Mode::Generic => "xdpgeneric" }
     )]
     Foreign {
         /// Netdev.
         ifname: String,
-        /// The program.
+        /// The other program.
         program: ForeignProgram,
     },
     /// The program is attached already.
@@ -50,10 +50,10 @@ pub enum Error {
         ifname: String,
         /// Queues asked for.
         queues: u32,
-        /// Most queues of a port.
+        /// Highest number of queues of a port.
         max: u32,
     },
-    /// The kernel did not take the program.
+    /// The kernel refused the program.
     #[error("loading the XDP program for {ifname}: {why}")]
     Load {
         /// Netdev.
@@ -61,7 +61,7 @@ pub enum Error {
         /// Reason and advice.
         why: String,
     },
-    /// The program can't be attached in the mode that was asked for.
+    /// The program can't be attached in the requested mode.
     #[error("{why}")]
     Attach {
         /// Kernel's error.
@@ -90,7 +90,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Its kind.
+    /// The kind of the error.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::Foreign { .. }

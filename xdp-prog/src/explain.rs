@@ -1,16 +1,16 @@
-//! From a bare errno to what is wrong and what to do. Pure functions of the error and of what the caller knows.
+//! Turns a bare errno into what is wrong and what to do. Pure functions of the error and of the caller's facts.
 
 use nix::errno::Errno;
 
 use crate::attach::Mode;
 
-/// Largest MTU of a veth's other end with which the veth takes a native program without multi-buffer support, in bytes.
+/// Largest MTU in bytes of a veth's other end that allows a native program without multi-buffer support.
 ///
-/// `veth_xdp_set`: a page, less headroom, `skb_shared_info` and the Ethernet header (4,096 − 256 − 320 − 14 = 3,506 with
-/// 4 KiB pages and 64-byte cache lines; measured on kernel 6.18: `tests/programs.rs`).
+/// `veth_xdp_set`: a page without headroom, `skb_shared_info` and the Ethernet header. With 4 KiB pages and 64-byte
+/// cache lines that is 4,096 − 256 − 320 − 14 = 3,506. Measured on kernel 6.18 (`tests/programs.rs`).
 pub const VETH_NATIVE_MAX_MTU: u32 = 3506;
 
-/// What is known when a program can't be attached.
+/// Facts about a failed attachment.
 #[derive(Clone, Debug)]
 pub struct AttachFacts {
     /// Netdev.
@@ -21,7 +21,7 @@ pub struct AttachFacts {
     pub kernel_words: Option<String>,
 }
 
-/// Why a program can't be attached, and what to do.
+/// Says why a program can't be attached, and what to do.
 pub fn explain_attach_error(errno: Errno, facts: &AttachFacts) -> String {
     let AttachFacts { ifname, mode, kernel_words } = facts;
     let words =
@@ -54,24 +54,24 @@ pub fn explain_attach_error(errno: Errno, facts: &AttachFacts) -> String {
     format!("{ifname}: {mode} XDP can't be had: {words}; {advice}")
 }
 
-/// What is known when an AF_XDP socket can't be opened or bound.
+/// Facts about an AF_XDP socket that can't be opened or bound.
 #[derive(Clone, Debug)]
 pub struct BindFacts {
     /// Netdev.
     pub ifname: String,
     /// Queue.
     pub queue: u32,
-    /// Receive queues that the netdev has, if known.
+    /// Number of the netdev's receive queues, if known.
     pub channels: Option<u32>,
-    /// Whether zero-copy was asked for by force.
+    /// Whether zero-copy mode was required.
     pub zero_copy_forced: bool,
     /// `RLIMIT_MEMLOCK` in bytes; `None` if there is no limit.
     pub memlock: Option<u64>,
-    /// Bytes of packet memory that the socket registers.
+    /// Bytes of UMEM that the socket registers.
     pub umem_bytes: u64,
 }
 
-/// Why an AF_XDP socket can't be opened or bound, and what to do.
+/// Says why an AF_XDP socket can't be opened or bound, and what to do.
 pub fn explain_bind_error(errno: Errno, facts: &BindFacts) -> String {
     let BindFacts { ifname, queue, channels, zero_copy_forced, memlock, umem_bytes } = facts;
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);

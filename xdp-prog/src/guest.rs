@@ -1,8 +1,8 @@
-//! The program on the guest's end of a port: attached by a pinned link, its sockets in a pinned map.
+//! The program on the guest's end of a port. Its link is pinned, and its sockets are in a pinned map.
 //!
-//! What is pinned is in a directory of the port's own: `link`, `sockets` (an XSKMAP, a slot a queue) and `counters`. A daemon
-//! that starts again finds it there, puts its own version of the program into the link, and the guest's sockets, which are in
-//! the map, get their packets all the while.
+//! Each port has a directory of pins: `link`, `sockets` (an XSKMAP with a slot for each queue) and `counters`. A daemon
+//! that starts again finds them, and puts its own version of the program into the link. The guest's sockets are in the
+//! map, so they get their packets all the while.
 
 use std::fs;
 use std::io;
@@ -29,25 +29,25 @@ use crate::query::{self, attached_programs};
 const LINK: &str = "link";
 const SOCKETS: &str = "sockets";
 const COUNTERS: &str = "counters";
-/// How long another daemon may take to mount a BPF file system.
+/// Longest time that another daemon takes to mount a BPF file system.
 const MOUNTING: Duration = Duration::from_secs(2);
-/// Where the kernel's type information is, if it has some.
+/// The kernel's type information (BTF), if it has some.
 const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
 
-/// What a guest's program is for, and where it is pinned.
+/// Netdev and pins of a guest's program.
 #[derive(Clone, Debug)]
 pub struct GuestOptions {
-    /// Netdev, for messages.
+    /// Name of the netdev, for messages.
     pub ifname: String,
-    /// Its index in the caller's namespace.
+    /// Index of the netdev in the caller's namespace.
     pub ifindex: u32,
     /// Queues of the port, 1 to [`MAX_QUEUES`].
     pub queues: u32,
-    /// Directory of the port's own on a BPF file system. Its name and those above it must have no dot.
+    /// The port's directory of pins, on a BPF file system. Its path must have no dot.
     pub pins: PathBuf,
 }
 
-/// A program on a guest's end. Dropping it leaves it there; [`GuestProgram::remove`] takes it off.
+/// A program on a guest's end. It stays there after a drop. [`GuestProgram::remove`] detaches it.
 #[derive(Debug)]
 pub struct GuestProgram {
     options: GuestOptions,
@@ -57,11 +57,11 @@ pub struct GuestProgram {
     counters: MapHandle,
 }
 
-/// Tag of this version's program, once it was loaded: loading takes the verifier's time, and a daemon that starts again finds
-/// its own program at every guest but the first.
+/// Tag of this version's program, once it was loaded. Loading takes the verifier's time. A daemon that starts again
+/// finds its own program at every guest but the first.
 static CURRENT: Mutex<Option<[u8; 8]>> = Mutex::new(None);
 
-/// Whether the program with that id is this version's.
+/// Whether the program with that id is of this version.
 fn is_current(id: u32) -> bool {
     let current = *CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
     let tag = || query::info(&query::by_id(id)?).ok().map(|info| info.tag);
@@ -79,30 +79,30 @@ struct Pinned<'a> {
 pub struct Resumed {
     /// The program.
     pub program: GuestProgram,
-    /// Why this version's could not take the place of the one that was there, which then goes on.
+    /// Why this version's program could not replace the pinned one, which then goes on.
     pub replace_failed: Option<Error>,
 }
 
 impl GuestProgram {
-    /// Takes up what is pinned for that netdev, and puts this version's program into its link. `None` if nothing is pinned, or
-    /// what is pinned is on another netdev or on none, or is not all there (then it is removed).
+    /// Takes up the pins of that netdev, and puts this version's program into the link. `None` if nothing usable is
+    /// pinned. Pins of another netdev, of none, or incomplete ones are removed.
     ///
     /// # Errors
-    /// [`Error::Queues`] or [`Error::System`], and what is pinned goes on as it is.
+    /// [`Error::Queues`] or [`Error::System`]. The pinned program goes on as it is.
     pub fn resume(options: &GuestOptions) -> Result<Option<Resumed>, Error> {
         check_queues(options)?;
         let Some(link) = XdpLink::pinned(&options.pins.join(LINK))? else {
             forget_pins(&options.pins)?;
             return Ok(None);
         };
-        // Program ids are unique in the whole system, netdev indices in a namespace only.
+        // Program ids are unique in the whole system. Netdev indices are so in a namespace only.
         let id = link.program_id()?;
         let Some(mode) = attached_programs(options.ifindex)?.iter().find(|on| on.id == id).map(|on| on.mode) else {
             forget_pins(&options.pins)?;
             return Ok(None);
         };
         if [SOCKETS, COUNTERS].iter().any(|name| !options.pins.join(name).exists()) {
-            // Somebody has removed some of it: nothing can be made of the rest.
+            // Somebody has removed some pins. The rest is of no use.
             forget_pins(&options.pins)?;
             return Ok(None);
         }
@@ -125,12 +125,12 @@ impl GuestProgram {
     /// Loads the program, pins its maps, attaches it and pins the link.
     ///
     /// # Errors
-    /// Those of loading and attaching; nothing is left pinned.
+    /// Those of loading and attaching. Nothing is left pinned.
     pub fn attach(options: &GuestOptions, request: ModeRequest) -> Result<(Self, Attached), Error> {
         check_queues(options)?;
         let (program, mut sockets, mut counters) = load(&options.ifname, None)?;
         let pins = &options.pins;
-        // What is there is of a port that is gone, or of a start that was cut off.
+        // Existing pins are left from a deleted port or an interrupted start.
         forget_pins(pins)?;
         make_dirs(pins).map_err(|error| pins_error("making", pins, &error))?;
         let attached = (|| {
@@ -149,14 +149,15 @@ impl GuestProgram {
                 Ok((Self { options, link, mode: attached.mode, sockets, counters }, attached))
             }
             Err(error) => {
-                // What went wrong first is what is told; the next attempt tries again to remove them.
+                // The first error is reported. The next attempt tries again to remove the pins.
                 let _ = forget_pins(pins);
                 Err(error)
             }
         }
     }
 
-    /// Puts a socket, which need not be bound, into the slot of a queue unless another one is there; says whether it is in.
+    /// Puts a socket into the slot of a queue, unless another one is there. It need not be bound. Returns whether it is
+    /// in.
     pub fn offer(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<bool, Error> {
         let value = socket.as_raw_fd().to_ne_bytes();
         match self.sockets.update(&queue.to_ne_bytes(), &value, MapFlags::NO_EXIST) {
@@ -169,7 +170,7 @@ impl GuestProgram {
         }
     }
 
-    /// Takes the socket out of the slot of a queue, if there is one.
+    /// Empties the slot of a queue.
     pub fn withdraw(&self, queue: u32) -> Result<(), Error> {
         match self.sockets.delete(&queue.to_ne_bytes()) {
             Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => Err(Error::system(
@@ -190,19 +191,19 @@ impl GuestProgram {
         self.mode
     }
 
-    /// Path of the pinned XSKMAP; the slot of a queue has the queue's number.
+    /// Path of the pinned XSKMAP. A slot's number is its queue's.
     pub fn map_path(&self) -> PathBuf {
         self.options.pins.join(SOCKETS)
     }
 
-    /// Takes it off its netdev and removes what is pinned.
+    /// Detaches the program and removes the pins.
     pub fn remove(self) -> Result<(), Error> {
         self.link.detach()?;
         forget_pins(&self.options.pins)
     }
 }
 
-/// Makes a directory and those above it, though others may remove those that are empty meanwhile.
+/// Makes a directory and its parents, even if others remove empty ones meanwhile.
 fn make_dirs(dir: &Path) -> io::Result<()> {
     let mut tries = 0..10;
     loop {
@@ -251,7 +252,8 @@ fn pins_error(doing: &str, path: &Path, error: &io::Error) -> Error {
     Error::system(format!("{doing} {}, where links and maps of guests are pinned", path.display()), error)
 }
 
-/// Removes a port's directory of pins, if it is there, and those above it that are empty then, two at most: what is pinned there lives on only where somebody has it open.
+/// Removes a port's directory of pins, if it exists, and then up to two parents that are empty. What was pinned lives
+/// on only where somebody has it open.
 pub fn forget_pins(pins: &Path) -> Result<(), Error> {
     let gone = |result: io::Result<()>| match result {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(pins_error("removing", pins, &error)),
@@ -261,17 +263,18 @@ pub fn forget_pins(pins: &Path) -> Result<(), Error> {
         gone(fs::remove_file(pins.join(name)))?;
     }
     gone(fs::remove_dir(pins))?;
-    // Those above were made for it, and go with the last that was in them: the switch's own, and that of all switches.
+    // The parents were made for the pins: the switch's own directory, and that of all switches. They go with their last
+    // content.
     let above = pins.ancestors().skip(1).take(2);
     above.take_while(|dir| fs::remove_dir(dir).is_ok()).for_each(drop);
     Ok(())
 }
 
-/// Sees to it that `path` is (on) a BPF file system: mounts one if it is an empty directory of another kind, as it is at
-/// `/sys/fs/bpf` where no service manager has done so.
+/// Ensures that `path` is on a BPF file system. Mounts one if `path` is an empty directory on another file system.
+/// `/sys/fs/bpf` is one where no service manager has mounted it.
 ///
 /// # Errors
-/// If it is neither, or can't be mounted.
+/// [`Error::System`] if the directory is not empty, or mounting fails.
 pub fn bpffs_at(path: &Path) -> Result<(), Error> {
     let is_bpffs = || statfs(path).map(|stat| stat.filesystem_type() == BPF_FS_MAGIC);
     let failed = |what: &str, errno: Errno| {
@@ -288,13 +291,13 @@ pub fn bpffs_at(path: &Path) -> Result<(), Error> {
     if is_bpffs().map_err(|errno| failed("looking at", errno))? {
         return Ok(());
     }
-    // Two daemons that start at a time must not mount one over the other's.
+    // Two daemons that start together must not mount over each other.
     let mut dir = fs::File::open(path).map_err(|error| pins_error("opening", path, &error))?;
     let deadline = Instant::now() + MOUNTING;
     let _turn = loop {
         match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
             Ok(turn) => break turn,
-            // Anybody could hold it.
+            // Anybody could hold the lock.
             Err((_, errno)) if errno != Errno::EWOULDBLOCK || Instant::now() >= deadline => {
                 return Err(failed("locking", errno));
             }

@@ -1,14 +1,14 @@
 //! The XDP programs of xswitch: compiled from `bpf/`, loaded, attached, steered and counted.
 //!
-//! A [`PortProgram`] is the program on the netdev of one port. It is loaded first, gets its sockets, and is attached last; it
-//! is detached first. It goes on by a BPF link, so that it ends with the process that has it, and nobody else can replace it
-//! unseen. Where another program sits already, on whichever hook, it is named and left alone.
+//! A [`PortProgram`] is the program on the netdev of one port. It is loaded first, then gets its sockets, and is
+//! attached last. It is detached first. It is attached by a BPF link, so it ends with its process, and nobody else can
+//! replace it unseen. A program that is already there, on either hook, is reported and left alone.
 //!
 //! A [`GuestProgram`] is its counterpart on the guest's end of a port. Its link and maps are pinned, so that a guest keeps its
 //! sockets while the daemon restarts.
 //!
-//! All calls act in the network namespace of the calling thread. Bare errno values are turned into what to do about them:
-//! [`Error`] for programs, [`explain_bind_error`] for AF_XDP sockets.
+//! All calls act in the network namespace of the calling thread. Errors say what to do: [`Error`] for programs,
+//! [`explain_bind_error`] for AF_XDP sockets.
 
 mod attach;
 mod counters;

@@ -1,4 +1,4 @@
-//! The program of one port: loaded, given its sockets and steering set, attached, read, detached.
+//! The program of one port: load, sockets, steering set, attach, counters, detach.
 
 use std::collections::BTreeSet;
 use std::mem::MaybeUninit;
@@ -14,19 +14,19 @@ use crate::error::Error;
 use crate::query;
 use crate::skeleton::PortSkelBuilder;
 
-/// Most queues of a port (`MAX_QUEUES` in `bpf/queues.h`).
+/// Highest number of queues of a port (`MAX_QUEUES` in `bpf/queues.h`).
 pub const MAX_QUEUES: u32 = 64;
-/// Most stations of a steering set (`MAX_STATIONS` in `bpf/port.bpf.c`).
+/// Highest number of stations of a steering set (`MAX_STATIONS` in `bpf/port.bpf.c`).
 pub const STATIONS: u32 = 16_384;
-/// VLAN of a key that stands for any (`XSW_ANY_VID`).
+/// VID of a key that stands for any VLAN (`XSW_ANY_VID`).
 const ANY_VID: u16 = 0xffff;
 
 /// Which packets go to the switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Steering {
-    /// All.
+    /// All packets.
     All,
-    /// Those in the steering set.
+    /// Packets to stations of the steering set.
     Shared,
 }
 
@@ -35,12 +35,12 @@ pub enum Steering {
 pub struct SteerKey {
     /// Destination address.
     pub mac: [u8; 6],
-    /// VLAN of the outer tag, 0 for none; `None` for any.
+    /// VID of the outer tag, 0 for untagged. `None` for any VLAN.
     pub vid: Option<u16>,
 }
 
 impl SteerKey {
-    /// As `struct xsw_steer_key` in memory.
+    /// Bytes of the key as `struct xsw_steer_key` has them.
     fn bytes(self) -> [u8; 8] {
         let vid = self.vid.unwrap_or(ANY_VID).to_ne_bytes();
         let m = self.mac;
@@ -48,12 +48,12 @@ impl SteerKey {
     }
 }
 
-/// What to load a program for.
+/// What a program is loaded for.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
-    /// Netdev, for messages.
+    /// Name of the netdev, for messages.
     pub ifname: String,
-    /// Its index in the caller's namespace.
+    /// Index of the netdev in the caller's namespace.
     pub ifindex: u32,
     /// Queues of the port, 1 to [`MAX_QUEUES`].
     pub queues: u32,
@@ -61,7 +61,7 @@ pub struct LoadOptions {
     pub steering: Steering,
 }
 
-/// A loaded program. Dropping it takes it off its netdev.
+/// A loaded program. Dropping it detaches it.
 #[derive(Debug)]
 pub struct PortProgram {
     options: LoadOptions,
@@ -70,17 +70,17 @@ pub struct PortProgram {
     sockets: MapHandle,
     counters: MapHandle,
     stations: MapHandle,
-    /// What `stations` holds, so that an update costs its difference only.
+    /// Content of the map `stations`, so that an update writes only differences.
     ledger: Mutex<BTreeSet<SteerKey>>,
     link: Option<(XdpLink, Mode)>,
 }
 
 impl PortProgram {
-    /// Loads the program and its maps; nothing is attached.
+    /// Loads the program and its maps, without attaching it.
     ///
     /// # Errors
-    /// [`Error::Queues`] if the number of queues is out of range; [`Error::Load`], with what to do about missing capabilities or
-    /// a kernel that is too old.
+    /// [`Error::Queues`] if the number of queues is out of range. [`Error::Load`] otherwise, which says what to do
+    /// about missing capabilities or an old kernel.
     pub fn load(options: &LoadOptions) -> Result<Self, Error> {
         if !(1..=MAX_QUEUES).contains(&options.queues) {
             return Err(Error::Queues { ifname: options.ifname.clone(), queues: options.queues, max: MAX_QUEUES });
@@ -94,7 +94,7 @@ impl PortProgram {
             rodata.steer_shared = options.steering == Steering::Shared;
         }
         if options.steering == Steering::All {
-            // It looks nothing up, and the map's buckets would take half a megabyte.
+            // The program looks up nothing, and the map's buckets would take half a megabyte.
             open.maps.stations.set_max_entries(1).map_err(|error| failed(&error))?;
         }
         let skeleton = open.load().map_err(|error| failed(&error))?;
@@ -106,7 +106,7 @@ impl PortProgram {
             ))
         };
         let (sockets, counters, stations) = handles().map_err(|error| failed(&error))?;
-        // The skeleton and libbpf's object go at the end of this function; the descriptors are what is needed.
+        // The skeleton and libbpf's object go at the end of this function. Only the descriptors are needed later.
         let program = skeleton.progs.xswitch_port.as_fd().try_clone_to_owned();
         let program = program.map_err(|error| Error::system("keeping the XDP program", &error))?;
         let id = query::info(&program).map_err(|errno| Error::system("asking for the XDP program's id", &errno))?.id;
@@ -114,7 +114,7 @@ impl PortProgram {
         Ok(Self { options, program, id, sockets, counters, stations, ledger: Mutex::default(), link: None })
     }
 
-    /// Puts the AF_XDP socket of a queue into the map. The kernel takes it out when the socket is closed.
+    /// Puts the AF_XDP socket of a queue into the map. The kernel removes it when the socket is closed.
     pub fn set_socket(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), Error> {
         let value = socket.as_raw_fd().to_ne_bytes();
         self.sockets.update(&queue.to_ne_bytes(), &value, MapFlags::ANY).map_err(|error| {
@@ -125,7 +125,7 @@ impl PortProgram {
         })
     }
 
-    /// Takes the socket of a queue out of the map; without one this does nothing.
+    /// Removes the socket of a queue from the map, if there is one.
     pub fn clear_socket(&self, queue: u32) -> Result<(), Error> {
         match self.sockets.delete(&queue.to_ne_bytes()) {
             Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => Err(Error::system(
@@ -139,8 +139,9 @@ impl PortProgram {
     /// Attaches the program.
     ///
     /// # Errors
-    /// [`Error::Attached`] if it is attached already; [`Error::Foreign`] if another program is on the netdev;
-    /// [`Error::Attach`] if the mode can't be had, with the reason.
+    /// - [`Error::Attached`]: it is attached already.
+    /// - [`Error::Foreign`]: another program is on the netdev.
+    /// - [`Error::Attach`]: the mode can't be had, with the reason.
     pub fn attach(&mut self, request: ModeRequest) -> Result<Attached, Error> {
         if let Some(mode) = self.mode() {
             return Err(Error::Attached { ifname: self.options.ifname.clone(), mode });
@@ -150,7 +151,7 @@ impl PortProgram {
         Ok(attached)
     }
 
-    /// Takes the program off its netdev, if it is on it.
+    /// Detaches the program, if it is attached.
     pub fn detach(&mut self) -> Result<(), Error> {
         self.link.take().map_or(Ok(()), |(link, _)| link.detach())
     }
@@ -165,14 +166,14 @@ impl PortProgram {
         self.id
     }
 
-    /// Makes `keys` the steering set: what is new is added before what is gone is taken out, so that a station in both never
-    /// misses a packet.
+    /// Makes `keys` the steering set. Additions come before removals, so that a station in both sets never misses a
+    /// packet.
     ///
     /// # Errors
-    /// [`Error::SteeringFull`] above [`STATIONS`] keys, with nothing changed.
+    /// [`Error::SteeringFull`] above [`STATIONS`] keys. Nothing is changed then.
     pub fn set_steering(&self, keys: &BTreeSet<SteerKey>) -> Result<(), Error> {
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        // The map has room for two full sets (`bpf/port.bpf.c`), so that the additions can go first even then.
+        // The map has room for two full sets (`bpf/port.bpf.c`), so additions can come first even then.
         if keys.len() > STATIONS as usize {
             return Err(Error::SteeringFull { ifname: self.options.ifname.clone(), max: STATIONS });
         }

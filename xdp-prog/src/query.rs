@@ -1,4 +1,4 @@
-//! Which XDP programs sit on a netdev.
+//! Queries for the XDP programs on a netdev, and for driver features.
 
 use std::ffi::CStr;
 use std::fmt;
@@ -18,9 +18,9 @@ use crate::error::Error;
 pub struct ForeignProgram {
     /// BPF program id.
     pub id: u32,
-    /// Name, cut off by the kernel after 15 bytes; empty if it has none.
+    /// Name, cut off by the kernel after 15 bytes. Empty if it has none.
     pub name: String,
-    /// The hook; a program in the NIC's hardware counts as native.
+    /// The hook. A program in the NIC's hardware counts as native.
     pub mode: Mode,
 }
 
@@ -30,10 +30,10 @@ impl fmt::Display for ForeignProgram {
     }
 }
 
-/// What a netdev's driver says that it can do (`enum netdev_xdp_act` in `linux/netdev.h`; kernel 6.3 and later tell it).
+/// Features that a netdev's driver reports (`enum netdev_xdp_act` in `linux/netdev.h`, kernel 6.3 and later).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DriverFeatures {
-    /// Native XDP with redirection, which AF_XDP in native mode needs.
+    /// Native XDP with redirection. AF_XDP in native mode needs it.
     pub native: bool,
     /// AF_XDP without a copy.
     pub zero_copy: bool,
@@ -43,11 +43,11 @@ const XDP_ACT_BASIC: u64 = 1;
 const XDP_ACT_REDIRECT: u64 = 2;
 const XDP_ACT_XSK_ZEROCOPY: u64 = 8;
 
-/// The features of the driver of the netdev with that index. A kernel that does not tell looks as if there were none.
+/// Features of the netdev's driver. All are off on a kernel that does not report them.
 pub fn driver_features(ifindex: u32) -> Result<DriverFeatures, Error> {
     let mut query =
         libbpf_sys::bpf_xdp_query_opts { sz: size_of::<libbpf_sys::bpf_xdp_query_opts>() as _, ..Default::default() };
-    // SAFETY: `query` is a live options block of the size that its first field tells.
+    // SAFETY: `query` is a live options block of the size in its first field.
     let result = unsafe { libbpf_sys::bpf_xdp_query(ifindex.cast_signed(), 0, &raw mut query) };
     if result < 0 {
         let errno = Errno::from_raw(-result);
@@ -57,7 +57,7 @@ pub fn driver_features(ifindex: u32) -> Result<DriverFeatures, Error> {
     Ok(DriverFeatures { native: has(XDP_ACT_BASIC | XDP_ACT_REDIRECT), zero_copy: has(XDP_ACT_XSK_ZEROCOPY) })
 }
 
-/// Every XDP program on the netdev with that index, on its native (or hardware) and its generic hook.
+/// All XDP programs on the netdev with that index, on its native (or hardware) and its generic hook.
 pub fn attached_programs(ifindex: u32) -> Result<Vec<ForeignProgram>, Error> {
     let what = || format!("asking for the XDP programs of netdev #{ifindex}");
     let answer = ask_for_link(ifindex).map_err(|errno| Error::system(what(), &errno))?;
@@ -79,14 +79,14 @@ pub fn attached_programs(ifindex: u32) -> Result<Vec<ForeignProgram>, Error> {
 const IFLA_XDP_DRV_PROG_ID: u16 = 5;
 const IFLA_XDP_SKB_PROG_ID: u16 = 6;
 const IFLA_XDP_HW_PROG_ID: u16 = 7;
-/// Leaves the counters out of what is told of a netdev.
+/// Flag that leaves counters out of the answer about a netdev.
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
-/// Where the attributes of a link begin: behind `struct nlmsghdr` and `struct ifinfomsg`.
+/// Offset of a link's attributes, behind `struct nlmsghdr` and `struct ifinfomsg`.
 const LINK_AT: usize = 32;
-/// Bits of an attribute's type that are flags.
+/// Bits of an attribute's type that are not flags.
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
-/// What the kernel tells of one netdev, as a netlink message. `bpf_xdp_query` has all netdevs told and leaves out the others,
+/// Asks the kernel for one netdev. Returns a netlink message. `bpf_xdp_query` gets all netdevs and skips the others,
 /// which makes starting with many ports quadratic.
 fn ask_for_link(ifindex: u32) -> Result<Vec<u8>, Errno> {
     let netlink = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
@@ -113,7 +113,7 @@ fn ask_for_link(ifindex: u32) -> Result<Vec<u8>, Errno> {
     Ok(answer)
 }
 
-/// The attributes of a message, as type and value; ends at the first that is cut off.
+/// The attributes of a message as type and value. Ends at the first truncated one.
 fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let [l0, l1, k0, k1] = *bytes.first_chunk::<4>()?;
@@ -128,9 +128,9 @@ fn program_name(id: u32) -> Option<String> {
     info(&by_id(id)?).ok().map(|info| info.name)
 }
 
-/// The program with that id; `None` if there is none, or it may not be looked at.
+/// Opens the program with that id. `None` if there is none, or access is denied.
 pub(crate) fn by_id(id: u32) -> Option<OwnedFd> {
-    // SAFETY: no pointers; a non-negative result is a descriptor that nobody else owns.
+    // SAFETY: the call takes no pointers. A non-negative result is a descriptor that nobody else owns.
     let fd = unsafe { libbpf_sys::bpf_prog_get_fd_by_id(id) };
     if fd < 0 {
         return None;
@@ -139,29 +139,29 @@ pub(crate) fn by_id(id: u32) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// What the kernel tells of a program.
+/// What the kernel reports about a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ProgramInfo {
     /// Id, unique in the whole system.
     pub id: u32,
     /// Name, cut off after 15 bytes.
     pub name: String,
-    /// Hash of its instructions: the same for the same program with other maps.
+    /// Hash of its instructions. The same program with other maps has the same tag.
     pub tag: [u8; 8],
 }
 
-/// What the kernel tells of a program.
+/// What the kernel reports about a program.
 pub(crate) fn info(program: &OwnedFd) -> Result<ProgramInfo, Errno> {
     let mut info = libbpf_sys::bpf_prog_info::default();
     let mut len = size_of::<libbpf_sys::bpf_prog_info>() as u32;
-    // SAFETY: `info` is all zero (it asks for nothing by pointer) and `len` bytes long.
+    // SAFETY: `info` has `len` bytes and is all zero, so no pointer in it asks for more.
     let result = unsafe {
         libbpf_sys::bpf_obj_get_info_by_fd(program.as_raw_fd(), std::ptr::from_mut(&mut info).cast(), &raw mut len)
     };
     if result < 0 {
         return Err(Errno::from_raw(-result));
     }
-    // SAFETY: the kernel's names end in a zero within their 16 bytes, and `info` lives on.
+    // SAFETY: the kernel's names end in a zero within their 16 bytes, and `info` outlives the borrow.
     let name = unsafe { CStr::from_ptr(info.name.as_ptr()) };
     Ok(ProgramInfo { id: info.id, name: name.to_string_lossy().into_owned(), tag: info.tag })
 }

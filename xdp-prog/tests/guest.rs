@@ -1,4 +1,4 @@
-//! The program on a guest's end: slots, counters, and what outlives the process that attached it.
+//! The program on a guest's end: slots, counters, and what outlives the attaching process.
 
 mod support;
 
@@ -13,7 +13,7 @@ use xdp_prog::{
     Error, GuestOptions, GuestProgram, Mode, ModeRequest, QueueCounters, Steering, attached_programs, bpffs_at,
 };
 
-/// A directory for pins that goes with its guard.
+/// A directory for pins. It goes with its guard.
 struct Pins(PathBuf);
 
 impl Pins {
@@ -28,7 +28,7 @@ impl Pins {
     }
 
     fn options(&self) -> GuestOptions {
-        // `sw` stands for the guest's end here: `send` sends to it.
+        // `sw` is the guest's end here, because `send` sends to it.
         GuestOptions { ifname: "sw".into(), ifindex: ifindex("sw"), queues: 2, pins: self.0.join("p0") }
     }
 }
@@ -43,11 +43,11 @@ impl Drop for Pins {
     }
 }
 
-/// Puts a program into the pinned link that another version could have left there.
+/// Puts a program into the pinned link, as another version would have left it.
 fn replace_by_another(pins: &Pins) {
     let other = load_for("sw", 2, Steering::All).unwrap();
     let path = CString::new(pins.0.join("p0/link").into_os_string().into_encoded_bytes()).unwrap();
-    // SAFETY: the path ends in a zero and lives on; the descriptors are this function's own, and no options are given.
+    // SAFETY: the path ends in a zero and outlives the calls. This function owns the descriptors, and gives no options.
     unsafe {
         let link = OwnedFd::from_raw_fd(libbpf_sys::bpf_obj_get(path.as_ptr()));
         let program = OwnedFd::from_raw_fd(libbpf_sys::bpf_prog_get_fd_by_id(other.id()));
@@ -101,12 +101,12 @@ fn a_program_goes_on_without_the_process_that_attached_it() {
         let pins = Pins::new();
         let sockets = [xdp_socket(), xdp_socket()];
         let (program, _) = GuestProgram::attach(&pins.options(), ModeRequest::Auto).unwrap();
-        // Which queue a frame arrives at depends on its hash, whose seed is the kernel's.
+        // A frame's queue depends on its hash, and the kernel chooses the seed.
         for (queue, socket) in (0..).zip(&sockets) {
             assert!(program.offer(queue, socket.as_fd()).unwrap());
         }
         send(&[&frame([2; 6], None)]);
-        // What a process that is killed leaves: its descriptors closed, everything pinned as it was.
+        // A killed process leaves this: closed descriptors, and all pins.
         drop(program);
         assert_eq!(attached_programs(ifindex("sw")).unwrap().len(), 1);
         replace_by_another(&pins);
@@ -177,7 +177,7 @@ fn what_was_left_incomplete_is_made_anew() {
         std::fs::remove_file(pins.0.join("p0/counters")).unwrap();
         assert!(GuestProgram::resume(&pins.options()).unwrap().is_none());
         assert_eq!(attached_programs(ifindex("sw")).unwrap(), []);
-        // A start that was cut off leaves its maps, and a link of a port that is gone may be there too.
+        // An interrupted start leaves its maps. A link of a deleted port may be there too.
         drop(GuestProgram::attach(&pins.options(), ModeRequest::Auto).unwrap());
         let (program, _) = GuestProgram::attach(
             &GuestOptions { ifname: "vm".into(), ifindex: ifindex("vm"), ..pins.options() },

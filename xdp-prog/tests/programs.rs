@@ -1,4 +1,4 @@
-//! The program on real netdevs: modes, foreign programs, counters, steering.
+//! The port's program on real netdevs: modes, foreign programs, counters, steering.
 
 mod support;
 
@@ -114,7 +114,7 @@ fn a_number_of_queues_out_of_range_is_refused() {
 #[test]
 fn packets_of_a_queue_that_the_port_does_not_have_are_dropped_and_counted() {
     with_veth(|| {
-        // The netdev has two queues, the port the first of them. Flows spread over both by their hash.
+        // The netdev has two queues, and the port has only the first. Flows spread over both by their hash.
         let mut program = load_for("sw", 1, Steering::All).unwrap();
         program.attach(ModeRequest::Native).unwrap();
         let flows: Vec<_> = (0..64).map(|n| udp(OURS, 1000 + n * 77)).collect();
@@ -168,7 +168,7 @@ fn every_packet_is_counted_by_what_became_of_it() {
             program.counters().unwrap().iter().map(counters).sum::<u64>()
         };
         assert_eq!((sum(|c| c.drop_no_socket), sum(|c| c.redirect)), (2, 0));
-        // A socket that is bound nowhere takes no packet, but it is there.
+        // An unbound socket takes no packet, but it fills the slot.
         let socket = xdp_socket();
         for queue in 0..2 {
             program.set_socket(queue, socket.as_fd()).unwrap();
@@ -244,7 +244,7 @@ fn a_steering_set_beyond_its_capacity_is_refused_whole() {
         assert_eq!(program.set_steering(&keys).unwrap_err().kind(), ErrorKind::Full);
         let most: BTreeSet<_> = (0..xdp_prog::STATIONS).map(key).collect();
         program.set_steering(&most).unwrap();
-        // Not one key in common, and both sets full.
+        // Both sets are full and have no key in common.
         let others: BTreeSet<_> = (xdp_prog::STATIONS..2 * xdp_prog::STATIONS).map(key).collect();
         program.set_steering(&others).unwrap();
     });

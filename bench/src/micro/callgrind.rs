@@ -1,5 +1,5 @@
-//! Instructions of each step, counted by callgrind: the program runs itself under it, and callgrind counts between entry and
-//! exit of one function.
+//! Instructions of each step, counted by callgrind. The program runs itself under it. Callgrind counts between entry
+//! and exit of one function.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -24,7 +24,7 @@ fn measured(step: &mut dyn Step) {
     step.run();
 }
 
-/// What callgrind writes down the count after.
+/// Callgrind writes the count down after each call of this.
 #[inline(never)]
 #[unsafe(export_name = "xswitch_bench_end_of_case")]
 fn end_of_case() {
@@ -47,10 +47,11 @@ pub fn run_cases(cases: &[Case]) {
     }
 }
 
-/// Instructions per item of each case, in order. This program, given `arguments`, must call [`run_cases`] with the same cases.
+/// Instructions per item of each case, in order. This program, given `arguments`, must call [`run_cases`] with the same
+/// cases.
 ///
 /// # Errors
-/// There is no valgrind, or it counts something else than the cases.
+/// There is no valgrind, or its counts are not those of the cases.
 pub fn instructions(cases: &[Case], arguments: &[&str]) -> anyhow::Result<Vec<f64>> {
     let dir = tempfile::tempdir()?;
     let out = dir.path().join("counts");

@@ -10,7 +10,7 @@ use switch::model::{MacAddr, Masked, MaskedIp, RuleAction, RuleKey, RuleSpec, Ru
 
 /// Frames of a burst.
 pub const BURST: usize = switch::worker::BURST;
-/// The destination that rule 0 is about; the next one is rule 1's, and so on.
+/// Destination of rule 0. The next address is that of rule 1, and so on.
 const FIRST_ADDRESS: u32 = 0x0a00_0000;
 /// Bytes of an untagged frame before its EtherType.
 const ADDRESSES: usize = 12;
@@ -58,8 +58,8 @@ pub fn tagged(frame: &[u8], vid: u16) -> Vec<u8> {
     [&frame[..ADDRESSES], &TPID_CTAG.to_be_bytes(), &vid.to_be_bytes(), &frame[ADDRESSES..]].concat()
 }
 
-/// Rule number `n` of a table with `masks` distinct masks (a power of two, at most 64), which does that: each mask takes some
-/// other bits of the source port along, and the destination address is the rule's own.
+/// Rule number `n` of a table with `masks` distinct masks (a power of two, at most 64), with that target. It matches a
+/// destination address of its own. Masks differ in bits of the source port.
 pub fn rule_spec(n: u32, masks: u32, target: RuleTarget) -> RuleSpec {
     let full = IpAddr::V4(Ipv4Addr::BROADCAST);
     let key = RuleKey {
@@ -75,19 +75,19 @@ fn rule_to(n: u32, masks: u32, target: RuleTarget) -> Arc<Rule> {
     Arc::new(Rule::new(rule_spec(n, masks, target), None, 1).expect("a rule"))
 }
 
-/// The same, which drops.
+/// The same, with target drop.
 pub fn rule(n: u32, masks: u32) -> Arc<Rule> {
     rule_to(n, masks, RuleTarget::Drop)
 }
 
-/// A table of that many rules, which do that.
+/// A table of that many rules with that target.
 pub fn rule_table_to(rules: u32, masks: u32, target: RuleTarget) -> RuleTable {
     let mut table = RuleTable::default();
     (0..rules).for_each(|n| drop(table.insert(rule_to(n, masks, target))));
     table
 }
 
-/// The same, which drop.
+/// The same, with target drop.
 pub fn rule_table(rules: u32, masks: u32) -> RuleTable {
     rule_table_to(rules, masks, RuleTarget::Drop)
 }

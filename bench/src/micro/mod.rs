@@ -1,7 +1,12 @@
 //! What the engine costs by itself: no kernel, no netdev, one thread.
 //!
-//! A [`steps::Case`] is one thing to measure, from the parsing of a frame to a worker's whole turn. Criterion times them
-//! (`cargo bench -p bench`), `engine-cost` counts their instructions and allocations, and a test holds them to no allocation.
+//! A [`steps::Case`] is one thing to measure, from the parsing of a frame to a worker's whole turn.
+//!
+//! | user | what it does |
+//! | --- | --- |
+//! | Criterion (`cargo bench -p bench`) | times them |
+//! | `engine-cost` | counts their instructions and allocations |
+//! | a test | holds them to no allocation |
 
 pub mod allocations;
 pub mod bed;

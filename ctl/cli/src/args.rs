@@ -1,4 +1,4 @@
-//! The command line's grammar.
+//! Grammar of the command line. Doc comments of arguments and commands are the texts of `--help`.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -43,49 +43,49 @@ pub enum Command {
     /// Meters: token buckets for ports and rules.
     #[command(subcommand)]
     Meter(MeterCommand),
-    /// Traffic rules: of all that match a frame the one with the lowest index is applied.
+    /// Traffic rules: of all rules that match a frame, the one with the lowest index applies.
     #[command(subcommand)]
     Rule(RuleCommand),
-    /// Redirects: what would go to one port goes to another.
+    /// Redirects: frames for one port go to another.
     #[command(subcommand)]
     Redirect(RedirectCommand),
-    /// How many ports, meters and rules there can be, and still could be added.
+    /// Limits for ports, meters and rules, and how many are free.
     Capability,
     /// Settings of the bridge.
     #[command(subcommand)]
     Bridge(BridgeCommand),
-    /// Say what would happen to a packet, step by step.
+    /// Show step by step what would happen to a packet.
     Trace(TraceArguments),
-    /// Capture frames of ports as pcapng.
+    /// Capture frames of ports in pcapng format.
     Capture(CaptureArguments),
-    /// Live rates.
+    /// Live packet and bit rates.
     Top {
         /// Seconds between samples.
         #[arg(long, default_value_t = 1.0, value_parser = seconds)]
         interval: f64,
-        /// Samples after which it ends; default: never.
+        /// Number of samples. Default: no limit.
         #[arg(long)]
         count: Option<u64>,
     },
-    /// Look at kernel, privileges, memory and netdevs, and say what to do.
+    /// Check kernel, privileges, memory and netdevs, and give advice.
     Doctor {
-        /// A netdev to look at as well; may be given several times.
+        /// Netdev to check as well. May be repeated.
         #[arg(long, value_name = "IF")]
         ifname: Vec<String>,
-        /// Look at a QEMU as well; default: the one of this architecture in PATH.
+        /// Check a QEMU as well. Default: the one for this architecture in PATH.
         #[arg(long, value_name = "FILE", num_args = 0..=1)]
         qemu: Option<Option<PathBuf>>,
     },
-    /// Cards of guests in QEMU: attach, detach, print options, release.
+    /// Cards of guests in QEMU: run, attach, detach, print options, release.
     #[command(subcommand)]
     Qemu(QemuCommand),
-    /// The Soft Patch Panel: one of its command lines, a recipe of them, or its graph.
+    /// The Soft Patch Panel: run its command lines, one or a recipe of them, or draw its graph.
     Spp(SppArguments),
-    /// Count the frames of packet memory.
+    /// Count the frames of packet memory by their owners.
     Audit,
-    /// The worker threads.
+    /// List the worker threads.
     Workers,
-    /// Versions of this program and of the daemon.
+    /// Show the versions of this program and of the daemon.
     Version,
 }
 
@@ -101,11 +101,11 @@ pub enum PortCommand {
         #[arg(required = true)]
         names: Vec<String>,
     },
-    /// Change a port; what is not given stays.
+    /// Change a port. Options that are not given keep their value.
     Set(PortSetArguments),
     /// List ports.
     List,
-    /// Show a port with everything.
+    /// Show all about a port.
     Show {
         /// Name or number.
         name: String,
@@ -124,7 +124,7 @@ impl From<OnOff> for bool {
     }
 }
 
-/// Makes a value enum's words those of the API.
+/// Parses a value by its spelling in the API.
 fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(|error| error.to_string())
 }
@@ -136,7 +136,7 @@ fn seconds(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "0.05 to 86400 seconds are possible".to_owned())
 }
 
-/// Reads a VLAN mode: `access:10`, `trunk`, `trunk:10,20-29`, with `,native=5` or `,native=none` at a trunk's end.
+/// Parses a VLAN mode: `access:10`, `trunk`, or `trunk:10,20-29`. A trunk may end with `,native=5` or `,native=none`.
 pub fn vlan_mode(text: &str) -> Result<VlanMode, String> {
     let help = "access:VID, trunk, trunk:10,20-29 or trunk:…,native=VID|none is expected";
     let vid = |text: &str| {
@@ -170,22 +170,22 @@ pub struct PortArguments {
     options: PortOptions,
 }
 
-/// What a port is to be like.
+/// Properties of a port to add.
 #[derive(Clone, Debug, PartialEq, Args)]
 pub struct PortOptions {
-    /// Identity that the manager of the guests gives it; default: the name.
+    /// Identity from the manager of the guests. Default: the name.
     #[arg(long)]
     uuid: Option<String>,
-    /// What is at the other end: guest (a veth pair) or phy (a netdev).
+    /// Kind of the other end: guest (a veth pair) or phy (a netdev).
     #[arg(long, default_value = "guest", value_parser = word::<PortKind>)]
     kind: PortKind,
-    /// Port number; default: the lowest free one.
+    /// Port number. Default: the lowest free one.
     #[arg(long)]
     vport: Option<u16>,
     /// The switch's netdev.
     #[arg(long, value_name = "IF")]
     ifname: Option<String>,
-    /// The guest's end of a pair.
+    /// The guest's end of the veth pair.
     #[arg(long, value_name = "IF")]
     guest_ifname: Option<String>,
     /// Named network namespace for the guest's end.
@@ -197,16 +197,16 @@ pub struct PortOptions {
     /// Layer 3 MTU in bytes.
     #[arg(long)]
     mtu: Option<u32>,
-    /// Queues.
+    /// Number of queues.
     #[arg(long)]
     queues: Option<u32>,
-    /// Descriptors of each ring, a power of two.
+    /// Descriptors per ring, a power of two.
     #[arg(long)]
     queue_depth: Option<u32>,
     /// XDP mode: auto, native or generic.
     #[arg(long, default_value = "auto", value_parser = word::<ModeRequest>)]
     mode: ModeRequest,
-    /// Which packets of a phy come to the switch: all or shared.
+    /// Packets of a phy that go to the switch: all or shared.
     #[arg(long, default_value = "all", value_parser = word::<Steering>)]
     steering: Steering,
     /// Zero-copy: auto, on or off.
@@ -215,19 +215,19 @@ pub struct PortOptions {
     /// VLAN mode: access:VID, trunk, trunk:10,20-29[,native=VID|none].
     #[arg(long, value_parser = vlan_mode)]
     vlan: Option<VlanMode>,
-    /// Exchange nothing with other isolated ports.
+    /// Exchange no frames with other isolated ports.
     #[arg(long)]
     isolated: bool,
-    /// Drop what does not come from the port's MAC address.
+    /// Drop frames from other sources than the port's MAC address.
     #[arg(long)]
     mac_check: Option<OnOff>,
-    /// Most MAC addresses learned on it.
+    /// Limit of MAC addresses learned on the port.
     #[arg(long)]
     fdb_limit: Option<u32>,
-    /// Open the guest's end for a guest's own AF_XDP sockets at once.
+    /// Open the guest's end for the guest's own AF_XDP sockets at once.
     #[arg(long)]
     guest_sockets: bool,
-    /// The port's name for the Soft Patch Panel, such as phy:0; the bridge does not have it then.
+    /// Name of the port in the Soft Patch Panel, such as phy:0. The port is then not part of the bridge.
     #[arg(long, value_name = "TYPE:N")]
     spp: Option<String>,
 }
@@ -239,13 +239,13 @@ impl From<PortArguments> for PortSpec {
 }
 
 impl PortOptions {
-    /// Whether nothing was given.
+    /// Whether no option was given.
     pub fn is_default(&self) -> bool {
         let spec = self.clone().spec(String::new());
         spec == PortSpec::new("", PortKind::Guest)
     }
 
-    /// A port of that name.
+    /// Turns the options into a port of that name.
     pub fn spec(self, name: String) -> PortSpec {
         let a = self;
         PortSpec {
@@ -287,25 +287,25 @@ pub struct PortSetArguments {
     /// VLAN mode.
     #[arg(long, value_parser = vlan_mode)]
     vlan: Option<VlanMode>,
-    /// Exchange nothing with other isolated ports.
+    /// Exchange no frames with other isolated ports.
     #[arg(long)]
     isolated: Option<OnOff>,
-    /// Drop what does not come from the port's MAC address.
+    /// Drop frames from other sources than the port's MAC address.
     #[arg(long)]
     mac_check: Option<OnOff>,
-    /// Most MAC addresses learned on it.
+    /// Limit of MAC addresses learned on the port.
     #[arg(long)]
     fdb_limit: Option<u32>,
-    /// Descriptors of each ring, a power of two; its queues are opened anew.
+    /// Descriptors per ring, a power of two. The port's queues are reopened.
     #[arg(long)]
     queue_depth: Option<u32>,
-    /// Open the guest's end for a guest's own AF_XDP sockets, or give it back to the kernel's stack there.
+    /// Open the guest's end for the guest's own AF_XDP sockets, or return it to the kernel's stack there.
     #[arg(long)]
     guest_sockets: Option<OnOff>,
 }
 
 impl PortSetArguments {
-    /// The change.
+    /// The options as a change of the API.
     pub fn update(&self) -> PortUpdate {
         PortUpdate {
             mtu: self.mtu,
@@ -324,52 +324,52 @@ impl PortSetArguments {
 /// `fdb`.
 #[derive(Debug, Subcommand)]
 pub enum FdbCommand {
-    /// List rows.
+    /// List entries.
     List {
-        /// Only of this port.
+        /// Only entries of this port.
         #[arg(long)]
         port: Option<String>,
-        /// Only of this VLAN.
+        /// Only entries of this VLAN.
         #[arg(long)]
         vlan: Option<u16>,
-        /// Only this address.
+        /// Only entries of this address.
         #[arg(long)]
         mac: Option<MacAddr>,
     },
-    /// Add a static row.
+    /// Add a static entry.
     Add {
-        /// Address.
+        /// MAC address.
         mac: MacAddr,
-        /// Port.
+        /// Port, by name or number.
         port: String,
         /// VLAN; 0 is the untagged segment.
         #[arg(long, default_value_t = 0)]
         vlan: u16,
     },
-    /// Delete a row.
+    /// Delete an entry.
     #[command(visible_alias = "delete")]
     Del {
-        /// Address.
+        /// MAC address.
         mac: MacAddr,
         /// VLAN; 0 is the untagged segment.
         #[arg(long, default_value_t = 0)]
         vlan: u16,
     },
-    /// Forget learned rows.
+    /// Forget learned entries.
     Flush {
-        /// Only of this port.
+        /// Only those of this port.
         #[arg(long)]
         port: Option<String>,
     },
 }
 
-/// A piece of a long list.
+/// A range of a long list.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct PageArguments {
-    /// First number of the list.
+    /// First number of the range.
     #[arg(long)]
     pub from: Option<u32>,
-    /// Rows at most.
+    /// Maximum number of rows.
     #[arg(long)]
     pub limit: Option<u32>,
 }
@@ -377,7 +377,7 @@ pub struct PageArguments {
 /// `meter`.
 #[derive(Debug, Subcommand)]
 pub enum MeterCommand {
-    /// Add a meter. Not bound, it applies to what the vport of its number sends.
+    /// Add a meter. As long as it is not bound, it applies to frames from the vport of its number.
     Add(MeterArguments),
     /// Delete meters.
     #[command(visible_alias = "delete")]
@@ -386,14 +386,14 @@ pub enum MeterCommand {
         #[arg(required = true)]
         ids: Vec<u32>,
     },
-    /// Change a meter under the frames that pass it; what is not given stays.
+    /// Change a meter while frames pass it. Options that are not given keep their value.
     Set {
         /// Number.
         id: u32,
-        /// Rate in kbit/s (frames/s).
+        /// Rate in kbit/s, or frames/s.
         #[arg(long)]
         rate: Option<u32>,
-        /// Burst in kbit (frames).
+        /// Burst in kbit, or frames.
         #[arg(long)]
         burst: Option<u32>,
         /// Peak or excess rate.
@@ -416,21 +416,21 @@ pub enum MeterCommand {
     },
     /// List meters.
     List(PageArguments),
-    /// Bind a meter to what a port sends (from) or is sent (to), in place of the one that is bound.
+    /// Bind a meter to the frames from a port or to it. Replaces the binding that is there.
     Bind {
         /// Number of the meter.
         id: u32,
         /// Number of the port.
         vport: u16,
-        /// from or to.
+        /// Direction: from or to.
         #[arg(value_parser = word::<MeterDirection>)]
         direction: MeterDirection,
     },
-    /// Undo a binding.
+    /// Remove a binding.
     Unbind {
         /// Number of the port.
         vport: u16,
-        /// from or to.
+        /// Direction: from or to.
         #[arg(value_parser = word::<MeterDirection>)]
         direction: MeterDirection,
     },
@@ -441,15 +441,16 @@ pub enum MeterCommand {
 pub struct MeterArguments {
     /// Number.
     id: u32,
-    /// (Committed) rate in kbit/s, or frames/s with --type pps.
+    /// Rate (committed rate of two-rate modes) in kbit/s, or frames/s with --type pps.
     rate: u32,
-    /// What it counts: kbps or pps.
+    /// Unit of the rate: kbps or pps.
     #[arg(long = "type", default_value = "kbps", value_parser = word::<MeterType>)]
     kind: MeterType,
-    /// (Committed) burst in kbit or frames; default: 100 ms of the rate, at least ten full frames.
+    /// Burst (committed burst of two-rate modes) in kbit or frames. Default: 100 ms of the rate, at least ten full
+    /// frames.
     #[arg(long)]
     burst: Option<u32>,
-    /// How it marks: single, rfc2698 or rfc4115.
+    /// Marking: single, rfc2698 or rfc4115.
     #[arg(long, default_value = "single", value_parser = word::<MeterMode>)]
     mode: MeterMode,
     /// Two-rate modes: peak or excess rate.
@@ -485,25 +486,25 @@ impl From<MeterArguments> for MeterSpec {
 /// `rule`.
 #[derive(Debug, Subcommand)]
 pub enum RuleCommand {
-    /// Write a rule; one that is in its place is replaced.
+    /// Write a rule. Replaces the rule at its index.
     Add(Box<RuleArguments>),
-    /// Delete rules, all of those named or none.
+    /// Delete rules, either all of those named or none.
     #[command(visible_alias = "delete")]
     Del {
-        /// Their places.
+        /// Indices.
         #[arg(required = true)]
         indices: Vec<u32>,
     },
-    /// Show a rule and what it counted.
+    /// Show a rule and its counters.
     Show {
-        /// Its place.
+        /// Index.
         index: u32,
     },
     /// List rules.
     List(PageArguments),
-    /// Carry out a batch of changes from a file, at once: a JSON array of {"write": RULE}, {"delete": INDEX} and "clear".
+    /// Apply a batch of changes from a file at once: a JSON array of {"write": RULE}, {"delete": INDEX} and "clear".
     Load {
-        /// The file; `-`: standard input.
+        /// File, or `-` for standard input.
         file: String,
     },
     /// Delete all rules.
@@ -513,22 +514,22 @@ pub enum RuleCommand {
 /// `rule add`. Values may have a mask: 80/0xfff0, 10.0.0.0/8, 02:00:00:00:00:00/ff:ff:ff:00:00:00.
 #[derive(Debug, Args)]
 pub struct RuleArguments {
-    /// Its place, or `auto` for the lowest free one.
+    /// Index, or `auto` for the lowest free one.
     #[arg(value_parser = place)]
     index: Place,
-    /// Where it sends frames: a vport, `drop`, or `normal` (on by the MAC table).
+    /// Target of the frames: a vport, `drop`, or `normal` (forwarding by the MAC table).
     #[arg(long)]
     to: RuleTarget,
-    /// Queue of that port; default: by flow hash.
+    /// Queue of the target port. Default: by flow hash.
     #[arg(long)]
     queue: Option<u32>,
-    /// Meter that frames pass first.
+    /// Meter that frames have to pass.
     #[arg(long)]
     meter: Option<u32>,
     /// Port that gets a copy of each frame.
     #[arg(long, value_name = "VPORT")]
     mirror: Option<u16>,
-    /// vport that the frame came from.
+    /// Ingress port, by its vport number.
     #[arg(long)]
     vid: Option<Masked<16>>,
     /// Destination MAC address.
@@ -537,7 +538,7 @@ pub struct RuleArguments {
     /// Source MAC address.
     #[arg(long)]
     smac: Option<MaskedMac>,
-    /// VID of the outer tag; 0: untagged.
+    /// VID of the outer tag. 0 is untagged.
     #[arg(long)]
     vlan: Option<Masked<12>>,
     /// ipv4 or ipv6.
@@ -552,15 +553,15 @@ pub struct RuleArguments {
     /// Source IP address.
     #[arg(long)]
     sip: Option<MaskedIp>,
-    /// Destination port.
+    /// Destination port of TCP or UDP.
     #[arg(long)]
     dl4port: Option<Masked<16>>,
-    /// Source port.
+    /// Source port of TCP or UDP.
     #[arg(long)]
     sl4port: Option<Masked<16>>,
 }
 
-/// Place of a rule; `None`: the lowest free one.
+/// Index of a rule. `None` is the lowest free one.
 type Place = Option<u32>;
 
 fn place(text: &str) -> Result<Place, String> {
@@ -594,17 +595,17 @@ impl From<RuleArguments> for RuleWrite {
 /// `redirect`.
 #[derive(Debug, Subcommand)]
 pub enum RedirectCommand {
-    /// Send what would go to SRC to DEST from now on.
+    /// Send frames for port SRC to port DEST.
     Set {
-        /// Number of the port that it would go to.
+        /// Number of the port that the frames are for.
         src: u16,
-        /// Number of the port that gets it; SRC itself undoes it.
+        /// Number of the port that gets them. SRC itself removes the redirect.
         dest: u16,
     },
-    /// Undo a redirect.
+    /// Remove a redirect.
     #[command(visible_alias = "delete")]
     Del {
-        /// Number of the port that it leads away from.
+        /// Number of the port that the frames are for.
         src: u16,
     },
     /// List redirects.
@@ -616,15 +617,15 @@ pub enum RedirectCommand {
 pub enum BridgeCommand {
     /// Show the settings.
     Show,
-    /// Change settings; what is not given stays.
+    /// Change settings. Options that are not given keep their value.
     Set {
-        /// Most MAC addresses in all.
+        /// Limit of MAC addresses in all.
         #[arg(long)]
         fdb_limit: Option<u32>,
-        /// Seconds after which an address is forgotten.
+        /// Age in seconds at which a learned address is forgotten.
         #[arg(long)]
         fdb_ageing_seconds: Option<u32>,
-        /// Forward 01:80:c2:00:00:00-0f.
+        /// Forward frames to 01:80:c2:00:00:00-0f.
         #[arg(long)]
         forward_reserved: Option<bool>,
     },
@@ -633,13 +634,13 @@ pub enum BridgeCommand {
 /// `trace`.
 #[derive(Debug, Args)]
 pub struct TraceArguments {
-    /// Port that the packet comes in from.
+    /// Ingress port.
     #[arg(long = "in", value_name = "PORT")]
     pub port: String,
-    /// Queue of that port, which matters for ports of the Soft Patch Panel's components only.
+    /// Queue of that port. It matters only for ports of Soft Patch Panel components.
     #[arg(long, default_value_t = 0)]
     pub queue: u32,
-    /// The frame in hex digits; `-` reads them from standard input.
+    /// The frame in hex digits. `-` reads them from standard input.
     #[arg(long, conflicts_with_all = ["src", "dst", "vlan", "ethertype", "ip_src", "ip_dst", "proto", "sport", "dport", "len"])]
     pub hex: Option<String>,
     /// Source MAC address.
@@ -678,13 +679,13 @@ pub struct TraceArguments {
     /// Length of the frame in bytes.
     #[arg(long)]
     len: Option<u32>,
-    /// Place of a traffic rule to be told about, whether or not it applies.
+    /// Index of a traffic rule to explain, whether or not it applies.
     #[arg(long, value_name = "INDEX")]
     pub rule: Option<u32>,
 }
 
 impl TraceArguments {
-    /// The packet by its fields.
+    /// The packet described by the options.
     pub fn packet(&self) -> PacketSpec {
         PacketSpec {
             src: self.src,
@@ -706,21 +707,21 @@ impl TraceArguments {
 /// `capture`.
 #[derive(Debug, Args)]
 pub struct CaptureArguments {
-    /// Ports; none: all.
+    /// Ports. Default: all.
     pub ports: Vec<String>,
     /// File to write, or `-` for standard output.
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     pub write: String,
-    /// Only this direction, as the switch sees it: rx or tx.
+    /// Only frames in this direction, as seen by the switch: rx or tx.
     #[arg(long, value_parser = word::<Direction>)]
     pub direction: Option<Direction>,
-    /// Bytes kept of each frame.
+    /// Bytes to keep of each frame.
     #[arg(long)]
     pub snaplen: Option<u32>,
-    /// Frames after which it ends.
+    /// Number of frames after which the capture ends.
     #[arg(long)]
     pub count: Option<u64>,
-    /// Seconds after which it ends.
+    /// Seconds after which the capture ends.
     #[arg(long, value_parser = seconds)]
     pub duration: Option<f64>,
 }

@@ -1,4 +1,4 @@
-//! `doctor`: what the daemon finds, or what can be found without it, and what QEMU finds here.
+//! `doctor`: checks by the daemon, or by its program if it does not run, and checks of QEMU on this host.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,16 +10,16 @@ use ctl_types::{Check, PortEntry, Status};
 
 use crate::{Printer, show};
 
-/// Name of the daemon's program.
+/// File name of the daemon's program.
 const DAEMON: &str = "xswitchd";
 
-/// The daemon's program: beside this one, or in `PATH`.
+/// The daemon's program, next to this one or in `PATH`.
 fn daemon() -> PathBuf {
     let beside = std::env::current_exe().ok().map(|own| own.with_file_name(DAEMON));
     beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(DAEMON))
 }
 
-/// The checks that need no running daemon, made by the daemon's program: it knows what it needs of the machine.
+/// Checks that need no running daemon. The daemon's program makes them, because it knows its requirements.
 fn local_checks(ifnames: &[String]) -> Vec<Check> {
     let program = daemon();
     checks_of(&program, ifnames).unwrap_or_else(|error| {
@@ -33,7 +33,7 @@ fn checks_of(program: &Path, ifnames: &[String]) -> anyhow::Result<Vec<Check>> {
     serde_json::from_slice(&output.stdout).context("it does not say what it found")
 }
 
-/// Looks at a QEMU too if one is wanted: at that file, or at none, which is told.
+/// Runs the checks. `qemu` asks for checks of QEMU too: of that file, or a failed one if there is none.
 pub(crate) async fn run(
     client: &Client,
     printer: &Printer,

@@ -1,10 +1,10 @@
-//! The command line: requests to the daemon, and answers for people or for programs.
+//! The command line: sends requests to the daemon, and prints the answers for people or for programs.
 //!
-//! Each command is one request whose answer is printed as it is with `--json`, or as a table. Nothing is decided here that the
-//! daemon could decide; what it refuses is shown in its own words.
+//! Each command is one request. `--json` prints the answer as it is, otherwise it becomes a table. Decisions are left
+//! to the daemon, and its refusals are shown in its own words.
 //!
-//! This crate knows the daemon by its API only: it depends on the API's types, the client, and QEMU's side of the hand-over.
-//! One thread does it all, with tokio for what is waited for.
+//! This crate knows the daemon only by its API. It depends on the API's types, the client, and QEMU's side of the
+//! hand-over. Everything runs on one thread, with tokio for whatever has to wait.
 #![forbid(unsafe_code)]
 
 pub mod args;
@@ -31,13 +31,13 @@ use ctl_client::{Client, encode, query};
 use ctl_qemu::check::default_binary;
 use ctl_types::TraceRequest;
 
-/// Clears a terminal and goes to its upper left corner.
+/// Clears a terminal and moves to its upper left corner.
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
-/// Carries out a command line; returns the exit code.
+/// Executes a command line and returns the exit code.
 ///
 /// # Errors
-/// What the daemon refused, or what went wrong on the way to it.
+/// The daemon's refusal, or a failure on the way to it.
 pub async fn run(arguments: Arguments) -> anyhow::Result<u8> {
     let client = Client::new(&arguments.run_dir);
     let printer = Printer { json: arguments.json };
@@ -95,7 +95,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<u8> {
     done.map(|()| 0)
 }
 
-/// Prints answers.
+/// Prints answers, as JSON or as text.
 struct Printer {
     json: bool,
 }
@@ -110,13 +110,13 @@ impl Printer {
         print(&text)
     }
 
-    /// An answer that is only of interest to programs.
+    /// Prints an answer: `answer` for programs, `text` for people.
     fn done(&self, answer: &Value, text: &str) -> anyhow::Result<()> {
         self.show(answer, |_: Value| format!("{text}\n"))
     }
 }
 
-/// Writes to standard output; a reader that went away ends the program quietly.
+/// Writes to standard output. [`ReaderGone`] if nobody reads it any more.
 fn print(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -125,7 +125,7 @@ fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Whoever read the output reads no more.
+/// Standard output has been closed by its reader.
 #[derive(Debug, thiserror::Error)]
 #[error("nobody reads the output any more")]
 pub struct ReaderGone;
@@ -152,7 +152,7 @@ async fn port(client: &Client, printer: &Printer, command: PortCommand) -> anyho
         }
         PortCommand::Show { name } => {
             let answer = client.get(&format!("ports/{}", encode(&name))).await?;
-            // What components do with it, for people.
+            // What components of the Soft Patch Panel do with the frame, for people.
             let mut panel = String::new();
             if !printer.json && answer["spec"]["spp"].is_string() {
                 let stats = client.get(&format!("stats{}", query(&[("port", Some(name))]))).await?;
@@ -231,7 +231,7 @@ async fn capture(client: &Client, arguments: &CaptureArguments) -> anyhow::Resul
         Box::new(file)
     };
     loop {
-        // What has come is written whole, so that an interrupted file ends at a block's end.
+        // A received chunk is always written whole, so an interrupted file ends at the end of a block.
         let frame = tokio::select! {
             frame = body.frame() => frame,
             _ = tokio::signal::ctrl_c() => break,

@@ -1,4 +1,4 @@
-//! `qemu`: the cards of guests in QEMU. These commands talk to the daemon's hand-over socket and to QEMU's monitor.
+//! `qemu`: cards of guests in QEMU. The commands talk to the daemon's hand-over socket and to QEMU's monitor.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use ctl_qemu::options::{DEFAULT_DRIVER, Sockets, command_line, libvirt_xml};
 /// `qemu`.
 #[derive(Debug, Subcommand)]
 pub enum QemuCommand {
-    /// Run QEMU at ports, without privileges: it inherits their sockets.
+    /// Run QEMU without privileges. It inherits the sockets of its ports.
     Run(Box<RunArguments>),
     /// Give a running QEMU the card of a port.
     Attach(AttachArguments),
@@ -25,7 +25,7 @@ pub enum QemuCommand {
     Detach(DetachArguments),
     /// Print the options that give QEMU the card of a port.
     Args(ArgsArguments),
-    /// Say that the sockets of a port are not used any more, though the process lives that got them.
+    /// Declare the sockets of a port unused, although the process that got them still lives.
     Release(ReleaseArguments),
 }
 
@@ -37,13 +37,13 @@ pub struct AttachArguments {
     /// QEMU's QMP socket.
     #[arg(long, value_name = "SOCKET")]
     pub qmp: PathBuf,
-    /// Bus for the card, such as a pcie-root-port of q35; default: QEMU's choice.
+    /// Bus for the card, such as a pcie-root-port of q35. Default: QEMU's choice.
     #[arg(long)]
     pub bus: Option<String>,
-    /// The card, with further properties if need be: DRIVER[,NAME=VALUE]….
+    /// Driver of the card, with further properties if needed: DRIVER[,NAME=VALUE]….
     #[arg(long, value_name = "DRIVER", default_value = DEFAULT_DRIVER)]
     pub device: String,
-    /// QEMU's process; default: the one that listens on the QMP socket.
+    /// QEMU's process. Default: the one that listens on the QMP socket.
     #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
     pub pid: Option<i32>,
 }
@@ -56,7 +56,7 @@ pub struct DetachArguments {
     /// QEMU's QMP socket.
     #[arg(long, value_name = "SOCKET")]
     pub qmp: PathBuf,
-    /// How long the guest may take to let go of the card.
+    /// Time for the guest to release the card, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(..=3600))]
     pub timeout: u64,
 }
@@ -66,13 +66,13 @@ pub struct DetachArguments {
 pub struct ArgsArguments {
     /// Port, by name or number.
     pub port: String,
-    /// Descriptor that the first queue's socket has in QEMU; those of the other queues follow it.
+    /// Descriptor number of the first queue's socket in QEMU. Those of the other queues follow.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(i32).range(3..=1_000_000))]
     pub fd: i32,
-    /// Have QEMU make the sockets itself, for which it needs to be 10.1 or later and privileged.
+    /// Let QEMU create the sockets. This takes a privileged QEMU 10.1 or later.
     #[arg(long, conflicts_with = "fd")]
     pub map_path: bool,
-    /// Print an element for a libvirt domain instead, which has QEMU make the sockets itself.
+    /// Print an element for a libvirt domain instead. QEMU then creates the sockets itself.
     #[arg(long, conflicts_with = "fd")]
     pub libvirt: bool,
 }
@@ -82,15 +82,15 @@ pub struct ArgsArguments {
 pub struct ReleaseArguments {
     /// Port, by name or number.
     pub port: String,
-    /// Also if the process still has them: they get no packets from then on.
+    /// Do so even if the process still has them. They get no packets from then on.
     #[arg(long)]
     pub force: bool,
 }
 
-/// Carries out a command; returns the exit code.
+/// Executes a command and returns the exit code.
 ///
 /// # Errors
-/// What daemon or QEMU refused, or what went wrong on the way to them.
+/// A refusal by the daemon or QEMU, or a failure on the way to them.
 pub async fn run(run_dir: &Path, json: bool, command: QemuCommand) -> anyhow::Result<u8> {
     let printer = Printer { json };
     let done = match command {
@@ -153,7 +153,7 @@ pub async fn run(run_dir: &Path, json: bool, command: QemuCommand) -> anyhow::Re
     done.map(|()| 0)
 }
 
-/// A word as a shell reads it: in quotes if it has anything that a shell could take for its own.
+/// Quotes a word for the shell, if it contains characters that the shell could interpret.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=,.:/+@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

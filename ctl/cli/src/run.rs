@@ -11,35 +11,35 @@ use super::args::PortOptions;
 use ctl_client::{Client, ClientError, encode};
 use ctl_qemu::launch::{Launch, NOT_LAUNCHED, exit_code, keep_running, one_start, run};
 
-/// When QEMU is started again.
+/// When to start QEMU again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Restart {
-    /// Never: this program becomes QEMU.
+    /// Never: this process becomes QEMU.
     #[default]
     No,
-    /// After an exit code other than 0, or a signal that did not come by way of this program.
+    /// After an exit code other than 0, or after a signal that this program did not pass on.
     OnFailure,
 }
 
 /// `qemu run`.
 #[derive(Debug, Args)]
 pub struct RunArguments {
-    /// Ports that the guest is at, by name or number.
+    /// Ports of the guest, by name or number.
     #[arg(required = true)]
     ports: Vec<String>,
-    /// User that QEMU runs as, by name or number; default: the one who calls. In any case it has no capabilities.
+    /// User to run QEMU as, by name or number. Default: the caller. QEMU has no capabilities in any case.
     #[arg(long)]
     user: Option<String>,
-    /// When QEMU is started again: no, on-failure.
+    /// When to start QEMU again: no, on-failure.
     #[arg(long, value_enum, default_value_t)]
     restart: Restart,
-    /// Add the port first if there is none of that name, with the options of `port add`.
+    /// Add the port first if it does not exist, with the options of `port add`.
     #[arg(long)]
     create: bool,
     #[command(flatten, next_help_heading = "Options of a port that is created")]
     port: PortOptions,
-    /// QEMU's program and options. In -netdev and -device `@NAME` stands for what that port needs there, `@PORT` for the first
-    /// one; a port that none names gets a -netdev and a virtio-net-pci of its own.
+    /// QEMU's program and options. In -netdev and -device `@NAME` stands for the properties of that port, `@PORT` for
+    /// those of the first one. A port that is not named gets a -netdev and a virtio-net-pci of its own.
     #[arg(last = true, required = true, value_name = "QEMU")]
     command: Vec<OsString>,
 }
@@ -72,7 +72,7 @@ async fn prepare(run_dir: &Path, ports: &[String], create: bool, options: PortOp
     }
 }
 
-/// Adds the port unless it is there.
+/// Adds the port unless it exists.
 async fn create(client: &Client, ports: &[String], options: PortOptions) -> anyhow::Result<()> {
     let [name] = ports else { bail!("--create adds one port, and {} are named", ports.len()) };
     match client.get(&format!("ports/{}", encode(name))).await {

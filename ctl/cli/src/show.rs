@@ -1,4 +1,4 @@
-//! Answers as tables.
+//! Answers of the daemon as tables.
 
 use model::*;
 
@@ -6,7 +6,7 @@ use ctl_types::table::Table;
 use ctl_types::{Check, Status};
 use ctl_types::{GuestHolder, GuestSocket, PortEntry, PortState};
 
-/// A serialisable word, as the API spells it.
+/// A serialized word in the spelling of the API.
 fn word(value: &impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
@@ -127,7 +127,7 @@ pub(super) fn port(port: &PortEntry) -> String {
     lines.iter().map(|(name, value)| format!("{name:<13} {value}\n")).collect()
 }
 
-/// Seconds since 1970, as a time of day in UTC.
+/// A time in seconds since 1970, as date and time in UTC.
 fn time(seconds: u64) -> String {
     let time = std::time::UNIX_EPOCH.checked_add(std::time::Duration::from_secs(seconds));
     time.map(|time| humantime::format_rfc3339_seconds(time).to_string()).unwrap_or_default()
@@ -212,7 +212,7 @@ pub(super) fn stats(report: &StatsReport, with_queues: bool) -> String {
     text
 }
 
-/// Counters of the Soft Patch Panel: components, ends, flow rules, as far as there are any.
+/// Counters of the Soft Patch Panel: components, ends and flow rules, if there are any.
 pub(super) fn panel(report: &StatsReport) -> String {
     let tables = [components(&report.running), ends(&report.ends), flow_rules(&report.flow_rules)];
     tables.iter().filter(|table| !table.is_empty()).map(|table| format!("\n{}", table.render())).collect()

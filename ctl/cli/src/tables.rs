@@ -1,4 +1,4 @@
-//! `meter`, `rule`, `redirect` and `capability`.
+//! Commands for the tables: `meter`, `rule`, `redirect` and `capability`.
 
 use std::io::Read;
 
@@ -176,7 +176,7 @@ pub(super) async fn rule(client: &Client, printer: &Printer, command: RuleComman
     }
 }
 
-/// A rule's key as words.
+/// A rule's key in words.
 fn key(key: &RuleKey) -> String {
     fn field(name: &str, value: Option<impl std::fmt::Display>) -> Option<String> {
         value.map(|value| format!("{name}={value}"))

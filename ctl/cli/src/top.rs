@@ -7,26 +7,26 @@ use serde::{Deserialize, Serialize};
 
 use ctl_types::table::{Table, scaled};
 
-/// What a port or component did per second between two samples.
+/// Rates of a port or component between two samples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PortRates {
     /// Name of the port, or of the component, such as `vf 1/fwd1`.
     pub port: String,
-    /// Frames in per second.
+    /// Received frames per second.
     pub rx_packets: f64,
-    /// Bits in per second, on the Ethernet frame without FCS.
+    /// Received bits per second, counting Ethernet frames without FCS.
     pub rx_bits: f64,
-    /// Frames out per second.
+    /// Sent frames per second.
     pub tx_packets: f64,
-    /// Bits out per second.
+    /// Sent bits per second, counted the same way.
     pub tx_bits: f64,
-    /// Frames dropped per second.
+    /// Dropped frames per second.
     pub drops: f64,
-    /// Frames that were for the port and went elsewhere by a redirect, per second.
+    /// Frames for the port that a redirect sent elsewhere, per second.
     pub redirected: f64,
 }
 
-/// What is looked at of a port or component.
+/// The counters of a port or component that are compared.
 #[derive(Clone, Copy)]
 struct Sample {
     rx: Count,
@@ -35,7 +35,7 @@ struct Sample {
     redirected: u64,
 }
 
-/// Ports, then components, by name.
+/// Ports, then components, with their names.
 fn samples(report: &StatsReport) -> impl Iterator<Item = (&str, Sample)> {
     let ports = report.ports.iter().map(|port| {
         let dropped = port.drops.values().map(|count| count.packets).sum();
@@ -48,7 +48,8 @@ fn samples(report: &StatsReport) -> impl Iterator<Item = (&str, Sample)> {
     ports.chain(components)
 }
 
-/// Rates of the ports and components that are in both samples, which are `seconds` apart. A counter that went back was started anew.
+/// Rates of the ports and components in both samples, taken `seconds` apart. A counter that went back is taken to have
+/// started from 0.
 pub fn rates(before: &StatsReport, after: &StatsReport, seconds: f64) -> Vec<PortRates> {
     let per_second = |before: u64, after: u64| {
         let difference = if after >= before { after - before } else { after };

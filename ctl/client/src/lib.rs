@@ -17,10 +17,10 @@ use tokio::net::UnixStream;
 
 use ctl_types::ErrorBody;
 
-/// What went wrong on the way, or what the daemon refused.
+/// A failure of the connection, or a refusal by the daemon.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody answers.
+    /// Nobody listens on the socket.
     #[error("no daemon answers at {path}: start xswitchd, or name its directory by --run-dir")]
     NoDaemon {
         /// Socket.
@@ -28,31 +28,31 @@ pub enum ClientError {
         /// Reason.
         source: std::io::Error,
     },
-    /// The socket may not be used.
+    /// This user may not use the socket.
     #[error("{path} may not be used by this user: run as root or as a member of its group")]
     Forbidden {
         /// Socket.
         path: PathBuf,
     },
-    /// The connection broke, or what came is no HTTP.
+    /// The connection broke, or the answer is not HTTP.
     #[error("the connection to the daemon broke")]
     Connection(#[from] hyper::Error),
-    /// What came is no JSON.
+    /// The answer is not JSON.
     #[error("the daemon's answer can't be read")]
     Answer(#[from] serde_json::Error),
-    /// The daemon said no.
+    /// The daemon rejected the request.
     #[error("{}", .0.error)]
     Refused(ErrorBody),
 }
 
 impl ClientError {
-    /// Whether there is no daemon to ask.
+    /// Whether no daemon is running.
     pub fn is_absent(&self) -> bool {
         matches!(self, ClientError::NoDaemon { .. })
     }
 }
 
-/// A daemon, by its socket.
+/// A daemon, identified by its socket.
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
@@ -64,7 +64,7 @@ impl Client {
         Self { socket: run_dir.join("api.sock") }
     }
 
-    /// Sends a request and returns the answer's head; an answer that is an error is one.
+    /// Sends a request and returns the head of the answer. An HTTP error is returned as [`ClientError::Refused`].
     async fn request(
         &self,
         method: Method,
@@ -82,7 +82,7 @@ impl Client {
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
-        // The builder's parts are a method, a path made of encoded pieces and fixed headers.
+        // The builder can't fail: the path consists of encoded segments, method and headers are fixed.
         let request = request.body(Full::new(body.unwrap_or_default())).unwrap_or_default();
         let response = sender.send_request(request).await?;
         if response.status().is_success() {
@@ -127,13 +127,13 @@ impl Client {
         self.json(Method::DELETE, path, None).await
     }
 
-    /// GET of a body that comes in pieces.
+    /// GET of a body that is streamed.
     pub async fn stream(&self, path: &str) -> Result<Incoming, ClientError> {
         Ok(self.request(Method::GET, path, None).await?.into_body())
     }
 }
 
-/// A piece of a path or a query, with everything that could mean something there encoded.
+/// Percent-encodes a path segment or query value.
 pub fn encode(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
@@ -143,7 +143,7 @@ pub fn encode(text: &str) -> String {
         .collect()
 }
 
-/// A query string of the pairs that have a value.
+/// Builds a query string from the pairs that have a value.
 pub fn query(pairs: &[(&str, Option<String>)]) -> String {
     let pairs: Vec<_> =
         pairs.iter().filter_map(|(name, value)| Some(format!("{name}={}", encode(value.as_ref()?)))).collect();

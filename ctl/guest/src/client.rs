@@ -1,4 +1,4 @@
-//! Asking for sockets, as a launcher of guests does.
+//! Client of the hand-over socket, as used by launchers of guests.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,13 +11,13 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use crate::protocol::{Answer, Offer, Request, SOCKET, decode, encode, receive, send};
 use ctl_types::ErrorBody;
 
-/// How long the daemon may take to answer: it may have to wait until the kernel has let go of a queue.
+/// Time limit for the daemon's answer. The daemon may have to wait until the kernel frees a queue.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What went wrong on the way, or what the daemon refused.
+/// A failure of the connection, or a refusal by the daemon.
 #[derive(Debug, thiserror::Error)]
 pub enum HandOverError {
-    /// Nobody answers.
+    /// Nobody listens on the socket.
     #[error("no daemon answers at {path}: start xswitchd, or name its directory by --run-dir")]
     NoDaemon {
         /// Socket.
@@ -28,10 +28,10 @@ pub enum HandOverError {
     /// The connection broke.
     #[error("the connection to the daemon broke")]
     Connection(#[from] io::Error),
-    /// What came is not an answer.
+    /// The answer can't be decoded.
     #[error("the daemon's answer can't be understood ({0}): are both of one version?")]
     Answer(String),
-    /// The daemon said no.
+    /// The daemon rejected the request.
     #[error("{}", .0.error)]
     Refused(ErrorBody),
 }
@@ -55,7 +55,8 @@ impl HandOver {
         open().map(Self).map_err(|errno| HandOverError::NoDaemon { path, source: errno.into() })
     }
 
-    /// Makes a request.
+    /// Sends a request and waits for the answer. The sockets come in queue order, followed by the namespace if it was
+    /// asked for.
     pub fn ask(&self, request: &Request) -> Result<(Offer, Vec<OwnedFd>), HandOverError> {
         send(self.0.as_fd(), &encode(request), &[])?;
         let (bytes, fds) = receive(self.0.as_fd())?;

@@ -2,12 +2,12 @@
 
 /// Number of CAP_IPC_LOCK (`linux/capability.h`), which exempts a process from the limit of locked memory.
 pub const CAP_IPC_LOCK: u32 = 14;
-/// Packet memory of a socket of QEMU's, in bytes: 8,192 frames of 4,096 (`net/af-xdp.c`).
+/// Packet memory of one AF_XDP socket of QEMU, in bytes: 8,192 frames of 4,096 (`net/af-xdp.c`).
 const UMEM: u64 = 32 << 20;
-/// What else of a user's the kernel may count against the same limit.
+/// Room for other memory that the kernel counts against the same user's limit, in bytes.
 const MEMLOCK_MARGIN: u64 = 8 << 20;
 
-/// `RLIMIT_MEMLOCK`, in bytes, for a user whose guests in QEMU have that many queues together.
+/// `RLIMIT_MEMLOCK`, in bytes, for a user whose QEMU guests have `queues` queues in all.
 pub fn memlock(queues: u64) -> u64 {
     queues * UMEM + MEMLOCK_MARGIN
 }

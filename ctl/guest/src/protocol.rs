@@ -1,8 +1,8 @@
-//! The hand-over protocol: what is said on `fds.sock`, and how it is put on the wire.
+//! The hand-over protocol: messages on `fds.sock`, and their encoding.
 //!
-//! The socket is a Unix socket of type SEQPACKET. A request is one message of JSON, its answer is another, with the sockets as
-//! ancillary data (`SCM_RIGHTS`). Who asks is known by `SO_PEERCRED`. A connection may be used for any number of requests,
-//! one after the other.
+//! `fds.sock` is a Unix socket of type SEQPACKET. A request is one JSON message. The answer is another one, with the
+//! sockets as ancillary data (`SCM_RIGHTS`). `SO_PEERCRED` identifies the client. A connection may carry any number of
+//! requests, one after the other.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -22,7 +22,7 @@ use model::{MAX_QUEUES, MacAddr, Mode};
 pub const SOCKET: &str = "fds.sock";
 /// Longest message, in bytes.
 pub const MAX_MESSAGE: usize = 4096;
-/// Most descriptors with a message: a socket a queue, and a network namespace.
+/// Most descriptors in a message: one per queue, and one for a network namespace.
 const MAX_FDS: usize = MAX_QUEUES as usize + 1;
 
 /// A request.
@@ -33,34 +33,34 @@ pub enum Request {
     Sockets {
         /// Port, by name or number.
         port: String,
-        /// The process; default: the one that asks. Another's must be the same user's unless root asks.
+        /// The process. By default it is the client itself. Another one must belong to the same user, unless root asks.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pid: Option<i32>,
-        /// Whether a descriptor of the port's network namespace is wanted too, behind the sockets; default false.
+        /// Whether to append a descriptor of the port's network namespace. Default false.
         #[serde(default)]
         netns: bool,
     },
-    /// The same without the sockets; changes nothing, unless `open` is true.
+    /// Describes a port without handing over its sockets. Changes nothing unless `open` is true.
     Describe {
         /// Port, by name or number.
         port: String,
-        /// Whether the guest's end is opened, from when on no kernel stack there gets the port's packets; default false.
+        /// Whether to open the guest's end. From then on no kernel stack there gets the port's packets. Default false.
         #[serde(default)]
         open: bool,
     },
-    /// The sockets of a port are not used any more, though the process lives that got them.
+    /// Declares the sockets of a port unused, although the process that got them still lives.
     Release {
         /// Port, by name or number.
         port: String,
-        /// Whether the sockets get no packets from now on, though the process still has them; what is bound stays so until it
-        /// ends. For root and the daemon's user only; default false.
+        /// Whether to do so even if the process still has them. They get no packets from then on, and bound ones stay
+        /// bound until the process ends. Only root and the daemon's user may do this. Default false.
         #[serde(default)]
         force: bool,
     },
 }
 
 impl Request {
-    /// The port that it is about.
+    /// The port of the request, by name or number.
     pub fn port(&self) -> &str {
         match self {
             Request::Sockets { port, .. } | Request::Describe { port, .. } | Request::Release { port, .. } => port,
@@ -68,30 +68,31 @@ impl Request {
     }
 }
 
-/// What a guest's process needs to know of its port.
+/// A port's properties that a guest process needs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
     /// Name of the port.
     pub port: String,
     /// Its number.
     pub vport: u16,
-    /// Netdev to bind to: the guest's end of the port.
+    /// Netdev to bind to, which is the guest's end of the port.
     pub ifname: String,
-    /// Named network namespace that it is in; absent: that of the daemon.
+    /// Named network namespace of that netdev. If absent, it is the daemon's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<String>,
-    /// MAC address that the guest's network card is to have.
+    /// MAC address for the guest's card.
     pub mac: MacAddr,
     /// Layer 3 MTU in bytes.
     pub mtu: u32,
-    /// XDP mode in force on the netdev, or, as long as it is not open, that on the switch's end; QEMU calls generic mode `skb`.
+    /// XDP mode of the netdev, or of the switch's end as long as the netdev is not open. QEMU calls generic mode `skb`.
     pub mode: Mode,
-    /// Queues, 0 to `queues` − 1 of the netdev, each with a socket of its own.
+    /// Number of queues. Queues 0 to `queues` − 1 of the netdev have a socket each.
     pub queues: u32,
-    /// `RLIMIT_MEMLOCK` that QEMU needs, in bytes: the kernel counts the packet memory of all sockets of a user against it.
+    /// `RLIMIT_MEMLOCK` that QEMU needs, in bytes. The kernel counts the packet memory of all sockets of a user against
+    /// it.
     pub memlock: u64,
-    /// Path of the pinned XSKMAP, for a privileged QEMU that makes its sockets itself (`map-path`, QEMU 10.1 and later); the
-    /// slot of a queue has the queue's number. Absent as long as the guest's end is not open.
+    /// Path of the pinned XSKMAP, whose slots are numbered as the queues. A privileged QEMU 10.1 or later can create
+    /// its sockets itself with it (`map-path`). Absent as long as the guest's end is not open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub map_path: Option<String>,
 }
@@ -100,19 +101,19 @@ pub struct Offer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Answer {
-    /// It was done.
+    /// The request was carried out.
     Done(Offer),
-    /// It was not.
+    /// The request was refused.
     Refused(ErrorBody),
 }
 
-/// Packs a message.
+/// Encodes a message.
 pub fn encode(message: &impl Serialize) -> Vec<u8> {
-    // Plain data with text keys: it can always be written as JSON.
+    // Plain data with text keys always serializes.
     serde_json::to_vec(message).unwrap_or_default()
 }
 
-/// Unpacks a message; the error says what is wrong with it.
+/// Decodes a message. The error says what is wrong with it.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     serde_json::from_slice(bytes).map_err(|error| error.to_string())
 }
@@ -128,17 +129,18 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io:
     Ok(())
 }
 
-/// Receives one message with its descriptors; an empty one is the end of the connection.
+/// Receives one message with its descriptors. An empty message is the end of the connection.
 ///
 /// # Errors
-/// Also if it is longer than [`MAX_MESSAGE`], or has more descriptors than any has.
+/// `InvalidData` if the message is longer than [`MAX_MESSAGE`] or has too many descriptors, otherwise the kernel's
+/// error.
 pub fn receive(socket: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut bytes = vec![0; MAX_MESSAGE];
     let received =
         recvmsg(socket.as_fd(), &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
-    // Whatever came is owned from here on, and closed on an error.
+    // The descriptors are owned from here on, so an error closes them.
     let fds = ancillary
         .drain()
         .filter_map(|message| match message {

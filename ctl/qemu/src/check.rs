@@ -1,4 +1,4 @@
-//! What QEMU has to be able to do, and what it makes of a port, as `doctor` tells it.
+//! Checks of `doctor` for QEMU: its abilities, and how it copes with a port's configuration.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -13,26 +13,26 @@ use super::hotplug::FIRST_VERSION;
 use ctl_guest::limits::{CAP_IPC_LOCK, effective_capabilities, memlock};
 use ctl_types::{Check, PortEntry, Status};
 
-/// The first version that takes `map-path`, and whose frame pool has room for all its frames.
+/// The first version that accepts `map-path`, and whose frame pool has room for all its frames.
 const ADVISED_VERSION: (u64, u64, u64) = (10, 1, 0);
-/// Largest MTU that frames of the backend carry: 4,096 bytes less 256 that the kernel keeps in front of a frame, 14 of
-/// Ethernet header and 4 of a tag.
+/// Largest MTU that the backend's frames can carry. Of 4,096 bytes the kernel reserves 256 as headroom. The Ethernet
+/// header takes 14 and a VLAN tag 4.
 pub const MAX_MTU: u32 = 4096 - 256 - 18;
-/// How long QEMU may take to say something about itself.
+/// Time for QEMU to answer a question about itself.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Most that is read of it, in bytes.
+/// Most bytes read of its output.
 const MAX_OUTPUT: u64 = 64 << 10;
-/// What to do about a QEMU that lacks the backend.
+/// Advice for a QEMU that lacks the backend.
 const BUILD: &str = "build QEMU 10.1 or later with --enable-af-xdp (`make qemu` does, see docs/qemu.md): packages of \
                      distributions often lack it";
 
-/// What QEMU makes of more queues than one: it polls the sockets of the last only (`net_init_af_xdp` in `net/af-xdp.c`, with
-/// `inhibit=on`); QEMU 10.2 was seen to leave those of queue 0 alone.
+/// How QEMU treats several queues: with `inhibit=on` it polls the sockets of the last one only (`net_init_af_xdp` in
+/// `net/af-xdp.c`). QEMU 10.2 was seen to ignore those of queue 0 instead.
 const LAST_QUEUE_ONLY: &str = "QEMU that is given its sockets receives from the last queue only";
 const ONE_QUEUE: &str =
     "packets in the others never reach the guest: a port for a guest in QEMU is to have one queue (`queues = 1`)";
 
-/// A warning for a port with so many queues, if they are too many for QEMU.
+/// A warning if a port has more queues than QEMU serves.
 pub fn warn_of_queues(port: &str, queues: u32) -> Option<String> {
     (queues > 1).then(|| format!("port {port} has {queues} queues, and {LAST_QUEUE_ONLY}; {ONE_QUEUE}"))
 }
@@ -44,7 +44,7 @@ pub fn default_binary() -> Option<PathBuf> {
     std::env::split_paths(&path).map(|dir| dir.join(&name)).find(|file| file.is_file())
 }
 
-/// Looks at a QEMU program.
+/// Checks a QEMU program: its version, and whether it has the backend.
 pub fn check_binary(path: &Path) -> Vec<Check> {
     let said = match output(path, &["--version"], PATIENCE) {
         Ok(said) => said,
@@ -59,14 +59,14 @@ pub fn check_binary(path: &Path) -> Vec<Check> {
     };
     let mut checks = vec![check_version(path, version)];
     if version >= FIRST_VERSION {
-        // Some machines have to be chosen before anything is answered; `none` is there in each.
+        // On some architectures QEMU answers only if a machine is chosen. All of them have `none`.
         let said = output(path, &["-machine", "none", "-netdev", "help"], PATIENCE);
         checks.push(check_backend(&said.map_err(|error| error.to_string())));
     }
     checks
 }
 
-/// The numbers in `QEMU emulator version 10.1.0 (…)`.
+/// Parses `QEMU emulator version 10.1.0 (…)`.
 fn version(said: &str) -> Option<(u64, u64, u64)> {
     let words = said.split_once("QEMU emulator version ")?.1;
     let numbers = words.split(|c: char| c.is_whitespace() || c == '(').next()?;
@@ -104,13 +104,13 @@ fn check_backend(said: &Result<String, String>) -> Check {
     }
 }
 
-/// What a program writes, at most [`MAX_OUTPUT`] of it.
+/// Runs a program and returns the first [`MAX_OUTPUT`] bytes that it writes.
 fn output(path: &Path, arguments: &[&str], patience: Duration) -> io::Result<String> {
     let (mut reader, writer) = io::pipe()?;
     let mut command = Command::new(path);
     command.args(arguments).stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
     let mut child = command.spawn()?;
-    // It holds copies of the pipe's end.
+    // The command holds copies of the pipe's writing end. The reader sees the end of file only without them.
     drop(command);
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
@@ -119,7 +119,7 @@ fn output(path: &Path, arguments: &[&str], patience: Duration) -> io::Result<Str
         let _ = sender.send(outcome.map(|_| bytes));
     });
     let outcome = receiver.recv_timeout(patience);
-    // It has said all it had to say, or more than enough, or it takes too long.
+    // Its output is complete, or too long, or late. In each case it is not needed any more.
     let _ = child.kill();
     child.wait()?;
     let bytes = outcome.map_err(|_| {
@@ -128,8 +128,8 @@ fn output(path: &Path, arguments: &[&str], patience: Duration) -> io::Result<Str
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The checks that are made where QEMU is started from: of the program, if there is one, and of the limit of locked memory for
-/// the guests of these ports, or for one guest if there are none.
+/// Checks made on the host where QEMU is started: the program, and the limit of locked memory for the guests of
+/// `ports`. Without ports the limit is checked for one guest.
 pub fn check_here(program: Option<&Path>, ports: &[PortEntry]) -> Vec<Check> {
     let mut checks = program.map(check_binary).unwrap_or_else(|| {
         let text = format!("no qemu-system-{} in PATH", std::env::consts::ARCH);
@@ -138,14 +138,14 @@ pub fn check_here(program: Option<&Path>, ports: &[PortEntry]) -> Vec<Check> {
     let guests = ports.iter().filter(|port| port.spec.kind == PortKind::Guest);
     let queues: u64 = guests.map(|port| u64::from(port.spec.queues.unwrap_or(1))).sum();
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    // Who has the privilege may give QEMU any limit, or QEMU has it too and needs none.
+    // With CAP_IPC_LOCK the launcher can give QEMU any limit, or QEMU inherits the capability and needs none.
     let exempt = effective_capabilities(&status) >> CAP_IPC_LOCK & 1 != 0;
     let limit = getrlimit(Resource::Memlock).maximum.filter(|_| !exempt);
     checks.push(check_memlock(limit, memlock(queues.max(1))));
     checks
 }
 
-/// Looks at the limit of locked memory that a QEMU started from here would have; `None` is unlimited.
+/// Checks the limit of locked memory, in bytes, of a QEMU started from here. `None` is unlimited.
 pub fn check_memlock(hard_limit: Option<u64>, needed: u64) -> Check {
     let name = "QEMU: locked memory";
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
@@ -166,7 +166,7 @@ pub fn check_memlock(hard_limit: Option<u64>, needed: u64) -> Check {
     }
 }
 
-/// Looks at a port whose guest's end is open for QEMU; nothing is said of others.
+/// Checks a guest port whose end is open for QEMU. Other ports yield no checks.
 pub fn check_port(port: &PortEntry) -> Vec<Check> {
     let Some((info, end)) = port.info.as_ref().and_then(|info| Some((info, info.guest_end.as_ref()?))) else {
         return Vec::new();
@@ -234,7 +234,7 @@ mod tests {
     use super::*;
     use ctl_types::{GuestHolder, PortState};
 
-    /// A program of these lines of shell in place of QEMU.
+    /// A shell script of these lines in place of QEMU.
     fn program(dir: &Path, lines: &str) -> PathBuf {
         let path = dir.join("qemu");
         let new = dir.join("new");

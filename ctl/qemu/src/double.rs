@@ -1,4 +1,5 @@
-//! What tests have for a QEMU: a QMP server that keeps netdevs, cards and descriptors as QEMU does, and fails as it is told.
+//! A double of QEMU for tests: a QMP server that keeps netdevs, cards and descriptors as QEMU does, and fails on
+//! demand.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -12,27 +13,27 @@ use tempfile::TempDir;
 
 use ctl_guest::protocol::receive;
 
-/// What QEMU says first.
+/// The message that greets a client.
 pub const GREETING: &str = "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 1, \"major\": 10}, \"package\": \"\"}, \
                             \"capabilities\": [\"oob\"]}}\r\n";
 
-/// What a guest does about a card that is to go.
+/// How the guest reacts to the request to release a card.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Guest {
-    /// It lets go of it.
+    /// It releases the card.
     #[default]
     Yields,
     /// It does nothing.
     Ignores,
-    /// It says no.
+    /// It rejects the request.
     Refuses,
-    /// It lets go of it, but the event is lost.
+    /// It releases the card, but the event is lost.
     YieldsSilently,
 }
 
 #[derive(Debug, Default)]
 pub struct State {
-    /// Commands in the order they came, with their arguments.
+    /// Commands with their arguments, in the order received.
     pub log: Vec<(String, Value)>,
     /// Descriptors by name, from `getfd`.
     pub fds: BTreeMap<String, OwnedFd>,
@@ -40,18 +41,18 @@ pub struct State {
     pub netdevs: BTreeMap<String, Vec<OwnedFd>>,
     /// Cards.
     pub devices: BTreeSet<String>,
-    /// Cards that the guest was asked to let go of.
+    /// Cards that the guest was asked to release.
     pub going: BTreeSet<String>,
-    /// Commands that are refused, and in which words.
+    /// Commands to refuse, with the description of the error.
     pub refused: BTreeMap<&'static str, &'static str>,
-    /// Commands after which the connection ends.
+    /// Commands that end the connection.
     pub deadly: BTreeSet<&'static str>,
-    /// Whether cards vanish as soon as they are there.
+    /// Whether cards vanish right after they are added.
     pub vanishing: bool,
     pub guest: Guest,
 }
 
-/// One.
+/// The server, with its socket in a temporary directory.
 #[derive(Debug)]
 pub struct QemuDouble {
     path: PathBuf,
@@ -82,18 +83,18 @@ impl QemuDouble {
         self.state.lock().unwrap()
     }
 
-    /// Names of the commands that came since it was last asked.
+    /// Names of the commands received since the last call.
     pub fn commands(&self) -> Vec<String> {
         let log = std::mem::take(&mut self.state().log);
         log.into_iter().map(|(name, _)| name).filter(|name| name != "qmp_capabilities").collect()
     }
 
-    /// Names of the descriptors it has.
+    /// Names of the descriptors that it holds.
     pub fn held(&self) -> Vec<String> {
         self.state().fds.keys().cloned().collect()
     }
 
-    /// Whether nothing is left of any port.
+    /// Whether nothing of any port is left.
     pub fn is_bare(&self) -> bool {
         let state = self.state();
         state.fds.is_empty() && state.netdevs.is_empty() && state.devices.is_empty()
@@ -104,7 +105,7 @@ fn serve(mut stream: &UnixStream, state: &Mutex<State>) {
     let _ = stream.write_all(GREETING.as_bytes());
     loop {
         let Ok((bytes, mut fds)) = receive(stream.as_fd()) else { return };
-        // The client sends one command at a time, in one piece.
+        // The client sends one command at a time, and each in one piece.
         let Ok(message) = serde_json::from_slice::<Value>(&bytes) else { return };
         let command = message["execute"].as_str().unwrap().to_owned();
         let mut state = state.lock().unwrap();
@@ -199,7 +200,7 @@ impl State {
         Ok(json!({}))
     }
 
-    /// What follows on a command.
+    /// Events that follow a command.
     fn events(&self, command: &str, arguments: &Value) -> Vec<(&'static str, Value)> {
         let device = &arguments["id"];
         let known = device.as_str().is_some_and(|id| self.devices.contains(id));

@@ -1,8 +1,10 @@
-//! A port's card for a QEMU that runs, and the end of it.
+//! Hot plug: gives a running QEMU the card of a port, and takes it away again.
 //!
-//! Attaching takes the port's sockets from the daemon in the name of QEMU's process, gives them to QEMU over QMP, and has it
-//! make netdev and card of them. What fails is undone in reverse order, so that it can be tried again; what can't be undone is
-//! told. Detaching goes on from wherever an earlier one got to: what is gone already is passed over.
+//! Attaching asks the daemon for the port's sockets on behalf of QEMU's process. It passes them to QEMU over QMP, and
+//! has QEMU create a netdev and a card. When a step fails, the earlier ones are undone in reverse order, so that the
+//! command can be repeated. The error names what could not be undone.
+//!
+//! Detaching continues where an earlier attempt stopped. It skips whatever is gone already.
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,94 +21,94 @@ use ctl_guest::client::{HandOver, HandOverError};
 use ctl_guest::limits::{CAP_IPC_LOCK, effective_capabilities};
 use ctl_guest::protocol::{Offer, Request};
 
-/// The first version with the backend.
+/// The first version with the af-xdp backend.
 pub const FIRST_VERSION: (u64, u64, u64) = (8, 2, 0);
-/// How long a guest may take to let go of a card that it is not to have after all.
+/// Time for a guest to release a card whose attachment failed.
 const UNDO: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(5) };
-/// How long QEMU may take to close sockets that it does not use any more.
+/// Time for QEMU to close sockets that it no longer uses.
 const CLOSING: Duration = if cfg!(test) { Duration::from_millis(500) } else { Duration::from_secs(3) };
-/// How often it is looked whether a card is gone whose event did not come: it may have come to another client.
+/// Period of polling for a card's end. Another QMP client may have received the event.
 const LOOK: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(1) };
 
-/// What is to be attached to what.
+/// Options of [`attach`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttachOptions {
     /// Port, by name or number.
     pub port: String,
     /// QEMU's QMP socket.
     pub qmp: PathBuf,
-    /// Bus for the card; default: QEMU's choice.
+    /// Bus for the card. By default QEMU chooses one.
     pub bus: Option<String>,
-    /// The card, as in [`super::options::device_options`].
+    /// Driver of the card, with further properties as in [`super::options::device_options`].
     pub driver: String,
-    /// QEMU's process; default: the one that listens on the QMP socket.
+    /// QEMU's process. By default it is the one that listens on the QMP socket.
     pub pid: Option<i32>,
 }
 
-/// What is to be detached from what.
+/// Options of [`detach`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DetachOptions {
     /// Port, by name or number.
     pub port: String,
     /// QEMU's QMP socket.
     pub qmp: PathBuf,
-    /// How long the guest may take to let go of the card.
+    /// Time for the guest to release the card.
     pub timeout: Duration,
 }
 
-/// What has been attached.
+/// Result of [`attach`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {
-    /// The port.
+    /// The port, as the daemon describes it.
     pub offer: Offer,
     /// QEMU's process.
     pub pid: i32,
-    /// The netdev in QEMU.
+    /// Id of the netdev in QEMU.
     pub netdev: String,
-    /// The card in QEMU.
+    /// Id of the card in QEMU.
     pub device: String,
 }
 
-/// What has been detached.
+/// Result of [`detach`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Detached {
-    /// The port.
+    /// The port, as the daemon describes it.
     pub offer: Offer,
-    /// The card, if QEMU still had it.
+    /// Id of the card, if QEMU still had it.
     pub device: Option<String>,
-    /// The netdev, if QEMU still had it.
+    /// Id of the netdev, if QEMU still had it.
     pub netdev: Option<String>,
 }
 
-/// What went wrong.
+/// Why a card could not be attached or detached.
 #[derive(Debug, thiserror::Error)]
 pub enum HotplugError {
-    /// With QEMU.
+    /// QEMU refused, or the connection to it failed.
     #[error("{error}{advice}")]
     Qmp {
-        /// What.
+        /// The error.
         error: QmpError,
-        /// What to do about it, with a separator before it; or nothing.
+        /// What to do about it, with a separator in front. May be empty.
         advice: &'static str,
     },
-    /// With the daemon.
+    /// The daemon refused, or the connection to it failed.
     #[error(transparent)]
     HandOver(#[from] HandOverError),
     /// QEMU is too old.
     #[error("QEMU {0}.{1}.{2} has no af-xdp backend: 8.2 is the first version with one, 10.1 or later is advised")]
     TooOld(u64, u64, u64),
-    /// The process behind the QMP socket can't be seen.
+    /// The process that listens on the QMP socket is not visible.
     #[error("which process listens on {0} can't be seen from here: name QEMU's by --pid")]
     NoProcess(PathBuf),
     /// The daemon's answer contradicts itself.
     #[error("the daemon gave {given} descriptors for {queues} queues and a namespace: are both of one version?")]
     Descriptors {
-        /// How many came.
+        /// Descriptors received.
         given: usize,
-        /// Queues.
+        /// Queues of the port, each with a socket.
         queues: u32,
     },
-    /// QEMU could not bind the sockets.
+    /// QEMU is in another network namespace, so it could not bind the sockets.
     #[error(
         "process {pid} is not in the network namespace of {ifname} ({netns}): start QEMU there (`nsenter --net=…`, `ip netns \
          exec …`), or name QEMU's process by --pid if it is another"
@@ -116,7 +118,7 @@ pub enum HotplugError {
         pid: i32,
         /// The guest's end.
         ifname: String,
-        /// Where that is.
+        /// Network namespace of the guest's end.
         netns: String,
     },
     /// QEMU could not lock its packet memory.
@@ -128,20 +130,20 @@ pub enum HotplugError {
     Memlock {
         /// The process.
         pid: i32,
-        /// What it may, in bytes.
+        /// Its limit, in bytes.
         limit: u64,
-        /// What it needs, in bytes.
+        /// The limit it needs, in bytes.
         needed: u64,
-        /// Why not.
+        /// Why the limit could not be raised.
         why: std::io::Error,
     },
-    /// QEMU said that it has the card, and does not.
+    /// QEMU accepted the card, but does not have it.
     #[error("QEMU took the card {0} and does not have it: see what QEMU has written")]
     Vanished(String),
-    /// The guest said no.
+    /// The guest rejected the request to release the card.
     #[error("the guest refuses to let go of the card {0}: nothing was changed; see what the guest says")]
     GuestRefuses(String),
-    /// The guest did nothing.
+    /// The guest did not react to the request to release the card.
     #[error(
         "the guest has not let go of the card {device} within {seconds} s: netdev and sockets are left as they are, and it can \
          be tried again; a guest that is stopped, still starting or without PCI hot plug never will"
@@ -149,7 +151,7 @@ pub enum HotplugError {
     GuestSilent {
         /// The card.
         device: String,
-        /// How long was waited.
+        /// Time waited, in seconds.
         seconds: u64,
     },
 }
@@ -174,11 +176,11 @@ impl From<QmpError> for HotplugError {
     }
 }
 
-/// Why nothing was attached, and what is left of the attempt.
+/// Why nothing was attached, and what remains of the attempt.
 #[derive(Debug, thiserror::Error)]
 #[error("{}{}{}", in_full(cause), if left.is_empty() { "" } else { "; what could not be undone: " }, left.join("; "))]
 pub struct AttachError {
-    /// What went wrong first.
+    /// The first error.
     pub cause: HotplugError,
     /// What could not be undone.
     pub left: Vec<String>,
@@ -190,13 +192,13 @@ impl<T: Into<HotplugError>> From<T> for AttachError {
     }
 }
 
-/// An error with what it came from.
+/// An error with its chain of sources.
 fn in_full(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// Something that has to be undone.
+/// A step that has to be undone if a later one fails.
 #[derive(Debug)]
 enum Step {
     Lease,
@@ -210,7 +212,7 @@ struct Attempt<'a> {
     run_dir: &'a Path,
     qmp: Qmp,
     offer: Offer,
-    /// Sockets, and a network namespace behind them.
+    /// The sockets in queue order, followed by the network namespace of the guest's end.
     fds: Vec<OwnedFd>,
     done: Vec<Step>,
 }
@@ -218,7 +220,8 @@ struct Attempt<'a> {
 /// Gives a running QEMU the card of a port.
 ///
 /// # Errors
-/// The first; everything before it has been undone but for what is named. A limit of locked memory stays raised.
+/// The first error. Everything before it has been undone, except what [`AttachError::left`] names. A raised limit of
+/// locked memory stays raised.
 pub fn attach(run_dir: &Path, options: &AttachOptions) -> Result<Attached, AttachError> {
     let qmp = Qmp::connect(&options.qmp)?;
     if qmp.version() < FIRST_VERSION {
@@ -253,7 +256,7 @@ impl Attempt<'_> {
         let (netdev, device) = (netdev_id(&self.offer), device_id(&self.offer));
         let arguments = netdev_arguments(&self.offer, &netdev, &Sockets::Names(names));
         self.step(Step::Netdev(netdev.clone()), "netdev_add", arguments, None)?;
-        // The netdev has them now; what is kept here would keep the queues from being freed.
+        // The netdev owns the sockets from here on. Copies kept here would keep the kernel from freeing the queues.
         self.done.retain(|step| !matches!(step, Step::Descriptor(_)));
         self.fds.clear();
         let arguments = device_arguments(&self.offer, &netdev, &device, &options.driver, options.bus.as_deref());
@@ -261,7 +264,8 @@ impl Attempt<'_> {
         if has_device(&mut self.qmp, &device)? { Ok(()) } else { Err(HotplugError::Vanished(device)) }
     }
 
-    /// Has a step carried out, with a socket along. It has to be undone even if it is not known whether it was done.
+    /// Executes a step, with the socket of `queue` if there is one. Only a refusal proves that QEMU did nothing. After
+    /// any other error the step has to be undone as well.
     fn step(&mut self, step: Step, command: &str, arguments: Value, queue: Option<usize>) -> Result<(), QmpError> {
         let fds: Vec<_> = queue.and_then(|queue| self.fds.get(queue)).map(AsFd::as_fd).into_iter().collect();
         let outcome = self.qmp.execute_with(command, arguments, &fds).map(drop);
@@ -271,11 +275,11 @@ impl Attempt<'_> {
         outcome
     }
 
-    /// Undoes what was done, and says what could not be.
+    /// Undoes the steps, last one first. Returns a description of those that could not be undone.
     fn undo(mut self) -> Vec<String> {
         self.fds.clear();
         let mut left = Vec::new();
-        // Once QEMU does not answer nothing more is asked of it.
+        // A QEMU that stopped answering is asked nothing more.
         let mut lost = false;
         for step in self.done.iter().rev() {
             if lost && !matches!(step, Step::Lease) {
@@ -301,13 +305,16 @@ impl Attempt<'_> {
 }
 
 /// Takes the card of a port from a running QEMU, and frees the port.
+///
+/// # Errors
+/// The first error. Calling it again continues from there.
 pub fn detach(run_dir: &Path, options: &DetachOptions) -> Result<Detached, HotplugError> {
     let (offer, _) = HandOver::connect(run_dir)?.ask(&Request::Describe { port: options.port.clone(), open: false })?;
     let mut qmp = Qmp::connect(&options.qmp)?;
     let (netdev, device) = (netdev_id(&offer), device_id(&offer));
     let had_device = remove_device(&mut qmp, &device, options.timeout)?;
     let had_netdev = remove(&mut qmp, "netdev_del", "id", &netdev)?;
-    // Of an attachment that was interrupted.
+    // Sockets left by an interrupted attachment.
     for name in names(&offer) {
         remove(&mut qmp, "closefd", "fdname", &name)?;
     }
@@ -315,12 +322,12 @@ pub fn detach(run_dir: &Path, options: &DetachOptions) -> Result<Detached, Hotpl
     Ok(Detached { offer, device: had_device.then_some(device), netdev: had_netdev.then_some(netdev) })
 }
 
-/// Names of the sockets in QEMU, in queue order.
+/// Names of the sockets in QEMU (`getfd`), in queue order.
 fn names(offer: &Offer) -> Vec<String> {
     (0..offer.queues).map(|queue| format!("{}-q{queue}", netdev_id(offer))).collect()
 }
 
-/// Has QEMU remove something; false if it does not have it.
+/// Has QEMU remove an object. False if there is no such object.
 fn remove(qmp: &mut Qmp, command: &str, key: &str, id: &str) -> Result<bool, HotplugError> {
     match qmp.execute(command, json!({ key: id })) {
         Ok(_) => Ok(true),
@@ -334,7 +341,7 @@ fn has_device(qmp: &mut Qmp, id: &str) -> Result<bool, QmpError> {
     Ok(children.as_array().is_some_and(|children| children.iter().any(|child| child["name"] == id)))
 }
 
-/// Has QEMU take a card from its guest, which may take its time; false if there is no such card.
+/// Unplugs a card, which needs the guest's cooperation and therefore time. False if there is no such card.
 fn remove_device(qmp: &mut Qmp, id: &str, timeout: Duration) -> Result<bool, HotplugError> {
     let deadline = Instant::now() + timeout;
     match qmp.execute("device_del", json!({ "id": id })) {
@@ -358,7 +365,7 @@ fn remove_device(qmp: &mut Qmp, id: &str, timeout: Duration) -> Result<bool, Hot
     }
 }
 
-/// Tells the daemon that nobody uses the sockets any more, which may become true only in a moment.
+/// Tells the daemon that the sockets are unused. It is repeated for a moment, because QEMU closes them asynchronously.
 fn release(run_dir: &Path, port: &str) -> Result<Offer, HotplugError> {
     let deadline = Instant::now() + CLOSING;
     loop {
@@ -371,7 +378,7 @@ fn release(run_dir: &Path, port: &str) -> Result<Offer, HotplugError> {
     }
 }
 
-/// Whether QEMU is where the netdev is. A process that may not be looked into is taken at its word.
+/// Checks that QEMU is in the network namespace of the guest's end. A process that can't be inspected passes.
 fn check_namespace(offer: &Offer, pid: i32, netns: OwnedFd) -> Result<(), HotplugError> {
     let (Ok(there), Ok(wanted)) = (fs::metadata(format!("/proc/{pid}/ns/net")), File::from(netns).metadata()) else {
         return Ok(());
@@ -383,7 +390,7 @@ fn check_namespace(offer: &Offer, pid: i32, netns: OwnedFd) -> Result<(), Hotplu
     Err(HotplugError::Namespace { pid, ifname: offer.ifname.clone(), netns })
 }
 
-/// Soft and hard limit of locked memory in `/proc/PID/limits`, in bytes; unlimited is the highest number.
+/// Soft and hard limit of locked memory from the text of `/proc/PID/limits`, in bytes. Unlimited is `u64::MAX`.
 fn memlock_limits(limits: &str) -> Option<(u64, u64)> {
     let mut words = limits.lines().find_map(|line| line.strip_prefix("Max locked memory"))?.split_whitespace();
     let mut limit = || match words.next()? {
@@ -393,7 +400,7 @@ fn memlock_limits(limits: &str) -> Option<(u64, u64)> {
     Some((limit()?, limit()?))
 }
 
-/// Lets a process lock that much memory, unless it may already.
+/// Raises a process's limit of locked memory to `needed` bytes, unless it is higher or the process is exempt.
 fn raise_memlock(pid: i32, needed: u64) -> Result<(), HotplugError> {
     let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
     let Some((soft, hard)) = memlock_limits(&read("limits")) else { return Ok(()) };
@@ -402,7 +409,7 @@ fn raise_memlock(pid: i32, needed: u64) -> Result<(), HotplugError> {
     }
     let limit = |bytes: u64| (bytes != u64::MAX).then_some(bytes);
     let new = Rlimit { current: limit(needed), maximum: limit(hard.max(needed)) };
-    // The number is of a process that is known: it is not 0.
+    // `from_raw` gives `None` for 0 only, and `pid` is the number of an existing process.
     let outcome = prlimit(Pid::from_raw(pid), Resource::Memlock, new);
     let exempt = || effective_capabilities(&read("status")) >> CAP_IPC_LOCK & 1 != 0;
     match outcome {

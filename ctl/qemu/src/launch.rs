@@ -1,8 +1,8 @@
-//! `xswitch qemu run`: QEMU with sockets of the switch, without privileges, in the place of this process.
+//! `xswitch qemu run`: replaces this process by an unprivileged QEMU with sockets of the switch.
 //!
-//! The sockets are handed over to this process and inherited over `execve`, so that QEMU is the process that the daemon
-//! looks after, and gets the signals and gives the exit code of the command. With a restart policy this process stays, and
-//! runs itself without the policy, once a start.
+//! The daemon hands the sockets to this process, and QEMU inherits them over `execve`. So the process that holds the
+//! lease is QEMU itself, and the command's signals and exit code are QEMU's. With a restart policy this process stays.
+//! It then runs itself without the policy for each start.
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -30,35 +30,35 @@ use super::options::{DEFAULT_DRIVER, Sockets, command_line, device_properties, n
 use ctl_guest::client::HandOver;
 use ctl_guest::protocol::{Offer, Request};
 
-/// Exit code if QEMU was not started, because of what was asked for or of the daemon.
+/// Exit code if QEMU was not started, because of the command's arguments or the daemon.
 pub const NOT_LAUNCHED: u8 = 125;
-/// The same if its program can't be run, and if it is not there (as shells have it).
+/// Exit codes if QEMU's program can't be run, or does not exist (the shell's convention).
 const CANNOT_RUN: u8 = 126;
 const NO_PROGRAM: u8 = 127;
-/// Stands for the first port of the command line in QEMU's options.
+/// Name that stands for the first port of the command line in QEMU's options.
 const ANY_PORT: &str = "PORT";
-/// Pause before a guest that failed is started again: it doubles each time, up to the longest.
+/// Pause before a failed guest is started again. It doubles with each failure, up to `LONGEST_PAUSE`.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// A guest that ran for so long failed for a new reason.
+/// After this run time a failure counts as the first one.
 const SETTLED: Duration = Duration::from_secs(60);
-/// Highest number of a capability that any kernel may have.
+/// Number of capabilities that a kernel may have: the sets are 64 bits wide.
 const CAPABILITIES: u32 = 64;
 
-/// What to run.
+/// Options of `xswitch qemu run`.
 #[derive(Clone, Debug)]
 pub struct Launch {
     /// The daemon's run directory.
     pub run_dir: PathBuf,
     /// Ports, by name or number.
     pub ports: Vec<String>,
-    /// User to run as; default: the one who calls.
+    /// User to run as. By default it is the caller.
     pub user: Option<String>,
     /// QEMU's program and options.
     pub command: Vec<OsString>,
 }
 
-/// A port with the numbers of its sockets.
+/// A port with the descriptor numbers of its sockets.
 #[derive(Debug)]
 struct Nic {
     offer: Offer,
@@ -71,7 +71,7 @@ impl Nic {
     }
 }
 
-/// Becomes QEMU. Returns only if it can't.
+/// Replaces this process by QEMU. Returns only on failure.
 pub fn run(launch: &Launch) -> anyhow::Error {
     match prepare(launch) {
         Ok((mut command, sockets)) => {
@@ -85,7 +85,7 @@ pub fn run(launch: &Launch) -> anyhow::Error {
     }
 }
 
-/// The program can't be run.
+/// QEMU's program can't be run.
 #[derive(Debug, thiserror::Error)]
 #[error("running {program}")]
 struct NotRun {
@@ -144,8 +144,10 @@ fn prepare(launch: &Launch) -> anyhow::Result<(Command, Vec<OwnedFd>)> {
     Ok((command, sockets))
 }
 
-/// Puts what a guest needs to know of its ports into QEMU's options: in the place of `@NAME` among the properties of a
-/// `-netdev` or `-device`, or, for a port that none of them names, as two options more.
+/// Inserts the properties of the ports into QEMU's options.
+///
+/// They replace `@NAME` among the properties of a `-netdev` or `-device`. A port that is not named this way gets two
+/// options of its own at the end.
 fn fill(arguments: &[OsString], nics: &[Nic]) -> anyhow::Result<Vec<OsString>> {
     let find = |name: &str| {
         let named = nics.iter().find(|nic| nic.offer.port == name || nic.offer.vport.to_string() == name);
@@ -182,14 +184,14 @@ fn fill(arguments: &[OsString], nics: &[Nic]) -> anyhow::Result<Vec<OsString>> {
     Ok(filled)
 }
 
-/// The driver that a `-device` names: its first property, or the one called so.
+/// The driver of a `-device`: its first property, or the one called `driver`.
 fn driver(text: &str) -> &str {
     let properties = split(text);
     let named = properties.iter().find_map(|property| property.strip_prefix("driver="));
     named.or(properties.first().copied()).unwrap_or_default()
 }
 
-/// The properties of an option: they are parted by commas, and two commas are one that parts nothing.
+/// Splits an option into its properties. They are separated by commas, and two commas stand for a literal one.
 fn split(text: &str) -> Vec<&str> {
     let bytes = text.as_bytes();
     let (mut parts, mut start, mut at) = (Vec::new(), 0, 0);
@@ -208,17 +210,17 @@ fn split(text: &str) -> Vec<&str> {
     parts
 }
 
-/// How QEMU may lock the memory of its packets.
+/// How QEMU may lock its packet memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Memlock {
-    /// By its limit.
+    /// Its limit is high enough.
     Limit,
-    /// By CAP_IPC_LOCK, the one capability that it keeps, because the limit can't be raised.
+    /// It keeps CAP_IPC_LOCK and no other capability, because the limit can't be raised.
     Capability,
 }
 
-/// Raises the limit of locked memory to `needed` bytes, unless it is higher. Raising it beyond the hard limit takes
-/// CAP_SYS_RESOURCE, which root does not have in every container.
+/// Raises the limit of locked memory to `needed` bytes, unless it is higher. Going beyond the hard limit takes
+/// CAP_SYS_RESOURCE, which root lacks in some containers.
 fn raise_memlock(needed: u64) -> anyhow::Result<Memlock> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_MEMLOCK).context("reading RLIMIT_MEMLOCK")?;
     if soft >= needed {
@@ -242,7 +244,7 @@ fn raise_memlock(needed: u64) -> anyhow::Result<Memlock> {
     }
 }
 
-/// Enters the network namespace of the ports, unless this process is there.
+/// Enters the network namespace of the ports, unless this process is in it already.
 fn enter(namespaces: &[OwnedFd], nics: &[Nic]) -> anyhow::Result<()> {
     let identity = |file: std::fs::File| file.metadata().map(|meta| (meta.dev(), meta.ino()));
     let here = std::fs::File::open("/proc/thread-self/ns/net").and_then(identity);
@@ -269,7 +271,7 @@ fn enter(namespaces: &[OwnedFd], nics: &[Nic]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Who to become.
+/// The user that QEMU runs as.
 #[derive(Debug)]
 struct Account {
     uid: Uid,
@@ -297,8 +299,8 @@ impl Account {
     }
 }
 
-/// Becomes the user that is asked for, without any capability but what `memlock` says, nor a way to get one by running
-/// something.
+/// Becomes the requested user and drops all capabilities except the one that `memlock` names. `no_new_privs` keeps
+/// programs that QEMU executes from gaining any.
 fn drop_privileges(account: Option<&Account>, memlock: Memlock) -> anyhow::Result<()> {
     let kept = match memlock {
         Memlock::Limit => CapabilitySet::empty(),
@@ -310,14 +312,14 @@ fn drop_privileges(account: Option<&Account>, memlock: Memlock) -> anyhow::Resul
         let all = (0..CAPABILITIES).map(|number| CapabilitySet::from_bits_retain(1 << number));
         for capability in all.filter(|capability| !kept.contains(*capability)) {
             match remove_capability_from_bounding_set(capability) {
-                // Beyond those that the kernel knows.
+                // The kernel does not know this capability.
                 Ok(()) | Err(rustix::io::Errno::INVAL) => {}
-                // Root without CAP_SETPCAP: what it has is cleared below.
+                // Root without CAP_SETPCAP. Its own capabilities are cleared below.
                 Err(rustix::io::Errno::PERM) => break,
                 Err(errno) => return Err(errno).context("giving up a capability"),
             }
         }
-        // Root that stays root must not get its capabilities back by `execve`, and another user keeps what is kept.
+        // With NO_ROOT a user that stays root regains nothing on `execve`. KEEP_CAPS lets another user keep `kept`.
         set_keep_capabilities(true).context("keeping capabilities over a change of user")?;
         let bits = CapabilitiesSecureBits::NO_ROOT | CapabilitiesSecureBits::NO_ROOT_LOCKED;
         match set_capabilities_secure_bits(bits | CapabilitiesSecureBits::KEEP_CAPS) {
@@ -341,16 +343,17 @@ fn drop_privileges(account: Option<&Account>, memlock: Memlock) -> anyhow::Resul
     Ok(())
 }
 
-/// How a command under a restart policy came to an end.
+/// What to do after a guest under a restart policy has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
-    /// It is over, with this exit code.
+    /// End with this exit code.
     End(u8),
-    /// Once more.
+    /// Start it again.
     Again,
 }
 
-/// What to do after a guest ended. `told` says whether it was told to end, `first` whether it was the first start.
+/// Decides what follows a guest's end. `told` means that a signal asked it to end, `first` that this was the first
+/// start.
 fn next(status: ExitStatus, told: bool, first: bool) -> Next {
     let code = match (status.code(), status.signal()) {
         (Some(code), _) => code as u8,
@@ -360,14 +363,14 @@ fn next(status: ExitStatus, told: bool, first: bool) -> Next {
         0 => Next::End(0),
         code if told => Next::End(code),
         CANNOT_RUN | NO_PROGRAM => Next::End(code),
-        // Later it may be that the daemon is just being restarted.
+        // On a later start the daemon may just be restarting.
         NOT_LAUNCHED if first => Next::End(code),
         _ => Next::Again,
     }
 }
 
-/// Runs `arguments` of this program until it ends well, can't be started at all, or is told to end; passes signals on.
-/// Returns the exit code.
+/// Runs this program with `arguments` until it succeeds, can't be started at all, or receives a signal to end. Passes
+/// signals on, and returns the exit code.
 pub async fn keep_running(arguments: &[OsString]) -> anyhow::Result<u8> {
     let kinds = [
         (SignalKind::terminate(), libc::SIGTERM, true),
@@ -385,7 +388,7 @@ pub async fn keep_running(arguments: &[OsString]) -> anyhow::Result<u8> {
     let (mut first, mut pause, mut told) = (true, FIRST_PAUSE, false);
     loop {
         let started = Instant::now();
-        // Its own file, also if that was replaced meanwhile.
+        // The file of this very program, even if it has been replaced on disk.
         let mut child =
             tokio::process::Command::new("/proc/self/exe").args(arguments).spawn().context("starting QEMU")?;
         let status = loop {
@@ -423,12 +426,12 @@ pub async fn keep_running(arguments: &[OsString]) -> anyhow::Result<u8> {
 fn pass_on(child: &tokio::process::Child, number: i32) {
     let Some(pid) = child.id() else { return };
     if let Ok(signal) = nix::sys::signal::Signal::try_from(number) {
-        // It was not waited for yet, so the number is its.
+        // The child has not been reaped, so the number can't belong to another process.
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), signal);
     }
 }
 
-/// The command line of one start under a restart policy: the same without the policy, which is in front of `--`.
+/// Arguments for a single start under a restart policy: the same without the policy.
 pub fn one_start(run_dir: &Path, launch: &Launch) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec!["--run-dir".into(), run_dir.into(), "qemu".into(), "run".into()];
     arguments.extend(launch.ports.iter().map(OsString::from));

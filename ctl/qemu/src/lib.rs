@@ -1,9 +1,8 @@
-//! QEMU as a guest's process: what it is told of a port, how it is started, how it gets a card while it runs, and what it has
-//! to be able to do.
+//! QEMU as the process of a guest: its options, its start, hot plug of cards, and what it must be able to do.
 //!
-//! Nothing here is the daemon's. A launcher or an operator's command asks the daemon for a port's sockets ([`ctl_guest`])
-//! and gives them to QEMU. The command line depends on this crate, and the API for what it tells of QEMU at a port. Calls
-//! block the thread that makes them.
+//! None of this runs in the daemon. A launcher or an operator's command gets a port's sockets from the daemon
+//! ([`ctl_guest`]) and passes them to QEMU. The command line depends on this crate, and so does the API for its remarks
+//! about QEMU at a port. Calls block the calling thread.
 #![forbid(unsafe_code)]
 
 pub mod check;

@@ -1,39 +1,40 @@
-//! What QEMU is told of a port: options of its command line, arguments of its QMP commands, libvirt's XML.
+//! How QEMU is told about a port: options of its command line, arguments of its QMP commands, and libvirt's XML.
 //!
-//! All of them are made from the same properties, so that a guest that is started with its card and one that gets it later
-//! have the same. The mode is always named: without it QEMU up to 10.0 looks for the program as a driver would run it, and
-//! doesn't find one that is attached in generic mode.
+//! All forms come from the same properties, so a guest gets the same card at its start and by hot plug. The XDP mode is
+//! always named. Without it QEMU up to 10.0 looks for the program in native mode only, and misses one that is attached
+//! in generic mode.
 
 use model::{DEFAULT_MTU, Mode};
 use serde_json::{Map, Value, json};
 
 use ctl_guest::protocol::Offer;
 
-/// The card that a guest gets unless another is named.
+/// The default driver of a guest's card.
 pub const DEFAULT_DRIVER: &str = "virtio-net-pci";
-/// Namespace of the elements that libvirt hands to QEMU as they are.
+/// XML namespace of the elements that libvirt passes through to QEMU.
 const LIBVIRT_NAMESPACE: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
 
-/// How QEMU comes by the sockets.
+/// How QEMU gets the sockets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sockets {
-    /// It inherits them: their descriptors' numbers in its process, in queue order; 0 can't be one.
+    /// QEMU inherits them. These are their descriptor numbers, in queue order; 0 is not possible.
     Numbers(Vec<i32>),
-    /// It was given them over QMP (`getfd`): their names there, in queue order; none has a colon or begins with a digit.
+    /// QEMU received them over QMP (`getfd`). These are their names, in queue order. A name has no colon and no leading
+    /// digit.
     Names(Vec<String>),
-    /// It makes them itself and puts them in the port's map: it needs the privileges for that, and to be of 10.1 or later.
+    /// QEMU creates them and puts them into the port's map. It needs the privileges for that, and version 10.1.
     Map,
 }
 
-/// Properties in the order in which they are told.
+/// Properties in the order in which they are written.
 type Properties = Vec<(&'static str, Value)>;
 
-/// Name of the port's netdev in QEMU.
+/// Id of the port's netdev in QEMU.
 pub fn netdev_id(offer: &Offer) -> String {
     format!("xsw{}", offer.vport)
 }
 
-/// Name of the port's card in QEMU.
+/// Id of the port's card in QEMU.
 pub fn device_id(offer: &Offer) -> String {
     format!("{}-nic", netdev_id(offer))
 }
@@ -65,7 +66,7 @@ fn backend(offer: &Offer, sockets: &Sockets) -> Properties {
 
 fn card(offer: &Offer, driver: &str) -> Properties {
     let mut properties = vec![("mac", json!(offer.mac.to_string()))];
-    // Other cards know neither of these.
+    // The properties below exist for virtio cards only.
     let (driver, _) = split(driver);
     let virtio = driver.starts_with("virtio-net");
     if virtio && offer.mtu != DEFAULT_MTU {
@@ -74,31 +75,31 @@ fn card(offer: &Offer, driver: &str) -> Properties {
     if virtio && offer.queues > 1 {
         properties.push(("mq", json!(true)));
         if driver.contains("-pci") {
-            // An interrupt for each of a queue's two directions, one for the control queue and one for the configuration.
+            // One interrupt vector per queue and direction, one for the control queue, one for configuration changes.
             properties.push(("vectors", json!(2 * offer.queues + 2)));
         }
     }
     properties
 }
 
-/// A driver and the properties that are named with it: `DRIVER[,NAME=VALUE…]`.
+/// Splits `DRIVER[,NAME=VALUE…]` into the driver and its properties.
 fn split(driver: &str) -> (&str, impl Iterator<Item = (&str, &str)>) {
     let mut parts = driver.split(',');
     let name = parts.next().unwrap_or_default();
     (name, parts.filter_map(|part| part.split_once('=')))
 }
 
-/// A value of the command line as QMP has it, which tells words from numbers.
+/// A value of the command line in the JSON type that QMP expects.
 fn typed(name: &str, value: &str) -> Value {
     match (name, value) {
         (_, "on" | "off") => json!(value == "on"),
-        // As a word it is a slot, as a number something else.
+        // QEMU reads a string as a slot (`5.0`), and a number as slot and function in one.
         ("addr", _) => json!(value),
         _ => value.parse::<u64>().map_or_else(|_| json!(value), |number| json!(number)),
     }
 }
 
-/// Properties as the command line has them. QEMU reads a comma in a value as the value's end unless it is doubled.
+/// Properties in the form of the command line. A comma within a value is doubled.
 fn list(properties: &Properties) -> String {
     let text = |value: &Value| match value {
         Value::Bool(on) => if *on { "on" } else { "off" }.to_owned(),
@@ -114,7 +115,7 @@ fn object(first: Properties, rest: Properties) -> Value {
     Value::Object(pairs.collect::<Map<_, _>>())
 }
 
-/// `ifname=…,mode=…,queues=…,inhibit=on,…`: the netdev without its type and name.
+/// Properties of the netdev without type and id: `ifname=…,mode=…,queues=…,inhibit=on,…`.
 pub fn netdev_properties(offer: &Offer, sockets: &Sockets) -> String {
     list(&backend(offer, sockets))
 }
@@ -129,18 +130,19 @@ pub fn netdev_arguments(offer: &Offer, id: &str, sockets: &Sockets) -> Value {
     object(vec![("type", json!("af-xdp")), ("id", json!(id))], backend(offer, sockets))
 }
 
-/// `mac=…[,host_mtu=…][,mq=on,vectors=…]`: the card without its driver, netdev and name.
+/// Properties of the card without driver, netdev and id: `mac=…[,host_mtu=…][,mq=on,vectors=…]`.
 pub fn device_properties(offer: &Offer, driver: &str) -> String {
     list(&card(offer, driver))
 }
 
-/// The argument of `-device`; further properties of the card may stand behind the driver (`virtio-net-pci,romfile=`).
+/// The argument of `-device`. More properties may follow the driver, as in `virtio-net-pci,romfile=`.
 pub fn device_options(offer: &Offer, netdev_id: &str, id: &str, driver: &str) -> String {
     let names = vec![("netdev", json!(netdev_id)), ("id", json!(id))];
     format!("{},{},{}", driver, list(&names), device_properties(offer, driver))
 }
 
-/// The argument object of QMP's `device_add`, with the driver as in [`device_options`]; without a bus QEMU takes the first with room.
+/// The argument object of QMP's `device_add`, with `driver` as in [`device_options`]. Without a bus QEMU takes the
+/// first one with room.
 pub fn device_arguments(offer: &Offer, netdev_id: &str, id: &str, driver: &str, bus: Option<&str>) -> Value {
     let (name, further) = split(driver);
     let mut names = vec![("driver", json!(name)), ("netdev", json!(netdev_id)), ("id", json!(id))];
@@ -150,7 +152,7 @@ pub fn device_arguments(offer: &Offer, netdev_id: &str, id: &str, driver: &str, 
     arguments
 }
 
-/// The words of a command line that give QEMU the port's card, with the ids of [`netdev_id`] and [`device_id`].
+/// Words of a command line that give QEMU the port's card, with the ids of [`netdev_id`] and [`device_id`].
 pub fn command_line(offer: &Offer, sockets: &Sockets, driver: &str) -> [String; 4] {
     let netdev = netdev_id(offer);
     [
@@ -161,7 +163,8 @@ pub fn command_line(offer: &Offer, sockets: &Sockets, driver: &str) -> [String; 
     ]
 }
 
-/// The element that gives a libvirt domain the port's card. It names the map: libvirt's QEMU inherits no descriptors of ours.
+/// The element that gives a libvirt domain the port's card. It names the map, because QEMU under libvirt inherits no
+/// descriptors from here.
 pub fn libvirt_xml(offer: &Offer, driver: &str) -> String {
     let escape = |text: &str| {
         text.replace('&', "&amp;")

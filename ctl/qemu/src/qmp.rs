@@ -1,9 +1,11 @@
-//! QEMU's monitor: one connection over a Unix socket, one command at a time.
+//! Client of QEMU's monitor protocol (QMP): one connection over a Unix socket, one command at a time.
 //!
-//! QMP is a stream of JSON objects, each of which ends with a newline: first a greeting, then an answer to each command, and
-//! events at any time, which are kept until somebody waits for them. Descriptors go along with the bytes of a command. The
-//! other side may be anything that listens on that path: nothing is waited for without a deadline, and no message, nor the
-//! events that are kept, may take more memory than is allowed here.
+//! QMP is a stream of JSON objects, each followed by a newline. A greeting comes first, then an answer to each command.
+//! Events may come at any time, and are kept until somebody waits for them. Descriptors travel with the bytes of a
+//! command.
+//!
+//! The peer may be any program that listens on the path. Therefore every wait has a deadline, and both the length of a
+//! message and the number of kept events are limited.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read};
@@ -21,19 +23,19 @@ use rustix::net::{
 };
 use serde_json::{Value, json};
 
-/// Longest message that is taken, in bytes.
+/// Longest message that is accepted, in bytes.
 const MAX_MESSAGE: usize = 256 << 10;
-/// Most events that are kept; the oldest go first.
+/// Limit of kept events. The oldest are dropped first.
 const MAX_EVENTS: usize = 64;
-/// Most descriptors with a command.
+/// Most descriptors sent with a command.
 const MAX_FDS: usize = 16;
 
-/// How long the other side may take.
+/// Time limits for the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
-    /// For its greeting, which comes at once unless another client is connected.
+    /// For the greeting. It comes at once unless another client is connected.
     pub greeting: Duration,
-    /// For an answer.
+    /// For the answer to a command.
     pub answer: Duration,
 }
 
@@ -43,10 +45,10 @@ impl Default for Patience {
     }
 }
 
-/// What went wrong on the way, or what QEMU refused.
+/// A failure of the connection, or a refusal by QEMU.
 #[derive(Debug, thiserror::Error)]
 pub enum QmpError {
-    /// Nobody listens.
+    /// Nobody listens on the socket.
     #[error(
         "no QEMU answers at {path} ({why}): start it with `-qmp unix:{path},server=on,wait=off`, or name the socket that \
          it has"
@@ -57,13 +59,13 @@ pub enum QmpError {
         /// Reason.
         why: io::Error,
     },
-    /// The socket may not be used.
+    /// This user may not use the socket.
     #[error("{path} may not be used by this user: run as root or as the user that QEMU runs as")]
     Forbidden {
         /// Socket.
         path: PathBuf,
     },
-    /// It is there and does not greet.
+    /// The peer sends no greeting, because it serves another client.
     #[error(
         "nothing comes from {path}: QEMU serves one client of a QMP socket at a time, so another is probably connected; end \
          that one, or give QEMU a second `-qmp` socket"
@@ -72,52 +74,52 @@ pub enum QmpError {
         /// Socket.
         path: PathBuf,
     },
-    /// Something else than QMP is there.
+    /// The peer does not speak QMP.
     #[error(
         "what answers at {path} does not speak QMP ({why}): name QEMU's QMP socket, not one of a human monitor or console"
     )]
     NotQmp {
         /// Socket.
         path: PathBuf,
-        /// What is wrong with what came.
+        /// What is wrong with its messages.
         why: String,
     },
-    /// QEMU said no.
+    /// QEMU rejected a command.
     #[error("QEMU refuses {command}: {desc}")]
     Refused {
         /// Command.
         command: String,
-        /// QEMU's class of the error; `GenericError` for most.
+        /// QEMU's class of the error, `GenericError` for most.
         class: String,
-        /// QEMU's words.
+        /// QEMU's description of the error.
         desc: String,
     },
-    /// It does not answer.
+    /// QEMU did not answer in time.
     #[error("QEMU has not answered {command} within {seconds} s")]
     Silent {
         /// Command.
         command: String,
-        /// How long was waited.
+        /// Time waited, in seconds.
         seconds: u64,
     },
-    /// The connection ended.
+    /// QEMU closed the connection.
     #[error("QEMU closed the QMP connection: it has ended or is about to")]
     Closed,
     /// The connection broke.
     #[error("the QMP connection broke: {0}")]
     Connection(io::Error),
-    /// What came breaks the protocol.
+    /// A message breaks the protocol.
     #[error("what came on the QMP connection can't be understood: {0}")]
     Garbled(String),
 }
 
 impl QmpError {
-    /// Whether QEMU has carried nothing out: it said so itself.
+    /// Whether QEMU rejected the command, and so has changed nothing.
     pub fn is_refusal(&self) -> bool {
         matches!(self, QmpError::Refused { .. })
     }
 
-    /// Whether QEMU does not have what the command was about.
+    /// Whether the object of the command does not exist in QEMU.
     pub fn is_not_found(&self) -> bool {
         match self {
             QmpError::Refused { class, desc, .. } => class == "DeviceNotFound" || desc.ends_with("not found"),
@@ -133,26 +135,26 @@ impl QmpError {
     }
 }
 
-/// An event.
+/// An asynchronous message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// Its name.
     pub name: String,
-    /// What it tells; null if nothing.
+    /// Its data, or null.
     pub data: Value,
 }
 
-/// A connection to a QEMU that takes commands.
+/// A connection that has negotiated its capabilities and accepts commands.
 #[derive(Debug)]
 pub struct Qmp {
     stream: UnixStream,
     patience: Patience,
     version: (u64, u64, u64),
     received: Vec<u8>,
-    /// Whether `received` may have a whole message.
+    /// Whether `received` may contain a whole message.
     fresh: bool,
     events: VecDeque<Event>,
-    /// Number of the last command.
+    /// Id of the last command.
     last: u64,
 }
 
@@ -162,12 +164,12 @@ impl Qmp {
         Self::connect_with(path, Patience::default())
     }
 
-    /// The same with other times.
+    /// As [`Qmp::connect`], with other time limits.
     pub fn connect_with(path: &Path, patience: Patience) -> Result<Self, QmpError> {
         let deadline = Instant::now() + patience.greeting;
         let open = || -> io::Result<UnixStream> {
             let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-            // Connecting waits while as many clients as QEMU lets wait do so.
+            // `connect` blocks while QEMU's backlog is full. The send timeout bounds that.
             set_socket_timeout(&socket, Timeout::Send, Some(patience.greeting.max(Duration::from_millis(1))))?;
             connect(&socket, &SocketAddrUnix::new(path)?)?;
             let stream = UnixStream::from(socket);
@@ -211,20 +213,20 @@ impl Qmp {
         self.version
     }
 
-    /// The process that listens on the socket; `None` if it is out of sight (another PID namespace). That is QEMU's unless
-    /// QEMU was given the socket, as libvirt's is.
+    /// The process that listens on the socket, or `None` if it is in a PID namespace out of sight. It is QEMU, unless
+    /// QEMU inherited the listening socket, as under libvirt.
     pub fn peer(&self) -> Option<i32> {
         let credentials =
             nix::sys::socket::getsockopt(&self.stream, nix::sys::socket::sockopt::PeerCredentials).ok()?;
         Some(credentials.pid()).filter(|pid| *pid > 0)
     }
 
-    /// Has a command carried out and returns what it returns. No arguments are null.
+    /// Executes a command and returns its result. Null stands for no arguments.
     pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, QmpError> {
         self.execute_with(command, arguments, &[])
     }
 
-    /// The same with descriptors along with it, such as of `getfd`.
+    /// As [`Qmp::execute`], with descriptors attached (for `getfd`).
     pub fn execute_with(&mut self, command: &str, arguments: Value, fds: &[BorrowedFd<'_>]) -> Result<Value, QmpError> {
         let deadline = Instant::now() + self.patience.answer;
         let silent = || QmpError::Silent { command: command.to_owned(), seconds: self.patience.answer.as_secs() };
@@ -243,7 +245,7 @@ impl Qmp {
             if self.keep_event(&answer) {
                 continue;
             }
-            // One to a command that was not waited for any longer.
+            // A late answer to an earlier command that timed out.
             if answer.get("id").is_some_and(|id| id.as_u64() != Some(self.last)) {
                 continue;
             }
@@ -262,7 +264,8 @@ impl Qmp {
         }
     }
 
-    /// The first event of one of these names, kept or to come, whose data `is_it` accepts; `None` if there is none by then.
+    /// The first event, kept or future, that has one of these names and whose data `is_it` accepts. `None` at the
+    /// deadline.
     pub fn wait_event(
         &mut self,
         names: &[&str],
@@ -281,7 +284,7 @@ impl Qmp {
         }
     }
 
-    /// Keeps a message that is an event.
+    /// Keeps a message if it is an event. Returns whether it is.
     fn keep_event(&mut self, message: &Value) -> bool {
         let Some(name) = message.get("event").and_then(Value::as_str) else { return false };
         if self.events.len() == MAX_EVENTS {
@@ -292,7 +295,8 @@ impl Qmp {
         true
     }
 
-    /// Sends all of it, the descriptors with its beginning; false if there was no room by the deadline.
+    /// Sends all bytes, with the descriptors attached to the first one. False if the socket stayed full until the
+    /// deadline.
     fn send(&self, mut bytes: &[u8], mut fds: &[BorrowedFd<'_>], deadline: Instant) -> Result<bool, QmpError> {
         while !bytes.is_empty() {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
@@ -317,7 +321,7 @@ impl Qmp {
         Ok(true)
     }
 
-    /// The next message; `None` if none came by the deadline.
+    /// The next message, or `None` at the deadline.
     fn message(&mut self, deadline: Instant) -> Result<Option<Value>, QmpError> {
         loop {
             if let Some(message) = self.whole_message()? {
@@ -333,7 +337,7 @@ impl Qmp {
             match self.stream.read(&mut bytes) {
                 Ok(0) => return Err(QmpError::Closed),
                 Ok(count) => {
-                    // A message ends with a newline: without a new one there is no use in trying to read it again.
+                    // Every message ends with a newline, so parsing again is useless until one more arrives.
                     self.fresh |= bytes[..count].contains(&b'\n');
                     self.received.extend_from_slice(&bytes[..count]);
                 }
@@ -343,7 +347,7 @@ impl Qmp {
         }
     }
 
-    /// Takes the first message out of what has been received.
+    /// Removes the first message from the received bytes.
     fn whole_message(&mut self) -> Result<Option<Value>, QmpError> {
         if !self.fresh {
             return Ok(None);
@@ -371,7 +375,7 @@ impl Qmp {
         }
     }
 
-    /// Whether it became ready by the deadline.
+    /// Waits until the socket is ready. False at the deadline.
     fn wait(&self, flags: PollFlags, deadline: Instant) -> Result<bool, QmpError> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -400,7 +404,7 @@ mod tests {
 
     const SHORT: Patience = Patience { greeting: Duration::from_millis(200), answer: Duration::from_millis(300) };
 
-    /// Something that does as the closure says with its first client, and what a client of it sees.
+    /// A peer that runs `serve` for its first client, and the outcome of connecting to it.
     fn peer(serve: impl FnOnce(UnixStream) + Send + 'static) -> (Result<Qmp, QmpError>, JoinHandle<()>) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("qmp.sock");
@@ -409,7 +413,7 @@ mod tests {
         (Qmp::connect_with(&path, SHORT), thread)
     }
 
-    /// Reads commands, and sends these pieces after each.
+    /// A peer that sends the greeting, accepts one command, and sends `pieces` after the second.
     fn answering(pieces: Vec<String>) -> impl FnOnce(UnixStream) + Send + 'static {
         move |mut stream| {
             stream.write_all(GREETING.as_bytes()).unwrap();
@@ -421,7 +425,7 @@ mod tests {
                 stream.write_all(piece.as_bytes()).unwrap();
                 std::thread::sleep(Duration::from_millis(2));
             }
-            // Until the client is gone.
+            // Stays until the client is gone.
             let _ = stream.read(&mut bytes);
         }
     }
@@ -484,7 +488,7 @@ mod tests {
     fn who_does_not_answer_is_not_waited_for_for_ever() {
         let started = Instant::now();
         assert!(matches!(answer(&[]).1, Err(QmpError::Silent { .. })));
-        // Nor who is never silent.
+        // A peer that sends events without end is cut off as well.
         let events = vec!["{\"event\": \"X\"}\n".to_owned(); 10_000];
         let (qmp, _) = peer(move |stream| {
             let mut serve = Some(answering(Vec::new()));

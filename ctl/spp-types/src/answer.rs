@@ -1,22 +1,22 @@
-//! Lines, and their answers.
+//! Answers to command lines, and which lines are comments.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// What a line is answered with.
+/// The answer to a command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Answer {
-    /// For people, as SPP's CLI prints it; lines end with a newline.
+    /// For people, as SPP's CLI prints it. Each line ends with a newline.
     pub text: String,
-    /// For programs: what was asked for, or the instance after the change; `null`: there is none.
+    /// For programs: what was asked for, or the instance after the change. `null` if there is neither.
     pub value: Value,
 }
 
-/// What some editors begin a file with.
+/// Byte order mark. Some editors put it at the beginning of a file.
 pub const BOM: char = '\u{feff}';
 
-/// Whether a line is only for people, as SPP sees it.
+/// Whether SPP ignores a line: it is empty, or a comment with `#` or `//`.
 pub fn is_comment(line: &str) -> bool {
     let line = line.trim_start_matches(BOM).trim();
     line.is_empty() || line.starts_with('#') || line.starts_with("//")

@@ -1,7 +1,7 @@
-//! What the Soft Patch Panel's API speaks: names of ports and instances, what they do, what there is at one moment.
+//! Types of the Soft Patch Panel's API: names of ports and instances, what they do, and the whole state.
 //!
-//! [`save`] writes that as a recipe, [`topo`] as a graph. Both are pure functions of [`SppState`], for the daemon and the
-//! command line alike. The crate depends on `model` and `ctl-types` only. It is plain data: no thread, no file, no socket.
+//! [`save`] writes a state as a recipe, [`topo`] as a graph. Both are pure functions of [`SppState`], shared by the
+//! daemon and the command line. The crate depends on `model` and `ctl-types` only. It has no threads, files or sockets.
 //!
 //! With feature `schema` the types have OpenAPI schemas.
 #![forbid(unsafe_code)]

@@ -10,19 +10,19 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub enum PortType {
     /// A NIC.
     Phy,
-    /// The port that a VM is behind.
+    /// The port of a VM.
     Vhost,
     /// A ring between components.
     Ring,
-    /// Files in pcap form.
+    /// Files in pcap format: one is played, one is written.
     Pcap,
-    /// DPDK's null device: frames of zeros come out of it, and all that goes in is forgotten.
+    /// A null device, as DPDK's: it gives frames of zeros, and discards what it gets.
     Nullpmd,
     /// A tap device of the host.
     Tap,
-    /// A shared-memory interface.
+    /// A shared memory interface. SPP knows it, the switch refuses it.
     Memif,
-    /// Two rings, one each way.
+    /// Two rings, one in each direction.
     Pipe,
 }
 
@@ -39,7 +39,7 @@ impl PortType {
         PortType::Pipe,
     ];
 
-    /// Its word.
+    /// The keyword in port names.
     pub const fn word(self) -> &'static str {
         match self {
             PortType::Phy => "phy",
@@ -62,19 +62,19 @@ impl PortType {
     }
 }
 
-/// A port's name.
+/// A port's SPP name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortId {
     /// Type.
     pub kind: PortType,
     /// Number.
     pub no: u32,
-    /// Queue; only of `phy` and `vhost`.
+    /// Queue, if the name is that of one queue. Only `phy` and `vhost` have queues.
     pub queue: Option<u32>,
 }
 
 impl PortId {
-    /// The whole port, whichever queue is named.
+    /// The port without the queue.
     #[must_use]
     pub fn whole(self) -> Self {
         Self { queue: None, ..self }
@@ -88,7 +88,7 @@ impl fmt::Display for PortId {
     }
 }
 
-/// Digits only: what `parse` takes besides (a sign) is no port number.
+/// A number of digits only. `parse` would also take a sign.
 fn number(text: &str) -> Option<u32> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }

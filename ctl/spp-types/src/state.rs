@@ -1,4 +1,4 @@
-//! Everything that there is, as `GET /api/v1/spp` tells it and `topo` and `save` take it.
+//! The whole state, as `GET /api/v1/spp` answers it. `topo` and `save` work on it.
 
 use model::{ComponentInfo, Count, EndInfo, OutsideInfo};
 use serde::{Deserialize, Serialize};
@@ -9,20 +9,22 @@ use crate::{Instance, PortId};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct SppState {
-    /// TCP address of the REST API; empty: none.
+    /// TCP address of the REST API. Empty: it is off.
     pub listen: String,
-    /// Ports of the switch that have SPP names, by those.
+    /// Ports of the switch that have SPP names, in the order of these names.
     pub ports: Vec<NamedPort>,
-    /// Instances: the primary first, then by type and number; what they do, and what they will do from the next flush on.
+    /// Instances, with what they do and what changes with the next flush. The primary is first. The others are in the
+    /// order of type and number.
     pub instances: Vec<Instance>,
-    /// Components that run, patches and captures among them, with counters. Named `vf 1/fwd1`, `nfv 2/phy:0-ring:0`, `pcap 3/capture`.
+    /// Running components with counters. Patches and captures are components too. Names are as `vf 1/fwd1`,
+    /// `nfv 2/phy:0-ring:0` and `pcap 3/capture`.
     pub components: Vec<ComponentInfo>,
-    /// Rings, null and outside ends with counters.
+    /// Rings, null ends and outside ends, with counters.
     pub ends: Vec<EndInfo>,
     /// Flow rules of the ports that have any, with counters.
     #[serde(default)]
     pub flow: Vec<PortFlow>,
-    /// What outside ends are joined to, and the files that captures have written.
+    /// What outside ends are connected to, and the files that captures have written.
     pub outside: Vec<OutsideInfo>,
 }
 
@@ -30,9 +32,9 @@ pub struct SppState {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct NamedPort {
-    /// That name.
+    /// Its SPP name.
     pub port: PortId,
-    /// The port's own name.
+    /// Its name in the switch.
     pub name: String,
 }
 
@@ -50,14 +52,15 @@ pub struct PortFlow {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct FlowState {
-    /// Its number.
+    /// Number, unique among the rules of the port.
     pub rule_id: u32,
-    /// In words, as they stand behind `flow create PORT`.
+    /// The rule in words, as after `flow create PORT`.
     #[cfg_attr(
         feature = "schema",
         schema(example = "ingress pattern eth dst is 02:00:00:00:00:01 / end actions queue index 1 / end")
     )]
     pub line: String,
-    /// Frames that met it, with the length that they had then, since it was made, or since its port or the switch was started.
+    /// Frames that matched, with their length at that point. The count starts with the rule. It starts again with the
+    /// rule's port, or with the switch.
     pub matched: Count,
 }

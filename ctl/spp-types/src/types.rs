@@ -1,4 +1,6 @@
-//! What an instance (a process, in SPP's words) is told to do, as it is kept.
+//! What an instance is told to do, as the state file keeps it.
+//!
+//! SPP calls an instance a process. These are plain data. The daemon checks them when it changes them.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::port::PortId;
 
-/// Capture files begin anew after that many bytes unless told otherwise (SPP's default).
+/// Bytes after which a capture begins its next file, unless a limit is given. SPP has the same default.
 pub const DEFAULT_CAPTURE_LIMIT: u64 = 1 << 30;
 
 /// Types of instances.
@@ -16,20 +18,20 @@ pub const DEFAULT_CAPTURE_LIMIT: u64 = 1 << 30;
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ProcType {
-    /// Patches between ports, and the statistics of all.
+    /// Patches between ports, and the counters of all ports.
     Primary,
-    /// Components forward, merge and classifier.
+    /// Components: forward, merge and classifier.
     Vf,
     /// Patches between ports.
     Nfv,
-    /// Components that copy.
+    /// Components that copy frames.
     Mirror,
     /// Captures a port into files.
     Pcap,
 }
 
 impl ProcType {
-    /// Its word.
+    /// The keyword in commands and answers.
     pub const fn word(self) -> &'static str {
         match self {
             ProcType::Primary => "primary",
@@ -41,13 +43,14 @@ impl ProcType {
     }
 }
 
-/// An instance's name. The primary, of which there is one, has number 0, as in spp-ctl; the others share one space of numbers.
+/// An instance's name. There is one primary, with number 0 as in spp-ctl. The others have unique numbers, whatever
+/// their types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Proc {
     /// Type.
     pub kind: ProcType,
-    /// Client id.
+    /// Client id: 0 for the primary, else from 1 on.
     pub id: u32,
 }
 
@@ -70,18 +73,18 @@ impl fmt::Display for Proc {
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ComponentType {
-    /// One port to another.
+    /// One port to one other.
     Forward,
     /// Many ports to one.
     Merge,
-    /// One port to many, by address.
+    /// One port to many, by destination address.
     Classifier,
     /// One port to two.
     Mirror,
 }
 
 impl ComponentType {
-    /// Its word.
+    /// The keyword in commands and answers.
     pub const fn word(self) -> &'static str {
         match self {
             ComponentType::Forward => "forward",
@@ -104,7 +107,7 @@ pub enum Dir {
 }
 
 impl Dir {
-    /// Its word.
+    /// The keyword in commands and answers.
     pub const fn word(self) -> &'static str {
         match self {
             Dir::Rx => "rx",
@@ -117,9 +120,9 @@ impl Dir {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Attached {
-    /// Which one.
+    /// Its name.
     pub port: PortId,
-    /// What happens to tags there.
+    /// What happens to VLAN tags there.
     pub vlan: VlanEdit,
 }
 
@@ -129,7 +132,7 @@ pub struct Attached {
 pub struct Component {
     /// Name, unique in its instance.
     pub name: String,
-    /// Lcore that it runs on.
+    /// Lcore that it runs on. The configuration maps lcores to workers.
     pub core: u32,
     /// What it does.
     pub kind: ComponentType,
@@ -157,28 +160,28 @@ impl Component {
     }
 }
 
-/// What an entry of a classifier's table is found by.
+/// Key of an entry in a classifier table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct EntryKey {
-    /// VLAN of type `vlan`; `None`: type `mac`, untagged frames.
+    /// VID, 0 to 4094, of an entry of type `vlan`. `None`: type `mac`, for untagged frames.
     pub vlan: Option<u16>,
-    /// Address; `None`: `default`, what has no entry of its own.
+    /// Destination address. `None`: `default`, for frames without an entry of their own.
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>, example = "02:00:00:00:00:01"))]
     pub mac: Option<MacAddr>,
 }
 
-/// An entry of an instance's classifier table. It works in each classifier that sends to its port.
+/// An entry of an instance's classifier table. It applies to each classifier of the instance that sends to its port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Entry {
-    /// What it is found by.
+    /// Its key.
     pub key: EntryKey,
     /// Where frames go.
     pub port: PortId,
 }
 
-/// A patch.
+/// A patch: all frames of one port go to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Patch {
@@ -188,34 +191,34 @@ pub struct Patch {
     pub dst: PortId,
 }
 
-/// The rings of a pipe, seen from the application that has it.
+/// A pipe and its two rings, seen from the application behind the pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Pipe {
     /// The pipe's name.
     pub port: PortId,
-    /// Ring that is received from.
+    /// Ring that the application receives from.
     pub rx: PortId,
-    /// Ring that is sent to.
+    /// Ring that the application sends to.
     pub tx: PortId,
 }
 
-/// What an instance does. Each type of instance uses some of it.
+/// What an instance does. Each type of instance uses a part of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Setup {
-    /// vf, mirror: components, in the order in which they were started.
+    /// vf, mirror: components, in the order of their start.
     pub components: Vec<Component>,
-    /// vf: the classifier table, in the order in which entries were added.
+    /// vf: the classifier table. Entries are in the order in which they were added.
     pub table: Vec<Entry>,
-    /// Ports that were added; components of vf and mirror may have others.
+    /// Ports that were added. Components of vf and mirror may have other ports too.
     pub ports: Vec<PortId>,
     /// nfv, primary: patches.
     pub patches: Vec<Patch>,
-    /// primary: pipes among the ports.
+    /// primary: the pipes among the ports.
     pub pipes: Vec<Pipe>,
-    /// Whether it forwards; pcap: whether it captures. vf and mirror do from the start.
+    /// Whether the instance forwards, or captures (pcap). vf and mirror forward from the start.
     pub running: bool,
 }
 
@@ -224,7 +227,7 @@ pub struct Setup {
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CaptureOptions {
-    /// Port whose frames are captured, and go nowhere else.
+    /// Port whose frames are captured. They go nowhere else.
     pub port: PortId,
     /// Directory of the files.
     #[cfg_attr(feature = "schema", schema(value_type = String))]
@@ -234,7 +237,8 @@ pub struct CaptureOptions {
     /// Compression of the files.
     #[serde(default)]
     pub compression: Compression,
-    /// Whether REST or an outside spp-ctl asked for it: the directory must be among those that the configuration lets them have.
+    /// Whether REST or an outside spp-ctl asked for the capture. Its directory must then be in, or below, one that the
+    /// configuration names.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub confined: bool,
 }
@@ -246,7 +250,8 @@ pub struct CaptureOptions {
 pub struct Instance {
     /// Name.
     pub proc: Proc,
-    /// Its lcores, the master core first, which runs nothing. None: it may use any that no other instance has.
+    /// Its lcores. The first is the master core, which runs nothing. If the list is empty, the instance may use every
+    /// lcore that no other instance has.
     pub cores: Vec<u32>,
     /// pcap: how it captures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -254,22 +259,22 @@ pub struct Instance {
     /// Whether changes are held until `flush`.
     #[serde(default)]
     pub flush_mode: bool,
-    /// What it does.
+    /// What it does at present.
     pub running: Setup,
-    /// What it is to do from the next `flush` on, if that is something else.
+    /// What it does from the next `flush` on, if changes are held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staged: Option<Setup>,
 }
 
 impl Instance {
-    /// One that does nothing.
+    /// An instance without components, patches and ports.
     pub fn new(proc: Proc, cores: Vec<u32>, capture: Option<CaptureOptions>) -> Self {
         let running = matches!(proc.kind, ProcType::Vf | ProcType::Mirror);
         let running = Setup { running, ..Setup::default() };
         Self { proc, cores, capture, flush_mode: false, running, staged: None }
     }
 
-    /// What a change is made to.
+    /// The setup that the next change edits: the held one, or else the running one.
     pub fn next(&self) -> &Setup {
         self.staged.as_ref().unwrap_or(&self.running)
     }

@@ -1,7 +1,10 @@
-//! Who has the sockets of which port: kept in memory, in a file each for the next daemon, and true.
+//! Leases: which process has the sockets of which port.
 //!
-//! A lease ends when its process does, or when that has closed the sockets. Then the daemon's own copies are closed, with
-//! which the kernel frees the queues and empties the slots, so that the port is as if it had never had a guest.
+//! Each lease is kept in memory and in a file, which the next daemon reads. A lease ends when its process ends, or has
+//! closed the sockets. The daemon then closes its own copies. With that the kernel frees the queues and empties the
+//! slots of the XSKMAP, and the port is as if it never had a guest.
+//!
+//! A thread of its own supervises the leases. All methods may be called from any thread.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -20,23 +23,23 @@ use switch::io::sys::is_bound;
 use super::process::Process;
 use crate::service::{GuestHolder, GuestSocket};
 
-/// How often it is looked whether a process still has its sockets, and whether it has bound them.
+/// Period of checking whether a process still has its sockets, and has bound them.
 const PERIOD: Duration = Duration::from_secs(2);
-/// The same while a process has sockets that it has not bound yet.
+/// The same while a process has not bound its sockets yet.
 const BINDING_PERIOD: Duration = Duration::from_millis(100);
-/// How long sockets may be on their way to the process that will bind them.
+/// Time for sockets to reach the process that will bind them.
 const ON_THE_WAY: Duration = Duration::from_secs(60);
 
-/// A lease as it is written down.
+/// The file form of a lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
     port: String,
     pid: i32,
     /// As [`Process::started`].
     started: u64,
-    /// Seconds since 1970 when the sockets were handed over.
+    /// When the sockets were handed over, in seconds since 1970.
     since: u64,
-    /// The same when they were first seen bound.
+    /// When they were first seen bound, in seconds since 1970.
     bound_since: Option<u64>,
     /// Inodes of the sockets, in queue order.
     inodes: Vec<u64>,
@@ -47,23 +50,24 @@ struct Lease {
     record: Record,
     process: Arc<Process>,
     given: Instant,
-    /// Copies of the sockets, in queue order; empty if an earlier daemon gave them and they can't be had again.
+    /// Copies of the sockets, in queue order. Empty if an earlier daemon handed them over and they can't be copied
+    /// back.
     sockets: Vec<OwnedFd>,
 }
 
 impl Lease {
-    /// Why it is over, if it is.
+    /// The reason if the lease is over.
     fn is_over(&self) -> Option<&'static str> {
         if self.process.has_ended() {
             return Some("its process has ended");
         }
         let arrived = self.record.bound_since.is_some() || self.given.elapsed() >= ON_THE_WAY;
-        // Looking through a process takes its time: only once it is of interest.
+        // Inspecting a process is expensive, so this happens only once the sockets should have arrived.
         let closed = || self.process.sockets(&self.record.inodes).is_some_and(|found| found.is_empty());
         (arrived && closed()).then_some("its process has closed them")
     }
 
-    /// Whether its sockets may be bound any moment.
+    /// Whether its sockets may be bound at any moment.
     fn is_new(&self) -> bool {
         self.record.bound_since.is_none() && self.given.elapsed() < ON_THE_WAY
     }
@@ -73,14 +77,14 @@ impl Lease {
     }
 }
 
-/// All leases.
+/// The leases of all ports.
 #[derive(Debug)]
 pub struct Leases {
     dir: PathBuf,
     book: Mutex<BTreeMap<String, Lease>>,
-    /// When the last lease of a port ended.
+    /// When the last lease of each port ended.
     ended: Mutex<BTreeMap<String, Instant>>,
-    /// Rung when there is one more.
+    /// An eventfd that wakes the supervisor when a lease is added.
     bell: Arc<OwnedFd>,
 }
 
@@ -89,10 +93,10 @@ fn now() -> u64 {
 }
 
 impl Leases {
-    /// Takes up the leases that are written down in `dir` and still hold, and looks after them on a thread of its own for as
-    /// long as they are used. The directory is made if need be.
+    /// Resumes the leases recorded in `dir` that still hold, and starts the supervising thread. The thread ends when
+    /// the last reference is dropped. Creates the directory if needed.
     pub fn open(dir: &Path) -> io::Result<Arc<Self>> {
-        // Who is at which port is for the daemon's user only.
+        // Only the daemon's user may learn who is at which port.
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let (book, ended, bell) = (Mutex::default(), Mutex::default(), Arc::new(bell));
@@ -125,7 +129,7 @@ impl Leases {
         Ok(())
     }
 
-    /// Writes a lease down; the daemon goes on without if it can't be.
+    /// Writes a lease to its file. Failure costs only the memory of it after a restart.
     fn write(&self, record: &Record) {
         let path = self.path(&record.port);
         let new = path.with_extension("new");
@@ -135,7 +139,7 @@ impl Leases {
         }
     }
 
-    /// Who has the sockets of a port, if anybody has, as of now.
+    /// The current holder of a port's sockets. Checks the lease first.
     pub fn holder(&self, port: &str) -> Option<GuestHolder> {
         let mut book = self.lock();
         if !self.look_after(book.get_mut(port)?) {
@@ -144,12 +148,12 @@ impl Leases {
         book.get(port).map(describe)
     }
 
-    /// What `take` makes of the copies of a port's sockets, if somebody has them.
+    /// Applies `take` to the copies of a port's sockets, if the port has a lease.
     pub fn with_sockets<T>(&self, port: &str, take: impl FnOnce(&[OwnedFd]) -> T) -> Option<T> {
         self.lock().get(port).map(|lease| take(&lease.sockets))
     }
 
-    /// Who has the sockets of which port, as it was seen last, but for processes that have ended.
+    /// All holders as last seen, without processes that have ended.
     pub fn holders(&self) -> BTreeMap<String, GuestHolder> {
         let mut book = self.lock();
         let ended = book.iter().filter(|(_, lease)| lease.process.has_ended());
@@ -158,7 +162,7 @@ impl Leases {
         book.iter().map(|(port, lease)| (port.clone(), describe(lease))).collect()
     }
 
-    /// Notes that a process gets the sockets of a port. It has none yet, or had some that it never bound.
+    /// Records that a process gets the sockets of a port. Any earlier lease of the port was never bound.
     pub fn give(&self, port: &str, process: Process, sockets: Vec<OwnedFd>) -> io::Result<()> {
         let record = Record {
             port: port.to_owned(),
@@ -175,17 +179,17 @@ impl Leases {
         Ok(())
     }
 
-    /// When the last lease of a port ended, if one has.
+    /// When the last lease of a port ended, if there was one.
     pub fn ended(&self, port: &str) -> Option<Instant> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner).get(port).copied()
     }
 
-    /// Ends the lease of a port, whoever has it.
+    /// Ends the lease of a port, whoever holds it.
     pub fn end(&self, port: &str) {
         self.strike(&mut self.lock(), port);
     }
 
-    /// Takes a lease out of the book, and its file away.
+    /// Removes a lease and its file.
     fn strike(&self, book: &mut BTreeMap<String, Lease>, port: &str) {
         if book.remove(port).is_some() {
             let _ = fs::remove_file(self.path(port));
@@ -193,7 +197,7 @@ impl Leases {
         }
     }
 
-    /// Ends the lease of a port if it is one of these sockets.
+    /// Ends the lease of a port if it is for these sockets.
     pub fn end_of(&self, port: &str, sockets: &[OwnedFd]) {
         let Some(Ok(first)) = sockets.first().map(inode) else { return };
         let mut book = self.lock();
@@ -202,10 +206,10 @@ impl Leases {
         }
     }
 
-    /// Ends the lease of a port whose process lives and has closed the sockets.
+    /// Ends the lease of a port whose process has ended or closed the sockets.
     ///
     /// # Errors
-    /// The process, if it still has them.
+    /// The number of the process, if it still has them.
     pub fn release(&self, port: &str) -> Result<(), i32> {
         let mut book = self.lock();
         if let Some(lease) = book.get(port)
@@ -218,7 +222,7 @@ impl Leases {
         Ok(())
     }
 
-    /// Looks whether a lease still holds, and whether its sockets have been bound.
+    /// Updates a lease, and notes when its sockets have been bound. False if the lease is over.
     fn look_after(&self, lease: &mut Lease) -> bool {
         if let Some(why) = lease.is_over() {
             tracing::info!(port = lease.record.port, pid = lease.record.pid, "a guest's sockets are free again: {why}");
@@ -232,7 +236,7 @@ impl Leases {
         true
     }
 
-    /// Looks after all leases, or only after those that may be bound any moment. Returns whether there are some.
+    /// Updates all leases, or only those that may be bound at any moment. Returns whether there are any of the latter.
     fn sweep(&self, all: bool) -> bool {
         let mut book = self.lock();
         let looked_at = book.iter_mut().filter(|(_, lease)| all || lease.is_new());
@@ -247,7 +251,7 @@ fn inode(socket: &OwnedFd) -> io::Result<u64> {
     Ok(File::from(socket.try_clone()?).metadata()?.ino())
 }
 
-/// The lease of a record, if its process lives and has the sockets.
+/// Resumes the lease of a record, if its process lives and may have the sockets.
 fn resume(record: Record) -> Option<Lease> {
     let process = Process::open(record.pid).ok().filter(|process| process.started() == record.started)?;
     let found = process.sockets(&record.inodes);
@@ -274,8 +278,8 @@ fn resume(record: Record) -> Option<Lease> {
 fn describe(lease: &Lease) -> GuestHolder {
     let socket = |(queue, socket): (u32, &OwnedFd)| {
         let bound = is_bound(socket.as_fd());
-        // Of one that is not bound they are not asked for: whoever has it could be in a call that holds its lock for ever, such as
-        // registering memory that nobody provides.
+        // Counters are read of bound sockets only. The holder of an unbound one could be in a call that holds the
+        // socket's lock for ever, such as registering memory that nobody provides.
         let counted = if bound { counters(socket.as_fd()).ok() } else { None };
         let xsk = counted.into_iter().flatten().map(|(label, value)| (label.to_owned(), value)).collect();
         GuestSocket { queue, bound, xsk }
@@ -301,7 +305,7 @@ fn supervise(leases: &Weak<Leases>) {
         let period = if held.sweep(all) { BINDING_PERIOD } else { PERIOD };
         let processes: Vec<_> = held.lock().values().map(|lease| Arc::clone(&lease.process)).collect();
         let bell = Arc::clone(&held.bell);
-        // Not while it waits: whoever uses the leases may end.
+        // The supervisor must not keep the leases alive while it waits.
         drop(held);
         let mut fds = vec![PollFd::new(&*bell, PollFlags::IN)];
         fds.extend(processes.iter().map(|process| PollFd::new(&**process, PollFlags::IN)));
@@ -340,7 +344,7 @@ mod tests {
         }
     }
 
-    /// Whether all copies of the other end were closed.
+    /// Whether all copies of the peer's socket are closed.
     fn is_closed(other: &UnixStream) -> bool {
         let mut fds = [PollFd::new(other, PollFlags::IN)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -369,7 +373,7 @@ mod tests {
     fn a_lease_outlives_the_daemon_but_not_its_process() {
         let dir = tempfile::tempdir().unwrap();
         let (sent, _other) = socket();
-        // This process has the socket, as a guest's would.
+        // This process holds the socket, in place of a guest's.
         let mine = sent.try_clone().unwrap();
         let this = || Process::open(std::process::id().cast_signed()).unwrap();
         let leases = Leases::open(dir.path()).unwrap();

@@ -1,4 +1,4 @@
-//! A process that has sockets: told apart from a later one of the same number, waited for, looked into.
+//! A process that holds sockets: its identity beyond the reusable process number, its end, and its descriptors.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -6,22 +6,22 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-/// A process.
+/// A process, identified by number and start time.
 #[derive(Debug)]
 pub struct Process {
     pid: i32,
-    /// Ready once it has ended.
+    /// Readable once the process has ended.
     pidfd: OwnedFd,
     started: u64,
 }
 
 impl Process {
-    /// The process of that number.
+    /// Opens a process by its number.
     ///
     /// # Errors
-    /// The kernel's; NotFound if there is none.
+    /// `NotFound` if there is no such process, otherwise the kernel's error.
     pub fn open(pid: i32) -> io::Result<Self> {
-        // `from_raw` panics at a negative number.
+        // `from_raw` panics on a negative number.
         let number = Some(pid).filter(|&pid| pid > 0).and_then(Pid::from_raw).ok_or(io::ErrorKind::NotFound)?;
         let pidfd = pidfd_open(number, PidfdFlags::empty()).map_err(|errno| match errno {
             rustix::io::Errno::SRCH => io::ErrorKind::NotFound.into(),
@@ -29,16 +29,18 @@ impl Process {
         })?;
         let started = start_time(pid).ok_or(io::ErrorKind::NotFound)?;
         let process = Self { pid, pidfd, started };
-        // The start time is of the process behind `pidfd` only if that lived on until it was read.
+        // The number may have been reused between the two calls. The start time is right only if the process behind
+        // `pidfd` still lives.
         if process.has_ended() { Err(io::ErrorKind::NotFound.into()) } else { Ok(process) }
     }
 
-    /// Its number.
+    /// Its process number.
     pub fn pid(&self) -> i32 {
         self.pid
     }
 
-    /// When it started, in clock ticks since the machine did (proc(5), `starttime`): with the number an identity.
+    /// Its start time, in clock ticks since boot (proc(5), `starttime`). Together with the number it identifies the
+    /// process.
     pub fn started(&self) -> u64 {
         self.started
     }
@@ -50,28 +52,28 @@ impl Process {
         matches!(poll(&mut fds, Some(&now)), Ok(1))
     }
 
-    /// Its name, as the kernel keeps it (15 bytes at most).
+    /// Its name as the kernel keeps it, of at most 15 bytes.
     pub fn command(&self) -> String {
         let name = std::fs::read_to_string(format!("/proc/{}/comm", self.pid)).unwrap_or_default();
         name.trim_end().to_owned()
     }
 
-    /// Its real user.
+    /// Its real user id.
     pub fn user(&self) -> Option<u32> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
         status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().next()?.parse().ok()
     }
 
-    /// Which of its descriptors are the sockets with these inodes; `None` if it may not be looked into.
+    /// Its descriptors of the sockets with these inodes. `None` if the process may not be inspected.
     pub fn sockets(&self, inodes: &[u64]) -> Option<Vec<(i32, u64)>> {
         let entries = std::fs::read_dir(format!("/proc/{}/fd", self.pid)).ok()?;
         let mut found = Vec::new();
         for entry in entries.flatten() {
             let target = match std::fs::read_link(entry.path()) {
                 Ok(target) => target,
-                // Closed meanwhile.
+                // The descriptor was closed meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                // Listing them takes less (CAP_DAC_OVERRIDE) than reading what they are (CAP_SYS_PTRACE).
+                // Listing descriptors takes CAP_DAC_OVERRIDE, but reading their targets takes CAP_SYS_PTRACE.
                 Err(_) => return None,
             };
             let inode = || target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok();
@@ -85,7 +87,7 @@ impl Process {
         Some(found)
     }
 
-    /// A copy of one of its descriptors. Needs the right to trace it.
+    /// Copies one of its descriptors. This needs the right to trace the process.
     pub fn copy_fd(&self, fd: i32) -> io::Result<OwnedFd> {
         Ok(pidfd_getfd(&self.pidfd, fd, PidfdGetfdFlags::empty())?)
     }
@@ -99,7 +101,7 @@ impl AsFd for Process {
 
 fn start_time(pid: i32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything; the 20th field behind it is the start time.
+    // The command in parentheses may contain anything. The start time is the 20th field after it.
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
@@ -117,7 +119,7 @@ mod tests {
         assert!(!process.has_ended() && process.started() > 0);
         assert_eq!(process.user(), Some(nix::unistd::getuid().as_raw()));
         drop(child.stdin.take());
-        // Not waited for yet: a dead process keeps its number until then.
+        // A dead process keeps its number until it is waited for.
         let mut fds = [PollFd::new(&process, PollFlags::IN)];
         poll(&mut fds, None).unwrap();
         assert!(process.has_ended());

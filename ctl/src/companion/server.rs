@@ -1,4 +1,4 @@
-//! The hand-over socket's server.
+//! Server of the hand-over socket. A tokio task accepts connections, and each connection has a thread.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,28 +23,28 @@ use crate::http::SocketFile;
 use crate::service::Service;
 use ctl_guest::protocol::{Answer, Offer, Request, SOCKET, decode, encode, receive, send};
 
-/// Connections at a time of a user who may have sockets; more are closed at once.
+/// Limit of connections per user who may have sockets. Further ones are closed at once.
 const CONNECTIONS: usize = 512;
-/// The same of all users together who may have none: they must not keep out those who may.
+/// Limit for all users together who may have none, so that they can't keep out the others.
 const STRANGERS: usize = 16;
-/// How long a client may say nothing, or not take its answer.
+/// Time limit for a client to send a request, and to take its answer.
 const IDLE: Duration = Duration::from_secs(30);
-/// Stack of a connection's thread, in bytes.
+/// Stack size of a connection's thread, in bytes.
 const STACK: usize = 256 << 10;
-/// Connections too many that wait to be closed.
+/// Queue length of refused connections that wait to be closed.
 const CLOSING: usize = 1024;
 
-/// Which users may have sockets, besides root and the daemon's own.
+/// User ids that may have sockets, besides root and the daemon's user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
-    /// Those of every port.
+    /// Users who may have the sockets of every port.
     pub everywhere: Vec<u32>,
-    /// Those of a port, by its name.
+    /// Users who may have the sockets of one port, by its name.
     pub ports: BTreeMap<String, Vec<u32>>,
 }
 
 impl Access {
-    /// Whether nobody is named.
+    /// Whether no user is configured.
     fn is_empty(&self) -> bool {
         self.everywhere.is_empty() && self.ports.values().all(Vec::is_empty)
     }
@@ -53,13 +53,13 @@ impl Access {
         is_privileged(uid) || self.everywhere.contains(&uid)
     }
 
-    /// Whether there may be a port whose sockets the user may have.
+    /// Whether the user may have the sockets of any port.
     fn knows(&self, uid: u32) -> bool {
         self.all_ports(uid) || self.ports.values().flatten().any(|user| *user == uid)
     }
 
-    /// Whether the user may have the sockets of a port that is there, who has asked for it by `key`. Of one that is not there
-    /// it is said in the same words.
+    /// Checks that the user may have the sockets of `port`, requested by `key`. The error for a port that does not
+    /// exist has the same words, so that a stranger can't probe for ports.
     fn check(&self, uid: u32, port: Option<&str>, key: &str) -> Result<(), Error> {
         let users = self.ports.get(port.unwrap_or(key));
         if self.all_ports(uid) || users.is_some_and(|users| users.contains(&uid)) {
@@ -77,12 +77,12 @@ fn is_privileged(uid: u32) -> bool {
     uid == 0 || uid == nix::unistd::geteuid().as_raw()
 }
 
-/// Who asks.
+/// The client of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Its process; 0 if that is in a PID namespace which can't be seen from here.
+    /// Its process number. 0 if it is in a PID namespace that is not visible here.
     pub pid: i32,
-    /// Its effective user when it connected.
+    /// Its effective user id when it connected.
     pub uid: u32,
 }
 
@@ -94,8 +94,8 @@ pub struct FdsSocket {
 }
 
 impl FdsSocket {
-    /// Listens in a run directory, which no other daemon has. Everybody may connect if anybody is configured: who may have what is
-    /// looked at later.
+    /// Listens in a run directory that no other daemon uses. If any user is configured, everybody may connect.
+    /// Permissions are checked with each request.
     pub fn bind(run_dir: &Path, access: &Access) -> Result<Self, Error> {
         let path = run_dir.join(SOCKET);
         match std::fs::remove_file(&path) {
@@ -110,10 +110,10 @@ impl FdsSocket {
             let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
             bind(&socket, &SocketAddrUnix::new(&path)?)?;
             std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode))?;
-            // Earlier kernels can't; what comes is closed then.
+            // Older kernels don't support it. There, received descriptors are closed instead.
             let _ = refuse_descriptors(socket.as_fd());
             listen(&socket, 128)?;
-            // Accepting is the same for sockets of type STREAM and SEQPACKET.
+            // Tokio has no SEQPACKET listener, but accepting works the same as for STREAM.
             UnixListener::from_std(StdListener::from(socket))
         };
         let listener = open().map_err(|error| Error::io(format!("listening on {}", path.display()), error))?;
@@ -123,8 +123,8 @@ impl FdsSocket {
 
 /// Serves until `stop` says true.
 ///
-/// A connection has a thread of its own, because whatever is closed there may take its time: a client may send descriptors of
-/// sockets that linger, and they are closed with the message that they came with, or with the connection.
+/// Each connection has a thread, because closing descriptors can block. A client may send sockets that linger on close,
+/// and they are closed with their message or with the connection.
 pub fn serve(
     socket: FdsSocket,
     service: &Arc<Service>,
@@ -138,7 +138,7 @@ pub fn serve(
         tracing::warn!(%error, "hand-over connections too many are closed in their turn");
     }
     tokio::spawn(async move {
-        // All of it, with its file.
+        // Moves the whole socket into the task. Its file is removed when the task ends.
         let socket = socket;
         let mut rooms = Rooms::default();
         loop {
@@ -150,7 +150,7 @@ pub fn serve(
                 Ok((stream, peer)) => {
                     let Some(place) = rooms.enter(access.knows(peer.uid).then_some(peer.uid)) else {
                         tracing::debug!(?peer, "a hand-over connection too many");
-                        // Never closed here: while there is no room nobody else is accepted.
+                        // Closing could block, and then nobody else would be accepted. So the closing thread does it.
                         let mut refused = stream;
                         while let Err(TrySendError::Full(stream)) = closer.try_send(refused) {
                             refused = stream;
@@ -185,12 +185,12 @@ pub fn serve(
     })
 }
 
-/// Places for connections: for each user who may have sockets, and for all others together.
+/// Connection slots: one pool for each user who may have sockets, and one for all others.
 #[derive(Debug, Default)]
 struct Rooms(BTreeMap<Option<u32>, Arc<Semaphore>>);
 
 impl Rooms {
-    /// A place, if there is one; no user stands for all who may have nothing.
+    /// Takes a slot, if one is free. `None` stands for all users who may have nothing.
     fn enter(&mut self, user: Option<u32>) -> Option<OwnedSemaphorePermit> {
         let places = if user.is_some() { CONNECTIONS } else { STRANGERS };
         let room = self.0.entry(user).or_insert_with(|| Arc::new(Semaphore::new(places)));
@@ -210,7 +210,7 @@ async fn accept(listener: &UnixListener) -> std::io::Result<(StdStream, Peer)> {
 
 fn connection(stream: &StdStream, peer: Peer, service: &Weak<Service>, access: &Access) -> std::io::Result<()> {
     loop {
-        // Descriptors that a client sends are closed as they come.
+        // Descriptors sent by a client are closed at once.
         let bytes = match receive(stream.as_fd()) {
             Ok((bytes, _)) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
@@ -223,7 +223,7 @@ fn connection(stream: &StdStream, peer: Peer, service: &Weak<Service>, access: &
         if bytes.is_empty() {
             return Ok(());
         }
-        // The daemon may be ending, and is not to wait for a client that takes no answer.
+        // A stopping daemon must not wait for a client that takes no answer, so the reference is short.
         let Some(done) = service.upgrade().map(|service| carry_out(&service, access, peer, &bytes)) else {
             return Ok(());
         };
@@ -236,7 +236,7 @@ fn connection(stream: &StdStream, peer: Peer, service: &Weak<Service>, access: &
                     && !fds.is_empty()
                     && let Some(service) = service.upgrade()
                 {
-                    // Nobody has got them.
+                    // The client did not get them.
                     service.not_delivered(&port, &given);
                 }
                 sent?;
@@ -250,11 +250,11 @@ fn refuse(stream: &StdStream, kind: ErrorKind, error: &dyn std::error::Error) ->
     send(stream.as_fd(), &encode(&Answer::Refused(ErrorBody::new(kind, error.to_string()))), &[])
 }
 
-/// Does what a client asks for, if it may.
+/// Carries out a request, if the client may make it.
 #[doc(hidden)]
 pub fn carry_out(service: &Service, access: &Access, peer: Peer, bytes: &[u8]) -> Result<(Offer, Vec<OwnedFd>), Error> {
     let request: Request = decode(bytes).map_err(|why| Error::invalid(format!("request: {why}")))?;
-    // Whether there is such a port is not for everybody to know.
+    // Permissions come first, because strangers must not learn which ports exist.
     let name = service.name_of(request.port());
     access.check(peer.uid, name.as_deref().ok(), request.port())?;
     let name = name?;
@@ -275,7 +275,7 @@ pub fn carry_out(service: &Service, access: &Access, peer: Peer, bytes: &[u8]) -
     }
 }
 
-/// The process that is to have the sockets.
+/// The process that gets the sockets. It must belong to the client's user, unless root asks.
 fn holder(peer: Peer, pid: Option<i32>) -> Result<Process, Error> {
     let number = pid.unwrap_or(peer.pid);
     let process = Process::open(number)

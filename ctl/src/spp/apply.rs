@@ -1,8 +1,8 @@
-//! From what the instances are to do to what the data plane does.
+//! Brings the data plane to what the instances say.
 //!
-//! What a change asks for must be there, or the change is refused. What was asked for before may be gone since (a directory, a file,
-//! a tap's name): then that end is left out, as a port is that is not there, and is tried again from time to time. It must
-//! not hold up the rest, least of all all of it after a restart.
+//! A change is refused if an outside end that it asks for can't be made. An end that was asked for before is different:
+//! its directory, file or device may be gone since. Such an end is left out, as a missing port is, and tried again
+//! from time to time. It must not hold up the others, above all after a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,10 +12,13 @@ use super::compile::{self, Plan, Surroundings};
 use super::{Inner, Spp, SppError};
 
 impl Spp {
-    /// Makes the data plane do what the instances say.
+    /// Brings the data plane from the plan in force to the plan of the instances.
+    ///
+    /// The order is: add ends, set all components at once, remove ends that nothing needs. `inner.applied` always says
+    /// what the data plane has, even after an error.
     pub(super) fn apply(&self, inner: &mut Inner) -> Result<(), SppError> {
         let mut plan = self.plan(inner, &BTreeMap::new());
-        // An end that is there stays as it is, also if a file to be played has come since.
+        // An end that exists stays as it is, even if a file to be played has come since.
         for (no, spec) in &mut plan.outside {
             if let Some(old) = inner.applied.outside.get(no) {
                 spec.clone_from(old);
@@ -31,7 +34,7 @@ impl Spp {
         let mut broken = BTreeMap::new();
         let made = self.make(inner, &mut plan, &mut has, &mut broken);
         has.components = if made.is_ok() { plan.components } else { inner.applied.components.clone() };
-        // What nothing needs any more goes: after a change that failed, what was added for it.
+        // Remove what nothing needs any more. After an error that is what was added for the change.
         let needed = if made.is_ok() {
             (plan.rings, plan.outside)
         } else {
@@ -48,6 +51,7 @@ impl Spp {
         made
     }
 
+    /// The plan of the instances, without the ends in `broken`.
     fn plan(&self, inner: &Inner, broken: &BTreeMap<u32, String>) -> Plan {
         let (ports, cores) = (self.ports(), self.config.cores());
         let (started, config) = (&inner.started, &self.config);
@@ -55,8 +59,8 @@ impl Spp {
         compile::compile(&inner.instances, &around)
     }
 
-    /// Adds what the plan has and `has` lacks, and puts its components into force. Outside ends that can't be made but were
-    /// asked for before go from the plan to `broken`.
+    /// Adds the plan's ends that the data plane lacks, and puts its components into force. `has` notes what was added.
+    /// An outside end that can't be made moves from the plan to `broken` if it was asked for before.
     fn make(
         &self,
         inner: &Inner,
@@ -83,7 +87,7 @@ impl Spp {
         Ok(dataplane.set_components(plan.components.clone())?)
     }
 
-    /// Takes ends away that are not needed.
+    /// Removes the ends in `has` that are not needed.
     fn clear_away(
         &self,
         inner: &mut Inner,
@@ -106,10 +110,11 @@ impl Spp {
         }
     }
 
-    /// Makes what could not be made before, such as components of a port that has come since.
+    /// Tries again what could not be done before, such as components of a port that has come since. The daemon calls it
+    /// every few seconds.
     pub fn retry(&self) {
         let mut inner = self.lock();
-        // What the instances say was accepted once.
+        // All of this was accepted once, so an end that fails must not stop the rest.
         inner.asked = self.plan(&inner, &BTreeMap::new()).outside;
         if let Err(error) = self.apply(&mut inner) {
             tracing::warn!(%error, "not all components can run");
@@ -120,6 +125,7 @@ impl Spp {
     }
 }
 
+/// Whether an end was removed. A failure is logged.
 fn log(result: Result<(), switch::Error>) -> bool {
     if let Err(error) = &result {
         tracing::warn!(%error, "taking an end of components away");

@@ -1,5 +1,7 @@
-//! Changes to what one instance does: pure, and checked against the instance alone. What others have is checked by
-//! [`compile`](super::compile).
+//! Changes to what one instance does.
+//!
+//! All of it is pure, and checked against this instance alone. [`compile`](super::compile) checks against the other
+//! instances and against the switch's ports.
 
 use switch::model::VlanEdit;
 
@@ -8,18 +10,18 @@ use super::launch::MAX_LCORE;
 use ctl_spp_types::*;
 use ctl_spp_types::{PortId, PortType};
 
-/// Longest name of a component, in bytes (SPP: 127).
+/// Longest name of a component, in bytes. SPP has the same limit.
 pub const MAX_NAME: usize = 127;
-/// Components of one instance at most.
+/// Most components of one instance.
 pub const MAX_COMPONENTS: usize = 1024;
-/// Ports of one side of a component at most.
+/// Most ports on one side of a component.
 pub const MAX_SIDE: usize = 256;
-/// Ports that can be added to an instance.
+/// Most ports that can be added to one instance.
 pub const MAX_PORTS: usize = 254;
-/// Entries of an instance's classifier table at most.
+/// Most entries in the classifier table of one instance.
 pub const MAX_ENTRIES: usize = 65_536;
 
-/// A change.
+/// A change to one instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Start a component.
@@ -31,12 +33,12 @@ pub enum Change {
         /// Type.
         kind: ComponentType,
     },
-    /// Stop a component, and let go of its ports.
+    /// Stop a component. Its ports are free then.
     StopComponent {
         /// Name.
         name: String,
     },
-    /// Give a component a port.
+    /// Give a component a port, or change what happens to tags at a port that it has.
     Attach {
         /// Component.
         name: String,
@@ -44,7 +46,7 @@ pub enum Change {
         dir: Dir,
         /// Port.
         port: PortId,
-        /// What happens to tags there.
+        /// What happens to VLAN tags there.
         vlan: VlanEdit,
     },
     /// Take a port from a component.
@@ -56,36 +58,36 @@ pub enum Change {
         /// Port.
         port: PortId,
     },
-    /// Say in one word what a core does, as the command library has it. A core that does something must be made idle first.
+    /// Set what a core does in one step, as SPP's command library asks for it. A busy core must be made idle first.
     SetCore {
         /// Lcore.
         core: u32,
-        /// What it is to do; `None`: nothing.
+        /// The component that it runs, with its ports. `None` makes the core idle.
         component: Option<Component>,
     },
     /// Add an entry to the classifier table.
     AddEntry(Entry),
-    /// Delete an entry of the classifier table; with a port: only if that is the entry's.
+    /// Delete an entry of the classifier table.
     DelEntry {
-        /// Which one.
+        /// Its key.
         key: EntryKey,
-        /// Its port.
+        /// If given, the entry must have this port.
         port: Option<PortId>,
     },
-    /// Make a port known to an instance.
+    /// Add a port to an instance.
     AddPort {
         /// Port.
         port: PortId,
-        /// Rings of a pipe: received from, sent to.
+        /// The two rings of a pipe: the application receives from the first and sends to the second.
         rings: Option<(PortId, PortId)>,
     },
-    /// Forget a port.
+    /// Remove a port that was added.
     DelPort(PortId),
     /// Patch one port to another.
     AddPatch(Patch),
-    /// Forget all patches.
+    /// Remove all patches.
     ResetPatches,
-    /// Start or stop forwarding, of all components and patches, or the capture.
+    /// Start or stop forwarding: all components and patches, or the capture.
     Run(bool),
 }
 
@@ -94,10 +96,10 @@ fn refused<T>(why: impl Into<String>) -> Result<T, SppError> {
 }
 
 impl Change {
-    /// Makes the change to `setup`, what `instance` is to do.
+    /// Applies the change to `setup`, a copy of [`Instance::next`].
     ///
     /// # Errors
-    /// `Refused` with the reason; `setup` may then be half changed and is to be thrown away.
+    /// `Refused` with the reason. `setup` may be half changed then: the caller drops it.
     pub fn make(&self, instance: &Instance, setup: &mut Setup) -> Result<(), SppError> {
         self.check_type(instance.proc)?;
         match self {
@@ -154,7 +156,7 @@ impl Change {
         }
     }
 
-    /// Whether an instance of that type takes such a change at all.
+    /// Checks that the type of the instance takes such a change at all.
     fn check_type(&self, proc: Proc) -> Result<(), SppError> {
         use ProcType::{Mirror, Nfv, Primary, Vf};
         let (takers, what): (&[ProcType], _) = match self {
@@ -182,7 +184,7 @@ fn find<'a>(setup: &'a mut Setup, name: &str) -> Result<&'a mut Component, SppEr
     Ok(&mut setup.components[at])
 }
 
-/// Starts a component; it may have ports already.
+/// Adds a component to the setup. The name keeps to what paths and recipes can carry.
 fn start(instance: &Instance, setup: &mut Setup, component: Component) -> Result<(), SppError> {
     let Component { name, core, kind, .. } = &component;
     let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b';' | b'"' | b'\\');
@@ -210,7 +212,7 @@ fn start(instance: &Instance, setup: &mut Setup, component: Component) -> Result
     Ok(())
 }
 
-/// Whether components of the instance may run on that core, as far as the instance says.
+/// Checks that components of the instance may run on the core, by the instance's own list of cores.
 fn check_core(instance: &Instance, core: u32) -> Result<(), SppError> {
     if core > MAX_LCORE {
         return refused(format!("core {core}: 0 to {MAX_LCORE} are possible"));
@@ -232,6 +234,7 @@ fn check_core(instance: &Instance, core: u32) -> Result<(), SppError> {
     }
 }
 
+/// Gives a component a port, within the limits of the component's type.
 fn attach(component: &mut Component, dir: Dir, port: PortId, vlan: VlanEdit) -> Result<(), SppError> {
     if let VlanEdit::Add { vid, pcp } = vlan
         && (vid > 4094 || pcp > 7)
@@ -244,7 +247,7 @@ fn attach(component: &mut Component, dir: Dir, port: PortId, vlan: VlanEdit) -> 
     let (kind, name) = (component.kind, component.name.clone());
     let side = component.side_mut(dir);
     if let Some(attached) = side.iter_mut().find(|attached| attached.port == port) {
-        // As SPP does: again with a tag is a change of the tag.
+        // As in SPP, attaching a port again changes what happens to its tags.
         attached.vlan = vlan;
         return Ok(());
     }
@@ -289,6 +292,7 @@ fn set_core(instance: &Instance, setup: &mut Setup, core: u32, component: Option
     Ok(())
 }
 
+/// Adds a table entry. A key occurs once, and a classifier must send to the port. The entry outlives that classifier.
 fn add_entry(setup: &mut Setup, entry: Entry) -> Result<(), SppError> {
     let Entry { key, port } = entry;
     if let Some(vlan) = key.vlan.filter(|vlan| *vlan > 4094) {
@@ -313,6 +317,7 @@ fn add_entry(setup: &mut Setup, entry: Entry) -> Result<(), SppError> {
     Ok(())
 }
 
+/// Adds a port. Only the primary makes pipes. Other instances add a pipe by its name, without rings.
 fn add_port(proc: Proc, setup: &mut Setup, port: PortId, rings: Option<(PortId, PortId)>) -> Result<(), SppError> {
     if setup.ports.contains(&port) {
         return refused(format!("{port} is there already"));
@@ -361,12 +366,13 @@ fn del_port(setup: &mut Setup, port: PortId) -> Result<(), SppError> {
     Ok(())
 }
 
+/// Adds a patch. A port is the source of one patch at most, and the destination of one at most.
 fn add_patch(proc: Proc, setup: &mut Setup, patch: Patch) -> Result<(), SppError> {
     let Patch { src, dst } = patch;
     for port in [src, dst] {
         match port.kind {
             _ if setup.ports.contains(&port) => {}
-            // NICs are there from the start, in SPP.
+            // In SPP NICs are there from the start, without being added.
             PortType::Phy => add_port(proc, setup, port, None)?,
             _ => return refused(format!("{port} is not there: add it first")),
         }

@@ -1,8 +1,8 @@
-//! Counters that the primary's status starts from. What the data plane counts goes on, because a scrape's counters must not go
-//! back.
+//! Clearing the counters of the primary's status. A clear notes the counters, and the status shows what came since.
+//! The data plane's own counters go on, because those of a scrape must not go back.
 //!
-//! A port or ring that goes and comes again counts from zero. Rings are forgotten when they go; a port that has counted less than
-//! it had at the clear is a new one.
+//! A port or ring that was removed and added again counts from zero. Rings are forgotten when they are removed. A
+//! port that has counted less than at the clear must be a new one.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub(super) struct Cleared {
 }
 
 impl Cleared {
-    /// A clear, now.
+    /// A clear at this moment, with these counters.
     pub fn now(ports: Vec<PortCounters>, rings: Vec<EndInfo>) -> Self {
         Self {
             ports: ports.into_iter().map(|counters| (counters.port, counters)).collect(),
@@ -27,12 +27,12 @@ impl Cleared {
         }
     }
 
-    /// A ring is gone.
+    /// Notes that a ring was removed.
     pub fn forget_ring(&mut self, no: u32) {
         self.rings.remove(&EndPort::Ring(no));
     }
 
-    /// What was counted since.
+    /// What was counted since the clear.
     pub fn port(&self, mut now: PortCounters) -> PortCounters {
         if let Some(then) = self.ports.get(&now.port)
             && let (Some(rx), Some(tx), Some(tx_dropped)) =
@@ -43,7 +43,7 @@ impl Cleared {
         now
     }
 
-    /// What was counted since.
+    /// What was counted since the clear.
     pub fn ring(&self, mut now: EndInfo) -> EndInfo {
         if let Some(then) = self.rings.get(&now.end) {
             now.rx = since(now.rx, then.rx);

@@ -1,7 +1,9 @@
-//! From what all instances are to do, to what the data plane is told: claims on ports, and the whole set of components.
+//! Compiles the setups of all instances into one plan for the data plane: rings, outside ends and components.
 //!
-//! A port belongs to one component per direction at a time, whichever instance it is of. Captures, nfv patches and those of the
-//! primary are forward components; a pipe stands for its two rings.
+//! A port belongs to one component in each direction, across all instances. [`check`] finds conflicting claims.
+//! Patches and captures become forward components. A pipe stands for its two rings.
+//!
+//! All of it is pure, except that [`compile`] looks whether a file to be played exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -14,31 +16,31 @@ use crate::config::SppConfig;
 use ctl_spp_types::*;
 use ctl_spp_types::{PortId, PortType};
 
-/// What the data plane is to have.
+/// What the data plane is to have, for all instances together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Rings.
+    /// Numbers of the rings.
     pub rings: BTreeSet<u32>,
-    /// Outside ends.
+    /// Outside ends, by number.
     pub outside: BTreeMap<u32, OutsideSpec>,
     /// Components.
     pub components: Vec<ComponentSpec>,
 }
 
-/// What is known beside the instances.
+/// What a plan depends on besides the instances.
 #[derive(Debug)]
 pub struct Surroundings<'a> {
     /// Names of the switch's ports by their SPP names.
     pub ports: &'a BTreeMap<PortId, String>,
-    /// Worker of each lcore that one is named for; the others go by their number.
+    /// Workers of the lcores that the configuration maps. The other lcores go round by their number.
     pub cores: &'a BTreeMap<u32, usize>,
-    /// Workers.
+    /// Number of workers.
     pub workers: usize,
-    /// Directory of the files of `pcap` ports, and those of captures.
+    /// Has the directories of `pcap` ports and captures.
     pub config: &'a SppConfig,
-    /// When a capture began, for the names of its files: `YYYYMMDDhhmmss`.
+    /// When each capture began, for the names of its files: `YYYYMMDDhhmmss`.
     pub started: &'a BTreeMap<Proc, String>,
-    /// Outside ends that can't be made at present.
+    /// Outside ends that can't be made at present, by number, with the reason.
     pub broken: &'a BTreeMap<u32, String>,
 }
 
@@ -47,26 +49,28 @@ impl Surroundings<'_> {
         matches!(port, EndPort::Outside(no) if self.broken.contains_key(no))
     }
 
-    /// Worker of an lcore.
+    /// Number of the worker that an lcore is mapped to.
     pub fn worker(&self, core: u32) -> usize {
         worker_of(self.cores, self.workers, core)
     }
 }
 
-/// Worker of an lcore: the one that is named for it, or else by its number.
+/// The worker of an lcore: the one that is configured, or else the lcore's number modulo the workers.
 pub(super) fn worker_of(named: &BTreeMap<u32, usize>, workers: usize, core: u32) -> usize {
     named.get(&core).copied().unwrap_or(core as usize % workers.max(1))
 }
 
-/// Something that takes frames from, or gives frames to, a port.
+/// A use of a port in one direction.
 struct Claim {
-    /// Who: an instance, and its component or patch.
+    /// Who uses it, for messages: a component or patch, and its instance.
     by: String,
     proc: Proc,
     port: PortId,
     dir: Dir,
 }
 
+/// All uses of ports by a setup. A capture that is stopped makes none.
+/// All uses of ports by a setup. A capture that is stopped makes none.
 fn claims_of(proc: Proc, instance: &Instance, setup: &Setup) -> Vec<Claim> {
     let mut claims = Vec::new();
     for component in &setup.components {
@@ -87,17 +91,19 @@ fn claims_of(proc: Proc, instance: &Instance, setup: &Setup) -> Vec<Claim> {
     claims
 }
 
-/// A port with a pipe replaced by the ring that it stands for in that direction.
+/// The ring that a pipe stands for in this direction. Any other port is returned as it is.
 fn behind(pipes: &[Pipe], port: PortId, dir: Dir) -> PortId {
     let pipe = pipes.iter().find(|pipe| pipe.port == port);
     pipe.map_or(port, |pipe| if dir == Dir::Rx { pipe.rx } else { pipe.tx })
 }
 
-/// Checks what no instance can see alone: that `changed` claims nothing that it, or another, has already (running or staged),
-/// that its ports are there, and that its cores are its own.
+/// Checks a changed instance against the others and against the switch's ports.
+///
+/// It must not use a port twice in one direction, nor one that another instance uses, running or held. Its ports must
+/// exist. Its components must not be on cores of other instances.
 ///
 /// # Errors
-/// `Refused`, naming who has it.
+/// `Refused`, with the name of the one that has the port or the core.
 pub fn check(
     instances: &BTreeMap<Proc, Instance>,
     changed: &Instance,
@@ -117,7 +123,7 @@ pub fn check(
             let verb = if claim.dir == Dir::Rx { "receives from" } else { "sends to" };
             return Err(SppError::refused(format!("{} is in use: {} {verb} it", claim.port, other.by)));
         }
-        // Its own claims may well be those of what it runs now.
+        // What `changed` runs at present is not in the way: the new setup replaces it.
         taken.push(claim);
     }
     for port in setup.ports.iter().copied().chain(taken.iter().filter(|c| c.proc == changed.proc).map(|c| c.port)) {
@@ -136,14 +142,14 @@ pub fn check(
     Ok(())
 }
 
-/// Why a port has nobody that takes frames from it, in sentences: who would, and what keeps it from that.
+/// Why nobody takes frames from a port, in sentences: who would take them, and what is missing for that.
 pub fn why_idle(instances: &BTreeMap<Proc, Instance>, port: PortId) -> Vec<String> {
     let pipes = instances.get(&Proc::PRIMARY).map_or_else(Vec::new, |primary| primary.running.pipes.clone());
     let mut whys = Vec::new();
     for (&proc, instance) in instances {
         let setups = [(Some(&instance.running), false), (instance.staged.as_ref(), true)];
         for (setup, is_held) in setups.into_iter().filter_map(|(setup, is_held)| Some((setup?, is_held))) {
-            // A capture is only a claim while it runs.
+            // A capture makes a claim only while it runs.
             let started = Setup { running: true, ..setup.clone() };
             let wanted = Claim { by: String::new(), proc, port, dir: Dir::Rx };
             for claim in claims_of(proc, instance, &started).iter().filter(|claim| clash(&pipes, claim, &wanted)) {
@@ -163,12 +169,16 @@ pub fn why_idle(instances: &BTreeMap<Proc, Instance>, port: PortId) -> Vec<Strin
     whys
 }
 
+/// Whether two claims are for the same direction of the same port. A whole port includes its queues.
+/// Whether two claims are for the same direction of the same port. A whole port includes its queues.
 fn clash(pipes: &[Pipe], a: &Claim, b: &Claim) -> bool {
     let (at, bt) = (behind(pipes, a.port, a.dir), behind(pipes, b.port, b.dir));
     let queues = at.queue.is_none() || bt.queue.is_none() || at.queue == bt.queue;
     a.dir == b.dir && at.whole() == bt.whole() && queues
 }
 
+/// Checks that a port exists, or that the switch makes it when it is used.
+/// Checks that a port exists, or that the switch makes it when it is used.
 fn check_there(pipes: &[Pipe], ports: &BTreeMap<PortId, String>, port: PortId) -> Result<(), SppError> {
     match port.kind {
         PortType::Phy if !ports.contains_key(&port.whole()) => Err(SppError::refused(format!(
@@ -187,7 +197,7 @@ fn check_there(pipes: &[Pipe], ports: &BTreeMap<PortId, String>, port: PortId) -
     }
 }
 
-/// The end of a port; `None` if it is not there (any more).
+/// The end that a port stands for. `None` if the port does not exist, or no longer does.
 fn end(pipes: &[Pipe], ports: &BTreeMap<PortId, String>, port: PortId, dir: Dir) -> Option<EndPort> {
     let port = behind(pipes, port, dir);
     match port.kind {
@@ -207,12 +217,12 @@ pub fn tap_name(no: u32) -> String {
     format!("spp_tap{no}")
 }
 
-/// The files of `pcap:N`: read from, written to.
+/// The files of `pcap:N`: the one that is played, and the one that is written.
 pub fn pcap_files(directory: &Path, no: u32) -> (PathBuf, PathBuf) {
     (directory.join(format!("spp-rx{no}.pcap")), directory.join(format!("spp-tx{no}.pcap")))
 }
 
-/// The whole set that the running setups ask for. Ends that are not there are left out, so that their components wait for them.
+/// The plan of all running setups. Ends that do not exist are left out, and their components wait for them.
 pub fn compile(instances: &BTreeMap<Proc, Instance>, around: &Surroundings<'_>) -> Plan {
     let mut plan = Plan::default();
     let pipes = instances.get(&Proc::PRIMARY).map_or_else(Vec::new, |primary| primary.running.pipes.clone());
@@ -254,13 +264,14 @@ pub fn compile(instances: &BTreeMap<Proc, Instance>, around: &Surroundings<'_>) 
     plan
 }
 
-/// The lcore that an instance's patches, or its capture, run on.
+/// The lcore that runs an instance's patches or its capture: the first one after the master core. Without such a core
+/// it is the master core, and without any the client id.
 pub(super) fn patch_core(instance: &Instance) -> u32 {
     instance.cores.get(1).or(instance.cores.first()).copied().unwrap_or(instance.proc.id)
 }
 
-/// The directory that the configuration names which a confined capture's own one must be in. If none does it is one that it is
-/// not in, whatever the configuration was when the capture was asked for.
+/// The configured directory that a confined capture's directory is in. If it is in none, this is the default
+/// directory, and the data plane will refuse the capture. The configuration may have changed since the launch.
 pub fn capture_root(capture: &CaptureOptions, config: &SppConfig) -> PathBuf {
     let found = config.capture_roots().find(|root| capture.directory.starts_with(root));
     found.unwrap_or(&config.directory).to_owned()
@@ -278,7 +289,7 @@ fn capture_files(capture: &CaptureOptions, config: &SppConfig, started: Option<&
     }
 }
 
-/// Adds what a port needs.
+/// Adds the ring or outside end that a port needs to the plan.
 fn provide(plan: &mut Plan, pipes: &[Pipe], around: &Surroundings<'_>, port: PortId) {
     match port.kind {
         PortType::Ring => {
@@ -293,7 +304,7 @@ fn provide(plan: &mut Plan, pipes: &[Pipe], around: &Surroundings<'_>, port: Por
         }
         PortType::Pcap => {
             let (rx, tx) = pcap_files(&around.config.directory, port.no);
-            // A file that is not there has no frames.
+            // A port whose file does not exist receives nothing.
             let rx = Some(rx).filter(|rx| rx.exists());
             plan.outside.insert(PCAP_ENDS + port.no, OutsideSpec::Pcap { rx, tx: Some(tx) });
         }
@@ -301,6 +312,10 @@ fn provide(plan: &mut Plan, pipes: &[Pipe], around: &Surroundings<'_>, port: Por
     }
 }
 
+/// Compiles a component. `end` gives the end of a port, if it exists. Table entries refer to tx ends by index, and
+/// entries for other ports are left out.
+/// Compiles a component. `end` gives the end of a port, if it exists. Table entries refer to tx ends by index, and
+/// entries for other ports are left out.
 fn of_component(
     proc: Proc,
     component: &Component,

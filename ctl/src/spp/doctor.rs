@@ -1,5 +1,5 @@
-//! What an operator of the Soft Patch Panel may have overlooked: who reaches its API, whether spp-ctl is there, where lcores work, and what
-//! components wait for.
+//! Checks of the Soft Patch Panel for `xswitch doctor`: who can reach its API, whether spp-ctl is connected, which
+//! workers lcores are on, and what components wait for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -10,18 +10,18 @@ use super::{Instance, PortId, PortType, Proc, Setup, Spp, check_launch};
 use ctl_types::{Check, Status};
 
 impl Spp {
-    /// Takes note of an instance's connection to an outside spp-ctl: that there is one, or why not.
+    /// Notes whether an instance is connected to an outside spp-ctl: `None` if it is, else the reason why not.
     pub fn set_link(&self, proc: Proc, missing: Option<String>) {
         self.links.lock().unwrap_or_else(PoisonError::into_inner).insert(proc, missing);
     }
 
-    /// The instances' connections to an outside spp-ctl: `None` if there is one, or why there is none.
+    /// Each instance's connection to an outside spp-ctl: `None` if it is connected, else the reason why not.
     pub fn links(&self) -> BTreeMap<Proc, Option<String>> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// Looks at the instances and at what is around them.
+/// All checks of the instances and their surroundings.
 pub fn checks(spp: &Spp) -> Vec<Check> {
     let instances: BTreeMap<Proc, Instance> =
         spp.instances().into_iter().map(|instance| (instance.proc, instance)).collect();
@@ -72,7 +72,7 @@ fn link(proc: Proc, state: Option<&Option<String>>, address: String) -> Check {
     }
 }
 
-/// On which workers the lcores work that have something to do.
+/// The workers of all lcores that run something. A warning if some share a worker while others are free.
 fn cores(instances: &BTreeMap<Proc, Instance>, workers: usize, named: &BTreeMap<u32, usize>) -> Option<Check> {
     let mut of: BTreeMap<usize, BTreeSet<u32>> = BTreeMap::new();
     for instance in instances.values() {
@@ -98,7 +98,7 @@ fn cores(instances: &BTreeMap<Proc, Instance>, workers: usize, named: &BTreeMap<
     }
 }
 
-/// Ports that are named, and which no port of the switch has.
+/// Ports that instances name, but that no port of the switch has as its SPP name.
 fn ports(instances: &BTreeMap<Proc, Instance>, there: &[PortId]) -> Vec<Check> {
     let mut missing: BTreeMap<PortId, Proc> = BTreeMap::new();
     for (proc, instance) in instances {
@@ -117,13 +117,15 @@ fn ports(instances: &BTreeMap<Proc, Instance>, there: &[PortId]) -> Vec<Check> {
     missing.into_iter().map(check).collect()
 }
 
+/// All ports that a setup names.
 fn named(setup: &Setup) -> impl Iterator<Item = PortId> {
     let attached = setup.components.iter().flat_map(|component| component.rx.iter().chain(&component.tx));
     let patched = setup.patches.iter().flat_map(|patch| [patch.src, patch.dst]);
     attached.map(|attached| attached.port).chain(patched).chain(setup.ports.iter().copied())
 }
 
-/// What the configuration gives to one instance and the state file to another, in words.
+/// Conflicts between the configuration and the state file, in words: numbers and cores that two instances have, and
+/// components on cores that are not their instance's.
 pub(super) fn clashes(instances: &BTreeMap<Proc, Instance>) -> Vec<String> {
     let mut seen = BTreeMap::new();
     let mut clashes = Vec::new();

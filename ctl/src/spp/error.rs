@@ -1,23 +1,23 @@
-//! What SPP's requests can fail with.
+//! Errors of requests to instances.
 
 use switch::ErrorKind;
 
-/// Why a request was not done. Nothing has changed then.
+/// Why a request failed. Nothing has changed then. REST answers with the code in brackets.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SppError {
-    /// No such instance (404).
+    /// There is no such instance (404).
     #[error("{0}")]
     NotFound(String),
-    /// A request that can't be done (400).
+    /// The request can't be carried out (400).
     #[error("{0}")]
     Refused(String),
-    /// The switch could not do it (500).
+    /// The switch failed to carry it out (500).
     #[error("{0}")]
     System(String),
 }
 
 impl SppError {
-    /// A request that can't be done.
+    /// A `Refused` with this reason.
     pub fn refused(why: impl Into<String>) -> Self {
         Self::Refused(why.into())
     }

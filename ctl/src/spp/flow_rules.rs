@@ -1,4 +1,6 @@
-//! Flow rules of `phy` ports: numbered, kept, and put into the data plane. They are the primary's, and go with it.
+//! Flow rules of `phy` ports. They are numbered, written to the state file, and put into the data plane.
+//!
+//! They belong to the primary, and go when it ends. Rules of a port that is gone are kept until it comes back.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +23,7 @@ impl Spp {
         self.lock().flow_rules.get(&no).cloned().unwrap_or_default()
     }
 
-    /// Says whether `phy:no` can have rules.
+    /// Checks that `phy:no` can have rules.
     ///
     /// # Errors
     /// `NotFound`: there is no primary; `Refused`: there is no such port.
@@ -29,19 +31,19 @@ impl Spp {
         self.check_port(&self.lock(), no).map(drop)
     }
 
-    /// What a flow rule counted; nothing if its port is not there.
+    /// Frames and bytes that a flow rule has matched. Zero if its port is gone.
     pub fn flow_count(&self, no: u32, rule_id: u32) -> Count {
         self.flow_counts().get(&(phy(no), rule_id)).copied().unwrap_or_default()
     }
 
-    /// What flow rules counted, by port and number.
+    /// Frames and bytes that all flow rules have matched, by port and rule number.
     fn flow_counts(&self) -> BTreeMap<(PortId, u32), Count> {
         let named: BTreeMap<_, _> = self.ports().into_iter().map(|(port, name)| (name, port)).collect();
         let one = |count: FlowCount| Some(((*named.get(&count.port)?, count.rule), count.matched));
         self.service.dataplane().flow_counts().into_iter().filter_map(one).collect()
     }
 
-    /// The flow rules of all ports, by these, with what they counted.
+    /// The flow rules of all ports that have any, with their counters.
     pub fn all_flow_rules(&self) -> Vec<PortFlow> {
         let counts = self.flow_counts();
         let of_port = |(&no, rules): (&u32, &Vec<NumberedRule>)| {
@@ -54,18 +56,18 @@ impl Spp {
         self.lock().flow_rules.iter().filter(|(_, rules)| !rules.is_empty()).map(of_port).collect()
     }
 
-    /// Says whether a rule could be made.
+    /// Checks a rule without making it.
     ///
     /// # Errors
-    /// `NotFound`: there is no primary; `Refused`: there is no such port, or what the rule says can't be done.
+    /// `NotFound`: there is no primary; `Refused`: there is no such port, or the rule is not supported.
     pub fn check_flow_rule(&self, no: u32, rule: &Rule) -> Result<(), SppError> {
         self.check(&self.lock(), no, rule)
     }
 
-    /// Makes a rule, and says its number: one above those that the port has, or 0.
+    /// Makes a rule and returns its number: one more than the port's last rule, or 0.
     ///
     /// # Errors
-    /// Those of [`Spp::check_flow_rule`]; `System` if it can't be kept.
+    /// Those of [`Spp::check_flow_rule`]; `Refused`: the port can't have more; `System`: it can't be kept.
     pub fn add_flow_rule(&self, no: u32, rule: Rule) -> Result<u32, SppError> {
         let mut inner = self.lock();
         self.check(&inner, no, &rule)?;
@@ -80,14 +82,15 @@ impl Spp {
         Ok(rule_id)
     }
 
-    /// Deletes a rule of a port, or all.
+    /// Deletes one rule of a port, or all if `rule_id` is `None`.
     ///
     /// # Errors
-    /// `NotFound`: there is no primary; `Refused`: there is no such port, or it has no such rule; `System` if that can't be kept.
+    /// `NotFound`: there is no primary; `Refused`: there is no such port, or it has no such rule; `System`: the state
+    /// file can't be written.
     pub fn del_flow_rules(&self, no: u32, rule_id: Option<u32>) -> Result<(), SppError> {
         let mut inner = self.lock();
         let rules = inner.flow_rules.get(&no).cloned().unwrap_or_default();
-        // Those of a port that is gone can be deleted.
+        // Rules of a port that is gone can be deleted, so only a port without rules is looked for.
         if rules.is_empty() || !inner.instances.contains_key(&Proc::PRIMARY) {
             self.check_port(&inner, no)?;
         }
@@ -98,6 +101,7 @@ impl Spp {
         }
     }
 
+    /// Replaces the rules of a port, in the data plane and in the state file. If that fails, the old ones are put back.
     fn set_flow_rules(&self, inner: &mut Inner, no: u32, rules: Vec<NumberedRule>) -> Result<(), SppError> {
         let row = Row::flow_rules(&PortRules { port: no, rules: rules.clone() });
         let old = inner.flow_rules.insert(no, rules);
@@ -109,7 +113,7 @@ impl Spp {
         result
     }
 
-    /// Number of queues of a port that rules can be made for.
+    /// The number of queues of `phy:no`, if rules can be made for it.
     fn check_port(&self, inner: &Inner, no: u32) -> Result<usize, SppError> {
         if !inner.instances.contains_key(&Proc::PRIMARY) {
             return Err(super::missing(Proc::PRIMARY));
@@ -131,12 +135,12 @@ impl Spp {
         }
     }
 
-    /// Gives the ports that are there the rules that they are to have, where they have others.
+    /// Gives each present port its rules, where the data plane has other ones.
     pub(super) fn apply_flow_rules(&self, inner: &Inner) -> Result<(), SppError> {
         let dataplane = self.service.dataplane();
         for (port, name) in self.ports().into_iter().filter(|(port, _)| port.kind == PortType::Phy) {
             let kept = inner.flow_rules.get(&port.no).map_or(&[][..], Vec::as_slice);
-            // What was kept was compiled before.
+            // Rules were compiled once before they were kept, so none is skipped here.
             let rules: Vec<_> = kept.iter().filter_map(|kept| kept.rule.compile(kept.rule_id).ok()).collect();
             if dataplane.flow_rules(&name)? != rules {
                 dataplane.set_flow_rules(&name, rules)?;

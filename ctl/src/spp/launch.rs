@@ -1,6 +1,7 @@
-//! What starts a process of the Soft Patch Panel: its name, and options of DPDK and of its own, made into an instance.
+//! Launching an instance: reads the name and the options that an SPP process would be started with.
 //!
-//! Of DPDK's options those that name lcores count; the others (memory, devices) have no meaning here and are passed over.
+//! Of DPDK's (EAL) options only those about lcores count. The others, such as memory and devices, are ignored.
+//! Options that the type of process does not know are ignored too.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,13 +14,13 @@ use super::words::joined;
 use super::{CaptureOptions, DEFAULT_CAPTURE_LIMIT, Instance, PortId, Proc, ProcType};
 use ctl_spp_types::compression_word;
 
-/// Largest number of an lcore.
+/// Largest lcore.
 pub const MAX_LCORE: u32 = 1023;
 
-/// An option with its value; `""` if it has none.
+/// An option and its value. The value is `""` if there is none.
 pub type Pair<'a> = (&'a str, &'a str);
 
-/// An instance that is to be made.
+/// A request for an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
     /// Name.
@@ -28,7 +29,7 @@ pub struct Launch {
     pub cores: Vec<u32>,
     /// pcap: the port that is captured.
     pub port: Option<PortId>,
-    /// pcap: directory of the files; `None`: that of the configuration.
+    /// pcap: directory of the files. `None`: the configured one.
     pub directory: Option<PathBuf>,
     /// pcap: bytes after which the next file begins.
     pub limit: u64,
@@ -39,18 +40,18 @@ pub struct Launch {
 /// Why a process can't be launched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wrong {
-    /// It needs this option.
+    /// This option is missing.
     Missing(&'static str),
-    /// The value of this option, of DPDK or of its own, and why.
+    /// The value of this option is wrong, for this reason.
     Value(Side, String, String),
 }
 
-/// Whose an option is: `-c` is one of both.
+/// Whose an option is. `-c` exists on both sides: a mask of lcores, and the port of a capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// DPDK's.
+    /// DPDK's environment abstraction layer.
     Eal,
-    /// The process's own.
+    /// The process.
     App,
 }
 
@@ -63,10 +64,10 @@ impl fmt::Display for Wrong {
     }
 }
 
-/// The type of the process of that name, `spp_vf` or `vf`.
+/// The type of a process by its name, such as `spp_vf` or `vf`.
 ///
 /// # Errors
-/// That there is none.
+/// There is no such process, or it is the primary.
 pub fn kind_of(name: &str) -> Result<ProcType, String> {
     match name.strip_prefix("spp_").unwrap_or(name) {
         "vf" => Ok(ProcType::Vf),
@@ -81,10 +82,10 @@ pub fn kind_of(name: &str) -> Result<ProcType, String> {
 }
 
 impl Launch {
-    /// Reads a process's options.
+    /// Reads the options of a process.
     ///
     /// # Errors
-    /// What is wrong with which of them.
+    /// The first option that is missing or wrong.
     pub fn read<'a>(
         proc: Proc,
         eal: impl IntoIterator<Item = Pair<'a>>,
@@ -112,7 +113,7 @@ impl Launch {
             let why = format!("core {master} is not among the lcores");
             return Err(Wrong::Value(Side::Eal, "--master-lcore".to_owned(), why));
         }
-        // As in DPDK: the lowest one unless it is named.
+        // As in DPDK, the master core is the lowest one unless it is named.
         let master = master.or(cores.first().copied());
         launch.cores.extend(master);
         launch.cores.extend(cores.into_iter().filter(|core| Some(*core) != master));
@@ -125,11 +126,11 @@ impl Launch {
         }
     }
 
-    /// Takes note of an option of the process's own.
+    /// Takes one of the process's own options.
     fn own(&mut self, option: &str, value: &str) -> Result<(), String> {
         let Proc { kind, id } = self.proc;
         match (option, kind) {
-            // It would register by that number.
+            // The process would register with spp-ctl by this number.
             ("-n", ProcType::Nfv) | ("--client-id", ProcType::Vf | ProcType::Mirror | ProcType::Pcap)
                 if digits(value) != Some(id) =>
             {
@@ -145,14 +146,14 @@ impl Launch {
                 self.limit =
                     digits(value).ok_or_else(|| format!("`{}` is not a number of bytes", value.escape_default()))?;
             }
-            // Not one of SPP's: its files are LZ4 always.
+            // SPP does not have this option. Its files are always LZ4.
             ("--compression", ProcType::Pcap) => self.compression = compression(value)?,
             _ => {}
         }
         Ok(())
     }
 
-    /// The instance. Captures go to `directory` unless they name another.
+    /// The instance to be made. A capture goes to `directory` unless it names another.
     pub fn instance(&self, directory: &Path) -> Instance {
         let capture = self.port.map(|port| CaptureOptions {
             port,
@@ -171,7 +172,7 @@ fn compression(text: &str) -> Result<Compression, String> {
     known.ok_or_else(|| format!("`{}`: none, lz4 or zstd", text.escape_default()))
 }
 
-/// Options as a command line has them: `-l 1,2`, `--proc-type=secondary`, `--vhost-client`.
+/// Pairs up the words of a command line: `-l 1,2`, `--proc-type=secondary`, `--vhost-client`.
 pub fn pairs<'a>(words: &[&'a str]) -> Vec<Pair<'a>> {
     let mut pairs = Vec::new();
     let mut words = words.iter().copied().peekable();
@@ -184,7 +185,7 @@ pub fn pairs<'a>(words: &[&'a str]) -> Vec<Pair<'a>> {
     pairs
 }
 
-/// A number; what `parse` takes besides digits (a sign) is none.
+/// A number of digits only. `parse` would also take a sign.
 fn digits<T: FromStr>(text: &str) -> Option<T> {
     let digits = text.trim();
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
@@ -195,7 +196,8 @@ fn core(text: &str) -> Result<u32, String> {
     core.ok_or_else(|| format!("`{}` is not an lcore: 0 to {MAX_LCORE} are", text.escape_default()))
 }
 
-/// `1,3-5`, or `(1,3-5)@0,6@2`, of which the CPUs behind `@` are left out: workers are bound to CPUs by the configuration.
+/// Reads a list of lcores: `1,3-5` or `(1,3-5)@0,6@2`. The CPUs after `@` are ignored, because the configuration binds
+/// workers to CPUs.
 fn list(text: &str) -> Result<BTreeSet<u32>, String> {
     let bad = || format!("`{}` is not a list of lcores", text.escape_default());
     let mut cores = BTreeSet::new();
@@ -228,7 +230,7 @@ fn list(text: &str) -> Result<BTreeSet<u32>, String> {
     Ok(cores)
 }
 
-/// A mask in hexadecimal: `0x1e`.
+/// Reads a hexadecimal mask of lcores, such as `0x1e`.
 fn mask(text: &str) -> Result<BTreeSet<u32>, String> {
     let bad = || format!("`{}` is not a hexadecimal mask of lcores", text.escape_default());
     let digits = text.strip_prefix("0x").or(text.strip_prefix("0X")).unwrap_or(text);

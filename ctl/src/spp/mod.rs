@@ -1,9 +1,13 @@
-//! The Soft Patch Panel's view of the switch: instances (its processes) with components and patches, as spp-ctl knows them.
+//! The Soft Patch Panel's (SPP's) view of the switch: instances with components and patches, as spp-ctl knows them.
+//! SPP calls an instance a process.
 //!
-//! There is one [`Spp`]; every face calls it: the REST API, the command protocol to an outside spp-ctl, and command lines.
-//! A change is made to a copy of one instance, checked against all of them, compiled with all others into one set of
-//! components, put into the data plane, written to the state file, and then acknowledged. If any of that fails nothing
-//! has changed. In flush mode it is made to what the instance is to do from the next flush on.
+//! There is one [`Spp`]. The REST API, the agent of an outside spp-ctl and the command line all call it.
+//!
+//! A change edits a copy of one instance. The copy is checked against the other instances, and all are compiled into
+//! one set of components. The set goes to the data plane, the instance to the state file, and only then is the change
+//! acknowledged. If a step fails, nothing has changed. In flush mode a change edits the held setup instead.
+//!
+//! Calls block: one lock is held while the data plane and the state file change. Async callers use `spawn_blocking`.
 
 pub mod agent;
 mod apply;
@@ -45,44 +49,45 @@ use crate::service::Service;
 use crate::state::Row;
 pub use ctl_spp_types::*;
 
-/// Least bytes of a capture file.
+/// Smallest limit of a capture file, in bytes.
 pub const MIN_CAPTURE_LIMIT: u64 = 1 << 20;
 
 #[derive(Debug, Default)]
 struct Inner {
     instances: BTreeMap<Proc, Instance>,
-    /// When captures began.
+    /// When each capture began, as in its file names: `YYYYMMDDhhmmss`, UTC.
     started: BTreeMap<Proc, String>,
     /// Flow rules, by the number of their `phy` port.
     flow_rules: BTreeMap<u32, Vec<NumberedRule>>,
-    /// What the data plane has.
+    /// What the data plane has at present.
     applied: Plan,
-    /// Outside ends that the instances ask for, and why some of them can't be made at present.
+    /// Outside ends that the instances ask for, by number.
     asked: BTreeMap<u32, OutsideSpec>,
+    /// Those of them that can't be made at present, with the reason.
     broken: BTreeMap<u32, String>,
-    /// Counters at the last clear: those of ports, and of rings.
+    /// Counters of ports and rings at the last clear.
     cleared: Cleared,
 }
 
-/// All instances.
+/// All instances, and the one place that changes them.
 #[derive(Debug)]
 pub struct Spp {
     service: Arc<Service>,
     config: SppConfig,
     workers: usize,
     inner: Mutex<Inner>,
-    /// Names of the instances, for those that follow them.
+    /// Names of the instances. The agents watch it.
     names: watch::Sender<BTreeSet<Proc>>,
-    /// Their connections to an outside spp-ctl: `None` if there is one, or why there is none.
+    /// Each instance's connection to an outside spp-ctl: `None` if it is connected, else the reason why not.
     links: Mutex<BTreeMap<Proc, Option<String>>>,
 }
 
-/// Counters of the primary's status.
+/// The primary's status, with counters since the last clear.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PrimaryStatus {
     /// The primary.
     pub instance: Instance,
-    /// NICs and guests' ports that have SPP names, in order.
+    /// Ports of the switch that have SPP names (`phy` and `vhost`), in the order of these names.
     pub ports: Vec<PortCounters>,
     /// Rings, by number.
     pub rings: Vec<EndInfo>,
@@ -91,33 +96,33 @@ pub struct PrimaryStatus {
 }
 
 impl PrimaryStatus {
-    /// The NICs.
+    /// Names of the `phy` ports.
     pub fn nics(&self) -> Vec<PortId> {
         self.ports.iter().map(|port| port.port).filter(|port| port.kind == PortType::Phy).collect()
     }
 }
 
-/// Counters of a port that has an SPP name, since the last clear.
+/// Counters of a port that has an SPP name, in frames since the last clear.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PortCounters {
     /// Name.
     pub port: PortId,
-    /// Its station's address, or that of the netdev.
+    /// The address of the port's station. The netdev's address if none is configured.
     pub mac: Option<MacAddr>,
-    /// Frames that the switch received.
+    /// Frames that the switch received from the port.
     pub rx: u64,
-    /// Frames that it sent.
+    /// Frames that the switch sent to the port.
     pub tx: u64,
-    /// Frames that it could not send.
+    /// Frames that the switch could not send to the port.
     pub tx_dropped: u64,
-    /// Its queues.
+    /// Number of queues.
     pub queues: u32,
 }
 
 impl Spp {
-    /// Takes up the instances that the state file and the configuration name, and makes them work as far as they can.
+    /// Starts the instances of the state file and of the configuration, as far as they can work.
     ///
-    /// An instance that is in both goes on with what it was set up to do, on the cores that the file names.
+    /// An instance in both keeps its setup from the state file. The configuration decides its cores and its capture.
     pub fn start(service: Arc<Service>, config: &SppConfig) -> Arc<Self> {
         let workers = service.dataplane().workers().len().max(1);
         let mut inner = Inner::default();
@@ -125,7 +130,8 @@ impl Spp {
         inner.instances = instances.into_iter().map(|instance| (instance.proc, instance)).collect();
         inner.flow_rules = flow_rules.into_iter().map(|port| (port.port, port.rules)).collect();
         for declared in config.instances() {
-            // What was set up at run time stays; one of that number but of another type was renumbered in the file.
+            // The setup from run time stays. An instance with this number and another type is an old one: the
+            // configuration has given its number away.
             inner.instances.retain(|proc, _| proc.id != declared.proc.id || proc.kind == declared.proc.kind);
             match inner.instances.get_mut(&declared.proc) {
                 Some(kept) => {
@@ -155,7 +161,7 @@ impl Spp {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Names of the instances: the primary first, then by type and number.
+    /// Names of the instances: the primary first, then by type and number. The primary may have been ended.
     pub fn processes(&self) -> Vec<Proc> {
         self.lock().instances.keys().copied().collect()
     }
@@ -168,12 +174,12 @@ impl Spp {
     /// One instance.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound`: there is no such instance.
     pub fn instance(&self, proc: Proc) -> Result<Instance, SppError> {
         self.lock().instances.get(&proc).cloned().ok_or_else(|| missing(proc))
     }
 
-    /// Names of the instances, and word of those that come and go.
+    /// The names of the instances, to watch as instances come and go.
     pub fn watch(&self) -> watch::Receiver<BTreeSet<Proc>> {
         self.names.subscribe()
     }
@@ -188,17 +194,17 @@ impl Spp {
         });
     }
 
-    /// Names of the NICs and guests' ports that components can have.
+    /// SPP names of the switch's ports. Components can have these.
     pub fn port_names(&self) -> Vec<PortId> {
         self.ports().into_keys().collect()
     }
 
-    /// Directory of captures that name none.
+    /// Directory of captures that don't name one.
     pub fn directory(&self) -> &Path {
         &self.config.directory
     }
 
-    /// Files of a capture since it began, the one that is written last.
+    /// Files that a capture has written since it began. The last one is being written.
     pub fn capture_files(&self, proc: Proc) -> Vec<PathBuf> {
         let no = capture_end(proc.id);
         let outside = self.service.dataplane().outside().into_iter().find(|outside| outside.no == no);
@@ -223,8 +229,8 @@ impl Spp {
         self.put(&mut inner, instance)
     }
 
-    /// The same for those whom nobody vouches for, REST and an outside spp-ctl: their captures go to, or below, directories only that
-    /// the configuration names.
+    /// Makes an instance for a client without authentication: REST, or an outside spp-ctl. Its capture is confined to
+    /// the directories that the configuration names, and below them.
     ///
     /// # Errors
     /// As [`Spp::launch`].
@@ -248,10 +254,10 @@ impl Spp {
         SppError::refused(format!("--out-dir: {error}"))
     }
 
-    /// Ends an instance: its components and patches are gone, its ports free.
+    /// Ends an instance. Its components and patches go, and its ports are free. The primary's flow rules go with it.
     ///
     /// # Errors
-    /// `NotFound`; `System` if it can't be kept.
+    /// `NotFound`; `Refused`: another instance uses a pipe of the primary; `System`: the state file can't be written.
     pub fn end(&self, proc: Proc) -> Result<(), SppError> {
         let mut inner = self.lock();
         let Some(gone) = inner.instances.remove(&proc) else { return Err(missing(proc)) };
@@ -283,7 +289,7 @@ impl Spp {
         result
     }
 
-    /// Makes a change.
+    /// Changes what an instance does, at once or, in flush mode, from the next flush on.
     ///
     /// # Errors
     /// `NotFound`: no such instance; `Refused` or `System` with the reason.
@@ -293,7 +299,7 @@ impl Spp {
         let mut new = old.clone();
         let mut setup = old.next().clone();
         change.make(old, &mut setup)?;
-        // Forwarding starts and stops at once, also in flush mode.
+        // Forwarding starts and stops at once, even in flush mode.
         let at_once = matches!(change, Change::Run(_));
         if !new.flush_mode || (at_once && new.staged.is_none()) {
             new.running = setup;
@@ -323,10 +329,10 @@ impl Spp {
         })
     }
 
-    /// Puts all held changes of an instance into force, as one.
+    /// Puts all held changes of an instance into force together. No frame sees half of them.
     ///
     /// # Errors
-    /// `NotFound`; `Refused` or `System`: they are still held.
+    /// `NotFound`; `Refused` or `System`: the changes are still held.
     pub fn flush(&self, proc: Proc) -> Result<(), SppError> {
         self.edit(proc, |instance| {
             if let Some(staged) = instance.staged.take() {
@@ -336,10 +342,10 @@ impl Spp {
         })
     }
 
-    /// Forgets all held changes of an instance.
+    /// Discards all held changes of an instance.
     ///
     /// # Errors
-    /// `NotFound`; `System` if that can't be kept.
+    /// `NotFound`; `System`: the state file can't be written.
     pub fn discard(&self, proc: Proc) -> Result<(), SppError> {
         self.edit(proc, |instance| {
             instance.staged = None;
@@ -347,7 +353,7 @@ impl Spp {
         })
     }
 
-    /// Puts an edited copy of an instance in its place.
+    /// Replaces an instance by an edited copy.
     fn edit(&self, proc: Proc, edit: impl FnOnce(&mut Instance) -> Result<(), SppError>) -> Result<(), SppError> {
         let mut inner = self.lock();
         let mut instance = inner.instances.get(&proc).cloned().ok_or_else(|| missing(proc))?;
@@ -355,7 +361,8 @@ impl Spp {
         self.put(&mut inner, instance)
     }
 
-    /// Puts an instance in the place of the one of that name: checks it, makes it so, keeps it.
+    /// Checks an instance, puts it in the place of the one with its name, applies it, and writes it to the state file.
+    /// If a step fails, the old one is put back.
     fn put(&self, inner: &mut Inner, instance: Instance) -> Result<(), SppError> {
         let ports = self.ports();
         compile::check(&inner.instances, &instance, &ports)?;
@@ -375,25 +382,25 @@ impl Spp {
         result
     }
 
-    /// Puts the data plane back to what the instances say, after a change that failed.
+    /// Takes the data plane back to what the instances say, after a change that failed.
     fn back(&self, inner: &mut Inner) {
         if let Err(error) = self.apply(inner).and_then(|()| self.apply_flow_rules(inner)) {
             tracing::error!(%error, "a change that failed can't be undone either");
         }
     }
 
-    /// What the configuration says.
+    /// The `[spp]` section of the configuration.
     pub fn config(&self) -> &SppConfig {
         &self.config
     }
 
-    /// The switch's ports that have SPP names: their own names by those.
+    /// The switch's own names of its ports, by their SPP names.
     pub fn ports(&self) -> BTreeMap<PortId, String> {
         let named = |port: PortInfo| Some((port.spec.spp?.parse().ok()?, port.spec.name));
         self.service.dataplane().ports_in_brief().into_iter().filter_map(named).collect()
     }
 
-    /// Counters of the primary's status.
+    /// The primary's status. Its counters start at the last clear.
     ///
     /// # Errors
     /// `NotFound`: there is no primary.
@@ -408,7 +415,7 @@ impl Spp {
         Ok(PrimaryStatus { instance, ports, rings, flow })
     }
 
-    /// Rings, null and outside ends with counters over their lives.
+    /// Rings, null ends and outside ends. Their counters start when the end was made, and a clear does not touch them.
     pub fn ends(&self) -> Vec<EndInfo> {
         self.service.dataplane().ends()
     }
@@ -432,7 +439,7 @@ impl Spp {
         counters
     }
 
-    /// Starts all counters that the primary's status shows from zero.
+    /// Makes the counters of the primary's status start again from zero.
     ///
     /// # Errors
     /// `NotFound`: there is no primary.
@@ -443,7 +450,8 @@ impl Spp {
         Ok(())
     }
 
-    /// The components that run, with counters, and outside ends with the files of captures, also those that can't be made.
+    /// The running components with counters, and the outside ends with the files of captures. Ends that can't be made
+    /// are listed too, with the reason.
     pub fn working(&self) -> (Vec<ComponentInfo>, Vec<OutsideInfo>) {
         let dataplane = self.service.dataplane();
         let mut outside = dataplane.outside();
@@ -458,7 +466,7 @@ impl Spp {
     }
 }
 
-/// Whether an instance may be made beside others.
+/// Checks whether an instance can exist beside the others.
 ///
 /// # Errors
 /// `Refused`: the number or a core is taken, or something does not fit.
@@ -485,7 +493,7 @@ pub(crate) fn check_launch(others: &BTreeMap<Proc, Instance>, new: &Instance) ->
     if let Some(core) = new.cores.iter().find(|core| **core > MAX_LCORE) {
         return refused(format!("core {core}: 0 to {MAX_LCORE} are possible"));
     }
-    // Master cores may be shared: they run nothing.
+    // A master core runs nothing, so instances may share it.
     let slaves = |instance: &Instance| instance.cores.iter().skip(1).copied().collect::<BTreeSet<_>>();
     for other in others.values() {
         if let Some(core) = slaves(new).intersection(&slaves(other)).next() {
@@ -505,12 +513,13 @@ pub(crate) fn check_launch(others: &BTreeMap<Proc, Instance>, new: &Instance) ->
     }
 }
 
-/// The time for the name of a file: `YYYYMMDDhhmmss`, UTC.
+/// The time as file names have it: `YYYYMMDDhhmmss`, UTC.
 fn now_text() -> String {
     let text = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
     text.chars().filter(char::is_ascii_digit).collect()
 }
 
+/// Whether an instance has a pipe of the primary, in its running or its held setup.
 fn uses_pipes(instance: &Instance, primary: &Instance) -> bool {
     let pipe = |port: &PortId| primary.next().pipes.iter().any(|pipe| pipe.port == *port);
     let setups = [Some(&instance.running), instance.staged.as_ref()];
@@ -520,6 +529,7 @@ fn uses_pipes(instance: &Instance, primary: &Instance) -> bool {
     })
 }
 
+/// That there is no such instance, in spp-ctl's words.
 fn missing(proc: Proc) -> SppError {
     SppError::NotFound(match proc.kind {
         ProcType::Primary => "primary not found.".to_owned(),

@@ -1,4 +1,4 @@
-//! A command carried out: what the agent and the command line do with what [`words`](super::words) has read.
+//! Carries out the commands that [`words`](super::words) reads. The agent and the command line share it.
 
 use std::path::PathBuf;
 
@@ -6,38 +6,38 @@ use super::flow::line::{self, Told};
 use super::words::Command;
 use super::{Instance, PortId, PortType, PrimaryStatus, Proc, ProcType, Spp, SppError};
 
-/// What a command came to.
+/// The outcome of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is done.
+    /// The command is done.
     Done,
-    /// The process is there; its name says what it is.
+    /// The process exists. Its name is the answer.
     ClientId,
-    /// What it does.
+    /// What the process does.
     Status(Box<Status>),
-    /// It has ended.
+    /// The process has ended.
     Ended,
-    /// It was about flow rules.
+    /// The answer to a command about flow rules.
     Flow(Told),
 }
 
 /// What a process does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// The primary, with the counters of all ports.
+    /// The primary, with the counters of ports and rings.
     Primary(PrimaryStatus),
-    /// One of the others.
+    /// Any other process.
     Secondary {
-        /// What it is told.
+        /// The instance.
         instance: Instance,
-        /// NICs that it can have.
+        /// The switch's `phy` ports.
         nics: Vec<PortId>,
-        /// pcap: the files of its capture, the one that is written last.
+        /// pcap: the files of its capture. The last one is being written.
         files: Vec<PathBuf>,
     },
 }
 
-/// Carries a command out.
+/// Carries out a command.
 ///
 /// # Errors
 /// `NotFound`: no such instance; `Refused` or `System` with the reason. Nothing has changed then.

@@ -1,11 +1,11 @@
-//! All that there is, for those who show it.
+//! Collects the whole state, for the API and the command line.
 
 use ctl_spp_types::{NamedPort, SppState};
 
 use super::Spp;
 
 impl Spp {
-    /// What there is now.
+    /// The state at this moment. Parts are read one after the other, so a change in between may show in some only.
     pub fn state(&self) -> SppState {
         let (components, outside) = self.working();
         SppState {

@@ -1,5 +1,6 @@
-//! What instances answer to `status`, with spp-ctl's names in its order: the REST API as it is, the agent in the envelopes that spp-ctl
-//! takes off.
+//! Answers to `status`, as spp-ctl's REST API has them. The order of fields is spp-ctl's.
+//!
+//! REST sends them as they are. The agent puts them into the envelopes that spp-ctl unpacks.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -15,21 +16,21 @@ use super::{
 };
 use ctl_spp_types::key_text;
 
-/// Forms in which clients want components.
+/// Variants of components that clients differ in.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Shape {
-    /// With `vlan` at the ports of a mirror too.
+    /// Whether ports of a mirror have `vlan` too.
     pub all_vlans: bool,
-    /// Classifiers have their name of 2018, `classifier_mac`.
+    /// Whether the type of classifiers is `classifier_mac`, as in 2018.
     pub classifier_mac: bool,
 }
 
-/// A process in the list of all.
+/// A process in the list of all processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Process {
-    /// Its type.
+    /// Type.
     pub r#type: ProcType,
-    /// Its number; the primary has none.
+    /// Number. The primary has none.
     #[serde(rename = "client-id", skip_serializing_if = "Option::is_none")]
     pub client_id: Option<u32>,
 }
@@ -40,7 +41,7 @@ impl From<&Proc> for Process {
     }
 }
 
-/// The lcores of an instance: those that it was given, or else those that its components, patches or capture run on.
+/// The lcores of an instance. If it was given none: those that its components, patches or capture run on.
 pub fn lcores(instance: &Instance) -> Vec<u32> {
     let mut cores = instance.cores.clone();
     if cores.is_empty() {
@@ -55,7 +56,7 @@ pub fn lcores(instance: &Instance) -> Vec<u32> {
     cores
 }
 
-/// What an instance answers.
+/// The answer of an instance, by its type.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Answer {
@@ -70,7 +71,7 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// What an instance answers.
+    /// The answer of an instance with this status.
     pub fn of(status: &Status, shape: Shape) -> Self {
         let (instance, nics, files) = match status {
             Status::Primary(status) => return Self::Primary(primary(status)),
@@ -84,12 +85,12 @@ impl Answer {
     }
 }
 
-/// What is held in flush mode; only shown while it is on.
+/// Held changes. Only shown in flush mode.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Flush<T> {
     /// `on`.
     pub mode: &'static str,
-    /// What the instance is to do after the next flush, if that is something else.
+    /// What the instance does from the next flush on, if changes are held.
     pub staged: Option<T>,
 }
 
@@ -101,30 +102,30 @@ fn running(setup: &Setup, idle: &'static str) -> &'static str {
     if setup.running { "running" } else { idle }
 }
 
-/// vf and mirror.
+/// The answer of vf and mirror.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Worker {
-    /// Its number.
+    /// Number.
     pub client_id: u32,
-    /// `idling`, if it was stopped: SPP's can't be.
+    /// `idling` if it was stopped. SPP has no such field, because its vf and mirror can't be stopped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<&'static str>,
-    /// Ports of its components, those that were added, and every NIC: each process has them all.
+    /// Ports of its components, added ports, and all NICs. In SPP each process has all NICs.
     pub ports: Vec<PortId>,
-    /// Its first core.
+    /// The master core.
     pub master_lcore: u32,
-    /// Its components, core by core, and the cores that have none.
+    /// Components and cores without one, in the order of cores.
     pub components: Vec<WorkerComponent>,
-    /// vf: its table.
+    /// vf: the classifier table.
     #[serde(rename = "classifier_table", skip_serializing_if = "Option::is_none")]
     pub classifier_table: Option<Vec<TableEntry>>,
-    /// What is held.
+    /// Held changes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flush: Option<Flush<Work>>,
 }
 
-/// What vf and mirror do.
+/// The part of a vf or mirror that a flush changes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Work {
     ports: Vec<PortId>,
@@ -133,7 +134,7 @@ pub struct Work {
     classifier_table: Option<Vec<TableEntry>>,
 }
 
-/// A component, or a core that has none.
+/// A component, or a core without one.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct WorkerComponent {
     core: u32,
@@ -168,7 +169,7 @@ pub struct TableEntry {
     port: PortId,
 }
 
-/// What vf and mirror answer.
+/// The answer of a vf or mirror.
 pub fn worker(instance: &Instance, nics: &[PortId], shape: Shape) -> Worker {
     let Work { ports, components, classifier_table } = work(instance, &instance.running, shape);
     let ports: BTreeSet<_> = nics.iter().copied().chain(ports).collect();
@@ -194,7 +195,7 @@ fn work(instance: &Instance, setup: &Setup, shape: Shape) -> Work {
     components.extend(unused.map(|&core| WorkerComponent {
         core,
         name: None,
-        // SPP's documents also say `unused`, but this is what it writes and what clients look for.
+        // SPP's documents also have `unused`. This is what SPP writes, and what clients look for.
         r#type: "unuse",
         rx_port: None,
         tx_port: None,
@@ -230,7 +231,7 @@ fn shown(component: &Component, shape: Shape) -> WorkerComponent {
     }
 }
 
-/// nfv.
+/// The answer of nfv.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Nfv {
@@ -251,7 +252,7 @@ pub struct Patches {
     patches: Vec<Patch>,
 }
 
-/// Ports that can be patched: the NICs, which are there from the start, and what was added.
+/// Ports that can be patched: all NICs, and the ports that were added.
 pub fn patchable(setup: &Setup, nics: &[PortId]) -> Vec<PortId> {
     let added = setup.ports.iter().filter(|port| !nics.contains(port));
     nics.iter().chain(added).copied().collect()
@@ -274,7 +275,7 @@ fn nfv(instance: &Instance, nics: &[PortId]) -> Nfv {
     }
 }
 
-/// pcap.
+/// The answer of pcap.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Pcap {
@@ -290,7 +291,7 @@ struct PcapCore {
     role: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     rx_port: Option<[WorkerPort; 1]>,
-    /// The file that is written; empty while there is none.
+    /// The file that is being written, or an empty text if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     filename: Option<String>,
 }
@@ -304,7 +305,7 @@ fn pcap(instance: &Instance, files: &[PathBuf]) -> Pcap {
         filename: None,
     });
     let write = PcapCore {
-        // A thread of its own writes, on whichever CPU; SPP would use the next core.
+        // Here a thread of its own writes, on any CPU. The core shown is the one that SPP would use.
         core: instance.cores.get(2).copied().unwrap_or(core),
         role: "write",
         rx_port: None,
@@ -318,13 +319,13 @@ fn pcap(instance: &Instance, files: &[PathBuf]) -> Pcap {
     }
 }
 
-/// The primary.
+/// The answer of the primary.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Primary {
     #[serde(rename = "master-lcore")]
     master_lcore: u32,
     lcores: Vec<u32>,
-    /// If it may forward: not if its only core is the master, until it is told to.
+    /// Absent if the master core is its only core, until it is started or gets a port.
     #[serde(skip_serializing_if = "Option::is_none")]
     forwarder: Option<Forwarder>,
     phy_ports: Vec<PhyPort>,
@@ -341,7 +342,7 @@ struct Forwarder {
     patches: Patches,
 }
 
-/// What the primary is to do.
+/// The part of the primary that a flush changes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PrimaryStaged {
     #[serde(flatten)]
@@ -390,7 +391,7 @@ fn primary(status: &PrimaryStatus) -> Primary {
     let PrimaryStatus { instance, ports, rings, flow } = status;
     let setup = &instance.running;
     let nics = status.nics();
-    // Ports of the forwarder: a pipe is none.
+    // A pipe is not a port of the forwarder.
     let forwarded = |setup: &Setup| {
         let mut patches = patches(setup, &nics);
         patches.ports.retain(|port| port.kind != PortType::Pipe);

@@ -1,5 +1,7 @@
-//! Traces of frames that come in by ports of instances. The data plane tells their way; why nobody takes a frame that waits is known
-//! here: an instance that is stopped has no components there.
+//! Traces of frames that come in by ports of instances.
+//!
+//! The data plane traces the way. It can't say why nobody takes a waiting frame, because a stopped instance has no
+//! components there. That is added here.
 
 use switch::model::*;
 
@@ -9,7 +11,7 @@ use crate::error::Error;
 use crate::service::TraceRequest;
 
 impl Spp {
-    /// Says what would happen to a packet, whosever port it comes in by.
+    /// Traces a packet, whether its ingress port belongs to the bridge or to an instance.
     ///
     /// # Errors
     /// Those of [`Service::trace`](crate::service::Service::trace).
@@ -34,7 +36,7 @@ impl Spp {
             .flat_map(|port| compile::why_idle(&inner.instances, port))
             .collect();
         whys.dedup();
-        // Before the verdict, which is the last.
+        // The verdict stays the last step.
         let at = report.steps.len().saturating_sub(1);
         let steps = whys.into_iter().map(|detail| TraceStep { stage: "waiting".to_owned(), detail });
         report.steps.splice(at..at, steps);

@@ -1,14 +1,16 @@
 //! Command lines of the Soft Patch Panel's processes: `component start fwd 2 forward`, `patch phy:0 ring:0`.
 //!
-//! They are those that spp-ctl sends (in its forms of 2018 and 2020), with the command library's `process`, `flush`, `unuse` and
-//! `component CORE TYPE rx … tx …`. Reading a line changes nothing and knows nothing but the type of the process.
+//! These are the commands that spp-ctl sends, in its forms of 2018 and 2020. SPP's command library adds `process`,
+//! `flush`, `unuse` and `component CORE TYPE rx … tx …`.
+//!
+//! Reading a line is pure: it depends on the line and the type of the process alone.
 //!
 //! ```text
 //! all           _get_client_id | process | status | exit | forward | start | stop | flush [on|off|discard]
 //! vf, mirror    component start NAME CORE TYPE | component stop NAME
 //!               component CORE idle | component CORE TYPE [rx PORT…] [tx PORT…]
 //!               port add PORT rx|tx NAME [add_vlantag VID PCP | del_vlantag] | port del PORT rx|tx NAME
-//! vf, mirror    add PORT | del PORT                                (as nfv; components may have ports that were not added)
+//! vf, mirror    add PORT | del PORT                         (components may also have ports that were not added)
 //! vf            classifier_table [add] mac MAC|default PORT|unuse | classifier_table del mac MAC|default PORT|unuse
 //!               classifier_table [add] vlan VID MAC|default PORT|unuse | classifier_table del vlan VID MAC|default PORT|unuse
 //! nfv, primary  add PORT | del PORT | patch SRC DST | patch reset      (a port may be two words: ring 0)
@@ -24,47 +26,48 @@ use super::{
     ProcType,
 };
 
-/// Largest VLAN id of a tag or an entry.
+/// Largest VID of a tag or an entry.
 const MAX_VID: u32 = 4094;
 
-/// Longest line, in bytes (SPP's buffer).
+/// Longest line, in bytes: the size of SPP's buffer.
 pub const MAX_LINE: usize = 2048;
 
-/// What a line asks for.
+/// A command, read from a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// What the process is.
+    /// Tell the type and the number of the process.
     ClientId,
-    /// What it does.
+    /// Tell what it does.
     Status,
     /// End the process.
     Exit,
-    /// A change of what it does.
+    /// Change what it does.
     Change(Change),
     /// Put held changes into force.
     Flush,
-    /// Forget held changes.
+    /// Discard held changes.
     Discard,
-    /// From now on, hold changes until a flush, or don't.
+    /// Hold changes until a flush, or no longer do so.
     FlushMode(bool),
-    /// Primary: counters start from zero.
+    /// Primary: start the counters again from zero.
     Clear,
-    /// Primary: make an instance.
+    /// Primary: launch an instance.
     Launch(Launch),
-    /// Primary: the words of a command about flow rules, which are read as it is carried out.
+    /// Primary: a command about flow rules, as words. [`flow::line`](super::flow::line) reads them.
     Flow(Vec<String>),
 }
 
-/// Reads a line for a process of that type.
+/// Reads a line for a process of this type.
 ///
 /// # Errors
-/// SPP's text for what is wrong (`Wrong message format`, `Unknown command(…)`, `Invalid value (…)`), and what would be right.
+/// SPP's text for the mistake, and what would be right. SPP's texts are `Wrong message format`, `Unknown command(…)`
+/// and `Invalid value (…)`.
 pub fn parse(kind: ProcType, line: &str) -> Result<Command, String> {
     use ProcType::{Mirror, Nfv, Pcap, Primary, Vf};
     if line.len() > MAX_LINE {
         return Err(format!("Wrong message format: more than {MAX_LINE} bytes"));
     }
-    // Some of SPP's peers send the whole of their buffer.
+    // Some of SPP's peers send their whole buffer, with zeros at the end.
     let line = joined(line.trim_end_matches('\0'));
     let words: Vec<&str> = line.split(' ').filter(|word| !word.is_empty()).collect();
     let Some((&verb, rest)) = words.split_first() else { return Err(wrong("a command")) };
@@ -90,7 +93,7 @@ pub fn parse(kind: ProcType, line: &str) -> Result<Command, String> {
     }
 }
 
-/// The commands of a process.
+/// The commands of a type of process, for messages.
 const fn known(kind: ProcType) -> &'static str {
     match kind {
         ProcType::Primary => "status, add, del, patch, forward, stop, clear, launch, flow, flush, exit",
@@ -101,7 +104,7 @@ const fn known(kind: ProcType) -> &'static str {
     }
 }
 
-/// Words with one blank between them, and a queue as part of its port: the CLI's `phy:0 nq 1` is `phy:0nq1`.
+/// A command with one blank between words, and a queue joined to its port: `phy:0 nq 1` becomes `phy:0nq1`.
 pub fn joined(command: &str) -> String {
     let mut words: Vec<String> = Vec::new();
     for word in command.split_ascii_whitespace() {
@@ -129,9 +132,9 @@ fn port(text: &str) -> Result<PortId, String> {
     text.parse().map_err(|why: String| invalid("port", why))
 }
 
-/// A number up to `most`.
+/// A decimal number from 0 to `most`.
 fn number<T: TryFrom<u32>>(what: &str, text: &str, most: u32) -> Result<T, String> {
-    // What `parse` takes besides digits (a sign) is none of SPP's numbers.
+    // `parse` would also take a sign, which SPP's numbers don't have.
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let value = digits.then(|| text.parse::<u32>().ok()).flatten().filter(|value| *value <= most);
     let value = value.and_then(|value| T::try_from(value).ok());
@@ -180,7 +183,7 @@ fn component(words: &[&str]) -> Result<Change, String> {
             core: core_no(core)?,
             kind: kind_of_component(kind)?,
         }),
-        // SPP's documents also have core and type behind the name.
+        // SPP's documents also have the form with core and type after the name.
         ["stop", name] | ["stop", name, _, "forward" | "merge" | "classifier" | "classifier_mac" | "mirror"] => {
             Ok(Change::StopComponent { name: (*name).to_owned() })
         }
@@ -234,7 +237,7 @@ fn table(words: &[&str]) -> Result<Change, String> {
     let (add, words) = match words {
         ["add", rest @ ..] => (true, rest),
         ["del", rest @ ..] => (false, rest),
-        // The command library sets and frees entries without saying which.
+        // The command library leaves the action out. Its port `unuse` deletes the entry.
         ["mac" | "vlan", ..] => (true, words),
         [action, ..] => {
             return Err(invalid("action", format_args!("`{}`: add or del", action.escape_default())));
@@ -262,7 +265,7 @@ fn table(words: &[&str]) -> Result<Change, String> {
 fn own_port(kind: ProcType, verb: &str, words: &[&str]) -> Result<Change, String> {
     let (at, rings) = match words {
         [at] => (port(at)?, None),
-        // The form of 2018.
+        // The form of 2018: type and number are two words.
         [word, no] if PortType::ALL.iter().any(|known| known.word() == *word) => (port(&format!("{word}:{no}"))?, None),
         [at, rx, tx] if verb == "add" => (port(at)?, Some((port(rx)?, port(tx)?))),
         _ if verb == "add" && kind == ProcType::Primary => return Err(wrong("add PORT, or add pipe:N RXRING TXRING")),
@@ -283,7 +286,7 @@ fn launch(words: &[&str]) -> Result<Launch, String> {
     let [first, second, options @ ..] = words else {
         return Err(wrong("launch vf|nfv|mirror|pcap N [DPDK's options] [-- the process's options]"));
     };
-    // spp-ctl sends the number first; people who type begin with the name.
+    // spp-ctl sends the number first. On the command line the name comes first.
     let digits = |text: &str| text.starts_with(|first: char| first.is_ascii_digit());
     let (id, name) = if digits(first) { (first, second) } else { (second, first) };
     let id = number("client id", id, MAX_CLIENT_ID)?;
@@ -458,7 +461,7 @@ mod tests {
         assert!(parse(ProcType::Vf, &"x".repeat(MAX_LINE + 1)).unwrap_err().starts_with("Wrong message format"));
     }
 
-    /// Words that occur, in any order, and some that don't.
+    /// Known words in any order, and some unknown ones.
     fn words() -> impl Strategy<Value = String> {
         let known = prop::sample::select(
             "_get_client_id status exit flush on off discard forward start stop component port classifier_table add del mac \

@@ -1,17 +1,17 @@
-//! An error as clients see it.
+//! Errors as clients see them.
 
 use model::ErrorKind;
 use serde::{Deserialize, Serialize};
 
-/// An error as the HTTP API tells it.
+/// An error in the HTTP API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ErrorBody {
-    /// What is wrong and what would be right.
+    /// What is wrong, and what would be right.
     pub error: String,
-    /// Name of the Linux errno that stands for its kind, such as `ENOENT`.
+    /// Name of the Linux errno for the kind of error, such as `ENOENT`.
     pub code: String,
-    /// That errno's number.
+    /// Number of that errno.
     pub status: i32,
 }
 

@@ -1,6 +1,6 @@
-//! What the management's API speaks, beside the types of [`model`]: entries, requests, findings, errors.
+//! The types of the management API beside those of [`model`]: entries, requests, findings, errors.
 //!
-//! The service takes and gives these types. The transports put them on the wire, clients read them. So this crate depends
+//! The service takes and returns these types. Transports serialize them, and clients parse them. So this crate depends
 //! on `model` only, and everything in `ctl/` may depend on it. It is plain data: no thread, no file, no socket.
 //!
 //! With feature `schema` the types have OpenAPI schemas.

@@ -1,33 +1,33 @@
-//! A packet by its fields, for `trace`.
+//! A packet described by its fields, for `trace`.
 
 use std::net::IpAddr;
 
 use model::MacAddr;
 use serde::{Deserialize, Serialize};
 
-/// A packet by its fields; absent ones get values that make it well-formed. Checksums are always right.
+/// A packet by its fields. Absent fields get values that make it well-formed. Checksums are always correct.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct PacketSpec {
-    /// Source address; default 02:00:00:00:00:01.
+    /// Source MAC address. Default: 02:00:00:00:00:01.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
     pub src: Option<MacAddr>,
-    /// Destination address; default broadcast.
+    /// Destination MAC address. Default: broadcast.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
     pub dst: Option<MacAddr>,
-    /// VLAN of the outer tag, 0–4095; absent: no tag.
+    /// VID of the outer tag, 0–4095. Absent for no tag.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vlan: Option<u16>,
-    /// Priority in that tag, 0–7.
+    /// Priority (PCP) in that tag, 0–7.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pcp: Option<u8>,
-    /// VLAN of a second, inner tag.
+    /// VID of a second, inner tag.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inner_vlan: Option<u16>,
-    /// `arp`, or an EtherType as a number; absent: what the IP addresses say, else 0x88b5 (local experimental).
+    /// `arp`, or an EtherType as a number. Default: that of the IP addresses, else 0x88b5 (local experimental).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ethertype: Option<String>,
     /// Source IP address, v4 or v6.
@@ -38,7 +38,7 @@ pub struct PacketSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
     pub ip_dst: Option<IpAddr>,
-    /// `tcp`, `udp`, `icmp`, `icmpv6`, or an IP protocol number; default udp if ports are given.
+    /// `tcp`, `udp`, `icmp`, `icmpv6`, or an IP protocol number. Default: udp if ports are given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proto: Option<String>,
     /// Source port of TCP or UDP.
@@ -47,7 +47,7 @@ pub struct PacketSpec {
     /// Destination port of TCP or UDP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dport: Option<u16>,
-    /// Length of the frame in bytes, without FCS; default: the headers, padded to 60.
+    /// Length of the frame in bytes, without FCS. Default: the headers, padded to 60.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub len: Option<u32>,
 }

@@ -1,18 +1,18 @@
-//! What the service takes and gives beside the types of [`model`].
+//! Arguments and results of the service, beside the types of [`model`].
 
 use model::*;
 use serde::{Deserialize, Serialize};
 
 use crate::packet::PacketSpec;
 
-/// Whether a port works.
+/// Whether a port is in operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum PortState {
-    /// It is part of the switch.
+    /// Part of the switch.
     Up,
-    /// It is configured and could not be brought up.
+    /// Configured, but could not be brought up.
     Failed,
 }
 
@@ -22,17 +22,17 @@ pub enum PortState {
 pub struct PortEntry {
     /// Name.
     pub name: String,
-    /// Whether it works.
+    /// Whether it is in operation.
     pub state: PortState,
-    /// Why it does not.
+    /// Why it is not in operation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// As configured, defaults filled in.
+    /// Its configuration, with defaults filled in.
     pub spec: PortSpec,
-    /// As it runs.
+    /// Its state, if it is in operation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub info: Option<PortInfo>,
-    /// The process that has the sockets of its guest's end, if one has.
+    /// The process that has the sockets of the guest's end, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<GuestHolder>,
 }
@@ -41,19 +41,19 @@ pub struct PortEntry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct GuestHolder {
-    /// Its number.
+    /// Process number.
     pub pid: i32,
-    /// Its name, 15 bytes at most.
+    /// Name, of at most 15 bytes.
     pub command: String,
-    /// Its user.
+    /// User id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
     /// When it was given the sockets, in seconds since 1970.
     pub since: u64,
-    /// When it was first seen to have bound them, in seconds since 1970; absent: not yet.
+    /// When its sockets were first seen bound, in seconds since 1970. Absent if they never were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound_since: Option<u64>,
-    /// The sockets; none if an earlier daemon gave them and they can't be looked at any more.
+    /// The sockets. Empty if an earlier daemon handed them over and they can't be inspected any more.
     pub sockets: Vec<GuestSocket>,
 }
 
@@ -61,36 +61,36 @@ pub struct GuestHolder {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct GuestSocket {
-    /// Queue that it is for, 0-based.
+    /// Its queue, from 0.
     pub queue: u32,
     /// Whether it is bound.
     pub bound: bool,
-    /// The kernel's counters of it (`XDP_STATISTICS`), by their field names.
+    /// The kernel's counters of the socket (`XDP_STATISTICS`), by their field names.
     pub xsk: std::collections::BTreeMap<String, u64>,
 }
 
-/// A packet to be traced: `hex`, or fields to build one from.
+/// A packet to trace, given by `hex` or by fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TraceRequest {
-    /// Port that it comes in from.
+    /// Ingress port.
     pub port: String,
-    /// Queue of that port, which matters for ports of components only; default 0.
+    /// Queue of that port. It matters only for ports of components. Default: 0.
     #[serde(default)]
     pub queue: u32,
     /// The frame without FCS, in hex digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hex: Option<String>,
-    /// Fields of a frame.
+    /// Fields to build the frame from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packet: Option<PacketSpec>,
-    /// Place of a traffic rule that is to be told about, whether or not it applies.
+    /// Index of a traffic rule to explain, whether or not it applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<u32>,
 }
 
-/// Bridge settings to change; absent ones stay.
+/// Changes of the bridge settings. Absent settings keep their value.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
@@ -106,7 +106,7 @@ pub struct BridgeUpdate {
     pub forward_reserved: Option<bool>,
 }
 
-/// Rows of the MAC table that are wanted; absent: any.
+/// Selects FDB entries. Absent fields match any.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::IntoParams))]
 #[serde(deny_unknown_fields, default)]
@@ -116,12 +116,12 @@ pub struct FdbFilter {
     pub port: Option<String>,
     /// VLAN.
     pub vlan: Option<u16>,
-    /// Address.
+    /// MAC address.
     #[cfg_attr(feature = "schema", param(value_type = Option<String>))]
     pub mac: Option<MacAddr>,
 }
 
-/// A rule to be written; without a place it takes the lowest free one.
+/// A rule to write. Without an index it takes the lowest free one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -136,26 +136,26 @@ pub struct RuleWrite {
     pub action: RuleAction,
 }
 
-/// A piece of a long list.
+/// A range of a long list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::IntoParams))]
 #[serde(deny_unknown_fields, default)]
 #[cfg_attr(feature = "schema", into_params(parameter_in = Query))]
 pub struct Page {
-    /// First number of it; default 0.
+    /// First number of the range. Default: 0.
     pub from: u32,
-    /// How many at most; default: all.
+    /// Maximum length. Default: all.
     pub limit: Option<u32>,
 }
 
 impl Page {
-    /// How many at most.
+    /// Maximum length.
     pub fn count(self) -> usize {
         self.limit.map_or(usize::MAX, |limit| limit as usize)
     }
 }
 
-/// How many of each there can be, and still could be added.
+/// Limits and usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Capability {
@@ -165,6 +165,6 @@ pub struct Capability {
     pub meters: Usage,
     /// Traffic rules.
     pub rules: Usage,
-    /// Distinct masks of the rules: the probes that a look-up costs at most.
+    /// Number of distinct masks of the rules. A lookup takes at most one probe per mask.
     pub rule_masks: usize,
 }

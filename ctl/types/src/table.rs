@@ -1,6 +1,6 @@
 //! Tables and numbers for people.
 
-/// Columns under headings, padded with blanks; numbers to the right.
+/// Columns under headings, padded with spaces. Numbers are aligned to the right.
 #[derive(Clone, Debug)]
 pub struct Table {
     rows: Vec<Vec<String>>,
@@ -12,17 +12,17 @@ impl Table {
         Self { rows: vec![headings.iter().map(|heading| (*heading).to_owned()).collect()] }
     }
 
-    /// Adds a row, as long as the headings.
+    /// Adds a row, with as many cells as there are headings.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().collect());
     }
 
-    /// Whether it has only headings.
+    /// Whether it has no rows.
     pub fn is_empty(&self) -> bool {
         self.rows.len() < 2
     }
 
-    /// The text, a line a row.
+    /// The text, one line per row.
     pub fn render(&self) -> String {
         let columns = self.rows.first().map_or(0, Vec::len);
         let cell = |row: &[String], column: usize| row.get(column).cloned().unwrap_or_default();

@@ -78,7 +78,7 @@ pub(super) fn stats(state: &State, control: &Control) -> StatsReport {
 
 /// The workers.
 pub(super) fn workers(state: &State, control: &Control) -> Vec<WorkerInfo> {
-    let info = |(worker, shared): (usize, &crate::worker::view::WorkerShared)| {
+    let info = |(worker, shared): (usize, &crate::worker::shared::WorkerShared)| {
         let queues = control.ports.values().flat_map(|port| &port.shared.queues);
         WorkerInfo {
             worker,

@@ -11,7 +11,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::io::packet::GroupSocket;
 use crate::io::umem::FrameCache;
-use crate::worker::view::{Injected, PortShared, Shared};
+use crate::worker::shared::{Injected, Shared};
+use crate::worker::view::PortShared;
 
 /// Longest frame that is taken: an untagged or tagged frame of the largest MTU, with room to see that one is longer.
 const BUFFER: usize = 4096;

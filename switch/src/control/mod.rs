@@ -35,7 +35,8 @@ use crate::engine::tables::Tables;
 use crate::engine::trace;
 use crate::io::socket::UmemSharers;
 use crate::model::*;
-use crate::worker::view::{Shared, View};
+use crate::worker::shared::Shared;
+use crate::worker::view::View;
 use crate::{Error, ErrorKind};
 
 /// Captures at a time: each costs every frame of its ports a look.

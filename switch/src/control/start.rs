@@ -1,11 +1,10 @@
 //! Threads: the workers and the clock, started and stopped.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Barrier, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use crossbeam::channel::{Sender, bounded, unbounded};
 use nix::errno::Errno;
 
@@ -15,8 +14,9 @@ use crate::engine::fdb::Fdb;
 use crate::engine::tables::Tables;
 use crate::io::umem::{FrameCache, Umem};
 use crate::model::*;
-use crate::worker::view::{PortShared, QueueShared, Shared, WorkerShared};
-use crate::worker::{Command, Holdings, Queue, Setup, TRANSIT_DEPTH, Transit, Worker};
+use crate::worker::shared::Shared;
+use crate::worker::view::{PortShared, QueueShared};
+use crate::worker::{Command, Holdings, Queue, Setup, TRANSIT_DEPTH, TransitRings, Worker};
 use crate::{Error, ErrorKind};
 
 /// How often the clock advances, the MAC table ages and steering sets follow.
@@ -70,16 +70,8 @@ pub(super) fn start(
         generation: 0,
         retired: PortStats { name: "retired".to_owned(), ..PortStats::default() },
     };
-    let workers = (0..settings.workers).map(|_| WorkerShared::new()).collect::<Result<_, _>>();
-    let shared = Arc::new(Shared {
-        umem: Arc::clone(&umem),
-        view: ArcSwap::from_pointee(build_view(&control)),
-        epoch: AtomicU64::new(control.epoch),
-        components: Default::default(),
-        now: AtomicU32::new(0),
-        start: Instant::now(),
-        workers: workers.map_err(|errno| system("making an eventfd", errno))?,
-    });
+    let shared = Shared::new(Arc::clone(&umem), build_view(&control), settings.workers)
+        .map_err(|errno| system("making an eventfd", errno))?;
     let threads = Threads::start(settings, &shared)?;
     let state = Arc::new(State {
         settings: settings.clone(),
@@ -132,18 +124,6 @@ impl Drop for AbortOnPanic {
 
 impl Threads {
     fn start(settings: &DataplaneSettings, shared: &Arc<Shared>) -> Result<Self, Error> {
-        let count = settings.workers;
-        let mut outboxes: Vec<Vec<Option<rtrb::Producer<Transit>>>> = (0..count).map(|_| Vec::new()).collect();
-        let mut inboxes: Vec<Vec<rtrb::Consumer<Transit>>> = (0..count).map(|_| Vec::new()).collect();
-        for (from, outboxes) in outboxes.iter_mut().enumerate() {
-            for (to, inboxes) in inboxes.iter_mut().enumerate() {
-                outboxes.push((from != to).then(|| {
-                    let (producer, consumer) = rtrb::RingBuffer::new(TRANSIT_DEPTH);
-                    inboxes.push(consumer);
-                    producer
-                }));
-            }
-        }
         let mut threads = Self {
             commands: Vec::new(),
             workers: Vec::new(),
@@ -152,9 +132,9 @@ impl Threads {
             shared: Arc::clone(shared),
             next_worker: AtomicU32::new(0),
         };
-        for (id, (inboxes, outboxes)) in inboxes.into_iter().zip(outboxes).enumerate() {
+        for (id, transit) in TransitRings::between(settings.workers, TRANSIT_DEPTH).into_iter().enumerate() {
             let (sender, commands) = unbounded();
-            let setup = Setup { id, shared: Arc::clone(shared), commands, inboxes, outboxes, spin: settings.spin() };
+            let setup = Setup { id, shared: Arc::clone(shared), commands, transit, spin: settings.spin() };
             let worker = Worker::new(setup).map_err(|errno| system("setting up epoll", errno))?;
             let cpu = settings.cpus.get(id).copied();
             let thread = std::thread::Builder::new().name(format!("xs-worker-{id}")).spawn(move || {

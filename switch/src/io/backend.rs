@@ -1,7 +1,7 @@
-//! What a worker polls: one queue, whatever its frames come from and go to.
+//! What a worker polls: one queue, whatever is at its other end.
 //!
-//! A backend is chosen when a port is attached. A call is a branch on the variant, once a burst, and no call through a pointer.
-//! A new kind of port is a new variant here. A backend belongs to one thread at a time.
+//! A backend is chosen when a port is attached. Each call branches on the variant once a burst, so no call goes through
+//! a pointer. A new kind of port is a new variant here. A backend belongs to one thread at a time.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -39,7 +39,8 @@ impl Backend {
         }
     }
 
-    /// The descriptor that epoll says is readable when frames have come in; for an AF_XDP socket also what goes into the XSKMAP.
+    /// The descriptor that becomes readable when frames have come in. For an AF_XDP socket it also goes into the
+    /// XSKMAP.
     pub(crate) fn fd(&self) -> &Arc<OwnedFd> {
         match self {
             Backend::Xsk(socket) => socket.fd(),
@@ -55,7 +56,7 @@ impl Backend {
         }
     }
 
-    /// Takes up to `max` received frames into `burst`; returns how many descriptors there were.
+    /// Takes up to `max` received frames into `burst`. Returns the number of descriptors taken.
     #[inline]
     pub fn receive(&mut self, burst: &mut Vec<Frame>, max: usize) -> usize {
         self.rings_mut().receive(burst, max)
@@ -76,20 +77,20 @@ impl Backend {
         }
     }
 
-    /// Whether there are fewer frames to be filled than there should be, because none was free.
+    /// Whether the receive side has too few empty frames because none was free.
     #[inline]
     pub fn is_short(&self) -> bool {
         self.rings().is_short()
     }
 
-    /// Stages up to `count` of `frames` for sending, as long as there is room; returns how many. None has room once the other
-    /// end is gone.
+    /// Stages up to `count` of `frames` for sending while there is room. Returns how many. There is no room once the
+    /// other end is gone.
     #[inline]
     pub fn send(&mut self, count: usize, frames: &mut impl Iterator<Item = Frame>) -> usize {
         self.rings_mut().send(count, frames)
     }
 
-    /// Has the other end send what is staged.
+    /// Asks the other end to send what is staged.
     #[inline]
     pub fn flush(&mut self) -> Flush {
         match self {
@@ -98,37 +99,37 @@ impl Backend {
         }
     }
 
-    /// Takes back frames that were sent; returns how many descriptors there were.
+    /// Takes back frames that were sent. Returns the number of descriptors taken.
     #[inline]
     pub fn reap(&mut self, cache: &mut FrameCache) -> usize {
         self.rings_mut().reap(cache)
     }
 
-    /// Whether the other end is gone. A flush finds out.
+    /// Whether the other end is gone. A flush notices it.
     #[inline]
     pub fn is_gone(&self) -> bool {
         self.rings().is_gone()
     }
 
-    /// Takes back frames that were to be sent to an end that is gone.
+    /// Takes back unsent frames after the other end has gone.
     #[inline]
     pub fn abandon(&mut self, cache: &mut FrameCache) {
         self.rings_mut().abandon(cache);
     }
 
-    /// Frames with the other end, by the queue's own count: to be filled, to be sent.
+    /// Frames with the other end, by the queue's own count: those to be filled, and those to be sent.
     #[inline]
     pub fn outstanding(&self) -> (u32, u32) {
         self.rings().outstanding()
     }
 
-    /// What the ledger calls these two places, in the same order.
+    /// Ledger numbers of these two owners, in the same order.
     pub fn owners(&self) -> (u32, u32) {
         self.rings().owners()
     }
 
-    /// From now on the next frame that comes in makes [`Backend::fd`] readable. The caller looks for frames once more before it
-    /// sleeps.
+    /// Makes the next frame that comes in turn [`Backend::fd`] readable. The caller must look for frames once more
+    /// before it sleeps.
     pub fn ask_for_wakeup(&self) {
         match self {
             // The kernel wakes whoever waits for the socket.
@@ -137,8 +138,8 @@ impl Backend {
         }
     }
 
-    /// Sends what is staged, waits up to `grace` for it to be sent, and gives all frames to `cache`. Returns what had been
-    /// received and nobody has taken.
+    /// Sends what is staged, waits up to `grace` for it, and gives all frames to `cache`. Returns the received frames
+    /// that nobody had taken.
     pub fn close(self, grace: Duration, cache: &mut FrameCache) -> Count {
         match self {
             Backend::Xsk(socket) => socket.close(grace, cache),

@@ -1,8 +1,10 @@
 //! Offload features and channels of a netdev, by the ethtool ioctl.
 //!
-//! A packet that a kernel stack sends over a veth lacks what a real NIC would add: checksums are partial, VLAN tags lie beside
-//! the data, segments are large. XDP sees bytes only, so a receiver behind an AF_XDP switch would get wrong checksums and no
-//! tags. The cure is on the sending side: [`make_plain`] turns those offloads off there.
+//! A packet that a kernel stack sends over a veth lacks what a real NIC would add. Its checksums are partial, its VLAN
+//! tag lies beside the data, and its segments are large. XDP sees bytes only. A receiver behind an AF_XDP switch would
+//! get wrong checksums and no tags.
+//!
+//! So [`make_plain`] turns those offloads off at the sender.
 
 use std::io;
 use std::mem::size_of;
@@ -21,19 +23,21 @@ const SFEATURES: u32 = 0x3b;
 const GCHANNELS: u32 = 0x3c;
 const SS_FEATURES: u32 = 4;
 const STRING_LEN: usize = 32;
-/// Words of a string.
+/// `u32` words of a name (`ETH_GSTRING_LEN`).
 const STRING_WORDS: usize = STRING_LEN / size_of::<u32>();
 
-/// Words that the kernel reads or writes of a block, by the command in its first word; `None` if we know of no such command.
+/// Words of a block that the kernel reads or writes. The command is in the block's first word. `None` for an unknown
+/// command.
 ///
-/// Lengths are those of the structures in `include/uapi/linux/ethtool.h`. Of strings the kernel writes as many as it has, not
-/// as many as it is asked for (`ethtool_get_strings`). Those of features are built into the kernel and never change in number.
+/// Lengths follow the structures in `include/uapi/linux/ethtool.h`. The kernel writes all strings that it has, not as
+/// many as it is asked for (`ethtool_get_strings`). The set of features is fixed when the kernel is built, so its size
+/// does not change.
 fn words_of(block: &[u32]) -> Option<usize> {
     let count = |words: usize| block.get(1).map(|&blocks| words.saturating_mul(blocks as usize));
     Some(match *block.first()? {
         GDRVINFO => 49,
         GCHANNELS => 9,
-        // The mask of wanted sets is two words; a word for each wanted set follows.
+        // Two words hold the mask of wanted sets. One word for each wanted set follows.
         GSSET_INFO => 4 + block.get(2..4)?.iter().map(|mask| mask.count_ones() as usize).sum::<usize>(),
         GSTRINGS if block.get(1) == Some(&SS_FEATURES) => 3 + STRING_WORDS.saturating_mul(*block.get(2)? as usize),
         GFEATURES => count(4)?.saturating_add(2),
@@ -45,7 +49,7 @@ fn words_of(block: &[u32]) -> Option<usize> {
 /// Hands a command block to the kernel, which reads and writes it in place.
 ///
 /// # Errors
-/// EINVAL if the block is shorter than its command asks for, or the command is not one of ours.
+/// EINVAL if the block is too short for its command, or the command is unknown here.
 fn ioctl(ifname: &str, block: &mut [u32]) -> Result<(), Errno> {
     if words_of(block).is_none_or(|words| block.len() < words) {
         return Err(Errno::EINVAL);
@@ -60,13 +64,13 @@ fn ioctl(ifname: &str, block: &mut [u32]) -> Result<(), Errno> {
     let data = libc::__c_anonymous_ifr_ifru { ifru_data: block.as_mut_ptr().cast() };
     let mut request = libc::ifreq { ifr_name: name, ifr_ifru: data };
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None::<SockProtocol>)?;
-    // SAFETY: `request` is an `ifreq` whose data points to a live block. `words_of` has found that the block is as long as what
-    // the kernel reads and writes for its command.
+    // SAFETY: `request` is an `ifreq` whose data points to a live block. `words_of` has checked that the kernel reads
+    // and writes no more than that block for its command.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, std::ptr::from_mut(&mut request)) };
     Errno::result(result).map(drop)
 }
 
-/// Whether a feature makes packets leave a stack in a form that only metadata explains.
+/// Whether a feature lets packets leave a stack in a form that only metadata explains.
 fn hides_bytes(feature: &str) -> bool {
     let Some(kind) = feature.strip_prefix("tx-") else { return false };
     kind.starts_with("checksum-")
@@ -89,7 +93,7 @@ fn feature_names(ifname: &str) -> Result<Vec<String>, Errno> {
         .collect())
 }
 
-/// An empty command block about so many features: for each 32 of them a block of `words` words.
+/// An empty command block for so many features. Each 32 features take `words` words.
 fn feature_block(command: u32, features: usize, words: usize) -> Result<Vec<u32>, Errno> {
     let blocks = features.div_ceil(32);
     let mut block = vec![0; 2 + words * blocks];
@@ -97,10 +101,10 @@ fn feature_block(command: u32, features: usize, words: usize) -> Result<Vec<u32>
     Ok(block)
 }
 
-/// Names of the features that hide bytes and are on.
+/// Names of active features that hide bytes.
 pub fn hidden_bytes(ifname: &str) -> Result<Vec<String>, Errno> {
     let names = feature_names(ifname)?;
-    // Blocks of four words: available, requested, active, never changed.
+    // Four words for each 32 features: available, requested, active, never changed.
     let mut block = feature_block(GFEATURES, names.len(), 4)?;
     ioctl(ifname, &mut block)?;
     let is_active = |bit: usize| block[2 + 4 * (bit / 32) + 2] >> (bit % 32) & 1 != 0;
@@ -112,10 +116,10 @@ pub fn hidden_bytes(ifname: &str) -> Result<Vec<String>, Errno> {
         .collect())
 }
 
-/// Turns off every feature that hides bytes; returns those that stay on all the same.
+/// Turns off every feature that hides bytes. Returns the names of those that stay on.
 pub fn make_plain(ifname: &str) -> Result<Vec<String>, Errno> {
     let names = feature_names(ifname)?;
-    // Blocks of two words: valid, requested.
+    // Two words for each 32 features: valid, requested.
     let mut block = feature_block(SFEATURES, names.len(), 2)?;
     for (bit, _) in names.iter().enumerate().filter(|(_, name)| hides_bytes(name)) {
         block[2 + 2 * (bit / 32)] |= 1 << (bit % 32);
@@ -124,17 +128,17 @@ pub fn make_plain(ifname: &str) -> Result<Vec<String>, Errno> {
     hidden_bytes(ifname)
 }
 
-/// Receive queues in use: the netdev's receive and combined channels. `None` if its driver has no channels to tell of.
+/// Receive queues in use: the netdev's receive and combined channels. `None` if the driver does not report channels.
 pub fn rx_channels(ifname: &str) -> Option<u32> {
-    // cmd, four maxima, then rx, tx, other, combined.
+    // `struct ethtool_channels`: cmd, four maxima, then rx, tx, other, combined.
     let mut block = [GCHANNELS, 0, 0, 0, 0, 0, 0, 0, 0];
     ioctl(ifname, &mut block).ok()?;
     Some(block[5] + block[8]).filter(|&queues| queues > 0)
 }
 
-/// Name of the driver.
+/// Name of the netdev's driver.
 pub fn driver(ifname: &str) -> io::Result<String> {
-    // `struct ethtool_drvinfo` is 196 bytes; the driver's name is the 32 bytes after the command.
+    // `struct ethtool_drvinfo` has 196 bytes. The driver's name is the 32 bytes after the command.
     let mut block = [0; 49];
     block[0] = GDRVINFO;
     ioctl(ifname, &mut block)?;
@@ -161,7 +165,7 @@ mod tests {
             assert_eq!(words_of(block), Some(block.len()));
             assert!((0..block.len()).all(|len| refused(&block[..len])), "{block:?}");
         }
-        // Counts beyond any block, other strings, and a command that is not known.
+        // Counts beyond any block, other strings, and an unknown command.
         for block in [[GFEATURES, u32::MAX, 0], [GSTRINGS, SS_FEATURES, u32::MAX], [GSTRINGS, 1, 0], [2, 0, 0]] {
             assert!(refused(&block), "{block:?}");
         }

@@ -1,8 +1,12 @@
-//! The four rings of a queue, and the frames that are out with its other end.
+//! The four rings of a queue, and the frames that its other end has.
 //!
-//! The other end is the kernel for an AF_XDP socket, and a [`MemoryKernel`](super::memory::MemoryKernel) for a queue in memory.
-//! The fill ring gives it empty frames, and the rx ring brings them back with data. The tx ring gives it frames to send, and the
-//! completion ring brings them back. Rings belong to one thread at a time.
+//! The other end of an AF_XDP socket is the kernel. The other end of a queue in memory is a
+//! [`MemoryKernel`](super::memory::MemoryKernel).
+//!
+//! - The fill ring gives it empty frames. The rx ring brings them back with data.
+//! - The tx ring gives it frames to send. The completion ring brings them back.
+//!
+//! Rings belong to one thread at a time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,7 +36,7 @@ pub struct Rings {
 pub enum Flush {
     /// The other end has taken every descriptor.
     Done,
-    /// Some are left in the ring; flush again soon.
+    /// Some are left in the ring. Flush again soon.
     Pending,
 }
 
@@ -52,14 +56,14 @@ pub struct FrameRings {
 }
 
 impl FrameRings {
-    /// Rings without frames. Their receive side is to be kept supplied with `fill_target` of them.
+    /// Rings without frames. `fill_target` is the number of frames to keep the receive side supplied with.
     pub fn new(umem: Arc<Umem>, rings: Rings, fill_target: u32) -> Self {
         let [rx_owner, tx_owner] = umem.new_owners();
         Self { umem, rings, rx_owner, tx_owner, rx_out: 0, tx_out: 0, fill_target, gone: false }
     }
 
-    /// Takes up to `max` received frames into `burst`; returns how many descriptors there were.
-    // Not inlined, like the others that are called once a burst: each loop has all registers to itself.
+    /// Takes up to `max` received frames into `burst`. Returns the number of descriptors taken.
+    // Not inlined, like the others that are called once a burst. So each loop has all registers to itself.
     #[inline(never)]
     pub fn receive(&mut self, burst: &mut Vec<Frame>, max: usize) -> usize {
         let mut page = self.umem.page(&mut self.rx_owner);
@@ -74,7 +78,7 @@ impl FrameRings {
             }
         });
         let claimed = room - places.len();
-        // SAFETY: so many places behind the last frame have been written, in order.
+        // SAFETY: the loop has written this many places behind the last frame, in order.
         unsafe { burst.set_len(burst.len() + claimed) };
         self.rx_out -= ring_count(claimed);
         taken as usize
@@ -96,7 +100,7 @@ impl FrameRings {
         }
     }
 
-    /// Whether the other end has fewer empty frames than it should, because none was free.
+    /// Whether the other end has too few empty frames because none was free.
     #[inline]
     pub fn is_short(&self) -> bool {
         self.rx_out < self.fill_target && !self.gone
@@ -107,7 +111,7 @@ impl FrameRings {
         self.rings.fill.needs_wakeup()
     }
 
-    /// Stages up to `count` of `frames` for sending, as long as there is room; returns how many.
+    /// Stages up to `count` of `frames` for sending while there is room. Returns how many.
     #[inline(never)]
     pub fn send(&mut self, count: usize, frames: &mut impl Iterator<Item = Frame>) -> usize {
         if self.gone {
@@ -140,7 +144,7 @@ impl FrameRings {
         self.rings.tx.pending()
     }
 
-    /// Takes back frames that were sent; returns how many descriptors there were.
+    /// Takes back frames that were sent. Returns the number of descriptors taken.
     #[inline(never)]
     pub fn reap(&mut self, cache: &mut FrameCache) -> usize {
         let (reaped, back) = cache.claim(&mut self.rings.completion, &mut self.tx_owner);
@@ -148,7 +152,7 @@ impl FrameRings {
         reaped as usize
     }
 
-    /// The other end looks at no ring any more.
+    /// Notes that the other end looks at no ring any more.
     pub fn mark_gone(&mut self) {
         self.gone = true;
     }
@@ -159,8 +163,8 @@ impl FrameRings {
         self.gone
     }
 
-    /// Takes back frames that were to be sent, if the other end is gone. Were they left, a guest that deletes its netdev could
-    /// keep a ringful of packet memory for each port.
+    /// Takes back unsent frames if the other end is gone. Otherwise a guest that deletes its netdev could keep a
+    /// ringful of packet memory for each port.
     pub fn abandon(&mut self, cache: &mut FrameCache) {
         if self.gone && self.tx_out > 0 {
             self.umem.take_all(&mut self.tx_owner).into_iter().for_each(|frame| cache.put(frame));
@@ -168,18 +172,18 @@ impl FrameRings {
         }
     }
 
-    /// Frames with the other end, by the rings' own count: to be filled, to be sent.
+    /// Frames with the other end, by the rings' own count: those to be filled, and those to be sent.
     #[inline]
     pub fn outstanding(&self) -> (u32, u32) {
         (self.rx_out, self.tx_out)
     }
 
-    /// What the ledger calls these two places, in the same order.
+    /// Ledger numbers of these two owners, in the same order.
     pub fn owners(&self) -> (u32, u32) {
         (self.rx_owner.id(), self.tx_owner.id())
     }
 
-    /// Puts all received frames into `cache`, and counts them.
+    /// Puts all received frames into `cache`. Returns their count.
     pub fn discard_received(&mut self, cache: &mut FrameCache) -> Count {
         let (mut discarded, mut burst) = (Count::default(), Vec::new());
         while self.receive(&mut burst, BURST) > 0 {
@@ -191,7 +195,7 @@ impl FrameRings {
         discarded
     }
 
-    /// Puts all frames into `cache`, those with the other end too, which must not touch them any more.
+    /// Puts all frames into `cache`, also those with the other end. The other end must not touch them any more.
     pub fn reclaim(self, cache: &mut FrameCache) {
         let Self { umem, rx_owner, tx_owner, .. } = self;
         for frame in umem.reclaim(rx_owner).into_iter().chain(umem.reclaim(tx_owner)) {
@@ -200,7 +204,7 @@ impl FrameRings {
     }
 }
 
-/// Tries `is_sent` again and again until it is true or `grace` has passed.
+/// Polls `is_sent` until it is true or `grace` has passed.
 pub(super) fn wait_until_sent(grace: Duration, mut is_sent: impl FnMut() -> bool) {
     let deadline = Instant::now() + grace;
     while !is_sent() && Instant::now() < deadline {
@@ -208,7 +212,7 @@ pub(super) fn wait_until_sent(grace: Duration, mut is_sent: impl FnMut() -> bool
     }
 }
 
-/// A number of frames as rings count them.
+/// A number of frames as a ring's `u32`.
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "a burst has less than 2^32 frames")]
 fn ring_count(frames: usize) -> u32 {

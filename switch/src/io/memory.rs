@@ -1,7 +1,7 @@
 //! A queue in memory: rings like those of an AF_XDP socket, and a [`MemoryKernel`] in place of the kernel.
 //!
-//! Tests, made-up hosts and micro-benchmarks put frames in and take them out at the kernel's end. That end may be on another
-//! thread than the queue. It wakes a worker that sleeps, and it can go away as a netdev does.
+//! Tests, made-up hosts and micro-benchmarks put frames in and take them out at the kernel's end. That end may be on
+//! another thread than the queue. It wakes a sleeping worker. It can go away as a netdev does.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -16,16 +16,16 @@ use super::ring::{Consumer, Desc, Producer, pair};
 use super::umem::{FrameCache, HEADROOM, Umem};
 use crate::model::Count;
 
-/// What both ends share beside the rings.
+/// State that both ends share beside the rings.
 #[derive(Debug)]
 struct Link {
-    /// Whether the queue is open. The kernel's end holds it while it touches frames.
+    /// Whether the queue is open. The kernel's end holds the lock while it touches frames.
     open: Mutex<bool>,
     /// Whether the kernel's end is gone.
     gone: AtomicBool,
-    /// Whether the next frame that comes in is to be signalled.
+    /// Whether to signal the next frame that comes in.
     wants_wakeup: AtomicBool,
-    /// An eventfd.
+    /// The eventfd that wakes the worker.
     event: Arc<OwnedFd>,
 }
 
@@ -42,11 +42,11 @@ pub struct MemoryQueue {
     link: Arc<Link>,
 }
 
-/// A queue with rings of `depth` descriptors, and its kernel's end. The receive side is to be kept supplied with `fill` frames, at
-/// most `depth`. `depth` is a power of two.
+/// Makes a queue with rings of `depth` descriptors (a power of two), and its kernel's end. `fill` frames, at most
+/// `depth`, are kept on the receive side.
 ///
 /// # Errors
-/// There is no descriptor for the wake-up.
+/// No descriptor is left for the wake-up.
 pub fn queue(umem: &Arc<Umem>, depth: u32, fill: u32) -> Result<(MemoryQueue, MemoryKernel), Errno> {
     let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
     let link = Arc::new(Link {
@@ -93,17 +93,18 @@ impl MemoryQueue {
         Flush::Done
     }
 
-    /// Has the next frame that comes in signalled.
+    /// Asks for a signal when the next frame comes in.
     pub fn ask_for_wakeup(&self) {
-        // A signal from before is taken back. There may be none.
+        // Clears an earlier signal, if there is one.
         let _ = nix::unistd::read(self.link.event.as_fd(), &mut [0; 8]);
         self.link.wants_wakeup.store(true, Ordering::Relaxed);
-        // Pairs with `MemoryKernel::wake`: of "I ask" and "I put a frame", one side sees the other's.
+        // Pairs with the fence in `MemoryKernel::wake`. At least one side sees the other: the new frame, or the
+        // request.
         fence(Ordering::SeqCst);
     }
 
-    /// Waits up to `grace` for all frames to be sent, and gives those of the queue to `cache`. Returns what had been received
-    /// and nobody has taken.
+    /// Waits up to `grace` for all frames to be sent, then gives the queue's frames to `cache`. Returns the received
+    /// frames that nobody had taken.
     pub fn close(mut self, grace: Duration, cache: &mut FrameCache) -> Count {
         wait_until_sent(grace, || {
             self.flush();
@@ -118,7 +119,7 @@ impl MemoryQueue {
     }
 }
 
-/// The kernel's ends of a queue's rings. They move descriptors; what these name is the user's concern.
+/// The kernel's ends of a queue's rings. They move descriptors. What these mean is the user's concern.
 #[derive(Debug)]
 pub struct KernelRings {
     rx: Producer<Desc>,
@@ -136,8 +137,8 @@ impl KernelRings {
         (Self { rx, tx, fill, completion }, rings)
     }
 
-    /// Receives up to `count` frames, as many as the fill and the rx ring allow. `fill` is told the address of the chunk, and says
-    /// how long the data behind the headroom is. Returns how many.
+    /// Receives up to `count` frames while the fill ring has entries and the rx ring has room. `fill` gets the address
+    /// of a chunk, and returns the length of the data behind the headroom. Returns the number of frames.
     #[inline]
     pub fn receive(&mut self, count: usize, mut fill: impl FnMut(u64) -> u32) -> usize {
         let room = (self.rx.size() - self.rx.pending()) as usize;
@@ -152,7 +153,8 @@ impl KernelRings {
         received
     }
 
-    /// Sends the frames of the tx ring, as many as the completion ring allows; `send` is told each. Returns how many.
+    /// Sends frames of the tx ring while the completion ring has room. `send` gets each descriptor. Returns the number
+    /// of frames.
     #[inline]
     pub fn transmit(&mut self, mut send: impl FnMut(Desc)) -> usize {
         let room = self.completion.size() - self.completion.pending();
@@ -179,7 +181,7 @@ pub struct MemoryKernel {
 }
 
 impl MemoryKernel {
-    /// Receives a frame from the wire; false if there is no empty frame for it, or it is too long for one.
+    /// Receives a frame from the wire. False if no empty frame is there, or the frame is too long.
     pub fn receive(&mut self, data: &[u8]) -> bool {
         let room = self.umem.frame_size() as usize - HEADROOM as usize;
         let copy = |chunk: &mut [u8]| {
@@ -189,8 +191,8 @@ impl MemoryKernel {
         data.len() <= room && self.receive_each(1, copy) == 1
     }
 
-    /// Receives up to `count` frames, as many as there are empty ones. `write` writes a frame into the room that there is, and
-    /// says how long it is. Returns how many.
+    /// Receives up to `count` frames while there are empty ones. `write` writes a frame into the given room and returns
+    /// its length. Returns the number of frames.
     #[inline]
     pub fn receive_each(&mut self, count: usize, mut write: impl FnMut(&mut [u8]) -> usize) -> usize {
         let Self { umem, rings, link } = self;
@@ -200,8 +202,8 @@ impl MemoryKernel {
         }
         let ((memory, _), room) = (umem.region(), umem.frame_size() - HEADROOM);
         let received = rings.receive(count, |chunk| {
-            // SAFETY: the fill ring of this queue gave away the whole chunk at this offset of UMEM. The ledger lets nobody else
-            // have it before the rx ring has brought it back, and an open queue takes it by no other way.
+            // SAFETY: this queue's fill ring gave away the whole chunk at this offset of UMEM. The ledger gives the
+            // chunk to nobody else before the rx ring has brought it back. An open queue takes it in no other way.
             let data = unsafe {
                 std::slice::from_raw_parts_mut(memory.add(chunk as usize + HEADROOM as usize), room as usize)
             };
@@ -212,14 +214,14 @@ impl MemoryKernel {
         received
     }
 
-    /// Sends what is in the tx ring to the wire: the frames, in order.
+    /// Sends what is in the tx ring to the wire. Returns the frames in order.
     pub fn transmit(&mut self) -> Vec<Vec<u8>> {
         let mut sent = Vec::new();
         self.transmit_each(|data| sent.push(data.to_vec()));
         sent
     }
 
-    /// Sends what is in the tx ring to the wire; `send` sees each frame. Returns how many.
+    /// Sends what is in the tx ring to the wire. `send` sees each frame. Returns the number of frames.
     #[inline]
     pub fn transmit_each(&mut self, mut send: impl FnMut(&[u8])) -> usize {
         let Self { umem, rings, link } = self;
@@ -229,13 +231,14 @@ impl MemoryKernel {
         }
         let (memory, _) = umem.region();
         rings.transmit(|desc| {
-            // SAFETY: the tx ring of this queue gave this frame away for reading, with data inside its chunk. The ledger lets
-            // nobody else have it before the completion ring has brought it back, and an open queue takes it by no other way.
+            // SAFETY: this queue's tx ring gave this frame away for reading, with data inside its chunk. The ledger
+            // gives the chunk to nobody else before the completion ring has brought it back. An open queue takes it in
+            // no other way.
             send(unsafe { std::slice::from_raw_parts(memory.add(desc.addr as usize), desc.len as usize) });
         })
     }
 
-    /// Goes away, as a netdev that is deleted: nothing is received or sent any more. The queue finds out by its next flush.
+    /// Goes away like a deleted netdev. Nothing is received or sent any more. The queue notices at its next flush.
     pub fn remove(&self) {
         let open = self.link.lock();
         self.link.gone.store(true, Ordering::Release);
@@ -250,7 +253,7 @@ impl MemoryKernel {
     fn wake(&self) {
         fence(Ordering::SeqCst);
         if self.link.wants_wakeup.swap(false, Ordering::Relaxed) {
-            // The only failure is a full counter, which wakes as well.
+            // A full counter is the only failure, and it wakes the worker as well.
             let _ = nix::unistd::write(&*self.link.event, &1_u64.to_ne_bytes());
         }
     }

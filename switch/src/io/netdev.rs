@@ -1,8 +1,8 @@
-//! Network devices by rtnetlink: looking at them, making veth pairs, MTU, addresses, namespaces.
+//! Network devices by rtnetlink: queries, veth pairs, MTU, addresses, namespaces.
 //!
-//! These are control-path calls. Each has its own netlink socket, made in the namespace of the calling thread, so that the same
-//! functions serve the guest's end inside its namespace ([`super::netns::NetNs::run`]). It waits for its answer by itself: a
-//! runtime and a thread for each call would take longer than the call.
+//! These are control-path calls. Each opens a netlink socket in the namespace of the calling thread. So the same
+//! functions serve the guest's end inside its namespace ([`super::netns::NetNs::run`]). A call waits for its answer
+//! without an async runtime, because a runtime and a thread would take longer than the call.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -24,7 +24,7 @@ use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 use crate::model::MacAddr;
 use crate::{Error, ErrorKind};
 
-/// Longest name of a netdev (`IFNAMSIZ` less the final zero).
+/// Longest name of a netdev in bytes (`IFNAMSIZ` without the final zero).
 pub const MAX_IFNAME: usize = 15;
 
 /// A netdev as the kernel describes it.
@@ -36,23 +36,23 @@ pub struct Link {
     pub name: String,
     /// MTU in bytes.
     pub mtu: u32,
-    /// Largest MTU that its driver takes now; 0 if it names none.
+    /// Largest MTU that the driver accepts at present. 0 if the driver names none.
     pub max_mtu: u32,
     /// Link-layer address.
     pub mac: MacAddr,
-    /// Set up by its administrator.
+    /// Whether the administrator has set it up.
     pub up: bool,
-    /// Has carrier and is up.
+    /// Whether it is up and has carrier.
     pub carrier: bool,
     /// Whether it is one end of a veth pair.
     pub is_veth: bool,
-    /// `IFLA_LINK`: for a veth the index of its peer, in the peer's namespace.
+    /// `IFLA_LINK`. For a veth this is the index of its peer, in the peer's namespace.
     pub peer: Option<u32>,
-    /// The identifier that this namespace has for the peer's, if that is another one.
+    /// This namespace's identifier of the peer's namespace, if that is another one.
     pub peer_nsid: Option<i32>,
-    /// Free text of its administrator.
+    /// The administrator's free text (ifalias).
     pub alias: Option<String>,
-    /// Receive queues that it was made with.
+    /// Number of receive queues that it was made with.
     pub rx_queues: u32,
 }
 
@@ -100,20 +100,20 @@ impl Link {
     }
 }
 
-/// What a new veth pair is like.
+/// Properties of a new veth pair.
 #[derive(Clone, Debug)]
 pub struct VethSpec<'a> {
     /// Name of the switch's end.
     pub name: &'a str,
     /// Name of the guest's end.
     pub peer: &'a str,
-    /// Queues of both ends, each way.
+    /// Queues of both ends, in each direction.
     pub queues: u32,
     /// MTU of both ends.
     pub mtu: u32,
     /// Address of the guest's end.
     pub peer_mac: MacAddr,
-    /// Namespace of the guest's end, if it is another one. It is made there, which takes less than moving it there.
+    /// Namespace of the guest's end, if it is another one. The end is made there, which is faster than moving it.
     pub peer_ns: Option<BorrowedFd<'a>>,
 }
 
@@ -128,7 +128,7 @@ fn failed(what: &str, errno: Errno) -> Error {
     Error::new(kind, format!("{what}: {errno}{advice}"))
 }
 
-/// Sends a request and returns the answers to it. Of many ([`NLM_F_DUMP`]) those that can't be understood are left out.
+/// Sends a request and returns its answers. A dump ([`NLM_F_DUMP`]) leaves out answers that can't be parsed.
 fn ask(what: &str, message: RouteNetlinkMessage, flags: u16) -> Result<Vec<RouteNetlinkMessage>, Error> {
     let errno = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EPROTO));
     let answers = || -> Result<_, Errno> {
@@ -150,7 +150,7 @@ fn ask(what: &str, message: RouteNetlinkMessage, flags: u16) -> Result<Vec<Route
                 rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
                 match NetlinkMessage::deserialize(bytes).map(|message| message.payload) {
                     Ok(NetlinkPayload::Done(_)) => return Ok(answers),
-                    // One of number 0 is an acknowledgement.
+                    // Number 0 is an acknowledgement.
                     Ok(NetlinkPayload::Error(error)) => match error.raw_code().saturating_abs() {
                         0 => return Ok(answers),
                         code => return Err(Errno::from_raw(code)),
@@ -232,7 +232,7 @@ pub fn set_up(index: u32) -> Result<(), Error> {
     set(&format!("setting netdev #{index} up"), LinkUnspec::new_with_index(index).up())
 }
 
-/// Keeps the host's IPv6 stack from giving the netdev an address of its own and speaking on it. Does nothing without IPv6.
+/// Keeps the host's IPv6 stack from giving the netdev an address and sending on it. Does nothing without IPv6.
 pub fn silence_ipv6(index: u32) -> Result<(), Error> {
     let mode = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
     let link = LinkUnspec::new_with_index(index).append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![mode]));
@@ -242,7 +242,7 @@ pub fn silence_ipv6(index: u32) -> Result<(), Error> {
     }
 }
 
-/// Sets the free text of a netdev (the kernel takes none while it makes one).
+/// Sets the free text (ifalias) of a netdev. The kernel ignores it when it makes a netdev.
 pub fn set_alias(index: u32, alias: &str) -> Result<(), Error> {
     set(&format!("naming netdev #{index} as ours"), LinkUnspec::new_with_index(index).alias(alias))
 }
@@ -258,19 +258,19 @@ pub fn set_mac(index: u32, mac: MacAddr) -> Result<(), Error> {
     set(&format!("setting the address of netdev #{index} to {mac}"), link)
 }
 
-/// Moves a netdev to the namespace behind `fd`; it is down there.
+/// Moves a netdev to the namespace behind `fd`. It is down there.
 pub fn move_to(index: u32, fd: BorrowedFd<'_>) -> Result<(), Error> {
     let link = LinkUnspec::new_with_index(index).setns_by_fd(fd.as_raw_fd());
     set(&format!("moving netdev #{index} to another network namespace"), link)
 }
 
-/// Deletes a netdev; of a veth pair both ends go.
+/// Deletes a netdev. Deleting one end of a veth pair deletes both.
 pub fn delete(index: u32) -> Result<(), Error> {
     let message = LinkUnspec::new_with_index(index).build();
     ask(&format!("deleting netdev #{index}"), RouteNetlinkMessage::DelLink(message), NLM_F_ACK).map(drop)
 }
 
-/// The identifier that this namespace has for the namespace behind `fd`; `None` if it has none.
+/// This namespace's identifier of the namespace behind `fd`. `None` if it has none.
 pub fn nsid(fd: BorrowedFd<'_>) -> Result<Option<i32>, Error> {
     let mut question = NsidMessage::default();
     question.attributes.push(NsidAttribute::Fd(fd.as_raw_fd().unsigned_abs()));

@@ -1,7 +1,6 @@
-//! Doing something in another network namespace.
+//! Work in another network namespace.
 //!
-//! A namespace is a property of a thread, so each visit has a thread of its own that ends with it; the caller's thread and
-//! the daemon's other threads stay where they are.
+//! A namespace is a property of a thread. So each visit has a thread of its own. All other threads stay where they are.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -50,17 +49,17 @@ impl NetNs {
             .collect()
     }
 
-    /// Its name.
+    /// The name of the namespace.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The descriptor that stands for it.
+    /// The open file that stands for the namespace.
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// Runs `work` in it.
+    /// Runs `work` on a new thread inside the namespace, and waits for it.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
         let enter_and_work = || {
             setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|errno| {
@@ -78,7 +77,7 @@ impl NetNs {
     }
 }
 
-/// Whether a file stands for a namespace. The name of one that is being made, or was not taken away in full, is an ordinary file.
+/// Whether a file stands for a namespace. While a namespace is being made or removed, its name is an ordinary file.
 fn is_namespace(file: &File) -> bool {
     fstatfs(file).is_ok_and(|stat| stat.filesystem_type() == NSFS_MAGIC)
 }

@@ -1,12 +1,14 @@
 //! Packet sockets on a `phy` port: promiscuous mode, and copies of group-addressed frames.
 //!
-//! A NIC that carries guests must accept their addresses. The kernel counts promiscuous mode that is asked for through a packet
-//! socket, and ends it with the socket. So a killed daemon leaves no netdev promiscuous.
+//! A NIC that carries guests must accept their addresses. Promiscuous mode is asked for through a packet socket. The
+//! kernel ends it with the socket, so a killed daemon leaves no netdev promiscuous.
 //!
-//! With steering `shared` the host's stack keeps group-addressed frames, because an XDP program can't both pass and redirect a
-//! packet. Guests need them too (ARP, neighbour discovery, DHCP). So a packet socket takes a copy of each, on a thread of its
-//! own (`GroupTap`), and puts it in front of the port's worker. By then the kernel has moved a VLAN tag out of the data
-//! (`skb_vlan_untag` in `__netif_receive_skb_core`) and tells it beside the packet. It is put back here.
+//! With steering `shared` the host's stack gets group-addressed frames, because an XDP program can't both pass and
+//! redirect a packet. Guests need them too (ARP, neighbour discovery, DHCP). So a packet socket copies each of them, on
+//! a thread of its own (`GroupTap`), to the port's worker.
+//!
+//! By then the kernel has moved a VLAN tag out of the data (`skb_vlan_untag` in `__netif_receive_skb_core`). It reports
+//! the tag beside the packet, and the tag is put back here.
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -18,7 +20,7 @@ use nix::sys::socket::{
 
 use super::sys::{bind_to, set_number, set_option};
 
-/// As addresses, memberships and protocols of packet sockets have them: all fit into 16 bits.
+/// A number as addresses, memberships and protocols of packet sockets have it. All fit into 16 bits.
 #[expect(clippy::cast_possible_truncation, reason = "small numbers of the kernel's ABI")]
 mod abi {
     pub(super) const AF_PACKET: u16 = libc::AF_PACKET as u16;
@@ -27,9 +29,9 @@ mod abi {
 }
 
 const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
-/// Bytes in front of a received frame that are left free for its VLAN tag.
+/// Bytes kept free in front of a received frame, for its VLAN tag.
 const TAG_ROOM: usize = 4;
-/// Destination and source address.
+/// Bytes of the destination and source address.
 const ADDRESSES: usize = 12;
 
 /// Keeps a netdev promiscuous while it lives.
@@ -48,7 +50,7 @@ impl Promiscuous {
             mr_alen: 0,
             mr_address: [0; 8],
         };
-        // SAFETY: the option takes this struct, which is numbers only.
+        // SAFETY: the option takes this struct. It contains numbers only.
         unsafe { set_option(socket.as_fd(), libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &member)? };
         Ok(Self { _socket: socket })
     }
@@ -61,12 +63,13 @@ pub struct GroupSocket {
 }
 
 impl GroupSocket {
-    /// Opens it on a netdev. Must be open before the frames come; it blocks in [`GroupSocket::receive`] only.
+    /// Opens the socket on a netdev. It gets only frames that come after that.
     pub fn open(ifindex: u32) -> Result<Self, Errno> {
         let socket = packet_socket()?;
         set_number(socket.as_fd(), libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)?;
         set_number(socket.as_fd(), libc::SOL_PACKET, libc::PACKET_AUXDATA, 1)?;
-        // Accept what has the group bit in its first byte: ldb [0]; jset #1, keep; ret 0; keep: ret all.
+        // Classic BPF: accept frames with the group bit in the first byte. ldb [0]; jset #1, keep; ret 0; keep: ret
+        // all.
         const STEPS: u16 = 4;
         let mut program: [_; STEPS as usize] = [
             libc::sock_filter { code: 0x30, jt: 0, jf: 0, k: 0 },
@@ -86,17 +89,17 @@ impl GroupSocket {
             sll_halen: 0,
             sll_addr: [0; 8],
         };
-        // SAFETY: an address of the socket's family, of numbers only.
+        // SAFETY: this is an address of the socket's family, and consists of numbers.
         unsafe { bind_to(socket.as_fd(), &address)? };
         Ok(Self { socket })
     }
 
-    /// The descriptor, to wait on.
+    /// The descriptor to wait on.
     pub fn fd(&self) -> &OwnedFd {
         &self.socket
     }
 
-    /// Takes a frame that has come, with its outer VLAN tag where it was on the wire. `EAGAIN` if there is none.
+    /// Takes a frame, with its outer VLAN tag where it was on the wire. `EAGAIN` if there is none.
     pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> Result<&'a [u8], Errno> {
         let (len, aux) = {
             let mut parts = [IoSliceMut::new(&mut buffer[TAG_ROOM..])];
@@ -136,7 +139,7 @@ impl AsFd for GroupSocket {
     }
 }
 
-/// A packet socket of no protocol, which receives nothing before it is bound to one.
+/// A packet socket without a protocol. It receives nothing before it is bound to one.
 fn packet_socket() -> Result<OwnedFd, Errno> {
     socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None::<SockProtocol>)
 }

@@ -1,12 +1,12 @@
 //! The single-producer single-consumer rings that AF_XDP shares with the kernel.
 //!
-//! A ring is a power of two of entries, a producer index, a consumer index and a flags word. The indices run freely over
-//! `u32` and are reduced by the mask. The side that owns an index publishes it with release, the other reads it with acquire
-//! (`Documentation/networking/af_xdp.rst`). Each end keeps a copy of the other's index. It looks at the shared one only when
-//! the copy says full or empty, so a burst costs one read and one write of shared memory.
+//! A ring has a power of two of entries, a producer index, a consumer index and a flags word. The indices run freely
+//! over `u32` and are masked. The owner of an index publishes it with release, and the other side reads it with acquire
+//! (`Documentation/networking/af_xdp.rst`). Each end keeps a copy of the other's index. It reads the shared one only
+//! when the copy says full or empty. So a burst costs one read and one write of shared memory.
 //!
-//! Entries are plain integers. Whatever the other side wrote is a valid entry, and whoever takes it checks what it means.
-//! [`pair`] makes both ends over ordinary memory, so that all that is built on rings is tested without a kernel.
+//! Entries are plain integers, so any bytes that the other side wrote are a valid entry. The taker checks what they
+//! mean. [`pair`] makes both ends over ordinary memory, so that code on rings is tested without a kernel.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use nix::errno::Errno;
 
 use super::mmap::Mmap;
 
-/// Set by the kernel in a ring's flags when it wants a system call to go on.
+/// Flag that the kernel sets in a ring when it needs a system call to go on.
 const NEED_WAKEUP: u32 = libc::XDP_RING_NEED_WAKEUP;
 
 /// An entry of a ring.
 ///
 /// # Safety
-/// Any bytes are a valid value, and there is no padding: it is made of integers.
+/// The type consists of integers. Any bytes are a valid value, and there is no padding.
 pub unsafe trait Entry: Copy + Send + 'static {}
 // SAFETY: an integer.
 unsafe impl Entry for u64 {}
@@ -35,28 +35,28 @@ pub struct Desc {
     pub addr: u64,
     /// Bytes of data.
     pub len: u32,
-    /// `XDP_PKT_CONTD` and other flags; 0 here, because multi-buffer frames are not asked for.
+    /// `XDP_PKT_CONTD` and other flags. Always 0 here, because multi-buffer frames are not enabled.
     pub options: u32,
 }
-// SAFETY: three integers, each at a multiple of its size, that fill its 16 bytes.
+// SAFETY: three integers, each aligned to its size, fill the 16 bytes.
 unsafe impl Entry for Desc {}
 
-/// What both ends know of the shared memory.
+/// Each end's knowledge of the shared memory.
 ///
-/// Whoever makes one has checked that the pointers are aligned, and that the words and `mask + 1` entries lie in `_memory`.
+/// Constructors check that the pointers are aligned, and that the words and `mask + 1` entries lie in `_memory`.
 #[derive(Debug)]
 struct Shared<T> {
     producer: *const AtomicU32,
     consumer: *const AtomicU32,
     flags: *const AtomicU32,
     entries: *mut T,
-    /// Number of entries less one. The number is a power of two.
+    /// Number of entries minus one. The number is a power of two.
     mask: u32,
     _memory: Memory,
     _entry: PhantomData<T>,
 }
 
-/// What keeps the memory of a ring alive.
+/// Keeps the memory of a ring alive.
 #[derive(Debug)]
 enum Memory {
     Kernel(#[expect(dead_code, reason = "held for its drop")] Mmap),
@@ -69,9 +69,10 @@ struct HeapRing<T> {
     entries: Box<[std::cell::UnsafeCell<T>]>,
 }
 
-// SAFETY: entries are reached through a `Producer` and a `Consumer` only, whose index protocol lets one of them at an entry.
+// SAFETY: entries are reached only through a `Producer` and a `Consumer`. Their index protocol gives an entry to one of
+// them at a time.
 unsafe impl<T: Entry> Sync for HeapRing<T> {}
-// SAFETY: the pointers point into `_memory`, which goes along; entries are `Send`.
+// SAFETY: the pointers point into `_memory`, which moves with them. Entries are `Send`.
 unsafe impl<T: Entry> Send for Shared<T> {}
 
 impl<T: Entry> Shared<T> {
@@ -84,7 +85,7 @@ impl<T: Entry> Shared<T> {
         if !size.is_power_of_two() {
             return Err(Errno::EINVAL);
         }
-        // Mappings begin at a page, so an aligned offset is an aligned address.
+        // A mapping begins at a page, so an aligned offset is an aligned address.
         let place = |offset: u64, bytes: usize, align: usize| {
             let at = usize::try_from(offset).ok().filter(|at| at.is_multiple_of(align));
             let at = at.filter(|at| at.checked_add(bytes).is_some_and(|end| end <= map.size()));
@@ -105,8 +106,8 @@ impl<T: Entry> Shared<T> {
     }
 
     fn index(&self, which: *const AtomicU32) -> &AtomicU32 {
-        // SAFETY: `which` is one of our three pointers, each to an aligned word in memory that `_memory` keeps mapped. Both
-        // sides access it atomically only.
+        // SAFETY: `which` is one of our three pointers to aligned words, and `_memory` keeps them mapped. Both sides
+        // access them only atomically.
         unsafe { &*which }
     }
 
@@ -123,7 +124,7 @@ impl<T: Entry> Shared<T> {
 #[derive(Debug)]
 pub struct Producer<T> {
     shared: Shared<T>,
-    /// Next entry to write; ahead of the shared index by what is staged.
+    /// Next entry to write. It is ahead of the shared index by the staged entries.
     head: u32,
     /// The consumer's index as last read.
     tail: u32,
@@ -133,12 +134,13 @@ impl<T: Entry> Producer<T> {
     /// Takes the producing end of a kernel ring.
     ///
     /// # Errors
-    /// EPROTO if a ring of `size` entries with this layout does not lie in the mapping; EINVAL if `size` is no power of two.
+    /// EPROTO if a ring of `size` entries with this layout does not lie in the mapping. EINVAL if `size` is no power of
+    /// two.
     ///
     /// # Safety
     /// - `map` maps such a ring of an AF_XDP socket, and no other producer of it exists.
-    /// - The kernel reads and writes what pushed entries point to. So whoever gets this end pushes only chunks that belong
-    ///   to the socket, by the ledger, until the kernel has given them back.
+    /// - The kernel reads and writes what pushed entries point to. So this end may push only chunks that the ledger has
+    ///   with the socket, until the kernel has given them back.
     pub unsafe fn from_kernel(map: Mmap, layout: &libc::xdp_ring_offset, size: u32) -> Result<Self, Errno> {
         // SAFETY: passed on.
         let shared = unsafe { Shared::from_kernel(map, layout, size)? };
@@ -147,13 +149,13 @@ impl<T: Entry> Producer<T> {
         Ok(Self { shared, head, tail })
     }
 
-    /// Stages an entry; false if the ring is full. The consumer sees it after [`Producer::submit`].
+    /// Stages an entry. False if the ring is full. The consumer sees it after [`Producer::submit`].
     #[inline]
     pub fn push(&mut self, entry: T) -> bool {
         self.push_all(1, || Some(entry)) == 1
     }
 
-    /// Stages up to `count` entries, as long as there is room and `next` has one; returns how many.
+    /// Stages up to `count` entries while there is room and `next` has one. Returns how many.
     #[inline]
     pub fn push_all(&mut self, count: u32, mut next: impl FnMut() -> Option<T>) -> u32 {
         let room = self.room(count).min(count);
@@ -164,8 +166,8 @@ impl<T: Entry> Producer<T> {
             && let Some(entry) = next()
         {
             let at = (head.wrapping_add(staged) & mask) as usize;
-            // SAFETY: `at` is below the ring's size, which `Shared` has checked. The entry is ours: there is room, so the
-            // consumer's index has passed its last use, and the consumer does not read it before `submit`.
+            // SAFETY: `at` is below the ring's size, which `Shared` has checked. The entry is ours: the consumer's
+            // index has passed its last use, because there is room. The consumer does not read it before `submit`.
             unsafe { entries.add(at).write(entry) };
             staged += 1;
         }
@@ -173,7 +175,7 @@ impl<T: Entry> Producer<T> {
         staged
     }
 
-    /// How many entries can be staged now: at least `wanted`, or as many as there is room for.
+    /// Number of entries that can be staged now: at least `wanted`, or less if there is less room.
     #[inline]
     fn room(&mut self, wanted: u32) -> u32 {
         let known = self.shared.size() - self.head.wrapping_sub(self.tail);
@@ -190,14 +192,14 @@ impl<T: Entry> Producer<T> {
         self.shared.index(self.shared.producer).store(self.head, Ordering::Release);
     }
 
-    /// Entries that the consumer has not taken yet, staged ones included.
+    /// Entries that the consumer has not taken yet, including staged ones.
     #[inline]
     pub fn pending(&mut self) -> u32 {
         self.tail = self.shared.index(self.shared.consumer).load(Ordering::Acquire);
         self.head.wrapping_sub(self.tail)
     }
 
-    /// Whether the kernel asks to be called.
+    /// Whether the kernel asks for a system call.
     #[inline]
     pub fn needs_wakeup(&self) -> bool {
         self.shared.needs_wakeup()
@@ -215,7 +217,7 @@ pub struct Consumer<T> {
     shared: Shared<T>,
     /// The producer's index as last read.
     head: u32,
-    /// Next entry to read; ahead of the shared index by what is not released yet.
+    /// Next entry to read. It is ahead of the shared index by the entries not released yet.
     tail: u32,
 }
 
@@ -235,7 +237,7 @@ impl<T: Entry> Consumer<T> {
         Ok(Self { shared, head, tail })
     }
 
-    /// Takes the next entry, if there is one. The producer gets its place back after [`Consumer::release`].
+    /// Takes the next entry, if there is one. The producer gets the place back after [`Consumer::release`].
     #[inline]
     pub fn pop(&mut self) -> Option<T> {
         if self.tail == self.head {
@@ -245,14 +247,14 @@ impl<T: Entry> Consumer<T> {
             }
         }
         let at = (self.tail & self.shared.mask) as usize;
-        // SAFETY: `at` is below the ring's size, which `Shared` has checked. The producer's index, read with acquire, says
-        // that the entry is written, and the producer leaves it alone until `release`.
+        // SAFETY: `at` is below the ring's size, which `Shared` has checked. The producer's index, read with acquire,
+        // says that the entry is written. The producer leaves it alone until `release`.
         let entry = unsafe { self.shared.entries.add(at).read() };
         self.tail = self.tail.wrapping_add(1);
         Some(entry)
     }
 
-    /// Takes up to `max` entries, oldest first, and gives their places back to the producer; returns how many.
+    /// Takes up to `max` entries, oldest first, and gives their places back to the producer. Returns how many.
     #[inline]
     pub fn take(&mut self, max: u32, mut each: impl FnMut(T)) -> u32 {
         if self.head.wrapping_sub(self.tail) < max {
@@ -333,7 +335,7 @@ mod tests {
     }
 
     proptest! {
-        /// The oracle: a queue of submitted entries, a list of staged ones, and a count of places not released yet.
+        /// The oracle is a queue of submitted entries, a list of staged ones, and a count of places not released yet.
         #[test]
         fn ring_behaves_as_a_bounded_queue(size_bits in 0u32..5, ops in prop::collection::vec(op(), 0..300)) {
             let size = 1 << size_bits;
@@ -399,7 +401,7 @@ mod tests {
         };
         assert_eq!(open(0, 256, 128), Ok(()));
         assert_eq!(open(0, 256, 240), Err(Errno::EINVAL));
-        // Entries that end beyond it, that are not aligned, that begin beyond it; the same of an index.
+        // Entries that end beyond the mapping, that are not aligned, that begin beyond it. Then the same for an index.
         for (producer, desc, size) in [(0, 256, 256), (0, 260, 128), (0, 4096, 1), (0, u64::MAX - 15, 128)] {
             assert_eq!(open(producer, desc, size), Err(Errno::EPROTO), "{size} entries at {desc}");
         }

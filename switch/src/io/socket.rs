@@ -1,11 +1,12 @@
-//! One AF_XDP socket: a queue of a netdev, whose rings the kernel has the other end of.
+//! One AF_XDP socket on a queue of a netdev. The kernel has the other end of its rings.
 //!
-//! A socket belongs to one thread at a time. Its UMEM is shared: by `XDP_SHARED_UMEM` through any live copy-mode socket. If
-//! there is none, or the socket must be able to go zero-copy, the same memory is registered once more. So the first socket may
-//! go while others stay. A library that ties UMEM to its first socket could not do that (`docs/dependencies.md`).
+//! A socket belongs to one thread at a time. Sockets share UMEM through any live copy-mode socket (`XDP_SHARED_UMEM`).
+//! The same memory is registered once more if there is none, or if the socket must be able to go zero-copy. So the
+//! first socket may close while others stay. A library that ties UMEM to its first socket could not do that
+//! (`docs/dependencies.md`).
 //!
-//! Why this is sound: the kernel touches only chunks that the rings name. [`FrameRings`] names a chunk only while the ledger has
-//! it with this socket, and gets it back by the rings, or after the kernel has let go of the socket.
+//! Soundness: the kernel touches only chunks that the rings name. [`FrameRings`] names a chunk only while the ledger
+//! has it with this socket. It gets the chunk back from the rings, or after the kernel has let go of the socket.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -20,21 +21,21 @@ use super::sys::{self, RingKind};
 use super::umem::{FrameCache, Umem};
 use crate::model::{Count, ZeroCopy};
 
-/// Descriptors that one send call is asked to handle; more does not pay (measured: within noise from 64 up).
+/// Descriptors that one send call is asked to handle. More does not pay: from 64 up the rates are within noise.
 const TX_BUDGET: u32 = 128;
-/// The kernel takes a closed socket off its queue in the background: binding again at once gives EBUSY for this long at most.
+/// Longest time that binding again gives EBUSY. The kernel takes a closed socket off its queue in the background.
 const REBIND_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long a socket that is to be closed waits for others to let go of its descriptor.
+/// How long closing a socket waits for other holders of its descriptor.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Live sockets whose UMEM further ones can share.
+/// Live sockets whose UMEM further sockets can share.
 #[derive(Debug, Default)]
 pub struct UmemSharers {
-    /// With the number of the UMEM.
+    /// Each with the number of its UMEM.
     list: Mutex<Vec<(u64, Weak<OwnedFd>)>>,
-    /// Held while a socket registers UMEM because nobody could share. Each registration counts as locked memory, so of sockets
-    /// that are opened at the same time only one does it.
+    /// Held while a socket registers UMEM because it found no socket to share with. Each registration counts as locked
+    /// memory. So only one of several sockets that open at once registers it.
     registering: Mutex<()>,
 }
 
@@ -50,18 +51,18 @@ impl UmemSharers {
     }
 }
 
-/// What to open.
+/// Which socket to open, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct SocketOptions {
-    /// Netdev.
+    /// Index of the netdev.
     pub ifindex: u32,
-    /// Its queue.
+    /// Queue of the netdev.
     pub queue: u32,
     /// Descriptors of each ring, a power of two.
     pub depth: u32,
-    /// Zero-copy wish.
+    /// Whether zero-copy mode is wanted.
     pub zero_copy: ZeroCopy,
-    /// Frames that the receive side is kept supplied with, at most `depth`.
+    /// Frames to keep the receive side supplied with, at most `depth`.
     pub fill: u32,
 }
 
@@ -77,7 +78,7 @@ impl XskSocket {
     /// Opens and binds a socket and fills its fill ring from `cache`.
     ///
     /// # Errors
-    /// The kernel's, with no meaning put on it; nothing is left open or taken.
+    /// The kernel's bare error. Nothing is left open or taken.
     pub fn open(options: &SocketOptions, sharers: &UmemSharers, cache: &mut FrameCache) -> Result<Self, Errno> {
         let deadline = Instant::now() + REBIND_TIMEOUT;
         loop {
@@ -93,7 +94,7 @@ impl XskSocket {
     }
 
     fn open_once(options: &SocketOptions, sharers: &UmemSharers, umem: &Arc<Umem>) -> Result<Self, Errno> {
-        // What may become zero-copy has a UMEM registration of its own: sharing inherits the mode of the one shared with.
+        // A socket that may become zero-copy registers UMEM by itself, because sharing inherits the donor's mode.
         let flags = libc::XDP_USE_NEED_WAKEUP
             | match options.zero_copy {
                 ZeroCopy::Auto => 0,
@@ -102,7 +103,7 @@ impl XskSocket {
             };
         let share = || {
             let shared = |donor: Arc<OwnedFd>| Self::open_bound(options, umem, flags, Some(donor.as_fd()));
-            // EBADF: the donor's netdev is gone, and the kernel has unbound it. Another one may do.
+            // EBADF: the donor's netdev is gone, and the kernel has unbound the donor. Another donor may do.
             sharers.live(umem).into_iter().map(shared).find(|result| !matches!(result, Err(Errno::EBADF)))
         };
         let mut registering = None;
@@ -132,14 +133,14 @@ impl XskSocket {
         let fd = sys::socket()?;
         if share.is_none() {
             let (start, len) = umem.region();
-            // SAFETY: `FrameRings` alone writes the rings of this socket and of those that share with it, and names only chunks
-            // that the ledger has with them. The kernel holds the pages itself, should they be unmapped.
+            // SAFETY: only `FrameRings` writes the rings of this socket and of those that share with it. It names only
+            // chunks that the ledger has with them. The kernel holds the pages itself, even if they are unmapped.
             unsafe { sys::register_umem(fd.as_fd(), start, len, umem.frame_size())? };
         }
         for ring in [RingKind::Rx, RingKind::Tx, RingKind::Fill, RingKind::Completion] {
             sys::set_ring_size(fd.as_fd(), ring, options.depth)?;
         }
-        // Kernels before 6.17 don't know it, and handle 32.
+        // Kernels before 6.17 lack the option, and handle 32 descriptors a call.
         let _ = sys::set_tx_budget(fd.as_fd(), TX_BUDGET.min(options.depth));
         let layout = sys::mmap_offsets(fd.as_fd())?;
         let rings = Rings {
@@ -167,8 +168,8 @@ impl XskSocket {
         &mut self.rings
     }
 
-    /// The descriptor, for the XSKMAP and epoll. A duplicate would keep the kernel at the frames of a closed socket, so it
-    /// stays in this crate.
+    /// The descriptor, for the XSKMAP and epoll. It stays in this crate: a duplicate would keep the kernel writing to
+    /// the frames of a closed socket.
     pub(crate) fn fd(&self) -> &Arc<OwnedFd> {
         &self.fd
     }
@@ -187,7 +188,7 @@ impl XskSocket {
         }
     }
 
-    /// Shows the kernel all staged frames and calls it until it has taken them, as long as it makes progress.
+    /// Shows the kernel all staged frames, then calls it until it has taken them or makes no progress.
     pub fn flush(&mut self) -> Flush {
         self.rings.submit();
         if !self.rings.tx_needs_wakeup() {
@@ -198,14 +199,15 @@ impl XskSocket {
             let result = sys::kick_tx(self.fd.as_fd());
             let now = self.rings.tx_pending();
             match result {
-                // The netdev is down: trying again soon is of no use, and the next frame tries anyway.
+                // The netdev is down. Trying again soon is of no use, and the next frame tries anyway.
                 Err(Errno::ENETDOWN) => return Flush::Done,
-                // It is gone. The kernel has unbound the socket (`xsk_is_bound` in `xsk_sendmsg`) and looks at no ring any more.
+                // The netdev is gone. The kernel has unbound the socket (`xsk_is_bound` in `xsk_sendmsg`) and looks at
+                // no ring any more.
                 Err(Errno::ENXIO | Errno::ENODEV) => {
                     self.rings.mark_gone();
                     return Flush::Done;
                 }
-                // Without progress the device is stuck (no buffers or completion space): the worker goes on with its other
+                // The device is stuck: it has no buffers or no completion space. The worker goes on with its other
                 // ports and comes back.
                 _ if now == left => return Flush::Pending,
                 _ => left = now,
@@ -214,8 +216,8 @@ impl XskSocket {
         Flush::Done
     }
 
-    /// Sends what is staged, waits up to `grace` for it to be sent, closes the socket and gives all its frames to `cache`.
-    /// Returns what had been received and nobody has taken: the XDP program must not send it any more by then.
+    /// Sends what is staged, waits up to `grace` for it, and closes the socket. Gives all its frames to `cache`.
+    /// Returns the received frames that nobody had taken. The XDP program must no longer send to the socket.
     pub fn close(mut self, grace: Duration, cache: &mut FrameCache) -> Count {
         wait_until_sent(grace, || {
             let flushed = self.flush();
@@ -226,12 +228,12 @@ impl XskSocket {
         let Self { fd, rings, .. } = self;
         match sole(fd) {
             Ok(fd) => {
-                // This waits until the driver's receive path has let go of the socket (`synchronize_net` in
-                // `xsk_unbind_dev`). Afterwards nobody writes into its frames.
+                // The drop waits until the driver's receive path has let go of the socket (`synchronize_net` in
+                // `xsk_unbind_dev`). After that nobody writes into its frames.
                 drop(fd);
                 rings.reclaim(cache);
             }
-            // The kernel goes on with the frames, so they stay with the socket.
+            // The kernel goes on using the frames, so they stay with the socket.
             Err(shared) => {
                 tracing::error!(fd = shared.as_raw_fd(), "an AF_XDP socket is held elsewhere while it is closed");
             }
@@ -240,7 +242,7 @@ impl XskSocket {
     }
 }
 
-/// The descriptor for its last holder. Others have it for a moment: those that read statistics or share its UMEM.
+/// The descriptor once nobody else holds it. Others hold it briefly to read statistics or to share its UMEM.
 fn sole(fd: Arc<OwnedFd>) -> Result<OwnedFd, Arc<OwnedFd>> {
     let deadline = Instant::now() + CLOSE_TIMEOUT;
     let mut tried = Arc::try_unwrap(fd);
@@ -280,12 +282,12 @@ where
     let offsets = kind.offsets(layout);
     let len = offsets.desc as usize + size as usize * size_of::<T>();
     let map = Mmap::ring(fd, len, kind.page_offset())?;
-    // SAFETY: the mapping is that of this ring, and the descriptor is new, so this is the only end on the user's side. It goes
-    // into `FrameRings`, which pushes only frames that it has given to an owner of this socket.
+    // SAFETY: the mapping is that of this ring. The descriptor is new, so this is the only user-side end. It goes into
+    // `FrameRings`, which pushes only frames that it has given to an owner of this socket.
     unsafe { end(map, &offsets, size) }
 }
 
-/// Ties an end of a ring to its entry type.
+/// Ties a ring's end to its entry type.
 trait RingOf<T> {}
 impl<T> RingOf<T> for Producer<T> {}
 impl<T> RingOf<T> for Consumer<T> {}

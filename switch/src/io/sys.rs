@@ -1,6 +1,6 @@
 //! The system calls of AF_XDP, one function each, with types instead of numbers.
 //!
-//! Nothing here decides anything. A call's failure comes back as the bare [`Errno`]; callers turn it into words with what they
+//! Nothing here decides anything. A failure comes back as the bare [`Errno`]. Callers turn it into words with what they
 //! know (`xdp_prog::explain_bind_error`). ABI: `include/uapi/linux/if_xdp.h`, kernel 6.18.
 
 use std::mem::size_of;
@@ -8,10 +8,11 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
-/// `XDP_MAX_TX_SKB_BUDGET` of kernel 6.17 and later: descriptors that one copy-mode send call handles (32 without it).
+/// `XDP_MAX_TX_SKB_BUDGET` (kernel 6.17 and later): descriptors that one copy-mode send call handles. It is 32 without
+/// the option.
 const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 
-/// The family as addresses have it.
+/// The address family, as wide as in addresses.
 #[expect(clippy::cast_possible_truncation, reason = "a family is a small number")]
 const AF_XDP: libc::sa_family_t = libc::AF_XDP as libc::sa_family_t;
 
@@ -48,7 +49,7 @@ impl RingKind {
         }
     }
 
-    /// Where producer, consumer, flags and descriptors of this ring sit in its mapping.
+    /// Offsets of the producer, consumer, flags and descriptors of this ring in its mapping.
     pub fn offsets(self, all: &libc::xdp_mmap_offsets) -> libc::xdp_ring_offset {
         match self {
             RingKind::Rx => all.rx,
@@ -60,31 +61,32 @@ impl RingKind {
 }
 
 /// # Safety
-/// `T` is the option's C struct. If `value` names memory, the kernel may do with it what the option is for.
+/// `T` is the option's C struct. If `value` names memory, the kernel may use that memory as the option says.
 pub(super) unsafe fn set_option<T>(
     fd: BorrowedFd<'_>,
     level: libc::c_int,
     option: libc::c_int,
     value: &T,
 ) -> Result<(), Errno> {
-    // SAFETY: `value` is a live reference to as many bytes, which the kernel only reads. The rest is by contract.
+    // SAFETY: `value` is a live reference to as many bytes, and the kernel only reads them. The caller vouches for the
+    // rest.
     let result =
         unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, std::ptr::from_ref(value).cast(), socklen_of::<T>()) };
     Errno::result(result).map(drop)
 }
 
-/// Sets an option that is a number.
+/// Sets an option whose value is a number.
 pub(super) fn set_number(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: u32) -> Result<(), Errno> {
-    // SAFETY: four bytes name no memory.
+    // SAFETY: a number names no memory.
     unsafe { set_option(fd, level, option, &value) }
 }
 
 /// Binds a socket to an address of its family.
 ///
 /// # Safety
-/// `T` is the C struct of an address, without pointers.
+/// `T` is the C struct of an address, and has no pointers.
 pub(super) unsafe fn bind_to<T>(fd: BorrowedFd<'_>, address: &T) -> Result<(), Errno> {
-    // SAFETY: `address` is a live reference to as many bytes, which the kernel only reads.
+    // SAFETY: `address` is a live reference to as many bytes, and the kernel only reads them.
     let result = unsafe { libc::bind(fd.as_raw_fd(), std::ptr::from_ref(address).cast(), socklen_of::<T>()) };
     Errno::result(result).map(drop)
 }
@@ -98,7 +100,7 @@ const fn socklen_of<T>() -> libc::socklen_t {
 /// `T` is a C struct of integers, for which all zeroes and any bytes that the kernel writes are valid.
 unsafe fn get_option<T>(fd: BorrowedFd<'_>, option: libc::c_int) -> Result<T, Errno> {
     let mut len = socklen_of::<T>();
-    // SAFETY: by this function's contract all zeroes is a valid `T`.
+    // SAFETY: all zeroes is a valid `T` by this function's contract.
     let mut value: T = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel writes at most `len` bytes, which is the size of `value`.
     let result = unsafe {
@@ -107,19 +109,20 @@ unsafe fn get_option<T>(fd: BorrowedFd<'_>, option: libc::c_int) -> Result<T, Er
     Errno::result(result).map(|_| value)
 }
 
-/// A new AF_XDP socket: no UMEM, no rings, not bound. Needs CAP_NET_RAW.
+/// A new AF_XDP socket without UMEM, rings or binding. Needs CAP_NET_RAW.
 pub fn socket() -> Result<OwnedFd, Errno> {
-    // SAFETY: no pointers; a non-negative result is a descriptor that nobody else owns.
+    // SAFETY: the call takes no pointers. A non-negative result is a descriptor that nobody else owns.
     let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     // SAFETY: see above.
     Errno::result(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Registers `len` bytes at `addr` as the socket's UMEM, in chunks of `chunk_size` bytes with no headroom of our own.
+/// Registers `len` bytes at `addr` as the socket's UMEM, in chunks of `chunk_size` bytes, without extra headroom.
 ///
 /// # Safety
-/// As long as the kernel has the socket, it reads and writes the chunks whose addresses are in the socket's rings, and in those
-/// of sockets that share its UMEM. Whoever writes these rings puts only chunks there that nobody else touches meanwhile.
+/// While the kernel has the socket, it reads and writes the chunks that the socket's rings name. The same holds for the
+/// rings of sockets that share its UMEM. Writers of these rings must name only chunks that nobody else touches
+/// meanwhile.
 pub unsafe fn register_umem(fd: BorrowedFd<'_>, addr: *mut u8, len: usize, chunk_size: u32) -> Result<(), Errno> {
     let registration = libc::xdp_umem_reg {
         addr: addr.addr() as u64,
@@ -129,16 +132,16 @@ pub unsafe fn register_umem(fd: BorrowedFd<'_>, addr: *mut u8, len: usize, chunk
         flags: 0,
         tx_metadata_len: 0,
     };
-    // SAFETY: the option takes this struct; what it does with the memory is in this function's contract.
+    // SAFETY: the option takes this struct. This function's contract covers what the kernel does with the memory.
     unsafe { set_option(fd, libc::SOL_XDP, libc::XDP_UMEM_REG, &registration) }
 }
 
-/// Sets the size of a ring, in descriptors (a power of two), which makes the ring.
+/// Makes a ring of `size` descriptors, a power of two.
 pub fn set_ring_size(fd: BorrowedFd<'_>, ring: RingKind, size: u32) -> Result<(), Errno> {
     set_number(fd, libc::SOL_XDP, ring.option(), size)
 }
 
-/// Lets one copy-mode send call handle `frames` descriptors. At most the TX ring's size (EACCES above it).
+/// Lets one copy-mode send call handle `frames` descriptors. EACCES above the size of the tx ring.
 pub fn set_tx_budget(fd: BorrowedFd<'_>, frames: u32) -> Result<(), Errno> {
     set_number(fd, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, frames)
 }
@@ -157,21 +160,22 @@ pub fn statistics(fd: BorrowedFd<'_>) -> Result<libc::xdp_statistics, Errno> {
 
 /// Whether an AF_XDP socket is bound to a netdev that is there.
 ///
-/// It sends nothing, in a way that the kernel does not carry out. Of a socket that is not bound (any more) the kernel says ENXIO
-/// before it refuses to wait (`__xsk_sendmsg` in `net/xdp/xsk.c`).
+/// It asks for a send that may wait, which the kernel refuses. Before that the kernel says ENXIO for a socket that is
+/// not bound, or not any more (`__xsk_sendmsg` in `net/xdp/xsk.c`).
 pub fn is_bound(fd: BorrowedFd<'_>) -> bool {
-    // SAFETY: no memory is given.
+    // SAFETY: the call gets no memory.
     let sent = unsafe { libc::send(fd.as_raw_fd(), std::ptr::null(), 0, libc::MSG_NOSIGNAL) };
     match Errno::result(sent) {
-        // ENETDOWN: the netdev is there and down.
+        // ENETDOWN: the netdev is there, but down.
         Err(Errno::EOPNOTSUPP | Errno::ENETDOWN) => true,
-        // The socket was made one that never waits. So the call was carried out, and sent what was to be sent anyway.
+        // Somebody made the socket non-blocking. So the kernel carried out the call, and sent what was to be sent
+        // anyway.
         Ok(_) | Err(Errno::EAGAIN | Errno::EBUSY | Errno::ENOBUFS) => is_zero_copy(fd).is_ok(),
         Err(_) => false,
     }
 }
 
-/// Makes a listening Unix socket refuse descriptors that clients send (`SO_PASSRIGHTS`, kernel 6.16 and later).
+/// Makes a listening Unix socket refuse descriptors from clients (`SO_PASSRIGHTS`, kernel 6.16 and later).
 pub fn refuse_descriptors(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     const SO_PASSRIGHTS: libc::c_int = 83;
     set_number(fd, libc::SOL_SOCKET, SO_PASSRIGHTS, 0)
@@ -189,9 +193,9 @@ pub fn bind(fd: BorrowedFd<'_>, ifindex: u32, queue: u32, flags: u16) -> Result<
     bind_with(fd, ifindex, queue, flags & !libc::XDP_SHARED_UMEM, None)
 }
 
-/// Binds to one queue of a netdev, with the UMEM of the bound socket `donor`, and in its mode.
+/// Binds to one queue of a netdev, with the UMEM of the bound socket `donor`, in the donor's mode.
 ///
-/// It is not for everybody: the rings of the socket then name chunks of the donor's UMEM.
+/// Not public, because the socket's rings then name chunks of the donor's UMEM.
 pub(super) fn bind_shared(fd: BorrowedFd<'_>, ifindex: u32, queue: u32, donor: BorrowedFd<'_>) -> Result<(), Errno> {
     bind_with(fd, ifindex, queue, libc::XDP_SHARED_UMEM, Some(donor))
 }
@@ -210,23 +214,26 @@ fn bind_with(
         sxdp_queue_id: queue,
         sxdp_shared_umem_fd: donor.map_or(0, |fd| fd.as_raw_fd().unsigned_abs()),
     };
-    // SAFETY: an address of the socket's family, of numbers only.
+    // SAFETY: this is an address of the socket's family, and consists of numbers.
     unsafe { bind_to(fd, &address) }
 }
 
-/// Makes the kernel send what is in the TX ring. `EAGAIN`: there is more; `EBUSY`: it stopped at a frame that it could not
-/// send, which is done with all the same; `ENOBUFS`: the device takes nothing more now.
+/// Makes the kernel send what is in the tx ring.
+///
+/// - `EAGAIN`: there is more.
+/// - `EBUSY`: it stopped at a frame that it could not send. That frame counts as done.
+/// - `ENOBUFS`: the device takes nothing more at the moment.
 #[inline]
 pub fn kick_tx(fd: BorrowedFd<'_>) -> Result<(), Errno> {
-    // SAFETY: a send without data and address.
+    // SAFETY: a send without data or address.
     let result = unsafe { libc::sendto(fd.as_raw_fd(), std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0) };
     Errno::result(result).map(drop)
 }
 
-/// Makes a driver that sleeps look at its fill ring.
+/// Makes a sleeping driver look at its fill ring.
 #[inline]
 pub fn kick_rx(fd: BorrowedFd<'_>) {
-    // SAFETY: a receive without a buffer. Its result says nothing that the rings do not say better.
+    // SAFETY: a receive without a buffer. The rings tell more than its result.
     unsafe {
         libc::recvfrom(
             fd.as_raw_fd(),

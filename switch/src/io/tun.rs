@@ -12,14 +12,18 @@ use crate::{Error, ErrorKind};
 
 const DEVICE: &str = "/dev/net/tun";
 
-/// Makes a tap device of that name, down. It goes when the file is closed; a read or write of the file is one frame,
-/// without anything in front of it, and never waits. The kernel's offloads are off: frames have checksums and are not longer
-/// than the MTU. Needs CAP_NET_ADMIN.
+/// Makes a tap device of that name. It is down at first, and goes when the file is closed. Needs CAP_NET_ADMIN.
+///
+/// A read or write of the file is one bare frame, and never waits. The kernel's offloads are off, so frames have
+/// checksums and are not longer than the MTU.
 ///
 /// # Errors
-/// `Invalid`: no name of a netdev; `Busy`: the name is taken; `Denied`: no permission; `Unsupported`: no taps here.
+/// - `Invalid`: not a valid netdev name.
+/// - `Busy`: the name is taken.
+/// - `Denied`: no permission.
+/// - `Unsupported`: the kernel has no tap devices.
 pub fn create_tap(ifname: &str) -> Result<File, Error> {
-    // The kernel would put a number in the place of `%d`.
+    // The kernel would replace `%d` by a number.
     let is_bad = |c: char| c.is_whitespace() || c.is_control() || ['/', ':', '%'].contains(&c);
     if !(1..=MAX_IFNAME).contains(&ifname.len()) || ifname.contains(is_bad) || [".", ".."].contains(&ifname) {
         let text =
@@ -37,10 +41,10 @@ fn attach(file: &File, ifname: &str) -> Result<(), Errno> {
     for (to, from) in name.iter_mut().zip(ifname.bytes()) {
         *to = from as libc::c_char;
     }
-    // Without `IFF_TUN_EXCL` a lasting tap of somebody else's would be taken over.
+    // Without `IFF_TUN_EXCL` the call would take over somebody else's persistent tap.
     let flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_TUN_EXCL) as libc::c_short;
     let mut request = libc::ifreq { ifr_name: name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: flags } };
-    // SAFETY: `request` is a live `ifreq` with name and flags, which the kernel reads and writes.
+    // SAFETY: `request` is a live `ifreq` with name and flags. The kernel reads and writes only that.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, std::ptr::from_mut(&mut request)) };
     Errno::result(result).map(drop)
 }

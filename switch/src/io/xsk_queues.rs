@@ -1,7 +1,7 @@
-//! Which queues of a netdev have an AF_XDP socket bound, whoever has it.
+//! Queues of a netdev with an AF_XDP socket bound, by any process.
 //!
-//! Asked of the kernel's `netdev` generic netlink family (`queue-get`, attribute `xsk`, kernel 6.15 and later;
-//! `Documentation/netlink/specs/netdev.yaml`), in the network namespace of the calling thread. Kernels before that can't tell.
+//! The source is the kernel's `netdev` generic netlink family, in the network namespace of the calling thread
+//! (`queue-get`, attribute `xsk`; `Documentation/netlink/specs/netdev.yaml`). Kernels before 6.15 can't tell.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -18,10 +18,10 @@ const NETDEV_A_QUEUE_IFINDEX: u16 = 2;
 const NETDEV_A_QUEUE_TYPE: u16 = 3;
 const NETDEV_A_QUEUE_XSK: u16 = 7;
 const QUEUE_TYPE_RX: u32 = 0;
-/// Length of a netlink message's header, and of the generic one behind it.
+/// Bytes of a netlink message's header, and of the generic netlink header behind it.
 const NLMSG: usize = 16;
 const GENL: usize = 4;
-/// Bits of an attribute's type that are flags.
+/// Bits of an attribute's type that are not flags.
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
 fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
@@ -43,7 +43,7 @@ fn message(family: u16, flags: i32, command: u8, attribute: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The attributes of a message, as type and value; ends at the first that is cut off.
+/// The attributes of a message as type and value. Ends at the first truncated one.
 fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let [l0, l1, k0, k1] = *bytes.first_chunk::<4>()?;
@@ -62,7 +62,7 @@ fn number(value: &[u8]) -> Option<u32> {
     }
 }
 
-/// Sends a request and hands each answer's attributes to `take`, up to the end of the answers.
+/// Sends a request, and hands the attributes of each answer to `take`.
 fn ask(netlink: &OwnedFd, request: &[u8], mut take: impl FnMut(&[u8])) -> Result<(), Errno> {
     send(netlink.as_raw_fd(), request, MsgFlags::empty())?;
     let mut buffer = vec![0; 32 * 1024];
@@ -78,7 +78,7 @@ fn ask(netlink: &OwnedFd, request: &[u8], mut take: impl FnMut(&[u8])) -> Result
             let Some(body) = rest.get(NLMSG..len) else { return Err(Errno::EPROTO) };
             match kind {
                 libc::NLMSG_DONE => return Ok(()),
-                // The acknowledgement of a single answer is an error of number 0.
+                // A single answer is acknowledged by an error of number 0.
                 libc::NLMSG_ERROR => {
                     let code = body.first_chunk::<4>().map_or(0, |code| i32::from_ne_bytes(*code));
                     return if code == 0 { Ok(()) } else { Err(Errno::from_raw(-code)) };
@@ -90,10 +90,10 @@ fn ask(netlink: &OwnedFd, request: &[u8], mut take: impl FnMut(&[u8])) -> Result
     }
 }
 
-/// The receive queues of a netdev that is up which have an AF_XDP socket bound.
+/// Receive queues with an AF_XDP socket bound. The netdev must be up.
 ///
 /// # Errors
-/// What the kernel says: ENOENT or EOPNOTSUPP if it does not know the question.
+/// The kernel's error: ENOENT or EOPNOTSUPP if it does not know the question.
 pub fn bound(ifindex: u32) -> Result<Vec<u32>, Errno> {
     let netlink = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkGeneric)?;
     let mut family = None;

@@ -1,7 +1,7 @@
-//! Captures in files one after another, named as SPP's `spp_pcap` names them.
+//! Captures in a series of files, with the names that SPP's `spp_pcap` gives.
 //!
-//! While a file is written its name ends in `.tmp`; it gets its own name when it is complete, so that whoever waits for
-//! files of that name finds whole ones. No file is ever replaced: a number that is taken is passed over.
+//! The name of an incomplete file ends in `.tmp`. A file gets its final name when it is complete, so that readers who
+//! wait for that name find whole files. No file is ever replaced: a number that is taken is skipped.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use super::{Sink, directory_error, file_error};
 use crate::Error;
 use crate::model::{CaptureFiles, CapturedFrame, Compression};
 
-/// Least value of `limit`.
+/// Lowest value of `limit`, in bytes.
 const MIN_LIMIT: u64 = 1 << 20;
 
 /// A file that is being written.
@@ -30,7 +30,7 @@ pub struct Capture {
     spec: CaptureFiles,
     directory: Directory,
     number: u32,
-    /// `None`: something went wrong, and frames are dropped.
+    /// `None` after a failure. Frames are dropped then.
     current: Option<Current>,
     state: Arc<State>,
 }
@@ -44,7 +44,7 @@ impl Capture {
         Ok(this)
     }
 
-    /// Begins the file of the next number that is free.
+    /// Begins the file with the next free number.
     fn begin_file(&mut self) -> Result<(), (PathBuf, io::Error)> {
         self.directory.check_room().map_err(|error| (self.spec.directory.clone(), error))?;
         loop {
@@ -87,14 +87,14 @@ impl Capture {
         }
     }
 
-    /// Completes the current file, if there is one, and names it.
+    /// Completes the current file, if there is one, and gives it its final name.
     fn finish_file(&mut self) -> Result<(), (PathBuf, io::Error)> {
         let Some(Current { writer, temporary, name }) = self.current.take() else { return Ok(()) };
         let named = writer.finish().and_then(|()| self.directory.rename(&temporary, &name));
         named.map_err(|error| (self.directory.path_of(&temporary), error))
     }
 
-    /// Leaves the current file as it is.
+    /// Stops writing, and leaves the current file as it is.
     fn give_up(&mut self, error: &io::Error) {
         if let Some(Current { writer, temporary, .. }) = self.current.take() {
             writer.abandon();
@@ -127,7 +127,7 @@ impl Sink for Capture {
     }
 }
 
-/// What the names of files end with.
+/// Ending of file names.
 fn suffix(compression: Compression) -> &'static str {
     match compression {
         Compression::None => "",
@@ -136,7 +136,7 @@ fn suffix(compression: Compression) -> &'static str {
     }
 }
 
-/// The directory of a capture that is possible.
+/// Checks the specification, and opens the capture's directory.
 fn check(spec: &CaptureFiles) -> Result<Directory, Error> {
     let CaptureFiles { directory, within, stem, limit, snaplen, .. } = spec;
     if stem.is_empty() || stem.len() > 200 || stem.contains(['/', '\0']) {

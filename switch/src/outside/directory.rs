@@ -1,4 +1,4 @@
-//! A directory that files are written to: opened once, so that whoever swaps parts of its path later leads nobody elsewhere.
+//! A directory that files are written to. It is opened once, so later changes of its path lead nobody elsewhere.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -13,7 +13,7 @@ use nix::sys::stat::{Mode, fstatat};
 use super::MODE;
 use super::pcap_writer::check_room;
 
-/// A directory that is open.
+/// An open directory.
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
@@ -21,11 +21,11 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Opens the directory `path`. If `within` names another one it must be that one or below it, also after links and `..` in the
-    /// rest of the path, whoever changes them meanwhile.
+    /// Opens the directory `path`. With `within`, it must be that directory or lie below it, also after links and `..`,
+    /// and even if somebody changes these meanwhile.
     ///
     /// # Errors
-    /// What the system says; `CrossesDevices` if it is not below `within`.
+    /// The system's error. `CrossesDevices` if the directory is not below `within`.
     pub fn open(path: &Path, within: Option<&Path>) -> io::Result<Self> {
         let file = match within {
             None => open(path)?.into(),
@@ -40,41 +40,41 @@ impl Directory {
         Ok(Self { path: path.to_owned(), file })
     }
 
-    /// Path of the file of that name, as it was when the directory was opened.
+    /// Path of the file of that name. The directory's part is as it was when it was opened.
     pub fn path_of(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// Whether there is something of that name, be it a link to nowhere.
+    /// Whether the name is taken, also by a dangling link.
     pub fn has(&self, name: &str) -> bool {
         fstatat(&self.file, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
     }
 
-    /// Says that its file system has too little room for captures.
+    /// Checks that its file system has enough room for captures.
     ///
     /// # Errors
-    /// That it has, or what the system says.
+    /// `QuotaExceeded` if there is too little room, or the system's error.
     pub fn check_room(&self) -> io::Result<()> {
         check_room(&self.file)
     }
 
-    /// Makes a file of a name that is free.
+    /// Makes a file with a name that is free.
     ///
     /// # Errors
-    /// `AlreadyExists`, or what the system says.
+    /// `AlreadyExists`, or the system's error.
     pub fn create(&self, name: &str) -> io::Result<File> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
         Ok(openat(&self.file, name, flags, Mode::from_bits_truncate(MODE))?.into())
     }
 
-    /// Renames a file unless there is one of the new name.
+    /// Renames a file unless the new name is taken.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let at = self.file.as_fd();
         match renameat2(at, from, at, to, RenameFlags::RENAME_NOREPLACE) {
-            // This file system can't (NFS, for one): the gap between looking and naming is small.
+            // This file system can't do it in one step (NFS, for one). The gap between check and rename is small.
             Err(Errno::EINVAL) if !self.has(to) => Ok(renameat(at, from, at, to)?),
             Err(Errno::EINVAL) => Err(Errno::EEXIST.into()),
             result => Ok(result?),

@@ -1,8 +1,9 @@
-//! Outside ends: threads that move frames between components and what is not the switch, a tap device of the host or files.
+//! Outside ends: threads that move frames between components and a tap device of the host, or files.
 //!
-//! A worker and the threads of an end share nothing but two queues, one each way, which are made elsewhere: this module knows them
-//! as [`ToSwitch`] and [`FromSwitch`]. Workers never wait for a thread here, and a thread that has trouble outside (a full disk, a
-//! tap that was deleted) says so in [`OutsideThread::error`] and goes on taking what components send, so that they go on too.
+//! A worker and the threads of an end share only two queues, one in each direction. The queues are made elsewhere, and
+//! known here as [`ToSwitch`] and [`FromSwitch`]. Workers never wait for a thread here. A thread with trouble outside
+//! (a full disk, a deleted tap) reports it in [`OutsideThread::error`]. It goes on taking what components send, so that
+//! they go on too.
 
 mod capture;
 mod directory;
@@ -32,19 +33,19 @@ use crate::io::umem::HEADROOM;
 use crate::model::{CapturedFrame, OutsideSpec};
 use crate::{Error, ErrorKind};
 
-/// Permissions of files that are made: they hold what guests sent.
+/// Permissions of new files. Others may not read them, because they hold what guests sent.
 const MODE: u32 = 0o640;
-/// Bytes of the longest frame unless the queue knows better: what fits into the largest UMEM frame, behind its headroom.
+/// Bytes of the longest frame, unless the queue knows better. It fits into the largest UMEM chunk, behind its headroom.
 const MAX_FRAME: usize = 4096 - HEADROOM as usize;
-/// How long a thread waits for frames before it looks whether it is to stop or to flush.
+/// How long a thread waits for frames before it checks for a stop or a flush.
 const TAKE_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The queue towards components.
 pub trait ToSwitch: Send {
-    /// Offers a frame; false: there is no room now. It may be offered again, or dropped.
+    /// Offers a frame. False if there is no room at the moment. It may be offered again, or dropped.
     fn offer(&mut self, frame: &[u8]) -> bool;
 
-    /// Bytes of the longest frame that can ever have room. Longer ones are not offered.
+    /// Bytes of the longest frame that the queue can take. Longer ones are not offered.
     fn max_frame(&self) -> usize {
         MAX_FRAME
     }
@@ -52,20 +53,20 @@ pub trait ToSwitch: Send {
 
 /// The queue from components.
 pub trait FromSwitch: Send {
-    /// Takes the frames that are there, oldest first; if there are none it waits up to `timeout` for the first one.
+    /// Takes the waiting frames, oldest first. If there are none, it waits up to `timeout` for the first one.
     fn take(&mut self, timeout: Duration) -> Vec<CapturedFrame>;
 }
 
-/// Where frames of components go.
+/// A destination of frames from components.
 trait Sink: Send {
-    /// Writes frames, as far as it can; called with none from time to time, to flush.
+    /// Writes frames as far as possible. It is called without frames from time to time, to flush.
     fn write(&mut self, frames: &[CapturedFrame]);
 
-    /// Nothing more comes.
+    /// Ends the output. No more frames come.
     fn finish(&mut self);
 }
 
-/// Forgets frames.
+/// Discards frames.
 struct Forget;
 
 impl Sink for Forget {
@@ -74,7 +75,7 @@ impl Sink for Forget {
     fn finish(&mut self) {}
 }
 
-/// The threads of an outside end. They stop, in the same way as by [`OutsideThread::stop`], when it is dropped.
+/// The threads of an outside end. A drop stops them as [`OutsideThread::stop`] does.
 #[derive(Debug)]
 pub struct OutsideThread {
     state: Arc<State>,
@@ -83,11 +84,15 @@ pub struct OutsideThread {
 }
 
 impl OutsideThread {
-    /// Opens what `spec` names and starts moving frames. A tap is made in the network namespace of the calling thread.
+    /// Opens what `spec` names, and starts moving frames. A tap is made in the network namespace of the calling thread.
     ///
     /// # Errors
-    /// `Invalid`: a value or file that can't be; `NotFound`: no such file or directory; `Busy`: the tap's name is taken; `Denied`:
-    /// no permission; `Unsupported`: the kernel has no taps; `System`: anything else that the system refused.
+    /// - `Invalid`: a value or a file is not valid.
+    /// - `NotFound`: no such file or directory.
+    /// - `Busy`: the tap's name is taken.
+    /// - `Denied`: no permission.
+    /// - `Unsupported`: the kernel has no taps.
+    /// - `System`: the system refused for another reason.
     pub fn start(spec: &OutsideSpec, to: Box<dyn ToSwitch>, from: Box<dyn FromSwitch>) -> Result<Self, Error> {
         let state = Arc::new(State::default());
         let mut this = Self { state: Arc::clone(&state), tap: None, threads: Vec::new() };
@@ -125,8 +130,8 @@ impl OutsideThread {
         Ok(())
     }
 
-    /// Stops it: what is in the queue from components is written first, files are completed, a tap is gone. Returns what went
-    /// wrong outside, as [`OutsideThread::error`]. The queue must have no more senders.
+    /// Stops the end. The queue from components is written out first, files are completed, and a tap goes. The queue
+    /// must have no more senders. Returns what went wrong outside, as [`OutsideThread::error`].
     pub fn stop(mut self) -> Option<String> {
         self.join();
         self.error()
@@ -143,7 +148,7 @@ impl OutsideThread {
         self.tap = None;
     }
 
-    /// Capture: the files written so far, the current one last, which has `.tmp` behind its name until it is complete.
+    /// Files of a capture so far. The current one comes last. `.tmp` follows its name on disk until it is complete.
     pub fn files(&self) -> Vec<PathBuf> {
         self.state.files()
     }
@@ -153,7 +158,8 @@ impl OutsideThread {
         self.state.error()
     }
 
-    /// Frames from outside that were dropped: the queue had no room (tap), or they were too long or too short to be offered.
+    /// Frames from outside that were dropped. A tap's frame found no room in the queue, or a frame was too long or too
+    /// short.
     pub fn rx_dropped(&self) -> u64 {
         self.state.rx_dropped.load(Ordering::Relaxed)
     }
@@ -170,10 +176,10 @@ impl Drop for OutsideThread {
     }
 }
 
-/// Moves frames from components to where they go until it is to stop and there are no more.
+/// Moves frames from components to `sink`, until a stop is asked for and the queue is empty.
 fn drain(mut from: Box<dyn FromSwitch>, mut sink: Box<dyn Sink>, state: &State) {
     loop {
-        // Looked at first: what was sent before the stop is there then.
+        // The flag is read before the queue, so frames sent before the stop are still taken.
         let stopping = state.stopping();
         let frames = from.take(if stopping { Duration::ZERO } else { TAKE_TIMEOUT });
         if stopping && frames.is_empty() {
@@ -183,10 +189,12 @@ fn drain(mut from: Box<dyn FromSwitch>, mut sink: Box<dyn Sink>, state: &State) 
     }
 }
 
-/// Whether captures can be written to the directory `path`: it is there, and in `within`, if that names one.
+/// Checks that captures can be written to the directory `path`, which must lie in `within` if that is given.
 ///
 /// # Errors
-/// `NotFound`, `Invalid`: it is something else; `Denied`: it is elsewhere, or not to be reached.
+/// - `NotFound`: there is no such directory.
+/// - `Invalid`: it is no directory.
+/// - `Denied`: it is not below `within`, or not accessible.
 pub fn check_directory(path: &Path, within: Option<&Path>) -> Result<(), Error> {
     Directory::open(path, within).map(drop).map_err(|error| directory_error(path, within, &error))
 }

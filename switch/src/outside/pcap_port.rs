@@ -1,4 +1,4 @@
-//! Files in place of a port: components are given the frames of one, and what they send is written to another.
+//! Files in place of a port. Components receive the frames of one file. What they send is written to another.
 
 use std::fs::{Metadata, OpenOptions};
 use std::io;
@@ -17,12 +17,12 @@ use super::{MODE, Sink, ToSwitch, file_error};
 use crate::model::{CapturedFrame, Compression};
 use crate::{Error, ErrorKind};
 
-/// How long a frame that finds no room waits at first, and at most, before it is offered again.
+/// First and longest wait before a frame that found no room is offered again.
 const RETRY: (Duration, Duration) = (Duration::from_micros(100), Duration::from_millis(20));
-/// Bytes kept of each frame: all that a frame may have.
+/// Bytes kept of each frame. No frame is longer.
 const SNAPLEN: u32 = 65_535;
 
-/// Offers the frames of a file, waiting when there is no room, until it ends or the end is stopped.
+/// Offers the frames of a file, until it ends or the end is stopped. Waits while there is no room.
 pub fn play(path: &Path, mut file: PcapReader, mut to: Box<dyn ToSwitch>, state: &State) {
     let mut frame = Vec::new();
     let max = to.max_frame();
@@ -51,20 +51,20 @@ fn offer(frame: &[u8], to: &mut dyn ToSwitch, state: &State) {
     }
 }
 
-/// The file that is written.
+/// The file that receives what components send.
 pub struct Record {
     path: PathBuf,
-    /// `None`: something went wrong, and frames are dropped.
+    /// `None` after a failure. Frames are dropped then.
     writer: Option<PcapWriter>,
     state: Arc<State>,
 }
 
 impl Record {
-    /// Begins the file, in the place of one that is there; but not of `read`, which is being read.
+    /// Begins the file. It replaces an existing one, but never `read`, which is being read.
     pub fn open(path: &Path, read: Option<&Path>, state: Arc<State>) -> Result<Self, Error> {
         let failed = |error| file_error("writing", path, &error);
-        // Not truncated before it is known to be another one; opening a named pipe would wait for its reader.
-        // Nor is a link followed: in a directory that everybody may write to, somebody else may have put it there.
+        // Truncating waits until the file is known to be another one. Opening a named pipe would wait for its reader.
+        // Links are not followed, because in a directory that everybody may write to, somebody else may have made them.
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).mode(MODE);
         let file = options.open(path).map_err(failed)?;
@@ -95,8 +95,8 @@ impl Record {
     }
 }
 
-/// Says that a file that is there is not to be written: in a directory that everybody may write to somebody else may have put it
-/// there to read what guests send, or to have another file of ours replaced.
+/// Refuses an existing file that somebody else may have put there. In a directory that everybody may write to, it could
+/// serve to read what guests send, or to have another of our files replaced.
 fn check_owner(path: &Path, found: &Metadata) -> Result<(), Error> {
     let why = if ![0, geteuid().as_raw()].contains(&found.uid()) {
         "belongs to another user"

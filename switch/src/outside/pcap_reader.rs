@@ -1,4 +1,4 @@
-//! Frames of a file in pcap or pcapng form, one after another.
+//! Reads the frames of a pcap or pcapng file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek};
@@ -12,17 +12,17 @@ use pcap_file::{DataLink, PcapError};
 use super::file_error;
 use crate::Error;
 
-/// First word of a pcapng file, in either byte order.
+/// First word of a pcapng file. It is the same in both byte orders.
 const PCAPNG: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
-/// Bytes of an Ethernet header: shorter frames are none.
+/// Bytes of an Ethernet header. A frame can't be shorter.
 const MIN_FRAME: usize = 14;
 
-/// What comes next in a file.
+/// Kinds of what comes next in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// A frame.
     Frame,
-    /// A frame that can't be given: too long or short, or of another kind of network.
+    /// A frame that is too long, too short, or of another kind of network.
     Skipped,
     /// Nothing more.
     End,
@@ -35,11 +35,11 @@ pub struct Interface {
     snaplen: usize,
 }
 
-/// A file that is being read.
+/// An open file, by its form.
 pub enum PcapReader {
     /// Classic pcap.
     Classic(Classic<File>),
-    /// pcapng, and the section's interfaces so far.
+    /// pcapng, with the interfaces of the current section so far.
     Blocks(PcapNgReader<File>, Vec<Interface>),
 }
 
@@ -47,7 +47,8 @@ impl PcapReader {
     /// Opens a file and reads its header.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let failed = |error| file_error("reading", path, &error);
-        // Opening a named pipe would wait for its writer otherwise. Whoever made a link may not read what it points to.
+        // Opening a named pipe would otherwise wait for its writer. Links are not followed, because their maker may not
+        // be allowed to read what they point to.
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW);
         let mut file = options.open(path).map_err(failed)?;
@@ -74,10 +75,10 @@ impl PcapReader {
         }
     }
 
-    /// Puts the next frame into `frame`; of `max` bytes at most.
+    /// Puts the next frame into `frame`. Frames longer than `max` bytes are skipped.
     ///
     /// # Errors
-    /// Says what is wrong with the file; nothing more can be read from it.
+    /// Says what is wrong with the file. Nothing more can be read from it.
     pub fn next(&mut self, frame: &mut Vec<u8>, max: usize) -> Result<Next, String> {
         let mut copy = |data: &[u8]| {
             if !(MIN_FRAME..=max).contains(&data.len()) {
@@ -88,7 +89,7 @@ impl PcapReader {
             Next::Frame
         };
         match self {
-            // Raw: the other way a frame that was cut at the snapshot length is an error.
+            // The raw form, because the other one fails on a frame that was cut at the snapshot length.
             PcapReader::Classic(classic) => match classic.next_raw_packet() {
                 Some(packet) => Ok(copy(&packet.map_err(reason)?.data)),
                 None => Ok(Next::End),
@@ -106,7 +107,7 @@ impl PcapReader {
                         continue;
                     }
                     Block::EnhancedPacket(packet) => (packet.interface_id as usize, None, packet.data),
-                    // Its data has the padding with it (pcap-file 2.0).
+                    // Its data includes the padding (pcap-file 2.0).
                     Block::SimplePacket(packet) => (0, Some(packet.original_len as usize), packet.data),
                     _ => continue,
                 };

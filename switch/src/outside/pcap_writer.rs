@@ -1,8 +1,10 @@
-//! A file in classic pcap form, through a compressor if it is to be compressed.
+//! Writes a classic pcap file, through a compressor if one is asked for.
 //!
-//! Timestamps are in nanoseconds: frames come less than a microsecond apart, and whatever reads pcap files has known this form
-//! (magic 0xa1b23c4d) since libpcap 1.5 of 2013. The records are pcap-file's; a frame on its way to the disk is in one of two
-//! buffers, here or in the compressor, and [`PcapWriter::flush`] empties both in a way that a reader understands what is there.
+//! Timestamps are in nanoseconds, because frames come less than a microsecond apart. Readers of pcap files know this
+//! form (magic 0xa1b23c4d) since libpcap 1.5 of 2013. The crate pcap-file writes the records.
+//!
+//! A frame on its way to the disk waits in one of two buffers, here or in the compressor. [`PcapWriter::flush`] empties
+//! both, so that a reader understands the file so far.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -19,22 +21,22 @@ use pcap_file::{DataLink, Endianness, PcapError, TsResolution};
 
 use crate::model::{CapturedFrame, Compression};
 
-/// How long a frame may wait in buffers.
+/// Longest time that a frame waits in buffers.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
-/// Bytes gathered before the compressor, or the file, is called.
+/// Bytes of the buffer in front of the compressor or the file.
 const BUFFER: usize = 128 << 10;
-/// Bytes of the header of a record.
+/// Bytes of a record's header.
 const RECORD_HEADER: u64 = 16;
-/// Bytes of the header of a file.
+/// Bytes of a file's header.
 const FILE_HEADER: u64 = 24;
-/// Bytes after which it is seen whether there is room for more.
+/// Bytes written between two checks for room on the disk.
 const LOOK_AFTER: u64 = 16 << 20;
-/// Kind of the error that there is not enough room; the system's own is `StorageFull`.
+/// Error kind for too little room left to others. A disk that is really full gives the system's `StorageFull`.
 const QUOTA: io::ErrorKind = io::ErrorKind::QuotaExceeded;
 /// Zstandard's own default.
 const ZSTD_LEVEL: i32 = 3;
 
-/// What is between the buffer and the file.
+/// The stage between the buffer and the file.
 enum Form {
     Plain(File),
     Lz4(Box<FrameEncoder<File>>),
@@ -45,7 +47,7 @@ impl Form {
     fn new(file: File, compression: Compression) -> io::Result<Self> {
         Ok(match compression {
             Compression::None => Form::Plain(file),
-            // Blocks as SPP's.
+            // The same blocks as SPP uses.
             Compression::Lz4 => {
                 let info = FrameInfo::new().block_size(BlockSize::Max256KB).block_mode(BlockMode::Linked);
                 Form::Lz4(Box::new(FrameEncoder::with_frame_info(info, file)))
@@ -98,13 +100,13 @@ pub struct PcapWriter {
     out: BufWriter<Form>,
     snaplen: u32,
     written: u64,
-    /// What `written` was when the disk was looked at.
+    /// Value of `written` at the last check for room.
     looked_at: u64,
     waiting_since: Option<Instant>,
 }
 
 impl PcapWriter {
-    /// Begins a file, which is empty so far. Of each frame `snaplen` bytes are kept.
+    /// Begins an empty file. It keeps the first `snaplen` bytes of each frame.
     pub fn new(file: File, compression: Compression, snaplen: u32) -> io::Result<Self> {
         let mut out = BufWriter::with_capacity(BUFFER, Form::new(file, compression)?);
         let header = PcapHeader {
@@ -144,7 +146,7 @@ impl PcapWriter {
         self.written
     }
 
-    /// Empties the buffers if something has been waiting in them for a second, so that a reader of the file finds it.
+    /// Empties the buffers if something has waited in them for a second, so that readers of the file find it.
     pub fn flush_if_due(&mut self) -> io::Result<()> {
         match self.waiting_since {
             Some(since) if since.elapsed() >= FLUSH_AFTER => self.flush(),
@@ -152,7 +154,7 @@ impl PcapWriter {
         }
     }
 
-    /// Empties the buffers. An error too if the file has no name any more.
+    /// Empties the buffers. A file without a name (a deleted one) is an error too.
     pub fn flush(&mut self) -> io::Result<()> {
         self.out.flush()?;
         self.waiting_since = None;
@@ -166,22 +168,22 @@ impl PcapWriter {
     /// Completes the file.
     pub fn finish(mut self) -> io::Result<()> {
         let flushed = self.flush();
-        // What there is is whole, also if the disk is full by now.
+        // The file is whole, even if the disk is nearly full by now.
         let flushed = flushed.or_else(|error| if error.kind() == QUOTA { Ok(()) } else { Err(error) });
-        // Not by dropping the buffer: after a failure that would write its rest once more.
+        // A drop of the buffer would write its rest once more after a failure.
         let (form, _) = self.out.into_parts();
         flushed?;
         form.finish().map(drop)
     }
 
-    /// Leaves the file as it is.
+    /// Stops writing, and leaves the file as it is.
     pub fn abandon(self) {
         let _ = self.out.into_parts();
     }
 }
 
-/// Says that the file system on which a file, or directory, is has less free than captures leave to others: a twentieth of its
-/// blocks, and of its inodes.
+/// Checks that a file's file system has the room that captures leave to others: a twentieth of its blocks and of its
+/// inodes.
 pub fn check_room(file: impl AsFd) -> io::Result<()> {
     let found = fstatvfs(file)?;
     let short = |free: u64, all: u64| free < all / 20;

@@ -1,10 +1,10 @@
-//! What the threads of an outside end and those who ask about it share.
+//! State that the threads of an outside end share with those who ask about it.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// One way through an outside end.
+/// A direction through an outside end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// Towards components.
@@ -29,12 +29,12 @@ impl State {
         self.stop.store(true, Ordering::Release);
     }
 
-    /// Whether the threads are to stop.
+    /// Whether the threads must stop.
     pub fn stopping(&self) -> bool {
         self.stop.load(Ordering::Acquire)
     }
 
-    /// Says what is wrong one way; `None`: nothing any more. What is new of it is logged.
+    /// Sets what is wrong in one direction, or that nothing is (`None`). A new error is logged.
     pub fn set_error(&self, way: Way, error: Option<String>) {
         let mut errors = lock(&self.errors);
         if errors[way as usize] != error {
@@ -45,13 +45,13 @@ impl State {
         }
     }
 
-    /// What is wrong, one way or both.
+    /// What is wrong in one or both directions.
     pub fn error(&self) -> Option<String> {
         let errors: Vec<_> = lock(&self.errors).iter().flatten().cloned().collect();
         (!errors.is_empty()).then(|| errors.join("; "))
     }
 
-    /// A file was begun.
+    /// Adds a file that was begun.
     pub fn add_file(&self, path: PathBuf) {
         lock(&self.files).push(path);
     }

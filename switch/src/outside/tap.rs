@@ -1,7 +1,7 @@
-//! A tap device of the host: its two threads, one for each way.
+//! A tap device of the host, with a thread for each direction.
 //!
-//! The one that reads sleeps in `poll` until the host sends something; the one that writes, until components do. A frame that finds no
-//! room is dropped, as a network card does.
+//! The reading thread sleeps in `poll` until the host sends something. The writing thread sleeps until components do. A
+//! frame that finds no room is dropped, as a network card does.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -19,10 +19,10 @@ use crate::io::{netdev, tun};
 use crate::model::CapturedFrame;
 use crate::{Error, ErrorKind};
 
-/// Bytes of the longest frame that a tap can have.
+/// Bytes of the longest frame on a tap.
 const BUFFER: usize = 65_536 + 18;
 
-/// A tap that is up.
+/// A tap device that is up.
 #[derive(Debug)]
 pub struct TapDevice {
     ifname: String,
@@ -31,7 +31,7 @@ pub struct TapDevice {
 }
 
 impl TapDevice {
-    /// Makes it.
+    /// Makes the device and sets it up.
     pub fn create(ifname: &str) -> Result<Self, Error> {
         let stop = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)
             .map_err(|errno| Error::new(ErrorKind::System, format!("making an eventfd: {errno}")))?;
@@ -46,12 +46,12 @@ impl TapDevice {
         Ok(Self { ifname: ifname.to_owned(), file, stop })
     }
 
-    /// Makes [`TapDevice::read`] return; the stop flag of its state must be set.
+    /// Makes [`TapDevice::read`] return. The stop flag of its state must be set.
     pub fn wake(&self) {
         let _ = self.stop.write(1);
     }
 
-    /// Offers what the host sends, until the end is stopped or the tap is gone.
+    /// Offers frames from the host, until the end is stopped or the tap is gone.
     pub fn read(&self, mut to: Box<dyn ToSwitch>, state: &State) {
         let mut buffer = vec![0; BUFFER];
         let max = to.max_frame();
@@ -90,7 +90,7 @@ impl TapDevice {
     }
 }
 
-/// What components send to a tap.
+/// Writes what components send to a tap.
 pub struct TapSink {
     tap: Arc<TapDevice>,
     state: Arc<State>,
@@ -98,7 +98,7 @@ pub struct TapSink {
 }
 
 impl TapSink {
-    /// For the frames of components.
+    /// Writes to `tap`, and reports to `state`.
     pub fn new(tap: Arc<TapDevice>, state: Arc<State>) -> Self {
         Self { tap, state, failing: false }
     }
@@ -115,7 +115,7 @@ impl Sink for TapSink {
                 Ok(_) => {}
                 Err(error) => {
                     self.state.tx_dropped.fetch_add(1, Ordering::Relaxed);
-                    // Only this says something of the tap; the others are of the frame, or of memory at that moment.
+                    // Only these errors are about the tap. Others are about the frame, or a moment without memory.
                     if let Some(libc::EBADFD | libc::EIO) = error.raw_os_error() {
                         self.failing = true;
                         self.state.set_error(Way::Out, Some(self.tap.explain(&error)));

@@ -43,7 +43,7 @@ impl FromSwitch for Silent {
     }
 }
 
-/// Components that receive, when there is room.
+/// Components that receive while there is room.
 #[derive(Clone, Default)]
 struct Inbox {
     frames: Arc<Mutex<Vec<Vec<u8>>>>,
@@ -75,7 +75,7 @@ impl ToSwitch for Inbox {
     }
 }
 
-/// An end with nobody who receives.
+/// Starts an end without receivers.
 fn start(spec: &OutsideSpec) -> Result<(OutsideThread, Sender<CapturedFrame>), Error> {
     let (sender, receiver) = channel();
     let thread = OutsideThread::start(spec, Box::new(Inbox::default()), Box::new(Components(receiver)))?;
@@ -91,7 +91,7 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 fn frame(number: u64, len: usize) -> CapturedFrame {
-    // Half of it compresses, half hardly does.
+    // One half compresses well, the other hardly does.
     let noise =
         |at: usize| (number.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(at as u64 * 0x45d9_f3b3) >> 29) as u8;
     CapturedFrame {
@@ -115,7 +115,7 @@ fn capture(directory: &Path, compression: Compression) -> CaptureFiles {
     }
 }
 
-/// What is in a file, as far as it is there, and whether the compressor's frame is complete.
+/// Decompresses a file as far as it goes. Also says whether the compressor's frame is complete.
 fn decompress(path: &Path, compression: Compression) -> (Vec<u8>, bool) {
     let file = File::open(path).unwrap();
     let mut reader: Box<dyn Read> = match compression {
@@ -235,7 +235,7 @@ fn a_capture_never_touches_a_file_that_is_there() {
     let (thread, _sender) = start(&OutsideSpec::Capture(capture(directory.path(), Compression::Lz4))).unwrap();
     let third = thread.files()[0].clone();
     assert!(third.ends_with("spp_pcap.20261121101500.phy0.3.pcap.lz4"));
-    // Nor one that comes to be there later.
+    // A file that appears later is not replaced either.
     fs::write(&third, "mine").unwrap();
     let error = thread.stop().unwrap();
     assert!(error.contains("3.pcap.lz4.tmp") && error.contains("File exists"), "{error}");
@@ -303,7 +303,7 @@ fn a_full_disk_is_an_error_in_every_form() {
     assert!(error.contains("/dev/full") && error.contains("No space left"), "{error}");
 }
 
-/// A classic pcap file of these frames.
+/// A classic pcap file with these frames.
 fn pcap(endianness: Endianness, ts_resolution: TsResolution, datalink: DataLink, frames: &[Vec<u8>]) -> Vec<u8> {
     let header = PcapHeader { endianness, ts_resolution, datalink, snaplen: 64, ..PcapHeader::default() };
     let mut writer = OracleWriter::with_header(Vec::new(), header).unwrap();
@@ -316,7 +316,7 @@ fn pcap(endianness: Endianness, ts_resolution: TsResolution, datalink: DataLink,
     writer.into_writer()
 }
 
-/// A pcapng file of these frames on the second of two interfaces, which is an Ethernet as `ethernet` says.
+/// A pcapng file with these frames on the second of two interfaces. `ethernet` says whether that one is Ethernet.
 fn pcapng(endianness: Endianness, ethernet: bool, frames: &[Vec<u8>]) -> Vec<u8> {
     let mut writer = PcapNgWriter::with_endianness(Vec::new(), endianness).unwrap();
     for linktype in [DataLink::ETHERNET, if ethernet { DataLink::ETHERNET } else { DataLink::RAW }] {
@@ -410,7 +410,7 @@ fn simple_packets_and_a_second_section_are_read() {
     writer.write_pcapng_block(interface).unwrap();
     writer.write_pcapng_block(SimplePacketBlock { original_len: 61, data: Cow::Borrowed(&first) }).unwrap();
     let mut bytes = writer.into_inner();
-    // Interfaces are counted from the section's beginning.
+    // Each section numbers its interfaces from zero.
     bytes.extend(pcapng(Endianness::Little, true, std::slice::from_ref(&second)));
     let inbox = Inbox::with_room(10);
     let (_directory, thread) = play(&bytes, &inbox);
@@ -486,7 +486,7 @@ fn a_file_is_replaced_by_what_components_send_unless_it_is_read() {
     let (thread, sender) = start(&OutsideSpec::Pcap { rx: None, tx: Some(path.clone()) }).unwrap();
     let sent = frame(0, 100);
     sender.send(sent.clone()).unwrap();
-    // In the file before the end is stopped.
+    // The frame is in the file before the end is stopped.
     wait_until("the frame", || fs::metadata(&path).unwrap().len() == 24 + 116);
     sender.send(sent.clone()).unwrap();
     assert_eq!(thread.stop(), None);
@@ -505,7 +505,7 @@ fn a_file_that_somebody_else_has_put_there_is_left_alone() {
         assert_eq!(fs::read(path).unwrap(), b"ours");
     };
     refused(&linked, "other names");
-    // A link to be read could be one to what its maker may not read.
+    // A link to be read could point to a file that its maker may not read.
     let symlink = directory.path().join("symlink");
     std::os::unix::fs::symlink(&linked, &symlink).unwrap();
     let error = start(&OutsideSpec::Pcap { rx: Some(symlink.clone()), tx: None }).err().unwrap();
@@ -534,7 +534,7 @@ fn frames_for_no_file_are_forgotten() {
     assert!(sender.send(frame(1, 100)).is_err());
 }
 
-/// Reads a file to its end; returns how many frames it has.
+/// Reads a file to its end. Returns the number of frames.
 fn read_all(bytes: &[u8]) -> usize {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("damaged");

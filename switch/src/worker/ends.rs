@@ -1,24 +1,23 @@
 //! Ends of components that are no ports: rings between components, null ends, and the queues of outside ends.
 //!
-//! An end has at most one component at each side, so each counter has one writer. A ring's two sides are in a lock each, which its
-//! owner takes once a burst and finds free: who owns a side changes only while no worker uses it, and the lock makes that safe
-//! rather than fast. Ends belong to control and outlive the components that use them; what is in a ring stays there meanwhile.
+//! An end has at most one component at each side, so each counter has one writer. Each side of a ring is in a lock,
+//! which its owner takes once a burst and finds free. A side changes owners only while no worker uses it, and the lock
+//! makes that safe. Ends belong to control and outlive the components that use them. What is in a ring stays there
+//! meanwhile.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
-use super::component::count;
-use super::view::Shared;
+use super::frames::count;
 use crate::counters::FrameCounter;
 use crate::io::umem::Frame;
-use crate::model::{CapturedFrame, Count};
-use std::sync::Arc;
+use crate::model::{CapturedFrame, Count, DEFAULT_RING_DEPTH, Direction};
 
 /// Frames that wait for the thread of an outside end at most.
 const OUTSIDE_BACKLOG: usize = 4096;
-/// A ring that nobody takes frames from.
+/// The reader of a ring that nobody takes frames from.
 const NOBODY: usize = usize::MAX;
 
 /// One side of a ring: its end, and what went through it.
@@ -34,7 +33,7 @@ impl<T> Side<T> {
         Self { end: Mutex::new(end), passed: FrameCounter::default() }
     }
 
-    /// Does something with the end, unless somebody else does at this moment.
+    /// Works with the end, unless somebody else does at this moment.
     #[inline]
     fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> Option<R> {
         match self.end.try_lock() {
@@ -73,7 +72,7 @@ impl Ring {
         self.no
     }
 
-    /// Puts the first of `frames` into it, as many as there is room for; the rest stay there.
+    /// Puts the first of `frames` into it, as many as there is room for. The rest stay in `frames`.
     #[inline]
     pub fn put(&self, frames: &mut Vec<Frame>) {
         let limit = self.limit.load(Ordering::Relaxed);
@@ -95,7 +94,7 @@ impl Ring {
         u64::from(limit).saturating_sub(self.queued().packets) as usize
     }
 
-    /// Lets it hold that many frames more than it does, or its depth, if that is less; `None`: its depth.
+    /// Lets it hold that many frames more than it does, at most its depth. `None`: its depth.
     pub fn set_room(&self, room: Option<u64>) {
         let limit = room.map_or(u64::from(self.depth), |room| self.queued().packets.saturating_add(room));
         self.limit.store(limit.min(self.depth.into()) as u32, Ordering::Relaxed);
@@ -106,7 +105,7 @@ impl Ring {
         self.refused.add(count.packets, count.bytes);
     }
 
-    /// Takes up to `max` frames, oldest first; returns how many.
+    /// Takes up to `max` frames, oldest first. Returns how many.
     #[inline]
     pub fn take(&self, frames: &mut Vec<Frame>, max: usize) -> usize {
         if self.is_empty() {
@@ -136,7 +135,7 @@ impl Ring {
         self.room_below(self.limit.load(Ordering::Relaxed)) == 0
     }
 
-    /// What is in it; exact while nobody moves frames.
+    /// What is in it. It is exact while nobody moves frames.
     pub fn queued(&self) -> Count {
         let (output, input) = (self.output.passed.read(), self.input.passed.read());
         Count { packets: input.packets.saturating_sub(output.packets), bytes: input.bytes.saturating_sub(output.bytes) }
@@ -156,13 +155,6 @@ impl Ring {
     #[inline]
     pub fn reader(&self) -> Option<usize> {
         Some(self.reader.load(Ordering::Relaxed)).filter(|reader| *reader != NOBODY)
-    }
-
-    /// Wakes the worker that takes frames from it.
-    pub fn wake_reader(&self, shared: &Shared) {
-        if let Some(worker) = self.reader().and_then(|reader| shared.workers.get(reader)) {
-            worker.wake();
-        }
     }
 }
 
@@ -191,15 +183,16 @@ pub struct OutsideEnd {
 }
 
 impl OutsideEnd {
-    /// An end that keeps `snaplen` bytes of frames that go out, and the queue of these.
+    /// An end that keeps `snaplen` bytes of each frame that goes out, and the queue of these frames.
     pub fn new(no: u32, snaplen: usize) -> (Self, Receiver<CapturedFrame>) {
         let (output, receiver) = bounded(OUTSIDE_BACKLOG);
-        let input = Arc::new(Ring::new(no, crate::model::DEFAULT_RING_DEPTH));
+        let input = Arc::new(Ring::new(no, DEFAULT_RING_DEPTH));
         let (tx, refused) = Default::default();
         (Self { no, input, tx, refused, snaplen, output }, receiver)
     }
 
-    /// Puts a copy of a frame into the queue to the outside; false if there is no room. `timestamp_ns` is since 1970.
+    /// Puts a copy of a frame into the queue to the outside. False if there is no room. `timestamp_ns` counts from
+    /// 1970.
     pub fn offer(&self, data: &[u8], timestamp_ns: u64) -> bool {
         if self.is_full() {
             return false;
@@ -207,7 +200,7 @@ impl OutsideEnd {
         let frame = CapturedFrame {
             vport: self.no as u16,
             queue: 0,
-            direction: crate::model::Direction::Tx,
+            direction: Direction::Tx,
             timestamp_ns,
             wire_len: data.len() as u32,
             data: data[..data.len().min(self.snaplen)].to_vec(),
@@ -232,7 +225,7 @@ impl OutsideEnd {
 /// Takes all that is in a ring that no worker takes frames from any more.
 pub fn drain(ring: &Ring) -> Vec<Frame> {
     let mut frames = Vec::new();
-    // Nobody else has this side: a lock that is taken would be a worker's last look, which is over in a moment.
+    // Nobody else has this side. If the lock is taken, that is a worker's last look, which is over in a moment.
     drop(ring.output.end.lock().unwrap_or_else(PoisonError::into_inner));
     while ring.take(&mut frames, usize::MAX) > 0 {}
     frames

@@ -1,4 +1,4 @@
-//! A namespace with a veth pair, and a socket that sends frames as they are.
+//! A namespace with a veth pair, and a socket that sends raw frames.
 #![allow(dead_code, reason = "each test program uses some of it")]
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -7,12 +7,12 @@ use std::process::Command;
 use nix::sched::{CloneFlags, unshare};
 use xdp_prog::{Error, LoadOptions, PortProgram, Steering};
 
-/// Runs `test` in a network namespace of its own, in which the pair `sw` and `vm` is up. The namespace ends with its thread.
+/// Runs `test` in a network namespace of its own, with the pair `sw` and `vm` up. The namespace ends with its thread.
 pub fn with_veth(test: impl FnOnce() + Send) {
     std::thread::scope(|scope| {
         let run = scope.spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).expect("root makes namespaces");
-            // The stack's own neighbour discovery would be counted among the test's packets.
+            // The counters would include the stack's own neighbour discovery.
             let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
             ip("link add sw numtxqueues 2 numrxqueues 2 type veth peer name vm numtxqueues 2 numrxqueues 2");
             ip("link set sw up");
@@ -41,7 +41,7 @@ pub fn load(steering: Steering) -> PortProgram {
     load_for("sw", 2, steering).expect("it loads")
 }
 
-/// Loads a program for a port with so many queues.
+/// Loads a program for a port with that many queues.
 pub fn load_for(ifname: &str, queues: u32, steering: Steering) -> Result<PortProgram, Error> {
     PortProgram::load(&LoadOptions { ifname: ifname.into(), ifindex: ifindex(ifname), queues, steering })
 }
@@ -49,7 +49,7 @@ pub fn load_for(ifname: &str, queues: u32, steering: Steering) -> Result<PortPro
 /// Sends frames out of `vm`, so that they come in at `sw`.
 pub fn send(frames: &[&[u8]]) {
     let index = ifindex("vm").cast_signed();
-    // SAFETY: no pointers; a non-negative result is a descriptor that nobody else owns.
+    // SAFETY: the call takes no pointers. A non-negative result is a descriptor that nobody else owns.
     let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     assert!(fd >= 0);
     // SAFETY: see above.
@@ -64,7 +64,7 @@ pub fn send(frames: &[&[u8]]) {
             sll_halen: 6,
             sll_addr: [0; 8],
         };
-        // SAFETY: frame and address are live for the call, with the lengths given.
+        // SAFETY: frame and address live during the call and have the given lengths.
         let sent = unsafe {
             libc::sendto(
                 fd.as_raw_fd(),
@@ -79,7 +79,7 @@ pub fn send(frames: &[&[u8]]) {
     }
 }
 
-/// A frame to `dst`, with a VLAN tag if `vid` is given, 60 bytes long.
+/// A frame of 60 bytes to `dst`, with a VLAN tag if `vid` is given.
 pub fn frame(dst: [u8; 6], vid: Option<u16>) -> Vec<u8> {
     let mut frame = [&dst[..], &[2, 0, 0, 0, 0, 0xfe]].concat();
     if let Some(vid) = vid {
@@ -91,7 +91,7 @@ pub fn frame(dst: [u8; 6], vid: Option<u16>) -> Vec<u8> {
     frame
 }
 
-/// An empty IPv4/UDP packet to `dst` from that port, whose hash decides the sending queue.
+/// An empty IPv4/UDP packet to `dst` from that port. Its hash decides the sending queue.
 pub fn udp(dst: [u8; 6], port: u16) -> Vec<u8> {
     let mut frame = [&dst[..], &[2, 0, 0, 0, 0, 0xfe, 0x08, 0x00]].concat();
     frame.extend([0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
@@ -101,9 +101,9 @@ pub fn udp(dst: [u8; 6], port: u16) -> Vec<u8> {
     frame
 }
 
-/// An AF_XDP socket that nothing was done with.
+/// A fresh AF_XDP socket.
 pub fn xdp_socket() -> OwnedFd {
-    // SAFETY: no pointers; a non-negative result is a descriptor that nobody else owns.
+    // SAFETY: the call takes no pointers. A non-negative result is a descriptor that nobody else owns.
     let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     assert!(fd >= 0, "root opens AF_XDP sockets");
     // SAFETY: see above.

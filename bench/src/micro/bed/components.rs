@@ -1,4 +1,4 @@
-//! A worker that runs components between ports of theirs.
+//! A worker that runs components between their ports.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use switch::worker::view::{PortShared, View};
 use super::{Bed, Traffic, port, set_up, umem};
 use crate::micro::fixtures::mac_table;
 
-/// A worker with so many ports, none of them the bridge's, and the components that `set` makes of them; a burst of `packets`, in turn,
-/// comes in by each of the first `sources` ports.
+/// A worker with so many ports for components, and the components that `set` makes of them. In each turn a burst of
+/// `packets` comes in by each of the first `sources` ports.
 pub fn components(
     ports: u16,
     sources: usize,
@@ -22,7 +22,7 @@ pub fn components(
 ) -> Bed<Worker> {
     let ports: Vec<_> = (0..ports).map(|no| port(no, false)).collect();
     let links: Vec<_> = ports.iter().map(|port| Link::Port(Arc::clone(port), None)).collect();
-    let (device, wires) = set_up(&umem(), &ports, view(&ports), set(&ports, &links));
+    let (device, wires) = set_up(&umem(), view(&ports), set(&ports, &links));
     Bed { sources, traffic: Some(Traffic::new(packets)), ..Bed::new(device, wires) }
 }
 

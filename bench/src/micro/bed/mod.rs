@@ -1,17 +1,14 @@
 //! A worker with ports on queues in memory: the bridge with everything on, and components ([`components`]).
 //!
-//! The kernel's part is as cheap as it can be. For the bridge no frame is written: each was filled in beforehand and keeps its
-//! packet wherever it goes. So a turn of the kernel moves descriptors and nothing else. Its cost is still not the engine's;
-//! [`PassThrough`] stands in for the worker to tell how much it is.
+//! The kernel's part is as cheap as it can be. For the bridge no frame is written: each was filled in beforehand and
+//! keeps its packet wherever it goes. So a turn of the kernel moves descriptors and nothing else. Its cost is still not
+//! the worker's. [`PassThrough`] stands in for the worker to tell how much it is.
 
 mod components;
 mod pass_through;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64};
-use std::time::Instant;
 
-use switch::counters::PortShard;
 use switch::engine::meter::Meter;
 use switch::engine::snapshot::{BridgePolicy, PortPolicy, Snapshot};
 use switch::engine::tables::Tables;
@@ -21,15 +18,16 @@ use switch::io::umem::{FrameCache, Umem};
 use switch::model::{
     Capacity, DEFAULT_QUEUE_DEPTH, HugePages, MeterBinding, MeterDirection, MeterSpec, RuleChange, RuleTarget, VlanMode,
 };
+use switch::worker::Worker;
 use switch::worker::component::Set;
-use switch::worker::view::{PortShared, QueueShared, Shared, View, WorkerShared};
-use switch::worker::{Queue, Setup, Worker};
+use switch::worker::memory_rig::{self, MemoryRig, RigSettings};
+use switch::worker::view::{PortShared, View};
 
 pub use self::components::components;
 pub use self::pass_through::{PassThrough, pass_through};
 use super::fixtures::{BURST, mac_table, rule_spec, station, udp4};
 
-/// Flows of the traffic: each to a station of its own, and with a rule of its own.
+/// Flows of the traffic. Each goes to a station of its own, and has a rule of its own.
 pub const FLOWS: u32 = 64;
 /// Rules in force.
 pub const RULES: u32 = 10_000;
@@ -37,7 +35,7 @@ pub const RULES: u32 = 10_000;
 const MASKS: u32 = 8;
 /// Descriptors of a ring.
 const DEPTH: u32 = DEFAULT_QUEUE_DEPTH;
-/// Frames that a socket's receive side is kept supplied with: what a queue gets of 65,536 frames.
+/// Frames that a receive side is kept supplied with: a queue's share of 65,536 frames.
 const FILL: u32 = 1536;
 /// Frames of packet memory.
 const FRAMES: u32 = 8192;
@@ -53,9 +51,10 @@ pub fn queue(umem: &Arc<Umem>) -> (Backend, MemoryKernel) {
 
 /// What is behind a queue of a device.
 pub trait Wire {
-    /// Receives up to `count` frames, as many as there are empty ones: packets of `traffic`, or frames as they are.
+    /// Receives up to `count` frames, as many as there are empty ones. They are packets of `traffic`, or frames as they
+    /// are.
     fn receive(&mut self, count: usize, traffic: Option<&mut Traffic>);
-    /// Sends all that there is to be sent; returns how many frames.
+    /// Sends all that is to be sent. Returns how many frames.
     fn transmit(&mut self) -> usize;
 }
 
@@ -103,7 +102,7 @@ impl Traffic {
         Self { packets, next: 0 }
     }
 
-    /// Puts the next packet into a frame; returns its length.
+    /// Puts the next packet into a frame. Returns its length.
     fn put(&mut self, room: &mut [u8]) -> usize {
         let packet = &self.packets[self.next];
         self.next = (self.next + 1) % self.packets.len();
@@ -112,7 +111,7 @@ impl Traffic {
     }
 }
 
-/// A device under test: takes from the rings of the first ports and gives to those of others.
+/// A device under test. It takes frames from the rings of the first ports, and gives them to those of others.
 pub trait Device {
     /// What is behind its queues.
     type Wire: Wire;
@@ -135,7 +134,7 @@ pub struct Bed<D: Device> {
     /// The device.
     pub device: D,
     wires: Vec<D::Wire>,
-    /// Ports, the first ones, that packets come in by.
+    /// Packets come in by so many ports, the first ones.
     sources: usize,
     /// What comes in; `None`: frames as they are.
     traffic: Option<Traffic>,
@@ -169,8 +168,8 @@ impl<D: Device> Bed<D> {
     }
 }
 
-/// A worker that switches with everything on: MAC learning and the check of the sender's address, [`RULES`] rules of which each
-/// frame has one that counts it, a meter on what each port sends and is sent.
+/// A worker that switches with everything on: MAC learning, the check of the sender's address, [`RULES`] rules, and
+/// a meter on what each port sends and is sent. Each frame has a rule that counts it.
 pub fn worker() -> Bed<Worker> {
     worker_by(&tables())
 }
@@ -182,46 +181,22 @@ pub fn learner() -> Bed<Worker> {
 
 fn worker_by(tables: &Tables) -> Bed<Worker> {
     let ports: Vec<_> = (0..2).map(|no| port(no, true)).collect();
-    let (device, wires) = set_up(&umem(), &ports, view(&ports, tables), Set::default());
+    let (device, wires) = set_up(&umem(), view(&ports, tables), Set::default());
     Bed::new(device, wires)
 }
 
 /// A worker with a queue for each port, whose fill rings are full, and the kernel's ends.
-fn set_up(umem: &Arc<Umem>, ports: &[Arc<PortShared>], view: View, set: Set) -> (Worker, Vec<MemoryKernel>) {
-    let shared = Arc::new(Shared {
-        umem: Arc::clone(umem),
-        view: Arc::new(view).into(),
-        epoch: AtomicU64::new(1),
-        components: Default::default(),
-        now: AtomicU32::new(0),
-        start: Instant::now(),
-        workers: [WorkerShared::new().expect("an eventfd")].into(),
-    });
+fn set_up(umem: &Arc<Umem>, view: View, set: Set) -> (Worker, Vec<MemoryKernel>) {
+    let settings = RigSettings { workers: 1, depth: DEPTH, fill: FILL, transit: 0, spin: None };
+    let MemoryRig { shared, mut workers, kernels, .. } = MemoryRig::new(umem, view, &settings).expect("descriptors");
     drop(shared.components.publish(Arc::new(set)));
-    let (_, commands) = crossbeam::channel::unbounded();
-    let setup = Setup { id: 0, shared, commands, inboxes: Vec::new(), outboxes: vec![None], spin: None };
-    let mut device = Worker::new(setup).expect("epoll");
+    let mut device = workers.remove(0);
     device.refresh_view();
-    let add_queue = |port: &Arc<PortShared>| {
-        let (backend, kernel) = queue(umem);
-        device.add(Queue::new(Arc::clone(port), 0, backend));
-        kernel
-    };
-    let wires = ports.iter().map(add_queue).collect();
-    Worker::turn(&mut device);
-    (device, wires)
+    (device, kernels)
 }
 
 fn port(no: u16, bridged: bool) -> Arc<PortShared> {
-    Arc::new(PortShared {
-        no,
-        generation: 1,
-        name: format!("port{no}"),
-        shards: [PortShard::default()].into(),
-        bridged,
-        mtu: 1500.into(),
-        queues: [QueueShared::new(0)].into(),
-    })
+    memory_rig::port(no, bridged, 1, [0])
 }
 
 /// The policy of both ports and the rules.

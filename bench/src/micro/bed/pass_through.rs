@@ -1,4 +1,4 @@
-//! The device that looks at no frame.
+//! A device that looks at no frame.
 
 use switch::io::frame_rings::Rings;
 use switch::io::memory::KernelRings;
@@ -14,7 +14,7 @@ pub struct PassThrough {
     to: Rings,
 }
 
-/// That, with the kernel around it.
+/// The same, with the kernel around it.
 pub fn pass_through() -> Bed<PassThrough> {
     let (from, mut from_rings) = KernelRings::pair(DEPTH);
     let (to, to_rings) = KernelRings::pair(DEPTH);

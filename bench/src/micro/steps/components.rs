@@ -1,4 +1,5 @@
-//! A worker's whole turn with components: a burst comes in by each port that one takes frames from, and goes out.
+//! A worker's whole turn with components. A burst comes in by each port that a component takes frames from, and goes
+//! out.
 
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ const RING: u32 = 1024;
 const VLANS: u32 = 4000;
 const ADD: VlanEdit = VlanEdit::Add { vid: 100, pcp: 3 };
 
-/// An end as it is specified and as it is found. What it is called does not matter to a worker.
+/// An end: its specification, and what that stands for. Its name does not matter to a worker.
 type Joint = (End, Link);
 
 fn joint(link: &Link, vlan: VlanEdit) -> Joint {
@@ -206,7 +207,7 @@ pub(super) fn cases() -> Vec<Case> {
 mod tests {
     use super::*;
 
-    /// What is measured is the whole way of each frame, and no drop.
+    /// The whole way of each frame is measured, and no drop.
     #[test]
     fn every_frame_is_sent_and_by_a_mirror_twice() {
         const TURNS: u64 = 100;

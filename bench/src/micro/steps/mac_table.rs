@@ -1,4 +1,4 @@
-//! The MAC table: look-ups and learning among 1 to 100,000 stations, in an order without locality.
+//! The MAC table: lookups and learning among 1 to 100,000 stations, in an order without locality.
 
 use std::hint::black_box;
 

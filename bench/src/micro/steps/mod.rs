@@ -1,4 +1,4 @@
-//! The things to measure: each prepares what it needs, apart from what is measured, and says how many items a run has.
+//! The things to measure. Each prepares what it needs outside of what is measured, and says how many items a run has.
 
 use std::fmt;
 
@@ -13,9 +13,9 @@ mod turn;
 /// Bursts of a run of a step that costs a few nanoseconds an item.
 const BURSTS: usize = 16;
 
-/// A step that was made ready: repeated as often as wanted.
+/// A step that was made ready. It is repeated as often as wanted.
 pub trait Step {
-    /// Makes the next run possible; not part of what is measured.
+    /// Makes the next run possible. It is not part of what is measured.
     fn prepare(&mut self);
     /// The step, for all items of a run.
     fn run(&mut self);
@@ -23,11 +23,11 @@ pub trait Step {
 
 /// A step that can be made.
 pub struct Case {
-    /// What it is a part of.
+    /// Group of cases that it belongs to.
     pub group: &'static str,
     /// What it does.
     pub name: String,
-    /// Frames, look-ups or whatever a run consists of.
+    /// Frames, lookups or whatever a run consists of.
     pub items: usize,
     make: Box<dyn Fn() -> Box<dyn Step>>,
 }

@@ -65,7 +65,7 @@ impl Queue {
             let sent = self.backend.send(BURST, &mut self.frames.drain(..BURST));
             debug_assert_eq!(sent, BURST);
             self.backend.flush();
-            // The kernel's part is a loop over the burst of few instructions; it is in what is measured.
+            // The kernel's part is a loop of few instructions over the burst. It is part of what is measured.
             Wire::transmit(&mut self.kernel);
             self.backend.reap(&mut self.cache);
         }

@@ -1,4 +1,4 @@
-//! Attaching and detaching over a double of QEMU and one of the daemon, and over the daemon's own server.
+//! Attaching and detaching with a double of QEMU, against a double of the daemon and against the daemon's own server.
 
 use std::collections::VecDeque;
 use std::io::Read;
@@ -19,14 +19,14 @@ use crate::options::DEFAULT_DRIVER;
 use ctl_guest::protocol::{Answer, SOCKET, decode, encode, receive, send};
 use ctl_types::ErrorBody;
 
-/// What the daemon's double does.
+/// State of the daemon's double.
 #[derive(Debug, Default)]
 struct Said {
     /// Requests in the order they came.
     requests: Vec<Request>,
-    /// Other ends of the sockets that were given: closed once all copies are.
+    /// Peers of the sockets that were handed out. They see the end of file once all copies are closed.
     others: Vec<UnixStream>,
-    /// Refusals for the next requests of releasing.
+    /// Refusals for the next release requests.
     refusals: VecDeque<ErrorBody>,
 }
 
@@ -52,7 +52,7 @@ fn offer() -> Offer {
 }
 
 impl Daemon {
-    /// Gives sockets of two queues, and `netns` behind them.
+    /// Hands out sockets for two queues, followed by the network namespace `netns`.
     fn start(netns: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let said = Arc::<Mutex<Said>>::default();
@@ -146,7 +146,7 @@ impl Rig {
         detach(self.daemon.dir.path(), &options)
     }
 
-    /// Nothing is left anywhere.
+    /// Whether neither QEMU nor the daemon has anything left of the port.
     fn is_bare(&self) -> bool {
         self.qemu.is_bare() && self.daemon.is_bare()
     }
@@ -170,7 +170,7 @@ fn a_card_comes_and_goes() {
         assert_eq!(arguments("netdev_add")["sock-fds"], "xsw7-q0:xsw7-q1");
         assert_eq!((&arguments("device_add")["bus"], &arguments("device_add")["mq"]), (&json!("rp1"), &json!(true)));
         assert_eq!((state.netdevs["xsw7"].len(), state.fds.len()), (2, 0));
-        // The sockets are those that the daemon gave, in their order.
+        // QEMU's sockets are those that the daemon handed out, in the same order.
         for (fd, other) in state.netdevs["xsw7"].iter().zip(&rig.daemon.said.lock().unwrap().others) {
             rustix::io::write(fd, b"x").unwrap();
             assert_eq!((&*other).read(&mut [0; 2]).unwrap(), 1);
@@ -199,7 +199,7 @@ fn what_fails_is_undone_in_reverse_order() {
         assert_eq!(error.to_string(), format!("QEMU refuses {failing}: no such luck"));
         assert_eq!(rig.qemu.commands(), sent);
         assert!(rig.is_bare() && rig.daemon.released() == 1, "{failing}");
-        // Nothing is in the way of a second try.
+        // A second attempt succeeds.
         rig.qemu.state().refused.clear();
         rig.attach().unwrap();
     }
@@ -276,7 +276,7 @@ fn a_guest_that_keeps_its_card_can_be_asked_again() {
     rig.attach().unwrap();
     rig.qemu.state().guest = Guest::Ignores;
     rig.qemu.commands();
-    // The second time QEMU says that the card is on its way out already.
+    // The second time QEMU says that the card is being unplugged already.
     for _ in 0..2 {
         let error = rig.detach().unwrap_err();
         assert!(matches!(error, HotplugError::GuestSilent { .. }), "{error}");
@@ -288,7 +288,7 @@ fn a_guest_that_keeps_its_card_can_be_asked_again() {
     let detached = rig.detach().unwrap();
     assert_eq!((detached.device, detached.netdev.as_deref()), (None, Some("xsw7")));
     assert!(rig.is_bare() && rig.daemon.released() == 1);
-    // And once more, with nothing left.
+    // Detaching once more finds nothing left.
     let detached = rig.detach().unwrap();
     assert_eq!((detached.device, detached.netdev), (None, None));
 }
@@ -313,7 +313,7 @@ fn a_daemon_that_refuses_for_good_is_not_asked_for_ever() {
     assert_eq!(rig.daemon.released(), 1);
 }
 
-/// Whether a process may lock memory without a limit.
+/// Whether a process may lock memory without limit.
 fn is_exempt(pid: i32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     effective_capabilities(&status) >> CAP_IPC_LOCK & 1 != 0
@@ -329,14 +329,14 @@ fn limits_are_read_and_only_raised() {
     let mut child = child();
     let pid = child.id().cast_signed();
     let limits = || memlock_limits(&fs::read_to_string(format!("/proc/{pid}/limits")).unwrap()).unwrap();
-    // Lower limits are anybody's to set, and up to the hard one to raise.
+    // Anybody may lower the limits, and raise the soft one up to the hard one.
     let low = Rlimit { current: Some(1 << 20), maximum: Some(4 << 20) };
     prlimit(Pid::from_raw(pid), Resource::Memlock, low).unwrap();
     raise_memlock(pid, 1 << 10).unwrap();
     assert_eq!(limits(), (1 << 20, 4 << 20));
     raise_memlock(pid, 2 << 20).unwrap();
     assert_eq!(limits(), (2 << 20, 4 << 20));
-    // Beyond that one only with a privilege, or a child that needs no limit.
+    // Going beyond the hard limit takes a privilege, or a child that is exempt.
     match raise_memlock(pid, 64 << 20) {
         Ok(()) => assert!(limits() == (64 << 20, 64 << 20) || is_exempt(pid), "{:?}", limits()),
         Err(error) => assert!(error.to_string().contains("ulimit -l 65536"), "{error}"),
@@ -364,7 +364,7 @@ fn the_daemon_itself_gives_and_takes_back() {
     let (_stop, stopped) = tokio::sync::watch::channel(false);
     let _entered = runtime.enter();
     let _server = serve(FdsSocket::bind(dir.path(), &Access::default()).unwrap(), &service, Access::default(), stopped);
-    // The daemon's copies are this process's too, so that another has to stand for QEMU's.
+    // This process holds the daemon's copies too, so another process stands in for QEMU.
     let mut child = child();
     let qemu = QemuDouble::start();
     let attach_it = |driver: &str| {

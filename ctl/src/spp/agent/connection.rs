@@ -1,4 +1,6 @@
-//! One connection to spp-ctl: commands in, answers out.
+//! One connection to spp-ctl: reads commands, writes answers.
+//!
+//! Commands are carried out on a blocking thread, one read at a time and in order.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,33 +19,33 @@ use crate::spp::run::{Outcome, run};
 use crate::spp::words::{Command, MAX_LINE, parse};
 use crate::spp::{Proc, ProcType, Spp};
 
-/// A connection that is closed that soon after the client id was told was refused for its form.
+/// A connection that spp-ctl closes this soon after the client id was refused for the form of the id.
 const REFUSED_WITHIN: Duration = Duration::from_secs(1);
-/// Commands in one read at most (SPP's limit).
+/// Most commands in one read. SPP has the same limit.
 pub(super) const MAX_COMMANDS: usize = 32;
-/// Bytes that are read at once.
+/// Bytes of one read.
 const READ: usize = MAX_COMMANDS * (MAX_LINE + 1);
-/// Bytes that are passed over at most when there are more than one read takes.
+/// Most bytes that are discarded when more come than one read takes.
 const MAX_PASSED_OVER: usize = 16 << 20;
-/// Room for an answer in the kernel, in bytes: the largest classifier table's.
+/// Bytes of the socket's send buffer. It holds the status of the largest classifier table.
 const SEND_BUFFER: usize = 8 << 20;
-/// How long the rest of a request in JSON is waited for that came in parts.
+/// Longest wait for the rest of a JSON request that comes in parts.
 const REST: Duration = Duration::from_secs(1);
-/// Seconds without traffic before the other end is asked whether it is there, seconds between questions, and their number.
+/// TCP keep-alive: seconds without traffic before the first probe, seconds between probes, and their number.
 const KEEP_ALIVE: (u32, u32, u32) = (30, 10, 3);
 
-/// What the commands of one read came to.
+/// The answers to the commands of one read.
 pub(super) struct Answers {
-    /// To be sent.
+    /// The text to send.
     pub text: String,
-    /// Whether anything but the client id was asked.
+    /// Whether spp-ctl asked more than the client id.
     pub asked: bool,
     /// Whether the instance has ended.
     pub ended: bool,
 }
 
 impl Agent {
-    /// Answers until the connection is over.
+    /// Answers commands until the connection ends.
     pub(super) async fn answer(&mut self, mut stream: TcpStream) -> Over {
         prepare(&stream);
         let mut buffer = vec![0; READ];
@@ -83,18 +85,18 @@ impl Agent {
     }
 }
 
-/// The form that the next connection tells the client id in: another one if this one was closed for it.
+/// The form of the client id on the next connection. It is the other form if spp-ctl refused this one.
 fn next_id_form(proc: Proc, forms: Forms, asked: bool, told: Option<Instant>) -> IdForm {
     let refused = !asked && told.is_some_and(|told| told.elapsed() < REFUSED_WITHIN);
     match forms.id {
-        // The versions that read status as text know only the number.
+        // spp-ctl's versions that read the status as text know only the number.
         id if proc.kind != ProcType::Nfv || !refused || forms.status == StatusFormat::Text => id,
         IdForm::Number => IdForm::Json,
         IdForm::Json => IdForm::Number,
     }
 }
 
-/// Reads on if what was read is the beginning of a request in JSON; returns how much is in the buffer then.
+/// Reads the rest of a JSON request that is cut off. Returns how many bytes the buffer has then.
 async fn with_rest(stream: &mut TcpStream, buffer: &mut [u8], mut read: usize) -> usize {
     let until = Instant::now() + REST;
     while read < buffer.len() && json::is_cut_off(&buffer[..read]) {
@@ -106,7 +108,7 @@ async fn with_rest(stream: &mut TcpStream, buffer: &mut [u8], mut read: usize) -
     read
 }
 
-/// Whether there was more than one read takes; it is thrown away.
+/// Discards what follows a full read, and says whether there was anything.
 fn pass_over(stream: &TcpStream, buffer: &mut [u8]) -> bool {
     let mut passed = 0;
     while passed < MAX_PASSED_OVER {
@@ -118,7 +120,8 @@ fn pass_over(stream: &TcpStream, buffer: &mut [u8]) -> bool {
     passed > 0
 }
 
-/// The end of an answer goes out at once, because spp-ctl does not wait for it, and a machine that is gone is noticed.
+/// Sets the socket's options. Without delay: spp-ctl does not wait for the last segment of an answer. Keep-alive: a
+/// spp-ctl whose machine is gone must be noticed.
 fn prepare(stream: &TcpStream) {
     let (idle, interval, count) = KEEP_ALIVE;
     let room = setsockopt(stream, sockopt::SndBufForce, &SEND_BUFFER);
@@ -134,7 +137,7 @@ fn prepare(stream: &TcpStream) {
     }
 }
 
-/// Carries out what one read gave (`None`: too much), one command after the other.
+/// Carries out the commands of one read in order. `None`: the read was too long.
 fn answers(spp: &Spp, proc: Proc, bytes: Option<&[u8]>, forms: Forms) -> Answers {
     if let Some(request) = bytes.filter(|bytes| json::is_request(bytes)) {
         return json::answers(spp, proc, request);
@@ -168,6 +171,7 @@ fn answers(spp: &Spp, proc: Proc, bytes: Option<&[u8]>, forms: Forms) -> Answers
     answers
 }
 
+/// The lines of one read, or why it is refused as a whole.
 fn lines(bytes: Option<&[u8]>) -> Result<Vec<&str>, String> {
     let wrong = |why: String| format!("Wrong message format: {why}");
     let bytes = bytes.ok_or_else(|| wrong(format!("more than {READ} bytes")))?;

@@ -1,14 +1,14 @@
-//! Commands in JSON: the other form of the command library's document, in the words that SPP's vf had for it before there was an
-//! spp-ctl.
+//! Commands in JSON: the second form in the command library's document. SPP's vf took it before spp-ctl existed.
 //!
-//! One request has several commands, and is answered as a whole, with a result for each:
+//! A request has several commands. The answer has a result for each:
 //!
 //! ```text
-//! {"commands": [{"command": "classifier_table", "type": "mac", "value": "52:54:00:12:34:56", "port": "ring0"}, {"command": "flush"}]}
+//! {"commands": [{"command": "component", "core": 2, "type": "forward"}, {"command": "flush"}]}
 //! {"results": [{"result": "success"}, {"result": "success"}]}
 //! ```
 //!
-//! All of it is read before any of it is done, and what comes after a command that failed is not done: its result is `invalid`.
+//! The whole request is read before any command is carried out. Commands after one that failed are not carried out.
+//! Their result is `invalid`.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -27,7 +27,7 @@ struct Request {
     commands: Vec<Value>,
 }
 
-/// A command, with the data that the document names for it.
+/// A command, with the keys that the document gives it.
 #[derive(Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 enum Element {
@@ -38,7 +38,7 @@ enum Element {
     Forward {},
     Stop {},
     Flush {
-        /// `on` or `off`: whether changes are held from now on; `discard`: forget those that are.
+        /// `on` or `off` turns flush mode on or off. `discard` discards held changes. Absent: flush.
         mode: Option<Word>,
     },
     Add {
@@ -62,7 +62,7 @@ enum Element {
     },
 }
 
-/// A text without blanks, so that it stays one word of a line.
+/// A text without blanks. Commands become lines, and it must stay one word of its line.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
 struct Word(String);
@@ -78,7 +78,7 @@ impl TryFrom<String> for Word {
     }
 }
 
-/// A port or several.
+/// One port or several.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Ports {
@@ -102,7 +102,7 @@ impl Ports {
     }
 }
 
-/// A port as lines have it: the document's `nic0` is `phy:0`, `ring3` is `ring:3`.
+/// A port as lines have it. The document writes `nic0` for `phy:0`, and `ring3` for `ring:3`.
 fn port_word(text: &str) -> Result<String, String> {
     let with_colon = match text.find(|one: char| one.is_ascii_digit()) {
         Some(at) if !text.contains(':') => {
@@ -115,17 +115,17 @@ fn port_word(text: &str) -> Result<String, String> {
     Ok(port.to_string())
 }
 
-/// Whether that is a request in this form, and not a line of words.
+/// Whether the bytes are a JSON request, not a line.
 pub(super) fn is_request(bytes: &[u8]) -> bool {
     bytes.trim_ascii_start().starts_with(b"{")
 }
 
-/// Whether that is the beginning of a request whose end has not come yet.
+/// Whether the bytes are the beginning of a JSON request whose end has not come yet.
 pub(super) fn is_cut_off(bytes: &[u8]) -> bool {
     is_request(bytes) && serde_json::from_slice::<IgnoredAny>(without_end(bytes)).is_err_and(|error| error.is_eof())
 }
 
-/// Without the zeros at the end: some of SPP's peers send the whole of their buffer.
+/// The bytes without zeros at the end. Some of SPP's peers send their whole buffer.
 fn without_end(bytes: &[u8]) -> &[u8] {
     let end = bytes.iter().rposition(|byte| *byte != 0);
     &bytes[..end.map_or(0, |last| last + 1)]
@@ -181,7 +181,7 @@ fn request(bytes: &[u8]) -> Result<Vec<Value>, String> {
     Ok(commands)
 }
 
-/// What an element asks of a process of that type, one after the other.
+/// The commands that an element stands for, in order. Each is written as a line, so that there is one parser.
 fn commands(kind: ProcType, element: Value) -> Result<Vec<Command>, String> {
     let element = serde_json::from_value(element).map_err(|error| format!("Wrong message format: {error}"))?;
     let lines = match element {
@@ -207,7 +207,7 @@ fn commands(kind: ProcType, element: Value) -> Result<Vec<Command>, String> {
     lines.iter().map(|line| words::parse(kind, line)).collect()
 }
 
-/// Whether the process has ended by it.
+/// Carries out a command, and adds what it answers to `reply`. Returns whether the process has ended.
 fn carry_out(spp: &Spp, proc: Proc, command: &Command, reply: &mut Map<String, Value>) -> Result<bool, String> {
     match run(spp, proc, command).map_err(|error| error.to_string())? {
         Outcome::ClientId => {
@@ -249,7 +249,7 @@ mod tests {
         }
     }
 
-    /// Objects with keys and values that occur, in any combination, and with some that don't.
+    /// Objects of known keys and values in any combination, and some unknown ones.
     fn element() -> impl Strategy<Value = Value> {
         let keys = ["command", "core", "type", "rx_port", "tx_port", "ports", "port", "value", "other"];
         let words = [

@@ -1,9 +1,11 @@
-//! The instances as processes of an outside spp-ctl: each has a connection of its own to it, on which it answers commands.
+//! Presents the instances to an outside spp-ctl as its processes. Each has its own connection and answers commands.
 //!
-//! One task follows which instances there are and gives each a task; that one connects, answers, and connects again when the
-//! connection is lost, until its instance is gone. spp-ctl sends a command, without an end mark, and waits for the answer; so what
-//! one read gives is a command, or several of them on lines of their own. The answer is given in one write, because
-//! spp-ctl reads 4,096 bytes and goes on only while they are filled.
+//! One task watches which instances exist, and starts a task for each. An instance's task connects, answers, and
+//! connects again when the connection is lost, until the instance is gone.
+//!
+//! spp-ctl sends a command without an end mark and waits for the answer. So one read gives one command, or several on
+//! lines of their own. The answer goes out in one write: spp-ctl reads 4,096 bytes, and reads on only while they are
+//! filled.
 
 mod connection;
 mod json;
@@ -26,10 +28,10 @@ use self::reply::{Forms, IdForm};
 use crate::config::{ControllerConfig, StatusFormat};
 use crate::spp::{Proc, ProcType, Spp};
 
-/// How long connecting, and writing an answer, may take.
+/// Longest time for connecting, and for writing an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long to wait between attempts to connect.
+/// Waits between attempts to connect. They double from the first to the longest.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
     first: Duration,
@@ -43,7 +45,7 @@ pub fn serve(spp: Arc<Spp>, controller: &ControllerConfig, stopped: watch::Recei
     tokio::spawn(follow(spp, controller.clone(), PACE, stopped))
 }
 
-/// Gives each instance its task.
+/// Keeps one task for each instance, and starts it again if it ended early.
 async fn follow(spp: Arc<Spp>, controller: ControllerConfig, pace: Pace, mut stopped: watch::Receiver<bool>) {
     let mut names = spp.watch();
     let mut agents = JoinSet::new();
@@ -75,15 +77,15 @@ async fn follow(spp: Arc<Spp>, controller: ControllerConfig, pace: Pace, mut sto
     agents.shutdown().await;
 }
 
-/// Why a connection is over.
+/// Why a connection ended.
 enum Over {
-    /// It is to stop, or its instance is gone.
+    /// The daemon stops, or the instance is gone.
     Done,
-    /// spp-ctl is gone, or doesn't want it; whether anything but the client id was asked before.
+    /// spp-ctl is gone, or refused the connection. `asked`: it has asked more than the client id.
     Lost { asked: bool },
 }
 
-/// An instance's side of its connection.
+/// The task of one instance.
 struct Agent {
     spp: Arc<Spp>,
     proc: Proc,
@@ -115,7 +117,10 @@ impl Agent {
         Self { spp, proc, address: SocketAddr::new(controller.address, port), forms, pace, names, stopped }
     }
 
-    /// Connects again and again until the instance is gone.
+    /// Connects and answers until the instance is gone.
+    ///
+    /// The wait starts over after a connection that was in use, or that lasted longer than the longest wait. A spp-ctl
+    /// that refuses at once is asked less and less often.
     async fn keep(mut self) {
         let (mut wait, mut connected) = (self.pace.first, None);
         loop {
@@ -156,7 +161,7 @@ impl Agent {
     }
 }
 
-/// Returns when the daemon is to stop, or the instance is gone.
+/// Returns when the daemon stops or the instance is gone.
 async fn gone(names: &mut watch::Receiver<BTreeSet<Proc>>, stopped: &mut watch::Receiver<bool>, proc: Proc) {
     tokio::select! {
         _ = stopped.wait_for(|stop| *stop) => {}

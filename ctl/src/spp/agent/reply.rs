@@ -1,8 +1,11 @@
-//! What SPP's processes answer, in the forms that spp-ctl reads.
+//! Answers of SPP's processes, in the forms that spp-ctl reads.
 //!
-//! vf, mirror and pcap answer `{"results": [{"result": "success"}], …}`; spp-ctl turns a result `error` into a 400 with its message.
-//! nfv and the primary answer `{"result": "succeeded", "command": …}` (of flow rules `{"result": "success", "message": …}`), of which spp-ctl reads only JSON status and, since
-//! 2020, `results`: so failures have both.
+//! vf, mirror and pcap answer `{"results": [{"result": "success"}], …}`. spp-ctl turns a result `error` into a 400
+//! with its message.
+//!
+//! nfv and the primary answer `{"result": "succeeded", "command": …}`, and for flow rules
+//! `{"result": "success", "message": …}`. Of these answers spp-ctl reads only the status, and since 2020 `results`. So
+//! failures have both `result` and `results`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -17,7 +20,7 @@ use crate::spp::status::{Answer, Flush, Shape, TableEntry, Work, Worker, WorkerC
 use crate::spp::words::Command;
 use crate::spp::{Change, Instance, PortId, PortType, Proc, ProcType};
 
-/// How an nfv process says what it is: spp-ctl took a number until it took what the others answer.
+/// Forms of an nfv's client id. Older versions of spp-ctl take a number, newer ones what the other types answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdForm {
     /// `1`.
@@ -26,16 +29,16 @@ pub enum IdForm {
     Json,
 }
 
-/// Forms that spp-ctl's versions differ in.
+/// The forms in which versions of spp-ctl differ.
 #[derive(Clone, Copy, Debug)]
 pub struct Forms {
-    /// Status.
+    /// Form of the status. `Text` is that of 2018: lines for nfv, and `classifier_mac` for classifiers.
     pub status: StatusFormat,
-    /// Client id of an nfv process.
+    /// Form of an nfv's client id.
     pub id: IdForm,
 }
 
-/// The answer to a command; `None` for a line that is none.
+/// The answer to a command. `command` is `None` if the line could not be read.
 pub fn reply(proc: Proc, command: Option<&Command>, result: &Result<Outcome, String>, forms: Forms) -> String {
     match result {
         Err(why) if let Some(Command::Flow(words)) = command => {
@@ -60,7 +63,7 @@ pub fn reply(proc: Proc, command: Option<&Command>, result: &Result<Outcome, Str
     }
 }
 
-/// Whether the process answers `results`.
+/// Whether the process answers with `results`.
 fn own_results(proc: Proc) -> bool {
     matches!(proc.kind, ProcType::Vf | ProcType::Mirror | ProcType::Pcap)
 }
@@ -69,7 +72,7 @@ fn success() -> Value {
     json!([{"result": "success"}])
 }
 
-/// The result of a command that failed.
+/// The result of a failed command.
 pub fn error(why: &str) -> Value {
     json!({"result": "error", "error_details": {"message": why}})
 }
@@ -80,7 +83,7 @@ fn refusal(proc: Proc, command: Option<&Command>, why: &str) -> Value {
     Value::Object(reply)
 }
 
-/// Command and its ports, as nfv and the primary repeat them.
+/// The command and its ports. nfv and the primary repeat them in their answers.
 fn echo(command: Option<&Command>, result: &str) -> Map<String, Value> {
     let mut reply = Map::new();
     let mut set = |key: &str, value: Value| {
@@ -116,7 +119,7 @@ fn echo(command: Option<&Command>, result: &str) -> Map<String, Value> {
     reply
 }
 
-/// A status in its envelope.
+/// A status with its envelope, if the type of process has one.
 fn of_status(status: &Status, form: StatusFormat) -> Value {
     let shape = Shape { all_vlans: true, classifier_mac: form == StatusFormat::Text };
     let info = match Answer::of(status, shape) {
@@ -133,7 +136,7 @@ pub fn info(status: &Status) -> Value {
     value.get_mut("info").map(Value::take).unwrap_or(value)
 }
 
-/// vf and mirror: ports by type, and components by another name.
+/// `info` of vf and mirror. Ports are listed by type, and components are called `core`.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Info {
@@ -160,7 +163,8 @@ impl From<Worker> for Info {
     }
 }
 
-/// The form of 2018: a line for each port, whose number is that of the NIC, or else one that no NIC has.
+/// The status of an nfv in the form of 2018: a line for each port. A NIC has its own number there. Other ports get
+/// numbers after those.
 fn nfv_text(instance: &Instance, nics: &[PortId]) -> String {
     let setup = &instance.running;
     let ports = patchable(setup, nics);
@@ -180,14 +184,14 @@ fn nfv_text(instance: &Instance, nics: &[PortId]) -> String {
             PortType::Phy if port.queue.is_none() => "PHY".to_owned(),
             PortType::Ring => format!("RING({})", port.no),
             PortType::Vhost if port.queue.is_none() => format!("VHOST({})", port.no),
-            // Other names are taken as they are.
+            // spp-ctl takes other names as they are.
             kind => format!("{}({})", kind.word(), port.to_string().rsplit(':').next().unwrap_or_default()),
         };
         let to = setup.patches.iter().find(|patch| patch.src == *port).and_then(|patch| ids.get(&patch.dst));
         let to = to.map_or_else(|| "none".to_owned(), u32::to_string);
         let _ = writeln!(text, "port_id:{id},on,{name},outport:{to}");
     }
-    // spp-ctl wants a third line.
+    // spp-ctl expects at least three lines.
     let _ = write!(text, "patches:{}", setup.patches.len());
     text
 }

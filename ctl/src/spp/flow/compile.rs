@@ -1,17 +1,17 @@
-//! What rules mean to the data plane.
+//! Turns rules into rules of the data plane, and refuses what it does not support.
 
 use switch::model::*;
 
 use super::{Action, Field, Item, ItemKind, Part, Rule};
 
-/// EtherTypes of tags.
+/// EtherTypes that a tag can have.
 const VLAN_TYPES: [u16; 2] = [0x8100, 0x88a8];
 
 impl Rule {
-    /// What the data plane is told of the rule of that number.
+    /// The data plane's form of the rule, with number `id`.
     ///
     /// # Errors
-    /// What can't be done, and why.
+    /// What is not supported, and why.
     pub fn compile(&self, id: u32) -> Result<FlowRule, String> {
         let (edits, target) = self.fate()?;
         let (direction, group, priority) = (self.direction, self.group, self.priority);
@@ -34,13 +34,14 @@ impl Rule {
             key.ethertype = word(eth, Field::Type).filter(|word| word.mask != 0);
         }
         if let Some(vlan) = vlan {
-            // Of any tag, if nothing is said of it.
+            // A `vlan` item without a TCI matches every tag.
             key.tci = Some(word(vlan, Field::Tci).unwrap_or(Masked { value: 0, mask: 0 }));
             key.inner_type = word(vlan, Field::InnerType).filter(|word| word.mask != 0);
         }
         Ok(key)
     }
 
+    /// The edits in order, and the one target. Without a target the frame goes its normal way.
     fn fate(&self) -> Result<(Vec<FlowEdit>, FlowTarget), String> {
         let (mut edits, mut target) = (Vec::new(), None);
         for action in &self.actions {
@@ -80,14 +81,14 @@ impl Rule {
     }
 }
 
-/// What an action does.
+/// An action is an edit or a target.
 enum Step {
     Edit(FlowEdit),
     To(FlowTarget),
 }
 
-/// Value and mask of a field that something was given for. A mask counts only where there is a value, and where none is given all of
-/// the value does.
+/// Value and mask of a field, if a value is given. The mask counts only for bits with a value. A bit with a value and
+/// no mask counts.
 fn masked(item: &Item, field: Field) -> Option<(u64, u64)> {
     let of = |part: &Part| part.get(&field).copied().unwrap_or_default();
     let (spec, mask) = (of(&item.spec), of(&item.mask));
@@ -101,7 +102,7 @@ fn mac(item: &Item, field: Field) -> Option<MaskedMac> {
 }
 
 fn word(item: &Item, field: Field) -> Option<Masked<16>> {
-    // Sixteen bits at most were given.
+    // The parser gives these fields 16 bits at most.
     let (value, mask) = masked(item, field)?;
     Some(Masked { value: value as u32, mask: mask as u32 })
 }

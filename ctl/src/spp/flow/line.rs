@@ -1,4 +1,4 @@
-//! `flow …`: commands about flow rules in testpmd's words, as SPP's CLI and spp-ctl send them to the primary.
+//! `flow …`: commands about flow rules, in testpmd's words. SPP's CLI and spp-ctl send them to the primary.
 
 use serde::{Serialize, Serializer};
 use switch::model::FlowDirection;
@@ -9,13 +9,13 @@ use crate::spp::{PortId, PortType, Spp, SppError};
 const RIGHT: &str = "Wrong message format: `flow validate|create PORT ATTRIBUTES pattern ITEM / … / end actions ACTION / … / end`, \
                      `flow destroy PORT N|ALL`, `flow list PORT` or `flow status PORT N` is expected";
 
-/// What came of it, as SPP's primary tells it.
+/// The answer to a command, as SPP's primary gives it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Told {
     result: &'static str,
-    /// In words.
+    /// The result in words.
     pub message: String,
-    /// The number of the rule that was made.
+    /// Number of the rule that was made, if any. It is written as a text.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text")]
     pub rule_id: Option<u32>,
 }
@@ -32,23 +32,23 @@ impl Told {
         Self { result: "success", message, rule_id }
     }
 
-    /// A rule could be made.
+    /// A rule was checked, and can be made.
     pub fn validated() -> Self {
         Self::success("Flow rule validated".to_owned(), None)
     }
 
-    /// The rule of that number was made.
+    /// A rule was made, with this number.
     pub fn created(id: u32) -> Self {
         Self::success(format!("Flow rule #{id} created"), Some(id))
     }
 
-    /// The rule of that number, or all of a port, are gone.
+    /// The rule with this number was deleted, or all rules of the port.
     pub fn destroyed(id: Option<u32>) -> Self {
         let what = id.map_or_else(|| "all".to_owned(), |id| format!("#{id}"));
         Self::success(format!("Flow rule {what} destroyed"), None)
     }
 
-    /// What `verb` asked for was refused.
+    /// The command `verb` was refused.
     pub fn error(verb: &str, why: &str) -> Self {
         let message = match verb {
             "validate" | "create" => format!("Flow {verb} error: {why}"),
@@ -58,10 +58,10 @@ impl Told {
     }
 }
 
-/// Carries out what follows `flow`, if that changes rules or checks one.
+/// Carries out the words after `flow`: `validate`, `create` and `destroy`. Other words are refused.
 ///
 /// # Errors
-/// `Refused` with the reason; `NotFound`: there is no primary; `System` if it can't be kept.
+/// `Refused` with the reason; `NotFound`: there is no primary; `System`: the state file can't be written.
 pub fn run(spp: &Spp, words: &[&str]) -> Result<Told, SppError> {
     let [verb, port, rest @ ..] = words else { return wrong() };
     let no = phy(port)?;
@@ -76,10 +76,10 @@ pub fn run(spp: &Spp, words: &[&str]) -> Result<Told, SppError> {
     }
 }
 
-/// That it is none of the commands that there are.
+/// Refuses words that are none of the commands.
 ///
 /// # Errors
-/// `Refused`, always.
+/// Always `Refused`.
 pub fn wrong<T>() -> Result<T, SppError> {
     refused(RIGHT)
 }
@@ -88,10 +88,10 @@ fn refused<T>(why: impl Into<String>) -> Result<T, SppError> {
     Err(SppError::refused(why))
 }
 
-/// The number of a port that can have rules.
+/// The number of a `phy` port. Only these have rules.
 ///
 /// # Errors
-/// `Refused`: it is no `phy` port.
+/// `Refused`: it is not the name of a `phy` port, or it names a queue.
 pub fn phy(port: &str) -> Result<u32, SppError> {
     match port.parse::<PortId>().map_err(SppError::Refused)? {
         PortId { kind: PortType::Phy, no, queue: None } => Ok(no),
@@ -99,14 +99,15 @@ pub fn phy(port: &str) -> Result<u32, SppError> {
     }
 }
 
-/// A number behind a word.
+/// The number that follows the word `what`.
 ///
 /// # Errors
-/// `Refused`: it is none.
+/// `Refused`: it is not a number.
 pub fn number(what: &str, text: &str) -> Result<u32, SppError> {
     text.parse().map_err(|_| SppError::refused(format!("{what}: `{}` is no number", text.escape_default())))
 }
 
+/// Reads a rule: attributes in any order, the pattern, then the actions.
 pub(super) fn rule(words: &[&str]) -> Result<Rule, SppError> {
     let (mut group, mut priority, mut direction, mut transfer) = (0, 0, None, false);
     let mut words = words.iter().copied();
@@ -136,7 +137,7 @@ pub(super) fn rule(words: &[&str]) -> Result<Rule, SppError> {
     Ok(Rule { direction, group, priority, transfer, pattern, actions })
 }
 
-/// What ` / ` parts, up to `end`.
+/// The parts between `/`, up to `end`.
 fn until_end<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<Vec<String>, SppError> {
     let (mut all, mut one) = (Vec::new(), Vec::new());
     for word in words {

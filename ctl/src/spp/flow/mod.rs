@@ -1,7 +1,7 @@
-//! Flow rules, as the primary is told of them: testpmd's words for patterns and actions, what they mean, and how they are shown.
+//! Flow rules of the primary, in the words of DPDK's testpmd.
 //!
-//! [`parse`] makes a [`Rule`] of the words, [`Rule::compile`] makes of that what the data plane is told, and [`show`] writes it as
-//! the primary's status does, [`write`] in the words that it was made of: all of that is pure. [`line`] carries out command lines.
+//! [`parse`] reads words into a [`Rule`], and [`Rule::compile`] turns it into a rule of the data plane. [`show`] writes
+//! it as the primary's status does, [`write`] as words again. All of these are pure. [`line`] carries out commands.
 
 mod compile;
 pub mod line;
@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use switch::model::FlowDirection;
 
-/// Kinds of pattern items.
+/// Kinds of items in a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ItemKind {
@@ -27,7 +27,7 @@ pub enum ItemKind {
 }
 
 impl ItemKind {
-    /// Its word.
+    /// The keyword in rules.
     pub const fn word(self) -> &'static str {
         match self {
             ItemKind::Eth => "eth",
@@ -35,7 +35,7 @@ impl ItemKind {
         }
     }
 
-    /// Its fields, in the order in which they are shown.
+    /// The fields of the item, in the order in which they are shown.
     pub const fn fields(self) -> &'static [Field] {
         match self {
             ItemKind::Eth => &[Field::Dst, Field::Src, Field::Type],
@@ -52,16 +52,16 @@ pub enum Field {
     Dst,
     /// Source address.
     Src,
-    /// EtherType behind the addresses.
+    /// EtherType after the addresses.
     Type,
-    /// Tag control information: PCP, DEI and VID.
+    /// Tag control information, 16 bits: PCP, DEI and VID.
     Tci,
-    /// EtherType behind the tag.
+    /// EtherType after the tag.
     InnerType,
 }
 
 impl Field {
-    /// Its word.
+    /// The keyword in rules.
     pub const fn word(self) -> &'static str {
         match self {
             Field::Dst => "dst",
@@ -73,30 +73,30 @@ impl Field {
     }
 }
 
-/// Some bits of a field.
+/// Bits of a field, of which some are given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bits {
-    /// Their values; 0 where none was given.
+    /// The values of the bits. 0 where none is given.
     pub value: u64,
-    /// The bits that a value was given for.
+    /// Mask of the given bits.
     pub given: u64,
 }
 
-/// What was given of an item's fields.
+/// The given bits of an item's fields.
 pub type Part = BTreeMap<Field, Bits>;
 
 /// An item of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
-    /// What it looks at.
+    /// The header that it matches.
     pub kind: ItemKind,
-    /// Values.
+    /// Values to match.
     #[serde(default)]
     pub spec: Part,
-    /// Ends of ranges that begin with the values.
+    /// Ends of ranges that begin at `spec`.
     #[serde(default)]
     pub last: Part,
-    /// Bits that count. Of a field that none are given of, those count that have a value; bits without a value do not.
+    /// Bits that count. A bit without a value never counts. A bit with a value counts unless the mask gives a 0 for it.
     #[serde(default)]
     pub mask: Part,
 }
@@ -105,29 +105,29 @@ pub struct Item {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// On with the rules of a group.
+    /// Go on with the rules of another group.
     Jump {
-        /// Its number.
+        /// Number of the group.
         group: u32,
     },
-    /// To a queue.
+    /// Send the frame to a queue.
     Queue {
-        /// Its number.
+        /// Number of the queue.
         index: u16,
     },
-    /// The outer tag is taken off.
+    /// Pop the outer tag.
     OfPopVlan,
-    /// A tag is put on.
+    /// Push a tag.
     OfPushVlan {
-        /// Its EtherType.
+        /// EtherType of the tag: 0x8100 or 0x88a8.
         ethertype: u16,
     },
-    /// The outer tag gets a VID.
+    /// Set the VID of the outer tag.
     OfSetVlanVid {
         /// VID.
         vlan_vid: u16,
     },
-    /// The outer tag gets a PCP.
+    /// Set the PCP of the outer tag.
     OfSetVlanPcp {
         /// PCP.
         vlan_pcp: u8,
@@ -135,7 +135,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// Its word.
+    /// The keyword in rules.
     pub const fn word(self) -> &'static str {
         match self {
             Action::Jump { .. } => "jump",
@@ -151,31 +151,31 @@ impl Action {
 /// A rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
-    /// Frames that it is for.
+    /// Frames that come in, or frames that go out.
     pub direction: FlowDirection,
-    /// Its group.
+    /// Group. A lookup begins with group 0, and `jump` leads to higher ones.
     pub group: u32,
-    /// Its priority: the lowest value comes first.
+    /// Priority in the group. The lowest value is tried first.
     pub priority: u32,
-    /// Taken and shown; it means nothing here.
+    /// An attribute of DPDK. It is kept and shown, and has no effect.
     pub transfer: bool,
-    /// What frames must look like.
+    /// What a frame must match.
     pub pattern: Vec<Item>,
-    /// What happens to them.
+    /// What happens to a matching frame, in order.
     pub actions: Vec<Action>,
 }
 
-/// A rule that a port has.
+/// A rule of a port, with its number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NumberedRule {
-    /// Its number, unique among the rules of its port.
+    /// Number, unique among the rules of the port.
     pub rule_id: u32,
     /// The rule.
     pub rule: Rule,
 }
 
-/// The rules of a port as they are kept.
+/// The rules of a port, as the state file keeps them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PortRules {

@@ -1,22 +1,23 @@
-//! testpmd's words for patterns and actions.
+//! Reads testpmd's words for patterns and actions.
 //!
-//! A pattern is items such as `eth dst is 02:00:00:00:00:01` and `vlan vid is 100`, actions are such as `queue index 1`. A text may
-//! hold several, parted by ` / `. Numbers are decimal, hexadecimal behind `0x`, or octal behind `0`.
+//! A pattern has items such as `eth dst is 02:00:00:00:00:01` or `vlan vid is 100`. Actions are such as
+//! `queue index 1`. A text may have several of them with ` / ` between. Numbers are as in C: decimal, hexadecimal with
+//! `0x`, or octal with a leading `0`.
 
 use super::{Action, Bits, Field, Item, ItemKind};
 
-/// Bits of an address.
+/// Bits of a MAC address.
 const MAC_BITS: u32 = 48;
 
-/// A name that a value is given by: the whole of a field, or some bits of it.
+/// A name for a field, or for some bits of it.
 pub(super) struct Name {
-    /// The word.
+    /// The keyword.
     pub word: &'static str,
-    /// Whose bits they are.
+    /// The field.
     pub field: Field,
-    /// How many.
+    /// Number of bits.
     pub bits: u32,
-    /// Place of the lowest.
+    /// Position of the lowest bit in the field.
     pub shift: u32,
 }
 
@@ -34,7 +35,7 @@ static VLAN: [Name; 5] = [
     name("inner_type", Field::InnerType, 16, 0),
 ];
 
-/// The names that items of that kind have.
+/// The names that an item of this kind takes.
 pub(super) fn names(kind: ItemKind) -> &'static [Name] {
     match kind {
         ItemKind::Eth => &ETH,
@@ -43,7 +44,7 @@ pub(super) fn names(kind: ItemKind) -> &'static [Name] {
 }
 
 impl Name {
-    /// All of its bits, from bit 0 on.
+    /// A mask of all its bits, from bit 0 on.
     pub fn full(&self) -> u64 {
         u64::MAX >> (64 - self.bits)
     }
@@ -59,7 +60,7 @@ impl Name {
         Ok(value)
     }
 
-    /// Takes note of a value for these bits.
+    /// Gives these bits a value.
     fn set(&self, part: &mut super::Part, value: u64) {
         let bits = part.entry(self.field).or_default();
         let mine = self.full() << self.shift;
@@ -67,7 +68,7 @@ impl Name {
     }
 }
 
-/// A number in one of C's ways of writing it.
+/// A number as C writes it: decimal, hexadecimal or octal.
 fn number(word: &str) -> Result<u64, String> {
     let (digits, radix) = match word.strip_prefix("0x").or_else(|| word.strip_prefix("0X")) {
         Some(hex) => (hex, 16),
@@ -91,24 +92,24 @@ fn mac(word: &str) -> Result<u64, String> {
         .map_err(|_| format!("`{}` is not an address such as 02:00:00:00:00:01", word.escape_default()))
 }
 
-/// The texts of a list apart: the words of each item or action.
+/// Splits texts into items or actions, and these into words.
 fn parts(texts: &[String]) -> impl Iterator<Item = Vec<&str>> {
     texts.iter().flat_map(|text| text.split('/')).map(|text| text.split_whitespace().collect())
 }
 
-/// Takes a pattern's texts apart.
+/// Reads the texts of a pattern.
 ///
 /// # Errors
-/// What is wrong, and where.
+/// The mistake, with the item that has it.
 pub fn pattern(texts: &[String]) -> Result<Vec<Item>, String> {
     let items = parts(texts).map(|words| item(&words).map_err(|why| at("pattern", &words, &why)));
     nonempty(items.collect::<Result<_, _>>()?, "pattern: it has no item")
 }
 
-/// Takes actions' texts apart.
+/// Reads the texts of actions.
 ///
 /// # Errors
-/// What is wrong, and where.
+/// The mistake, with the action that has it.
 pub fn actions(texts: &[String]) -> Result<Vec<Action>, String> {
     let actions = parts(texts).map(|words| action(&words).map_err(|why| at("actions", &words, &why)));
     nonempty(actions.collect::<Result<_, _>>()?, "actions: there are none")
@@ -122,6 +123,7 @@ fn at(list: &str, words: &[&str], why: &str) -> String {
     format!("{list}: `{}`: {why}", words.join(" ").escape_default())
 }
 
+/// Reads an item: its kind, then `NAME is|spec|last|mask|prefix VALUE` any number of times.
 fn item(words: &[&str]) -> Result<Item, String> {
     let kind = match words.first().copied() {
         Some("eth") => ItemKind::Eth,

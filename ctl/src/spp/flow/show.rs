@@ -1,4 +1,6 @@
-//! Rules as the primary's status shows them.
+//! Flow rules as the primary's status shows them.
+//!
+//! The order of keys and the form of values are SPP's. Header fields are texts: addresses, or hexadecimal numbers.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -6,7 +8,7 @@ use switch::model::{FlowDirection, MacAddr};
 
 use super::{Action, Field, Item, NumberedRule, Part, Rule};
 
-/// A rule.
+/// A rule as it is shown.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Shown {
     rule_id: u32,

@@ -1,11 +1,11 @@
-//! A rule in words again, which [`line`](super::line) and [`parse`](super::parse) understand as the same rule.
+//! Writes a rule as words. [`line`](super::line) and [`parse`](super::parse) read them as the same rule.
 
 use switch::model::{FlowDirection, MacAddr};
 
 use super::parse::{Name, names};
 use super::{Action, Field, Item, Part, Rule};
 
-/// What stands behind `flow create PORT`: attributes that are not 0, pattern and actions.
+/// The words after `flow create PORT`: attributes that are not 0, pattern and actions.
 pub fn line(rule: &Rule) -> String {
     let Rule { direction, group, priority, transfer, pattern, actions } = rule;
     let mut words = Vec::new();
@@ -28,14 +28,14 @@ pub fn line(rule: &Rule) -> String {
     words.join(" ")
 }
 
-/// What was given of the bits of a name, if all of them were.
+/// The value of a name's bits, if all of them are given.
 fn given(part: &Part, name: &Name) -> Option<u64> {
     let bits = part.get(&name.field).copied().unwrap_or_default();
     let mine = name.full() << name.shift;
     (bits.given & mine == mine).then_some((bits.value & mine) >> name.shift)
 }
 
-/// Whether what was given of its field is all or nothing of its bits.
+/// Whether all of a name's bits are given, or none, in each part of the item.
 fn is_whole(item: &Item, name: &Name) -> bool {
     let whole = |part: &Part| {
         let bits = part.get(&name.field).copied().unwrap_or_default();
@@ -49,7 +49,7 @@ fn item(item: &Item) -> String {
     let all = names(item.kind);
     let is_all = |name: &Name| !all.iter().any(|other| other.field == name.field && other.bits > name.bits);
     for name in all {
-        // A field goes by the name of all of it if it can, else by the names of its parts.
+        // The whole field's name is used if it fits, else the names of its parts, such as `vid`.
         let of_field = all.iter().find(|other| other.field == name.field && is_all(other));
         let whole = of_field.is_some_and(|of_field| is_whole(item, of_field));
         let parts = all.iter().any(|other| other.field == name.field && !is_all(other));

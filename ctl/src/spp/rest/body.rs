@@ -1,4 +1,4 @@
-//! Bodies: what spp-ctl asks of them, in its order, with its words for what is wrong.
+//! Reads request bodies. Keys are checked in spp-ctl's order, and mistakes get its words.
 
 use std::fmt::Write;
 
@@ -9,10 +9,10 @@ use switch::model::{MacAddr, VlanEdit};
 use super::Refusal;
 use crate::spp::{Change, ComponentType, Dir, Entry, EntryKey, Patch, PortId, PortType, ProcType};
 
-/// Longest text of a value that a refusal repeats, in characters.
+/// Most characters of a value that a refusal repeats.
 const MAX_SHOWN: usize = 200;
 
-/// A body: a JSON object, or something that has no keys.
+/// A JSON object. Any other JSON counts as an object without keys.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Body(Map<String, Value>);
 
@@ -32,7 +32,7 @@ pub(super) fn invalid(key: &str, value: &Value) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, format!("invalid key({key}): {text}."))
 }
 
-/// A value as Python prints it, which is how clients know it from spp-ctl.
+/// Writes a value as Python prints it. spp-ctl is a Python program, and clients know its texts.
 fn python(out: &mut String, value: &Value, inside: bool) {
     let list = |out: &mut String, items: &mut dyn Iterator<Item = (Option<&String>, &Value)>| {
         for (n, (key, value)) in items.enumerate() {
@@ -65,7 +65,7 @@ fn python(out: &mut String, value: &Value, inside: bool) {
     }
 }
 
-/// Whether Python takes a value for false: clients send `{}` for no VLAN operation.
+/// Whether Python takes a value as false. Clients send `{}` for no VLAN operation.
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
@@ -77,7 +77,7 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// A whole number, or a text that is one: clients send both.
+/// A whole number, as a number or as a text. Clients send both.
 pub(super) fn whole(value: &Value) -> Option<u64> {
     match value {
         Value::Number(number) => number.as_u64(),
@@ -111,24 +111,24 @@ impl Body {
         self.0.iter()
     }
 
-    /// The value of a key.
+    /// The value of a key that must be there.
     pub(super) fn need(&self, key: &str) -> Result<&Value, Refusal> {
         self.get(key).ok_or_else(|| required(key))
     }
 
-    /// All of these keys must be there.
+    /// Checks that all of these keys are there.
     pub(super) fn need_all(&self, keys: &[&str]) -> Result<(), Refusal> {
         keys.iter().try_for_each(|key| self.need(key).map(drop))
     }
 
-    /// What one of these words stands for.
+    /// The meaning of a key's value, which must be one of these words.
     pub(super) fn word<T: Copy>(&self, key: &str, words: &[(&str, T)]) -> Result<T, Refusal> {
         let value = self.need(key)?;
         let found = words.iter().find(|(word, _)| value.as_str() == Some(word));
         found.map(|(_, meaning)| *meaning).ok_or_else(|| invalid(key, value))
     }
 
-    /// A port.
+    /// The port that a key names.
     pub(super) fn port(&self, key: &str) -> Result<PortId, Refusal> {
         port_of(key, self.need(key)?)
     }
@@ -138,7 +138,7 @@ impl Body {
     }
 }
 
-/// A port; one that spp-ctl takes for a port but that can't be is refused with the reason.
+/// Reads a port. A name in spp-ctl's form that can't exist here is refused with the reason.
 pub(super) fn port_of(key: &str, value: &Value) -> Result<PortId, Refusal> {
     let text = value.as_str().ok_or_else(|| invalid(key, value))?;
     let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -152,7 +152,7 @@ pub(super) fn port_of(key: &str, value: &Value) -> Result<PortId, Refusal> {
     text.parse().map_err(|why| crate::spp::SppError::Refused(why).into())
 }
 
-/// POST components.
+/// The body of POST `components`.
 pub(super) fn start_component(kind: ProcType, body: &Body) -> Result<Change, Refusal> {
     body.need_all(&["name", "core", "type"])?;
     let (name, core) = (body.need("name")?, body.need("core")?);
@@ -164,14 +164,14 @@ pub(super) fn start_component(kind: ProcType, body: &Body) -> Result<Change, Ref
             ("forward", ComponentType::Forward),
             ("merge", ComponentType::Merge),
             ("classifier", ComponentType::Classifier),
-            // Its name of 2018.
+            // The type's name in 2018.
             ("classifier_mac", ComponentType::Classifier),
         ],
     };
     Ok(Change::StartComponent { name: text.to_owned(), core: number, kind: body.word("type", types)? })
 }
 
-/// PUT components/{name}/ports.
+/// The body of PUT `components/{name}/ports`.
 pub(super) fn component_port(kind: ProcType, name: &str, body: &Body) -> Result<Change, Refusal> {
     body.need_all(&["action", "port", "dir"])?;
     let attach = body.action([("attach", true), ("detach", false)])?;
@@ -199,7 +199,7 @@ fn vlan(value: &Value) -> Option<VlanEdit> {
     }
 }
 
-/// PUT classifier_table.
+/// The body of PUT `classifier_table`.
 pub(super) fn classifier_table(body: &Body) -> Result<Change, Refusal> {
     body.need_all(&["action", "type", "port", "mac_address"])?;
     let add = body.action([("add", true), ("del", false)])?;
@@ -221,12 +221,12 @@ pub(super) fn classifier_table(body: &Body) -> Result<Change, Refusal> {
     Ok(if add { Change::AddEntry(Entry { key, port }) } else { Change::DelEntry { key, port: Some(port) } })
 }
 
-/// PUT forward and capture.
+/// The body of PUT `forward` and `capture`.
 pub(super) fn run(body: &Body) -> Result<Change, Refusal> {
     Ok(Change::Run(body.action([("start", true), ("stop", false)])?))
 }
 
-/// PUT ports of nfv and the primary.
+/// The body of PUT `ports`, for nfv and the primary.
 pub(super) fn port(kind: ProcType, body: &Body) -> Result<Change, Refusal> {
     body.need_all(&["action", "port"])?;
     let add = body.action([("add", true), ("del", false)])?;
@@ -243,10 +243,10 @@ pub(super) fn port(kind: ProcType, body: &Body) -> Result<Change, Refusal> {
     Ok(Change::AddPort { port, rings })
 }
 
-/// PUT patches.
+/// The body of PUT `patches`.
 pub(super) fn patch(body: &Body) -> Result<Change, Refusal> {
     body.need_all(&["src", "dst"])?;
-    // spp-ctl calls both of them `port`.
+    // spp-ctl's refusals call both ports `port`.
     let port = |key| port_of("port", body.need(key)?);
     Ok(Change::AddPatch(Patch { src: port("src")?, dst: port("dst")? }))
 }

@@ -1,4 +1,4 @@
-//! The machine's CPUs, and which instances have them.
+//! Routes about CPUs: the machine's layout, and the lcores of instances.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -37,7 +37,7 @@ pub(super) fn routes() -> Router<Arc<Spp>> {
         )
 }
 
-/// A socket.
+/// A CPU socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Socket {
     /// Its cores, by number.
@@ -46,17 +46,17 @@ pub struct Socket {
     pub socket_id: u32,
 }
 
-/// A core.
+/// A CPU core.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Core {
     /// Its number, unique in its socket.
     pub core_id: u32,
-    /// Its CPUs, by number.
+    /// The kernel's numbers of its CPUs (hardware threads), in order.
     pub lcores: Vec<u32>,
 }
 
-/// The CPUs that a directory such as `/sys/devices/system/cpu` describes, by socket and core. One without a topology (it is
-/// offline) is left out.
+/// Reads the CPUs from a directory such as `/sys/devices/system/cpu`, and groups them by socket and core. A CPU that
+/// is offline has no topology there, and is left out.
 pub fn layout(directory: &Path) -> Vec<Socket> {
     let mut sockets: BTreeMap<u32, BTreeMap<u32, Vec<u32>>> = BTreeMap::new();
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
@@ -80,7 +80,7 @@ pub fn layout(directory: &Path) -> Vec<Socket> {
     sockets.into_iter().map(socket).collect()
 }
 
-/// What an instance has of the CPUs.
+/// The lcores of an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Usage {
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn cpus_are_grouped_by_socket_and_core() {
         let dir = tempfile::tempdir().unwrap();
-        // Two sockets of two cores of two threads, numbered as Linux does; CPU 10 is offline.
+        // Two sockets with two cores of two threads each, numbered as Linux does. CPU 10 is offline.
         for (cpu, socket, core) in
             [(0, 0, 0), (1, 0, 8), (2, 1, 0), (3, 1, 8), (4, 0, 0), (5, 0, 8), (6, 1, 0), (7, 1, 8), (10, 9, 9)]
         {

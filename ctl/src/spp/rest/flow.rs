@@ -1,6 +1,6 @@
-//! Flow rules of the primary.
+//! Routes of the primary's flow rules.
 //!
-//! As from spp-ctl, the answer is 200 also if a rule can't be made: its `result` says so. A body that does not have the form is a 400.
+//! As with spp-ctl, a rule that can't be made is answered with 200, and `result` says so. A malformed body is a 400.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::spp::{Proc, Spp, SppError};
 
 pub(super) fn routes() -> Router<Arc<Spp>> {
     let mut routes = Router::new();
-    // SPP's documents have both.
+    // SPP's documents have both paths.
     for prefix in ["/primary/flow_rules", "/primary/flow_rule"] {
         routes = routes
             .route(&format!("{prefix}/port_id/{{port}}/validate"), validate())
@@ -29,7 +29,7 @@ pub(super) fn routes() -> Router<Arc<Spp>> {
     routes
 }
 
-/// What refuses a rule is told in the answer; that there is no primary, or that the switch could not do it, by its code.
+/// Turns a refusal into an answer. Other errors keep their codes: there is no primary, or the switch failed.
 fn told(result: Result<Told, SppError>, verb: &str) -> Result<Told, Refusal> {
     match result {
         Err(SppError::Refused(why)) => Ok(Told::error(verb, &why)),
@@ -37,7 +37,7 @@ fn told(result: Result<Told, SppError>, verb: &str) -> Result<Told, Refusal> {
     }
 }
 
-/// Numbers of a path.
+/// Variables of the path: the rule, if there is one, and the port. Both are numbers.
 type Numbers = Path<Vec<(String, String)>>;
 
 fn numbers(parts: &Numbers, uri: &Uri) -> Result<Vec<u32>, Refusal> {
@@ -85,7 +85,7 @@ fn destroy() -> MethodRouter<Arc<Spp>> {
     })
 }
 
-/// A rule as it is asked for.
+/// The rule of a request, before its pattern and actions are read.
 #[derive(Debug)]
 struct Request {
     direction: FlowDirection,
@@ -122,7 +122,7 @@ impl Request {
         Ok(Self { direction, group, priority, transfer, pattern: texts("pattern")?, actions: texts("actions")? })
     }
 
-    /// What its words say.
+    /// Reads pattern and actions.
     fn rule(&self) -> Result<Rule, SppError> {
         let Self { direction, group, priority, transfer, .. } = *self;
         let pattern = parse::pattern(&self.pattern).map_err(SppError::Refused)?;

@@ -1,4 +1,4 @@
-//! Routes of processes and their instances.
+//! Routes of processes: status, components, ports, patches, flush and launch.
 
 use std::sync::Arc;
 
@@ -15,10 +15,10 @@ use crate::spp::status::{Answer, Process, Shape};
 use crate::spp::{Change, Proc, ProcType, Spp};
 
 type Routes = Router<Arc<Spp>>;
-/// Parts of the path: the client id and what follows it.
+/// Variables of the path: the client id, and perhaps the name of a component.
 type Parts = Path<Vec<(String, String)>>;
 
-/// Every route of theirs, below `/v1`.
+/// All routes of processes, below `/v1`.
 pub(super) fn routes() -> Routes {
     Router::new()
         .route("/processes", get(processes))
@@ -38,7 +38,8 @@ async fn processes(State(spp): State<Arc<Spp>>) -> Response {
     shown(blocking(spp, list).await)
 }
 
-/// The order of processes in lists: spp-ctl's is that in which they came; its documents show them by number.
+/// Sort key of processes in lists: the primary, then by number. spp-ctl lists them as they came, but its documents
+/// show them by number.
 pub(super) fn order(proc: &Proc) -> (bool, u32) {
     (proc.kind != ProcType::Primary, proc.id)
 }
@@ -49,7 +50,7 @@ fn components(kind: ProcType) -> Routes {
     let port = || change(MethodFilter::PUT, kind, move |name, body| body::component_port(kind, name, body));
     let routes = instance(kind)
         .route("/{id}/components", start)
-        // In the code of 2018 ports were at the component itself.
+        // In 2018 the ports were at the path of the component itself.
         .route("/{id}/components/{name}", stop.merge(port()))
         .route("/{id}/components/{name}/ports", port())
         .route("/{id}/flush", flush(kind));
@@ -99,7 +100,7 @@ fn patches(kind: ProcType) -> MethodRouter<Arc<Spp>> {
     add.merge(change(MethodFilter::DELETE, kind, |_, _| Ok(Change::ResetPatches)))
 }
 
-/// Looking at an instance, and ending it.
+/// GET and DELETE of an instance: its status, and its end.
 fn instance(kind: ProcType) -> Routes {
     let show = move |State(spp): State<Arc<Spp>>, parts: Parts, OriginalUri(uri): OriginalUri| async move {
         shown(blocking(spp, move |spp| answer(spp, find(spp, kind, &parts, &uri)?)).await)
@@ -110,12 +111,12 @@ fn instance(kind: ProcType) -> Routes {
     Router::new().route("/{id}", get(show).delete(end))
 }
 
-/// What an instance answers to `status`.
+/// The status of an instance.
 fn answer(spp: &Spp, proc: Proc) -> Result<Answer, Refusal> {
     Ok(Answer::of(&status(spp, proc)?, Shape::default()))
 }
 
-/// The instance that a path names, which must be there.
+/// The instance that a path names. Without a client id it is the primary. It must exist.
 fn find(spp: &Spp, kind: ProcType, parts: &Parts, uri: &Uri) -> Result<Proc, Refusal> {
     let Some((_, text)) = parts.first() else { return Ok(Proc::PRIMARY) };
     let digits = text.strip_prefix('-').unwrap_or(text);
@@ -129,7 +130,7 @@ fn find(spp: &Spp, kind: ProcType, parts: &Parts, uri: &Uri) -> Result<Proc, Ref
     }
 }
 
-/// A route that changes an instance as `parse` makes it of the path's last part and the body.
+/// A route that changes an instance. `parse` makes the change from the last variable of the path and the body.
 fn change(
     method: MethodFilter,
     kind: ProcType,
@@ -138,7 +139,7 @@ fn change(
     act(method, kind, move |spp, proc, name, body| Ok(spp.change(proc, &parse(name, body)?)?))
 }
 
-/// Turning flush mode on and off, and what it is for.
+/// The route of `flush`: flush mode on and off, flush, and discard.
 fn flush(kind: ProcType) -> MethodRouter<Arc<Spp>> {
     type Act = fn(&Spp, Proc) -> Result<(), crate::spp::SppError>;
     const ACTIONS: [(&str, Act); 4] = [
@@ -150,7 +151,7 @@ fn flush(kind: ProcType) -> MethodRouter<Arc<Spp>> {
     act(MethodFilter::PUT, kind, |spp, proc, _, body| Ok(body.word("action", &ACTIONS)?(spp, proc)?))
 }
 
-/// A route that does something to an instance; of a DELETE no body is read.
+/// A route that does something to an instance. The body of a DELETE is ignored.
 fn act(
     method: MethodFilter,
     kind: ProcType,

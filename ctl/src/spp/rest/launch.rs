@@ -1,4 +1,4 @@
-//! `PUT /v1/primary/launch`: an instance of the options that an SPP process would be started with.
+//! `PUT /v1/primary/launch`: reads the options that an SPP process would be started with.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use crate::spp::launch::{Launch, Side, Wrong, kind_of};
 use crate::spp::words::joined;
 use crate::spp::{Proc, ProcType};
 
-/// The instance that a body asks for.
+/// Reads the body of a launch.
 pub(super) fn read(body: &Body) -> Result<Launch, Refusal> {
     body.need_all(&["client_id", "proc_name", "eal", "app"])?;
     let name = body.need("proc_name")?;
@@ -42,8 +42,8 @@ fn object(body: &Body, key: &str) -> Result<Body, Refusal> {
     value.as_object().map(Body::of).ok_or_else(|| invalid(key, value))
 }
 
-/// Options with their values as they would be on a command line. What is neither a text nor a number is no value of an option that
-/// counts.
+/// Options with their values as texts, as on a command line. A value that is neither a text nor a number becomes its
+/// JSON. No option that counts takes that, so it is refused there.
 fn texts(options: &Body) -> Vec<(&str, String)> {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     options.pairs().map(|(option, value)| (option.as_str(), text(value))).collect()

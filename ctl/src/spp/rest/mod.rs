@@ -1,9 +1,12 @@
-//! spp-ctl's REST API: the paths, bodies, codes and answers that its clients know, in their form of 2020; bodies and paths of 2018
-//! are taken too.
+//! spp-ctl's REST API: paths, bodies, codes and answers as its clients know them. The form is that of 2020. Paths and
+//! bodies of 2018 are taken too.
 //!
-//! GET answers 200 with JSON, what changes something 204 without a body, flow rules 200 with JSON that says how it went. A reason
-//! is `text/plain`: 400 for a request that can't be understood or done, 404 for an unknown path or process, 500 if the switch could
-//! not do it. Whatever its content type, a body is JSON.
+//! - GET answers 200 with JSON.
+//! - A change answers 204 without a body. A change of flow rules answers 200 with JSON that has the result.
+//! - A refusal is `text/plain`: 400 for a request that can't be read or carried out, 404 for an unknown path or
+//!   process, 500 if the switch failed.
+//!
+//! A body is read as JSON, whatever its content type. Calls to [`Spp`] run on blocking threads.
 
 mod body;
 pub mod cpu;
@@ -32,7 +35,7 @@ use crate::http::{BODY_TIMEOUT, serve_tcp};
 
 /// Longest request body, in bytes.
 pub const MAX_BODY: usize = 1 << 20;
-/// Requests that are worked on at a time. Others wait, so that those who share the daemon's threads need not.
+/// Requests that are worked on at once. The others wait here, and leave threads to the rest of the daemon.
 static WORK: Semaphore = Semaphore::const_new(4);
 
 /// All routes.
@@ -48,12 +51,12 @@ pub fn router(spp: Arc<Spp>) -> Router {
         .with_state(spp)
 }
 
-/// Serves it until `stop` says true.
+/// Serves the API until `stop` is true.
 pub async fn serve(listener: TcpListener, spp: Arc<Spp>, stop: watch::Receiver<bool>) {
     serve_tcp(listener, router(spp), stop).await;
 }
 
-/// Why there is no answer.
+/// A refusal: the code, and the reason as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Refusal {
     status: StatusCode,
@@ -78,7 +81,7 @@ impl From<SppError> for Refusal {
     fn from(error: SppError) -> Self {
         match error {
             SppError::NotFound(text) => Self::new(StatusCode::NOT_FOUND, text),
-            // What spp-ctl says when the process that it has asked refuses.
+            // spp-ctl answers this when the process that it asked refuses.
             SppError::Refused(text) => Self::new(StatusCode::BAD_REQUEST, format!("command error: {text}")),
             SppError::System(text) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, text),
         }
@@ -100,12 +103,12 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// A request's body as it came.
+/// The body of a request, not yet read as JSON.
 #[derive(Debug)]
 struct Raw(Bytes);
 
 impl Raw {
-    /// What it says.
+    /// Reads the JSON.
     fn read(&self) -> Result<Body, Refusal> {
         Body::read(&self.0)
     }
@@ -130,14 +133,14 @@ impl<S: Send + Sync> FromRequest<S> for Raw {
     }
 }
 
-/// Runs a call that may block where it holds nobody up.
+/// Runs a call that may block on a thread for that.
 async fn blocking<T: Send + 'static>(
     spp: Arc<Spp>,
     call: impl FnOnce(&Spp) -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
     let failed = || Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error");
     let permit = WORK.acquire().await.map_err(|_| failed())?;
-    // A client that goes away ends the wait, not the work: that has the permit.
+    // A client that goes away ends the wait, not the work. So the work holds the permit.
     let work = tokio::task::spawn_blocking(move || {
         let _permit = permit;
         call(&spp)
@@ -145,12 +148,12 @@ async fn blocking<T: Send + 'static>(
     work.await.unwrap_or_else(|_| Err(failed()))
 }
 
-/// A change was made, or not.
+/// The answer to a change: 204, or the refusal.
 fn done(result: Result<(), Refusal>) -> Response {
     result.map_or_else(IntoResponse::into_response, |()| StatusCode::NO_CONTENT.into_response())
 }
 
-/// What was asked for, or why not.
+/// The answer to a GET: JSON, or the refusal.
 fn shown<T: Serialize>(result: Result<T, Refusal>) -> Response {
     result.map_or_else(IntoResponse::into_response, |value| axum::Json(value).into_response())
 }

@@ -1,8 +1,8 @@
-//! Requests that a web page has a browser on this machine, or near it, make.
+//! Keeps web pages from using the API through a browser that can reach it. The API has no passwords.
 //!
-//! There are no passwords here, so a page from anywhere must not reach the API through a browser that may. A browser says in
-//! `Origin` whose page asks, for all that changes something: it must be a page of this server, which has none. A page of a server
-//! whose name was made to point here is of the same origin; it is known by that name in `Host`.
+//! With a request that changes something, a browser sends `Origin`: the server of the page. It must be this server,
+//! which has no pages. DNS rebinding gets around that: somebody makes a name point here, and the origins agree. Such
+//! requests have the foreign name in `Host`, so that is checked too.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use axum::response::{IntoResponse, Response};
 
 use super::Refusal;
 
-/// Names of this server, besides addresses and `localhost`.
+/// Names of this server. IP addresses and `localhost` need not be listed.
 #[derive(Clone, Debug)]
 pub(super) struct Names(Arc<[String]>);
 
 impl Names {
-    /// Those of the configuration, and the machine's.
+    /// The configured names, and the machine's.
     pub(super) fn new(configured: &[String]) -> Self {
         let own = nix::sys::utsname::uname().ok().and_then(|uname| Some(uname.nodename().to_str()?.to_owned()));
         Self(configured.iter().cloned().chain(own).collect())
@@ -35,7 +35,7 @@ impl Names {
             || self.0.iter().any(|name| name.eq_ignore_ascii_case(host))
     }
 
-    /// Whether a request may be answered. HTTP/1.0 has no host; no browser speaks it.
+    /// Whether a request may be answered. One without a host is allowed: it is HTTP/1.0, which no browser speaks.
     fn allow(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), String> {
         let mut hosts: Vec<&str> = uri.authority().map(Authority::as_str).into_iter().collect();
         for host in headers.get_all(HOST) {
@@ -60,7 +60,7 @@ impl Names {
     }
 }
 
-/// Answers 403 to what a browser asks for somebody else.
+/// Answers 403 to requests that a browser makes for a foreign page.
 pub(super) async fn check(State(names): State<Names>, request: Request, next: Next) -> Response {
     match names.allow(request.headers(), request.uri()) {
         Ok(()) => next.run(request).await,

@@ -13,7 +13,7 @@ use crate::io::umem::{Frame, HEADROOM};
 use crate::model::{CapturedFrame, OutsideSpec};
 use crate::outside::{FromSwitch, OutsideThread, ToSwitch};
 use crate::worker::ends::{OutsideEnd, Ring};
-use crate::worker::view::Shared;
+use crate::worker::shared::Shared;
 
 /// Frames that a thread takes at once at most.
 const BATCH: usize = 1024;
@@ -63,7 +63,7 @@ impl ToSwitch for ToComponents {
         let fits = self.frames.is_empty();
         self.frames.drain(..).for_each(|frame| cache.put(frame));
         drop(cache);
-        self.ring.wake_reader(&self.shared);
+        self.shared.wake_reader(&self.ring);
         fits
     }
 

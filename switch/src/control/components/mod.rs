@@ -146,8 +146,8 @@ pub(super) fn trace(state: &State, control: &Control, port: &Arc<PortShared>, qu
         None => format!("outside end {no}"),
     };
     let (set, view) = (state.shared.components.in_force(), state.shared.view.load_full());
-    let scene = component::Scene { set: &set, view: &view, now_ns: state.shared.now_ns(), outside: &outside };
-    component::trace(&scene, port, queue, frame)
+    let context = component::TraceContext { set: &set, view: &view, now_ns: state.shared.now_ns(), outside: &outside };
+    component::trace(&context, port, queue, frame)
 }
 
 /// Ends all components and outside ends, and drops what is between them.

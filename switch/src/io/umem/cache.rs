@@ -1,4 +1,4 @@
-//! Free frames at hand.
+//! A thread's stock of free frames.
 
 use std::sync::Arc;
 
@@ -7,14 +7,14 @@ use crate::io::ring::{Consumer, Producer};
 
 /// A cache gives a slab back when it holds more than this.
 const CACHE_LIMIT: usize = 4 * SLAB;
-/// Frames that it has room for beyond that, until it does.
+/// Room beyond that limit, in frames, until it does so.
 const SPARE: usize = 2 * SLAB;
 
 /// A thread's own stock of free frames.
 #[derive(Debug)]
 pub struct FrameCache {
     umem: Arc<Umem>,
-    /// The first `len` of these.
+    /// Indices of free chunks. The first `len` are valid.
     free: Box<[u32; CACHE_LIMIT + SPARE]>,
     len: usize,
 }
@@ -25,23 +25,23 @@ impl FrameCache {
         Self { umem, free: Box::new([0; CACHE_LIMIT + SPARE]), len: 0 }
     }
 
-    /// The UMEM that it is for.
+    /// The UMEM that its frames belong to.
     pub fn umem(&self) -> &Arc<Umem> {
         &self.umem
     }
 
-    /// A free frame without data, if there is one. Its data starts behind the headroom.
+    /// Takes a free frame without data, if there is one. Its data starts behind the headroom.
     #[inline]
     pub fn take(&mut self) -> Option<Frame> {
         self.restock();
         self.len = self.len.checked_sub(1)?;
         let index = self.free[self.len];
-        // SAFETY: an index is in one cache or in the pool, once; with the new length it is no longer in this one.
+        // SAFETY: each index is once in one cache or in the pool. The new length takes it out of this one.
         Some(unsafe { self.umem.hold(index) })
     }
 
-    /// Puts up to `count` free frames into a place, for the kernel to fill, as many as `fill` writes addresses of chunks into; returns
-    /// how many.
+    /// Gives `owner` up to `count` free frames for the kernel to fill, while `fill` has room for their addresses.
+    /// Returns how many.
     #[inline]
     pub fn give(&mut self, count: u32, owner: &mut Owner, fill: &mut Producer<u64>) -> u32 {
         let mut given = 0;
@@ -59,8 +59,8 @@ impl FrameCache {
         given
     }
 
-    /// Takes frames whose data is of no interest out of a place, at the addresses that `completion` has, and keeps them; returns how
-    /// many addresses there were, and how many frames.
+    /// Takes back the frames whose addresses are in `completion`, and keeps them. Their data is lost. Returns the
+    /// number of addresses, and the number of frames that `owner` really had.
     #[inline]
     pub fn claim(&mut self, completion: &mut Consumer<u64>, owner: &mut Owner) -> (u32, u32) {
         let (mut taken, mut claimed) = (0, 0);
@@ -83,7 +83,7 @@ impl FrameCache {
         }
     }
 
-    /// Gets some from the pool if there are none.
+    /// Gets a slab from the pool if the cache is empty.
     #[inline]
     fn restock(&mut self) {
         if self.len == 0
@@ -102,12 +102,12 @@ impl FrameCache {
         self.spill_excess();
     }
 
-    /// Frames in it.
+    /// Number of frames in the cache.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether it holds none.
+    /// Whether the cache is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }

@@ -5,23 +5,23 @@ use std::ptr::NonNull;
 
 /// The right to read and write one chunk, and where the packet's data lies in it.
 ///
-/// It owns its chunk as a `Box` owns its memory. It is not `Clone`, so a chunk has one holder at a time. No safe function
-/// makes one: frames come out of the ledger, which gives each chunk out once. The chunk stays mapped while a frame of it
-/// exists, even if its [`Umem`](super::Umem) is dropped.
+/// It owns its chunk as a `Box` owns its memory. It is not `Clone`, so a chunk has one holder at a time. No safe
+/// function makes one: frames come from the ledger, which gives out each chunk once. The chunk stays mapped while its
+/// frame exists, even if the [`Umem`](super::Umem) is dropped.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a frame that is not given on is lost"]
 pub struct Frame {
-    /// First byte of data, always within the chunk. `start` is its distance from the chunk's first byte.
+    /// First byte of data, always within the chunk.
     data: NonNull<u8>,
-    /// Bytes of data. They end within the chunk.
+    /// Bytes of data. The data ends within the chunk.
     len: u32,
-    /// Bytes of the chunk: a power of two. The chunk's address is a multiple of it.
+    /// Bytes of the chunk, a power of two. The chunk's address is a multiple of it.
     chunk_size: u32,
 }
 
-// SAFETY: a frame is the only way to its chunk, so the chunk goes along with it to another thread.
+// SAFETY: a frame is the only access to its chunk, so the chunk moves with it to another thread.
 unsafe impl Send for Frame {}
-// SAFETY: a shared frame only reads its chunk, and nobody writes to it meanwhile.
+// SAFETY: a shared frame only reads its chunk, and nobody writes it meanwhile.
 unsafe impl Sync for Frame {}
 
 impl Frame {
@@ -64,21 +64,21 @@ impl Frame {
     /// The data.
     #[inline]
     pub fn data(&self) -> &[u8] {
-        // SAFETY: by the invariants of `new`, which `set` keeps, these bytes lie within the chunk. The chunk is mapped and
-        // ours alone; it is not written to while the frame is borrowed.
+        // SAFETY: these bytes lie within the chunk, by the invariants of `new`, and `set` keeps them. The chunk is
+        // mapped and ours alone. Nobody writes it while the frame is borrowed.
         unsafe { std::slice::from_raw_parts(self.data.as_ptr(), self.len as usize) }
     }
 
-    /// All bytes of the chunk. The data lies in them from `start` for `len` bytes.
+    /// All bytes of the chunk. The data begins at `start` and has `len` bytes.
     #[inline]
     pub fn chunk_mut(&mut self) -> &mut [u8] {
         // SAFETY: `start` is the distance to the chunk's first byte, so the result is in the same mapping.
         let chunk = unsafe { self.data.sub(self.start()) };
-        // SAFETY: the chunk has `chunk_size` bytes, is mapped, and is ours alone; the frame is borrowed exclusively.
+        // SAFETY: the chunk has `chunk_size` bytes, is mapped, and is ours alone. The frame is borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(chunk.as_ptr(), self.chunk_size as usize) }
     }
 
-    /// Sets where the data lies in the chunk.
+    /// Sets the place of the data in the chunk.
     ///
     /// # Panics
     /// If `start..start + len` is not within the chunk, or `start` is its end.
@@ -86,7 +86,7 @@ impl Frame {
     pub fn set(&mut self, start: usize, len: usize) {
         let size = self.chunk_size as usize;
         assert!(start < size && len <= size - start, "data outside its frame");
-        // SAFETY: both the chunk's first byte and `start` bytes behind it lie within the chunk.
+        // SAFETY: the chunk's first byte and the byte `start` behind it both lie within the chunk.
         self.data = unsafe { self.data.sub(self.start()).add(start) };
         #[expect(clippy::cast_possible_truncation, reason = "`len` is at most `chunk_size`, a `u32`")]
         let len = len as u32;

@@ -1,27 +1,29 @@
 //! The ledger: who owns each chunk, and how chunks change hands.
 //!
-//! One word a chunk says who owns it: the free pool, the holder of its [`Frame`], or an [`Owner`], which is one direction
-//! of one socket. Ownership moves as `Documentation/networking/af_xdp.rst` has it: to the kernel by the fill and tx rings,
-//! back by the rx and completion rings. Loads and stores are relaxed. Only who owns a chunk writes its word, and a frame or
-//! an owner that goes to another thread takes its writes along.
+//! One word for each chunk says who owns it: the free pool, the holder of its [`Frame`], or an [`Owner`]. An owner is
+//! one direction of one socket. Ownership moves as `Documentation/networking/af_xdp.rst` says: to the kernel by the
+//! fill and tx rings, back by the rx and completion rings.
+//!
+//! Loads and stores are relaxed. Only a chunk's owner writes its word. A frame or an owner that moves to another thread
+//! takes its writes along.
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Frame;
 
-/// The chunk is in the pool or in a cache.
+/// Word of a chunk in the pool or in a cache.
 pub(super) const FREE: u32 = 0;
-/// A [`Frame`] of the chunk exists.
+/// Word of a chunk with a [`Frame`].
 pub(super) const HELD: u32 = 1;
-/// The first number that an [`Owner`] may have.
+/// Lowest number of an [`Owner`].
 pub(super) const FIRST_OWNER: u32 = 2;
 
-/// One direction of one socket, as an owner of chunks. Not `Clone`: whoever has it may take its chunks.
+/// One direction of one socket, as an owner of chunks. It is not `Clone`, because its holder may take its chunks.
 #[derive(Debug)]
 pub struct Owner {
     pub(super) id: u32,
-    /// Number of the UMEM whose chunks it owns.
+    /// Number of the UMEM that its chunks are in.
     pub(super) umem: u64,
 }
 
@@ -34,7 +36,7 @@ impl Owner {
 
 /// Moves the frames of a burst between one owner and the holders of [`Frame`]s.
 ///
-/// It holds copies of what it needs of the UMEM, so that the compiler need not read it again for each frame.
+/// It holds copies of the UMEM's fields, so that the compiler need not read them again for each frame.
 #[derive(Debug)]
 pub struct Page<'a> {
     owners: &'a [AtomicU32],
@@ -45,7 +47,7 @@ pub struct Page<'a> {
 }
 
 impl<'a> Page<'a> {
-    /// For the owner of that number.
+    /// Opens the ledger for the owner of that number.
     ///
     /// # Safety
     /// - `base` is the first byte of a mapping of `owners.len()` chunks of `1 << shift` bytes, aligned to a chunk.
@@ -63,15 +65,15 @@ impl<'a> Page<'a> {
     #[inline(always)]
     pub fn give(&mut self, frame: Frame) -> u64 {
         let at = frame.addr().get().wrapping_sub(self.base.addr().get());
-        // A frame of another UMEM lies outside this mapping, so its index is too great.
+        // A frame of another UMEM lies outside this mapping. Its index is too great, and the access panics.
         self.owners[at >> self.shift].store(self.owner, Ordering::Relaxed);
         at as u64
     }
 
     /// Takes the frame at `addr` from the owner, with `len` bytes of data there.
     ///
-    /// `None` if the owner does not have that frame, or the data would not lie in one chunk. The kernel never says so; if
-    /// it did, no other frame is touched.
+    /// `None` if the owner does not have that frame, or the data would not lie within one chunk. A correct kernel never
+    /// causes either. No other frame is touched.
     #[inline(always)]
     pub fn claim(&mut self, addr: u64, len: u32) -> Option<Frame> {
         let start = addr & u64::from(self.size - 1);
@@ -82,8 +84,9 @@ impl<'a> Page<'a> {
         let at = usize::try_from(addr).ok()?;
         // SAFETY: `take` has found `addr` within the mapping.
         let data = unsafe { self.base.add(at) };
-        // SAFETY: the data ends within its chunk, as checked above. The word said that our owner has the chunk, and nobody
-        // else moves this owner's chunks; now it says `HELD`, so the mapping stays and nobody else makes a frame of it.
+        // SAFETY: the data ends within its chunk, as checked above. The word said that our owner has the chunk, and
+        // nobody else moves this owner's chunks. It says `HELD` from here on, so the mapping stays and nobody else
+        // makes a frame of the chunk.
         Some(unsafe { Frame::new(data, len, self.size) })
     }
 
@@ -93,14 +96,14 @@ impl<'a> Page<'a> {
         (0..chunks).filter_map(|index| self.claim(index << shift, 0)).collect()
     }
 
-    /// Gives the chunk of that index to the owner. Returns the chunk's address.
+    /// Gives the chunk at `index` to the owner. Returns the chunk's address.
     #[inline(always)]
     pub(super) fn put(&mut self, index: u32) -> u64 {
         self.owners[index as usize].store(self.owner, Ordering::Relaxed);
         u64::from(index) << self.shift
     }
 
-    /// Takes the chunk at `addr` from the owner, if it has it; `to` is who has it from then on. Returns its index.
+    /// Takes the chunk at `addr` from the owner, if the owner has it. Its word becomes `to`. Returns its index.
     #[inline(always)]
     pub(super) fn take(&mut self, addr: u64, to: u32) -> Option<u32> {
         let index = addr >> self.shift;
@@ -114,15 +117,15 @@ impl<'a> Page<'a> {
     }
 }
 
-/// Frames by owner, as the ledger has them at a moment when none moves.
+/// Number of frames of each owner, at a moment when no frame moves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Census {
-    /// By the number of the owner.
+    /// Indexed by the owner's number.
     counts: Vec<u32>,
 }
 
 impl Census {
-    /// Counts them; no owner has a number of `owners` or more.
+    /// Counts the words. All owners have numbers below `owners`.
     pub(super) fn of(words: &[AtomicU32], owners: u64) -> Self {
         let mut counts = vec![0; usize::try_from(owners).unwrap_or_default()];
         for word in words {
@@ -133,42 +136,42 @@ impl Census {
         Self { counts }
     }
 
-    /// In the pool or a cache.
+    /// Frames in the pool or a cache.
     pub fn free(&self) -> u32 {
         self.at(FREE)
     }
 
-    /// In somebody's hands: a [`Frame`] exists.
+    /// Frames that somebody holds as a [`Frame`].
     pub fn held(&self) -> u32 {
         self.at(HELD)
     }
 
-    /// Of one owner, by [`Owner::id`].
+    /// Frames of one owner, by [`Owner::id`].
     pub fn at(&self, owner: u32) -> u32 {
         self.counts.get(owner as usize).copied().unwrap_or(0)
     }
 
-    /// With the kernel in all.
+    /// Frames with the kernel, of all owners.
     pub fn placed(&self) -> u32 {
         self.counts.iter().skip(FIRST_OWNER as usize).sum()
     }
 }
 
-/// Frames by kind of owner.
+/// Number of frames of each kind of owner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Whereabouts {
-    /// In the pool or a cache.
+    /// Frames in the pool or a cache.
     pub free: u32,
-    /// In somebody's hands: a [`Frame`] exists.
+    /// Frames that somebody holds as a [`Frame`].
     pub held: u32,
-    /// With the kernel, to be filled, or filled and not taken yet.
+    /// Frames with the kernel that are to be filled, or are filled and not taken yet.
     pub rx: u32,
-    /// With the kernel, to be sent, or sent and not taken back yet.
+    /// Frames with the kernel that are to be sent, or are sent and not taken back yet.
     pub tx: u32,
 }
 
 impl Whereabouts {
-    /// Counts each frame where it is when it is looked at, so that the sum is always right.
+    /// Counts each word once, at the moment of its read. So the sum is always the number of frames.
     pub(super) fn of(words: &[AtomicU32]) -> Self {
         let mut usage = Self::default();
         for word in words {

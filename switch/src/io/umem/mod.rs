@@ -1,10 +1,12 @@
 //! UMEM: the frames that all AF_XDP sockets share, and the ledger that says who owns each one.
 //!
-//! UMEM is one mapping cut into chunks of equal size. A [`Frame`] is the right to one chunk, so safe code can't reach a
-//! chunk that the kernel writes. A chunk without a `Frame` is free, or belongs to an [`Owner`]: the receive or the
-//! transmit side of a socket. The ledger has an entry for each chunk, and every move writes it. So the frames of a closed
-//! socket are found wherever the kernel had them (some are in lists that no ring shows), and an audit can compare the
-//! ledger with the counts that each part keeps by itself.
+//! UMEM is one mapping, cut into chunks of equal size. A [`Frame`] is the right to one chunk, so safe code can't reach
+//! a chunk that the kernel writes. A chunk without a `Frame` is free, or belongs to an [`Owner`]: the receive or
+//! transmit side of a socket.
+//!
+//! The ledger has an entry for each chunk, and every move writes it. So the frames of a closed socket are found
+//! wherever the kernel had them, also in lists that no ring shows. An audit compares the ledger with the counts that
+//! each part keeps by itself.
 //!
 //! Free frames lie in a lock-free pool, in slabs of [`SLAB`]. Each thread has a [`FrameCache`] in front of it.
 
@@ -31,19 +33,19 @@ use crate::model::HugePages;
 pub const SLAB: usize = 32;
 /// Bytes that the kernel keeps free in front of a received packet (`XDP_PACKET_HEADROOM`).
 pub const HEADROOM: u32 = 256;
-/// Smallest chunk: it has room for data behind the headroom. The kernel itself takes no less than 2,048.
+/// Smallest chunk. It has room for data behind the headroom. The kernel itself takes no less than 2,048.
 const MIN_FRAME_SIZE: u32 = 2 * HEADROOM;
-/// Largest chunk: a page, as for the kernel. A mapping begins at a page, so every chunk is aligned to its size.
+/// Largest chunk: a page, as in the kernel. A mapping begins at a page, so every chunk is aligned to its size.
 const MAX_FRAME_SIZE: u32 = 4096;
 const HUGE_PAGE: usize = 2 << 20;
 
-/// The number of the next UMEM.
+/// Number of the next UMEM.
 static NEXT_UMEM: AtomicU64 = AtomicU64::new(0);
 
 /// The shared frames.
 #[derive(Debug)]
 pub struct Umem {
-    /// No two UMEMs of a process ever have the same number.
+    /// Unique in the process, also among UMEMs that are gone.
     id: u64,
     memory: Mmap,
     frame_size: u32,
@@ -51,7 +53,7 @@ pub struct Umem {
     /// The ledger: who owns each chunk.
     owners: Box<[AtomicU32]>,
     pool: ArrayQueue<[u32; SLAB]>,
-    /// 64 bits don't wrap, so no number is given out twice.
+    /// Number of the next owner. 64 bits don't wrap, so no number is given out twice.
     next_owner: AtomicU64,
     huge: bool,
 }
@@ -60,7 +62,8 @@ impl Umem {
     /// Maps `frames` frames (a multiple of [`SLAB`]) of `frame_size` bytes (a power of two, 512–4,096), all free.
     ///
     /// # Errors
-    /// EINVAL if a number is none of those. ENOMEM if memory is short, or huge pages are with [`HugePages::On`].
+    /// EINVAL if a number is not as above. ENOMEM if memory is short, or if huge pages are short with
+    /// [`HugePages::On`].
     pub fn new(frames: u32, frame_size: u32, huge_pages: HugePages) -> Result<Arc<Self>, Errno> {
         let is_size = frame_size.is_power_of_two() && (MIN_FRAME_SIZE..=MAX_FRAME_SIZE).contains(&frame_size);
         let slabs = frames as usize / SLAB;
@@ -85,7 +88,7 @@ impl Umem {
         let mut indices = 0..frames;
         for _ in 0..slabs {
             let slab = std::array::from_fn(|_| indices.next().unwrap_or_default());
-            // There is room: the queue was made for all of them.
+            // There is room, because the queue was made for all slabs.
             let _ = pool.push(slab);
         }
         Ok(Arc::new(Self {
@@ -100,44 +103,44 @@ impl Umem {
         }))
     }
 
-    /// Its number: no other UMEM of this process has it, also none that is gone.
+    /// Its number, unique in the process, also among UMEMs that are gone.
     pub(super) fn id(&self) -> u64 {
         self.id
     }
 
-    /// Frames in all.
+    /// Number of all frames.
     #[expect(clippy::cast_possible_truncation, reason = "it was made from a `u32`")]
     pub fn frames(&self) -> u32 {
         self.owners.len() as u32
     }
 
-    /// Bytes of a frame.
+    /// Bytes of a chunk.
     pub fn frame_size(&self) -> u32 {
         self.frame_size
     }
 
-    /// Whether it lies on huge pages.
+    /// Whether the memory lies on huge pages.
     pub fn is_huge(&self) -> bool {
         self.huge
     }
 
-    /// The mapping, for registration with the kernel: first byte and length.
+    /// First byte and length of the mapping, for registration with the kernel.
     pub fn region(&self) -> (*mut u8, usize) {
         (self.memory.start().as_ptr(), self.frames() as usize * self.frame_size as usize)
     }
 
-    /// Free frames in the pool, those in caches not counted.
+    /// Free frames in the pool, without those in caches.
     #[expect(clippy::cast_possible_truncation, reason = "at most `frames`, a `u32`")]
     pub fn pool_len(&self) -> u32 {
         (self.pool.len() * SLAB) as u32
     }
 
-    /// Two new owners for the frames of one socket: those to be filled, and those to be sent.
+    /// Makes the two owners of one socket: for frames to be filled, and for frames to be sent.
     ///
     /// # Panics
     /// After 2³¹ sockets.
     pub fn new_owners(&self) -> [Owner; 2] {
-        // The first is even and the second odd, which is how `Whereabouts` tells them apart.
+        // The first is even and the second odd. `Whereabouts` tells them apart by that.
         let first = self.next_owner.fetch_add(2, Ordering::Relaxed);
         [first, first + 1].map(|id| match u32::try_from(id) {
             Ok(id) => Owner { id, umem: self.id },
@@ -157,7 +160,7 @@ impl Umem {
         frame.chunk_mut()
     }
 
-    /// The ledger as the owner's side of a burst needs it.
+    /// The ledger, opened for the frames of one owner during a burst.
     ///
     /// # Panics
     /// If the owner is of another UMEM.
@@ -165,7 +168,7 @@ impl Umem {
     pub fn page<'a>(&'a self, owner: &'a mut Owner) -> Page<'a> {
         assert!(owner.umem == self.id, "an owner of frames in another UMEM");
         // SAFETY: the mapping has a chunk for each word of `owners`, begins at a page, and stays while a frame is held
-        // (`drop`). The owner's number is unique in this UMEM, and is borrowed exclusively.
+        // (`drop`). The owner's number is unique in this UMEM, and the owner is borrowed exclusively.
         unsafe { Page::new(&self.owners, self.memory.start(), self.frame_shift, owner.id) }
     }
 
@@ -199,29 +202,30 @@ impl Umem {
         Whereabouts::of(&self.owners)
     }
 
-    /// Makes the frame of a free chunk, without data, which is to start behind the headroom.
+    /// Makes the frame of a free chunk, without data. Its data starts behind the headroom.
     ///
     /// # Safety
-    /// The caller alone has the index, and gives it up by this.
+    /// Only the caller has the index, and it gives the index up.
     #[inline]
     unsafe fn hold(&self, index: u32) -> Frame {
         self.owners[index as usize].store(HELD, Ordering::Relaxed);
         let at = ((index as usize) << self.frame_shift) + HEADROOM as usize;
-        // SAFETY: the index is below the number of chunks, or the line above had panicked; a chunk is longer than the headroom.
+        // SAFETY: the index is below the number of chunks, or the line above would have panicked. A chunk is longer
+        // than the headroom.
         let data = unsafe { self.memory.start().add(at) };
-        // SAFETY: `data` lies in a chunk, which is aligned as the mapping is. The caller had the chunk alone, and the ledger
-        // says now that it is held: nobody else makes a frame of it, and the mapping stays.
+        // SAFETY: `data` lies in a chunk, and the chunk is aligned as the mapping is. Only the caller had the chunk,
+        // and the ledger says that it is held. So nobody else makes a frame of it, and the mapping stays.
         unsafe { Frame::new(data, 0, self.frame_size) }
     }
 
-    /// The index of a frame's chunk, which is free from now on.
+    /// Frees the chunk of a frame. Returns its index.
     ///
     /// # Panics
     /// If the frame is of another UMEM.
     #[inline]
     fn free(&self, frame: Frame) -> u32 {
         let at = frame.addr().get().wrapping_sub(self.memory.start().addr().get());
-        // A frame of another UMEM lies outside this mapping, so its index is too great.
+        // A frame of another UMEM lies outside this mapping. Its index is too great, and the access panics.
         let index = at >> self.frame_shift;
         self.owners[index].store(FREE, Ordering::Relaxed);
         #[expect(clippy::cast_possible_truncation, reason = "there are at most `u32::MAX` chunks")]
@@ -231,7 +235,7 @@ impl Umem {
 }
 
 impl Drop for Umem {
-    /// Keeps the mapping if a frame is still held: then a frame never outlives its memory, and its address stays its own.
+    /// Keeps the mapping if a frame is still held. So a frame never outlives its memory, and its address is not reused.
     fn drop(&mut self) {
         if self.owners.iter_mut().any(|owner| *owner.get_mut() == HELD) {
             self.memory.keep();

@@ -11,7 +11,7 @@ fn umem(frames: u32) -> Arc<Umem> {
     Umem::new(frames, 2048, HugePages::Off).unwrap()
 }
 
-/// What the kernel says of the mapping that a UMEM's frames lie in (`VmFlags` of proc_pid_smaps(5)).
+/// Flags of the mapping that a UMEM's frames lie in (`VmFlags` of proc_pid_smaps(5)).
 fn flags(umem: &Umem) -> Vec<String> {
     let first = umem.region().0 as usize;
     let holds = |line: &str| {
@@ -26,7 +26,7 @@ fn flags(umem: &Umem) -> Vec<String> {
 
 #[test]
 fn huge_pages_are_asked_for_unless_they_are_off() {
-    // `ht`: reserved ones; `hg`: transparent ones are wanted.
+    // `ht`: reserved huge pages. `hg`: transparent huge pages are wanted.
     let asked = |huge| flags(&Umem::new(8192, 2048, huge).unwrap()).iter().any(|flag| flag == "ht" || flag == "hg");
     assert!(asked(HugePages::Auto));
     assert!(!asked(HugePages::Off));
@@ -72,7 +72,8 @@ fn every_frame_is_counted_once_while_another_thread_moves_them() {
 }
 
 proptest! {
-    /// Frames go at random between the pool, two places and hands; the ledger agrees with the counts of a model throughout.
+    /// Frames move at random between the pool, two owners and hands. The ledger agrees with a model's counts
+    /// throughout.
     #[test]
     fn every_frame_is_in_exactly_one_place(ops in prop::collection::vec((0u8..5, any::<prop::sample::Index>()), 0..400)) {
         let umem = umem(128);
@@ -117,7 +118,8 @@ proptest! {
 /// Every size that a chunk may have.
 const SIZES: [u32; 4] = [512, 1024, 2048, 4096];
 
-/// Whether a request is refused by a panic. No debug assertion has a part in that: these tests hold in release builds too.
+/// Whether a request is refused by a panic. The refusal does not rest on debug assertions, so these tests hold in
+/// release builds too.
 fn panics<T>(request: impl FnOnce() -> T) -> bool {
     catch_unwind(AssertUnwindSafe(request)).is_err()
 }
@@ -176,7 +178,7 @@ fn a_frame_outlives_its_umem() {
     frame.set(100, 4);
     frame.chunk_mut()[100..104].copy_from_slice(b"data");
     drop((umem, cache));
-    // What is mapped from now on does not get its addresses.
+    // Later mappings do not get its addresses.
     let later: Vec<_> = (0..8).map(|_| self::umem(32)).collect();
     assert_eq!(frame.data(), b"data");
     let place = frame.data().as_ptr() as usize;
@@ -201,19 +203,19 @@ fn range_of(umem: &Umem) -> Range<usize> {
     first as usize..first as usize + len
 }
 
-/// What is done to a frame in hand, picked at random.
+/// A random operation on a held frame.
 #[derive(Clone, Debug)]
 enum Move {
     Take,
     Put,
     Set(usize, usize),
     Give,
-    /// Of the last address given, moved by so much.
+    /// Claims the last address given, moved by this offset, with this length.
     Claim(i64, u32),
 }
 
 fn a_move() -> impl Strategy<Value = Move> {
-    // Sizes about the bounds, and any.
+    // Sizes near the bounds, and arbitrary ones.
     let size = || prop_oneof![0..=4200usize, Just(usize::MAX), any::<usize>()];
     prop_oneof![
         Just(Move::Take),
@@ -226,8 +228,8 @@ fn a_move() -> impl Strategy<Value = Move> {
 }
 
 proptest! {
-    /// However frames are moved and set, each one's data lies in a chunk that no other frame has, and what is written to a
-    /// frame is found in that chunk and in no other.
+    /// However frames are moved and set, the data of each lies in a chunk that no other frame has. What is written to a
+    /// frame is found in that chunk only.
     #[test]
     fn a_frame_never_leaves_its_chunk(
         size in prop::sample::select(&SIZES[..]),
@@ -237,7 +239,7 @@ proptest! {
         let (mut cache, [mut owner, _]) = (FrameCache::new(Arc::clone(&umem)), umem.new_owners());
         let (chunk, base) = (size as usize, range_of(&umem).start);
         let (mut hands, mut given): (Vec<Frame>, Vec<u64>) = Default::default();
-        // What each chunk was last filled with.
+        // The last fill byte of each chunk.
         let mut marks: HashMap<usize, u8> = HashMap::new();
         for (n, (step, pick)) in moves.into_iter().enumerate() {
             match step {

@@ -1,15 +1,16 @@
-//! What happens to one frame that comes in by a port of components, told by what workers go by: the set in force, its tables, rules and
-//! edits, each by the function that a worker calls. Nothing is counted, metered, moved or sent. For control, which may allocate.
+//! Tells what happens to one frame that comes in by a port of components.
 //!
-//! A frame may become several, and may go round in a circle: each way is followed to its end, until it comes to where it was before
-//! as it was before, and in all no more than [`MAX_VISITS`] components are asked.
+//! It goes by what workers go by: the set in force, its tables, rules and edits, each by the function that a worker
+//! calls. Nothing is counted, metered, moved or sent. Control calls it, so it may allocate.
+//!
+//! A frame may become several, and may go round in a circle. Each way is followed to its end, or until it comes to
+//! where it was before, as it was before. In all no more than [`MAX_VISITS`] components are asked.
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::give::is_too_long;
-use super::{Component, Link, Logic, Set};
+use super::set::{Component, Link, Logic, Set};
 use crate::engine::component::{Target, tag_edit};
 use crate::engine::flow::{CountedRule, FlowRuleCache, FlowTable, Observer};
 use crate::engine::meter::{Color, Meter};
@@ -21,13 +22,14 @@ use crate::model::{
     ComponentKind, DropReason, EndPort, FlowEdit, FlowTarget, TraceEnd, TraceFate, TraceReport, TraceStep, VlanEdit,
 };
 use crate::worker::ends::Ring;
+use crate::worker::frames::is_too_long;
 use crate::worker::view::{PortShared, View};
 
 /// Components that are asked at most.
 const MAX_VISITS: usize = 1024;
 
 /// What a trace looks at.
-pub(crate) struct Scene<'a> {
+pub(crate) struct TraceContext<'a> {
     /// Components and flow rules.
     pub set: &'a Set,
     /// Ports and meters.
@@ -38,9 +40,9 @@ pub(crate) struct Scene<'a> {
     pub outside: &'a dyn Fn(u32) -> String,
 }
 
-/// Tells the ways of `frame`, as if it came in now by that queue of a port of components.
-pub(crate) fn trace(scene: &Scene<'_>, port: &Arc<PortShared>, queue: u32, frame: &[u8]) -> TraceReport {
-    let mut walk = Walk { scene, steps: Vec::new(), ends: Vec::new(), todo: Vec::new() };
+/// Follows `frame`, as if it came in now by that queue of a port of components.
+pub(crate) fn trace(context: &TraceContext<'_>, port: &Arc<PortShared>, queue: u32, frame: &[u8]) -> TraceReport {
+    let mut walk = Walk { context, steps: Vec::new(), ends: Vec::new(), todo: Vec::new() };
     walk.say("ingress", format!("{} bytes from {}, queue {queue}", frame.len(), port.name));
     walk.steps.extend(parse_steps(frame));
     walk.enter(port, queue, Parcel::new(frame));
@@ -88,7 +90,7 @@ struct Visit {
     before: Option<Rc<Passed>>,
 }
 
-/// A component that it has passed, and how the frame was when it came there.
+/// A component that the frame has passed, and how it was when it came there.
 struct Passed {
     component: usize,
     rx: usize,
@@ -97,10 +99,10 @@ struct Passed {
 }
 
 struct Walk<'a> {
-    scene: &'a Scene<'a>,
+    context: &'a TraceContext<'a>,
     steps: Vec<TraceStep>,
     ends: Vec<TraceEnd>,
-    /// The one to be followed next is the last.
+    /// What is still to be followed, the next one last.
     todo: Vec<Visit>,
 }
 
@@ -111,7 +113,7 @@ impl<'a> Walk<'a> {
 
     fn name_of(&self, end: &EndPort) -> String {
         match end {
-            EndPort::Outside(no) => format!("{end} ({})", (self.scene.outside)(*no)),
+            EndPort::Outside(no) => format!("{end} ({})", (self.context.outside)(*no)),
             end => end.to_string(),
         }
     }
@@ -128,7 +130,7 @@ impl<'a> Walk<'a> {
         let mut components = Vec::new();
         let mut next = passed;
         while let Some(one) = next {
-            components.push(self.scene.set.components[one.component].0.spec.name.clone());
+            components.push(self.context.set.components[one.component].0.spec.name.clone());
             next = one.before.as_ref();
         }
         components.reverse();
@@ -145,14 +147,14 @@ impl<'a> Walk<'a> {
     /// Asks a meter, if there is one; false if the frame does not pass.
     fn passes(&mut self, meter: Option<&Arc<Meter>>, what: &str, len: usize) -> bool {
         let Some(meter) = meter else { return true };
-        let (color, step) = meter_step(meter, what, len, Color::Green, self.scene.now_ns);
+        let (color, step) = meter_step(meter, what, len, Color::Green, self.context.now_ns);
         self.steps.push(step);
         color != Color::Red
     }
 
     /// The frame comes in by a queue.
     fn enter(&mut self, port: &Arc<PortShared>, queue: u32, parcel: Parcel) {
-        let (set, mut parcel) = (self.scene.set, parcel);
+        let (set, mut parcel) = (self.context.set, parcel);
         let flows = set.flows_of(port.no).filter(|flows| flows.has_ingress());
         let is_taken = set.takes_from(port, queue);
         let here = EndPort::Port { name: port.name.clone(), queue: Some(queue) };
@@ -164,14 +166,14 @@ impl<'a> Walk<'a> {
             );
             return self.end(TraceFate::Waiting, Some(here), None, &parcel, None);
         }
-        if !self.passes(self.scene.view.meters.from(port.no), &format!("what {} sends", port.name), parcel.len) {
+        if !self.passes(self.context.view.meters.from(port.no), &format!("what {} sends", port.name), parcel.len) {
             return self.drop(DropReason::MeterFrom, &here, &parcel, None);
         }
         let mut to = queue;
         if let Some(flows) = flows {
             to = self.rules(flows.ingress(), "comes in", &mut parcel).unwrap_or(queue);
             if to != queue || !is_taken {
-                match flows.way_to(to, port.queues[queue as usize].worker()) {
+                match flows.ring_to(to, port.queues[queue as usize].worker()) {
                     None => return self.drop(DropReason::FlowNobody, &here, &parcel, None),
                     Some((ring, _)) if ring.is_full() => {
                         return self.drop(DropReason::FlowRingFull, &here, &parcel, None);
@@ -186,7 +188,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Has the frame meet flow rules; the queue that it is for, if one says so.
+    /// Carries out flow rules. Returns the queue that the frame is for, if a rule names one.
     fn rules(&mut self, table: &FlowTable, how: &str, parcel: &mut Parcel) -> Option<u32> {
         let mut telling = Telling { steps: &mut self.steps, how };
         let fate = table.run(&mut FlowRuleCache::default(), &mut parcel.buf, parcel.start, parcel.len, &mut telling);
@@ -206,7 +208,7 @@ impl<'a> Walk<'a> {
 
     /// Says which component has an end, if one has that lacks another.
     fn unready(&self, is_it: impl Fn(&Link) -> bool) -> String {
-        let mut unready = self.scene.set.components.iter().filter(|(component, _)| !component.is_ready());
+        let mut unready = self.context.set.components.iter().filter(|(component, _)| !component.is_ready());
         let it = unready.find(|(component, _)| component.rx.iter().any(&is_it));
         it.map_or_else(String::new, |(component, _)| {
             let what = match component.spec.kind {
@@ -221,7 +223,7 @@ impl<'a> Walk<'a> {
     /// The frame is in a component's hands.
     fn visit(&mut self, visit: Visit) {
         let Visit { component: place, rx, mut parcel, before } = visit;
-        let set = self.scene.set;
+        let set = self.context.set;
         let (component, _) = &set.components[place];
         let from = &component.spec.rx[rx];
         let kind = match component.spec.kind {
@@ -316,7 +318,7 @@ impl<'a> Walk<'a> {
             return self.drop(DropReason::RingFull, at, &parcel, Some(passed));
         }
         self.say("ring", format!("into {at}, in which {waiting} frames wait: {}", parcel.describe()));
-        match self.scene.set.taker(|link| link.is_ring(ring)) {
+        match self.context.set.taker(|link| link.is_ring(ring)) {
             Some((component, rx)) => {
                 self.todo.push(Visit { component, rx, parcel, before: Some(Rc::clone(passed)) });
             }
@@ -331,16 +333,16 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// As a worker does: rules see the tag that the end has left, and the MTU is asked for what they leave.
+    /// As a worker does it: rules see the tag that the end has left, and the MTU holds for what they leave.
     fn give_to_port(&mut self, port: &Arc<PortShared>, at: &EndPort, mut parcel: Parcel, passed: &Rc<Passed>) {
-        let flows = self.scene.set.flows_of(port.no).filter(|flows| flows.has_egress()).map(|flows| flows.egress());
+        let flows = self.context.set.flows_of(port.no).filter(|flows| flows.has_egress()).map(|flows| flows.egress());
         if let Some(table) = flows {
             self.rules(table, "goes out", &mut parcel);
         }
         if is_too_long(parcel.data(), port.mtu.load(Ordering::Relaxed) as usize) {
             return self.drop(DropReason::EgressMtu, at, &parcel, Some(passed));
         }
-        let view = self.scene.view;
+        let view = self.context.view;
         if !self.passes(view.meters.to(port.no), &format!("what {} is sent", port.name), parcel.len) {
             return self.drop(DropReason::MeterTo, at, &parcel, Some(passed));
         }
@@ -357,7 +359,7 @@ impl<'a> Walk<'a> {
         let (circling, cut) = (count(TraceFate::Circling), count(TraceFate::Cut));
         let name = |end: &TraceEnd| match &end.at {
             Some(EndPort::Port { name, .. }) => name.clone(),
-            Some(EndPort::Outside(no)) => (self.scene.outside)(*no),
+            Some(EndPort::Outside(no)) => (self.context.outside)(*no),
             Some(at) => at.to_string(),
             None => String::new(),
         };
@@ -390,7 +392,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Tells of the rules that a frame meets.
+/// An observer that tells of the rules that a frame meets.
 struct Telling<'a> {
     steps: &'a mut Vec<TraceStep>,
     /// What the frame does.

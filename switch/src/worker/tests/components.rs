@@ -1,5 +1,7 @@
 //! Components on workers whose ports and ends the test holds the other side of.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::worker::component::{Component, Flows, Gate, Link, Set};
 use crate::worker::ends::{NullEnd, OutsideEnd, Ring};
@@ -88,7 +90,7 @@ fn a_forward_moves_frames_in_order_between_ports_of_two_workers() {
     assert!(bed.kernels[1].receive(&frames[0]), "nobody takes what comes from the other port");
     let sent = bed.settle();
     assert_eq!((&sent[0], &sent[1]), (&Vec::new(), &frames));
-    assert!(bed.workers[1].queues[0].backend.has_received());
+    assert!(bed.workers[1].egress.queues()[0].backend.has_received());
     // Once somebody does, it goes.
     bed.run(vec![forward(1, bed.port(1), bed.port(0))]);
     assert_eq!(bed.settle()[0], frames[..1]);
@@ -423,7 +425,7 @@ proptest! {
         // Ports that no component takes frames from keep them.
         for worker in &mut bed.workers {
             let set = worker.shared.components.epoch();
-            prop_assert_eq!(worker.plan.epoch, set);
+            prop_assert_eq!(worker.components.epoch(), set);
         }
         bed.assert_balanced();
     }

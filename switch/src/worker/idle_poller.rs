@@ -1,10 +1,11 @@
 //! How long a worker looks for work before it sleeps.
 //!
-//! A worker that sleeps is woken within tens of microseconds at best, one that looks finds a frame at once, but takes a CPU. So it
-//! always looks for a short while (the least), and longer only while that pays: the gaps between frames that outlasted the short
-//! while are remembered, and as long as they say that looking costs no more CPU time than the most for each frame that it
-//! finds, the worker looks for up to twice the longest of them. It learns from gaps that it slept through as well, so that it
-//! begins again when traffic does.
+//! A worker that sleeps is woken within tens of microseconds at best. One that polls finds a frame at once, but takes a
+//! CPU. So it always polls for a short while (the least), and longer only while that pays.
+//!
+//! Gaps between frames that outlasted the short while are remembered. Polling pays as long as it costs no more CPU time
+//! than the most for each frame that it finds. Then the worker polls for up to twice the longest gap. It learns also
+//! from gaps that it slept through, so that it begins again when traffic does.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -14,12 +15,12 @@ const GAPS: usize = 16;
 /// Gaps that must be known before they are trusted.
 const FEW: usize = 4;
 
-/// The governor of one worker.
+/// How long one worker polls.
 #[derive(Clone, Debug)]
-pub(super) struct Patience {
+pub(super) struct IdlePoller {
     least: Duration,
     most: Duration,
-    /// A ring.
+    /// The last gaps, a ring.
     gaps: [Duration; GAPS],
     /// Gaps that there have been, up to [`GAPS`].
     known: usize,
@@ -28,14 +29,14 @@ pub(super) struct Patience {
     reach: Duration,
 }
 
-impl Patience {
-    /// Looks for the least always, and for the most at most.
+impl IdlePoller {
+    /// It polls for the least always, and for the most at most.
     pub fn new(spin: RangeInclusive<Duration>) -> Self {
         let (least, most) = spin.into_inner();
         Self { least, most, gaps: [Duration::ZERO; GAPS], known: 0, at: 0, reach: least }
     }
 
-    /// How long after it had work a worker goes on looking for more.
+    /// How long a worker polls after it had work.
     #[inline]
     pub fn reach(&self) -> Duration {
         self.reach
@@ -44,7 +45,7 @@ impl Patience {
     /// There was work after `gap` without any.
     #[inline]
     pub fn found(&mut self, gap: Duration) {
-        // Whatever it learned, it would have been awake.
+        // After a shorter one it would have been awake whatever it learned.
         if gap >= self.least {
             self.learn(gap);
         }
@@ -80,14 +81,14 @@ mod tests {
         Duration::from_micros(us)
     }
 
-    fn patience() -> Patience {
-        Patience::new(LEAST..=MOST)
+    fn poller() -> IdlePoller {
+        IdlePoller::new(LEAST..=MOST)
     }
 
-    fn after(gaps: impl IntoIterator<Item = u64>) -> Patience {
-        let mut patience = patience();
-        gaps.into_iter().for_each(|gap| patience.found(us(gap)));
-        patience
+    fn after(gaps: impl IntoIterator<Item = u64>) -> IdlePoller {
+        let mut poller = poller();
+        gaps.into_iter().for_each(|gap| poller.found(us(gap)));
+        poller
     }
 
     /// Gaps of packets that come independently of each other, `mean` µs apart: the same ones every time.
@@ -101,29 +102,30 @@ mod tests {
     }
 
     /// What a gap costs in looking beyond the least.
-    fn looked(patience: &Patience, gap: Duration) -> Duration {
-        patience.reach().min(gap).saturating_sub(LEAST)
+    fn looked(poller: &IdlePoller, gap: Duration) -> Duration {
+        poller.reach().min(gap).saturating_sub(LEAST)
     }
 
-    /// Share of the gaps beyond the least that end while the worker looks, and of the time that it looks, once it has learned.
+    /// Share of the gaps beyond the least that end while the worker looks, and of the time that it looks, once it has
+    /// learned.
     fn shares(gaps: impl Iterator<Item = u64>) -> (f64, f64) {
-        let mut patience = patience();
+        let mut poller = poller();
         let (mut awake, mut all, mut spent, mut time) = (0, 0, Duration::ZERO, Duration::ZERO);
         for (place, gap) in gaps.take(20_000).map(us).enumerate() {
             if place >= GAPS {
                 if gap >= LEAST {
-                    (awake, all) = (awake + u32::from(gap < patience.reach()), all + 1);
+                    (awake, all) = (awake + u32::from(gap < poller.reach()), all + 1);
                 }
-                (spent, time) = (spent + looked(&patience, gap), time + gap);
+                (spent, time) = (spent + looked(&poller, gap), time + gap);
             }
-            patience.found(gap);
+            poller.found(gap);
         }
         (f64::from(awake) / f64::from(all), spent.as_secs_f64() / time.as_secs_f64())
     }
 
     #[test]
     fn without_experience_it_looks_for_the_least() {
-        assert_eq!(patience().reach(), LEAST);
+        assert_eq!(poller().reach(), LEAST);
         assert_eq!(after([1000; FEW - 1]).reach(), LEAST);
     }
 
@@ -162,51 +164,52 @@ mod tests {
 
     #[test]
     fn a_pause_does_not_make_it_forget_but_pauses_do() {
-        let mut patience = after([1000; GAPS]);
-        patience.found(us(50_000));
-        assert_eq!(patience.reach(), MOST);
+        let mut poller = after([1000; GAPS]);
+        poller.found(us(50_000));
+        assert_eq!(poller.reach(), MOST);
         let given_up = (0..GAPS).find(|_| {
-            patience.found(us(50_000));
-            patience.reach() == LEAST
+            poller.found(us(50_000));
+            poller.reach() == LEAST
         });
         assert!(given_up.is_some_and(|pauses| pauses < GAPS / 2), "{given_up:?}");
-        (0..GAPS).for_each(|_| patience.found(us(1000)));
-        assert_eq!(patience.reach(), MOST, "it begins again");
+        (0..GAPS).for_each(|_| poller.found(us(1000)));
+        assert_eq!(poller.reach(), MOST, "it begins again");
     }
 
     #[test]
     fn gaps_that_the_least_covers_teach_nothing() {
-        let mut patience = after([1000; GAPS]);
-        (0..1000).for_each(|_| patience.found(us(10)));
-        assert_eq!(patience.reach(), MOST);
+        let mut poller = after([1000; GAPS]);
+        (0..1000).for_each(|_| poller.found(us(10)));
+        assert_eq!(poller.reach(), MOST);
     }
 
     #[test]
     fn a_most_that_is_not_more_than_the_least_turns_it_off() {
         for most in [us(0), us(49), LEAST] {
-            let mut patience = Patience::new(LEAST..=most);
+            let mut poller = IdlePoller::new(LEAST..=most);
             for gap in [10, 50, 60, 1000].repeat(GAPS) {
-                patience.found(us(gap));
-                assert_eq!(patience.reach(), LEAST);
+                poller.found(us(gap));
+                assert_eq!(poller.reach(), LEAST);
             }
         }
-        let mut sleeper = Patience::new(Duration::ZERO..=Duration::ZERO);
+        let mut sleeper = IdlePoller::new(Duration::ZERO..=Duration::ZERO);
         (0..GAPS).for_each(|_| sleeper.found(us(1)));
         assert_eq!(sleeper.reach(), Duration::ZERO);
     }
 
     proptest! {
-        /// However traffic comes, looking costs at most the most for each frame that came within it, but for what is remembered.
+        /// However traffic comes, looking costs at most the most for each frame that came within it, but for what is
+        /// remembered.
         #[test]
         fn what_it_costs_is_bounded_by_what_comes(
             gaps in prop::collection::vec(prop_oneof![50u64..400, 50u64..2000, 2000u64..2100, 2000u64..100_000], 0..400),
         ) {
-            let mut patience = patience();
+            let mut poller = poller();
             let (mut spent, mut hits) = (Duration::ZERO, 0);
             for gap in gaps.into_iter().map(us) {
-                spent += looked(&patience, gap);
+                spent += looked(&poller, gap);
                 hits += u32::from(gap < MOST);
-                patience.found(gap);
+                poller.found(gap);
             }
             prop_assert!(spent <= MOST * (hits + GAPS as u32), "{spent:?} for {hits}");
         }

@@ -1,0 +1,103 @@
+//! Carries out flow rules on bursts: frames go to the end of the queue that a rule names.
+
+use super::flow_rules::{PortFlows, read_ring};
+use crate::counters::PortShard;
+use crate::engine::flow::{CountedRule, FlowRuleCache, FlowTable, Observer};
+use crate::engine::vlan::TagEdit;
+use crate::io::umem::Frame;
+use crate::model::DropReason;
+use crate::worker::egress::Egress;
+use crate::worker::frames::count;
+use crate::worker::turn::{SendContext, Turn};
+
+/// An observer that counts what a worker's frames meet.
+struct Counting<'a> {
+    worker: usize,
+    /// Where changes of tags count.
+    shard: &'a PortShard,
+}
+
+impl Observer for Counting<'_> {
+    #[inline]
+    fn matched(&mut self, rule: &CountedRule, len: usize) {
+        rule.matched.count(self.worker, len);
+    }
+
+    #[inline]
+    fn edited(&mut self, edit: TagEdit) {
+        self.shard.retagged(edit.grows_by());
+    }
+}
+
+impl Counting<'_> {
+    /// Carries out the rules of `table` that a frame meets. Says for which queue it is, if a rule does.
+    #[inline]
+    fn run(&mut self, table: &FlowTable, cache: &mut FlowRuleCache, frame: &mut Frame) -> Option<u32> {
+        let (start, len) = (frame.start(), frame.len());
+        let fate = table.run(cache, frame.chunk_mut(), start, len, self);
+        frame.set(fate.start, fate.len);
+        fate.queue
+    }
+}
+
+/// What a worker needs to carry out flow rules.
+#[derive(Debug, Default)]
+pub(super) struct Steering {
+    /// What was found of flow rules.
+    cache: FlowRuleCache,
+    /// What goes to each queue's end of the port whose burst is sorted. Empty between bursts.
+    sorted: Vec<Vec<Frame>>,
+}
+
+impl Steering {
+    /// Carries out the ingress rules of a port on a burst that came in by its queue `own`. What is for another queue's
+    /// end goes into the ring there. What is for this one's stays in `burst` if a component takes it, and is dropped if
+    /// none does.
+    pub(super) fn steer(
+        &mut self,
+        flows: &PortFlows,
+        own: u32,
+        is_taken: bool,
+        burst: &mut Vec<Frame>,
+        turn: &Turn<'_>,
+        egress: &mut Egress,
+    ) {
+        let shard = turn.shard(&flows.port);
+        let Self { cache, sorted } = self;
+        if sorted.len() < flows.rings.len() {
+            sorted.resize_with(flows.rings.len(), Vec::new);
+        }
+        let mut counting = Counting { worker: turn.worker, shard };
+        for mut frame in burst.drain(..) {
+            let queue = counting.run(flows.ingress(), cache, &mut frame);
+            sorted[queue.unwrap_or(own) as usize].push(frame);
+        }
+        if is_taken {
+            std::mem::swap(burst, &mut sorted[own as usize]);
+        }
+        for (frames, rings) in sorted.iter_mut().zip(&flows.rings).filter(|(frames, _)| !frames.is_empty()) {
+            let reason = match read_ring(rings, turn.worker) {
+                None => DropReason::FlowNobody,
+                Some((ring, reader)) => {
+                    ring.put(frames);
+                    if reader != turn.worker {
+                        egress.wake(reader);
+                    }
+                    DropReason::FlowRingFull
+                }
+            };
+            if !frames.is_empty() {
+                shard.dropped_all(reason, count(frames));
+                frames.drain(..).for_each(|frame| egress.cache().put(frame));
+            }
+        }
+    }
+
+    /// Carries out the egress rules of a port on frames that a component sends to it.
+    pub(super) fn edit(&mut self, flows: &PortFlows, frames: &mut [Frame], cx: &SendContext<'_>) {
+        let mut counting = Counting { worker: cx.turn.worker, shard: cx.source };
+        for frame in frames {
+            counting.run(flows.egress(), &mut self.cache, frame);
+        }
+    }
+}

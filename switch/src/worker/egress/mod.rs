@@ -1,0 +1,218 @@
+//! The way out: frames whose way is decided are staged, and go in order, run by run.
+//!
+//! A run is staged frames in a row with the same egress. Most bursts are one run or a few. What its frames have in
+//! common is asked for once: the meter of what the port is sent lets all of a run pass if it has tokens for it.
+//!
+//! The egress has the worker's queues, because any frame that is staged may make it send. Who receives borrows a queue
+//! by its slot. It also has the worker's free frames. Bridge and components are its clients.
+
+mod next_hops;
+mod own_queues;
+mod peers;
+mod queue;
+mod sender;
+
+use std::sync::Arc;
+use std::vec::Drain;
+
+use nix::errno::Errno;
+use nix::sys::eventfd::EventFd;
+
+pub(super) use self::own_queues::OwnQueues;
+pub(super) use self::peers::Transit;
+pub use self::peers::TransitRings;
+pub use self::queue::Queue;
+pub(super) use self::queue::Serves;
+use self::sender::Sender;
+use super::frames::BURST;
+use super::shared::Shared;
+use super::turn::{SendContext, Turn};
+use crate::counters::PortShard;
+use crate::engine::bridge::{self, Run};
+use crate::engine::meter::Color;
+use crate::io::umem::{Frame, FrameCache, Umem};
+use crate::model::DropReason;
+
+/// Frames staged at most. Copies of a flood may be more than the burst had.
+const STAGED: usize = 4 * BURST;
+
+/// A worker's way out.
+#[derive(Debug)]
+pub(super) struct Egress {
+    /// What a burst's frames became, until all of it goes.
+    staged: Vec<Frame>,
+    /// Where these go.
+    runs: Vec<Run>,
+    sender: Sender,
+}
+
+impl Egress {
+    /// A way out without queues. Returns also where frames of other workers come in.
+    pub(super) fn new(
+        umem: Arc<Umem>,
+        event: &EventFd,
+        rings: TransitRings,
+    ) -> Result<(Self, Vec<rtrb::Consumer<Transit>>), Errno> {
+        let (inboxes, peers) = rings.into_parts();
+        let egress = Self {
+            staged: Vec::with_capacity(STAGED),
+            runs: Vec::with_capacity(STAGED),
+            sender: Sender::new(FrameCache::new(umem), event, peers)?,
+        };
+        Ok((egress, inboxes))
+    }
+
+    /// Stages a frame. `color` is what meters have called it so far.
+    #[inline]
+    pub(super) fn stage(&mut self, frame: Frame, egress: bridge::Egress, color: Color, cx: &SendContext<'_>) {
+        if self.staged.len() == STAGED {
+            self.send_staged(cx);
+        }
+        Run { egress, color, frames: 1, bytes: frame.len() }.add_to(&mut self.runs);
+        self.staged.push(frame);
+    }
+
+    /// Stages the first of `frames`, as many as `decide` says, and returns what else it says. `decide` adds the runs of
+    /// these frames to those that are staged.
+    #[inline]
+    pub(super) fn stage_all<R>(
+        &mut self,
+        frames: &mut Drain<'_, Frame>,
+        cx: &SendContext<'_>,
+        decide: impl FnOnce(&[Frame], &mut Vec<Run>) -> (usize, R),
+    ) -> R {
+        let coming = frames.as_slice();
+        if self.staged.len() + coming.len() > STAGED {
+            self.send_staged(cx);
+        }
+        let (decided, other) = decide(coming, &mut self.runs);
+        self.staged.extend(frames.take(decided));
+        other
+    }
+
+    /// Sends all that is staged.
+    pub(super) fn send_staged(&mut self, cx: &SendContext<'_>) {
+        let mut frames = self.staged.drain(..);
+        for run in self.runs.drain(..) {
+            self.sender.send_run(run, &mut frames, cx);
+        }
+    }
+
+    /// Sends frames that are a run. They need not be staged one by one.
+    pub(super) fn send_run(&mut self, run: Run, frames: &mut Drain<'_, Frame>, cx: &SendContext<'_>) {
+        self.sender.send_run(run, frames, cx);
+    }
+
+    /// Sends a frame that another worker handed over.
+    pub(super) fn take_over(&mut self, transit: Transit, turn: &Turn<'_>) {
+        self.sender.take_over(transit, turn);
+    }
+
+    /// Has a worker woken at the end of the turn.
+    pub(super) fn wake(&mut self, worker: usize) {
+        self.sender.peers.wake(worker);
+    }
+
+    /// The end of a turn: what went to queues is shown to the kernel, and workers that were sent something are woken.
+    pub(super) fn flush(&mut self, shared: &Shared) {
+        self.sender.queues.flush(&mut self.sender.cache);
+        self.sender.peers.flush(shared);
+    }
+
+    /// The worker's free frames.
+    #[inline]
+    pub(super) fn cache(&mut self) -> &mut FrameCache {
+        &mut self.sender.cache
+    }
+
+    /// Drops a frame. It counts at `shard`.
+    pub(super) fn discard(&mut self, frame: Frame, shard: &PortShard, reason: DropReason) {
+        self.sender.discard(frame, shard, reason);
+    }
+
+    /// A copy of a frame, if one is free.
+    pub(super) fn copy(&mut self, frame: &Frame) -> Option<Frame> {
+        let mut copy = self.sender.cache.take()?;
+        // It fits where the original is, also if a component has put a tag on that.
+        let (start, len) = (frame.start(), frame.len());
+        copy.chunk_mut()[start..start + len].copy_from_slice(frame.data());
+        copy.set(start, len);
+        Some(copy)
+    }
+
+    /// The worker's queues, by slot.
+    #[inline]
+    pub(super) fn queues(&self) -> &[Queue] {
+        self.sender.queues.as_slice()
+    }
+
+    /// The same, and what wakes the worker.
+    pub(super) fn queues_mut(&mut self) -> &mut OwnQueues {
+        &mut self.sender.queues
+    }
+
+    /// Takes a burst of what a queue received, and sees to its rings. Returns how many descriptors there were.
+    #[inline]
+    pub(super) fn poll(&mut self, slot: usize, burst: &mut Vec<Frame>) -> usize {
+        self.sender.queues.at(slot).poll(burst, &mut self.sender.cache)
+    }
+
+    /// Takes a burst of what a queue received. Returns how many descriptors there were.
+    #[inline]
+    pub(super) fn receive(&mut self, slot: usize, burst: &mut Vec<Frame>) -> usize {
+        self.sender.queues.at(slot).backend.receive(burst, BURST)
+    }
+
+    /// Supplies a queue with empty frames. Returns its number.
+    #[inline]
+    pub(super) fn refill(&mut self, slot: usize) -> u32 {
+        let queue = self.sender.queues.at(slot);
+        queue.backend.refill(&mut self.sender.cache);
+        queue.number
+    }
+
+    /// Sees to the rings of a queue that the bridge does not poll.
+    pub(super) fn keep_up(&mut self, slot: usize) {
+        self.sender.queues.at(slot).keep_up(&mut self.sender.cache);
+    }
+
+    /// Takes back what queues have sent, as far as the kernel has.
+    pub(super) fn reap(&mut self) {
+        for queue in self.sender.queues.as_mut_slice() {
+            queue.reap(&mut self.sender.cache);
+        }
+    }
+
+    /// Another queue. Its port must be in `view`, or nothing is sent to it.
+    pub(super) fn add(&mut self, queue: Queue, turn: &Turn<'_>) {
+        self.sender.queues.add(queue);
+        self.rebuild_next_hops(turn);
+    }
+
+    /// Gives back the queues that are `wanted`.
+    pub(super) fn remove(&mut self, wanted: impl Fn(&Queue) -> bool, turn: &Turn<'_>) -> Vec<Queue> {
+        self.flush(turn.shared);
+        let removed = self.sender.queues.remove(wanted);
+        self.rebuild_next_hops(turn);
+        removed
+    }
+
+    fn rebuild_next_hops(&mut self, turn: &Turn<'_>) {
+        self.sender.next_hops.rebuild(turn.view, self.sender.queues.as_slice(), turn.worker);
+    }
+
+    /// Picks up ports that are new in the view.
+    pub(super) fn refresh(&mut self, turn: &Turn<'_>) {
+        self.sender.next_hops.keep_up(turn.view, self.sender.queues.as_slice(), turn.worker);
+    }
+
+    /// From now on frames that come in wake the worker. It looks for work once more, and then may [`wait`](Self::wait).
+    pub(super) fn prepare_sleep(&mut self) {
+        self.sender.queues.prepare_sleep();
+    }
+
+    /// Sleeps until something wakes the worker.
+    pub(super) fn wait(&self) {
+        self.sender.queues.wait();
+    }
+}

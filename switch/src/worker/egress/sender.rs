@@ -1,0 +1,154 @@
+//! Sends runs: the meter of the egress port, the tag edit, the next hop.
+
+use std::vec::Drain;
+
+use nix::errno::Errno;
+use nix::sys::eventfd::EventFd;
+
+use super::next_hops::{Hop, NextHops};
+use super::own_queues::OwnQueues;
+use super::peers::{Peers, Transit};
+use crate::counters::PortShard;
+use crate::engine::PortNo;
+use crate::engine::bridge::Run;
+use crate::engine::meter::{Color, Meter};
+use crate::engine::parse::flow_hash;
+use crate::engine::vlan::TagEdit;
+use crate::io::umem::{Frame, FrameCache};
+use crate::model::{Direction, DropReason};
+use crate::worker::frames::edit_tag;
+use crate::worker::turn::{SendContext, Turn};
+use crate::worker::view::View;
+
+/// The frame with its tag as it is to be.
+#[inline(always)]
+fn edited(frame: Frame, edit: TagEdit, source: &PortShard) -> Frame {
+    if edit == TagEdit::None { frame } else { with_edit(frame, edit, source) }
+}
+
+#[inline(never)]
+fn with_edit(mut frame: Frame, edit: TagEdit, source: &PortShard) -> Frame {
+    edit_tag(&mut frame, edit, source);
+    frame
+}
+
+/// All that sending needs: the worker's queues, its free frames, and the way to other workers.
+#[derive(Debug)]
+pub(super) struct Sender {
+    pub(super) cache: FrameCache,
+    pub(super) queues: OwnQueues,
+    pub(super) next_hops: NextHops,
+    pub(super) peers: Peers,
+}
+
+impl Sender {
+    /// Without queues.
+    pub(super) fn new(cache: FrameCache, event: &EventFd, peers: Peers) -> Result<Self, Errno> {
+        Ok(Self { cache, queues: OwnQueues::new(event)?, next_hops: NextHops::default(), peers })
+    }
+
+    /// Drops a frame. It counts at `shard`.
+    pub(super) fn discard(&mut self, frame: Frame, shard: &PortShard, reason: DropReason) {
+        shard.dropped(reason, frame.len());
+        self.cache.put(frame);
+    }
+
+    /// Sends the next frames, which are a run.
+    pub(super) fn send_run(&mut self, run: Run, frames: &mut Drain<'_, Frame>, cx: &SendContext<'_>) {
+        let (port, edit) = (run.egress.port(), run.egress.edit());
+        let bytes = run.bytes.saturating_add_signed(growth(edit).saturating_mul(run.frames.cast_signed()));
+        let view = cx.turn.view;
+        let meter = view.meters.to(port).filter(|meter| !cx.takes_all(meter, run.frames, bytes));
+        let hop = self.next_hops.fixed(port, run.egress.queue());
+        if let (None, Some(Hop::Here(slot))) = (meter, hop) {
+            let sent = if edit == TagEdit::None && view.taps(port).is_empty() {
+                self.queues.at(slot).send(run.frames, bytes, &mut self.cache, frames)
+            } else {
+                let edited = frames.by_ref().map(|frame| edited(frame, edit, cx.source));
+                self.transmit(slot, run.frames, bytes, edited, view)
+            };
+            for frame in frames.take(run.frames - sent) {
+                self.refuse(slot, edited(frame, edit, cx.source), cx.turn.worker);
+            }
+        } else {
+            for frame in frames.take(run.frames) {
+                self.send_off(frame, run, meter.map(AsRef::as_ref), hop, cx);
+            }
+        }
+    }
+
+    /// Sends one frame of a run, if `meter`, where one is left to ask, has tokens for it. It goes by its flow if `hop`
+    /// is none.
+    fn send_off(&mut self, mut frame: Frame, run: Run, meter: Option<&Meter>, hop: Option<Hop>, cx: &SendContext<'_>) {
+        let (port, edit, turn) = (run.egress.port(), run.egress.edit(), &cx.turn);
+        let len = frame.len().saturating_add_signed(growth(edit));
+        if let Some(meter) = meter
+            && cx.color(meter, &mut frame, len, run.color) == Color::Red
+        {
+            return self.discard(frame, turn.shard_of(port), DropReason::MeterTo);
+        }
+        let frame = edited(frame, edit, cx.source);
+        match hop.unwrap_or_else(|| self.next_hops.by_flow(port, flow_hash(frame.data()))) {
+            Hop::Here(slot) => self.send_one(slot, frame, turn),
+            Hop::There { worker, queue, generation } => {
+                if let Err(frame) = self.peers.hand_over(worker, Transit { frame, port, generation, queue }) {
+                    self.discard(frame, turn.shard_of(port), DropReason::WorkerRingFull);
+                }
+            }
+            Hop::Nowhere => self.discard(frame, turn.shard_of(port), DropReason::PortGone),
+        }
+    }
+
+    /// Sends a frame that another worker handed over.
+    pub(super) fn take_over(&mut self, transit: Transit, turn: &Turn<'_>) {
+        let Transit { frame, port, generation, queue } = transit;
+        match self.queues.slot_of(port, generation, queue) {
+            Some(slot) => self.send_one(slot, frame, turn),
+            None => self.discard(frame, &turn.me().orphans, DropReason::PortGone),
+        }
+    }
+
+    /// Stages a frame at a queue of this worker.
+    fn send_one(&mut self, slot: usize, frame: Frame, turn: &Turn<'_>) {
+        let (bytes, mut frame) = (frame.len(), Some(frame));
+        self.transmit(slot, 1, bytes, std::iter::from_fn(|| frame.take()), turn.view);
+        if let Some(frame) = frame {
+            self.refuse(slot, frame, turn.worker);
+        }
+    }
+
+    /// Stages the first `count` of `frames`, of `bytes` in all, at a queue of this worker. Who captures there gets
+    /// copies. Returns how many: fewer if the ring is full. Then the caller drops the rest by [`Sender::refuse`].
+    fn transmit(
+        &mut self,
+        slot: usize,
+        count: usize,
+        bytes: usize,
+        frames: impl Iterator<Item = Frame>,
+        view: &View,
+    ) -> usize {
+        let queue = self.queues.at(slot);
+        let (no, number): (PortNo, u32) = (queue.port.no, queue.number);
+        let taps = view.taps(no);
+        let mut frames = frames.inspect(|frame| {
+            taps.iter().for_each(|tap| tap.offer(no, number, Direction::Tx, frame.data()));
+        });
+        queue.send(count, bytes, &mut self.cache, &mut frames)
+    }
+
+    /// Drops a frame that a queue of this worker had no room for.
+    #[cold]
+    fn refuse(&mut self, slot: usize, frame: Frame, worker: usize) {
+        let queue = self.queues.at(slot);
+        queue.unsent(frame.len());
+        let reason = if queue.backend.is_gone() { DropReason::PortGone } else { DropReason::TxRingFull };
+        queue.port.shards[worker].dropped(reason, frame.len());
+        self.cache.put(frame);
+    }
+}
+
+/// Bytes that a frame grows by.
+#[inline]
+fn growth(edit: TagEdit) -> isize {
+    edit.grows_by() as isize
+}

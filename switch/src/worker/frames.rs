@@ -1,0 +1,71 @@
+//! What is done with the frames of a burst, whatever they are for.
+
+use crate::counters::PortShard;
+use crate::engine::bridge::packet_len;
+use crate::engine::parse::parse_l2;
+use crate::engine::vlan::{self, TagEdit};
+use crate::io::umem::{Frame, FrameCache};
+use crate::model::{Count, DropReason};
+
+/// Frames taken from a queue at once.
+pub const BURST: usize = crate::engine::rule::MAX_BATCH;
+
+/// How many frames, and their bytes. Fewer than 65,536 frames: the sum fits in 32 bits, of which several are summed at
+/// once.
+#[inline]
+pub(super) fn count(frames: &[Frame]) -> Count {
+    let bytes = frames.iter().fold(0_u32, |sum, frame| sum.wrapping_add(len_of(frame)));
+    Count { packets: frames.len() as u64, bytes: u64::from(bytes) }
+}
+
+/// As [`count`], and whether a frame is longer than `most`. It has no branch a frame.
+#[inline]
+pub(super) fn measure(frames: &[Frame], most: usize) -> (Count, bool) {
+    let most = u32::from(u16::try_from(most).unwrap_or(u16::MAX));
+    let (mut bytes, mut all) = (0_u32, 0);
+    for frame in frames {
+        bytes = bytes.wrapping_add(len_of(frame));
+        // The highest bit is set by a difference below zero only: neither length nor bound has it.
+        all |= most.wrapping_sub(len_of(frame));
+    }
+    (Count { packets: frames.len() as u64, bytes: u64::from(bytes) }, all >> 31 != 0)
+}
+
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "a frame is no longer than its chunk, a page")]
+fn len_of(frame: &Frame) -> u32 {
+    frame.len() as u32
+}
+
+/// Whether a frame is longer than an Ethernet header and `mtu` bytes. Tags do not count.
+pub(super) fn is_too_long(data: &[u8], mtu: usize) -> bool {
+    packet_len(parse_l2(data).ok().and_then(|l2| l2.tag), data.len()) > mtu
+}
+
+/// Edits a frame's tag. The change counts at `source`.
+#[inline]
+pub(super) fn edit_tag(frame: &mut Frame, edit: TagEdit, source: &PortShard) {
+    let (start, len) = (frame.start(), frame.len());
+    let (start, len) = vlan::apply(edit, frame.chunk_mut(), start, len);
+    frame.set(start, len);
+    source.retagged(edit.grows_by());
+}
+
+/// Keeps the frames of a burst that `judge` passes, in order. It drops the others, which count where `judge` says.
+pub(super) fn sift<'a>(
+    burst: &mut Vec<Frame>,
+    cache: &mut FrameCache,
+    mut judge: impl FnMut(&mut Frame) -> Result<(), (&'a PortShard, DropReason)>,
+) {
+    let mut kept = 0;
+    for at in 0..burst.len() {
+        match judge(&mut burst[at]) {
+            Ok(()) => {
+                burst.swap(kept, at);
+                kept += 1;
+            }
+            Err((shard, reason)) => shard.dropped(reason, burst[at].len()),
+        }
+    }
+    burst.drain(kept..).for_each(|frame| cache.put(frame));
+}

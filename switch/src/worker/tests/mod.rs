@@ -1,0 +1,15 @@
+//! Workers over queues in memory, for which the test plays the kernel.
+
+mod bed;
+mod bridge;
+mod components;
+mod flows;
+mod trace;
+mod turns;
+
+use self::bed::{Bed, DEPTH, frame, station};
+use super::*;
+use crate::engine::PortNo;
+use crate::engine::tables::Tables;
+use crate::io::umem::HEADROOM;
+use crate::model::*;

@@ -1,7 +1,7 @@
-//! Makes Rust of the DPU interface's messages.
+//! Generates Rust code for the messages of the DPU interface.
 //!
-//! For the server every field is optional: prost takes a missing `required` field for its default value, and this interface is
-//! to say which field is missing. On the wire the label makes no difference. Reflection serves the messages as they are.
+//! For the server all fields are made optional. prost reads a missing `required` field as its default value, but this
+//! interface has to name the missing field. The encoding is the same. Reflection serves the original descriptors.
 
 use std::path::Path;
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Three guests on one switch, as network namespaces: two in VLAN 10, the third in VLAN 20. Then two real guests, if there
-# is a QEMU with af-xdp (`make qemu`).
-# Usage: demo.sh DIRECTORY-OF-BINARIES; needs root. Leaves nothing behind.
+# Three guests on one switch, as network namespaces: two in VLAN 10, the third in VLAN 20. Then two real guests, if
+# there is a QEMU with af-xdp (`make qemu`).
+#
+# Usage: demo.sh DIRECTORY-OF-BINARIES. Needs root. Leaves nothing behind.
 set -euo pipefail
 
 bin=$(cd "${1:?the directory of xswitchd and xswitch}" && pwd)
@@ -20,7 +21,7 @@ cleanup() {
 	[ -z "$server" ] || kill "$server" 2>/dev/null || true
 	for vm in "${vms[@]}"; do kill "$vm" 2>/dev/null || true; wait "$vm" 2>/dev/null || true; done
 	if [ -n "$daemon" ]; then
-		# Only deleting a port removes what is pinned on its guest's end.
+		# Only deleting a port removes the pins of its guest's end.
 		for vm in vm1 vm2; do xswitch port del "$vm" >/dev/null 2>&1 || true; done
 		kill "$daemon" 2>/dev/null || true
 		wait "$daemon" 2>/dev/null || true
@@ -144,7 +145,7 @@ declare -A to from
 # Boots guest $1 with address $2 at a port of its name.
 boot() {
 	mkfifo -m 666 "$dir/$1.in" "$dir/$1.out"
-	# Not by the function `xswitch`: the started process must be QEMU itself.
+	# The function `xswitch` is not used, because the started process must be QEMU itself.
 	"$bin/xswitch" --run-dir "$dir/run" qemu run "$1" --create --user nobody -- "${qemu[@]}" -append "$kernel xswitch.ip=$2" \
 		-chardev "pipe,id=console,path=$dir/$1" -serial chardev:console >"$dir/$1.log" 2>&1 &
 	vms+=($!)

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Checks what the crates depend on: licences, sources and duplicates of all workspaces (deny.toml), and that no crate that
-# only tests use is part of the two programs.
+# Checks what the crates depend on: licences, sources and duplicates of all workspaces (deny.toml), and that no crate
+# that only tests use is part of the two programs.
 #
-# Usage: dependencies.sh [advisories]; then it also looks for known vulnerabilities, in a database on GitHub.
+# Usage: dependencies.sh [advisories]. With the argument it also asks a database on GitHub for known vulnerabilities.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
 workspaces=(. fuzz tests/xsk)
 # Packages with the programs xswitchd and xswitch.
-programs=(ctl)
+programs=(ctl xswitch)
 # Lines of `cargo tree` that must not be below them: crates of these folders, and those of others that only tests use.
 tests_only="\\($PWD/(tests|bench|fuzz)[)/]|^(aya|criterion|libfuzzer-sys|proptest|xsk-rs) "
 

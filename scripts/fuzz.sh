@@ -5,7 +5,7 @@ cd "$(dirname "$0")/../fuzz"
 
 seconds=${1:-60}
 command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --locked
-# cargo-fuzz wants unstable compiler flags; this lets a stable toolchain take them.
+# cargo-fuzz wants unstable compiler flags. This lets a stable toolchain accept them.
 export RUSTC_BOOTSTRAP=1
 for target in $(cargo fuzz list); do
 	echo "fuzz: $target for $seconds s"

@@ -1,27 +1,27 @@
 #!/usr/bin/env bash
-# Makes a small Linux guest to run in QEMU: Debian's cloud kernel, and an initramfs of busybox, iperf3 and ethtool whose init
-# is scripts/guest/init. It is kept in the cache of scripts/qemu.sh; does nothing when it is there.
+# Makes a small Linux guest to run in QEMU: Debian's cloud kernel, and an initramfs of busybox, iperf3 and ethtool. Its
+# init is scripts/guest/init. Keeps it in the cache of scripts/qemu.sh, and does nothing when it is there.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
 
 packages=(dpkg-dev kmod lz4 xz-utils zstd debian-archive-keyring)
 
-# Of the guest: all of its programs come out of these, and none is installed on the machine.
+# Packages of the guest. Its programs come from these. None is installed on the machine.
 parts=(busybox-static iperf3 libiperf0 libsctp1 libssl3 libc6 ethtool libmnl0)
 programs=(usr/bin/iperf3 usr/sbin/ethtool sbin/ethtool)
 libraries=(ld-linux-x86-64 libc libm libcrypto libssl libiperf libsctp libmnl)
-# Each with those that it needs.
+# Modules. Each comes with those that it needs.
 modules=(virtio_pci virtio_net virtio_blk virtio_rng 8021q)
 
-# The kernel's ELF image is in its bzImage, compressed. QEMU starts the ELF image as well (by PVH), and that spares the guest
-# the time to uncompress it, which an emulated processor needs long for.
+# A bzImage contains the kernel's ELF image, compressed. QEMU starts the ELF image as well (by PVH). That spares the
+# guest to uncompress it, which takes an emulated processor long.
 extract_kernel() {
 	local offset tool magic
 	for tool in 'lz4 \x02!L\x18' 'xz \xfd7zXZ\x00' 'zstd \x28\xb5\x2f\xfd' 'gzip \x1f\x8b\x08'; do
 		magic=${tool#* } tool=${tool%% *}
 		for offset in $(LC_ALL=C grep -aboP "$magic" "$1" | cut -d : -f 1); do
-			# What follows the compressed image makes the tool complain, after its work is done.
+			# The tool complains of bytes after the compressed image, but only once its work is done.
 			tail -c +$((offset + 1)) "$1" | "$tool" -dc 2>/dev/null >"$2" || true
 			if [ "$(head -c 4 "$2" | tail -c 3)" = ELF ]; then
 				return
@@ -58,7 +58,7 @@ build() {
 	step depmod -b "$from" "${to##*/}"
 	step cp "$from/$to"/modules.{order,builtin,builtin.modinfo} "$work/"
 	for name in "${modules[@]}"; do
-		# With `insmod` before each path; a module that is built in has none.
+		# `insmod` stands before each path. A built-in module has no path.
 		modprobe -d "$from" -S "${to##*/}" --show-depends "$name" | awk '$1 == "insmod" { print $2 }'
 	done | sort -u | while read -r file; do
 		file=${file#"$from/"}
@@ -71,7 +71,7 @@ build() {
 	echo "$recipe" >"$work/result/stamp"
 }
 
-# Changes with anything of the above that has an effect.
+# A hash that changes with everything above that has an effect.
 recipe=$(
 	{
 		declare -p parts programs libraries modules

@@ -1,4 +1,4 @@
-# What the scripts share; sourced by them. Needs bash with `set -euo pipefail`.
+# Functions that the scripts share. They source this file. It needs bash with `set -euo pipefail`.
 
 script=$(basename "$0" .sh)
 PATH=$PATH:/usr/sbin:/sbin
@@ -9,7 +9,7 @@ fail() {
 	exit 1
 }
 
-# Runs a command as root: by sudo, if that is somebody else.
+# Runs a command as root, by sudo if the caller is another user.
 as_root() {
 	if [ "$(id -u)" -eq 0 ]; then
 		"$@"
@@ -19,7 +19,7 @@ as_root() {
 	fi
 }
 
-# Installs those of the packages that are missing, with apt.
+# Installs missing packages with apt.
 install_packages() {
 	local package state missing=()
 	for package in "$@"; do
@@ -28,7 +28,8 @@ install_packages() {
 	done
 	[ ${#missing[@]} -gt 0 ] || return 0
 	echo "$script: installing ${missing[*]}"
-	# In a shell of its own, for its trap. Packages such as Debian's prometheus start a service; only the programs are wanted.
+	# In a shell of its own, for its trap. Some packages, such as prometheus, would start a service. policy-rc.d forbids
+	# it.
 	(
 		policy=/usr/sbin/policy-rc.d
 		if [ ! -e "$policy" ]; then
@@ -42,8 +43,8 @@ install_packages() {
 	)
 }
 
-# Sees to it that rustup has a toolchain with those components, beside the one in use. Ends the script with 3 if it hasn't
-# and can't fetch it.
+# Ensures that rustup has a toolchain with these components, beside the one in use. If rustup can't fetch it, the script
+# ends with 3.
 need_toolchain() {
 	local toolchain=$1 component args=(--profile minimal --no-self-update)
 	shift
@@ -63,8 +64,8 @@ need_toolchain() {
 	}
 }
 
-# Where things are kept that take long to make and belong to no checkout: the same place for everybody, because tests that
-# root runs start QEMU as nobody, who can't look into a home directory.
+# Keeps what takes long to make and belongs to no checkout. It is one place for everybody, because root's tests start
+# QEMU as nobody, who can't look into a home directory.
 cache=${XSWITCH_CACHE:-/var/cache/xswitch}
 
 # Makes the cache's directory, and locks it until the script ends.
@@ -80,8 +81,8 @@ lock_cache() {
 	fi
 }
 
-# Makes `$work`, a directory beside the results, so that these get to their place by a rename. It goes when the script ends,
-# however it does; one that a SIGKILL left behind goes now. Call it with the cache locked.
+# Makes `$work`, a directory beside the results, so that a rename puts them in place. It goes when the script ends
+# in any way. One that a SIGKILL left behind goes in this call. Call it with the cache locked.
 make_work() {
 	rm -rf "$cache"/work.*
 	work=$(mktemp -d "$cache/work.XXXXXX")
@@ -91,7 +92,7 @@ make_work() {
 	log=$work/log
 }
 
-# Runs one step of a build; what it says is kept in `$log`, whose end is shown if it fails.
+# Runs one step of a build. Its output goes to `$log`, whose end is shown if it fails.
 step() {
 	"$@" >>"$log" 2>&1 </dev/null || {
 		tail -n 40 "$log" >&2
@@ -99,7 +100,7 @@ step() {
 	}
 }
 
-# Puts a directory that was made in `$work` into the cache, in place of what was there.
+# Puts a directory of `$work` into the cache, in place of what was there.
 install_result() {
 	local from=$1 to=$cache/$2
 	chmod -R u=rwX,go=rX "$from"
@@ -108,9 +109,9 @@ install_result() {
 	rm -rf "$work/old"
 }
 
-# Makes an apt of its own in `$work`, so that the machine's lists, sources and packages stay as they are. The mirror, its key
-# and how to reach it are the machine's. Arguments are suites; of the first, which is the machine's own, all parts are taken
-# (updates, security) with binary packages, of the others source and binary packages.
+# Makes an apt of its own in `$work`. The machine's lists, sources and packages stay as they are. Mirror, key and
+# proxies are the machine's. Arguments are suites. The first is the machine's own: it comes with its updates and
+# security parts, as binary packages. The others come as source and binary packages.
 private_apt() {
 	local own=$1 suite uri release component mirror='' keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 	shift
@@ -130,7 +131,7 @@ private_apt() {
 		printf '%s [signed-by='"$keyring"'] '"$mirror $suite"' main\n' deb deb-src >>"$work/apt/sources.list"
 	done
 	{
-		# Proxies and the like, but no hooks, and none of the further index files that desktops fetch.
+		# Settings such as proxies, but no hooks, and none of the further index files that desktops fetch.
 		apt-config dump | grep '^Acquire::' | grep -v '^Acquire::IndexTargets'
 		cat <<-EOF
 			Dir::Etc::Main "/dev/null";
@@ -150,7 +151,7 @@ private_apt() {
 	step apt-get update -qq
 }
 
-# Downloads packages by the private apt and unpacks them into a directory, with no other effect.
+# Downloads packages by the private apt, and unpacks them into a directory. Nothing is installed.
 unpack_packages() {
 	local to=$1 debs
 	shift

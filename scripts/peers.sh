@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Unpacks the peers that the bench measures beside xswitch, Open vSwitch and DPDK's testpmd, from Debian's packages into
-# DIR/root, with those of the libraries that they need and the machine lacks. Installs nothing: the machine's packages, lists
-# and services stay as they are. Their versions are in DIR/versions. DIR is the caller's, who removes it.
+# Unpacks the peers that the bench measures beside xswitch into DIR/root: Open vSwitch and DPDK's testpmd, from Debian's
+# packages, with the libraries that the machine lacks. Their versions go into DIR/versions. Installs nothing. The caller
+# makes and removes DIR.
 #
 # Usage: peers.sh DIR
 set -euo pipefail
@@ -11,7 +11,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 programs=(openvswitch-switch openvswitch-common dpdk-dev) # testpmd is in dpdk-dev
 plugins=(librte-net-af-xdp librte-mempool-ring librte-bus-vdev) # nothing depends on them: DPDK opens its drivers at run time
 
-# Names of the newest packages of the plug-ins: they end in the number of DPDK's ABI.
+# Names of the plug-ins' newest packages. They end in the number of DPDK's ABI.
 plugin_packages() {
 	local plugin found
 	for plugin in "${plugins[@]}"; do
@@ -21,14 +21,14 @@ plugin_packages() {
 	done
 }
 
-# Libraries that the programs' packages depend on. The rest of what they depend on is for services, scripts and compilers.
+# Libraries that the programs' packages depend on. Their other dependencies are for services, scripts and compilers.
 libraries() {
 	apt-cache depends --important "${programs[@]}" | sed -n 's/^ *|\?Depends: \(lib[^ ]*\|ibverbs-providers\)$/\1/p' |
 		grep -v -e '-dev$' | sort -u
 }
 
-# Downloads packages and what they need, in versions that fit together, as far as the machine lacks them. No lock, because
-# nothing of the machine's is written.
+# Downloads packages and their dependencies that the machine lacks, in versions that fit together. It takes no lock,
+# because it writes nothing of the machine's.
 download_missing() {
 	step apt-get install -q --assume-yes --download-only --no-install-recommends --no-upgrade --no-remove \
 		-o Debug::NoLocking=true "$@"

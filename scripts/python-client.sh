@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes what tests/python/drive.py runs with: a Python environment with gRPC in DIR/venv, and the messages of
-# tests/python/document.proto as Python modules in DIR/gen. Says nothing when all is well, and does nothing when it is all there.
+# tests/python/document.proto as Python modules in DIR/gen. Does nothing when both are there. Is silent unless it fails.
 set -euo pipefail
 proto=$(cd "$(dirname "$0")/.." && pwd)/tests/python/document.proto
 
@@ -11,11 +11,11 @@ mkdir -p "$1"
 dir=$(cd "$1" && pwd)
 venv=$dir/venv gen=$dir/gen
 
-# One at a time: tests that need it may start together.
+# One at a time, because tests that need it may start together.
 exec 9>"$dir/lock"
 flock 9
 
-# Runs a command; what it says is shown only if it fails.
+# Runs a command. Shows its output only if it fails.
 quietly() {
 	local output
 	output=$("$@" 2>&1) || {
@@ -25,7 +25,7 @@ quietly() {
 	}
 }
 
-# Written last, so that an environment that was cut off half-way is made anew.
+# Written last, so that an interrupted environment is made anew.
 stamp=$venv/packages
 if [ "$(cat "$stamp" 2>/dev/null || true)" != "${packages[*]}" ]; then
 	rm -rf "$gen"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds a QEMU with the af-xdp netdev, which no Debian package has, out of Debian's source; makes a small Linux guest for it
-# (scripts/guest.sh). Both are kept in a cache outside of the checkout: XSWITCH_CACHE, or /var/cache/xswitch. Does nothing
-# when both are there.
+# Builds a QEMU with the af-xdp netdev from Debian's source, because no Debian package has it. Makes a small Linux guest
+# for it (scripts/guest.sh). Keeps both in a cache outside of the checkout: XSWITCH_CACHE, or /var/cache/xswitch. Does
+# nothing when both are there.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
@@ -28,10 +28,10 @@ options=(
 	--enable-bpf --enable-af-xdp --enable-vhost-user --enable-vhost-net
 )
 
-# Out of Debian's packages too, because its source of QEMU has none.
+# Firmware. It comes from Debian's packages, because Debian's source of QEMU has none.
 firmware=(bios-256k.bin kvmvapic.bin linuxboot_dma.bin multiboot_dma.bin pvh.bin vgabios-stdvga.bin)
 
-# Versions in Debian that will do, the best first: of the series the newest, then of the others the newest.
+# Usable versions in Debian, the best first: the newest of the series, then the newest of the others.
 versions() {
 	apt-cache showsrc --only-source qemu | awk '$1 == "Version:" { print $2 }' | sort -u | while read -r version; do
 		upstream=${version#*:}
@@ -43,7 +43,7 @@ versions() {
 	done | sort -k 1,1nr -k 2,2Vr | cut -d ' ' -f 2
 }
 
-# Unpacks the source of the best version that the mirror has, which may be behind its own lists, and sets `version`.
+# Unpacks the source of the best version and sets `version`. The mirror may be behind its own lists.
 fetch() {
 	mkdir "$work/source"
 	cd "$work/source"
@@ -59,7 +59,7 @@ fetch() {
 	fail "no source of QEMU $at_least or later to be had from ${suites[*]}"
 }
 
-# A prefix with a static libxdp, and meson: newer ones than the machine's.
+# Makes a prefix with a static libxdp, and meson. Both are newer than the machine's.
 make_prefix() {
 	local lib found symbol
 	lib=$prefix/usr/lib/$(gcc -print-multiarch)
@@ -67,7 +67,7 @@ make_prefix() {
 	found=$(sed -n 's/^Version: *//p' "$lib/pkgconfig/libxdp.pc")
 	dpkg --compare-versions "$found" ge "$libxdp" || fail "libxdp is $found; QEMU takes $libxdp or later"
 	rm -f "$lib"/libxdp.so*
-	# It was compiled for a C library that has these functions anew, for C23's binary numbers; the older ones will do.
+	# It was compiled for a C library with new versions of these functions, for C23's binary numbers. The old ones do.
 	for symbol in $(nm -u "$lib/libxdp.a" 2>/dev/null | grep -o '__isoc23_.*' | sort -u); do
 		objcopy --redefine-sym "$symbol=${symbol#__isoc23_}" "$lib/libxdp.a"
 	done
@@ -94,7 +94,7 @@ build() {
 	cd "$here"
 }
 
-# Gathers what is kept, and looks whether it is what was wanted.
+# Gathers what is kept, and checks it.
 gather() {
 	local file
 	mkdir -p "$work/result/firmware"
@@ -108,7 +108,7 @@ gather() {
 	echo "$recipe" >"$work/result/stamp"
 }
 
-# Changes with anything of the above that has an effect.
+# A hash that changes with everything above that has an effect.
 recipe=$(
 	{
 		declare -p series at_least libxdp suites devices options firmware
@@ -127,7 +127,7 @@ make_qemu() (
 	[ "${ID:-}" = debian ] || fail "the recipe is for Debian; docs/qemu.md tells what QEMU has to be built with"
 	install_packages "${packages[@]}"
 	lock_cache
-	# Another one may have made it in the meantime.
+	# Another process may have made it in the meantime.
 	! up_to_date || exit 0
 	make_work
 	prefix=$work/prefix

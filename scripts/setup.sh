@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what building, testing and the demo need, with apt, on Debian 12; does nothing when it is all there.
+# Installs with apt what building, testing and the demo need, on Debian 12. Does nothing when all is there.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 

@@ -1,8 +1,8 @@
-//! Devices that are all set up at once and measured in turn, for a fraction of a second each.
+//! Devices that are all set up at once and take turns, a fraction of a second each.
 //!
-//! A virtual machine is as fast as its host has time for it, and that changes within seconds. Devices that are measured one after the
-//! other, some seconds each, are measured on different machines; so a device waits, stopped, until it is its turn again, and a
-//! ratio is taken within a round, in which all of them have had their turn within a few seconds.
+//! A virtual machine is as fast as its host lets it be, and that changes within seconds. Devices measured one after the
+//! other, some seconds each, would be measured on different machines. So each device is stopped until its turn comes. A
+//! ratio is taken within a round, in which all have had their turn within a few seconds.
 
 use std::collections::BTreeSet;
 
@@ -17,14 +17,14 @@ use crate::load::Side;
 use crate::run::guarded;
 use crate::stop;
 
-/// One that takes part.
+/// A device that takes part.
 #[derive(Debug)]
 pub struct Contender<'a> {
-    /// Goes on before the device is told to end.
+    /// Lets the processes go on before the device ends.
     hold: Hold,
     /// The device.
     pub running: Box<dyn Running + 'a>,
-    /// At the near guest.
+    /// The generator at the near guest.
     pub generator: Generator<'a>,
     /// What is on the guests' ends.
     pub ends: Ends,
@@ -32,14 +32,14 @@ pub struct Contender<'a> {
     pub lab: &'a Lab,
 }
 
-/// Stops processes, and lets them go on when it is dropped.
+/// Stops processes. They go on when it is dropped.
 #[derive(Debug)]
 struct Hold(Vec<i32>);
 
 impl Hold {
     fn signal(&self, signal: Signal) {
         for pid in &self.0 {
-            // It may have ended; then nothing comes out of it, which is an error of the measurement.
+            // The process may have ended. Then the measurement fails, because nothing comes out of it.
             let _ = kill(Pid::from_raw(*pid), signal);
         }
     }
@@ -52,10 +52,10 @@ impl Drop for Hold {
 }
 
 impl<'a> Contender<'a> {
-    /// Starts a device, waits until it forwards, lets `prepare` have it, and stops it until its turn.
+    /// Starts a device, waits until it forwards, runs `prepare` on it, and stops it until its turn.
     ///
     /// # Errors
-    /// The device's, it does not forward, or those of `prepare`.
+    /// Those of the device or of `prepare`, or it does not forward.
     fn new<T>(
         device: &'a dyn Device,
         lab: &'a Lab,
@@ -71,19 +71,21 @@ impl<'a> Contender<'a> {
     }
 }
 
-/// A device, and what is asked of it.
+/// A device and its questions.
 #[derive(Debug)]
 pub struct Entry<'a> {
-    /// What it is called when something fails.
+    /// Name in messages.
     pub name: String,
     /// The device.
     pub device: &'a dyn Device,
-    /// Which questions it answers, in each round.
+    /// The questions that it answers in each round.
     pub questions: Vec<usize>,
 }
 
-/// Sets all entries up by `prepare`, and lets each answer each of its questions by `ask`, which is told what `prepare` has found out,
-/// `rounds` times; what fails is left out from then on, and is in the answer. In every other round the order is reversed, so that a drift is none of the ratio's.
+/// Sets up all entries by `prepare`. Then each answers its questions, `rounds` times. `ask` gets the result of
+/// `prepare`. An entry that fails is left out from then on, and its error is in the answer.
+///
+/// Every other round goes in reverse order, so that a drift does not show in ratios.
 ///
 /// # Errors
 /// A signal came.

@@ -1,22 +1,22 @@
-//! Who runs where, and what a CPU did.
+//! Placement of threads on CPUs, and CPU time by kind.
 //!
-//! The generator is pinned to one CPU and the device to another. Softirq work runs where the sender runs, and is charged
-//! there: what the generator sends is received by the device's port (its XDP program, the copy into an AF_XDP socket; all
-//! of a bridge or a devmap redirect) on the generator's CPU, and what the device sends is received by the sink on the
-//! device's CPU. So the two shares belong together, and a device's own work is not all on its CPU.
+//! The generator is pinned to one CPU and the device to another. Softirq work runs where the sender runs, and is
+//! charged there. The device's port receives what the generator sends on the generator's CPU: the XDP program, the copy
+//! into an AF_XDP socket, all of a bridge or a devmap redirect. The sink receives what the device sends on the device's
+//! CPU. So the two shares belong together, and a device's own work is not all on its CPU.
 //!
-//! The shares are `/proc/stat` over the time of a measurement, which the kernel may count in samples (a tick of 4 ms at
-//! 250 Hz): over a second they are good to a percent or so. The generator spins between the packets of a paced load (unless
-//! they are few whose round trips are timed); its share of user and system says nothing then.
+//! The shares come from `/proc/stat`. The kernel may count them in samples (a tick of 4 ms at 250 Hz), so over a second
+//! they are good to a percent or so. The generator spins between the packets of a paced load, except for few packets
+//! whose round trips are timed. Its share of user and system says nothing then.
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 use crate::results::CpuShare;
 
-/// Where the generator runs, and all softirq work of what it sends.
+/// CPU of the generator, and of all softirq work of what it sends.
 pub const GENERATOR: usize = 0;
-/// Where the device under test runs, and all softirq work of what it sends.
+/// CPU of the device under test, and of all softirq work of what it sends.
 pub const DEVICE: usize = 1;
 
 /// Puts a thread (0: the calling one) on one CPU.
@@ -26,7 +26,7 @@ pub(crate) fn pin(thread: i32, cpu: usize) {
     sched_setaffinity(Pid::from_raw(thread), &set).expect("a thread may choose among its CPUs");
 }
 
-/// Keeps the calling thread, and what it starts meanwhile, on one CPU until it is dropped.
+/// Keeps the calling thread, and threads that it starts, on one CPU until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Pinned {
     before: CpuSet,
@@ -42,12 +42,12 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // It was there before.
+        // The mask was valid before.
         let _ = sched_setaffinity(Pid::from_raw(0), &self.before);
     }
 }
 
-/// A look at the counters of a CPU.
+/// A reading of a CPU's counters.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     user: u64,
@@ -65,9 +65,9 @@ impl Clock {
         Self { user: ticks[0] + ticks[1], system: ticks[2], softirq: ticks[5] + ticks[6] }
     }
 
-    /// Shares of the CPU between an earlier look and this one, `seconds` apart.
+    /// Shares of the CPU between an earlier reading and this one, `seconds` apart.
     pub(crate) fn since(self, before: Self, seconds: f64) -> CpuShare {
-        // USER_HZ is 100 on every architecture that there is a bench for.
+        // USER_HZ is 100 on every architecture that the bench runs on.
         let share = |now: u64, then: u64| now.saturating_sub(then) as f64 / 100.0 / seconds;
         CpuShare {
             user: share(self.user, before.user),

@@ -1,4 +1,4 @@
-//! The experiments: which devices, and what each is asked for.
+//! The experiments: the devices that take part, and what is measured.
 
 use std::sync::Arc;
 
@@ -20,18 +20,18 @@ use crate::run::{Case, Job, Run};
 
 /// Lengths on the wire, FCS included.
 const FRAMES: [u32; 3] = [64, 594, 1500];
-/// Packets a second that are offered.
+/// Offered packets a second.
 const RATES: [f64; 8] = [1e3, 1e4, 1e5, 2e5, 5e5, 1e6, 1.5e6, 2e6];
-/// Rules of a device that has everything on.
+/// Rules of a device with everything on.
 const RULES: RuleSet = RuleSet { rules: 10_000, masks: 1 };
-/// As many as there can be.
+/// The highest number of rules.
 const ALL_RULES: u32 = 65_536;
 const RULE_COUNTS: [u32; 6] = [1, 64, 1024, 4096, 16_384, ALL_RULES];
 const MASK_COUNTS: [u32; 7] = [1, 2, 4, 8, 16, 32, MOST_MASKS];
-/// Distinct masks where flows are new.
+/// Distinct masks in experiments with new flows.
 const MASKS: u32 = 8;
 const PORT_COUNTS: [usize; 5] = [2, 8, 32, 100, 200];
-/// Flows, and MAC addresses.
+/// Numbers of flows, and of MAC addresses.
 const SET_SIZES: [u32; 6] = [1, 10, 100, 1000, 10_000, 100_000];
 
 /// What can be measured.
@@ -88,7 +88,7 @@ fn full() -> Xswitch {
     Xswitch { rules: Some(RULES), meters: true, ..Xswitch::default() }
 }
 
-/// Room for a few more addresses than are used at most.
+/// xswitch with room for a few more addresses than the largest experiment uses.
 fn many_macs() -> Xswitch {
     Xswitch { macs: 131_072, ..Xswitch::default() }
 }
@@ -117,13 +117,13 @@ fn near() -> Load {
 }
 
 fn overload(peers: Option<&Arc<Peers>>) -> Vec<Job> {
-    // 64 flows for all; those with rules get them for as many rules.
+    // All get 64 flows. Devices with rules get them spread over that many rules.
     let cases = |rules: u32| -> Vec<Case> {
         let case = |frame| Case::new(f64::from(frame), near().sized(frame).few_flows(rules));
         FRAMES.into_iter().map(case).collect()
     };
     let plain = Xswitch::default();
-    // What is compared takes its turns one after the other.
+    // Compared devices are neighbours in a round.
     let mut jobs: Vec<Job> = testpmd(peers).map(|testpmd| Job::new(testpmd, cases(1))).into_iter().collect();
     jobs.push(Job::new(plain, cases(1)));
     jobs.extend(ovs(peers, None).map(|ovs| Job::new(ovs, cases(1))));
@@ -211,7 +211,7 @@ fn macs(peers: Option<&Arc<Peers>>) -> Vec<Job> {
 }
 
 fn latency(peers: Option<&Arc<Peers>>) -> Vec<Box<dyn Device>> {
-    // As under overload.
+    // The same order as under overload.
     let mut devices: Vec<Box<dyn Device>> = vec![
         Box::new(Forwarder { sleep: false }),
         Box::new(Xswitch { spin_us: Some(2000), ..Xswitch::default() }),

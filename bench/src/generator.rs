@@ -1,14 +1,15 @@
-//! The generator: `bpf/bench/generator.bpf.c` over live frames (`BPF_PROG_RUN`), on a thread pinned to its CPU.
+//! The generator: `bpf/bench/generator.bpf.c`, run over live frames (`BPF_PROG_RUN`) by a thread pinned to its CPU.
 //!
-//! Frames are redirected into a guest's end; the other end of that veth must have NAPI on, which an XDP program or GRO
-//! does. What the device's port can't take at once the kernel drops: it counts as offered.
+//! Frames are redirected into a guest's end. The other end of that veth must have NAPI on, by an XDP program or GRO.
+//! The kernel drops what the device's port can't take at once. Such frames count as offered.
 //!
-//! One call sends a whole load, and a signal to the thread ends it: a call waits for an RCU grace period and patches kernel
-//! text on its way in and out, which takes milliseconds and interrupts the other CPUs.
+//! One call sends a whole load, and a signal to the thread ends it. A call waits for an RCU grace period and patches
+//! kernel text on its way in and out. That takes milliseconds and interrupts the other CPUs.
 //!
-//! Such a call spins between the packets of a paced load. The few packets of a low rate whose round trips are timed are sent from a packet
-//! socket instead, by a thread that sleeps in between: on some hosts two CPUs that spin are stopped for milliseconds several
-//! times a second, one is not, and a device may need the other.
+//! Such a call spins between the packets of a paced load. On some hosts two CPUs that spin are stopped for milliseconds
+//! several times a second, while one is not, and a device may need the other. So packets of a low rate whose round
+//! trips are timed go out by a packet socket, from a thread that sleeps in between.
+#![allow(unsafe_code, reason = "structs that a BPF program shares, and signals")]
 
 use std::fmt;
 use std::sync::Once;
@@ -25,17 +26,18 @@ use tests::{Frame, Mac, NetNs};
 
 use crate::cpu;
 use crate::load::{Load, Walk};
+use crate::number::whole;
 use crate::object::{self, Object};
 
-/// Frames that the kernel takes through at once.
+/// Frames of one batch in the kernel.
 const BATCH: u32 = 128;
-/// Above this rate a paced load goes through in batches of a few frames, for one a batch is too slow.
+/// Above this rate a paced load goes out in batches of a few frames, because single frames are too slow.
 const SINGLE: f64 = 1e6;
-/// Up to this rate packets whose round trips are timed are sent by a thread that sleeps in between.
+/// Up to this rate a sleeping thread sends the packets whose round trips are timed.
 const LOW: f64 = 1e4;
 /// Number of the stream that the far end sends back, as in `bpf/bench/ends.bpf.c`.
 const RETURNS: u32 = 2;
-/// What ends a call; its handler does nothing.
+/// Signal that ends a call. Its handler does nothing.
 const END: Signal = Signal::SIGUSR1;
 
 /// `struct load` of the program.
@@ -55,7 +57,7 @@ struct Row {
 // SAFETY: integers without padding.
 unsafe impl Pod for Row {}
 
-/// The program's one row, shared with a generator that runs.
+/// The program's one row, shared with a running generator.
 struct Rows(Array<MapData, Row>);
 
 impl fmt::Debug for Rows {
@@ -85,7 +87,7 @@ impl Sending<'_> {
 }
 
 impl<'a> Generator<'a> {
-    /// Will send out of `ifname` in `ns`.
+    /// A generator out of `ifname` in `ns`.
     pub fn new(ns: &'a NetNs, ifname: &str) -> Self {
         static INSTALL: Once = Once::new();
         INSTALL.call_once(install_end);
@@ -119,7 +121,7 @@ impl<'a> Generator<'a> {
         let slow = load.pps.filter(|pps| load.returns && *pps <= LOW);
         let mut row = self.row(load, limit, &template);
         if slow.is_some() {
-            // Who sleeps keeps the time himself.
+            // A sleeping thread paces itself.
             row.interval = 0;
         }
         self.rows.0.set(0, row, 0).expect("the map takes a row");
@@ -144,7 +146,7 @@ impl<'a> Generator<'a> {
                 let attrs = TestRunAttrs::new().xdp_live_frames(batch);
                 let options =
                     TestRunOptions { data_in: Some(&template.0), repeat: u32::MAX, attrs, ..Default::default() };
-                // Full circle, or ended by the signal; that it runs at all is seen by what it has sent.
+                // All is sent, or the signal came. The counter of sent packets tells whether it runs at all.
                 let _ = program.test_run(options);
             }
         };
@@ -160,7 +162,7 @@ impl<'a> Generator<'a> {
             let pairs = template.0[range].chunks_exact(2);
             pairs.map(|pair| u32::from(u16::from_ne_bytes([pair[0], pair[1]]))).sum::<u32>()
         };
-        let interval = load.pps.map_or(0, |pps| (256e9 / pps) as u64);
+        let interval = load.pps.map_or(0, |pps| whole(256e9 / pps));
         let walks = [load.dst_mac, load.src_mac, load.src_ip, load.dst_ip, load.ports];
         Row {
             sent: 0,
@@ -176,7 +178,7 @@ impl<'a> Generator<'a> {
     }
 }
 
-/// Has the program make one packet after the other, with the time of that moment, and sends it; `pps` a second, until `limit` or `stop`.
+/// Sends single packets, `pps` a second, until `limit` or `stop`. The program stamps each with the time of its sending.
 fn send_slowly(program: &Xdp, ifindex: u32, template: &Frame, limit: u64, pps: f64, stop: &AtomicBool) {
     let socket = RawSocket::open_here(ifindex).expect("a packet socket");
     let mut frame = Frame(vec![0; template.0.len()]);
@@ -192,7 +194,7 @@ fn send_slowly(program: &Xdp, ifindex: u32, template: &Frame, limit: u64, pps: f
     }
 }
 
-/// Ends the sending thread when it is dropped, so also if the work beside it panics.
+/// Ends the sending thread when it is dropped, even if the work beside it panics.
 struct Stop<'scope, 'stop> {
     wanted: &'stop AtomicBool,
     /// Its thread id, 0 until it runs.
@@ -203,10 +205,10 @@ struct Stop<'scope, 'stop> {
 impl Drop for Stop<'_, '_> {
     fn drop(&mut self) {
         self.wanted.store(true, Ordering::Relaxed);
-        // Again, in case that the thread was not in the call yet.
+        // Repeated, because the thread may not be in the call yet.
         while !self.thread.is_finished() {
             let (process, thread) = (std::process::id(), self.id.load(Ordering::Relaxed));
-            // SAFETY: a plain system call without pointers; the signal's handler does nothing, whichever thread gets it.
+            // SAFETY: a plain system call without pointers. The handler does nothing, whichever thread gets the signal.
             unsafe { libc::syscall(libc::SYS_tgkill, process, thread, END as libc::c_int) };
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -221,10 +223,10 @@ fn install_end() {
     unsafe { sigaction(END, &action) }.expect("a signal can be handled");
 }
 
-/// A packet of the load; the program writes what varies.
+/// A packet of the load. The program writes what varies.
 fn template(load: &Load) -> Frame {
     let len = load.frame as usize - 4;
-    // Addresses of zero, so that the checksum is that of the other words.
+    // With addresses of zero the checksum is that of the other words.
     let zero = Mac([0; 6]);
     let mut frame = Frame::ethernet(zero, zero).stream(if load.returns { RETURNS } else { 1 }, 0, len);
     frame.0[24..34].fill(0);

@@ -1,5 +1,6 @@
-//! The log-linear histogram that `bpf/bench/ends.bpf.c` fills, read back: buckets are less than 1 % wide.
+//! Reads the log-linear histogram that `bpf/bench/ends.bpf.c` fills. Buckets are less than 1 % wide.
 
+use crate::number::whole;
 use crate::results::Percentiles;
 
 /// Buckets of an octave.
@@ -17,11 +18,11 @@ fn value(bucket: u32) -> f64 {
     low as f64 + ((1_u64 << shift) - 1) as f64 / 2.0
 }
 
-/// Percentiles of counts by bucket; all 0 of an empty histogram.
+/// Percentiles of counts by bucket. All are 0 for an empty histogram.
 pub(crate) fn percentiles(counts: &[u64]) -> Percentiles {
     let packets: u64 = counts.iter().sum();
     let at = |share: f64| {
-        let wanted = ((packets as f64 * share).ceil() as u64).max(1);
+        let wanted = whole((packets as f64 * share).ceil()).max(1);
         let mut below = 0;
         let found = (0_u32..).zip(counts).find(|(_, count)| {
             below += **count;
@@ -36,7 +37,7 @@ pub(crate) fn percentiles(counts: &[u64]) -> Percentiles {
 mod tests {
     use super::*;
 
-    /// As the BPF program chooses it.
+    /// The bucket that the BPF program chooses.
     fn bucket(ns: u64) -> u32 {
         let value = u32::try_from(ns).unwrap_or(u32::MAX);
         let shift = if value < STEPS { 0 } else { value.ilog2() - 7 };

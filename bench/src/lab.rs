@@ -1,4 +1,4 @@
-//! The lab: a namespace for the device under test, guests behind veths, and what is on the guests' ends.
+//! The lab: a namespace for the device under test, guests behind veths, and the programs on the guests' ends.
 //!
 //! ```text
 //!   near guest                switch namespace                far guest
@@ -7,6 +7,7 @@
 //! ```
 //!
 //! Every device gets the same veths, made anew: one queue, MTU 1500, no addresses, IPv6 off.
+#![allow(unsafe_code, reason = "structs that a BPF program shares, and signals")]
 
 use std::io::Write;
 use std::process::Stdio;
@@ -25,24 +26,24 @@ use crate::object::{self, Object};
 use crate::results::Percentiles;
 use crate::stop;
 
-/// How long a device may take until it forwards.
+/// Longest time until a device forwards.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Namespaces and veths.
 #[derive(Debug)]
 pub struct Lab {
-    /// Where the device's ends `p0`, `p1`, … are, and the device.
+    /// The namespace of the device and its ends `p0`, `p1`, …
     pub switch: Arc<NetNs>,
-    /// The guest at `p0`; its end is `g0`.
+    /// The guest at `p0`. Its end is `g0`.
     pub near: NetNs,
-    /// The guest at `p1`; its end is `g1`. It has the ends of all further ports, too.
+    /// The guest at `p1`. Its end is `g1`. It has the ends of all further ports, too.
     pub far: NetNs,
-    /// How many ports there are.
+    /// Number of ports.
     pub ports: usize,
 }
 
 impl Lab {
-    /// Makes one with `ports` ports, at least 2.
+    /// Makes a lab with `ports` ports, at least 2.
     ///
     /// # Errors
     /// `ip` could not do it.
@@ -80,12 +81,12 @@ impl Lab {
         }
     }
 
-    /// Puts the programs on the two guests' ends.
+    /// Attaches the programs to the two guests' ends.
     pub fn ends(&self) -> Ends {
         Ends { near: End::attach(&self.near, "g0", "near"), far: End::attach(&self.far, "g1", "far") }
     }
 
-    /// Waits until the device forwards both ways, and makes it learn the first `macs` stations of the far side and the
+    /// Waits until the device forwards both ways. Makes it learn the first `macs` stations of the far side and the
     /// first of the near side.
     ///
     /// # Errors
@@ -121,13 +122,13 @@ fn batch(ns: &NetNs, lines: &str) -> anyhow::Result<()> {
 /// The programs on both guests' ends.
 #[derive(Debug)]
 pub struct Ends {
-    /// Counts, drops, and takes the time of what has come back.
+    /// Counts and drops. Takes the time of returned packets.
     pub near: End,
-    /// Counts, and drops or sends back, as the load says.
+    /// Counts. Drops or sends back, as the load says.
     pub far: End,
 }
 
-/// What an end has seen, `struct seen` of the program.
+/// Counters of an end: `struct seen` of the program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Seen {
@@ -135,13 +136,13 @@ pub struct Seen {
     pub packets: u64,
     /// Their bytes, without FCS.
     pub bytes: u64,
-    /// Packets of others.
+    /// Other packets.
     pub others: u64,
 }
 // SAFETY: integers without padding.
 unsafe impl Pod for Seen {}
 
-/// A program on a guest's end; detached on drop.
+/// A program on a guest's end. Dropping it detaches the program.
 #[derive(Debug)]
 pub struct End {
     object: Ebpf,
@@ -154,7 +155,7 @@ impl End {
         Self { object }
     }
 
-    /// What it has seen so far.
+    /// Its counters so far.
     pub fn seen(&self) -> Seen {
         let map: PerCpuArray<_, Seen> = self.object.map("SEEN").expect("the map").try_into().expect("an array");
         let rows = map.get(&0, 0).expect("the row");
@@ -171,8 +172,8 @@ impl End {
         (0..histogram::BUCKETS).map(|bucket| map.get(&bucket, 0).expect("a bucket").iter().sum()).collect()
     }
 
-    /// Round trip times of what comes while `work` runs. What reads the counts does so before and after it, when it disturbs nothing
-    /// that is counted.
+    /// Round-trip times of packets that come while `work` runs. The counts are read before and after, so that reading
+    /// disturbs nothing that is counted.
     pub(crate) fn times_during<T>(&mut self, work: impl FnOnce() -> T) -> (T, Percentiles) {
         let before = self.times();
         self.take_times(true);

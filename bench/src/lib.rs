@@ -1,4 +1,4 @@
-//! The bench: devices under test beside each other on the same veths, what they forward, and the report.
+//! The bench: devices under test on the same veths, what they forward, and the report.
 
 pub mod contest;
 pub mod cpu;
@@ -11,6 +11,7 @@ pub mod load;
 pub mod measure;
 pub mod micro;
 pub mod names;
+mod number;
 mod object;
 pub mod peers;
 pub mod plot;

@@ -1,4 +1,6 @@
-//! What the generator sends: the addresses of the stations, and sets that each field of a packet walks through.
+//! Loads of the generator: the addresses of the stations, and the set of values of each field of a packet.
+
+use crate::number::whole;
 
 /// First two bytes of the near guest's stations' addresses.
 const NEAR: [u8; 2] = [0x02, 0x0a];
@@ -8,14 +10,15 @@ const FAR: [u8; 2] = [0x02, 0x0b];
 pub(crate) const NEAR_IP: u32 = 0x0a01_0203;
 /// The first of the far guest's IPv4 addresses: 10.64.0.0.
 pub(crate) const FAR_IP: u32 = 0x0a40_0000;
-/// Source and destination port of the first flow. Source ports are below 1,024: the upper six bits are the rules' masks'.
+/// Source and destination port of the first flow. Source ports are below 1,024, because the upper six bits belong to
+/// the rules' masks.
 const PORTS: u32 = 500 << 16 | 5000;
 /// Flows of a load that has locality.
 pub(crate) const FEW: u32 = 64;
-/// All pairs of ports below that: a set that no measurement comes to the end of.
+/// All pairs of ports below that. They are more than a measurement sends.
 const ENDLESS: u32 = 1 << 26;
 
-/// A field that takes one value of a set after the other.
+/// A field that takes the values of a set in turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub(crate) struct Walk {
@@ -26,21 +29,21 @@ pub(crate) struct Walk {
 }
 
 impl Walk {
-    /// Always the same value.
+    /// A field that always has the same value.
     pub(crate) fn fixed(base: u32) -> Self {
         Self { base, at: 0, stride: 0, size: 1 }
     }
 
-    /// Each of the `size` (at most 2²⁶) values from `base` on in turn, scattered.
+    /// Takes each of the `size` (at most 2²⁶) values from `base` on in turn, scattered.
     pub(crate) fn over(base: u32, size: u32) -> Self {
         assert!((1..=ENDLESS).contains(&size), "a set of {size}");
-        // The golden section scatters best; the next stride without a common divisor takes every member.
-        let golden = (f64::from(size) * 0.618_034) as u32;
+        // The golden section scatters best. The next stride without a common divisor reaches every member.
+        let golden = u32::try_from(whole(f64::from(size) * 0.618_034)).expect("less than `size`");
         let stride = (golden..size).chain(1..=golden).find(|stride| gcd(*stride, size) == 1).unwrap_or(0);
         Self { base, at: 0, stride: stride % size, size }
     }
 
-    /// `count` values spread over `size` from `base` on; all of them if there are no more than that.
+    /// `count` values spread over `size` from `base` on, or all of them if there are fewer.
     fn spread(base: u32, size: u32, count: u32) -> Self {
         if size <= count {
             return Self::over(base, size);
@@ -64,7 +67,7 @@ fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// Which guest sends.
+/// The guest that sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// To the far guest.
@@ -78,9 +81,9 @@ pub enum Side {
 pub struct Load {
     /// Length on the wire in bytes, FCS included: 64 to 1,518.
     pub frame: u32,
-    /// Packets a second; `None`: as fast as it goes.
+    /// Packets a second. `None` is as fast as possible.
     pub pps: Option<f64>,
-    /// Whether each packet carries the time when it was sent, and the far end sends it back.
+    /// Whether each packet carries its send time, and the far end sends it back.
     pub returns: bool,
     pub(crate) from: Side,
     pub(crate) dst_mac: Walk,
@@ -91,7 +94,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Between one station of each guest, one flow, 64 bytes, as fast as it goes.
+    /// One flow of 64-byte frames between one station of each guest, as fast as possible.
     pub fn new(from: Side) -> Self {
         let (src_ip, dst_ip) = match from {
             Side::Near => (NEAR_IP, FAR_IP),
@@ -115,12 +118,12 @@ impl Load {
         Self { frame, ..self }
     }
 
-    /// At so many packets a second.
+    /// At that many packets a second.
     pub fn paced(self, pps: f64) -> Self {
         Self { pps: Some(pps), ..self }
     }
 
-    /// Whose packets carry the time and are sent back.
+    /// With packets that carry their send time and come back.
     pub fn returning(self) -> Self {
         Self { returns: true, ..self }
     }
@@ -136,7 +139,7 @@ impl Load {
         Self { dst_ip: Walk::over(FAR_IP, rules.max(1)), ports: Walk::over(PORTS, flows), ..self }
     }
 
-    /// A flow that was never there with every packet, and the `rules` first rules in turn.
+    /// A new flow with every packet, and the `rules` first rules in turn.
     pub fn new_flows(self, rules: u32) -> Self {
         Self { dst_ip: Walk::over(FAR_IP, rules.max(1)), ports: Walk::over(0, ENDLESS), ..self }
     }

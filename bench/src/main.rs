@@ -18,13 +18,13 @@ use clap::{Parser, Subcommand, ValueEnum};
 struct Args {
     #[command(subcommand)]
     command: Option<Command>,
-    /// How often rates under overload and round trips are measured; medians are of these
+    /// Rounds of rates under overload and of round trips. Figures are medians of these
     #[arg(long, default_value_t = 20)]
     rounds: usize,
-    /// How often points of cost curves are measured
+    /// Rounds of each point of cost curves
     #[arg(long, default_value_t = 10)]
     curve_rounds: usize,
-    /// How often given offered rates are measured
+    /// Rounds of given offered rates
     #[arg(long, default_value_t = 2)]
     rate_rounds: usize,
     /// Directory of results.json and the report
@@ -36,7 +36,7 @@ struct Args {
     /// Kinds of devices (xswitch, components, floor, devmap, bridge, ovs, testpmd), separated by commas [default: all]
     #[arg(long, value_delimiter = ',')]
     devices: Vec<String>,
-    /// Short measurements: whether it works, not how fast it is
+    /// Measure briefly, to see whether it works and not how fast
     #[arg(long)]
     quick: bool,
 }
@@ -75,7 +75,7 @@ fn main() -> anyhow::Result<()> {
     wanted.iter().try_for_each(|what| what.measure(&mut run, peers.as_ref()))
 }
 
-/// The peers, if they are wanted and can be had; else it is noted that they take no part.
+/// Unpacks the peers if they are wanted. If that fails, a note says that they take no part.
 fn unpack_peers(run: &mut Run) -> Option<Arc<Peers>> {
     if !["ovs", "testpmd"].into_iter().any(|kind| run.plan.wants(kind)) {
         return None;

@@ -1,4 +1,4 @@
-//! One measurement: a load through a device that runs, what came out, and what the CPUs did meanwhile.
+//! One measurement: a load through a running device, the packets that come out, and the CPUs' work meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -12,28 +12,28 @@ use crate::load::Load;
 use crate::results::{Percentiles, Sample};
 use crate::stop;
 
-/// How long a measurement takes.
+/// Times of a measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
-    /// Load before anything is counted.
+    /// Load before counting starts.
     pub warm: Duration,
-    /// While it is counted.
+    /// Time while packets are counted.
     pub measure: Duration,
-    /// Without traffic, to see what a device takes then.
+    /// Time without traffic, for memory and idle CPU.
     pub idle: Duration,
 }
 
 impl Times {
-    /// Of a turn in a [`contest`](crate::contest): a fraction of a second, so that all have had their turn before the machine is
-    /// another one.
+    /// A turn in a [`contest`](crate::contest): a fraction of a second, so that all have had their turn before the
+    /// machine changes.
     pub fn of_a_turn(self) -> Self {
         Self { warm: self.warm / 5, measure: self.measure / 4, ..self }
     }
 }
 
-/// Time in which what is on its way arrives, or is lost.
+/// Time for packets on their way to arrive.
 const DRAIN: Duration = Duration::from_millis(50);
-/// How long a load may take to begin.
+/// Longest time until a load begins.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +50,7 @@ impl Look {
         Self { at: Instant::now(), sent, received: ends.far.seen().packets, cpus }
     }
 
-    /// What happened from `before` to this one.
+    /// Rates and shares between `before` and this look.
     fn since(&self, before: &Self) -> Sample {
         let seconds = (self.at - before.at).as_secs_f64();
         let share = |at: usize| self.cpus[at].since(before.cpus[at], seconds);
@@ -63,10 +63,10 @@ impl Look {
     }
 }
 
-/// Sends a load and counts what arrives at the far guest.
+/// Sends a load and counts the packets that arrive at the far guest.
 ///
-/// At full speed the count starts and ends while packets are on their way. Of a paced load every packet is waited for, so
-/// that its loss is exact: the share of all that were sent which arrived.
+/// At full speed the count starts and ends while packets are on their way. With a paced load every packet is waited
+/// for, so that the loss is exact: the share of sent packets that did not arrive.
 ///
 /// # Errors
 /// A signal came, or nothing is sent.
@@ -77,7 +77,7 @@ pub fn stream(generator: &mut Generator<'_>, ends: &Ends, load: &Load, times: Ti
     }
     let first = ends.far.seen().packets;
     let mut sample = generator.during(load, |sending| {
-        // The first call takes its time to begin.
+        // The first call takes time to begin.
         wait::until(PATIENCE, || (sending.sent() > 0).then_some(())).context("nothing is sent")?;
         if load.pps.is_none() {
             stop::sleep(times.warm)?;
@@ -95,7 +95,7 @@ pub fn stream(generator: &mut Generator<'_>, ends: &Ends, load: &Load, times: Ti
     Ok(sample)
 }
 
-/// Sends a paced load whose packets return, and takes the time of each packet that comes back once the load is on its way.
+/// Sends a paced load whose packets return. Takes the time of each packet that comes back once the load is on its way.
 ///
 /// # Errors
 /// A signal came, or nothing came back.
@@ -105,7 +105,7 @@ pub fn round_trip(
     load: &Load,
     times: Times,
 ) -> anyhow::Result<Percentiles> {
-    // Beside the generator: what this thread does must not take the CPU from the device.
+    // On the generator's CPU, because this thread must not take CPU from the device.
     let _beside = cpu::Pinned::new(cpu::GENERATOR);
     let (done, percentiles) = generator.during(load, |_| {
         stop::sleep(times.warm)?;

@@ -1,19 +1,19 @@
 //! Names of the devices under test that the report looks for, in the order in which it shows them.
 //!
-//! A device that is not here is shown after these. In a cost curve a device keeps one name over all points: what `x` counts
-//! is left out of it.
+//! Other devices are shown after these. In a cost curve a device keeps one name over all points, so the name leaves out
+//! what `x` counts.
 
-/// One worker, two ports, bridge with MAC learning; it may sleep, and decides by itself when.
+/// One worker, two ports, bridge with MAC learning. It may sleep, and decides by itself when.
 pub const XSWITCH: &str = "xswitch";
 /// The same, never asleep.
 pub const XSWITCH_POLLING: &str = "xswitch, polling";
-/// Awake as long as packets follow each other within 2 ms; then it sleeps.
+/// Awake while packets follow each other within 2 ms. Then it sleeps.
 pub const XSWITCH_AWAKE: &str = "xswitch, awake for 2 ms";
-/// Awake as long as packets follow each other within 50 µs; so at 1,000 a second each wakes it.
+/// Awake while packets follow each other within 50 µs. At 1,000 a second each packet wakes it.
 pub const XSWITCH_SLEEPING: &str = "xswitch, awake for 50 µs";
 /// Everything on: 10,000 rules, and a meter on each port.
 pub const XSWITCH_FULL: &str = "xswitch, 10000 rules, meters";
-/// A worker on each of two CPUs; the second shares the generator's.
+/// A worker on each of two CPUs. The second shares the generator's.
 pub const XSWITCH_2_WORKERS: &str = "xswitch, 2 workers";
 /// 32 ports, traffic between two of them.
 pub const XSWITCH_32_PORTS: &str = "xswitch, 32 ports";
@@ -25,21 +25,21 @@ pub const CLASSIFIER: &str = "xswitch, classifier component";
 pub const MERGE: &str = "xswitch, merge component";
 /// Through a classifier, a ring and a merge component on one worker.
 pub const CHAIN: &str = "xswitch, classifier to ring to merge";
-/// The floor in user space: two ports, shared packet memory, no look-ups; never asleep.
+/// The lower bound in user space: two ports, shared UMEM, no look-ups. It never sleeps.
 pub const FORWARDER: &str = "bare AF_XDP forwarder, polling";
-/// The same, asleep in poll(2) when there is nothing to do.
+/// The same, asleep in poll(2) without work.
 pub const FORWARDER_SLEEPING: &str = "bare AF_XDP forwarder, sleeping";
-/// The floor in the kernel, on the generator's CPU.
+/// The lower bound in the kernel, on the generator's CPU.
 pub const DEVMAP: &str = "XDP devmap redirect";
 /// On the generator's CPU, as bridges are.
 pub const BRIDGE: &str = "Linux bridge, inline";
 /// On kernel threads that are pinned to the device's CPU.
 pub const BRIDGE_THREADED: &str = "Linux bridge, threaded NAPI";
-/// Userspace datapath with ports of `type=afxdp`, normal learning; it polls.
+/// Userspace datapath with ports of `type=afxdp` and normal learning. It polls.
 pub const OVS: &str = "Open vSwitch afxdp";
 /// The same with 10,000 rules.
 pub const OVS_RULES: &str = "Open vSwitch afxdp, 10000 rules";
-/// DPDK's `testpmd` in its `io` mode, which looks nothing up.
+/// DPDK's `testpmd` in its `io` mode, which has no look-ups.
 pub const TESTPMD: &str = "testpmd net_af_xdp";
 
 /// All of them, in the order of the report.

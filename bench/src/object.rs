@@ -16,7 +16,7 @@ pub(crate) enum Object {
 }
 
 impl Object {
-    /// Creates its maps and reads its programs; none is in the kernel yet.
+    /// Creates its maps and reads its programs. None is in the kernel yet.
     pub(crate) fn load(self) -> Ebpf {
         let bytes: &[u8] = match self {
             Self::Generator => include_bytes_aligned!(concat!(env!("OUT_DIR"), "/generator.bpf.o")),
@@ -36,7 +36,7 @@ pub(crate) fn program<'a>(object: &'a mut Ebpf, name: &str) -> &'a mut Xdp {
     program
 }
 
-/// Attaches a program of an object to a netdev in native mode, until the object goes.
+/// Attaches a program of an object to a netdev in native mode, as long as the object lives.
 pub(crate) fn attach(object: &mut Ebpf, name: &str, ns: &NetNs, ifname: &str) {
     let program = program(object, name);
     let attached = ns.run(|| program.attach(ifname, XdpMode::Driver).map(drop));

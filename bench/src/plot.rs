@@ -1,31 +1,34 @@
-//! Plots as SVG text: lines over a logarithmic axis, and bars. White is drawn behind them, so they read on dark pages too.
+//! Plots as SVG text: lines over a logarithmic axis, and bars. They have a white background, so they read on dark pages
+//! too.
 //!
-//! A program has one colour in all plots (Okabe and Ito's, which colour-blind people tell apart); its variants differ in shade
-//! and marker. The legend is beside the plot, where it hides nothing. The same data gives the same text.
+//! A program has one colour in all plots, from Okabe and Ito's set, which colour-blind people tell apart. Its variants
+//! differ in shade and marker. The legend is beside the plot, where it hides nothing. The same data gives the same
+//! text.
 
 use plotters::coord::Shift;
 use plotters::coord::combinators::BindKeyPoints;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use crate::number::small;
 use crate::report::text::{count, number};
 use crate::results::Spread;
 
 /// One line of a plot.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Series {
-    /// What the legend says.
+    /// Name in the legend.
     pub name: String,
     /// `x` above 0 and `y`, in the order of `x`.
     pub points: Vec<(f64, f64)>,
 }
 
-/// A plot of lines; `x` is logarithmic, `y` begins at 0.
+/// A plot of lines. `x` is logarithmic, and `y` begins at 0.
 #[derive(Clone, Debug)]
 pub struct Lines<'a> {
-    /// What is along the lower edge, with its unit.
+    /// Label of the lower axis, with its unit.
     pub x: &'a str,
-    /// What is along the left edge, with its unit.
+    /// Label of the left axis, with its unit.
     pub y: &'a str,
     /// The lines.
     pub series: Vec<Series>,
@@ -34,7 +37,7 @@ pub struct Lines<'a> {
 /// A chart of horizontal bars in groups.
 #[derive(Clone, Debug)]
 pub struct Bars<'a> {
-    /// What the length of a bar is, with its unit.
+    /// Label of a bar's length, with its unit.
     pub x: &'a str,
     /// Names of the bars of each group.
     pub series: Vec<String>,
@@ -45,15 +48,15 @@ pub struct Bars<'a> {
 /// A group of bars, one for each series.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
-    /// What is written beside it.
+    /// Label of the group.
     pub name: String,
-    /// Lengths; the bar is the median. `None` leaves its place empty.
+    /// Lengths. The bar shows the median. `None` leaves its place empty.
     pub bars: Vec<Option<Spread>>,
 }
 
 const WIDTH: u32 = 900;
 const FONT: (&str, u32) = ("sans-serif", 13);
-/// Width of a character of [`FONT`], a little generous: the reader's font is not known.
+/// Width of a character of [`FONT`]. It is rather too large, because the reader's font is unknown.
 const CHARACTER: u32 = 7;
 const GRID: RGBColor = RGBColor(222, 222, 222);
 
@@ -67,7 +70,7 @@ const PURPLE: RGBColor = RGBColor(204, 121, 167);
 /// Programs that are not among [`PROGRAMS`].
 const BROWN: RGBColor = RGBColor(115, 77, 38);
 
-/// Programs by what their devices' names begin with.
+/// Programs by the beginning of their devices' names.
 const PROGRAMS: [(&str, RGBColor); 6] = [
     ("xswitch", BLUE),
     ("bare AF_XDP forwarder", INK),
@@ -81,12 +84,12 @@ const PROGRAMS: [(&str, RGBColor); 6] = [
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Look {
     colour: RGBColor,
-    marker: u8,
+    marker: usize,
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// Draws lines; `None` if no series has two points to draw one between.
+/// Draws lines. `None` if no series has two points.
 pub fn lines(plot: &Lines<'_>) -> anyhow::Result<Option<String>> {
     let drawable = |&(x, y): &(f64, f64)| x > 0.0 && x.is_finite() && y.is_finite();
     let series: Vec<Series> = plot
@@ -109,7 +112,7 @@ pub fn lines(plot: &Lines<'_>) -> anyhow::Result<Option<String>> {
     let looks = looks(&series);
     let mut text = String::new();
     {
-        let height = (48 + 22 * series.len() as u32).max(400);
+        let height = (48 + 22 * pixels(series.len())).max(400).cast_unsigned();
         let root = SVGBackend::with_string(&mut text, (WIDTH, height)).into_drawing_area();
         root.fill(&WHITE)?;
         let (area, beside) = root.split_horizontally(WIDTH - legend_width(series.iter().map(|series| &series.name)));
@@ -140,7 +143,7 @@ pub fn lines(plot: &Lines<'_>) -> anyhow::Result<Option<String>> {
             }
         }
         for (row, (series, look)) in series.iter().zip(&looks).enumerate() {
-            let y = 24 + 22 * row as i32;
+            let y = 24 + 22 * pixels(row);
             beside.draw(&PathElement::new([(0, y), (26, y)], look.colour.stroke_width(2)))?;
             beside.draw(&marker((13, y), *look))?;
             beside.draw(&Text::new(series.name.clone(), (34, y - 7), FONT))?;
@@ -150,7 +153,7 @@ pub fn lines(plot: &Lines<'_>) -> anyhow::Result<Option<String>> {
     Ok(Some(text))
 }
 
-/// Draws bars; `None` if there is none.
+/// Draws bars. `None` if there are none.
 pub fn bars(plot: &Bars<'_>) -> anyhow::Result<Option<String>> {
     let values = || plot.groups.iter().flat_map(|group| &group.bars).flatten();
     let longest = values().map(|&(_, _, greatest)| greatest).filter(|value| value.is_finite()).fold(0.0, f64::max);
@@ -158,11 +161,11 @@ pub fn bars(plot: &Bars<'_>) -> anyhow::Result<Option<String>> {
         return Ok(None);
     }
     const BAR: i32 = 13;
-    let group = BAR * plot.series.len() as i32 + 12;
-    let height = group * plot.groups.len() as i32;
+    let group = BAR * pixels(plot.series.len()) + 12;
+    let height = group * pixels(plot.groups.len());
     let mut text = String::new();
     {
-        let root = SVGBackend::with_string(&mut text, (WIDTH, height as u32 + 80)).into_drawing_area();
+        let root = SVGBackend::with_string(&mut text, (WIDTH, height.cast_unsigned() + 80)).into_drawing_area();
         root.fill(&WHITE)?;
         bar_legend(&root, &plot.series)?;
         let longest = if longest > 0.0 { longest } else { 1.0 };
@@ -187,14 +190,14 @@ pub fn bars(plot: &Bars<'_>) -> anyhow::Result<Option<String>> {
             .draw()?;
         let (corner, _) = chart.plotting_area().get_pixel_range();
         for (row, Group { name, bars }) in plot.groups.iter().enumerate() {
-            // Rows go down, the axis up.
-            let top = height - group * row as i32 - 6;
+            // Rows count downwards, and the axis upwards.
+            let top = height - group * pixels(row) - 6;
             let middle = chart.plotting_area().map_coordinate(&(0.0, f64::from(top - (group - 12) / 2))).1;
             let right = FONT.into_text_style(&root).pos(Pos::new(HPos::Right, VPos::Center));
             root.draw(&Text::new(name.clone(), (corner.start - 8, middle), right))?;
             for (at, bar) in bars.iter().enumerate() {
                 let &Some((median, least, greatest)) = bar else { continue };
-                let top = f64::from(top - BAR * at as i32);
+                let top = f64::from(top - BAR * pixels(at));
                 let bottom = top - f64::from(BAR - 2);
                 let middle = (top + bottom) / 2.0;
                 chart.draw_series([Rectangle::new([(0.0, top), (median, bottom)], bar_colour(at).filled())])?;
@@ -213,7 +216,7 @@ fn bar_legend(root: &Area<'_>, series: &[String]) -> anyhow::Result<()> {
     for (at, name) in series.iter().enumerate() {
         root.draw(&Rectangle::new([(x, 11), (x + 12, 23)], bar_colour(at).filled()))?;
         root.draw(&Text::new(name.clone(), (x + 18, 10), FONT))?;
-        x += 18 + text_width([name]) as i32 + 16;
+        x += 18 + text_width([name]).cast_signed() + 16;
     }
     Ok(())
 }
@@ -230,7 +233,7 @@ fn looks(series: &[Series]) -> Vec<Look> {
         let of = program(&one.name);
         let variant = series[..at].iter().filter(|other| program(&other.name) == of).count();
         let colour = of.map_or(BROWN, |of| PROGRAMS[of].1);
-        looks.push(Look { colour: shade(colour, variant), marker: (variant % 4) as u8 });
+        looks.push(Look { colour: shade(colour, variant), marker: variant % 4 });
     }
     looks
 }
@@ -238,7 +241,10 @@ fn looks(series: &[Series]) -> Vec<Look> {
 /// The colour itself, a lighter one, a darker one, and so on.
 fn shade(colour: RGBColor, variant: usize) -> RGBColor {
     let (toward, share) = [(0, 0.0), (255, 0.5), (90, 0.5)][variant % 3];
-    let mix = |part: u8| (f64::from(part) * (1.0 - share) + f64::from(toward) * share).round() as u8;
+    let mix = |part: u8| {
+        let mixed = f64::from(part) * (1.0 - share) + f64::from(toward) * share;
+        u8::try_from(small(mixed.round())).unwrap_or(u8::MAX)
+    };
     RGBColor(mix(colour.0), mix(colour.1), mix(colour.2))
 }
 
@@ -254,13 +260,14 @@ fn marker((x, y): (i32, i32), look: Look) -> Polygon<(i32, i32)> {
     Polygon::new(corners, look.colour.filled())
 }
 
-/// Where the axis is labelled: at the points themselves if they are few whole numbers, else at powers of ten, else at its ends.
+/// Labels of the axis: the points themselves if they are few whole numbers, otherwise powers of ten, otherwise its
+/// ends.
 fn ticks(xs: &[f64]) -> Vec<f64> {
     let ends = [xs[0], xs[xs.len() - 1]];
     if xs.len() <= 9 && xs.iter().all(|x| x.fract() == 0.0) {
         return xs.to_vec();
     }
-    let decades = ends[0].log10().ceil() as i32..=ends[1].log10().floor() as i32;
+    let decades = small(ends[0].log10().ceil())..=small(ends[1].log10().floor());
     let decades: Vec<f64> = decades.map(|power| 10f64.powi(power)).collect();
     if decades.is_empty() { ends.to_vec() } else { decades }
 }
@@ -279,8 +286,13 @@ fn short(x: f64) -> String {
     }
 }
 
+/// A count as a coordinate.
+fn pixels(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
 fn text_width<'a>(texts: impl IntoIterator<Item = &'a String>) -> u32 {
-    texts.into_iter().map(|text| text.chars().count() as u32 * CHARACTER).max().unwrap_or(0)
+    texts.into_iter().map(|text| pixels(text.chars().count()).cast_unsigned() * CHARACTER).max().unwrap_or(0)
 }
 
 fn legend_width<'a>(names: impl IntoIterator<Item = &'a String>) -> u32 {

@@ -1,4 +1,4 @@
-//! The report of a run: Markdown for engineers who judge xswitch against its peers, with plots beside it.
+//! The report of a run: Markdown for engineers who compare xswitch with its peers, with plots beside it.
 
 mod curves;
 mod footprint;
@@ -28,7 +28,7 @@ struct Section {
 }
 
 impl Section {
-    /// Shows a plot here, if there is one; `file` is its name without `.svg`.
+    /// Shows a plot here, if there is one. `file` is its name without `.svg`.
     fn plot(&mut self, file: &str, alt: &str, svg: Option<String>) {
         let Some(svg) = svg else { return };
         let file = format!("{file}.svg");
@@ -37,9 +37,9 @@ impl Section {
     }
 }
 
-/// Writes `README.md` and the plots that it shows into `dir`, which is made if it isn't there; fails if that can't be.
+/// Writes `README.md` and its plots into `dir`, and makes `dir` if need be.
 ///
-/// The same results give the same files. Whatever was not measured is left out.
+/// The same results give the same files. Missing measurements are left out.
 pub fn write(results: &Results, dir: &Path) -> anyhow::Result<()> {
     let sections = [
         overload::section(results)?,
@@ -82,18 +82,21 @@ fn head(setting: &Setting) -> String {
 }
 
 const HOW_TO_READ: &str = "\
-Machines differ and drift, so only ratios of one run mean something. All devices are set up at once, each between two guests of its own with the same
-generator and sink, and in each round they take turns of a quarter of a second, in which the others are stopped; offered rates are the exception, with
-a device set up at a time. A figure is the median of the rounds with the least and the greatest in brackets; a ratio is the median of the
-rounds' ratios, with the least and the greatest in brackets. The generator (BPF live
-frames, redirected into the veth) is pinned to one CPU, the device under test to another; the sink is an XDP program that
-counts and drops. The kernel does softirq work wherever the sender runs. What forwards within it (inline bridge, XDP devmap
-redirect) therefore works on the generator's CPU and slows the generator to its own pace. A device in user space (xswitch,
-bare forwarder, Open vSwitch, testpmd) gets its packets copied into its ring on the generator's CPU and loses what doesn't fit; on
-its own CPU it pays for its own code, for the send calls (system), and for the receiving end of each packet that it sends
-(softirq). CPU figures are of a whole CPU, from `/proc/stat`; a device that polls takes all of its CPU under any load.";
+- Machines differ and drift, so only ratios of one run mean something.
+- All devices are set up at once, each between two guests of its own with the same generator and sink. In each round they
+  take turns of a quarter of a second, in which the others are stopped. For offered rates one device is set up at a time.
+- A figure is the median of the rounds, with the least and the greatest in brackets. A ratio is the median of the rounds'
+  ratios.
+- The generator (BPF live frames, redirected into the veth) is pinned to one CPU, the device under test to another. The
+  sink is an XDP program that counts and drops.
+- The kernel does softirq work wherever the sender runs. What forwards within it (inline bridge, XDP devmap redirect)
+  works on the generator's CPU and slows the generator to its own pace.
+- A device in user space (xswitch, bare forwarder, Open vSwitch, testpmd) gets its packets copied into its ring on the
+  generator's CPU, and loses what doesn't fit. Its own CPU pays for its own code, for the send calls (system), and for the
+  receiving end of each packet that it sends (softirq).
+- CPU figures are of a whole CPU, from `/proc/stat`. A device that polls takes all of its CPU under any load.";
 
-/// A heading and a bulleted list; nothing if the list is empty.
+/// A heading and a bulleted list. Nothing if the list is empty.
 fn list(heading: &str, items: &[String]) -> String {
     if items.is_empty() {
         return String::new();
@@ -102,7 +105,7 @@ fn list(heading: &str, items: &[String]) -> String {
     format!("{heading}\n\n{items}\n")
 }
 
-/// What was run; nothing if that isn't known.
+/// The commands of the run. Nothing if they are unknown.
 fn commands(commands: &[String]) -> String {
     if commands.is_empty() {
         return String::new();

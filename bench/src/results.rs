@@ -1,4 +1,4 @@
-//! What a run of the bench measured, as plain data: the bench writes it, the report reads it, and JSON keeps it.
+//! Results of a run as plain data. The bench writes them, the report reads them, and JSON keeps them.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// Shares of one CPU over one measurement: CPU seconds a second, 0 to 1 each.
 ///
-/// From `/proc/stat`, whole CPU: it holds whatever ran there, and softirq is where the kernel charged it.
+/// From `/proc/stat`, of the whole CPU. Softirq time counts where the kernel charged it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CpuShare {
     /// In user space.
@@ -20,7 +20,7 @@ pub struct CpuShare {
 }
 
 impl CpuShare {
-    /// All of it.
+    /// The sum.
     pub fn busy(&self) -> f64 {
         self.user + self.system + self.softirq
     }
@@ -35,24 +35,24 @@ pub struct Sample {
     pub forwarded: f64,
     /// The CPU that the device is pinned to.
     pub device_cpu: CpuShare,
-    /// The CPU that the generator is pinned to; what runs in the sender's context is here, so an in-kernel device too.
+    /// The CPU that the generator is pinned to. Work in the sender's context is here, such as an in-kernel device.
     pub generator_cpu: CpuShare,
 }
 
 impl Sample {
-    /// Share of what was sent that did not arrive, 0 to 1.
+    /// Share of sent packets that did not arrive, 0 to 1.
     pub fn loss(&self) -> f64 {
         if self.offered > 0.0 { (1.0 - self.forwarded / self.offered).max(0.0) } else { 0.0 }
     }
 }
 
-/// Which question a [`Point`] answers; `x` is what varies.
+/// The question that a [`Point`] answers. `x` is what varies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Experiment {
-    /// As many packets as the generator can send; `x` is the frame length.
+    /// As many packets as the generator can send. `x` is the frame length.
     Overload,
-    /// A given offered rate; `x` is packets a second wanted, 64-byte frames.
+    /// A given offered rate of 64-byte frames. `x` is packets a second.
     Rate,
     /// Overload over the number of rules, with locality (64 flows).
     Rules,
@@ -71,13 +71,13 @@ pub enum Experiment {
 /// All samples of one device at one point.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Point {
-    /// What was asked.
+    /// The question.
     pub experiment: Experiment,
     /// Device and its set-up, such as `xswitch, 10,000 rules, meters`.
     pub device: String,
     /// Frame length on the wire, FCS included: 64, 594 or 1,500.
     pub frame: u32,
-    /// What varies; see [`Experiment`].
+    /// What varies, as [`Experiment`] says.
     pub x: f64,
     /// One for each round.
     pub samples: Vec<Sample>,
@@ -109,7 +109,7 @@ pub struct Percentiles {
     pub packets: u64,
 }
 
-/// What a device takes without traffic.
+/// Resources of a device without traffic.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Footprint {
     /// Device and its set-up.
@@ -126,7 +126,7 @@ pub struct Footprint {
     pub idle_cpu: f64,
 }
 
-/// What xswitch's engine takes alone on rings without a kernel, with everything on.
+/// Cost of xswitch's engine alone, on rings without a kernel, with everything on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Engine {
     /// Packets a second of one core.
@@ -175,13 +175,13 @@ pub struct Results {
 }
 
 impl Results {
-    /// Reads what [`Results::save`] wrote; fails if the file can't be read or is no such JSON.
+    /// Reads what [`Results::save`] wrote. Fails if the file can't be read or is not such JSON.
     pub fn load(path: &Path) -> anyhow::Result<Self> {
         let text = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
         serde_json::from_slice(&text).with_context(|| format!("{} holds no results of a run", path.display()))
     }
 
-    /// Writes all of it as JSON for people and for [`Results::load`]; fails if the file can't be written.
+    /// Writes it as JSON for people and for [`Results::load`]. Fails if the file can't be written.
     pub fn save(&self, path: &Path) -> anyhow::Result<()> {
         let text = serde_json::to_string_pretty(self)? + "\n";
         fs::write(path, text).with_context(|| format!("writing {}", path.display()))
@@ -191,7 +191,7 @@ impl Results {
 /// Median, least and greatest.
 pub type Spread = (f64, f64, f64);
 
-/// Median, least and greatest; `None` of nothing.
+/// Median, least and greatest. `None` without values.
 pub fn spread(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);

@@ -1,24 +1,24 @@
-//! Sets of traffic rules that every device with rules gets alike, and that the generator's packets hit.
+//! Sets of traffic rules. Every device with rules gets the same, and the generator's packets match them.
 //!
-//! Rule `n` is for UDP to the far guest's address number `n` and lets it pass as if there were no rule, so the address that
-//! a packet goes to says which rule applies. The rules are spread over a number of distinct masks, which differ in the
-//! upper bits of the source port that they look at; those bits are 0 in rules and packets.
+//! Rule `n` is for UDP to address number `n` of the far guest. It lets packets pass as if there were no rule. So the
+//! address of a packet says which rule applies. The rules are spread over a number of distinct masks, which differ in
+//! the upper bits of the source port. These bits are 0 in rules and packets.
 
 use crate::load::FAR_IP;
 
-/// Masks that there can be at most.
+/// Highest number of masks.
 pub const MOST_MASKS: u32 = 64;
 
-/// A set of rules: so many, under so many distinct masks.
+/// A number of rules under a number of distinct masks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RuleSet {
     /// Rules.
     pub rules: u32,
-    /// Distinct masks, 1 to 64; rules take them in turn.
+    /// Distinct masks, 1 to 64. Rules take them in turn.
     pub masks: u32,
 }
 
-/// What a rule looks at; the protocol is UDP.
+/// The key of a rule. The protocol is UDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
     /// Number of the rule.
@@ -30,11 +30,11 @@ pub struct Key {
 }
 
 impl RuleSet {
-    /// What each rule looks at, in order of their numbers.
+    /// The keys of all rules, in order of their numbers.
     pub fn keys(self) -> impl Iterator<Item = Key> {
         let masks = self.masks.clamp(1, MOST_MASKS);
         (0..self.rules).map(move |number| {
-            let src_port_mask = ((number % masks) as u16) << 10;
+            let src_port_mask = u16::try_from(number % masks).expect("below 64") << 10;
             Key { number, dst_ip: FAR_IP + number, src_port_mask }
         })
     }

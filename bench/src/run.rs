@@ -1,5 +1,5 @@
-//! The run: the devices of an experiment take turns of fractions of a second ([`contest`]), or each is set up, measured and taken
-//! down in turn where that takes longer; and that is repeated for each round.
+//! The run. The devices of an experiment take turns of fractions of a second ([`contest`]). Where that takes too long,
+//! each is set up, measured and taken down in turn. That is repeated for each round.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -16,12 +16,13 @@ use crate::lab::{Ends, Lab};
 use crate::load::{Load, Side};
 use crate::measure::{self, Times};
 use crate::names;
+use crate::number::whole;
 use crate::report;
 use crate::results::{Engine, Experiment, Footprint, Latency, Point, Results, Sample};
 use crate::rules::RuleSet;
 use crate::stop;
 
-/// Name of the file with what a run measured.
+/// Name of the file with a run's results.
 pub const RESULTS: &str = "results.json";
 
 /// One measurement that a device is asked for.
@@ -29,40 +30,40 @@ pub const RESULTS: &str = "results.json";
 pub struct Case {
     /// What varies; see [`Experiment`].
     pub x: f64,
-    /// What is sent.
+    /// The load.
     pub load: Load,
-    /// Rules to set first; `None` leaves them as they are.
+    /// Rules to set first. `None` leaves the rules alone.
     pub rules: Option<RuleSet>,
     /// Stations of the far guest that must have been learned.
     pub macs: u32,
 }
 
 impl Case {
-    /// With one far station, and rules as they are.
+    /// A measurement with one far station and unchanged rules.
     pub fn new(x: f64, load: Load) -> Self {
         Self { x, load, rules: None, macs: 1 }
     }
 }
 
-/// A device, and what it is asked for while it runs.
+/// A device, and the measurements that it is asked for.
 #[derive(Debug)]
 pub struct Job {
     /// The device.
     pub device: Box<dyn Device>,
-    /// What its points are called.
+    /// Name of its points.
     pub series: String,
-    /// In this order.
+    /// The measurements, in this order.
     pub cases: Vec<Case>,
 }
 
 impl Job {
-    /// One whose points have the device's name.
+    /// A job whose points have the device's name.
     pub fn new(device: impl Device + 'static, cases: Vec<Case>) -> Self {
         Self { series: device.name(), device: Box::new(device), cases }
     }
 }
 
-/// A device that runs, in a lab that was made for it.
+/// A running device in a lab of its own.
 #[derive(Debug)]
 pub struct Bed<'a> {
     /// The device.
@@ -73,7 +74,7 @@ pub struct Bed<'a> {
     pub lab: &'a Lab,
 }
 
-/// Makes a lab, starts the device, waits until it forwards, lets `work` have it, and takes all of it down.
+/// Makes a lab, starts the device, waits until it forwards, runs `work`, and takes all of it down.
 ///
 /// # Errors
 /// The device's, it does not forward, or those of `work`.
@@ -85,18 +86,18 @@ pub fn with_bed<T>(device: &dyn Device, work: impl FnOnce(&mut Bed<'_>) -> anyho
     work(&mut Bed { running, ends, lab: &lab })
 }
 
-/// How to run.
+/// Settings of a run.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// How often rates under overload and round trips are measured.
+    /// Rounds of rates under overload and of round trips.
     pub rounds: usize,
-    /// How often points of cost curves are.
+    /// Rounds of each point of cost curves.
     pub curve_rounds: usize,
-    /// How often given offered rates are.
+    /// Rounds of given offered rates.
     pub rate_rounds: usize,
-    /// How long each measurement takes.
+    /// Times of each measurement.
     pub times: Times,
-    /// Kinds of devices; empty: all.
+    /// Kinds of devices. All if empty.
     pub devices: Vec<String>,
     /// Directory of `results.json` and the report.
     pub out: PathBuf,
@@ -112,7 +113,7 @@ impl Plan {
 /// A run in progress.
 #[derive(Debug)]
 pub struct Run {
-    /// How.
+    /// Settings of the run.
     pub plan: Plan,
     /// What has been measured.
     pub results: Results,
@@ -138,7 +139,7 @@ impl Run {
         }
     }
 
-    /// Does something with each of the devices that take part, in turn, once a round, and saves. A device that fails is
+    /// Calls a function with each device that takes part, in turn, once a round, and saves. A device that fails is
     /// noted and left out.
     ///
     /// # Errors
@@ -201,7 +202,8 @@ impl Run {
         })
     }
 
-    /// All jobs in a contest. A device whose cases differ in what it has to know is there once for each.
+    /// Runs all jobs in a contest. A device takes part once for each state of its learned addresses and rules that its
+    /// cases need.
     fn side_by_side(&mut self, experiment: Experiment, jobs: &[Job], rounds: usize) -> anyhow::Result<()> {
         let mut entries = Vec::new();
         let mut of_jobs = Vec::new();
@@ -259,8 +261,8 @@ impl Run {
         stopped
     }
 
-    /// Measures round trips of single packets at 1,000 packets a second, and at half of what the device forwards: each
-    /// packet passes it twice, so as many are sent as it forwards in a quarter of its time.
+    /// Measures round trips of single packets at 1,000 packets a second, and at half of what the device forwards. Each
+    /// packet passes it twice, so a quarter of what it forwards is sent.
     ///
     /// # Errors
     /// As [`Self::in_turn`].
@@ -281,7 +283,7 @@ impl Run {
         let ask = |at: usize, question: usize, contender: &mut Contender<'_>, rates: &[f64; LOADS.len()]| {
             let (load, pps) = (LOADS[question], rates[question]);
             let sent = Load::new(Side::Near).paced(pps).returning();
-            // Of a load that is not low there are packets enough in less time.
+            // Only the low load needs the whole time for enough packets.
             let measure = if load == names::LOAD_LOW { times.measure } else { times.measure / 4 };
             let times = Times { measure, ..times.of_a_turn() };
             let percentiles = measure::round_trip(&mut contender.generator, &mut contender.ends, &sent, times)?;
@@ -324,7 +326,7 @@ impl Run {
     /// Measures the engine alone, by a program of its own, because it counts allocations.
     ///
     /// # Errors
-    /// The results can't be written. That valgrind is missing is noted.
+    /// The results can't be written. A missing valgrind is only noted.
     pub fn engine(&mut self) -> anyhow::Result<()> {
         if !self.plan.wants("xswitch") {
             return Ok(());
@@ -368,7 +370,7 @@ fn footprint(device: &dyn Device, rules: u32, idle: Duration) -> anyhow::Result<
     }
     let first = start.elapsed().as_secs_f64();
     let start_seconds = running.restart()?.unwrap_or(first);
-    // What the start left behind is done by then.
+    // Work left over from the start is done by then.
     stop::sleep(idle / 4)?;
     let pids = running.pids();
     let sum =
@@ -376,7 +378,7 @@ fn footprint(device: &dyn Device, rules: u32, idle: Duration) -> anyhow::Result<
     let (before, start) = (sum(&process::cpu_seconds)?, Instant::now());
     stop::sleep(idle)?;
     let idle_cpu = (sum(&process::cpu_seconds)? - before) / start.elapsed().as_secs_f64();
-    let resident = sum(&|pid| process::resident(pid).map(|bytes| bytes as f64))? as u64;
+    let resident = whole(sum(&|pid| process::resident(pid).map(|bytes| bytes as f64))?);
     let ports = u32::try_from(device.ports())?;
     Ok(Footprint { device: device.name(), ports, rules, start_seconds, resident, idle_cpu })
 }
@@ -397,7 +399,7 @@ fn line(case: &Case, sample: &Sample) -> String {
     )
 }
 
-/// Runs `work`; a panic of a fixture becomes an error, after its guards have run.
+/// Runs `work`. A panic of a fixture becomes an error, after its guards have run.
 pub(crate) fn guarded<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();

@@ -1,4 +1,4 @@
-//! Where and how a run was measured.
+//! The machine and the command of a run.
 
 use std::fs::read_to_string;
 
@@ -21,7 +21,7 @@ pub fn look(rounds: usize) -> anyhow::Result<Setting> {
     let memory = field("/proc/meminfo", "MemTotal").context("the size of memory")?;
     let kilobytes: f64 = memory.trim_end_matches("kB").trim().parse()?;
     let cpus = std::thread::available_parallelism()?;
-    // Words of this command line only: a path would say where somebody keeps things.
+    // Only the arguments, because a path could tell where somebody keeps things.
     let words: Vec<String> = std::env::args().skip(1).collect();
     Ok(Setting {
         date: shell::run(&mut shell::words("date +%Y-%m-%d")).trim().to_owned(),

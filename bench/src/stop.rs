@@ -1,4 +1,5 @@
-//! Ctrl-C and SIGTERM: the bench stops at the next look, and its guards remove what it made.
+//! Ctrl-C and SIGTERM. The bench stops at its next check, and its guards remove what it made.
+#![allow(unsafe_code, reason = "signal handlers")]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ extern "C" fn note(_: i32) {
     WANTED.store(true, Ordering::Relaxed);
 }
 
-/// Notes the signals from now on instead of dying of them.
+/// Notes the signals from this call on, instead of dying of them.
 pub fn listen() {
     let action = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
@@ -21,12 +22,12 @@ pub fn listen() {
     }
 }
 
-/// Whether one came.
+/// Whether a signal came.
 pub fn wanted() -> bool {
     WANTED.load(Ordering::Relaxed)
 }
 
-/// Ends what is under way if one came.
+/// Fails if a signal came.
 ///
 /// # Errors
 /// A signal came.
@@ -37,7 +38,7 @@ pub fn check() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sleeps.
+/// Sleeps, unless a signal comes.
 ///
 /// # Errors
 /// A signal came, before or meanwhile.

@@ -1,4 +1,4 @@
-//! Nothing on the way of a frame allocates.
+//! Nothing on a frame's path allocates.
 
 use std::hint::black_box;
 
@@ -8,7 +8,7 @@ use bench::micro::steps::cases;
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-/// Runs of a step before it is watched: buffers have the size by then that they need.
+/// Runs of a step before it is watched. Buffers have their final size by then.
 const WARM_UP: usize = 4;
 
 #[test]

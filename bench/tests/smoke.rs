@@ -1,5 +1,5 @@
-//! The bench itself, for real and short: what the generator sends, that every in-house device forwards it, and that nothing
-//! is left behind. Nothing here asserts how fast or how slow anything is.
+//! Short real runs of the bench. They check what the generator sends, that each of our devices forwards it, and that
+//! nothing is left behind. No test asserts speed.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,10 +29,10 @@ use tests::{Frame, wait};
 const SOON: Duration = Duration::from_secs(10);
 const TIMES: Times =
     Times { warm: Duration::from_millis(10), measure: Duration::from_millis(50), idle: Duration::from_millis(10) };
-/// Slow enough for a ring of 2,048 whose reader is not running just now.
+/// Slow enough for a ring of 2,048 whose reader is descheduled for a moment.
 const SLOW: f64 = 50_000.0;
 
-/// Namespaces that a process has made and not removed.
+/// Namespaces that a process has left behind.
 fn namespaces(pid: u32) -> Vec<String> {
     let entries = std::fs::read_dir("/run/netns").into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
@@ -48,7 +48,7 @@ fn children(pid: u32) -> Vec<i32> {
         .collect()
 }
 
-/// What an end has seen when nothing has come for a while.
+/// Counters of an end when nothing has come for a while.
 fn at_rest(end: &End) -> Seen {
     let mut last = end.seen();
     let rest = wait::until(SOON, || {
@@ -121,7 +121,7 @@ fn the_bare_forwarder_loses_no_packet_and_no_frame_either_way() {
         for side in [Side::Near, Side::Far] {
             let end = if side == Side::Near { &bed.ends.far } else { &bed.ends.near };
             let (mut generator, first) = (bed.lab.generator(side), end.seen().packets);
-            // Several times the 4,096 frames that it has.
+            // Several times its 4,096 frames.
             for turn in 1..=15 {
                 generator.send(&Load::new(side).paced(SLOW), 1000);
                 let all = || end.seen().packets - first == turn * 1000;
@@ -133,7 +133,7 @@ fn the_bare_forwarder_loses_no_packet_and_no_frame_either_way() {
     done.unwrap_or_else(|error| panic!("{error:#}"));
 }
 
-/// What comes out of the near guest's port when a load is sent.
+/// The frames that come out of the near guest's port for a load.
 fn sent(load: &Load, packets: usize) -> Vec<Frame> {
     let lab = Lab::new(2).expect("a lab");
     lab.switch.sh("ethtool -K p0 gro on");

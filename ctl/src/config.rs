@@ -1,4 +1,7 @@
 //! The configuration file: settings that are fixed for a run of the daemon, and declared ports.
+//!
+//! Unknown keys are errors, which name line and key. SIGHUP applies `[bridge]` and `[[port]]`. All other sections need
+//! a restart.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};

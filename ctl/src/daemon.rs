@@ -1,4 +1,8 @@
 //! `xswitchd` as a whole: locks, configuration, data plane, service, sockets, and signals.
+//!
+//! At the start, everything that can be refused is checked before a port is touched, and the API socket is opened last.
+//! At the stop, the servers end first. Dropping the service then detaches the ports. Calls that may block run on
+//! tokio's blocking threads.
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};

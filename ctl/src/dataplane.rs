@@ -1,4 +1,7 @@
-//! What the service needs of a data plane, so that it can be tried without one.
+//! The data plane as a trait, so that the service can be tested without a real one.
+//!
+//! [`Switch`] is the real implementation. A macro writes each signature once, for the trait and for the implementation.
+//! All methods may be called from any thread.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;

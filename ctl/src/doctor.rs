@@ -1,4 +1,5 @@
-//! Looks at the machine as an AF_XDP switch needs it, and says what to do about what is wrong.
+//! Checks whether the machine suits an AF_XDP switch, and gives advice. The checks read `/proc`, `/sys`, netlink and
+//! BPF, and change nothing. Most work on text or numbers that are read beforehand, so they can be tested.
 
 use std::path::Path;
 
@@ -7,7 +8,7 @@ use ctl_types::{Check, Status};
 use switch::io::{ethtool, netdev};
 use switch::model::{DataplaneSettings, HugePages};
 
-/// Capabilities that the daemon needs, by number (`linux/capability.h`), with what for.
+/// Capabilities that the daemon needs: number (`linux/capability.h`), name and purpose.
 const CAPABILITIES: [(u32, &str, &str); 5] = [
     (12, "CAP_NET_ADMIN", "netdevs, XDP programs"),
     (13, "CAP_NET_RAW", "AF_XDP and packet sockets"),
@@ -19,7 +20,7 @@ const CAP_SYS_PTRACE: u32 = 19;
 const CAP_SYS_ADMIN: u32 = 21;
 const MIN_KERNEL: (u32, u32) = (5, 10);
 
-/// The checks that need no daemon: kernel, privileges, memory, CPUs, and the netdevs named.
+/// Checks that need no daemon: kernel, privileges, memory, CPUs, and the named netdevs.
 pub fn local_checks(settings: &DataplaneSettings, ifnames: &[String]) -> Vec<Check> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let mut checks = vec![check_kernel_version(read("/proc/sys/kernel/osrelease").trim())];
@@ -47,13 +48,13 @@ pub fn local_checks(settings: &DataplaneSettings, ifnames: &[String]) -> Vec<Che
     checks
 }
 
-/// Whether this process has a mount namespace of its own; `None` if that can't be seen.
+/// Whether this process has its own mount namespace. `None` if it can't be told.
 fn private_mounts() -> Option<bool> {
     let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
     Some(namespace("self")? != namespace("1")?)
 }
 
-/// What guests with AF_XDP sockets of their own need of the machine.
+/// Checks what guests with their own AF_XDP sockets need of the machine.
 fn check_guests(has_btf: bool, private_mounts: Option<bool>) -> Vec<Check> {
     let name = "guests' sockets";
     let mut checks = Vec::new();
@@ -85,6 +86,7 @@ fn check_kernel_version(release: &str) -> Check {
     Check::ok(name, format!("{release}{note}"))
 }
 
+/// Checks the capabilities in `effective`, a bit set as in `CapEff`. CAP_SYS_ADMIN and CAP_SYS_PTRACE are optional.
 fn check_capabilities(effective: u64) -> Vec<Check> {
     let has = |number: u32| effective >> number & 1 != 0;
     let check = |(number, name, what): (u32, &str, &str)| {
@@ -98,6 +100,7 @@ fn check_capabilities(effective: u64) -> Vec<Check> {
     CAPABILITIES.into_iter().map(check).collect()
 }
 
+/// Checks the limit of locked memory against the packet memory, both in bytes.
 fn check_memlock(limit: u64, umem: u64, exempt: bool) -> Check {
     let name = "locked memory";
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
@@ -114,6 +117,7 @@ fn check_memlock(limit: u64, umem: u64, exempt: bool) -> Check {
     )
 }
 
+/// Checks that packet memory fits into free huge pages of 2 MiB, or into available memory with a quarter to spare.
 fn check_memory(meminfo: &str, umem: u64, huge_pages: HugePages) -> Check {
     let field = |name: &str| {
         let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -164,7 +168,7 @@ fn check_cpus(cpus: usize, workers: usize) -> Check {
     Check::ok("CPUs", format!("{cpus} for {workers} workers"))
 }
 
-/// Looks at a netdev as a port would use it.
+/// Checks a netdev for its use as a port.
 fn check_netdev(ifname: &str, settings: &DataplaneSettings) -> Vec<Check> {
     let name = |what: &str| format!("{ifname}: {what}");
     let link = match netdev::find(ifname) {
@@ -267,7 +271,7 @@ mod tests {
         assert!(check_capabilities(all).iter().all(|check| check.status == Status::Ok));
         let none = check_capabilities(effective_capabilities("CapEff:\t0000000000000000"));
         assert_eq!(none.iter().filter(|check| check.status == Status::Fail).count(), 3);
-        // CAP_SYS_ADMIN stands in for CAP_BPF.
+        // CAP_SYS_ADMIN includes CAP_BPF.
         assert_eq!(check_capabilities(1 << 21)[2].status, Status::Ok);
     }
 

@@ -1,4 +1,4 @@
-//! The crate's error type, and its form in the HTTP API.
+//! The crate's error type. Its kind becomes an HTTP status, or the errno of [`ErrorBody`] and of the DPU interface.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,7 @@
-//! A data plane of maps: no netdevs, no packets. The service and its transports are tried on it, by tests and by fuzzing.
+//! A fake data plane without netdevs and packets. Tests and fuzzing run the service and its transports on it.
+//!
+//! Meters, rules and redirects are in the switch's real tables, so they are checked as in operation. Ports, FDB and
+//! components are plain lists. Lock order: tables before ports.
 
 mod calls;
 mod panel;
@@ -19,7 +22,7 @@ pub use self::panel::{VF_AND_NFV, panel};
 pub use self::storage::FakeStorage;
 use crate::dataplane::{Capture, Dataplane};
 
-/// Says of a `phy` port on this netdev that it can't be had.
+/// A `phy` port on this netdev can't be brought up, until [`FakeDataplane::provided`] is set.
 pub const MISSING_NETDEV: &str = "missing0";
 
 #[derive(Debug, Default)]
@@ -34,16 +37,16 @@ struct Inner {
     flow_rules: std::collections::BTreeMap<String, Vec<FlowRule>>,
 }
 
-/// Largest MTU of every port.
+/// Largest MTU of every port, in bytes.
 const MAX_MTU: u32 = 3822;
 
-/// The fake. Its tables are the real ones; its packets don't exist.
+/// The fake. It uses the switch's real tables, but has no packets.
 #[derive(Debug)]
 pub struct FakeDataplane {
     settings: DataplaneSettings,
     inner: Mutex<Inner>,
     tables: Mutex<Tables>,
-    /// Whether [`MISSING_NETDEV`] is there.
+    /// Whether [`MISSING_NETDEV`] exists.
     provided: Arc<AtomicBool>,
 }
 
@@ -54,14 +57,14 @@ impl Default for FakeDataplane {
 }
 
 impl FakeDataplane {
-    /// One with tables of that size.
+    /// A fake with tables of that size.
     pub fn with(capacity: Capacity) -> Self {
         let settings = DataplaneSettings { capacity, ..DataplaneSettings::default() };
         let tables = Mutex::new(Tables::new(capacity, 1));
         Self { settings, inner: Mutex::default(), tables, provided: Arc::default() }
     }
 
-    /// Says, and is told, whether [`MISSING_NETDEV`] is there.
+    /// A flag that reads and sets whether [`MISSING_NETDEV`] exists.
     pub fn provided(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.provided)
     }
@@ -70,7 +73,7 @@ impl FakeDataplane {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues of a port that is there or kept.
+    /// Number of queues of a port that is up or reserved.
     fn queues(&self, no: u16) -> Option<u32> {
         let inner = self.lock();
         let live = inner.ports.iter().find(|port| port.vport == no).map(|port| port.queues.len() as u32);
@@ -250,7 +253,7 @@ impl Dataplane for FakeDataplane {
     }
 
     fn del_port(&self, name: &str) -> Result<(), Error> {
-        // In this order, as everywhere: tables, then ports.
+        // Lock order, as everywhere: tables before ports.
         let mut tables = self.tables();
         let mut inner = self.lock();
         let at = inner.ports.iter().position(|port| port.spec.name == name).ok_or_else(|| missing(name))?;
@@ -366,7 +369,7 @@ impl Dataplane for FakeDataplane {
         rows.len()
     }
 
-    /// A frame that comes in by a port of components waits there.
+    /// A frame from a port of components ends there.
     fn trace(&self, port: &str, queue: u32, frame: &[u8], rule: Option<u32>) -> Result<TraceReport, Error> {
         let detail = format!("{} bytes from {port}", frame.len());
         let steps = vec![TraceStep { stage: "ingress".to_owned(), detail }];
@@ -407,51 +410,51 @@ impl Dataplane for FakeDataplane {
     }
 
     fn meter_usage(&self) -> Usage {
-        self.tables().meter_usage()
+        self.tables().meters.usage()
     }
 
     fn add_meter(&self, spec: MeterSpec, implicit: bool) -> Result<(), Error> {
-        self.tables().add_meter(spec, implicit, 0)
+        self.tables().meters.add(spec, implicit, 0)
     }
 
     fn del_meter(&self, id: u32) -> Result<(), Error> {
-        self.tables().del_meter(id)
+        self.tables().meters.delete(id)
     }
 
     fn update_meter(&self, id: u32, update: &MeterUpdate) -> Result<MeterSpec, Error> {
-        self.tables().update_meter(id, update, 0)
+        self.tables().meters.update(id, update, 0)
     }
 
     fn configure_meter(&self, spec: MeterSpec) -> Result<(), Error> {
-        self.tables().configure_meter(spec, 0)
+        self.tables().meters.configure(spec, 0)
     }
 
     fn meter(&self, id: u32) -> Result<MeterInfo, Error> {
-        self.tables().meter(id, &|no| self.queues(no))
+        self.tables().meters.info(id, &|no| self.queues(no))
     }
 
     fn meters(&self, from: u32, limit: usize) -> Vec<MeterInfo> {
-        self.tables().meters(from, limit, &|no| self.queues(no))
+        self.tables().meters.list(from, limit, &|no| self.queues(no))
     }
 
     fn set_meter_implicit(&self, id: u32, implicit: bool) {
-        self.tables().set_implicit(id, implicit);
+        self.tables().meters.set_implicit(id, implicit);
     }
 
     fn bind_meter(&self, binding: &MeterBinding) -> Result<Option<u32>, Error> {
-        self.tables().bind(binding, &|no| self.queues(no))
+        self.tables().meters.bind(binding, &|no| self.queues(no))
     }
 
     fn unbind_meter(&self, vport: u16, direction: MeterDirection) -> Result<u32, Error> {
-        self.tables().unbind(vport, direction)
+        self.tables().meters.unbind(vport, direction)
     }
 
     fn meter_bindings(&self) -> Vec<MeterBinding> {
-        self.tables().bindings()
+        self.tables().meters.bindings()
     }
 
     fn rule_usage(&self) -> Usage {
-        self.tables().rule_usage()
+        self.tables().rules.usage()
     }
 
     fn rules_applied(&self) -> Vec<(u32, Count)> {
@@ -459,11 +462,11 @@ impl Dataplane for FakeDataplane {
     }
 
     fn rule_masks(&self) -> usize {
-        self.tables().rules().masks()
+        self.tables().rules.current().masks()
     }
 
     fn free_rule(&self) -> Result<u32, Error> {
-        self.tables().free_rule()
+        self.tables().rules.first_free()
     }
 
     fn change_rules(&self, changes: Vec<RuleChange>) -> Result<RuleUndo, Error> {
@@ -476,27 +479,27 @@ impl Dataplane for FakeDataplane {
 
     fn rule(&self, index: u32) -> Option<RuleInfo> {
         let tables = self.tables();
-        tables.rules().get(index).map(|rule| RuleInfo { spec: rule.spec(), matched: rule.matched() })
+        tables.rules.current().get(index).map(|rule| RuleInfo { spec: rule.spec(), matched: rule.matched() })
     }
 
     fn rules(&self, from: u32, limit: usize) -> Vec<RuleInfo> {
-        let rules = self.tables().rules().clone();
+        let rules = self.tables().rules.current().clone();
         let info =
             |rule: &std::sync::Arc<switch::engine::rule::Rule>| RuleInfo { spec: rule.spec(), matched: rule.matched() };
         rules.iter_from(from).take(limit).map(info).collect()
     }
 
     fn redirect(&self, spec: RedirectSpec) -> Result<Option<u16>, Error> {
-        self.tables().redirect(spec, &|no| self.queues(no))
+        self.tables().redirects.set(spec, &|no| self.queues(no))
     }
 
     fn restore_redirect(&self, src: u16, dest: Option<u16>) {
-        self.tables().restore_redirect(src, dest);
+        self.tables().redirects.put(src, dest);
     }
 
     fn redirects(&self) -> Vec<RedirectInfo> {
         let info = |(spec, ends_at)| RedirectInfo { spec, ends_at, redirected: Count::default() };
-        self.tables().redirects().map(info).collect()
+        self.tables().redirects.iter().map(info).collect()
     }
 
     fn open_guest_end(&self, name: &str) -> Result<GuestEndInfo, Error> {
@@ -516,7 +519,7 @@ impl Dataplane for FakeDataplane {
         Ok(port.guest_end.insert(end).clone())
     }
 
-    /// Sockets that can't be bound to anything, which is all that is said of those of guests before they are bound.
+    /// Sockets of another family, so they look like AF_XDP sockets that are never bound.
     fn guest_sockets(&self, name: &str) -> Result<GuestSockets, Error> {
         let queues = self.open_guest_end(name)?.queues;
         let failed = |error: std::io::Error| Error::new(ErrorKind::System, error.to_string());

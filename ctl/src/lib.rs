@@ -1,7 +1,7 @@
-//! What manages the data plane: configuration, state, the service, its HTTP API, the Prometheus scrape and the command line.
+//! Management of the data plane: configuration, state, service, HTTP API, gRPC interface and Prometheus endpoint.
 //!
-//! There is one [`service::Service`]; every transport calls it, and it alone changes anything. `xswitchd` puts it together
-//! with a [`switch::Switch`], `xswitch` talks to it.
+//! There is one [`service::Service`]. All transports call it, and it alone changes the data plane. `xswitchd` connects
+//! it to a [`switch::Switch`], and `xswitch` is a client of its API.
 #![forbid(unsafe_code)]
 
 pub mod companion;

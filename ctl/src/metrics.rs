@@ -1,7 +1,7 @@
-//! The Prometheus scrape: every counter of the switch, read at the moment of the scrape.
+//! The Prometheus endpoint: all counters of the switch, read at the time of a scrape.
 //!
-//! Names follow Prometheus' conventions: base units, `_total` for what only grows. A port that is deleted takes its series
-//! along; what it had counted goes on in the `xswitch_retired_…` sums, so that totals over all ports never go back.
+//! Names follow the conventions of Prometheus: base units, and `_total` for counters. The series of a port end when it
+//! is deleted. Its counts are added to the `xswitch_retired_…` sums, so totals over all ports never decrease.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ use switch::model::*;
 
 use crate::service::{GuestSocket, PortEntry, PortState, Service};
 
-/// Reads the switch whenever it is asked.
+/// Reads the switch at each scrape.
 struct SwitchCollector(Arc<Service>);
 
 impl Collector for SwitchCollector {
     fn desc(&self) -> Vec<&Desc> {
-        // Its families change with the ports: it is registered as one that says nothing beforehand.
+        // The families change with the ports, so none are described in advance.
         Vec::new()
     }
 
@@ -66,7 +66,7 @@ impl Collector for SwitchCollector {
     }
 }
 
-/// Families in the making, by name.
+/// Metric families under construction. `places` has their indices by name.
 #[derive(Default)]
 struct Families {
     families: Vec<MetricFamily>,
@@ -123,7 +123,7 @@ impl Families {
         self.gauge("xswitch_fdb_entries", "MAC addresses learned on the port.", &[("port", name)], entries);
     }
 
-    /// The guest's end of a port, once it is open.
+    /// The guest's end of a port, if it is open.
     fn guest(&mut self, port: &PortEntry) {
         let Some(end) = port.info.as_ref().and_then(|info| info.guest_end.as_ref()) else { return };
         let name = port.name.as_str();
@@ -213,7 +213,7 @@ impl Families {
         }
     }
 
-    /// The port as the NIC at its other end counts it.
+    /// A port's counters as seen by the NIC at its other end.
     fn nic(&mut self, port: &str, nic: &NicStats) {
         let here = [("port", port)];
         for (name, help, value) in [
@@ -238,7 +238,7 @@ impl Families {
         }
     }
 
-    /// Meters, rules and redirects. Of rules only those that were applied are told one by one.
+    /// Meters, rules and redirects. Only rules that have matched get series of their own.
     fn tables(&mut self, dataplane: &dyn crate::dataplane::Dataplane) {
         for (table, Usage { total, free }) in [("meters", dataplane.meter_usage()), ("rules", dataplane.rule_usage())] {
             let here = [("table", table)];
@@ -329,7 +329,7 @@ impl Families {
         }
     }
 
-    /// A flow rule; `port` is its port's name in SPP.
+    /// A flow rule. `port` is the SPP name of its port.
     fn flow_rule(&mut self, port: &str, rule: u32, matched: Count) {
         let rule = rule.to_string();
         let here = [("port", port), ("rule", rule.as_str())];
@@ -339,7 +339,7 @@ impl Families {
         self.counter("xswitch_flow_rule_bytes_total", met, &here, matched.bytes);
     }
 
-    /// A ring between components; null and outside ends are known by the components that use them.
+    /// A ring between components. The traffic of other ends shows in the counters of their components.
     fn end(&mut self, end: &EndInfo) {
         let EndPort::Ring(no) = end.end else { return };
         let no = no.to_string();
@@ -375,20 +375,20 @@ fn metric(labels: Labels<'_>) -> Metric {
     Metric::from_label(labels.iter().map(pair).collect())
 }
 
-/// The scrape's text.
+/// The text of a scrape.
 ///
 /// # Errors
-/// What the encoder says; it writes to memory.
+/// Those of the encoder. Writing itself can't fail, because it goes to memory.
 pub fn scrape(registry: &Registry) -> prometheus::Result<String> {
     let mut text = Vec::new();
     TextEncoder::new().encode(&registry.gather(), &mut text)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// A registry that has the switch in it.
+/// A registry with the switch as its only collector.
 ///
 /// # Errors
-/// None in practice: it is new.
+/// None in practice, because the registry is empty before.
 pub fn registry(service: Arc<Service>) -> prometheus::Result<Registry> {
     let registry = Registry::new();
     registry.register(Box::new(SwitchCollector(service)))?;

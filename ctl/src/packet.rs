@@ -1,4 +1,4 @@
-//! Builds packets from fields or from hex digits, for `trace`.
+//! Builds packets from fields or from hex digits, for `trace`. Errors name the field that is wrong.
 
 use std::net::IpAddr;
 

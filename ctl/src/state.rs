@@ -45,7 +45,7 @@ const CACHE: usize = 4 << 20;
 pub struct MeterRecord {
     /// As configured.
     pub spec: MeterSpec,
-    /// Whether it is not bound, and so applies to the vport of its number.
+    /// Whether it was never bound or named by a rule. It then applies to frames from the vport of its number.
     pub implicit: bool,
 }
 
@@ -333,7 +333,7 @@ impl Store {
     /// Writes rows and syncs. Either all rows are written or none.
     ///
     /// # Errors
-    /// [`Error::NotKept`] if nothing was changed.
+    /// [`Error::NotKept`] if it failed. Nothing is changed then.
     pub fn write(&self, rows: &[Row]) -> Result<(), Error> {
         let mut database = self.lock();
         let opened = self.opened(&mut database).map_err(|error| not_kept(&self.path, error))?;

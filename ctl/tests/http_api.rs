@@ -1,4 +1,4 @@
-//! The HTTP API over a data plane of maps: every route, good and bad.
+//! The HTTP API on a fake data plane: every route, with valid and invalid requests.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ impl Api {
         Self { storage, router: router(Arc::clone(&service), spp), service }
     }
 
-    /// The same state under a new daemon.
+    /// A new daemon with the same state.
     fn restart(self) -> Self {
         let Self { storage, service, router } = self;
         drop((service, router));
@@ -120,7 +120,7 @@ async fn bad_requests_say_what_is_wrong_and_change_nothing() {
         ("GET", "capture?ports=vm9", None, 404, "ENOENT", "vm9"),
         ("GET", "capture?direction=up", None, 400, "EINVAL", "direction"),
         ("GET", "capture?duration=-1", None, 400, "EINVAL", "duration"),
-        // Found by fuzzing: a path that is no UTF-8 was answered in plain text.
+        // Found by fuzzing: the answer to a path that is not UTF-8 was plain text.
         ("GET", "ports/%ff", None, 400, "EINVAL", "UTF-8"),
         ("GET", "nowhere", None, 404, "ENOENT", "path"),
         ("PUT", "ports", None, 405, "EOPNOTSUPP", "method"),
@@ -158,7 +158,7 @@ async fn what_was_acknowledged_outlives_the_daemon() {
     api.call("DELETE", "ports/vm1", None).await;
     let api = api.restart();
     let ports = api.call("GET", "ports", None).await.1;
-    // The number goes along: vm2 does not slip into the place of vm1.
+    // vm2 keeps its number, although that of vm1 is free.
     assert_eq!(
         (ports.as_array().unwrap().len(), &ports[0]["name"], &ports[0]["spec"]["vport"]),
         (1, &json!("vm2"), &json!(1))
@@ -203,7 +203,7 @@ async fn a_port_that_cannot_be_restored_is_kept_and_shown_as_failed() {
     assert_eq!(api.service.port("vm1").unwrap().state, PortState::Up);
     api.service.retry();
     assert_eq!(api.service.port("up").unwrap().state, PortState::Failed);
-    // Adding it anew with what is there now takes its place; deleting it forgets it.
+    // Adding it again on an existing netdev replaces it. Deleting it removes it for good.
     assert_eq!(api.call("POST", "ports", json!({ "name": "up", "kind": "phy", "ifname": "eth7" })).await.0, 201);
     assert_eq!(api.service.port("up").unwrap().state, PortState::Up);
     assert_eq!(api.call("DELETE", "ports/up", None).await.0, 204);

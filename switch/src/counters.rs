@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::model::{Count, DropReason, LookupCounts, PortStats};
 
-/// Packets and bytes with a single writer.
+/// Frames and their bytes, with a single writing thread.
 #[derive(Debug, Default)]
 pub struct FrameCounter {
     packets: AtomicU64,
@@ -24,7 +24,7 @@ impl FrameCounter {
         bump(&self.bytes, bytes);
     }
 
-    /// What was counted so far.
+    /// The count so far.
     pub fn read(&self) -> Count {
         Count { packets: self.packets.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
     }
@@ -48,15 +48,15 @@ impl Shards {
     /// Counts a frame of `len` bytes for that worker.
     #[inline]
     pub fn count(&self, worker: usize, len: usize) {
-        if let Some(Shard(tally)) = self.0.get(worker) {
-            tally.add(1, len as u64);
+        if let Some(Shard(counter)) = self.0.get(worker) {
+            counter.add(1, len as u64);
         }
     }
 
     /// The sum over all workers.
     pub fn read(&self) -> Count {
         let mut sum = Count::default();
-        self.0.iter().for_each(|Shard(tally)| sum.add(tally.read()));
+        self.0.iter().for_each(|Shard(counter)| sum.add(counter.read()));
         sum
     }
 }
@@ -66,7 +66,7 @@ fn bump(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
 }
 
-/// What one worker counts for one port.
+/// One worker's counters of one port.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct PortShard {
@@ -108,7 +108,7 @@ impl PortShard {
         self.redirected.add(1, len as u64);
     }
 
-    /// A frame that came from this port grew (or shrank) by a VLAN tag.
+    /// A frame from this port grew, or shrank, by a VLAN tag.
     #[inline]
     pub fn retagged(&self, grown_by: i32) {
         match grown_by {
@@ -118,7 +118,7 @@ impl PortShard {
         }
     }
 
-    /// Adds what was counted here to `stats`.
+    /// Adds these counts to `stats`.
     pub fn add_to(&self, stats: &mut PortStats) {
         stats.flood_copies.add(self.copies.read());
         stats.mirror_copies.add(self.mirrored.read());
@@ -138,9 +138,9 @@ impl PortShard {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct QueueCounters {
-    /// Taken from the queue.
+    /// Frames taken from the queue.
     pub rx: FrameCounter,
-    /// Given to the queue.
+    /// Frames given to the queue.
     pub tx: FrameCounter,
 }
 

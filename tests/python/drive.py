@@ -1,18 +1,18 @@
-"""Drives the DPU interface as somebody would who has its document and nothing of xswitch.
+"""Drives the DPU interface as a client that knows its document and nothing of xswitch.
 
 usage: drive.py SOCKET PHASE [ARGUMENT...]
 
 SOCKET is the Unix socket of a daemon. Phases, in this order:
-  configure  needs a daemon without ports, meters and rules; calls every method, and leaves two ports, a meter, two rules and
-             a redirect behind
-  verify     checks that they are there, as after a restart; changes nothing
-  cleanup    takes them away
+  configure  needs a daemon without ports, meters and rules. Calls every method, and leaves two ports, a meter, two
+             rules and a redirect behind
+  verify     checks that they are there, for example after a restart. Changes nothing
+  cleanup    removes them
 
-and apart from those:
-  switch SRC DEST   what would go to port SRC goes to port DEST from now on (ProcSwitch)
+Apart from those:
+  switch SRC DEST   redirects frames for port SRC to port DEST (ProcSwitch)
 
-The modules document_pb2 and document_pb2_grpc, generated from document.proto, are to be on PYTHONPATH. Prints a line for
-every method that did what it should; the first thing that does not ends it with exit code 1.
+The modules document_pb2 and document_pb2_grpc, generated from document.proto, must be on PYTHONPATH. Prints a line for
+every method that works. The first failure ends it with exit code 1.
 """
 
 import errno
@@ -25,7 +25,7 @@ import document_pb2 as dpu
 import document_pb2_grpc as services
 
 TIMEOUT = 30
-"""Seconds for a call; adding a port makes netdevs."""
+"""Seconds for a call. Adding a port makes netdevs."""
 REASON = 1000
 """Field that carries the reason of an error. The document does not have it, so it is an unknown field here."""
 
@@ -34,7 +34,7 @@ NIC_B, NIC_A = 0, 5
 METER = 7
 """Meter that is left behind."""
 NOBODY = 9
-"""A port number, meter and place of a rule where there is never anything."""
+"""Number of a port, a meter and a rule that never exist."""
 
 MAC = bytes.fromhex("020000000501")
 NEW_MAC = bytes.fromhex("020000000502")
@@ -43,7 +43,7 @@ ALL = 0xFFFFFFFF
 
 
 class Failure(Exception):
-    """Something is not as it should be."""
+    """A check failed."""
 
 
 def check(condition, *what):
@@ -68,7 +68,7 @@ def reason_of(answer):
 
 
 def expect(status, answer, what):
-    """Checks an answer's status, and that there is a reason exactly if it is an error. Hands the answer on."""
+    """Checks an answer's status, and that only errors have a reason. Returns the answer."""
     what = f"{type(answer).__name__} to {what}"
     reason = reason_of(answer)
     have = f"{errno_name(answer.status)}{f', {reason}' if reason else ''}"
@@ -87,7 +87,7 @@ def done(*names):
 
 
 class Service:
-    """Calls of a service, with a status to be expected: service.Method(status, field=value, …)."""
+    """Calls of a service with the expected status: service.Method(status, field=value, …)."""
 
     def __init__(self, stub_class, channel):
         self.name = stub_class.__name__.removesuffix("Stub")
@@ -114,7 +114,7 @@ class Service:
         return expect(status, answer, f"{self.name}.{method}({describe(fields)}), which is not whole")
 
     def garbage(self, method, data):
-        """A call with bytes that are no message."""
+        """A call with bytes that are not a message."""
         try:
             answer = self.raw(method)(data, timeout=TIMEOUT)
         except grpc.RpcError as error:
@@ -163,11 +163,11 @@ class Client:
         return answer.total, answer.free
 
 
-# Rules that are written, as they are to be read again
+# Rules, as they are written and must be read again
 
 
 def key(index, **fields):
-    """A key that matches anything but for the given fields."""
+    """A key that matches anything except in the given fields."""
     wildcards = dict(
         dmac=ANY_MAC, dmac_mask=0, smac=ANY_MAC, smac_mask=0,
         dl4port=0, dl4port_mask=0, sl4port=0, sl4port_mask=0,
@@ -193,7 +193,7 @@ def rule_v4():
 
 
 def rule_v6():
-    """DNS from a high port of 2001:db8:0:1::/64 to 2001:db8::53, some bits of the source's MAC address: to port 0, queue 0."""
+    """DNS from a high port of 2001:db8:0:1::/64 to 2001:db8::53, by some bits of the source MAC: to port 0, queue 0."""
     match = key(
         11,
         smac=bytes.fromhex("020000000000"), smac_mask=0xFFFF00000000,
@@ -208,7 +208,7 @@ def rule_v6():
 
 
 def rule_drop():
-    """Everything is dropped; an address may be left out, or be zero with a mask of zero."""
+    """Drops everything. An address may be left out, or be zero with a mask of zero."""
     return key(12, sip=[0], sip_mask=[0]), dpu.RuleAction(vid=-1, qid=-1)
 
 
@@ -339,7 +339,7 @@ def configure_nics(client):
     nic.SetPortCfg(errno.EOPNOTSUPP, vport=NIC_A, max_qpair=2)
     nic.SetPortCfg(errno.EOPNOTSUPP, vport=NIC_A, feature_list=1)
     nic.SetPortCfg(errno.ENOENT, vport=NOBODY, mtu=1400)
-    # Of a change of two things, one of which can't be, nothing is done.
+    # If one half of a change is refused, the other half is not done either.
     for bad in [dict(mtu=10), dict(mac=MAC[:5], mtu=1300), dict(queue_depth=1000, mtu=1300), dict(mac=MAC, mtu=10)]:
         nic.SetPortCfg(errno.EINVAL, vport=NIC_A, **bad)
     nic.partial("SetPortCfg", errno.EINVAL, mtu=1400)
@@ -393,7 +393,7 @@ def configure_rules(client):
         write_rule(client, rule)
     for rule in rule_v4(), rule_v6(), rule_drop():
         check_rule(client, rule)
-    # Writing where a rule is replaces it; the index inside the key may be left at 0.
+    # A write replaces an existing rule. The index inside the key may be left at 0.
     match, action = rule_drop()
     traffic.ClassfierWrite(0, key_index=12, mask_rule_key=changed(match, key_index=0, vlan=7, vlan_mask=0xFFF), action=action)
     answer = traffic.ClassfierRead(0, key_index=12)
@@ -454,7 +454,7 @@ def configure_redirects(client):
     traffic.ProcSwitch(0, src_pfid=NIC_B, dest_pfid=NIC_A)
     traffic.ProcSwitch(errno.ELOOP, src_pfid=NIC_A, dest_pfid=NIC_B)
     traffic.ProcSwitch(0, src_pfid=NIC_B, dest_pfid=NIC_B)
-    # Undone, so the other way round is no loop now.
+    # The redirect is gone, so the opposite one is no loop.
     traffic.ProcSwitch(0, src_pfid=NIC_A, dest_pfid=NIC_B)
     traffic.ProcSwitch(0, src_pfid=NIC_A, dest_pfid=NIC_A)
     traffic.ProcSwitch(errno.ENOENT, src_pfid=NOBODY, dest_pfid=NIC_A)
@@ -462,7 +462,7 @@ def configure_redirects(client):
     traffic.partial("ProcSwitch", errno.EINVAL, src_pfid=NIC_B)
     traffic.garbage("ProcSwitch", b"\x08\xff")
     traffic.ProcSwitch(0, src_pfid=NIC_B, dest_pfid=NIC_A)
-    # What something is redirected to can't go.
+    # The target of a redirect can't be deleted.
     client.nic.DelPort(errno.EBUSY, vport=NIC_A)
     done("TrafficControl.ProcSwitch")
 

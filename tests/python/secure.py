@@ -2,8 +2,8 @@
 
 usage: secure.py ADDRESS DIR NAME
 
-DIR has `ca.pem`, the authority that signed the server's certificate, and `NAME.pem` and `NAME.key`, the client's own; NAME `-`
-stands for a client without any. Prints the names of services on success.
+DIR has `ca.pem`, the authority of the server's certificate, and `NAME.pem` and `NAME.key`, the client's own. NAME `-`
+stands for a client without a certificate. Prints the names of services on success.
 """
 
 import pathlib

@@ -1,4 +1,4 @@
-//! Ports with guests' ends, and doubles of QEMU that the companion starts at them.
+//! Ports with guests' ends, and QEMU doubles that the companion starts there.
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -10,7 +10,7 @@ use crate::handover::Client;
 use crate::qemu_double::{self, Double};
 use crate::{Daemon, Mac, shell, wait};
 
-/// How long the daemon may take to see something.
+/// Longest time that the daemon takes to notice something.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Adds a port whose guest's end stays in the daemon's namespace.
@@ -24,14 +24,14 @@ pub fn mac(daemon: &Daemon, name: &str) -> Mac {
     port["spec"]["mac"].as_str().and_then(|mac| mac.parse().ok()).unwrap_or_else(|| panic!("no address in {port}"))
 }
 
-/// `xswitch qemu run` with these words, as far as QEMU's program.
+/// A command `xswitch qemu run` with these words, up to QEMU's program.
 pub fn run(daemon: &Daemon, words: &str) -> Command {
     let mut command = daemon.cli_command();
     command.args(["qemu", "run"]).args(words.split_whitespace()).arg("--").arg(qemu_double::binary());
     command
 }
 
-/// Starts a double of an ordinary user's at a port.
+/// Starts a double at a port, as an ordinary user.
 pub fn start(daemon: &Daemon, port: &str, ip: &str) -> Double {
     let mut command = run(daemon, &format!("{port} --user nobody"));
     command.args(["-guest", &format!("ip={ip}")]);
@@ -40,12 +40,12 @@ pub fn start(daemon: &Daemon, port: &str, ip: &str) -> Double {
     double
 }
 
-/// Who has the sockets of a port; null if nobody has.
+/// The holder of a port's sockets. Null if nobody has them.
 pub fn guest(daemon: &Daemon, port: &str) -> Value {
     daemon.get(&format!("ports/{port}"))["guest"].clone()
 }
 
-/// The same once it has been seen that the sockets are bound.
+/// The same, once the daemon has seen that the sockets are bound.
 pub fn bound(daemon: &Daemon, port: &str) -> Value {
     wait::expect(&format!("the sockets of {port} are bound"), PATIENCE, || guest(daemon, port)["bound_since"].is_u64());
     guest(daemon, port)
@@ -56,8 +56,8 @@ pub fn expect_free(daemon: &Daemon, port: &str) {
     wait::expect(&format!("{port} is free"), PATIENCE, || guest(daemon, port).is_null());
 }
 
-/// What the program on a port's guest's end has done with packets, over all queues: given to a socket, dropped because there
-/// was none, dropped because it was not bound.
+/// Packet counts of the program on a port's guest's end, over all queues: given to a socket, dropped without a socket,
+/// dropped because the socket was not bound.
 pub fn outcomes(daemon: &Daemon, port: &str) -> [u64; 3] {
     let shown = daemon.get(&format!("ports/{port}"));
     let queues = shown["info"]["guest_end"]["queues"].as_array().unwrap_or_else(|| panic!("no open end: {shown}"));
@@ -75,7 +75,7 @@ pub fn request(port: &str) -> Value {
     json!({ "request": "sockets", "port": port })
 }
 
-/// Lets users other than root reach the daemon's sockets, and gives a directory that they may write to.
+/// Lets all users reach the daemon's sockets. Returns a directory that they may write to.
 pub fn open_to_all(daemon: &Daemon) -> PathBuf {
     let set = |path: &PathBuf, mode: u32| {
         std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("it is ours");
@@ -88,7 +88,7 @@ pub fn open_to_all(daemon: &Daemon) -> PathBuf {
     all
 }
 
-/// Runs a command that must end with that exit code; both its outputs.
+/// Runs a command that must end with that exit code. Returns both its outputs.
 pub fn ends_with(command: &mut Command, code: i32) -> String {
     let ended: Output = shell::output(command.stdin(std::process::Stdio::null()));
     let text = shell::text(&ended);
@@ -96,7 +96,7 @@ pub fn ends_with(command: &mut Command, code: i32) -> String {
     text
 }
 
-/// A double under a restart policy. Dropping it ends both: a supervisor that is killed leaves its guest alone.
+/// A double under a restart policy. A drop ends both, because a killed supervisor leaves its guest alone.
 #[derive(Debug)]
 pub struct Supervised(pub Double);
 

@@ -1,7 +1,7 @@
 //! The daemon under test in a namespace of its own, and guests at its ports.
 //!
-//! A test ends by [`Daemon::finish`]: every packet and every frame is accounted for, the daemon ends cleanly by SIGTERM, and no
-//! XDP program is left on any netdev of its namespace.
+//! A test ends with [`Daemon::finish`]. It checks that every packet and every frame is accounted for, that the daemon
+//! ends cleanly by SIGTERM, and that no XDP program is left on a netdev of its namespace.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -18,10 +18,10 @@ use crate::packet::Mac;
 use crate::raw::RawSocket;
 use crate::{http, programs, shell, wait};
 
-/// How long the daemon may take to start, to stop, or to come to rest.
+/// Longest time that the daemon takes to start, to stop, or to come to rest.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How to start it.
+/// Options for starting the daemon.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Worker threads.
@@ -48,17 +48,17 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts one with the defaults.
+    /// Starts a daemon with the defaults.
     pub fn start(label: &str) -> Self {
         Self::with(label, &Options::default())
     }
 
-    /// Starts one.
+    /// Starts a daemon with options.
     pub fn with(label: &str, options: &Options) -> Self {
         Self::within(Arc::new(NetNs::new(label)), options)
     }
 
-    /// Starts one in a namespace that is there.
+    /// Starts a daemon in an existing namespace.
     pub fn within(ns: Arc<NetNs>, options: &Options) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let Options { workers, frames, config } = options;
@@ -69,12 +69,12 @@ impl Daemon {
         daemon
     }
 
-    /// A path in its directory, which holds `run`, `state`, `xswitch.toml` and `log`.
+    /// A path in its directory. The directory holds `run`, `state`, `xswitch.toml` and `log`.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// A command that starts (another) daemon on its directories.
+    /// A command that starts another daemon on its directories.
     pub fn command(&self) -> Command {
         let mut command = self.ns.command(programs::product("xswitchd"));
         command.arg("--config").arg(self.path("xswitch.toml"));
@@ -98,7 +98,7 @@ impl Daemon {
         assert!(answers.is_some(), "xswitchd does not answer:\n{}", self.log());
     }
 
-    /// What it has logged.
+    /// Its log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.path("log")).unwrap_or_default()
     }
@@ -108,7 +108,7 @@ impl Daemon {
         self.child.as_ref().expect("it runs").id().cast_signed()
     }
 
-    /// Sends a request to the API; returns status and JSON.
+    /// Sends a request to the API. Returns status and JSON.
     pub fn call(&self, method: &str, target: &str, body: &Value) -> (u16, Value) {
         let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
         let answer = http::over_unix(&self.path("run/api.sock"), method, &format!("/api/v1/{target}"), &body);
@@ -118,7 +118,7 @@ impl Daemon {
         (answer.status, json)
     }
 
-    /// GET that must succeed.
+    /// A GET that must succeed.
     pub fn get(&self, target: &str) -> Value {
         let (status, answer) = self.call("GET", target, &Value::Null);
         assert_eq!(status, 200, "GET {target}: {answer}");
@@ -138,14 +138,14 @@ impl Daemon {
         shell::output(command.arg("--run-dir").arg(self.path("run")).args(line.split_whitespace()))
     }
 
-    /// A command for `xswitch`, its words still to come.
+    /// A command `xswitch` without its words.
     pub fn cli_command(&self) -> Command {
         let mut command = self.ns.command(programs::product("xswitch"));
         command.arg("--run-dir").arg(self.path("run"));
         command
     }
 
-    /// Adds a guest port with its guest's end in a new namespace. `more` holds further fields of the port.
+    /// Adds a guest port with the guest's end in a new namespace. `more` has further fields of the port.
     pub fn guest(&self, name: &str, more: Value) -> Guest {
         let ns = NetNs::new(name);
         let mut spec = json!({ "name": name, "kind": "guest", "netns": ns.name() });
@@ -165,18 +165,18 @@ impl Daemon {
         self.get(&format!("stats?port={port}"))["ports"][0].clone()
     }
 
-    /// Packets dropped at a port for a reason.
+    /// Packets that a port dropped for a reason.
     pub fn dropped(&self, port: &str, reason: &str) -> u64 {
         self.stats(port)["drops"][reason]["packets"].as_u64().unwrap_or(0)
     }
 
-    /// Waits until a port has dropped that many packets for a reason, and no more.
+    /// Waits until a port has dropped exactly that many packets for a reason.
     pub fn expect_dropped(&self, port: &str, reason: &str, packets: u64) {
         wait::expect(&format!("{packets} {reason} at {port}"), PATIENCE, || self.dropped(port, reason) >= packets);
         assert_eq!(self.dropped(port, reason), packets, "{reason} at {port}");
     }
 
-    /// Waits until every packet that went in is out or dropped, and every frame is in its place.
+    /// Waits until every packet is sent or dropped, and every frame is in its place.
     pub fn assert_balanced(&self) {
         let mut last = Value::Null;
         let balanced = wait::until(PATIENCE, || {
@@ -196,7 +196,7 @@ impl Daemon {
         child.wait().expect("it can be waited for");
     }
 
-    /// Ends it by SIGTERM; it must end well.
+    /// Ends it by SIGTERM. It must end well.
     pub fn stop(&mut self) {
         let mut child = self.child.take().expect("it runs");
         kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).expect("it can be signalled");
@@ -208,7 +208,7 @@ impl Daemon {
         assert!(status.success(), "xswitchd ended with {status}:\n{}", self.log());
     }
 
-    /// The end of a test.
+    /// Ends a test, with its final checks.
     pub fn finish(mut self) {
         self.assert_balanced();
         let ports = self.get("ports");
@@ -216,7 +216,7 @@ impl Daemon {
         let ends: Vec<_> =
             ports.filter(|spec| spec["guest_sockets"] == true).map(|spec| spec["guest_ifname"].clone()).collect();
         self.stop();
-        // On guests' ends that are open a program stays.
+        // A program stays on guests' ends that are open.
         let open = |link: &Value| link["ifname"].as_str().is_some_and(|name| ends.iter().any(|end| end == name));
         for link in self.ns.links().iter().filter(|link| !open(link)) {
             assert!(link.get("xdp").is_none_or(Value::is_null), "a program is left: {link}");
@@ -226,7 +226,7 @@ impl Daemon {
     }
 }
 
-/// What daemons pin is in directories named after their run directories.
+/// Daemons pin in directories named after their run directories.
 const PINS: &str = "/sys/fs/bpf/xswitch";
 
 impl Daemon {
@@ -245,7 +245,7 @@ impl Drop for Daemon {
             let _ = child.kill();
             let _ = child.wait();
         }
-        // Guests' ends stay as they are when a daemon ends.
+        // The end of a daemon leaves guests' ends as they are.
         if let Some(pins) = self.pins() {
             std::fs::remove_dir_all(pins).expect("pins can be removed");
         }
@@ -262,7 +262,7 @@ pub struct Guest {
     pub ns: NetNs,
     /// Its netdev.
     pub ifname: String,
-    /// Address of that.
+    /// MAC address of its netdev.
     pub mac: Mac,
     /// Name of its port.
     pub name: String,

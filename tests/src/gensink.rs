@@ -1,8 +1,11 @@
-//! The tests' own generator and sink: BPF programs loaded by aya, for numbered streams at speed.
+//! The tests' own generator and sink: BPF programs for numbered streams at speed, loaded by aya.
 //!
-//! The generator runs a program over live frames (`BPF_PROG_RUN`) that stamps a sequence number and redirects each into a
-//! netdev; the other end of that veth must have a native XDP program, as a port of the switch has. The sink is an XDP program
-//! on a guest's netdev that judges each stream's order and drops it. See `bpf/tests/`.
+//! The generator runs a program over live frames (`BPF_PROG_RUN`). The program stamps a sequence number into each frame
+//! and redirects it into a netdev. The other end of that veth must have a native XDP program, as a port of the switch
+//! has.
+//!
+//! The sink is an XDP program on a guest's netdev. It judges each stream's order and drops the stream. See
+//! `bpf/tests/`.
 
 use std::time::{Duration, Instant};
 
@@ -11,12 +14,13 @@ use aya::programs::{TestRunAttrs, TestRunOptions, Xdp, XdpMode};
 use aya::{Ebpf, Pod, TestRun};
 
 use crate::netns::NetNs;
+use crate::number::narrow;
 use crate::packet::Frame;
 use crate::wait;
 
-/// Frames that the kernel takes through at once; the fastest here of 32 to 256.
+/// Frames that the kernel runs at once. It is the fastest of 32 to 256 here.
 const BATCH: u32 = 128;
-/// How often a paced stream sends.
+/// Time between two bursts of a paced stream.
 const TICK: Duration = Duration::from_millis(2);
 
 #[derive(Clone, Copy)]
@@ -29,7 +33,7 @@ struct GeneratorRow {
 // SAFETY: integers without padding.
 unsafe impl Pod for GeneratorRow {}
 
-/// What a sink saw of a stream; `struct stream` in `bpf/tests/sink.bpf.c`.
+/// A sink's report on a stream: `struct stream` in `bpf/tests/sink.bpf.c`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct StreamReport {
@@ -39,7 +43,7 @@ pub struct StreamReport {
     pub bytes: u64,
     /// Highest sequence number plus one.
     pub next: u64,
-    /// Numbers that were skipped.
+    /// Skipped numbers.
     pub gaps: u64,
     /// Packets that came after a higher number.
     pub reordered: u64,
@@ -89,10 +93,11 @@ pub struct Generator<'a> {
 }
 
 impl<'a> Generator<'a> {
-    /// Will send `template`, a stream packet, out of `ifname` in `ns`, numbered from 0.
+    /// Prepares to send `template`, a stream packet, out of `ifname` in `ns`. Numbers start at 0.
     pub fn new(ns: &'a NetNs, ifname: &str, template: Frame) -> Self {
         let mut object = object("generator");
-        let seq_at = template.mark_at().expect("the template is a stream packet") as u32 + 8;
+        let seq_at = template.mark_at().expect("the template is a stream packet");
+        let seq_at = narrow::<u32>(seq_at) + 8;
         let row = GeneratorRow { next: 0, ifindex: ns.ifindex(ifname), seq_at };
         let mut map: Array<_, GeneratorRow> =
             object.map_mut("GENERATOR").expect("the map").try_into().expect("an array");
@@ -103,7 +108,7 @@ impl<'a> Generator<'a> {
         Self { object, ns, template, sent: 0 }
     }
 
-    /// Sends `frames` frames as fast as it goes.
+    /// Sends `frames` frames as fast as possible.
     pub fn send(&mut self, frames: u32) {
         let program: &Xdp = self.object.program("generate").expect("the program").try_into().expect("an XDP program");
         let data = &self.template.0;
@@ -115,14 +120,14 @@ impl<'a> Generator<'a> {
         self.sent += u64::from(frames);
     }
 
-    /// Sends about `pps` frames a second until `until` says so, in small bursts, and at most for a minute.
+    /// Sends about `pps` frames a second in small bursts, until `until` is true, but for a minute at most.
     pub fn send_paced(&mut self, pps: u32, mut until: impl FnMut() -> bool) {
         let start = Instant::now();
         let first = self.sent;
         while !until() && start.elapsed() < Duration::from_secs(60) {
-            let due = first + (start.elapsed().as_secs_f64() * f64::from(pps)) as u64;
+            let due = first + narrow::<u64>(start.elapsed().as_nanos() * u128::from(pps) / 1_000_000_000);
             let late = u32::try_from(due.saturating_sub(self.sent)).unwrap_or(u32::MAX);
-            // After a pause of the scheduler it catches up slowly, not in one burst that fills a ring.
+            // After a scheduler's pause it catches up slowly, because one burst would fill a ring.
             if late > 0 {
                 self.send(late.min(256));
             }
@@ -136,25 +141,25 @@ impl<'a> Generator<'a> {
     }
 }
 
-/// A judge of numbered streams.
+/// The sink on a netdev.
 #[derive(Debug)]
 pub struct Sink {
     object: Ebpf,
 }
 
 impl Sink {
-    /// Puts the program on `ifname` in `ns`.
+    /// Attaches the program to `ifname` in `ns`.
     pub fn attach(ns: &NetNs, ifname: &str) -> Self {
         Self { object: attach(ns, ifname, "sink", "sink") }
     }
 
-    /// What it saw of a stream.
+    /// Its report on a stream.
     pub fn report(&self, stream: u32) -> StreamReport {
         let map: Array<_, StreamReport> = self.object.map("STREAMS").expect("the map").try_into().expect("an array");
         map.get(&stream, 0).expect("a row a stream")
     }
 
-    /// Waits until `sent` packets of a stream have come, or some time is over, and returns what it saw.
+    /// Waits until `sent` packets of a stream have come, or a time limit. Returns the report.
     pub fn settle(&self, stream: u32, sent: u64) -> StreamReport {
         let _ = wait::until(Duration::from_secs(5), || (self.report(stream).received >= sent).then_some(()));
         self.report(stream)

@@ -1,8 +1,8 @@
-//! Guests in QEMU: the Linux guest that `make qemu` makes, started by any program that ends up as QEMU, and driven by commands
-//! over its serial console.
+//! Guests in QEMU: the Linux guest of `make qemu`. Any program that ends up as QEMU can start it. Tests drive it by
+//! commands over its serial console.
 //!
-//! A guest runs on an emulated processor, so it is slow: it takes seconds to boot, and no rate seen in it says anything about
-//! the switch.
+//! A guest runs on an emulated processor, so it is slow. It takes seconds to boot. Rates in it say nothing about the
+//! switch.
 
 use std::ffi::OsString;
 use std::fs::{File, Permissions};
@@ -21,18 +21,18 @@ use nix::unistd::Pid;
 use crate::qmp::Qmp;
 use crate::wait;
 
-/// How long a guest may take to boot: it is a few seconds on an idle machine, and tests share theirs.
+/// Longest time to boot. It is a few seconds on an idle machine, but tests share theirs.
 const BOOT: Duration = Duration::from_secs(120);
-/// How long a command in a guest may take, unless told otherwise.
+/// Longest time of a command in a guest, by default.
 const COMMAND: Duration = Duration::from_secs(60);
-/// How long QEMU may take to start, and to end when asked to.
+/// Longest time that QEMU takes to start, and to end when asked to.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Length of a line that the guest's terminal takes.
+/// Longest line that the guest's terminal takes, in bytes.
 const MAX_LINE: usize = 4000;
 /// User and group `nobody` of Debian.
 const NOBODY: u32 = 65_534;
 
-/// A file that `make qemu` makes, by its path in the cache, such as `qemu/qemu-system-x86_64`.
+/// A file of `make qemu`, by its path in the cache, such as `qemu/qemu-system-x86_64`.
 pub fn cached(name: &str) -> PathBuf {
     let cache = std::env::var_os("XSWITCH_CACHE").filter(|dir| !dir.is_empty());
     let path = Path::new(cache.as_deref().unwrap_or("/var/cache/xswitch".as_ref())).join(name);
@@ -40,17 +40,17 @@ pub fn cached(name: &str) -> PathBuf {
     path
 }
 
-/// A command for the QEMU with af-xdp, its arguments still to come.
+/// A command for the QEMU with af-xdp, without arguments.
 pub fn qemu() -> Command {
     Command::new(cached("qemu/qemu-system-x86_64"))
 }
 
-/// Lets a command run as `nobody`.
+/// Makes a command run as `nobody`.
 pub fn as_nobody(command: &mut Command) -> &mut Command {
     command.uid(NOBODY).gid(NOBODY)
 }
 
-/// What a guest is like.
+/// Properties of a guest.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// QEMU's machine type, with its options.
@@ -59,7 +59,7 @@ pub struct Setup {
     pub memory: u32,
     /// Addresses such as `10.0.0.1/24` for eth0, eth1, …
     pub addresses: Vec<String>,
-    /// Their MTUs; as Linux has them where there is none.
+    /// Their MTUs. Linux's defaults apply where there is none.
     pub mtus: Vec<u32>,
     /// More words of the kernel's command line.
     pub append: String,
@@ -75,7 +75,7 @@ impl Default for Setup {
 }
 
 impl Setup {
-    /// One with addresses for eth0, eth1, …
+    /// A guest with addresses for eth0, eth1, …
     pub fn with_addresses(addresses: &[&str]) -> Self {
         Self { addresses: addresses.iter().map(|&address| address.to_owned()).collect(), ..Self::default() }
     }
@@ -103,15 +103,15 @@ impl Setup {
     }
 }
 
-/// Arguments of QEMU that no guest does without. There is no option ROM in the cache, and none is needed. The guest has no way to reboot but to end QEMU.
+/// QEMU's arguments for every guest. The cache has no option ROM, and none is needed. A reboot of the guest ends QEMU.
 const QEMU: &str =
     "-nodefaults -no-user-config -display none -no-reboot -accel tcg -cpu max -smp 1 -global virtio-net-pci.romfile=";
 
-/// The kernel's command line: little talk, and nothing that takes time to find out. A panic ends QEMU.
+/// The kernel's command line: few messages, and no slow probing. A panic ends QEMU.
 const KERNEL: &str = "console=ttyS0 quiet loglevel=3 panic=-1 ipv6.disable=1 nokaslr mitigations=off tsc=reliable \
                       no_timer_check random.trust_cpu=on cryptomgr.notests rcupdate.rcu_expedited=1 8250.nr_uarts=1";
 
-/// A running guest; ended on drop.
+/// A running guest. It ends on drop.
 #[derive(Debug)]
 pub struct Vm {
     child: Child,
@@ -121,17 +121,17 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// As [`Vm::start`], and waits until the guest is up.
+    /// Does [`Vm::start`] and waits until the guest is up.
     pub fn launch(launcher: Command, setup: &Setup) -> Self {
         let mut vm = Self::start(launcher, setup);
         vm.wait_ready();
         vm
     }
 
-    /// Starts a guest by `launcher`, which takes QEMU's arguments after its own; several can so boot side by side. Whoever QEMU
-    /// is run as must be able to go through the directory for temporary files.
+    /// Starts a guest by `launcher`, which takes QEMU's arguments after its own. Several guests can boot side by side.
+    /// QEMU's user must be able to enter the directory for temporary files.
     pub fn start(mut launcher: Command, setup: &Setup) -> Self {
-        // QEMU may be somebody else: it makes the monitor's socket here, and connects to the console's.
+        // QEMU may run as another user. It makes the monitor's socket here, and connects to the console's.
         let dir = tempfile::tempdir().expect("a temporary directory");
         let open = |path: &Path| std::fs::set_permissions(path, Permissions::from_mode(0o777)).expect("permissions");
         open(dir.path());
@@ -143,7 +143,7 @@ impl Vm {
         launcher.stdout(log.try_clone().expect("a second descriptor")).stderr(log);
         let child = launcher.spawn().unwrap_or_else(|error| panic!("{launcher:?}: {error}"));
 
-        // It is killed from here on, whatever happens.
+        // From here on the guard kills it, whatever happens.
         let mut vm = Self { child, dir, console: Console::new(std::io::empty(), std::io::sink()) };
         let stream = wait::until(PATIENCE, || {
             if let Some(status) = vm.child.try_wait().expect("it can be waited for") {
@@ -164,7 +164,7 @@ impl Vm {
         }
     }
 
-    /// Runs a command in the guest that must succeed; gives what it prints.
+    /// Runs a command in the guest. It must succeed. Returns its output.
     pub fn sh(&mut self, command: &str) -> String {
         let output = self.console.run(command).unwrap_or_else(|error| panic!("{command}: {error}\n{}", self.log()));
         assert_eq!(output.status, 0, "{command}:\n{}", output.stdout);
@@ -182,17 +182,17 @@ impl Vm {
         self.dir.path().join("qmp.sock")
     }
 
-    /// A new connection to QEMU's monitor, which takes one at a time.
+    /// A new connection to QEMU's monitor. The monitor takes one at a time.
     pub fn qmp(&self) -> Qmp {
         Qmp::connect(&self.qmp_path())
     }
 
-    /// Process id of what was started.
+    /// Process id of the started program.
     pub fn pid(&self) -> i32 {
         self.child.id().cast_signed()
     }
 
-    /// What QEMU (and its launcher) had to say.
+    /// Output of QEMU and its launcher.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
@@ -203,13 +203,13 @@ impl Vm {
         self.wait()
     }
 
-    /// Ends what was started by SIGKILL.
+    /// Kills the started program by SIGKILL.
     pub fn kill(&mut self) {
         self.child.kill().expect("it can be killed");
         self.child.wait().expect("it can be waited for");
     }
 
-    /// Waits until what was started has ended by itself.
+    /// Waits until the started program has ended by itself.
     pub fn wait(&mut self) -> ExitStatus {
         let ended = wait::until(PATIENCE, || self.child.try_wait().expect("it can be waited for"));
         ended.unwrap_or_else(|| panic!("QEMU does not end:\n{}", self.log()))
@@ -218,7 +218,7 @@ impl Vm {
 
 impl Drop for Vm {
     fn drop(&mut self) {
-        // A launcher may have QEMU for a child, and gets a chance to end it.
+        // A launcher may have QEMU as a child. It gets a chance to end it.
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = kill(Pid::from_raw(self.pid()), Signal::SIGTERM);
             wait::until(PATIENCE, || self.child.try_wait().ok().flatten());
@@ -231,16 +231,16 @@ impl Drop for Vm {
     }
 }
 
-/// What came of a command in a guest.
+/// Result of a command in a guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
     /// Its exit status.
     pub status: i32,
-    /// What it printed, on standard error too.
+    /// Its output, standard error included.
     pub stdout: String,
 }
 
-/// A guest's serial console; `scripts/guest/init` is the other end, and says what is spoken.
+/// A guest's serial console. `scripts/guest/init` is the other end and documents the protocol.
 pub struct Console {
     writer: Box<dyn Write + Send>,
     chunks: Receiver<Vec<u8>>,
@@ -255,7 +255,7 @@ impl std::fmt::Debug for Console {
 }
 
 impl Console {
-    /// One on the two directions of whatever QEMU's serial port is connected to. A thread reads until the end.
+    /// A console on the two directions of QEMU's serial port. A thread reads until the end.
     pub fn new(mut reader: impl Read + Send + 'static, writer: impl Write + Send + 'static) -> Self {
         let (sender, chunks) = channel();
         std::thread::spawn(move || {
@@ -282,7 +282,7 @@ impl Console {
         self.run_within(command, COMMAND)
     }
 
-    /// As [`Console::run`], for what may take longer. After an error, what comes next is not to be trusted.
+    /// Does [`Console::run`] with another time limit. After an error the next output is not to be trusted.
     pub fn run_within(&mut self, command: &str, timeout: Duration) -> Result<Output, String> {
         let end = Instant::now() + timeout;
         let token = self.send(command).map_err(|error| error.to_string())?;
@@ -292,18 +292,18 @@ impl Console {
         Ok(Output { status, stdout })
     }
 
-    /// Sends a command whose end is not waited for, because it ends the guest; gives its token.
+    /// Sends a command without waiting for its end, because it ends the guest. Returns its token.
     pub fn send(&mut self, command: &str) -> std::io::Result<String> {
         assert!(command.len() < MAX_LINE && !command.contains('\n'), "not a line for a terminal: {command}");
         self.commands += 1;
-        // Not to be found in the output of a program by chance.
+        // A token that no program's output has by chance.
         let token = format!("@@{}@@", self.commands);
         writeln!(self.writer, "run {token} {command}")?;
         self.writer.flush()?;
         Ok(token)
     }
 
-    /// Takes what the guest prints before `mark`, and the mark.
+    /// Takes the guest's output up to and including `mark`. Returns what was before it.
     fn take_until(&mut self, mark: &str, end: Instant) -> Result<String, String> {
         let mut from = 0;
         loop {

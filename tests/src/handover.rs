@@ -1,4 +1,4 @@
-//! A client of the daemon's hand-over socket, written from its protocol alone: one that asks well, and one that does not.
+//! A client of the daemon's hand-over socket, written from the protocol alone. It can ask well or badly.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -13,7 +13,7 @@ use nix::sys::socket::{
 use nix::sys::time::TimeVal;
 use serde_json::Value;
 
-/// Seconds that an answer may take.
+/// Longest time for an answer, in seconds.
 const PATIENCE: i64 = 20;
 
 /// A connection.
@@ -31,10 +31,10 @@ impl Client {
         Self(socket)
     }
 
-    /// Sends a message with descriptors, without waiting for room.
+    /// Sends a message with descriptors. It does not wait for room.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's error.
     pub fn send(&self, bytes: &[u8], fds: &[RawFd]) -> Result<(), Errno> {
         let control = [ControlMessage::ScmRights(fds)];
         let control = if fds.is_empty() { &control[..0] } else { &control[..] };
@@ -42,10 +42,10 @@ impl Client {
         sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(bytes)], control, flags, None).map(drop)
     }
 
-    /// The next message with its descriptors; an empty one is the end.
+    /// The next message with its descriptors. An empty one is the end.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's error.
     pub fn receive(&self) -> Result<(Vec<u8>, Vec<OwnedFd>), Errno> {
         let mut bytes = vec![0; 65_536];
         let mut space = cmsg_space!([RawFd; 128]);
@@ -57,7 +57,7 @@ impl Client {
                 ControlMessageOwned::ScmRights(fds) => Some(fds),
                 _ => None,
             });
-            // SAFETY: the kernel has made these descriptors for this message, and nobody else has them.
+            // SAFETY: the kernel made these descriptors for this message, and nobody else has them.
             let fds = rights.flatten().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect();
             (message.bytes, fds)
         };
@@ -65,7 +65,7 @@ impl Client {
         Ok((bytes, fds))
     }
 
-    /// Sends a request and returns what is answered.
+    /// Sends a request and returns the answer.
     pub fn ask(&self, request: &Value) -> (Value, Vec<OwnedFd>) {
         self.send(request.to_string().as_bytes(), &[]).unwrap_or_else(|errno| panic!("{request}: {errno}"));
         self.answer()
@@ -78,7 +78,7 @@ impl Client {
         (serde_json::from_slice(&bytes).expect("JSON"), fds)
     }
 
-    /// A request that must be refused: the errno's name and the text.
+    /// Sends a request that must be refused. Returns the errno's name and the text.
     pub fn refused(&self, request: &Value) -> (String, String) {
         let (answer, fds) = self.ask(request);
         assert!(fds.is_empty(), "{answer}");
@@ -87,11 +87,11 @@ impl Client {
     }
 }
 
-/// Runs `work` on a thread that is of another user, as far as the kernel looks at threads: a connection that it makes is that
-/// user's, with this process's number.
+/// Runs `work` on a thread of another user. The kernel takes a connection from that thread as that user's, with this
+/// process's id.
 pub fn as_user<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> T {
     let become_user = || {
-        // SAFETY: numbers only. The system call changes the calling thread, and that one only.
+        // SAFETY: the call takes numbers only. It changes only the calling thread.
         let changed = unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) };
         assert_eq!(changed, 0, "root can become {uid}: {}", std::io::Error::last_os_error());
         work()

@@ -1,5 +1,5 @@
-//! The smallest HTTP/1.1 client that the JSON API on a Unix socket needs: one request a connection, answers with a length,
-//! in chunks, or up to the end of the connection.
+//! A minimal HTTP/1.1 client for the JSON API on a Unix socket. One request a connection. The answer has a length,
+//! comes in chunks, or ends with the connection.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -14,9 +14,9 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Response {
     /// Status code.
     pub status: u16,
-    /// Head lines, status line included.
+    /// Lines of the head, with the status line.
     pub head: String,
-    /// Body with the transfer coding undone.
+    /// Body without transfer coding.
     pub body: Vec<u8>,
 }
 
@@ -43,7 +43,8 @@ fn exchange(mut stream: impl Read + Write, method: &str, target: &str, body: &[u
     );
     stream.write_all(&[head.as_bytes(), body].concat())?;
     let mut answer = Vec::new();
-    // A server that refuses a body may answer and reset before it has read all of it: what came before counts.
+    // A server that refuses a body may answer and reset before it has read all of it. What came before the reset
+    // counts.
     if let Err(error) = stream.read_to_end(&mut answer)
         && answer.is_empty()
     {

@@ -1,12 +1,13 @@
-//! Fixtures of the tests that need a kernel: network namespaces, veth pairs, the daemon under test, guests, crafted frames,
-//! and packet generators and sinks of the tests' own.
+//! Fixtures of the tests that need a kernel: network namespaces, veth pairs, the daemon, guests, crafted frames, and
+//! the tests' own packet generators and sinks.
 //!
-//! Everything here is a guard: what it makes (a namespace, a process, an XDP program) goes when it is dropped, also when the
-//! test panics, so tests can run side by side and leave nothing behind. Fixtures panic with the reason instead of returning
-//! errors, because a test that could not be set up has failed.
+//! Every fixture is a guard. A namespace, process or XDP program goes on drop, also when the test panics. So tests can
+//! run side by side and leave nothing behind. Fixtures panic with the reason instead of returning errors, because a
+//! test without its set-up has failed.
 //!
-//! Needs root. The generator, sink and guest programs are loaded by aya, the switch's own by libbpf: each loader is checked
-//! by the other.
+//! Needs root. aya loads the generator, sink and guest programs, while libbpf loads the switch's own. So each loader
+//! checks the other.
+#![allow(unsafe_code, reason = "system calls of fixtures")]
 
 pub mod companion;
 pub mod daemon;
@@ -15,6 +16,7 @@ pub mod guest;
 pub mod handover;
 pub mod http;
 pub mod netns;
+pub mod number;
 pub mod packet;
 pub mod programs;
 pub mod python;
@@ -29,4 +31,5 @@ pub mod xsk_guest;
 
 pub use daemon::{Daemon, Guest, Options};
 pub use netns::NetNs;
+pub use number::narrow;
 pub use packet::{Frame, Mac};

@@ -1,12 +1,12 @@
 //! Network namespaces that go with their guard.
 //!
-//! They are named ones, as `ip netns add` makes them, so that `ip netns exec NAME …` works while a test is looked at and the
-//! switch can move a guest's end into one by its name. A name is `xswt-<pid>-<n>-<label>`: when a test process was killed
-//! before its guards could run, the next one finds the namespaces of a pid that is gone and removes them.
+//! They have names, as `ip netns add` gives them. So `ip netns exec NAME …` works while somebody looks at a test, and
+//! the switch can move a guest's end into one. A name is `xswt-<pid>-<n>-<label>`. A killed test process leaves its
+//! namespaces. The next test process finds that their pid is gone, and removes them.
 //!
-//! A namespace belongs to a thread, so work inside one is done on a thread of its own ([`NetNs::run`]) or in a process that
-//! enters it before it starts ([`NetNs::command`]). IPv6 is off, so that no router solicitation or multicast report of the
-//! kernel comes between the frames that a test counts.
+//! A namespace belongs to a thread. So work inside one runs on a thread of its own ([`NetNs::run`]), or in a process
+//! that enters it first ([`NetNs::command`]). IPv6 is off, so that no router solicitation or multicast report comes
+//! between the frames that a test counts.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
@@ -26,7 +26,7 @@ const PREFIX: &str = "xswt-";
 static SWEEP: Once = Once::new();
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// A named network namespace; removed on drop.
+/// A named network namespace, removed on drop.
 #[derive(Debug)]
 pub struct NetNs {
     name: String,
@@ -34,7 +34,7 @@ pub struct NetNs {
 }
 
 impl NetNs {
-    /// Makes one with loopback up; `label` ends its name.
+    /// Makes a namespace with loopback up. `label` ends its name.
     pub fn new(label: &str) -> Self {
         SWEEP.call_once(sweep);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -44,7 +44,7 @@ impl NetNs {
         let ns = Self { name, file };
         ns.run(|| {
             for scope in ["all", "default"] {
-                // Absent where the kernel has no IPv6, which is as good.
+                // The file is absent in a kernel without IPv6, which is as good.
                 let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"), "1");
             }
         });
@@ -52,12 +52,12 @@ impl NetNs {
         ns
     }
 
-    /// Its name, for `ip netns` and the `netns` field of a port.
+    /// Its name, for `ip netns` and for the field `netns` of a port.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Runs `work` on a thread inside the namespace and returns what it returns; a panic passes through.
+    /// Runs `work` on a thread inside the namespace. Returns its result. A panic passes through.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let entered = || {
             self.enter();
@@ -67,18 +67,18 @@ impl NetNs {
         done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    /// Moves the calling thread into the namespace, for good.
+    /// Moves the calling thread into the namespace for good.
     pub fn enter(&self) {
         setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET)
             .unwrap_or_else(|errno| panic!("entering {}: {errno}", self.name));
     }
 
-    /// A command that will run inside the namespace and is killed when the thread that starts it ends.
+    /// A command that runs inside the namespace. It is killed when the thread that starts it ends.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         let fd = self.file.as_raw_fd();
-        // SAFETY: between fork and exec only system calls are made. The descriptor is open, because a `Command` is started
-        // while the namespace that made it is borrowed or alive, and its number is the same in the child.
+        // SAFETY: only system calls are made between fork and exec. The descriptor is open, because a `Command` is
+        // started while its namespace is alive. Its number is the same in the child.
         unsafe {
             command.pre_exec(move || {
                 if libc::setns(fd, libc::CLONE_NEWNET) != 0 || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
@@ -90,7 +90,7 @@ impl NetNs {
         command
     }
 
-    /// Runs a line of words inside, panics unless it succeeds, and returns what it printed.
+    /// Runs a line of words inside. Returns its output. Panics unless it succeeds.
     pub fn sh(&self, line: &str) -> String {
         let mut words = line.split_whitespace();
         shell::run(self.command(words.next().expect("a command line names a program")).args(words))
@@ -101,12 +101,12 @@ impl NetNs {
         self.run(|| nix::net::if_::if_nametoindex(ifname).ok())
     }
 
-    /// Index of the netdev `ifname` in it; panics if there is none.
+    /// Index of the netdev `ifname` in it. Panics if there is none.
     pub fn ifindex(&self, ifname: &str) -> u32 {
         self.find_ifindex(ifname).unwrap_or_else(|| panic!("no netdev {ifname} in {}", self.name))
     }
 
-    /// Its netdevs, as `ip -details -json link show` tells them.
+    /// Its netdevs, in the form of `ip -details -json link show`.
     pub fn links(&self) -> Vec<serde_json::Value> {
         let text = self.sh("ip -details -json link show");
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("ip -json: {error}: {text}"))
@@ -115,12 +115,12 @@ impl NetNs {
 
 impl Drop for NetNs {
     fn drop(&mut self) {
-        // Its netdevs go with the last reference; a veth takes its other end along.
+        // Its netdevs go with the last reference. A veth takes its other end with it.
         let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
     }
 }
 
-/// Removes the namespaces of test processes that are gone. Two processes may do so at once: the second finds nothing.
+/// Removes the namespaces of dead test processes. Two processes may do so at once, and the second finds nothing.
 fn sweep() {
     let Ok(entries) = std::fs::read_dir(NETNS_DIR) else { return };
     for entry in entries.flatten() {

@@ -1,12 +1,13 @@
-//! Crafted frames: Ethernet, 802.1Q and QinQ tags, ARP, IPv4, IPv6, UDP, ICMP, and the payload that marks a packet of a
-//! numbered stream.
+//! Crafted frames: Ethernet, 802.1Q and QinQ tags, ARP, IPv4, IPv6, UDP, ICMP, and the payload of numbered streams.
 //!
-//! A frame is built from the outside in: [`Frame::ethernet`], then [`Frame::tag`]s, then one of the payloads. Checksums are
-//! right, since the switch must not need to repair them; tests that want them wrong change the bytes.
+//! A frame is built from the outside in: [`Frame::ethernet`], then [`Frame::tag`]s, then one of the payloads. Checksums
+//! are right, because the switch must not need to repair them. Tests of wrong checksums change the bytes.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
+
+use crate::number::narrow;
 
 /// TPID of a customer tag (IEEE 802.1Q).
 pub const CTAG: u16 = 0x8100;
@@ -14,7 +15,7 @@ pub const CTAG: u16 = 0x8100;
 pub const STAG: u16 = 0x88a8;
 /// First four bytes of a stream packet's payload: `XSST`.
 pub const MAGIC: [u8; 4] = *b"XSST";
-/// Largest number of a stream, plus one: what the sink has rows for.
+/// Number of streams that the sink has rows for. Streams count from 0.
 pub const MAX_STREAMS: u32 = 64;
 /// Bytes of the mark in a stream packet: magic, stream, sequence number.
 const MARK_LEN: usize = 16;
@@ -24,10 +25,10 @@ const MARK_LEN: usize = 16;
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
-    /// All stations.
+    /// The broadcast address.
     pub const BROADCAST: Mac = Mac([0xff; 6]);
 
-    /// A locally administered unicast address that no guest of a test has: `02:ee:…` and the number.
+    /// A locally administered unicast address that no test's guest has: `02:ee:…` and the number.
     pub fn stranger(number: u32) -> Self {
         let n = number.to_be_bytes();
         Mac([0x02, 0xee, n[0], n[1], n[2], n[3]])
@@ -57,7 +58,7 @@ impl FromStr for Mac {
     }
 }
 
-/// An Ethernet frame without FCS that is being built or was received.
+/// An Ethernet frame without FCS, under construction or received.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Frame(pub Vec<u8>);
 
@@ -69,26 +70,26 @@ impl fmt::Debug for Frame {
 }
 
 impl Frame {
-    /// Source and destination; an EtherType must follow.
+    /// Starts a frame with its addresses. An EtherType must follow.
     pub fn ethernet(src: Mac, dst: Mac) -> Self {
         Self([dst.0, src.0].concat())
     }
 
-    /// A VLAN tag; `pcp` 0–7, `vid` 0–4095.
+    /// Adds a VLAN tag. `pcp` is 0–7, `vid` 0–4095.
     pub fn tag(mut self, tpid: u16, pcp: u8, vid: u16) -> Self {
         self.0.extend(tpid.to_be_bytes());
         self.0.extend((u16::from(pcp) << 13 | vid).to_be_bytes());
         self
     }
 
-    /// Any EtherType with any payload, padded to the 60 bytes that a frame has at least.
+    /// Adds an EtherType with a payload, padded to the 60 bytes of a minimal frame.
     pub fn payload(mut self, ethertype: u16, payload: &[u8]) -> Self {
         self.0.extend(ethertype.to_be_bytes());
         self.0.extend(payload);
         self.padded(60)
     }
 
-    /// At least `len` bytes long, filled up with zeros.
+    /// Pads with zeros to at least `len` bytes.
     pub fn padded(mut self, len: usize) -> Self {
         if self.0.len() < len {
             self.0.resize(len, 0);
@@ -96,7 +97,7 @@ impl Frame {
         self
     }
 
-    /// An ARP packet for Ethernet and IPv4 (RFC 826); `operation` 1 asks, 2 answers.
+    /// An ARP packet for Ethernet and IPv4 (RFC 826). `operation` 1 asks, 2 answers.
     pub fn arp(self, operation: u16, sender: (Mac, Ipv4Addr), target: (Mac, Ipv4Addr)) -> Self {
         let mut body = vec![0, 1, 8, 0, 6, 4];
         body.extend(operation.to_be_bytes());
@@ -150,8 +151,8 @@ impl Frame {
         self.payload(0x86dd, &ip)
     }
 
-    /// A packet of numbered stream `stream`: UDP in IPv4 whose payload is the mark, filled up to a frame of `len` bytes. The
-    /// UDP checksum is 0 (not used, RFC 768), because the generator changes the sequence number without mending it.
+    /// A packet of stream `stream`: UDP in IPv4, with the mark as payload, padded to a frame of `len` bytes. The UDP
+    /// checksum is 0 (not used, RFC 768), because the generator changes the sequence number without updating it.
     pub fn stream(self, stream: u32, seq: u64, len: usize) -> Self {
         let head = self.0.len() + 2 + 20 + 8;
         let mut data = Vec::with_capacity(len);
@@ -165,12 +166,12 @@ impl Frame {
         self.ipv4(17, src, dst, &udp)
     }
 
-    /// Where the mark of a stream packet starts, if it is one.
+    /// Offset of the mark, if this is a stream packet.
     pub fn mark_at(&self) -> Option<usize> {
         self.0.windows(MARK_LEN).position(|window| window.starts_with(&MAGIC))
     }
 
-    /// Stream and sequence number, if it is a stream packet.
+    /// Stream and sequence number, if this is a stream packet.
     pub fn mark(&self) -> Option<(u32, u64)> {
         let mark = &self.0[self.mark_at()?..];
         let stream = mark[4..8].try_into().expect("four bytes");
@@ -192,15 +193,15 @@ impl Frame {
     pub fn outer_tag(&self) -> Option<(u16, u8, u16)> {
         let word = |at: usize| Some(u16::from_be_bytes(self.0.get(at..at + 2)?.try_into().ok()?));
         let (tpid, tci) = (word(12)?, word(14)?);
-        [CTAG, STAG].contains(&tpid).then_some((tpid, (tci >> 13) as u8, tci & 0x0fff))
+        [CTAG, STAG].contains(&tpid).then_some((tpid, narrow(tci >> 13), tci & 0x0fff))
     }
 
-    /// The bytes as hex digits, as `trace` takes them.
+    /// The bytes as hex digits, in the form that `trace` takes.
     pub fn hex(&self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The other way; `None` if it is not an even number of hex digits.
+    /// Parses hex digits. `None` unless there is an even number of them.
     pub fn from_hex(hex: &str) -> Option<Self> {
         let pairs = hex.as_bytes().chunks(2);
         let bytes: Option<Vec<u8>> =
@@ -214,19 +215,19 @@ fn udp(pseudo: &[u8], src: u16, dst: u16, data: &[u8]) -> Vec<u8> {
     let mut udp = [src.to_be_bytes(), dst.to_be_bytes(), len, [0, 0]].concat();
     udp.extend(data);
     let sum = match checksum(&[pseudo, &[0, 17], &len, &udp]) {
-        0 => 0xffff, // 0 would mean that there is none
+        0 => 0xffff, // 0 would mean "no checksum"
         sum => sum,
     };
     udp[6..8].copy_from_slice(&sum.to_be_bytes());
     udp
 }
 
-/// Internet checksum (RFC 1071) over parts of which all but the last have an even length.
+/// Internet checksum (RFC 1071) over parts. All but the last must have an even length.
 pub fn checksum(parts: &[&[u8]]) -> u16 {
     let words = parts.iter().flat_map(|part| part.chunks(2));
     let sum: u64 = words.map(|word| u64::from(word[0]) << 8 | word.get(1).copied().map_or(0, u64::from)).sum();
     let folded = (0..4).fold(sum, |sum, _| (sum & 0xffff) + (sum >> 16));
-    !(folded as u16)
+    !narrow::<u16>(folded)
 }
 
 #[cfg(test)]

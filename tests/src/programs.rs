@@ -1,12 +1,12 @@
-//! Where the programs are that tests and the bench start: beside their own.
+//! Paths of the programs that tests and the bench start: beside their own.
 
 use std::path::PathBuf;
 
-/// Directory that cargo puts programs into: `target/<profile>`.
+/// Cargo's directory of programs: `target/<profile>`.
 fn dir() -> PathBuf {
     let own = std::env::current_exe().expect("a program knows its path");
     let dir = own.parent().expect("a program is in a directory");
-    // Test binaries are one further down, in `deps`.
+    // Test binaries are one level below, in `deps`.
     if dir.ends_with("deps") { dir.parent().expect("deps is in target/<profile>").to_owned() } else { dir.to_owned() }
 }
 
@@ -15,12 +15,12 @@ fn checked(path: PathBuf, made_by: &str) -> PathBuf {
     path
 }
 
-/// Path of a built program; panics with the command that makes it if it is not there.
+/// Path of a built program. If it is missing, panics with the command that makes it.
 pub fn path(name: &str, made_by: &str) -> PathBuf {
     checked(dir().join(name), made_by)
 }
 
-/// `xswitchd` or `xswitch`; `XSWITCH_BIN_DIR` says where they are if not beside the tests.
+/// `xswitchd` or `xswitch`. `XSWITCH_BIN_DIR` says where they are, if not beside the tests.
 pub fn product(name: &str) -> PathBuf {
     let dir = std::env::var_os("XSWITCH_BIN_DIR").map_or_else(dir, PathBuf::from);
     checked(dir.join(name), "cargo build -p ctl -p xswitch")

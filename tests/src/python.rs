@@ -1,4 +1,4 @@
-//! The DPU interface from Python, by a client generated from the document's own messages.
+//! The DPU interface from Python, with a client generated from the document's own messages.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,7 @@ fn source(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-/// Makes the client's environment, once for all runs, among the build output.
+/// Makes the client's environment among the build output, once for all runs.
 pub fn environment() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its program");
     let target = test.ancestors().nth(3).expect("a test is in target/<profile>/deps");

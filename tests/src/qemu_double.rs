@@ -1,4 +1,4 @@
-//! The double of QEMU (`qemu-double`, see there for what it takes and does), and what it needs of a host.
+//! Starting the double of QEMU (`qemu-double`, which documents itself), and what it needs of a host.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -17,12 +17,13 @@ use serde_json::Value;
 
 use crate::gensink::attach;
 use crate::netns::NetNs;
+use crate::number::narrow;
 use crate::{programs, wait};
 
-/// How long an answer, a start or an end may take.
+/// Longest time for an answer, a start or an end.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Bytes that the double locks in memory for each queue, as QEMU does: what `RLIMIT_MEMLOCK` must allow its user, over
-/// all processes of that user.
+/// Bytes that the double locks in memory for each queue, as QEMU does. `RLIMIT_MEMLOCK` must allow this to its user,
+/// over all processes of that user.
 pub const UMEM_BYTES: u64 = 8192 * 4096;
 /// User and group `nobody`.
 pub const NOBODY: u32 = 65_534;
@@ -45,28 +46,30 @@ fn check(result: libc::c_int) -> std::io::Result<()> {
     if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
-/// Leaves the calling thread `CAP_IPC_LOCK` and nothing else, also over the next `exec`.
+/// Leaves the calling thread only `CAP_IPC_LOCK`, also over the next `exec`.
 fn keep_ipc_lock() -> std::io::Result<()> {
     let header = Capabilities { version: CAPABILITY_VERSION_3, pid: 0 };
     let bit = 1_u32 << CAP_IPC_LOCK;
-    // Effective, permitted and inheritable; the upper half of each follows.
+    // Effective, permitted and inheritable. The upper half of each follows.
     let sets = [[bit; 3], [0; 3]];
-    // SAFETY: the structs have the layout that this version says, and are only read; the rest are numbers.
+    // SAFETY: the structs have the layout of this version, and the kernel only reads them. The rest are numbers.
     unsafe {
-        check(libc::syscall(libc::SYS_capset, &raw const header, &raw const sets) as libc::c_int)?;
+        check(narrow(libc::syscall(libc::SYS_capset, &raw const header, &raw const sets)))?;
         check(libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, CAP_IPC_LOCK, 0, 0))
     }
 }
 
-/// Makes `command` run as user and group `nobody`, without further groups or capabilities, with that limit of locked
-/// memory in bytes, and with `fds` open under the numbers that they have here. Where the limit can't be raised that far
-/// (a container whose root lacks `CAP_SYS_RESOURCE`), it gets `CAP_IPC_LOCK` instead, which is exempt from it.
+/// Makes `command` run as user and group `nobody`, without other groups or capabilities. It gets that limit of locked
+/// memory in bytes, and `fds` open under the same numbers.
+///
+/// Some containers can't raise the limit, because their root lacks `CAP_SYS_RESOURCE`. There the command gets
+/// `CAP_IPC_LOCK` instead, which is exempt from the limit.
 pub fn unprivileged(command: &mut Command, memlock: u64, fds: &[&OwnedFd]) {
     let fds: Vec<RawFd> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
     let limit = libc::rlimit { rlim_cur: memlock, rlim_max: memlock };
-    // SAFETY: between fork and exec only system calls are made. This comes after the closures of whoever made the
-    // command, which may need the privileges (a namespace to enter); the death signal is asked for again, because a
-    // change of user forgets it.
+    // SAFETY: only system calls are made between fork and exec. This runs after the closures of the command's maker,
+    // which may need the privileges, for example to enter a namespace. It asks for the death signal again, because a
+    // change of user clears it.
     unsafe {
         command.pre_exec(move || {
             let exempt = libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) != 0;
@@ -83,7 +86,7 @@ pub fn unprivileged(command: &mut Command, memlock: u64, fds: &[&OwnedFd]) {
     }
 }
 
-/// A running double, started by itself or by another program that passes standard input and output on to it.
+/// A running double. Another program may have started it and passes standard input and output on to it.
 #[derive(Debug)]
 pub struct Double {
     child: Child,
@@ -93,7 +96,7 @@ pub struct Double {
 }
 
 impl Double {
-    /// Starts `command`, complete but for its standard streams.
+    /// Starts `command`. It must be complete except for its standard streams.
     pub fn spawn(mut command: Command) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn();
@@ -116,7 +119,7 @@ impl Double {
         Self { child, input, lines, errors }
     }
 
-    /// What came by standard error so far.
+    /// Its standard error so far.
     pub fn errors(&self) -> String {
         self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -128,12 +131,12 @@ impl Double {
         })
     }
 
-    /// Waits until all its netdevs are bound; panics if it ends instead. Lines of whoever started it are passed over.
+    /// Waits until all its netdevs are bound. Panics if it ends instead. Lines of its starter are skipped.
     pub fn wait_ready(&mut self) {
         while self.line("ready") != "ready" {}
     }
 
-    /// Whether it gets ready; if not, it has ended.
+    /// Waits until it is ready or has ended. Returns whether it is ready.
     pub fn gets_ready(&mut self) -> bool {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -146,41 +149,41 @@ impl Double {
         }
     }
 
-    /// Says a line that has no answer, such as `crash`.
+    /// Sends a line without an answer, such as `crash`.
     pub fn say(&mut self, line: &str) {
         writeln!(self.input, "{line}").unwrap_or_else(|error| panic!("{line}: {error}\n{}", self.errors()));
     }
 
-    /// The next answer, to a line that was said.
+    /// The next answer to a line.
     pub fn answer(&mut self) -> String {
         self.line("an answer")
     }
 
-    /// Says a line and returns the answer.
+    /// Sends a line and returns the answer.
     pub fn ask(&mut self, line: &str) -> String {
         self.say(line);
         self.line(line)
     }
 
-    /// Says many lines at once and returns their answers.
+    /// Sends many lines at once and returns their answers.
     pub fn ask_all(&mut self, lines: &[String]) -> Vec<String> {
         self.say(&lines.join("\n"));
         lines.iter().map(|line| self.line(line)).collect()
     }
 
-    /// As [`Double::ask`] for what answers in JSON.
+    /// Does [`Double::ask`] for a line that is answered in JSON.
     pub fn ask_json(&mut self, line: &str) -> Value {
         let answer = self.ask(line);
         serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{line}: {error}: {answer}"))
     }
 
-    /// How it was started: user, groups, capabilities, limits, descriptors (`fds` at the start, `open_fds` now),
-    /// arguments.
+    /// How it was started: user, groups, capabilities, limits, arguments, and descriptors (`fds` at the start,
+    /// `open_fds` at this moment).
     pub fn status(&mut self) -> Value {
         self.ask_json("status")
     }
 
-    /// Process id of the double itself, whoever started it.
+    /// Process id of the double itself, also if another program started it.
     pub fn pid(&mut self) -> i32 {
         let pid = self.status()["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
         pid.expect("a process id")
@@ -191,17 +194,17 @@ impl Double {
         self.ask(&format!("ping {ip} 3 20")) == "received 3 of 3"
     }
 
-    /// Sends SIGTERM to the process that was started.
+    /// Sends SIGTERM to the started process.
     pub fn terminate(&self) {
         self.signal(Signal::SIGTERM);
     }
 
-    /// Sends a signal to the process that was started.
+    /// Sends a signal to the started process.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("it can be signalled");
     }
 
-    /// Has the process that was started end by SIGTERM, if it has not ended yet; by SIGKILL if that does nothing.
+    /// Ends the started process by SIGTERM if it still runs, or by SIGKILL if that does nothing.
     pub fn end(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
             self.terminate();
@@ -211,12 +214,12 @@ impl Double {
         }
     }
 
-    /// Sends SIGKILL to the process that was started.
+    /// Sends SIGKILL to the started process.
     pub fn kill(&mut self) {
         self.child.kill().expect("it can be killed");
     }
 
-    /// Waits for the end of the process that was started.
+    /// Waits for the end of the started process.
     pub fn wait(&mut self) -> ExitStatus {
         let ended = wait::until(PATIENCE, || self.child.try_wait().expect("it can be waited for"));
         ended.unwrap_or_else(|| panic!("it does not end\n{}", self.errors()))
@@ -233,7 +236,8 @@ impl Drop for Double {
     }
 }
 
-/// A netdev whose packets go to AF_XDP sockets, for the double without the switch: XDP program and XSKMAP.
+/// A netdev whose packets go to AF_XDP sockets, by an XDP program and an XSKMAP. It serves the double without the
+/// switch.
 #[derive(Debug)]
 pub struct XskNetdev<'a> {
     program: Ebpf,
@@ -241,21 +245,21 @@ pub struct XskNetdev<'a> {
 }
 
 impl<'a> XskNetdev<'a> {
-    /// Attaches the program to `ifname` in native mode. While a queue has no socket, its packets go to the stack.
+    /// Attaches the program to `ifname` in native mode. Packets of a queue without a socket go to the stack.
     pub fn new(ns: &'a NetNs, ifname: &str) -> Self {
         Self { program: attach(ns, ifname, "xsk_guest", "to_socket"), ns }
     }
 
-    /// Pins the XSKMAP, for `map-path`; `path` is in a bpffs.
+    /// Pins the XSKMAP for `map-path`. `path` is in a bpffs.
     pub fn pin(&mut self, path: &Path) {
         let map = self.program.map_mut("SOCKETS").expect("the map");
         map.pin(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 
-    /// A new socket, in the map at the slot of `queue` and bound to nothing, which is what QEMU wants by `sock-fds`.
+    /// A new, unbound socket in the map's slot of `queue`. QEMU wants such a one as `sock-fds`.
     pub fn socket(&mut self, queue: u32) -> OwnedFd {
         let fd = self.ns.run(|| {
-            // SAFETY: no pointers; the descriptor, if there is one, belongs to nobody else.
+            // SAFETY: the call takes no pointers. The descriptor, if there is one, belongs to nobody else.
             unsafe {
                 match libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) {
                     -1 => Err(std::io::Error::last_os_error()),

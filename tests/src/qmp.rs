@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 use crate::wait;
 
-/// How long QEMU may take to answer.
+/// Longest time for QEMU's answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A QMP client, as little as tests need.
+/// A QMP client with what tests need.
 #[derive(Debug)]
 pub struct Qmp {
     stream: BufReader<UnixStream>,
@@ -23,7 +23,7 @@ pub struct Qmp {
 }
 
 impl Qmp {
-    /// Connects to the monitor at `path`, which may still be in the making, and negotiates.
+    /// Connects to the monitor at `path` and negotiates. The socket may not exist yet.
     pub fn connect(path: &Path) -> Self {
         let stream = wait::until(PATIENCE, || UnixStream::connect(path).ok()).expect("the monitor listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -40,7 +40,7 @@ impl Qmp {
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
     }
 
-    /// Executes a command; the whole answer. `fd` goes along with it.
+    /// Executes a command and returns the whole answer. `fd` is sent with it.
     pub fn execute(&mut self, command: &str, arguments: Value, fd: Option<RawFd>) -> Value {
         let mut request = json!({ "execute": command, "id": command });
         if !arguments.is_null() {
@@ -69,7 +69,7 @@ impl Qmp {
         answer.get("return").cloned().unwrap_or_else(|| panic!("{command}: {answer}"))
     }
 
-    /// Executes a command that must fail: class and description.
+    /// Executes a command that must fail. Returns class and description.
     pub fn fails(&mut self, command: &str, arguments: Value) -> (String, String) {
         let answer = self.execute(command, arguments, None);
         let text = |field: &str| answer["error"][field].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();

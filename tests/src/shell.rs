@@ -1,15 +1,15 @@
-//! Running the system's tools (`ip`, `ethtool`, `ping`, …) and showing what they said when they fail.
+//! Runs the system's tools (`ip`, `ethtool`, `ping`, …) and shows their output when they fail.
 
 use std::process::{Command, Output};
 
-/// Runs `command` to its end and returns its output, whatever its exit code; panics if it can't be started.
+/// Runs `command` to its end. Returns its output, whatever its exit code. Panics if it can't be started.
 pub fn output(command: &mut Command) -> Output {
     command
         .output()
         .unwrap_or_else(|error| panic!("{command:?}: {error}; `make setup` installs the tools that tests use"))
 }
 
-/// Runs `command` and returns what it printed; panics with all of it unless it succeeds.
+/// Runs `command`. Returns its output. Panics with all of it unless the command succeeds.
 pub fn run(command: &mut Command) -> String {
     let done = output(command);
     assert!(done.status.success(), "{command:?}: {}\n{}", done.status, text(&done));
@@ -21,7 +21,7 @@ pub fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// A command from one line of words; none of them may hold a blank.
+/// A command from one line of words. No word may hold a blank.
 pub fn words(line: &str) -> Command {
     let mut words = line.split_whitespace();
     let mut command = Command::new(words.next().expect("a command line names a program"));

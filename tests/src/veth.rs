@@ -1,18 +1,18 @@
-//! veth pairs between namespaces, for what is not made by the switch: the network behind a `phy` port, and the test's own
+//! veth pairs between namespaces that the switch does not make: the network behind a `phy` port, and the tests' own
 //! links.
 
 use crate::netns::NetNs;
 
-/// One end of a pair: where it is and what it is called.
+/// One end of a pair: its namespace and name.
 #[derive(Clone, Copy, Debug)]
 pub struct End<'a> {
-    /// Namespace that it is in.
+    /// Its namespace.
     pub ns: &'a NetNs,
     /// Name of the netdev, at most 15 bytes.
     pub ifname: &'a str,
 }
 
-/// How to make a pair.
+/// Properties of a pair.
 #[derive(Clone, Copy, Debug)]
 pub struct Veth {
     /// Receive and transmit queues of both ends.

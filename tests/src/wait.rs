@@ -1,4 +1,4 @@
-//! Waiting for what another process or the kernel does in its own time: always bounded, never a blind sleep.
+//! Waiting for another process or the kernel: always bounded, never a blind sleep.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// Time between two looks.
 const STEP: Duration = Duration::from_millis(10);
 
-/// Looks until `probe` gives a value or `timeout` is over.
+/// Repeats `probe` until it gives a value or `timeout` is over.
 pub fn until<T>(timeout: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + timeout;
     loop {
@@ -20,7 +20,7 @@ pub fn until<T>(timeout: Duration, mut probe: impl FnMut() -> Option<T>) -> Opti
     }
 }
 
-/// As [`until`] for a condition; panics with `what` if it does not come true.
+/// Does [`until`] for a condition. Panics with `what` if it does not come true.
 pub fn expect(what: &str, timeout: Duration, mut probe: impl FnMut() -> bool) {
     assert!(until(timeout, || probe().then_some(())).is_some(), "{what}: not within {timeout:?}");
 }

@@ -1,6 +1,6 @@
-//! A guest as QEMU's af-xdp netdev is one: the program `xsk-guest`, which has an AF_XDP socket on the guest's end of a port.
+//! A guest like QEMU's af-xdp netdev: the program `xsk-guest`, with an AF_XDP socket on the guest's end of a port.
 //!
-//! It is built on xsk-rs, which the switch itself is not built on. It is in a workspace of its own, `tests/xsk`.
+//! The program is built on xsk-rs, which the switch does not use. It has a workspace of its own, `tests/xsk`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
@@ -19,7 +19,7 @@ pub struct XskGuest {
 }
 
 impl XskGuest {
-    /// Opens it on queue 0 of a guest's netdev.
+    /// Starts it on queue 0 of a guest's netdev.
     pub fn open(guest: &Guest) -> Self {
         let mut command = guest.ns.command(programs::xsk("xsk-guest"));
         command.arg(&guest.ifname).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -30,7 +30,7 @@ impl XskGuest {
         this
     }
 
-    /// The next line that it prints; empty if it has ended, with the reason on standard error.
+    /// The next line of its output. Empty if it has ended. The reason is on standard error then.
     fn line(&mut self) -> String {
         let mut line = String::new();
         self.output.read_line(&mut line).expect("its output is text");

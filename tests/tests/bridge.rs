@@ -9,7 +9,7 @@ use tests::raw::RawSocket;
 use tests::{Daemon, Frame, Guest, Mac, wait};
 
 const SOON: Duration = Duration::from_secs(3);
-/// How long a frame that must not come is waited for.
+/// How long a test waits for a frame that must not come.
 const QUIET: Duration = Duration::from_millis(200);
 const TEST_ETHERTYPE: u16 = 0x88b5;
 
@@ -17,7 +17,7 @@ fn frame(from: Mac, to: Mac, mark: u8) -> Frame {
     Frame::ethernet(from, to).payload(TEST_ETHERTYPE, &[mark; 46])
 }
 
-/// The frame comes, and comes once.
+/// Checks that the frame comes exactly once.
 fn gets(socket: &RawSocket, expected: &Frame) {
     assert_eq!(socket.recv_if(SOON, |frame| frame == expected).as_ref(), Some(expected));
     assert_eq!(socket.recv_if(QUIET, |frame| frame == expected), None, "it came twice");
@@ -121,7 +121,7 @@ fn a_mac_flood_costs_the_flooder_and_nobody_else() {
     }
     let count = |port: &str| daemon.get(&format!("fdb?port={port}")).as_array().expect("rows").len();
     wait::expect("ten addresses of a", SOON, || count("a") == 10);
-    // No more at once than the port's fill ring holds: what the kernel loses before the switch is not this test's concern.
+    // A burst has no more frames than the port's fill ring, because losses in the kernel are not this test's concern.
     let came_in = |port: &str| daemon.stats(port)["rx"]["packets"].as_u64().expect("a number");
     for n in 1000..1500 {
         b.send(&frame(Mac::stranger(n), Mac::BROADCAST, 2));

@@ -1,4 +1,4 @@
-//! The companion of QEMU with a double of QEMU: who gets sockets, what becomes of them, and what a restart does.
+//! QEMU's companion with a double of QEMU: who gets sockets, what becomes of them, and what a restart does.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,9 +9,9 @@ use tests::companion::{
     PATIENCE, bound, connect, ends_with, expect_free, guest, mac, outcomes, port, request, run, start,
 };
 use tests::qemu_double::{self, Double, NOBODY};
-use tests::{Daemon, Frame, shell, wait};
+use tests::{Daemon, Frame, narrow, shell, wait};
 
-/// CAP_IPC_LOCK, which a guest keeps where the limit of locked memory can't be raised.
+/// CAP_IPC_LOCK. A guest keeps it where the limit of locked memory can't be raised.
 const IPC_LOCK: u64 = 1 << 14;
 
 #[test]
@@ -29,7 +29,7 @@ fn guests_of_an_ordinary_user_reach_each_other() {
     for set in ["cap_eff", "cap_bnd", "cap_amb"] {
         assert_eq!(capabilities(set) & !IPC_LOCK, 0, "{set} in {status}");
     }
-    assert_eq!(a.pid(), guest(&daemon, "a")["pid"].as_i64().expect("a process") as i32);
+    assert_eq!(a.pid(), narrow(guest(&daemon, "a")["pid"].as_i64().expect("a process")));
     let shown = bound(&daemon, "a");
     assert_eq!((shown["uid"].as_u64(), shown["sockets"][0]["bound"].as_bool()), (Some(NOBODY.into()), Some(true)));
     assert_eq!(shown["sockets"][0]["xsk"]["rx_dropped"], 0, "{shown}");
@@ -40,7 +40,7 @@ fn guests_of_an_ordinary_user_reach_each_other() {
     daemon.finish();
 }
 
-/// Has `from` send packets to port `a`, and waits until the switch has put them out there.
+/// Makes `from` send packets to port `a`. Waits until the switch has sent them there.
 fn shower(daemon: &Daemon, from: &mut Double, packets: u64) {
     let out = || daemon.stats("a")["tx"]["packets"].as_u64().expect("a number");
     let (before, to) = (out(), mac(daemon, "a"));
@@ -79,7 +79,7 @@ fn a_guest_that_is_killed_comes_back_each_time_and_every_packet_for_it_is_counte
     a.kill();
     a.wait();
     expect_free(&daemon, "a");
-    // This process has the socket, and binds it not.
+    // This process has the socket, but does not bind it.
     let (offer, sockets) = connect(&daemon).ask(&request("a"));
     assert_eq!(sockets.len(), 1, "{offer}");
     assert_eq!(guest(&daemon, "a")["sockets"][0]["bound"], false);
@@ -93,7 +93,7 @@ fn a_guest_that_is_killed_comes_back_each_time_and_every_packet_for_it_is_counte
     daemon.finish();
 }
 
-/// Restarts the daemon while both guests ping each other; one of two ways to end it.
+/// Restarts the daemon while both guests ping each other. It ends by SIGKILL or in order.
 fn restart(daemon: &mut Daemon, guests: [&mut Double; 2], by_kill: bool) {
     let [a, b] = guests;
     a.say("ping 10.0.0.2 40 10");
@@ -107,7 +107,7 @@ fn restart(daemon: &mut Daemon, guests: [&mut Double; 2], by_kill: bool) {
     assert!(a.answer().starts_with("received ") && b.answer().starts_with("received "));
 }
 
-/// Learned addresses with their ports, in an order.
+/// Learned addresses with their ports, sorted.
 fn learned(daemon: &Daemon) -> Vec<(Value, Value)> {
     let rows = daemon.get("fdb");
     let mut rows: Vec<_> =
@@ -140,7 +140,7 @@ fn guests_stay_connected_over_restarts_of_the_daemon() {
         taken = now;
     }
 
-    // Sockets that are not bound yet are their process's over a restart too.
+    // Unbound sockets belong to their process over a restart too.
     let spare = port(&daemon, "c")["name"].as_str().expect("a name").to_owned();
     let (offer, sockets) = connect(&daemon).ask(&request(&spare));
     assert_eq!(sockets.len(), 1, "{offer}");
@@ -156,7 +156,7 @@ fn guests_stay_connected_over_restarts_of_the_daemon() {
     shell::run(daemon.cli_command().args(["qemu", "release", &spare]));
     shell::run(daemon.cli_command().args(["port", "del", &spare]));
 
-    // One that ends while nobody looks, and one that wants to start then.
+    // One guest ends while the daemon is away, and another wants to start then.
     daemon.kill();
     a.kill();
     a.wait();
@@ -179,7 +179,7 @@ fn a_second_process_is_refused_and_nothing_happens_to_the_first() {
     let mut b = start(&daemon, "b", "10.0.0.2");
     let pid = a.pid();
     b.say("ping 10.0.0.1 50 10");
-    // At once, and when it was seen to be bound.
+    // Once right away, and once after the daemon has seen it bound.
     for _ in 0..2 {
         let (code, text) = connect(&daemon).refused(&request("a"));
         assert!(code == "EBUSY" && text.contains(&format!("process {pid} (qemu-double)")), "{code}: {text}");
@@ -192,7 +192,8 @@ fn a_second_process_is_refused_and_nothing_happens_to_the_first() {
     assert_eq!(b.answer(), "received 50 of 50");
     assert_eq!(guest(&daemon, "a")["pid"], pid);
 
-    // Who asks again before it has bound them gets new ones, whether or not it has the old ones yet.
+    // A process that asks again before it has bound its sockets gets new ones, whether or not it still has the old
+    // ones.
     drop(a);
     expect_free(&daemon, "a");
     let client = connect(&daemon);
@@ -211,7 +212,7 @@ fn a_second_process_is_refused_and_nothing_happens_to_the_first() {
     daemon.finish();
 }
 
-/// What is pinned for ports: names of directories, which are the ports' numbers.
+/// Directories of pins. Their names are the ports' numbers.
 fn pinned(daemon: &Daemon) -> Vec<String> {
     let Some(pins) = daemon.pins() else { return Vec::new() };
     let entries = std::fs::read_dir(pins).expect("it is there").flatten();
@@ -238,9 +239,9 @@ fn a_port_that_is_deleted_takes_everything_along() {
         shell::run(daemon.cli_command().args(["port", "del", "a"]));
         assert_eq!((pinned(&daemon).len(), leases(&daemon)), (1, 1));
         assert_eq!(daemon.ns.find_ifindex(&ifname), None);
-        // The guest lives on with a card that nothing is behind.
+        // The guest lives on, with a card that leads nowhere.
         assert_eq!(a.ask("ping 10.0.0.2 1 0"), "received 0 of 1");
-        // A new guest at a new port of that name, while the old one is there.
+        // A new guest starts at a new port of that name, while the old guest is there.
         port(&daemon, "a");
         let mut new = start(&daemon, "a", "10.0.0.1");
         assert!(new.ping("10.0.0.2") && b.ping("10.0.0.1"));
@@ -271,7 +272,7 @@ fn ends_without_guests_are_open_after_a_restart_and_pins_of_no_port_are_removed(
         let map = shown["info"]["guest_end"]["map_path"].as_str().unwrap_or_else(|| panic!("{shown}"));
         assert!(Path::new(map).exists() && outcomes(&daemon, "a") == [0, 0, 0], "{shown}");
     }
-    // Pins that were lost (a machine that was started again has none) are made again.
+    // Lost pins are made again. A rebooted machine has none.
     daemon.stop();
     std::fs::remove_dir_all(daemon.pins().expect("pins").join("0")).expect("they can be removed");
     daemon.launch();
@@ -285,7 +286,7 @@ fn ends_without_guests_are_open_after_a_restart_and_pins_of_no_port_are_removed(
     daemon.finish();
 }
 
-/// The double as root with what `xswitch qemu args` prints for a QEMU that makes its sockets itself.
+/// The double as root, with the output of `xswitch qemu args` for a QEMU that makes its own sockets.
 fn by_map(daemon: &Daemon) -> Command {
     let words = shell::run(daemon.cli_command().args(["--json", "qemu", "args", "a", "--map-path"]));
     let words: Vec<String> = serde_json::from_str(&words).expect("a list of words");
@@ -311,7 +312,7 @@ fn a_privileged_guest_makes_its_sockets_itself_and_is_not_disturbed() {
     assert_eq!(a.wait().code(), Some(0));
     let mut a = start(&daemon, "a", "10.0.0.1");
     assert!(a.ping("10.0.0.2") && b.ping("10.0.0.1"));
-    // The other way round.
+    // Then in the other order.
     let mut second = Double::spawn(by_map(&daemon));
     assert!(!second.gets_ready());
     wait::expect("it says why", Duration::from_secs(5), || second.errors().contains("Device or resource busy"));
@@ -320,7 +321,7 @@ fn a_privileged_guest_makes_its_sockets_itself_and_is_not_disturbed() {
     daemon.finish();
 }
 
-/// The client for people who write launchers.
+/// The client for authors of launchers.
 fn script() -> Command {
     let mut command = Command::new("python3");
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/clients/fds.py"));
@@ -381,7 +382,7 @@ fn a_guest_is_not_bound_to_an_end_that_is_gone() {
     port(&daemon, "a");
     let a = start(&daemon, "a", "10.0.0.1");
     assert_eq!(bound(&daemon, "a")["sockets"][0]["bound"], true);
-    // A netdev that is down is there all the same.
+    // A netdev that is down is still there.
     daemon.ns.sh("ip link set xg0 down");
     assert_eq!(guest(&daemon, "a")["sockets"][0]["bound"], true);
     daemon.ns.sh("ip link del xg0");
@@ -417,7 +418,7 @@ fn looking_at_a_port_does_not_cut_off_the_stack_behind_it() {
     ends_with(daemon.cli_command().args(["qemu", "detach", "a", "--qmp", "/nonexistent"]), 1);
     assert!(a.pings("10.0.0.2"));
     assert_eq!(daemon.get("ports/a")["spec"].get("guest_sockets"), None);
-    // Opened and given back.
+    // The guest's end is opened, and given back.
     shell::run(daemon.cli_command().args(["port", "set", "a", "--guest-sockets", "on"]));
     assert!(!a.pings("10.0.0.2"));
     shell::run(daemon.cli_command().args(["port", "set", "a", "--guest-sockets", "off"]));

@@ -1,4 +1,4 @@
-//! Components between real ports: a data plane without its daemon, with guests' ends that are packet sockets.
+//! Components between real ports: a data plane without its daemon, with packet sockets at the guests' ends.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use switch::model::*;
 use switch::{ErrorKind, Switch};
 use tests::raw::RawSocket;
-use tests::{Frame, Mac, NetNs, wait};
+use tests::{Frame, Mac, NetNs, narrow, wait};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_millis(300);
 const CTAG: u16 = 0x8100;
 
-/// A data plane of two workers with ports `vhost:0` and so on, whose other ends are in a namespace each.
+/// A data plane of two workers. It has ports `vhost:0` and so on, whose other ends are in a namespace each.
 struct Bed {
     switch: Switch,
     guests: Vec<(RawSocket, NetNs)>,
@@ -30,7 +30,7 @@ impl Bed {
         bed
     }
 
-    /// Adds a port, one of the bridge unless it has a name in `spp`.
+    /// Adds a port. It is one of the bridge unless it has a name in `spp`.
     fn add(&mut self, name: &str, spp: Option<String>) {
         self.add_port(PortSpec { spp, ..PortSpec::new(name, PortKind::Guest) });
     }
@@ -96,7 +96,7 @@ fn frame(to: Mac, tag: Option<u16>, mark: u8) -> Frame {
     frame.payload(0x88b5, &[mark; 50])
 }
 
-/// The example that SPP's users know: a classifier in front of two VMs, a forward to each, a merge for the way back.
+/// SPP's well-known example: a classifier in front of two VMs, a forward to each, and a merge for the way back.
 #[test]
 fn frames_go_through_a_classifier_forwards_and_a_merge() {
     use ComponentKind::*;
@@ -161,7 +161,7 @@ fn the_bridge_and_components_leave_each_other_alone() {
     let bridged = EndPort::Port { name: "b0".to_owned(), queue: None };
     let refused = component("f", 0, ComponentKind::Forward, vec![end(bridged)], Vec::new());
     assert_eq!(bed.switch.set_components(vec![refused]).expect_err("a bridged port").kind(), ErrorKind::Busy);
-    // Nobody takes frames of a port that no component has.
+    // Nobody takes frames from a port without a component.
     bed.send(0, &frame(Mac::BROADCAST, None, 1));
     bed.send(2, &frame(Mac::BROADCAST, None, 2));
     bed.expect(3, &frame(Mac::BROADCAST, None, 2));
@@ -181,7 +181,7 @@ fn the_bridge_and_components_leave_each_other_alone() {
     assert_eq!(again.kind(), ErrorKind::Exists);
     let busy = bed.host.run(|| bed.switch.del_port("p1")).expect_err("a port with components");
     assert_eq!((busy.kind(), busy.to_string().contains("`f`")), (ErrorKind::Busy, true));
-    // Its rings can be opened anew all the same.
+    // Its rings can still be opened anew.
     let update = PortUpdate { queue_depth: Some(512), mtu: Some(1400), ..PortUpdate::default() };
     bed.host.run(|| bed.switch.update_port("p1", update)).expect("another depth");
     bed.send(0, &frame(Mac::stranger(5), None, 4));
@@ -191,9 +191,7 @@ fn the_bridge_and_components_leave_each_other_alone() {
     bed.assert_balanced();
 }
 
-/// A numbered stream from one port to another over a ring, while components and with them queues change workers, and both components
-/// change what marks and takes the frames of a set: a frame that saw half of a change would be dropped.
-/// Sends numbered frames from guest 0 to guest 1 while something is changed again and again: all come, in order.
+/// Sends numbered frames from guest 0 to guest 1 while `change` runs again and again. All must come, in order.
 fn change_under_a_stream(bed: &Bed, frames: u64, change: impl Fn(usize) + Sync) {
     let done = AtomicBool::new(false);
     let changes = std::thread::scope(|scope| {
@@ -238,13 +236,16 @@ fn change_under_a_stream(bed: &Bed, frames: u64, change: impl Fn(usize) + Sync) 
     bed.assert_balanced();
 }
 
+/// A numbered stream goes from one port to another over a ring. Meanwhile components and their queues change workers,
+/// and both components change the tag that marks the frames of a set. A frame that met half of a change would be
+/// dropped.
 #[test]
 fn a_set_that_changes_under_a_stream_loses_nothing() {
     const FRAMES: u64 = 30_000;
     let bed = Bed::new("swap", 2);
     bed.switch.add_ring(0, 1024).expect("a ring");
     let set = |n: usize| {
-        let vid = (n % 3 + 1) as u16;
+        let vid = narrow(n % 3 + 1);
         let mut first = component("first", n % 2, ComponentKind::Forward, vec![port(0)], vec![ring(0)]);
         first.tx[0].vlan = VlanEdit::Add { vid, pcp: 0 };
         let mut last = component("last", n / 2 % 2, ComponentKind::Classifier, vec![ring(0)], vec![port(1)]);
@@ -299,7 +300,7 @@ fn flow_rules_are_for_ports_of_components_and_go_with_them() {
     assert_eq!(bed.switch.flow_rules("none").expect_err("no port").kind(), ErrorKind::NotFound);
     bed.switch.set_flow_rules("p0", rules.clone()).expect("rules");
     assert_eq!(bed.switch.flow_rules("p0").expect("a port"), rules);
-    // What nobody takes waits: no component has any of its queues.
+    // A frame that nobody takes waits, because no component has any of the port's queues.
     bed.send(0, &frame(Mac::stranger(1), None, 1));
     bed.expect_nothing();
     bed.switch.del_port("p0").expect("no component has it");
@@ -309,7 +310,8 @@ fn flow_rules_are_for_ports_of_components_and_go_with_them() {
     bed.assert_balanced();
 }
 
-/// All frames come in by a queue that no component has, and are for one that goes with its component from worker to worker.
+/// All frames come in by a queue without a component. They are for a queue that moves with its component from worker to
+/// worker.
 #[test]
 fn frames_that_rules_send_to_a_queue_stay_in_order_while_its_component_and_the_rules_change() {
     const FRAMES: u64 = 20_000;
@@ -323,11 +325,12 @@ fn frames_that_rules_send_to_a_queue_stay_in_order_while_its_component_and_the_r
     bed.switch.set_components(vec![all]).expect("a set");
     bed.send(0, &Frame::ethernet(Mac::stranger(1), Mac::stranger(2)).stream(1, 0, 100));
     let received = || bed.switch.stats().ports[0].queues.iter().position(|queue| queue.rx.packets > 0);
-    let came_by = wait::until(PATIENCE, received).expect("it came by one of the queues") as u32;
+    let came_by = wait::until(PATIENCE, received).expect("it came by one of the queues");
+    let came_by: u32 = narrow(came_by);
     let set = |n: usize| {
         let take = component("take", n % 2, ComponentKind::Forward, vec![queue(0, 1 - came_by)], vec![queue(1, 0)]);
         bed.switch.set_components(vec![take]).expect("a set");
-        // Another rule that no frame meets, or none.
+        // Another rule that no frame matches, or no rule.
         let other = FlowKey { inner_type: Some(Masked::exactly(1)), ..FlowKey::default() };
         let mut rules = vec![flow_rule(FlowKey::default(), 1 - came_by)];
         if n.is_multiple_of(3) {

@@ -1,4 +1,4 @@
-//! The double of QEMU does what it says, as an ordinary user: tests of what starts a QEMU are built on it.
+//! The double of QEMU does what it says, as an ordinary user. Tests of what starts a QEMU build on it.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -17,10 +17,10 @@ const GUEST: &str = "10.0.0.1";
 const KERNEL: &str = "10.0.0.2";
 const MAC: &str = "02:00:00:00:00:01";
 const SOON: Duration = Duration::from_secs(5);
-/// Room for some at a time: the limit counts what all processes of a user have.
+/// Room for several at a time, because the limit counts all processes of a user.
 const MEMLOCK: u64 = 64 * UMEM_BYTES;
 
-/// `vm0` for the double, `sw0` with an address of the kernel's at the other end.
+/// `vm0` is for the double. `sw0` at the other end has an address of the kernel's.
 fn wire(ns: &NetNs, queues: u32) -> (End<'_>, End<'_>) {
     let (vm, sw) = (End { ns, ifname: "vm0" }, End { ns, ifname: "sw0" });
     Veth { queues, ..Veth::default() }.connect(vm, sw);
@@ -28,7 +28,7 @@ fn wire(ns: &NetNs, queues: u32) -> (End<'_>, End<'_>) {
     (vm, sw)
 }
 
-/// A directory that everybody may use.
+/// A directory open to everybody.
 fn directory() -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a temporary directory");
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).expect("it is ours");
@@ -50,8 +50,8 @@ fn command(ns: &NetNs, memlock: u64, fd: &OwnedFd) -> Command {
     command
 }
 
-/// One that runs. The kernel lets go of a queue some time after its socket is closed, so one that is started right
-/// after another may find it busy.
+/// Starts a double. The kernel frees a queue some time after its socket is closed. So a double right after another may
+/// find the queue busy.
 fn start(ns: &NetNs, netdev: &mut XskNetdev<'_>) -> Double {
     let started = wait::until(SOON, || {
         let fd = netdev.socket(0);
@@ -83,7 +83,7 @@ fn an_unprivileged_double_and_the_kernel_reach_each_other_again_after_each_start
     for (field, value) in [("uid", json!(NOBODY)), ("gid", json!(NOBODY)), ("groups", json!([]))] {
         assert_eq!(status[field], value, "{field}: {status}");
     }
-    // Where the limit can't be raised, it is exempt from it.
+    // It is exempt from the limit where that can't be raised.
     let capabilities = if status["memlock"] == MEMLOCK { "0000000000000000" } else { "0000000000004000" };
     assert_eq!(status["cap_eff"], capabilities, "{status}");
     assert!(double.ping(KERNEL) && kernel_pings(&ns));
@@ -119,11 +119,11 @@ fn frames_that_are_nothing_for_its_stack_are_kept_and_sent_as_they_are() {
     let back = Frame::ethernet(guest, Mac::BROADCAST).payload(0x88b5, b"back");
     assert_eq!(double.ask(&format!("send {}", back.hex())), "ok");
     assert!(raw.recv_if(SOON, |frame| *frame == back).is_some());
-    // One that is too long for a frame of memory is lost in silence.
+    // A frame that is too long for a chunk is lost in silence.
     assert_eq!(double.ask(&format!("send {}", back.padded(4097).hex())), "ok");
     let counts = double.ask_json("count");
     assert_eq!((&counts["rx"], &counts["tx"], &counts["swallowed"]), (&json!(1), &json!(1), &json!(1)), "{counts}");
-    // More than the kernel takes by one call and the pool holds, with nothing but the main loop's poll to send it.
+    // More frames than the kernel takes in one call and the pool holds. Only the main loop's poll sends them.
     let to = mac(sw);
     let numbered = |n: u32| Frame::ethernet(guest, to).payload(0x88b6, &n.to_be_bytes());
     let lines: Vec<String> = (0..9000).map(|n| format!("send {}", numbered(n).hex())).collect();
@@ -193,7 +193,7 @@ fn a_privileged_one_opens_its_socket_and_puts_it_into_a_pinned_map() {
     assert!(text.contains("failed to insert AF_XDP socket into map") && text.contains("No such file"), "{text}");
 }
 
-/// A bpffs of its own; unmounted on drop.
+/// A bpffs of its own, unmounted on drop.
 struct BpfFs(tempfile::TempDir);
 
 impl BpfFs {
@@ -210,14 +210,14 @@ impl Drop for BpfFs {
     }
 }
 
-/// Sockets that it has open, of whatever kind.
+/// Number of its open sockets, of all kinds.
 fn sockets(double: &mut Double) -> usize {
     let status = double.status();
     let open = status["open_fds"].as_object().expect("an object").values();
     open.filter(|target| target.as_str().is_some_and(|target| target.starts_with("socket:"))).count()
 }
 
-/// Plugs a netdev by name, again for as long as the queue is busy; what was given goes with each attempt.
+/// Makes a netdev on a named socket. Repeats that while the queue is busy. Each attempt consumes a socket.
 fn plug(qmp: &mut Qmp, netdev: &mut XskNetdev<'_>, backend: &Value) {
     let added = wait::until(SOON, || {
         qmp.getfd("a", &netdev.socket(0));
@@ -342,7 +342,7 @@ fn versions_backends_and_wrong_options_are_told_as_qemu_tells_them() {
     let device = "virtio-net-pci,netdev=n0";
     let expected = format!("qemu-double: -device {device}: Property 'virtio-net-pci.netdev' can't find value 'n0'\n");
     assert_eq!(run(&["-device", device]), (Some(1), expected));
-    // Messages begin with the name that it was called by.
+    // Messages begin with the program's name.
     let dir = directory();
     let other = dir.path().join("qemu-system-x86_64");
     symlink(binary(), &other).expect("a link");

@@ -1,4 +1,4 @@
-//! The DPU interface as a stranger uses it: a Python client generated from the document's own messages, over gRPC.
+//! The DPU interface as a stranger uses it, over gRPC: a Python client generated from the document's own messages.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -36,7 +36,7 @@ fn a_python_client_made_from_the_document_drives_every_method_through_kill_and_r
     daemon.finish();
 }
 
-/// An authority, and certificates of it and of another one that nobody trusts, made by openssl.
+/// Makes an authority with certificates, and another one that nobody trusts, by openssl.
 fn certificates(dir: &Path) {
     let openssl = |line: &str| {
         let made = shell::output(Command::new("openssl").args(line.split_whitespace()).current_dir(dir));
@@ -88,7 +88,7 @@ fn a_client_that_holds_its_connection_does_not_hold_the_daemon() {
     let mut daemon = Daemon::start("hold");
     let sockets = ["run/api.sock", "run/dpu.sock"].map(|name| {
         let mut stream = UnixStream::connect(daemon.path(name)).expect("it listens");
-        // The beginning of a request, and of an HTTP/2 connection.
+        // The start of a request, and of an HTTP/2 connection.
         stream.write_all(b"PRI * HTTP/2.0\r\n").expect("it takes that");
         stream
     });

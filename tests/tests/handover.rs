@@ -1,4 +1,4 @@
-//! The hand-over socket: who gets sockets, and what becomes of the daemon under clients that ask badly.
+//! The hand-over socket: who gets sockets, and how the daemon fares with clients that ask badly.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -13,16 +13,16 @@ use tests::handover::{Client, as_user};
 use tests::qemu_double::{Double, NOBODY, unprivileged};
 use tests::{Daemon, Options, wait};
 
-/// May have all ports' sockets.
+/// A user who may have all ports' sockets.
 const EVERYWHERE: u32 = 7001;
-/// May have those of `a`.
+/// A user who may have those of `a`.
 const OF_A: u32 = 7002;
-/// May have none.
+/// A user who may have none.
 const STRANGER: u32 = 7003;
-/// Longest message.
+/// Longest message in bytes.
 const LONGEST: usize = 4096;
 
-/// A daemon with two ports, which other users reach.
+/// A daemon with two ports, reachable for all users.
 fn daemon(label: &str) -> Daemon {
     let config = format!("[guests]\nusers = [\"{EVERYWHERE}\"]\nports = {{ a = [\"{OF_A}\", \"nobody\"] }}");
     let daemon = Daemon::with(label, &Options { config, ..Options::default() });
@@ -32,7 +32,7 @@ fn daemon(label: &str) -> Daemon {
     daemon
 }
 
-/// A process that does nothing, of a user.
+/// An idle process of a user.
 struct Sleeper(Child);
 
 impl Sleeper {
@@ -57,13 +57,13 @@ fn with_pid(port: &str, pid: u32) -> Value {
     json!({ "request": "sockets", "port": port, "pid": pid })
 }
 
-/// Frees a port that this process has asked for the sockets of and has no more.
+/// Frees a port whose sockets this process asked for and no longer has.
 fn release(client: &Client, port: &str) {
     let (answer, _) = client.ask(&json!({ "request": "release", "port": port }));
     assert_eq!(answer["port"], port, "{answer}");
 }
 
-/// Whether sockets were given, by the answer.
+/// Whether the answer says that sockets were given.
 fn gets(client: &Client, request: &Value) -> bool {
     let (answer, sockets) = client.ask(request);
     assert_eq!(answer["code"].is_null(), sockets.len() == 1, "{answer}");
@@ -90,7 +90,7 @@ fn users_get_the_sockets_that_they_may_have() {
         });
         ["a", "b"].into_iter().for_each(|port| release(&root, port));
     }
-    // A stranger does not learn what ports there are, nor what is behind a number.
+    // A stranger learns neither which ports exist nor what is behind a number.
     as_user(STRANGER, || {
         let client = connect(&daemon);
         for kind in ["sockets", "describe", "release"] {
@@ -101,7 +101,7 @@ fn users_get_the_sockets_that_they_may_have() {
             assert!(told[0].contains(&format!("user {STRANGER}")) && told[0].contains("[guests.ports]"), "{told:?}");
         }
     });
-    // Who may have all learns that there is none.
+    // A user who may have all learns that there is none.
     assert_eq!(as_user(EVERYWHERE, || connect(&daemon).refused(&request("c"))).0, "ENOENT");
     daemon.finish();
 }
@@ -112,7 +112,7 @@ fn sockets_are_for_a_process_of_ones_own_only() {
     let (own, others) = (Sleeper::new(OF_A), Sleeper::new(EVERYWHERE));
     as_user(OF_A, || {
         let client = connect(&daemon);
-        for pid in [others.pid(), 1, daemon.pid() as u32] {
+        for pid in [others.pid(), 1, daemon.pid().cast_unsigned()] {
             let (code, text) = client.refused(&with_pid("a", pid));
             assert_eq!((code.as_str(), text), ("EACCES", format!("pid: process {pid} is not user {OF_A}'s")));
         }
@@ -121,7 +121,7 @@ fn sockets_are_for_a_process_of_ones_own_only() {
     assert_eq!((&guest(&daemon, "a")["pid"], &guest(&daemon, "a")["uid"]), (&json!(own.pid()), &json!(OF_A)));
     drop(own);
     expect_free(&daemon, "a");
-    // Root may name anybody's, but no process that is not there.
+    // Root may name anybody's process, but not one that does not exist.
     let root = connect(&daemon);
     assert!(gets(&root, &with_pid("b", others.pid())));
     assert_eq!(root.refused(&with_pid("b", std::process::id())).0, "EBUSY");
@@ -138,7 +138,7 @@ fn sockets_are_for_a_process_of_ones_own_only() {
 fn an_ordinary_user_starts_a_guest_without_root() {
     let daemon = daemon("huser");
     let mut b = start(&daemon, "b", "10.0.0.2");
-    // With the right to lock memory.
+    // A launcher with the right to lock memory.
     let mut command = run(&daemon, "a");
     command.args(["-guest", "ip=10.0.0.1"]);
     unprivileged(&mut command, 1 << 30, &[]);
@@ -148,7 +148,7 @@ fn an_ordinary_user_starts_a_guest_without_root() {
     assert_eq!(guest(&daemon, "a")["uid"], NOBODY);
     drop(a);
     expect_free(&daemon, "a");
-    // Without it, for a port that is not the user's, as somebody else.
+    // Without that right, for a port that is not the user's, and as somebody else.
     for (words, memlock, why) in [
         ("a", 8 << 20, "this user may have 8 MiB: raise `memlock` in /etc/security/limits.conf"),
         ("b", 1 << 30, "port b: user 65534 may not have the sockets of `b`"),
@@ -164,12 +164,13 @@ fn an_ordinary_user_starts_a_guest_without_root() {
     daemon.finish();
 }
 
-/// What the daemon has open.
+/// Number of the daemon's open descriptors.
 fn descriptors(daemon: &Daemon) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("it runs").count()
 }
 
-/// Waits until the daemon has no more open than it had, but for the connection and the process that it is still looking at.
+/// Waits until the daemon has no more descriptors open than before, except for the connection and the process that it
+/// still looks at.
 fn expect_descriptors(daemon: &Daemon, before: usize) {
     let mut last = 0;
     let back = wait::until(PATIENCE, || {
@@ -179,7 +180,7 @@ fn expect_descriptors(daemon: &Daemon, before: usize) {
     assert!(back.is_some(), "{last} descriptors after {before}");
 }
 
-/// Asks for sockets of both ports, gives them back; the daemon is well.
+/// Asks for the sockets of both ports, gives them back, and checks that the daemon is well.
 fn expect_well(daemon: &Daemon) {
     let client = connect(daemon);
     for port in ["a", "b"] {
@@ -211,7 +212,7 @@ fn bad_messages_are_answered_and_what_comes_with_them_is_closed() {
     ];
     for message in messages {
         for fds in [0, 1, 60, 200] {
-            // The kernel may refuse descriptors for the daemon (6.16 and later).
+            // The kernel may refuse descriptors on the daemon's behalf (6.16 and later).
             match client.send(message, &vec![fd.as_raw_fd(); fds]) {
                 Err(Errno::EPERM) if fds > 0 => continue,
                 sent => sent.expect("it is sent"),
@@ -220,7 +221,7 @@ fn bad_messages_are_answered_and_what_comes_with_them_is_closed() {
             assert!(answer["code"] == "EINVAL" && given.is_empty(), "{fds}: {answer}");
         }
     }
-    // The longest that may be, with descriptors that nobody wants.
+    // The longest valid message, with descriptors that nobody wants.
     let mut padded = request("a").to_string();
     padded.push_str(&" ".repeat(LONGEST - padded.len()));
     if client.send(padded.as_bytes(), &[fd.as_raw_fd(); 3]) == Err(Errno::EPERM) {
@@ -249,7 +250,7 @@ fn many_connections_of_one_user_keep_nobody_else_out() {
     expect_well(&daemon);
     let roots: Vec<_> = (0..100).map(|_| connect(&daemon)).collect();
     expect_well(&daemon);
-    // All of those who may are served.
+    // All users with the right are served.
     for client in users.iter().chain(&roots) {
         assert_eq!(client.ask(&json!({ "request": "describe", "port": "a" })).0["port"], "a");
     }
@@ -261,7 +262,7 @@ fn many_connections_of_one_user_keep_nobody_else_out() {
     assert!((1..100).contains(&answered), "{answered}");
     drop((strangers, users, roots));
     expect_descriptors(&daemon, before);
-    // Many that come and go at once, from some sides.
+    // Many connections come and go at once, from several threads.
     std::thread::scope(|scope| {
         for side in 0..4 {
             let daemon = &daemon;
@@ -286,12 +287,12 @@ fn a_client_that_does_not_listen_harms_nobody() {
     expect_well(&daemon);
     let before = descriptors(&daemon);
     let mut b = start(&daemon, "b", "10.0.0.2");
-    // It asks until nothing is taken from it any more, since its answers pile up.
+    // It asks until the daemon takes no more requests, because the answers pile up.
     let deaf = as_user(OF_A, || {
         let client = connect(&daemon);
         let (mut asked, mut waited) = (0, 0);
         let ask = || loop {
-            // Some for sockets, which pile up with the answers; the rest for what is answered sooner.
+            // The first requests are for sockets, which pile up with the answers. The rest are answered sooner.
             let kind = if asked < 20 { "sockets" } else { "describe" };
             match client.send(json!({ "request": kind, "port": "a" }).to_string().as_bytes(), &[]) {
                 Ok(()) => (asked, waited) = (asked + 1, 0),
@@ -306,7 +307,7 @@ fn a_client_that_does_not_listen_harms_nobody() {
         client
     });
     assert_eq!(connect(&daemon).refused(&request("b")).0, "EBUSY", "others are answered");
-    // What it asked for is on its way to it for a while, and then taken back.
+    // The requested sockets are on their way for a while. Then they are taken back.
     let holder = guest(&daemon, "a");
     assert!(holder.is_null() || holder["pid"] == std::process::id(), "{holder}");
     drop(deaf);
@@ -326,7 +327,7 @@ fn who_asks_and_goes_leaves_the_port_free() {
     let daemon = daemon("hgone");
     expect_well(&daemon);
     let before = descriptors(&daemon);
-    // Processes of their own, which end before or after the answer has come.
+    // Separate processes that end before or after the answer has come.
     let script = "import socket,sys\n\
                   s=socket.socket(socket.AF_UNIX,socket.SOCK_SEQPACKET)\n\
                   s.connect(sys.argv[1])\n\
@@ -338,7 +339,7 @@ fn who_asks_and_goes_leaves_the_port_free() {
         command.args(["-c", script]).arg(&path).arg((round % 2).to_string());
         ends_with(&mut command, 0);
         expect_free(&daemon, "a");
-        // This process lives on, and hangs up without reading.
+        // This process lives on, but hangs up without reading.
         connect(&daemon).send(request("a").to_string().as_bytes(), &[]).expect("there is room");
         assert!(gets(&connect(&daemon), &request("a")), "{round}: it may ask again");
         release(&connect(&daemon), "a");

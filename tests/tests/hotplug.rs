@@ -1,4 +1,4 @@
-//! `xswitch qemu attach` and `detach` with a double of QEMU that runs: what is plugged, and what is left of what fails.
+//! `xswitch qemu attach` and `detach` with a running double of QEMU: what is plugged, and what a failure leaves.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,7 +22,7 @@ fn daemon(label: &str) -> (Daemon, Double) {
     (daemon, b)
 }
 
-/// A double that runs without a card, with a monitor; `environment` is what it is to do wrong.
+/// A double with a monitor and without a card. `environment` says what it does wrong.
 fn machine(daemon: &Daemon, environment: &[(&str, &str)]) -> (Double, PathBuf) {
     let path = daemon.path("all/qmp");
     let mut command = daemon.ns.command(qemu_double::binary());
@@ -34,7 +34,7 @@ fn machine(daemon: &Daemon, environment: &[(&str, &str)]) -> (Double, PathBuf) {
     (double, path)
 }
 
-/// `xswitch qemu WORDS --qmp PATH`.
+/// A command `xswitch qemu WORDS --qmp PATH`.
 fn hotplug(daemon: &Daemon, words: &str, path: &Path) -> Command {
     let mut command = daemon.cli_command();
     command.args(["--json", "qemu"]).args(words.split_whitespace()).arg("--qmp").arg(path);
@@ -45,21 +45,21 @@ fn done(mut command: Command) -> Value {
     serde_json::from_str(&shell::run(&mut command)).expect("JSON")
 }
 
-/// Sockets that a double has open.
+/// Number of a double's open sockets.
 fn sockets(double: &mut Double) -> usize {
     let status = double.status();
     let open = status["open_fds"].as_object().expect("an object").values();
     open.filter(|target| target.as_str().is_some_and(|target| target.starts_with("socket:"))).count()
 }
 
-/// Checks that QEMU has nothing of port 0: neither card nor netdev nor a named descriptor.
+/// Checks that QEMU has nothing of port 0: no card, no netdev, no named descriptor.
 fn expect_nothing_left(double: &mut Double, path: &Path, open: usize) {
     assert_eq!(double.ask_json("nics"), json!([]));
     let mut qmp = Qmp::connect(path);
     assert_eq!(qmp.fails("netdev_del", json!({ "id": "xsw0" })).0, "DeviceNotFound");
     assert!(qmp.fails("closefd", json!({ "fdname": "xsw0-q0" })).1.contains("not found"));
     drop(qmp);
-    // The monitor sees the end of a connection when it is its turn, before it answers anything else.
+    // The monitor sees the end of a connection before it answers anything else.
     assert_eq!(tests::wait::until(tests::companion::PATIENCE, || (sockets(double) == open).then_some(())), Some(()));
 }
 
@@ -82,13 +82,13 @@ fn a_card_is_plugged_and_unplugged_while_the_guest_runs() {
         assert_eq!((&gone["netdev"], &gone["device"]), (&json!("xsw0"), &json!("xsw0-nic")), "{gone}");
         assert_eq!(guest(&daemon, "a"), Value::Null);
         expect_nothing_left(&mut a, &path, open);
-        // Once more is no error.
+        // Doing it again is no error.
         assert_eq!(done(hotplug(&daemon, "detach a", &path))["device"], Value::Null);
     }
-    // Plugged and unplugged at once, before anybody has looked whether it is bound.
+    // Plugged and unplugged at once, before the daemon has looked whether it is bound.
     done(hotplug(&daemon, "attach a", &path));
     done(hotplug(&daemon, "detach a", &path));
-    // Another guest has it next; what the first one had before is none of its.
+    // Another guest has the port next. It gets nothing of what the first one had.
     let mut next = start(&daemon, "a", "10.0.0.1");
     assert!(next.ping("10.0.0.2"));
     let text = ends_with(&mut hotplug(&daemon, "attach a", &path), 1);
@@ -169,7 +169,7 @@ fn a_guest_that_keeps_its_card_keeps_the_port_until_it_ends() {
     expect_free(&daemon, "a");
     let text = ends_with(&mut hotplug(&daemon, "detach a", &path), 1);
     assert!(text.contains("qmp"), "{text}");
-    // Another one is plugged at once, and ends by itself while it has the card.
+    // Another one is plugged at once. It ends by itself while it has the card.
     let (mut a, path) = machine(&daemon, &[]);
     done(hotplug(&daemon, "attach a", &path));
     assert!(a.ping("10.0.0.2"));

@@ -1,4 +1,4 @@
-//! `xswitch qemu run` with a double of QEMU: what becomes of options, ports, exit codes, signals and restarts.
+//! `xswitch qemu run` with a double of QEMU: options, ports, exit codes, signals and restarts.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
@@ -9,7 +9,7 @@ use tests::companion::{PATIENCE, Supervised, bound, ends_with, expect_free, gues
 use tests::qemu_double::{self, Double, NOBODY};
 use tests::{Daemon, NetNs, wait};
 
-/// `xswitch qemu run` with these words in front of `--` and those behind the program.
+/// Runs `xswitch qemu run` with these words in front of `--`, and these options behind the program.
 fn launch(daemon: &Daemon, words: &str, options: &[&str]) -> Double {
     let mut command = run(daemon, words);
     command.args(options);
@@ -56,12 +56,12 @@ fn placeholders_are_filled_and_two_ports_are_in_one_guest() {
     for name in ["a", "b"] {
         assert_eq!(bound(&daemon, name)["pid"], two.pid());
     }
-    // A socket for each, and nothing of the launcher's own: connections, namespaces, an event loop.
+    // The double has a socket for each queue and nothing of the launcher: no connection, namespace or event loop.
     let fds = status["fds"].as_object().expect("an object");
     let of_kind = |kind: &str| fds.values().filter(|target| target.to_string().contains(kind)).count();
     assert_eq!(["socket:", "net:", "anon_inode:"].map(of_kind), [2, 0, 0], "{fds:?}");
     drop(two);
-    // One option of two names its port; the other port gets options of its own.
+    // One of two options names its port. The other port gets options of its own.
     let mut two = launch(
         &daemon,
         "a b --user nobody",
@@ -126,7 +126,7 @@ fn exit_codes_and_signals_pass_through() {
     daemon.finish();
 }
 
-/// A double under a restart policy that is ready.
+/// A ready double under a restart policy.
 fn supervise(daemon: &Daemon, words: &str, ip: &str) -> Supervised {
     let mut command = run(daemon, &format!("{words} --restart on-failure --user nobody"));
     command.args(["-guest", &format!("ip={ip}")]);
@@ -150,7 +150,7 @@ fn a_guest_that_fails_is_started_again_and_one_that_ends_is_not() {
     assert!(first != second && a.0.ping("10.0.0.2") && b.ping("10.0.0.1"));
     assert_eq!(guest(&daemon, "a")["pid"], second);
     assert!(a.0.errors().contains("started again in 1 s"), "{}", a.0.errors());
-    // While the daemon is away a start fails, which is no reason to give up.
+    // A start fails while the daemon is away. That is no reason to give up.
     daemon.stop();
     a.0.say("exit 3");
     wait::expect("it has tried", PATIENCE, || a.0.errors().contains("no daemon answers"));
@@ -167,15 +167,15 @@ fn a_guest_that_fails_is_started_again_and_one_that_ends_is_not() {
     assert_eq!(a.0.wait().code(), Some(0));
     expect_free(&daemon, "a");
     assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "its guest has ended before it");
-    // Told to end in the pause before another start.
+    // It is told to end in the pause before another start.
     let mut a = supervise(&daemon, "a", "10.0.0.1");
     a.0.say("exit 3");
     wait::expect("it pauses", PATIENCE, || a.0.errors().contains("started again"));
-    // One that ends nothing comes first.
+    // A signal that ends nothing comes first.
     a.0.signal(Signal::SIGUSR1);
     a.0.terminate();
     assert_eq!(a.0.wait().code(), Some(128 + libc::SIGTERM));
-    // What can't be started at all is not tried again.
+    // A program that can't be started at all is not tried again.
     for (words, code) in [("c", 125), ("a --user no-such-user", 125)] {
         ends_with(&mut run(&daemon, &format!("{words} --restart on-failure")), code);
     }
@@ -226,7 +226,7 @@ fn the_namespace_of_a_port_is_entered() {
     let mut daemon = Daemon::start("lspace");
     let ports = ["a", "b", "c"].map(|name| daemon.guest(name, json!({ "guest_ifname": "net0" })));
     let mut a = start(&daemon, "a", "10.0.0.1");
-    // From anywhere, as root.
+    // Root can start it from anywhere.
     let mut elsewhere = Command::new(daemon.cli_command().get_program());
     elsewhere.arg("--run-dir").arg(daemon.path("run")).args(["qemu", "run", "b", "--user", "nobody", "--"]);
     elsewhere.arg(qemu_double::binary()).args(["-guest", "ip=10.0.0.2"]);
@@ -245,7 +245,7 @@ fn the_namespace_of_a_port_is_entered() {
     let text = ends_with(&mut run(&daemon, "b c --user nobody"), 125);
     assert!(text.contains("ports b and c are in different network namespaces"), "{text}");
     expect_free(&daemon, "b");
-    // A guest in a namespace of its own over a restart.
+    // A guest in its own namespace stays over a restart.
     daemon.kill();
     daemon.launch();
     assert_eq!(guest(&daemon, "a")["pid"], a.pid());

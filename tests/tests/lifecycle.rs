@@ -1,10 +1,10 @@
-//! Start, end and violent end of the daemon; what it keeps, what it refuses, what it leaves.
+//! Start, end and violent end of the daemon: what it keeps, what it refuses, what it leaves.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::gensink::Sink;
-use tests::{Daemon, Frame, Mac, Options, shell, wait};
+use tests::{Daemon, Frame, Mac, Options, narrow, shell, wait};
 
 #[test]
 fn a_killed_daemon_starts_again_with_everything() {
@@ -35,7 +35,7 @@ fn a_killed_daemon_starts_again_with_everything() {
         assert_eq!(daemon.get("fdb?vlan=7&mac=02:00:00:00:00:09")[0]["port"], "b");
     }
     assert!(a.pings("10.0.0.2"));
-    // The pairs are still its own: they go with their ports.
+    // The pairs still belong to it, so they go with their ports.
     daemon.ok("DELETE", "ports/a", Value::Null);
     assert!(daemon.ns.find_ifindex("xs0").is_none());
     daemon.finish();
@@ -131,7 +131,7 @@ fn a_netdev_that_is_deleted_under_its_port_harms_no_other() {
     let (a, b, c) = (daemon.guest("a", json!({})), daemon.guest("b", json!({})), daemon.guest("c", json!({})));
     b.address("10.0.0.2/24");
     c.address("10.0.0.3/24");
-    // The first port's socket is the one whose UMEM registration the others share.
+    // All ports share the UMEM registration of the first port's socket.
     daemon.ns.sh("ip link del xs0");
     drop(a);
     assert!(b.pings("10.0.0.3"));
@@ -152,10 +152,10 @@ fn guests_that_delete_their_netdevs_keep_no_packet_memory() {
     for guest in &gone {
         guest.ns.sh(&format!("ip link del {}", guest.ifname));
     }
-    // Each would keep a ringful of what is flooded, all frames that there are together.
+    // Each would keep a ringful of flooded frames. Together that would be all frames.
     let raw = a.raw();
     for n in 0..1500_u16 {
-        raw.send(&Frame::ethernet(a.mac, Mac::BROADCAST).payload(0x88b5, &[n as u8; 46]));
+        raw.send(&Frame::ethernet(a.mac, Mac::BROADCAST).payload(0x88b5, &[narrow(n); 46]));
         if n % 16 == 0 {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -171,7 +171,7 @@ fn guests_that_delete_their_netdevs_keep_no_packet_memory() {
 #[test]
 fn a_port_that_cannot_be_had_leaves_a_pair_that_was_there() {
     let daemon = Daemon::start("twopairs");
-    // As another daemon has it: made by a switch, and an XDP program of its own on it.
+    // The netdev of another daemon: made by a switch, with an XDP program of its own.
     daemon.ns.sh("ip link add xs0 type veth peer name xg0");
     daemon.ns.sh("ip link set xs0 alias xswitch up");
     daemon.ns.sh("ip link set xg0 up");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::gensink::{Generator, Sink};
-use tests::{Daemon, Frame, Guest, Options};
+use tests::{Daemon, Frame, Guest, Options, narrow};
 
 const STREAM_LEN: usize = 100;
 
@@ -47,12 +47,12 @@ fn every_flow_of_a_port_with_four_queues_stays_in_order() {
     learn(&daemon, &b);
     a.address("10.0.0.1/24");
     let raw = a.raw();
-    // A packet socket hashes each frame to a queue, by its flow.
+    // A packet socket chooses a frame's queue by the hash of its flow.
     let flows: u32 = 16;
     for seq in 0..300 {
         for flow in 0..flows {
             let mut frame = Frame::ethernet(a.mac, b.mac).stream(flow, seq, STREAM_LEN);
-            frame.0[34..36].copy_from_slice(&(10_000 + flow as u16).to_be_bytes());
+            frame.0[34..36].copy_from_slice(&(10_000 + narrow::<u16>(flow)).to_be_bytes());
             raw.send(&frame);
         }
         if seq % 8 == 0 {
@@ -102,12 +102,12 @@ fn an_idle_switch_takes_no_cpu() {
     for n in 0..20 {
         daemon.ok("POST", "ports", json!({ "name": format!("p{n}"), "kind": "guest", "queue_depth": 256 }));
     }
-    // A port whose netdev was pulled keeps the frames that are flooded to it; that must keep nobody awake.
+    // A port without its netdev keeps frames that are flooded to it. That must keep nobody awake.
     daemon.ns.sh("ip link del xs0");
     let from = daemon.get("ports/p1")["spec"]["mac"].as_str().expect("an address").parse().expect("an address");
     let raw = tests::raw::RawSocket::open(&daemon.ns, "xg1");
     raw.send(&Frame::ethernet(from, tests::Mac::BROADCAST).payload(0x88b5, &[0; 46]));
-    // User and system time in ticks of 10 ms, fields 14 and 15 of proc(5) stat; no name of ours has a blank.
+    // User and system time in ticks of 10 ms: fields 14 and 15 of proc(5) stat. Our process names have no blank.
     let ticks = || {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).expect("it runs");
         let fields: Vec<_> = stat.split(' ').collect();
@@ -117,7 +117,7 @@ fn an_idle_switch_takes_no_cpu() {
     let before = ticks();
     std::thread::sleep(Duration::from_secs(4));
     let used = ticks() - before;
-    // CPU time, not wall time: 2 % of a core over 4 s are 8 ticks.
+    // This is CPU time, not wall time. 2 % of a core over 4 s are 8 ticks.
     assert!(used <= 8, "{used} ticks in 4 s");
     daemon.finish();
 }
@@ -136,7 +136,7 @@ fn too_much_is_dropped_with_a_reason_and_still_adds_up() {
     let stats = daemon.stats("a");
     let queue = &stats["queues"][0];
     let number = |value: &Value| value.as_u64().expect("a number");
-    // What the program redirected was taken in, or the kernel found the socket's rings full.
+    // A redirected packet was received, or the kernel found the socket's rings full.
     let lost = number(&queue["xsk"]["rx_dropped"]) + number(&queue["xsk"]["rx_ring_full"]);
     assert_eq!(number(&queue["xdp"]["redirect"]), number(&stats["rx"]["packets"]) + lost, "{stats}");
     assert_eq!(number(&daemon.stats("b")["tx"]["packets"]), report.received, "what went out came");

@@ -1,11 +1,11 @@
-//! Meters on real packets. Nothing here asserts how long something takes; a meter's bounds hold for the time that it took.
+//! Meters on real packets. No test asserts a duration. A meter's bounds are computed from the time that it took.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tests::gensink::{Generator, Sink};
-use tests::{Daemon, Frame, Guest, Mac, Options, wait};
+use tests::{Daemon, Frame, Guest, Mac, Options, narrow, wait};
 
 const LEN: usize = 100;
 const SOON: Duration = Duration::from_secs(5);
@@ -19,13 +19,14 @@ fn counts(daemon: &Daemon, meter: u32) -> [u64; 3] {
     ["green", "yellow", "red"].map(|color| meter[color]["packets"].as_u64().expect("a number"))
 }
 
-/// What a meter of `rate` frames a second may have let pass, from full, since `start`: at most, and at least (99 %).
+/// Bounds of the frames that a meter of `rate` frames a second has passed since `start`, from a full bucket: highest,
+/// and lowest (99 %).
 fn bounds(rate: u64, burst: u64, start: Instant) -> (u64, u64) {
-    let time = start.elapsed().as_nanos() as u64;
+    let time = narrow::<u64>(start.elapsed().as_nanos());
     (burst + rate * time / 1_000_000_000 + 1, burst)
 }
 
-/// Sends until the meter was asked for `frames` frames, in bursts that the rings hold.
+/// Sends until the meter has seen `frames` frames, in bursts that the rings hold.
 fn overload(generator: &mut Generator<'_>, frames: u64) {
     let until = generator.sent() + frames;
     while generator.sent() < until {
@@ -56,7 +57,7 @@ fn each_direction_of_a_port_is_held_to_its_rate_and_what_is_too_much_is_counted(
         daemon.expect_dropped(at, reason, red);
         let nic = daemon.stats(at)["nic"].clone();
         assert_eq!(nic[if direction == "from" { "tx_drop" } else { "rx_drop" }], red, "{nic}");
-        // The other direction of the same ports is free.
+        // The other direction has no meter.
         let from_b = Frame::ethernet(b.mac, a.mac).payload(0x88b5, &[1; 46]);
         let raw_a = a.raw();
         b.raw().send(&from_b);
@@ -70,7 +71,8 @@ fn a_rate_changes_under_a_stream_without_a_gap_or_a_free_burst() {
     let daemon = Daemon::start("meterchange");
     let (a, b) = (daemon.guest("a", json!({})), daemon.guest("b", json!({})));
     learn(&daemon, &b);
-    // 100 bytes are 800 bits: 800 kbit/s are 1,000 frames a second, 400 kbit are 500 frames. The id is a's vport: implied.
+    // 100 bytes are 800 bits, so 800 kbit/s are 1,000 frames a second, and 400 kbit are 500 frames. The id is a's
+    // vport, which binds the meter.
     let start = Instant::now();
     daemon.ok("POST", "meters", json!({ "id": 0, "rate": 800, "burst": 400 }));
     assert_eq!(daemon.get("meters/0")["bindings"], json!([{ "vport": 0, "direction": "from", "meter": 0 }]));
@@ -82,7 +84,7 @@ fn a_rate_changes_under_a_stream_without_a_gap_or_a_free_burst() {
     let (most, _) = bounds(1000, 500, start);
     let slow = counts(&daemon, 0)[0];
     assert!(slow <= most, "{slow} of {most} at the first rate");
-    // Ten times the rate: the bucket is as empty as it was, and what passes from now on is the new rate's.
+    // Ten times the rate. The bucket is as empty as before, and the new rate counts from here on.
     let change = Instant::now();
     daemon.ok("PATCH", "meters/0", json!({ "rate": 8000 }));
     let mut generator = generator;
@@ -127,7 +129,7 @@ fn a_rule_meters_its_flow_alone_and_yellow_packets_are_marked() {
     let daemon = Daemon::start("metermark");
     let (a, b) = (daemon.guest("a", json!({})), daemon.guest("b", json!({})));
     learn(&daemon, &b);
-    // Next to no rate, so that the bursts alone decide: 5 green, 7 in all, in frames.
+    // Almost no rate, so that only the bursts decide: 5 green frames, 7 in all.
     let meter = json!({ "id": 3, "rate": 1, "type": "pps", "burst": 5, "mode": "rfc2698", "peak_rate": 1, "peak_burst": 7,
                         "yellow_dscp": 10 });
     daemon.ok("POST", "meters", meter);

@@ -1,4 +1,4 @@
-//! Looking in from outside: captures read by tshark, the scrape read by Prometheus.
+//! The switch seen from outside: tshark reads captures, Prometheus reads metrics.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -9,7 +9,7 @@ use tests::{Daemon, Frame, Mac, http, shell, wait};
 
 const ETHERTYPE: u16 = 0x88b5;
 
-/// What tshark reads out of a capture: interface, direction flags, and source of each packet.
+/// A capture as tshark reads it: interface, direction flags and source of each packet.
 fn read_back(command: &mut Command) -> Vec<[String; 3]> {
     let fields = [
         "-T",
@@ -45,7 +45,7 @@ fn a_capture_has_both_directions_of_the_port_asked_for() {
         .expect("xswitch starts");
     let mut tshark = Command::new("tshark");
     tshark.args(["-r", "-"]).stdin(pipe.stdout.take().expect("a pipe"));
-    // The captures are on when the first bytes are there; frames sent before that are not theirs.
+    // The captures are on once their first bytes are there. They do not have earlier frames.
     wait::expect("the capture is on", Duration::from_secs(5), || {
         std::fs::metadata(&file).is_ok_and(|file| file.len() > 0)
     });
@@ -80,7 +80,7 @@ fn a_reader_that_goes_away_ends_its_capture() {
         capture.args(["capture", "a"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("xswitch starts");
     let mut head = [0; 4];
     child.stdout.take().expect("a pipe").read_exact(&mut head).expect("the section header");
-    // The pipe is closed now; the next frame finds that out.
+    // The pipe is closed. The next frame makes the capture notice it.
     let raw = a.raw();
     let ended = wait::until(Duration::from_secs(10), || {
         raw.send(&Frame::ethernet(a.mac, Mac::BROADCAST).payload(ETHERTYPE, &[1; 46]));
@@ -102,7 +102,7 @@ fn prometheus_scrapes_what_the_counters_say() {
     assert!(a.pings("10.0.0.2"));
     a.raw().send(&Frame::ethernet(b.mac, Mac::BROADCAST).payload(ETHERTYPE, &[1; 46]));
     daemon.expect_dropped("a", "mac_spoofed", 1);
-    // One of each table, so that their series are looked at too.
+    // An entry in each table, so that its series are checked too.
     daemon.ok("POST", "meters", json!({ "id": 50, "rate": 1_000_000 }));
     daemon.ok("PUT", "rules/7", json!({ "key": { "ipprotocol": 1 }, "action": { "vid": "normal", "meter": 50 } }));
     daemon.ok("PUT", "redirects/0", json!({ "dest": 1 }));

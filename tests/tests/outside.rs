@@ -1,4 +1,5 @@
-//! Outside ends without the workers: taps of a namespace, captures on a full disk and as other programs read them.
+//! Outside ends without workers: taps in a namespace, captures on a full disk, and captures as other programs read
+//! them.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +14,7 @@ use switch::outside::{FromSwitch, OutsideThread, ToSwitch};
 use switch::{Error, ErrorKind};
 use tempfile::TempDir;
 use tests::raw::RawSocket;
-use tests::{Frame, Mac, NetNs, shell, wait};
+use tests::{Frame, Mac, NetNs, narrow, shell, wait};
 
 const ETHERTYPE: u16 = 0x88b5;
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,7 +39,7 @@ impl ToSwitch for Inbox {
     }
 }
 
-/// An end, what it gave, and the way to it.
+/// An end, the frames that it gave, and the sender towards it.
 struct End {
     thread: OutsideThread,
     inbox: Inbox,
@@ -63,7 +64,7 @@ impl End {
             queue: 0,
             direction: Direction::Tx,
             timestamp_ns: 1_700_000_000_123_456_789,
-            wire_len: frame.0.len() as u32,
+            wire_len: narrow(frame.0.len()),
             data: frame.0.clone(),
         };
         self.sender.send(sent).expect("the thread takes frames");
@@ -95,17 +96,17 @@ fn a_tap_carries_frames_both_ways_and_goes_with_its_end() {
         let seen = host.recv_if(PATIENCE, |frame| frame.0 == sent.0);
         assert!(seen.is_some(), "{sent:?}");
     }
-    // The thread that reads has slept since: a frame wakes it.
+    // The reading thread sleeps by now. A frame wakes it.
     std::thread::sleep(Duration::from_millis(300));
     let late = frame(3, 100);
     host.send(&late);
     wait::expect("the late frame", PATIENCE, || end.has_received(&late));
-    // What is in the queue is written before the tap goes.
+    // The queue is written out before the tap goes.
     for number in 0..50 {
         end.send(&frame(1000 + number, 60));
     }
     assert_eq!((end.thread.tx_dropped(), end.thread.stop()), (0, None));
-    // The socket tells once that the tap is gone, and then what it has.
+    // The socket first reports that the tap is gone, and then gives its frames.
     let seen: Vec<_> = std::iter::from_fn(|| host.recv(Duration::from_secs(1))).map(|frame| frame.src()).collect();
     assert_eq!(seen, (0..50).map(|number| Mac::stranger(1000 + number)).collect::<Vec<_>>());
     assert_eq!(ns.find_ifindex("tap-a"), None);
@@ -133,7 +134,7 @@ fn a_name_that_is_taken_or_none_is_refused() {
 fn without_the_capability_a_tap_is_denied_with_advice() {
     let ns = NetNs::new("denied");
     let error = ns.run(|| {
-        // This thread's only.
+        // Only this thread's capabilities.
         let mut held = capabilities(None).expect("capabilities");
         held.effective.remove(CapabilitySet::NET_ADMIN);
         set_capabilities(None, held).expect("fewer of them");
@@ -204,7 +205,7 @@ fn other_programs_read_captures() {
     }
 }
 
-/// A file system of one MiB; gone on drop.
+/// A file system of one MiB, unmounted on drop.
 struct SmallDisk(TempDir);
 
 impl SmallDisk {
@@ -250,11 +251,11 @@ fn a_capture_that_fills_the_disk_says_so_goes_on_taking_frames_and_leaves_what_f
     let file = end.thread.files().remove(0);
     let error = end.thread.stop().expect("an error");
     assert!(error.contains("the capture has stopped") && error.contains(".pcap.tmp"), "{error}");
-    // The file keeps its provisional name, and the frames that are whole.
+    // The file keeps its provisional name and the complete frames.
     let file = disk.0.path().join(format!("{}.tmp", file.file_name().expect("a name").to_string_lossy()));
     let read = shell::output(Command::new("tshark").arg("-r").arg(file).args(["-T", "fields", "-e", "eth.src"]));
     let text = String::from_utf8_lossy(&read.stdout);
     let sources: Vec<_> = text.lines().collect();
     assert!((900..1100).contains(&sources.len()), "{}: {}", sources.len(), shell::text(&read));
-    assert!(sources.iter().enumerate().all(|(number, source)| *source == Mac::stranger(number as u32).to_string()));
+    assert!(sources.iter().enumerate().all(|(number, source)| *source == Mac::stranger(narrow(number)).to_string()));
 }

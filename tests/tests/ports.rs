@@ -10,7 +10,7 @@ use tests::{Daemon, Frame, Mac, NetNs, shell, wait};
 
 const SOON: Duration = Duration::from_secs(3);
 
-/// A TCP transfer from one namespace to another; both stacks check every checksum.
+/// A TCP transfer from one namespace to another. Both stacks check every checksum.
 fn transfer(from: &NetNs, to: &NetNs, ip: &str) {
     const BYTES: usize = 4 << 20;
     let address = format!("{ip}:5001");
@@ -55,7 +55,7 @@ fn kernel_guests_and_a_kernel_host_behind_a_phy_have_right_checksums() {
         daemon.get("doctor").as_array().expect("checks").iter().filter(|check| check["status"] == "fail").count(),
         0
     );
-    // Somebody turns the work of a NIC on again: that is found out and told.
+    // Somebody turns an offload on again. The daemon notices and reports it.
     a.ns.sh(&format!("ethtool -K {} tx on", a.ifname));
     let told = daemon.get("doctor").to_string();
     assert!(told.contains("tx-checksum-ip-generic"), "{told}");
@@ -99,7 +99,7 @@ fn the_largest_mtu_passes_and_more_is_refused_with_the_range() {
     assert_eq!(daemon.get("ports/a")["info"]["mode"], "native");
     a.address("10.0.0.1/24");
     b.address("10.0.0.2/24");
-    // 28 bytes of IP and ICMP headers; no fragments.
+    // IP and ICMP headers are 28 bytes. Fragments are off.
     a.ns.sh("ping -c 2 -i 0.2 -W 2 -M do -s 3478 10.0.0.2");
     let (big_a, big_b) = (
         daemon.guest("ga", json!({ "mtu": 3822, "mode": "generic" })),
@@ -123,7 +123,7 @@ fn the_largest_mtu_passes_and_more_is_refused_with_the_range() {
         ns.links().iter().find(|link| link["ifname"] == ifname).expect("the netdev")["mtu"].clone()
     };
     assert_eq!((mtu(&a.ns, &a.ifname), mtu(&daemon.ns, "xs0")), (json!(1400), json!(1400)));
-    // b may send more than a takes.
+    // b may send longer frames than a takes.
     let long = Frame::ethernet(b.mac, a.mac).payload(0x88b5, &[1; 2000]);
     a.raw().send(&Frame::ethernet(a.mac, Mac::BROADCAST).payload(0x88b5, &[0; 46]));
     wait::expect("a is learned", SOON, || !daemon.get("fdb?port=a").as_array().expect("rows").is_empty());

@@ -31,7 +31,7 @@ fn pair(daemon: &Daemon) -> (Vm, Vm) {
     (start(daemon, "a", "10.0.0.1/24"), start(daemon, "b", "10.0.0.2/24"))
 }
 
-/// Bits a second that arrive at an iperf3 server in 10.0.0.2, as the client sees it.
+/// Bits a second at an iperf3 server in 10.0.0.2, as the client reports them.
 fn iperf(client: &mut Vm, more: &str) -> f64 {
     let report = client.sh(&format!("iperf3 --json -c 10.0.0.2 -t 4 {more}"));
     let report: Value = serde_json::from_str(&report).unwrap_or_else(|error| panic!("{error}: {report}"));
@@ -50,7 +50,7 @@ fn two_guests_ping_stream_and_keep_to_meter_and_rule() {
     let back = iperf(&mut a, "-R");
     println!("iperf3 between two guests: {:.0} and {:.0} Mbit/s", free / 1e6, back / 1e6);
 
-    // Vport 0 is `a`, and the meter of that number is its own without being bound.
+    // Vport 0 is `a`. The meter with that number is its own, without a binding.
     daemon.ok("POST", "meters", json!({ "id": 0, "rate": 2000 }));
     let metered = iperf(&mut a, "");
     println!("with a meter of 2 Mbit/s: {:.1} Mbit/s", metered / 1e6);
@@ -59,7 +59,7 @@ fn two_guests_ping_stream_and_keep_to_meter_and_rule() {
     assert!(daemon.stats("a")["drops"].to_string().contains("meter"));
     daemon.ok("DELETE", "meters/0", Value::Null);
 
-    // One flow of the guest, and no other.
+    // The rule drops one flow of the guest and no other.
     daemon.ok("POST", "rules", json!({ "key": { "ipprotocol": "6", "dl4port": "5201" }, "action": { "vid": "drop" } }));
     assert_ne!(a.console.run("iperf3 -c 10.0.0.2 -t 1 --connect-timeout 2000").expect("an answer").status, 0);
     assert!(a.pings("10.0.0.2"));
@@ -90,7 +90,7 @@ fn a_service_moves_to_another_guest_under_a_running_ping() {
     let loss = a.sh("grep loss /tmp/ping");
     println!("ping meanwhile: {}", loss.trim());
     let numbers: Vec<u32> = loss.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect();
-    // The last may be on its way when the ping is told to end.
+    // The last packet may be on its way when the ping is told to end.
     assert!(numbers[0] - numbers[1] <= 1 && !loss.contains("duplicates"), "{loss}");
     drop((a, _b, c));
     daemon.finish();
@@ -112,7 +112,7 @@ fn a_guest_that_is_killed_comes_back_each_time() {
     daemon.finish();
 }
 
-/// Answers of a running ping that came by now, by their number.
+/// Numbers of the answers that a running ping has got so far.
 fn answers(a: &mut Vm) -> Vec<u64> {
     let text = a.sh("cat /tmp/ping");
     let seq = |line: &str| line.split("seq=").nth(1)?.split_whitespace().next()?.parse().ok();

@@ -21,7 +21,7 @@ fn a_hundred_switches_under_a_numbered_stream_lose_duplicate_and_reorder_nothing
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // A hundred at least, and until the stream has met both.
+            // At least a hundred, and until the stream has met both.
             let sent_by = |port: &str| daemon.stats(port)["tx"]["packets"].as_u64().expect("a number");
             let met_both = || sent_by("b") > 0 && sent_by("c") > 0;
             for _ in (0..2000).take_while(|n| *n < 50 || !met_both()) {
@@ -45,7 +45,8 @@ fn a_hundred_switches_under_a_numbered_stream_lose_duplicate_and_reorder_nothing
         assert_eq!((report.reordered, report.duplicated), (0, 0), "{report:?}");
         assert!(report.received > 0, "nothing came here: {report:?}");
     }
-    // What one did not get the other did: the gaps of both are the packets of the other, but for those behind its last one.
+    // What one receiver lacks the other has. The gaps of each are the packets of the other, except those behind its
+    // last one.
     assert!(at_b.gaps <= at_c.received && at_c.gaps <= at_b.received, "{at_b:?} {at_c:?}");
     assert_eq!(daemon.stats("b")["redirected"]["packets"], at_c.received);
     assert_eq!(daemon.get("redirects"), json!([]), "the last switch undid it");
@@ -57,7 +58,7 @@ fn floods_follow_a_redirect_once_and_never_back_to_their_sender() {
     let daemon = Daemon::start("redirflood");
     let [a, b, c, d] = ["a", "b", "c", "d"].map(|name| daemon.guest(name, json!({})));
     let [from_a, at_b, at_c, at_d] = [&a, &b, &c, &d].map(|guest| guest.raw());
-    // To c: what is for b and for d. c is in the VLAN itself, so it gets one copy.
+    // c gets what is for b and for d. c is in the VLAN itself, so it gets one copy.
     daemon.ok("PUT", "redirects/1", json!({ "dest": 2 }));
     daemon.ok("PUT", "redirects/3", json!({ "dest": 1 }));
     let ends: Vec<_> =
@@ -69,7 +70,7 @@ fn floods_follow_a_redirect_once_and_never_back_to_their_sender() {
     for socket in [&at_b, &at_c, &at_d, &from_a] {
         assert_eq!(socket.recv_if(QUIET, |frame| *frame == flood), None);
     }
-    // From c itself: b's and d's copies would come back to it, and a gets its own.
+    // A frame from c itself: b's and d's copies would come back to it, and a gets its own.
     let back = Frame::ethernet(c.mac, Mac::BROADCAST).payload(0x88b5, &[2; 46]);
     at_c.send(&back);
     assert!(from_a.recv_if(SOON, |frame| *frame == back).is_some());
@@ -103,7 +104,7 @@ fn a_redirect_outlives_sigkill_and_gives_what_its_source_would_have_got() {
     from.send(&Frame::ethernet(a.mac, b.mac).tag(tests::packet::CTAG, 0, 5).payload(0x88b5, &payload));
     let untagged = Frame::ethernet(a.mac, b.mac).payload(0x88b5, &payload);
     assert!(to.recv_if(SOON, |frame| *frame == untagged).is_some(), "as b would have got it: without the tag");
-    // What the new owner sends to its own address does not come back to it.
+    // A frame of port c to the address that it took over does not come back.
     to.send(&Frame::ethernet(c.mac, b.mac).payload(0x88b5, &payload));
     assert_eq!(to.recv_if(QUIET, |frame| *frame == untagged), None);
     daemon.finish();

@@ -1,4 +1,4 @@
-//! Traffic rules on real packets: each field, each kind of mask, each action; tables that change under a stream.
+//! Traffic rules on real packets: each field, each kind of mask, each action, and tables that change under a stream.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tests::gensink::{Generator, Sink};
 use tests::packet::CTAG;
 use tests::raw::RawSocket;
-use tests::{Daemon, Frame, Guest, Mac, Options, http, wait};
+use tests::{Daemon, Frame, Guest, Mac, Options, http, narrow, wait};
 
 const SOON: Duration = Duration::from_secs(3);
 const QUIET: Duration = Duration::from_millis(100);
@@ -19,7 +19,8 @@ const B4: Ipv4Addr = Ipv4Addr::new(10, 9, 8, 7);
 const A6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 3);
 const B6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 7);
 
-/// Three guests whose frames may come from and carry anything: `a` sends, frames for `b` go there but for rules to `c`.
+/// Three guests whose frames may have any source and content. `a` sends. Frames for `b` go there, unless a rule sends
+/// them to `c`.
 struct Bed {
     daemon: Daemon,
     guests: [Guest; 3],
@@ -76,7 +77,7 @@ fn each_field_with_each_kind_of_mask_decides_where_real_packets_go() {
     let icmp = || bed.to_b().ping4(A4, B4, 1);
     let plain = || bed.to_b().payload(0x88b5, &[7; 46]);
     let tail = |mac: Mac| format!("00:00:00:00:00:{:02x}/00:00:00:00:00:ff", mac.0[5]);
-    // Each: a key, a packet that it matches, and one that it does not.
+    // Each case has a key, a packet that it matches, and one that it does not.
     let cases = [
         (json!({ "vid": 0 }), plain(), None),
         (json!({ "vid": "0/0x1" }), plain(), None),
@@ -112,7 +113,7 @@ fn each_field_with_each_kind_of_mask_decides_where_real_packets_go() {
             Some(()),
         ),
     ];
-    // One that differs from each of those in something, but for what can't differ here.
+    // Each of these differs from all those above in some field, where that is possible.
     let strange = [udp4(4000, 81), udp6(4000, 80), tagged(6), other_mac(), plain(), icmp()];
     for (key, packet, has_opposite) in cases {
         bed.rule(5, key.clone(), json!({ "vid": 2 }));
@@ -123,7 +124,7 @@ fn each_field_with_each_kind_of_mask_decides_where_real_packets_go() {
         [&b, &c].into_iter().for_each(|socket| drop(socket.drain()));
         let mut passed = 0;
         for packet in &strange {
-            // The trace is of the same code as the switch; the frame's way must be the trace's.
+            // The trace runs the same code as the switch, so the frame must go where the trace says.
             let report = bed.daemon.ok("POST", "trace", json!({ "port": "a", "hex": packet.hex(), "rule": 5 }));
             let by_rule = report["rule"] == 5;
             a.send(packet);
@@ -161,14 +162,14 @@ fn actions_drop_send_mirror_and_pass_on_and_the_lowest_index_wins() {
     for index in 7..=10 {
         assert_eq!(bed.matched(index), (1, frames[0].0.len() as u64), "rule {index}");
     }
-    // A better rule in front takes over, and gives back.
+    // A rule with a lower index takes over, and gives back.
     bed.rule(1, json!({}), json!({ "vid": 2 }));
     a.send(&frames[0]);
     assert!(comes(&c, &frames[0]));
     bed.daemon.ok("DELETE", "rules/1", Value::Null);
     a.send(&frames[0]);
     bed.daemon.expect_dropped("a", "rule_drop", 3);
-    // A rule keeps standing when its port goes, and says why nothing comes.
+    // A rule stays when its port goes, and says why nothing comes.
     let ns = bed.guests[2].ns.name().to_owned();
     bed.daemon.ok("DELETE", "ports/c", Value::Null);
     a.send(&frames[2]);
@@ -274,14 +275,14 @@ fn a_batch_is_in_force_for_each_packet_whole_or_not_at_all() {
     let bed = Bed::new("batch", &Options { workers: 2, ..Options::default() });
     let sinks = [1, 2].map(|guest: usize| Sink::attach(&bed.guests[guest].ns, &bed.guests[guest].ifname));
     let mut generator = Generator::new(&bed.guests[0].ns, &bed.guests[0].ifname, bed.to_b().stream(1, 0, 100));
-    // With the rule at 1 or at 2 a packet goes to b or to c; with neither it would be dropped by the one at 3.
+    // With the rule at 1 or 2 a packet goes to b or c. Without either the rule at 3 would drop it.
     let stream = json!({ "ipprotocol": 17, "dl4port": 5000 });
     bed.rule(3, stream.clone(), json!({ "vid": "drop" }));
     bed.rule(1, stream.clone(), json!({ "vid": 1 }));
     let (done, daemon) = (AtomicBool::new(false), &bed.daemon);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // A hundred at least, and until the stream has met both.
+            // At least a hundred, and until the stream has met both.
             let sent_by = |port: &str| daemon.stats(port)["tx"]["packets"].as_u64().expect("a number");
             let met_both = || sent_by("b") > 0 && sent_by("c") > 0;
             for n in (0..5000).take_while(|n| *n < 100 || !met_both()) {
@@ -331,12 +332,13 @@ fn rules_outlive_restart_and_sigkill() {
     bed.daemon.finish();
 }
 
-/// Writes rules one by one and in batches of ten until the daemon is gone; returns what was acknowledged and what was begun.
+/// Writes rules one by one and in batches of ten, until the daemon is gone. Returns what was acknowledged, and what was
+/// begun.
 fn write_until_gone(socket: &Path, from: u32) -> (Vec<u32>, Vec<u32>) {
     let (mut acknowledged, mut begun) = (Vec::new(), Vec::new());
     let action = json!({ "vid": "drop" });
     for group in (from..).step_by(20) {
-        // Ten places for single rules, ten for a batch.
+        // Ten indices for single rules, ten for a batch.
         for index in group..group + 10 {
             let body = json!({ "key": { "dl4port": index % 1000 }, "action": action }).to_string();
             match http::over_unix(socket, "PUT", &format!("/api/v1/rules/{index}"), body.as_bytes()) {
@@ -376,7 +378,7 @@ fn sigkill_between_any_two_writes_leaves_what_was_acknowledged_and_no_half_batch
             .as_array()
             .expect("rules")
             .iter()
-            .map(|rule| rule["key_index"].as_u64().expect("a number") as u32)
+            .map(|rule| narrow(rule["key_index"].as_u64().expect("a number")))
             .collect();
         let lost: Vec<_> = kept.difference(&there).collect();
         assert!(lost.is_empty(), "acknowledged and gone: {lost:?}");

@@ -8,11 +8,11 @@ use tests::gensink::{Generator, Sink};
 use tests::packet::CTAG;
 use tests::raw::RawSocket;
 use tests::spp::{attach, component, detach, done, entry, get, phy, refused, vhost};
-use tests::{Daemon, Frame, Mac, Options, wait};
+use tests::{Daemon, Frame, Mac, Options, narrow, wait};
 
 const SOON: Duration = Duration::from_secs(5);
 const QUIET: Duration = Duration::from_millis(150);
-/// Staged changes under the stream.
+/// Number of changes under the stream.
 const GENERATIONS: u16 = 40;
 
 const VF: &str = r#"
@@ -47,7 +47,7 @@ fn two_classifiers_into_merges_over_rings_and_forwards_back() {
     let wires = [0, 1].map(|no| phy(&daemon, no, 1));
     let guests = [0, 1].map(|no| vhost(&daemon, no));
     let at = "vfs/1";
-    // phy:0 and phy:1, by address, to the merge of each guest; what guests send goes to the wire of the same number.
+    // phy:0 and phy:1 go by address to each guest's merge. Guests' frames go to the wire of the same number.
     for no in [0, 1] {
         let (a, b) = (no * 2, no * 2 + 1);
         let ports = [format!("rx phy:{no}"), format!("tx ring:{a}"), format!("tx ring:{b}")];
@@ -62,7 +62,7 @@ fn two_classifiers_into_merges_over_rings_and_forwards_back() {
     for (no, guest) in guests.iter().enumerate() {
         entry(&daemon, at, "add", None, &guest.mac.to_string(), &format!("ring:{no}"));
     }
-    // The table is the instance's: one entry a key. cls1 sends to rings 2 and 3 by VLAN 7.
+    // The table belongs to the instance and has one entry a key. cls1 sends to rings 2 and 3 by VLAN 7.
     for (no, guest) in guests.iter().enumerate() {
         entry(&daemon, at, "add", Some(7), &guest.mac.to_string(), &format!("ring:{}", no + 2));
     }
@@ -70,11 +70,11 @@ fn two_classifiers_into_merges_over_rings_and_forwards_back() {
     let wire = [&wires[0], &wires[1]].map(|ns| RawSocket::open(ns, "wire"));
     let far = Mac::stranger(1);
     for (n, guest) in guests.iter().enumerate() {
-        let plain = frame(far, guest.mac, n as u8);
+        let plain = frame(far, guest.mac, narrow(n));
         wire[0].send(&plain);
         arrives(&sockets[n], &plain);
         stays_away(&sockets[1 - n], &plain);
-        let vlan = tagged(far, guest.mac, (0, 7), n as u8);
+        let vlan = tagged(far, guest.mac, (0, 7), narrow(n));
         wire[1].send(&vlan);
         arrives(&sockets[n], &vlan);
         let back = frame(guest.mac, far, 9);
@@ -82,7 +82,7 @@ fn two_classifiers_into_merges_over_rings_and_forwards_back() {
         arrives(&wire[n], &back);
         stays_away(&wire[1 - n], &back);
     }
-    // Nobody has these: untagged on cls1, whose table has VLAN 7 only; a stranger on cls0.
+    // Nobody takes these: an untagged frame on cls1, whose table has VLAN 7 only, and a stranger's frame on cls0.
     let lost = frame(far, guests[0].mac, 0x77);
     wire[1].send(&lost);
     wire[0].send(&frame(far, far, 0x78));
@@ -91,7 +91,7 @@ fn two_classifiers_into_merges_over_rings_and_forwards_back() {
     entry(&daemon, at, "add", None, "default", "ring:3");
     wire[1].send(&lost);
     arrives(&sockets[1], &lost);
-    // A group address: to everybody of its VLAN, once.
+    // A frame to a group address goes once to everybody in its VLAN.
     let all = tagged(far, Mac::BROADCAST, (0, 7), 3);
     wire[1].send(&all);
     sockets.iter().for_each(|socket| arrives(socket, &all));
@@ -134,14 +134,14 @@ fn tags_are_put_on_and_taken_off_at_either_side() {
     let [from, to] = [a, b].map(|guest| guest.raw());
     let plain = frame(a.mac, b.mac, 1);
     let with = |tag| tagged(a.mac, b.mac, tag, 1);
-    // (ports, what is sent, what arrives)
+    // Each case has ports, a sent frame, and the frame that arrives.
     let cases = [
         (["rx vhost:0 add 10 3", "tx vhost:1"], plain.clone(), with((3, 10))),
         (["rx vhost:0", "tx vhost:1 add 4094 7"], plain.clone(), with((7, 4094))),
         (["rx vhost:0 del", "tx vhost:1"], with((5, 20)), plain.clone()),
         (["rx vhost:0", "tx vhost:1 del"], with((5, 20)), plain.clone()),
         (["rx vhost:0 del", "tx vhost:1"], plain.clone(), plain.clone()),
-        // A tag that is there is changed, as in SPP.
+        // An existing tag is changed, as in SPP.
         (["rx vhost:0 add 30 1", "tx vhost:1"], with((5, 20)), with((1, 30))),
         (["rx vhost:0 add 30 1", "tx vhost:1 del"], plain.clone(), plain.clone()),
         (["rx vhost:0 del", "tx vhost:1 add 40 2"], with((5, 20)), with((2, 40))),
@@ -208,7 +208,7 @@ fn patches_carry_packets_while_forwarding_runs() {
     done(&daemon, "PUT", "/v1/nfvs/2/forward", json!({ "action": "start" }));
     done(&daemon, "DELETE", "/v1/nfvs/2/patches", Value::Null);
     assert_eq!(get(&daemon, "/v1/nfvs/2")["patches"], json!([]));
-    // What was sent before the start had waited for it.
+    // Frames from before the start have waited for it.
     arrives(&at_b, &there);
     at_a.send(&there);
     stays_away(&at_b, &there);
@@ -220,7 +220,7 @@ fn a_staged_change_under_a_numbered_stream_is_seen_by_no_packet_in_half() {
     let daemon = daemon("sppflush", 2, "");
     let (wire, guests) = (phy(&daemon, 0, 1), [0, 1].map(|no| vhost(&daemon, no)));
     let sockets = [&guests[0], &guests[1]].map(|guest| guest.raw());
-    // One core tags, the other sends: generation n has tag 100 + n and goes to guest n modulo 2.
+    // One core tags, and the other sends. Generation n has tag 100 + n and goes to guest n modulo 2.
     component(&daemon, "vfs/1", "tag", 0, "forward", &["rx phy:0 add 100 0", "tx ring:0"]);
     component(&daemon, "vfs/1", "send", 1, "forward", &["rx ring:0", "tx vhost:0"]);
     done(&daemon, "PUT", "/v1/vfs/1/flush", json!({ "action": "on" }));
@@ -255,7 +255,7 @@ fn a_staged_change_under_a_numbered_stream_is_seen_by_no_packet_in_half() {
             over.load(Ordering::Acquire)
         });
     });
-    // Some meet the last change, however soon after it the stream ended.
+    // Some frames meet the last change, however soon the stream ended after it.
     generator.send(16);
     let sent = generator.sent();
     wait::expect("every packet came somewhere", SOON, || collect() >= sent);
@@ -322,7 +322,7 @@ fn what_can_not_be_is_refused_and_changes_nothing() {
     let (status, ..) = tests::spp::call(&daemon, "GET", "/v1/nothing", "");
     assert_eq!(status, 404);
     assert_eq!(get(&daemon, "/v1/vfs/1"), before);
-    // A port that a component has can't go, and one of the bridge is none of SPP's.
+    // A component's port can't be deleted, and a bridge's port is none of SPP's.
     let (status, error) = daemon.call("DELETE", "ports/v0", &Value::Null);
     assert_eq!((status, error["code"].as_str()), (409, Some("EBUSY")), "{error}");
     let (status, error) = daemon.call("POST", "ports", &json!({ "name": "x", "kind": "guest", "spp": "vhost:0" }));

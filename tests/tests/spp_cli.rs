@@ -1,4 +1,5 @@
-//! `xswitch spp` against a daemon's API over a data plane of maps.
+//! `xswitch spp` against a daemon's API over the fake data plane.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::io::Write;
 use std::path::Path;
@@ -12,7 +13,7 @@ use ctl::state::Store;
 use serde_json::Value;
 use tokio::sync::watch;
 
-/// A served API; it ends with this.
+/// A served API. It ends with this value.
 struct Served {
     dir: tempfile::TempDir,
     spp: Arc<Spp>,
@@ -43,7 +44,7 @@ impl Served {
         told(self.command(words).output().unwrap())
     }
 
-    /// What a call that must work prints.
+    /// Output of a call that must succeed.
     fn say(&self, words: &[&str]) -> String {
         let (code, out, err) = self.run(words);
         assert_eq!((code, err.as_str()), (0, ""), "{words:?}");

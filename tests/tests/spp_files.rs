@@ -1,4 +1,4 @@
-//! The Soft Patch Panel's ends outside: captures into files, ports that are files, taps, and the null device.
+//! The Soft Patch Panel's outside ends: captures into files, ports that are files, taps, and the null device.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -28,7 +28,7 @@ fn read_back(file: &Path) -> Vec<(usize, String)> {
     text.lines().map(line).collect()
 }
 
-/// What tshark must read of frames.
+/// What tshark must read for these frames.
 fn expected(frames: &[Frame]) -> Vec<(usize, String)> {
     let udp = |frame: &Frame| Frame(frame.0[42..].to_vec()).hex();
     frames.iter().map(|frame| (frame.0.len(), udp(frame))).collect()
@@ -51,7 +51,7 @@ fn a_capture_is_read_back_packet_by_packet() {
         done(&daemon, "PUT", "/v1/pcaps/2/capture", json!({ "action": "start" }));
         let status = get(&daemon, "/v1/pcaps/2");
         assert_eq!(status["status"], "running", "{status}");
-        // A component can't have what is captured.
+        // A component can't have a captured end.
         component(&daemon, "vfs/1", "f", 5, "forward", &["tx ring:0"]);
         let body = json!({ "action": "attach", "port": "vhost:0", "dir": "rx" }).to_string();
         let why = refused(&daemon, "PUT", "/v1/vfs/1/components/f/ports", &body);
@@ -72,7 +72,7 @@ fn a_capture_is_read_back_packet_by_packet() {
 #[test]
 fn a_pcap_port_plays_one_file_and_writes_another() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    // What one daemon writes the other plays.
+    // The other daemon plays what one has written.
     let first = daemon("sppwrite", directory.path(), "");
     let guest = vhost(&first, 0);
     component(&first, "vfs/1", "w", 0, "forward", &["rx vhost:0", "tx pcap:3"]);

@@ -20,7 +20,7 @@ const VF: &str = r#"
     client_id = 1
 "#;
 
-/// Answer to a request about rules: always 200.
+/// The answer to a request about rules. Its status is always 200.
 fn ask(daemon: &Daemon, method: &str, target: &str, body: &str) -> Value {
     let (status, _, answer) = call(daemon, method, target, body);
     assert_eq!(status, 200, "{method} {target} {body}: {answer}");
@@ -40,7 +40,8 @@ fn delete(daemon: &Daemon, target: &str) {
     assert_eq!(answer["result"], "success", "{answer}");
 }
 
-/// `phy:0` with two queues: a component each, on a worker each, to a guest each, and one from each guest back to the queue.
+/// `phy:0` with two queues. Each has a component on a worker of its own, which sends to a guest, and one that sends
+/// from the guest back to the queue.
 fn two_queues(label: &str) -> (Daemon, NetNs, [Guest; 2]) {
     let daemon = Daemon::with(label, &Options { workers: 2, config: VF.to_owned(), ..Options::default() });
     let (wire, guests) = (phy(&daemon, 0, 2), [0, 1].map(|no| vhost(&daemon, no)));
@@ -61,7 +62,7 @@ fn frame(from: Mac, to: Mac, vid: Option<u16>, n: u8) -> Frame {
     frame.payload(0x88b5, &[n; 46])
 }
 
-/// The frame comes to that guest, and not to the other.
+/// Checks that the frame comes to that guest only.
 #[track_caller]
 fn arrives(guests: &[RawSocket; 2], at: usize, frame: &Frame) {
     assert!(guests[at].recv_if(SOON, |got| got == frame).is_some(), "{frame:?} did not come to guest {at}");
@@ -72,7 +73,8 @@ fn arrives(guests: &[RawSocket; 2], at: usize, frame: &Frame) {
 fn rules_send_frames_to_the_guest_of_a_queue_and_survive_sigkill() {
     let (mut daemon, wire, guests) = two_queues("sppflow");
     let (far, [a, b]) = (Mac::stranger(1), [&guests[0], &guests[1]].map(|guest| guest.mac));
-    // By VLAN, its tag taken off; by address, in a group that the rest is sent on to; what goes out of VLAN 300 gets another tag.
+    // Tagged frames go by VLAN, with the tag popped. Others go by address, in a group of their own. What goes out of
+    // VLAN 300 gets another tag.
     let by_vid: Vec<_> = [(100, 0), (200, 1)]
         .into_iter()
         .map(|(vid, queue)| {
@@ -92,7 +94,7 @@ fn rules_send_frames_to_the_guest_of_a_queue_and_survive_sigkill() {
         let at_wire = RawSocket::open(&wire, "wire");
         let sockets = [&guests[0], &guests[1]].map(Guest::raw);
         for n in 0..8 {
-            // Whatever queue the kernel puts it into.
+            // The kernel may put the frame into any queue.
             let from = Mac::stranger(u32::from(n));
             for (vid, at) in [(100, 0), (200, 1)] {
                 at_wire.send(&frame(from, Mac::stranger(9), Some(vid), n));
@@ -112,7 +114,7 @@ fn rules_send_frames_to_the_guest_of_a_queue_and_survive_sigkill() {
         }
     };
     check();
-    // The whole way of two frames, each by the other queue, is told beforehand; and what met which rule is counted.
+    // The trace predicts the whole way of two frames, one for each queue. Rules count what they matched.
     for (queue, vid, guest) in [(1, 100, "v0"), (0, 200, "v1")] {
         let hex = frame(far, Mac::stranger(9), Some(vid), 1).hex();
         let report = daemon.ok("POST", "trace", json!({ "port": "p0", "queue": queue, "hex": hex }));
@@ -136,7 +138,7 @@ fn rules_send_frames_to_the_guest_of_a_queue_and_survive_sigkill() {
     assert_eq!(shown(&daemon), before);
     check();
     daemon.assert_balanced();
-    // Without its rule a VLAN goes where the kernel put it, with its tag.
+    // Without its rule a VLAN's frame goes where the kernel put it, with its tag.
     delete(&daemon, &format!("/v1/primary/flow_rules/{}/port_id/0", by_vid[1]));
     assert_eq!(counts(&daemon), counted(&[&once[..1], &once[2..]].concat()), "the others go on");
     let (at_wire, sockets) = (RawSocket::open(&wire, "wire"), [&guests[0], &guests[1]].map(Guest::raw));
@@ -172,7 +174,7 @@ fn rules_change_under_load_and_every_frame_goes_by_one_of_them() {
         });
         let met_both = || sinks.iter().all(|sink| sink.report(1).received > 0);
         for n in (0..2000).take_while(|n| *n < 20 || !met_both()) {
-            // The newer one counts once the older is deleted, so that there always is one.
+            // The newer rule takes effect once the older is deleted, so there always is one.
             assert_eq!(ask(&daemon, "POST", RULES, &to[(n + 1) % 2])["result"], "success");
             delete(&daemon, &format!("/v1/primary/flow_rules/{n}/port_id/0"));
         }

@@ -1,5 +1,4 @@
-//! The Soft Patch Panel in the hands of users of the machine who mean no good: its API, its files, and a daemon that is killed
-//! meanwhile.
+//! The Soft Patch Panel under hostile local users: its API, its files, and a daemon that is killed meanwhile.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -9,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::spp::{call, component, done, get, refused};
-use tests::{Daemon, Options, http, wait};
+use tests::{Daemon, Options, http, narrow, wait};
 
 const ADDRESS: &str = "127.0.0.1:7777";
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -20,10 +19,10 @@ fn connect(daemon: &Daemon) -> TcpStream {
     stream
 }
 
-/// Sends bytes as they are, and returns the status of the first answer, if there is one.
+/// Sends raw bytes. Returns the status of the first answer, if there is one.
 fn send(daemon: &Daemon, bytes: &[u8]) -> Option<u16> {
     let mut stream = connect(daemon);
-    // It may refuse what it has not read yet.
+    // The server may refuse before it has read all.
     let _ = stream.write_all(bytes);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
@@ -71,7 +70,7 @@ fn captures_go_where_the_configuration_lets_them() {
         assert!(std::fs::read_dir(good).expect("a directory").count() > 0);
     }
     assert_eq!(std::fs::read_dir(&secret).expect("a directory").count(), 0);
-    // The operator may have them anywhere.
+    // The operator may write captures anywhere.
     let line = format!("spp pri launch pcap 9 -- -c ring:9 --out-dir {}", secret.display());
     assert!(daemon.cli(&line).status.success());
     daemon.finish();
@@ -93,7 +92,7 @@ fn a_file_that_is_damaged_while_the_daemon_is_down_stops_only_who_needs_it() {
         components.iter().any(|one| one["name"] == format!("vf 1/{name}") && one["rx"]["packets"] != 0)
     };
     wait::expect("the other one works", PATIENCE, || works(&daemon, "other"));
-    // So it can be mended.
+    // The operator can repair it over the API.
     done(&daemon, "DELETE", "/v1/vfs/1/components/play", Value::Null);
     done(&daemon, "DELETE", "/v1/vfs/1/components/other", Value::Null);
     daemon.finish();
@@ -124,7 +123,7 @@ fn a_browser_is_answered_for_no_page_of_another_server() {
         assert_eq!(ask("POST", headers), Some(403), "{headers}");
         assert_eq!(ask("OPTIONS", headers), Some(403), "{headers}");
     }
-    // What a page asks first, if it asks.
+    // A web page's preflight request.
     assert_eq!(ask("OPTIONS", "host: localhost\r\n"), Some(405));
     daemon.finish();
 }
@@ -133,7 +132,7 @@ fn a_browser_is_answered_for_no_page_of_another_server() {
 fn clients_that_hold_connections_hold_nobody_else_up() {
     let daemon = Daemon::start("hostheld");
     let (files, before) = (open_files(&daemon), threads(&daemon));
-    // Some say nothing, some half of what they want, and some do not read what they asked for.
+    // Some send nothing, some send half of a request, and some do not read the answer.
     let mut held: Vec<_> = (0..600).map(|_| connect(&daemon)).collect();
     for stream in held.iter_mut().skip(200).take(20) {
         let _ = stream.write_all(b"PUT /v1/primary/launch HTTP/1.1\r\ncontent-length: 1000\r\n\r\n{");
@@ -147,7 +146,7 @@ fn clients_that_hold_connections_hold_nobody_else_up() {
     assert!(threads(&daemon) < before + 64, "{} threads", threads(&daemon));
     daemon.get("ports");
     assert!(daemon.cli("port list").status.success());
-    // The silent ones are sent away, and those that waited get their turn.
+    // The silent clients are disconnected, and waiting ones get their turn.
     assert_eq!(held[0].read(&mut [0]).expect("it is closed"), 0);
     drop(held);
     let served =
@@ -186,17 +185,17 @@ fn requests_of_every_odd_form_are_answered_or_cut_off() {
         ("\0\u{1}\u{16}\r\n\r\n".to_owned(), 400),
     ] {
         let said = send(&daemon, bytes.as_bytes());
-        // One that is cut off has no answer.
+        // A truncated request has no answer.
         assert!(said.is_none_or(|said| said == status), "{said:?}, not {status}: {}", &bytes[..bytes.len().min(200)]);
     }
-    // A client that says no more than it has said is answered.
+    // A client that sends no more is answered.
     let mut stream = connect(&daemon);
     stream.write_all(b"GET /v1/processes HTTP/1.0\r\n\r\n").expect("it listens");
     stream.shutdown(Shutdown::Write).expect("a socket");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     assert!(answer.contains(" 200 ") && answer.contains("primary"), "{answer}");
-    // Many at once, on one connection.
+    // Many requests at once, on one connection.
     let many =
         "GET /v1/processes HTTP/1.1\r\n\r\n".repeat(500) + "GET /v1/processes HTTP/1.1\r\nconnection: close\r\n\r\n";
     let mut stream = connect(&daemon);
@@ -233,7 +232,7 @@ fn a_client_can_not_have_more_than_there_is() {
     daemon.finish();
 }
 
-/// Clients that change everything at once, until they are told to stop.
+/// Changes everything at random, until it is told to stop.
 fn meddle(daemon: &Daemon, seed: u64, stop: &AtomicBool) {
     let requests = [
         ("PUT", "/v1/primary/launch", json!({ "client_id": 3, "proc_name": "spp_vf", "eal": {}, "app": {} })),
@@ -259,9 +258,9 @@ fn meddle(daemon: &Daemon, seed: u64, stop: &AtomicBool) {
     let mut at = seed;
     while !stop.load(Ordering::Relaxed) {
         at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        // The last one, which ends the primary, seldom.
+        // The last request ends the primary, so it is rare.
         let most = if at >> 60 == 0 { requests.len() } else { requests.len() - 1 };
-        let (method, target, body) = &requests[(at >> 33) as usize % most];
+        let (method, target, body) = &requests[narrow::<usize>(at >> 33) % most];
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let answer = http::over_tcp(ADDRESS, method, target, body.as_bytes());
         let status = answer.map_or(0, |answer| answer.status);
@@ -282,7 +281,7 @@ fn a_daemon_that_is_killed_amid_changes_goes_on_with_what_was_acknowledged() {
                 scope.spawn(move || running.ns.run(|| meddle(running, round * 10 + client, stop)));
             }
             std::thread::sleep(Duration::from_millis(700));
-            // As a kill would, in the midst of it; the clients find nobody then.
+            // Killed in the midst of it. The clients find nobody then.
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(daemon.pid()), nix::sys::signal::Signal::SIGKILL)
                 .expect("it runs");
             stop.store(true, Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! What an operator of the Soft Patch Panel does by hand: recipes from SPP's use cases, a daemon that is killed in the middle of one, and a
-//! configuration that gives cores away.
+//! An operator's work with the Soft Patch Panel: recipes from SPP's use cases, a daemon killed in the middle of one,
+//! and a configuration that assigns cores.
 
 use std::io::Write;
 use std::process::{Output, Stdio};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tests::raw::RawSocket;
 use tests::spp::phy;
-use tests::{Daemon, Frame, Mac, Options};
+use tests::{Daemon, Frame, Mac, Options, narrow};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -34,7 +34,7 @@ fn arrives(at: &RawSocket, frame: &Frame) {
     assert!(at.recv_if(SOON, |got| got == frame).is_some(), "{frame:?} did not come");
 }
 
-/// NICs are there without being added, as in SPP; a loop is a patch too.
+/// NICs exist without being added, as in SPP. A loop is a patch too.
 #[test]
 fn nfv_patches_nics_as_spps_use_cases_have_it() {
     let daemon = Daemon::with("sppnfvuse", &Options { workers: 2, ..Options::default() });
@@ -49,8 +49,8 @@ fn nfv_patches_nics_as_spps_use_cases_have_it() {
     assert_eq!(say(&daemon, "nfv 1 status"), status);
     let frame = |n: u8| Frame::ethernet(Mac::stranger(1), Mac::stranger(2)).payload(0x88b5, &[n; 46]);
     for (from, to) in [(0, 1), (1, 0)] {
-        sockets[from].send(&frame(from as u8));
-        arrives(&sockets[to], &frame(from as u8));
+        sockets[from].send(&frame(narrow(from)));
+        arrives(&sockets[to], &frame(narrow(from)));
     }
     let output = play(
         &daemon,
@@ -63,7 +63,7 @@ fn nfv_patches_nics_as_spps_use_cases_have_it() {
     daemon.finish();
 }
 
-/// Whatever line was answered is kept, running or held; what was not answered is nowhere.
+/// Every answered line is kept, running or held. Nothing else is kept.
 #[test]
 fn a_daemon_that_is_killed_in_a_recipe_has_what_it_acknowledged() {
     let mut daemon = Daemon::with("sppkill", &Options::default());
@@ -73,7 +73,7 @@ fn a_daemon_that_is_killed_in_a_recipe_has_what_it_acknowledged() {
     command.args(["spp", "--file", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("xswitch starts");
     let lines: String = (0..5_000).map(|n| format!("vf 1; component start c{n} 1 forward\n")).collect();
-    // It reads all before it begins; far more lines than there is time for, or room.
+    // The command reads all lines before it begins. There are far more than there is time or room for.
     child.stdin.take().expect("a pipe").write_all(lines.as_bytes()).expect("it reads");
     std::thread::sleep(Duration::from_millis(200));
     daemon.kill();
@@ -86,7 +86,7 @@ fn a_daemon_that_is_killed_in_a_recipe_has_what_it_acknowledged() {
     let instance = &daemon.get("spp")["instances"][1];
     assert_eq!(instance["running"]["components"].as_array().map(Vec::len), Some(1), "{instance}");
     let held = instance["staged"]["components"].as_array().map_or(0, Vec::len).saturating_sub(1);
-    // The line that was under way may have been kept without having been answered.
+    // The line under way may be kept without an answer.
     assert!(held == answered || held == answered + 1, "{answered} were answered, {held} are held");
     say(&daemon, "vf 1 flush discard");
     say(&daemon, "vf 1 exit");

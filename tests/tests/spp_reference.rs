@@ -1,5 +1,5 @@
-//! The examples of SPP's API references on a running daemon with NICs and VMs' ports: each request by curl with the arguments that are
-//! printed, and its answer beside the printed one.
+//! The examples of SPP's API references, on a running daemon with NICs and VMs' ports. curl sends each request with the
+//! printed arguments, and its answer is compared with the printed one.
 
 use std::sync::Arc;
 
@@ -7,14 +7,14 @@ use ctl::fake::reference::{self, Example};
 use tests::veth::{End, Veth};
 use tests::{Daemon, NetNs, Options, shell};
 
-/// Tests that the examples are dealt out to, to run side by side.
+/// Number of tests that share the examples and run side by side.
 const HANDS: usize = 4;
 
 /// Status, content type and body of a request.
 fn curl(daemon: &Daemon, request: &str) -> (u16, String, String) {
     let (method, path, body) = reference::parts(request);
     let mut command = daemon.ns.command("curl");
-    // The header has no name in the references either: what is sent is a form's content type.
+    // The references don't name the header either. So curl sends a form's content type.
     command.args(["-sS", "-X", method, "-H", "application/json", "-w", "\n%{http_code} %{content_type}"]);
     if !body.is_empty() {
         command.args(["-d", body]);
@@ -25,7 +25,7 @@ fn curl(daemon: &Daemon, request: &str) -> (u16, String, String) {
     (status.parse().expect("a number"), content_type.to_owned(), text.to_owned())
 }
 
-/// The machine that the examples suppose, with what is asked for before this one.
+/// Runs an example on the machine that it assumes, after its preparing requests.
 fn run(example: &Example) {
     let ns = Arc::new(NetNs::new("sppref"));
     for n in 0..2 {
@@ -42,7 +42,9 @@ fn run(example: &Example) {
         assert!((200..300).contains(&status), "{}: {request}: {status} {text}", example.name);
     }
     let (status, content_type, text) = curl(&daemon, example.request);
-    example.check(status, &content_type, &text).unwrap();
+    if let Err(why) = example.check(status, &content_type, &text) {
+        panic!("{why}");
+    }
     daemon.finish();
 }
 

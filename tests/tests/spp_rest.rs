@@ -1,4 +1,4 @@
-//! spp-ctl's REST API of a real daemon, over TCP.
+//! A real daemon's spp-ctl REST API, over TCP.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -33,7 +33,7 @@ fn instances_are_launched_over_tcp_and_outlive_the_daemon() {
     assert_eq!((&port["id"], &port["eth"]), (&json!(0), &link["address"]), "{port}");
     let body = json!({ "client_id": 1, "proc_name": "spp_vf", "eal": { "-l": "0,1" }, "app": { "--client-id": 1 } });
     assert_eq!(call(&daemon, "PUT", "/v1/primary/launch", &body), (204, String::new()));
-    // Heads that never end hold nobody up, nor does the end of the daemon wait for them.
+    // Endless heads delay nobody, and the daemon's end does not wait for them.
     let mut stalled = daemon.ns.run(|| TcpStream::connect(ADDRESS).expect("it listens"));
     stalled.write_all(b"GET /v1/processes HTTP/1.1\r\n").expect("it takes that");
     let processes = json!([{ "type": "primary" }, { "type": "vf", "client-id": 1 }]);

@@ -1,4 +1,4 @@
-//! Components under what a broken guest and a careless operator do: frames of every odd form, ports that go while frames come, ends that
+//! Components with a broken guest and a careless operator: odd frames, ports that go while frames come, and ends that
 //! nobody empties. Every frame stays accounted for.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,7 @@ fn daemon(label: &str) -> Daemon {
     Daemon::with(label, &Options { workers: 2, config: config.to_owned(), ..Options::default() })
 }
 
-/// Frames of odd lengths, tags that are cut off, and stacks of tags.
+/// Frames of odd lengths, truncated tags, and stacks of tags.
 fn odd_frames(from: Mac, to: Mac) -> Vec<Frame> {
     let header = Frame::ethernet(from, to);
     let mut frames = Vec::new();
@@ -31,7 +31,7 @@ fn odd_frames(from: Mac, to: Mac) -> Vec<Frame> {
             frames.push(Frame(whole.0[..len].to_vec()));
         }
     }
-    // No address at all, addresses of groups, and lengths in place of a type.
+    // Zero addresses, group addresses, and lengths in place of a type.
     for (src, dst) in [([0; 6], [0; 6]), ([0xff; 6], [0xff; 6]), ([1, 0x80, 0xc2, 0, 0, 0], [1, 0x80, 0xc2, 0, 0, 1])] {
         for kind in [[0, 0], [0, 46], [0x05, 0xdc], [0x81, 0], [0xff, 0xff]] {
             frames.push(Frame([&dst[..], &src[..], &kind[..], &[0; 50][..]].concat()));
@@ -40,7 +40,7 @@ fn odd_frames(from: Mac, to: Mac) -> Vec<Frame> {
     frames
 }
 
-/// Sends all, those that the kernel refuses excepted.
+/// Sends all frames, except those that the kernel refuses.
 fn pour(socket: &RawSocket, frames: &[Frame]) {
     for frame in frames {
         let _ = socket.try_send(frame);
@@ -132,7 +132,7 @@ fn ports_that_go_under_traffic_take_nothing_with_them() {
             });
         }
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            // A port that a component has can't be deleted; one of which it lets go can, and comes again.
+            // A component's port can't be deleted. Once the component releases it, it can, and then comes again.
             for _ in 0..5 {
                 let (status, why) = daemon.call("DELETE", "ports/v1", &Value::Null);
                 assert_eq!(status, 409, "{why}");
@@ -149,12 +149,12 @@ fn ports_that_go_under_traffic_take_nothing_with_them() {
                     component(&daemon, "vfs/1", "one", core, "forward", &["rx vhost:0 add 10 1", "tx ring:0"]);
                 }
             }
-            // The guest's end is set down, and the pair is deleted under the component.
+            // The guest's end goes down, and the pair is deleted under the component.
             guests[0].ns.sh(&format!("ip link set {} down", guests[0].ifname));
             guests[0].ns.sh(&format!("ip link set {} up", guests[0].ifname));
             guests[3].ns.sh(&format!("ip link del {}", guests[3].ifname));
             std::thread::sleep(Duration::from_millis(300));
-            // Those that are left go on.
+            // The remaining ports go on.
             let before = daemon.stats("v0")["rx"]["packets"].as_u64();
             wait::expect("frames come in", SOON, || daemon.stats("v0")["rx"]["packets"].as_u64() > before);
         }));
@@ -173,7 +173,7 @@ fn a_mirror_whose_one_end_is_full_goes_on_with_the_other() {
     let guests: Vec<_> = (0..2).map(|no| vhost(&daemon, no)).collect();
     component(&daemon, "mirrors/2", "m", 2, "mirror", &["rx vhost:0", "tx ring:9", "tx vhost:1"]);
     let (from, to) = (guests[0].raw(), guests[1].raw());
-    // More than the ring has room for, in bursts that the sockets have.
+    // More frames than the ring holds, in bursts that the sockets hold.
     let mut came = 0;
     for round in 0..40_u64 {
         let burst: Vec<_> =
@@ -193,7 +193,7 @@ fn a_mirror_whose_one_end_is_full_goes_on_with_the_other() {
 fn what_goes_round_in_a_circle_starves_nobody() {
     let daemon = daemon("roughcircle");
     let guests: Vec<_> = (0..3).map(|no| vhost(&daemon, no)).collect();
-    // One core, hence one worker, for all.
+    // One core, and so one worker, for all.
     component(&daemon, "vfs/1", "through", 2, "forward", &["rx vhost:1", "tx vhost:2"]);
     component(&daemon, "vfs/1", "a", 2, "merge", &["rx vhost:0", "rx ring:1", "tx ring:0"]);
     component(&daemon, "vfs/1", "b", 2, "forward", &["rx ring:0", "tx ring:1"]);

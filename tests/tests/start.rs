@@ -1,4 +1,4 @@
-//! Starting with many ports at once: from the configuration, and again with their netdevs there.
+//! Start with many ports at once: from the configuration, and again with existing netdevs.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tests::{Daemon, NetNs, Options, wait};
 
 const PORTS: usize = 200;
 
-/// `[[port]]` blocks of guest ports, those that are listed with their guest's end in that namespace.
+/// `[[port]]` blocks of guest ports. Listed ones have the guest's end in that namespace.
 fn declared(namespaces: &[(usize, &NetNs)]) -> String {
     let mut text = String::new();
     for n in 0..PORTS {

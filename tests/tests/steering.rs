@@ -1,4 +1,4 @@
-//! A NIC that the host and the guests share.
+//! A NIC shared by the host and the guests.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use tests::{Daemon, NetNs, wait};
 
 const SOON: Duration = Duration::from_secs(5);
 
-/// A TCP connection of the host over the NIC, which answers each byte.
+/// A TCP connection of the host over the NIC. It answers each byte.
 struct Connection(TcpStream);
 
 impl Connection {
@@ -53,7 +53,7 @@ fn sharing(label: &str, mode: &str) {
     connection.lives();
     let guest = daemon.guest("vm", json!({}));
     guest.address("10.0.0.1/24");
-    // The guest asks first; then the remote, which has to find the guest by ARP.
+    // The guest asks first. Then the remote does, and has to find the guest by ARP.
     assert!(guest.pings("10.0.0.9"));
     connection.lives();
     remote.sh("ip neighbour flush all");
@@ -64,7 +64,7 @@ fn sharing(label: &str, mode: &str) {
     for outcome in ["redirect", "pass", "pass_group"] {
         assert!(xdp[outcome].as_u64().expect("a number") > 0, "{outcome}: {xdp}");
     }
-    // The set follows the ports: a guest that went is the host's stack's again, which drops what is not for it.
+    // The set follows the ports. A removed guest's frames go to the host's stack, which drops what is not for it.
     daemon.ok("DELETE", "ports/vm", Value::Null);
     let redirected = || daemon.stats("nic")["queues"][0]["xdp"]["redirect"].as_u64().expect("a number");
     let before = redirected();
@@ -96,7 +96,7 @@ fn a_learned_station_behind_a_guest_is_steered_as_well() {
     address(End { ns: &remote, ifname: "r0" }, "10.0.0.9/24");
     daemon.ok("POST", "ports", json!({ "name": "nic", "kind": "phy", "ifname": "nic0", "steering": "shared" }));
     let guest = daemon.guest("vm", json!({ "mac_check": false }));
-    // A second address behind the guest's port, as a nested guest has.
+    // A second address behind the guest's port, as of a nested guest.
     guest.ns.sh(&format!("ip link set {} address 02:00:00:00:77:77", guest.ifname));
     guest.address("10.0.0.1/24");
     let mut attempts = 0;

@@ -1,4 +1,4 @@
-//! QEMU and the guest in it, as `make qemu` makes them: what the tests with guests in QEMU build upon.
+//! QEMU and its guest from `make qemu`. The tests with real guests build on them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde_json::json;
 use tests::guest::{Setup, Vm, as_nobody, qemu};
 use tests::shell;
 
-/// A guest in a QEMU that `nobody` runs.
+/// A guest in a QEMU of user `nobody`.
 fn start(setup: &Setup) -> Vm {
     let mut command = qemu();
     as_nobody(&mut command);
@@ -30,9 +30,9 @@ fn a_guest_of_nobody_runs_commands_and_turns_itself_off() {
     let output = vm.console.run("echo out; echo err >&2; printf end; exit 3").expect("an answer");
     assert_eq!((output.status, output.stdout.as_str()), (3, "out\nerr\nend"));
     assert_eq!(vm.console.run("no-such-program 2>/dev/null").expect("an answer").status, 127);
-    // More than any buffer on the way holds.
+    // More output than all buffers on the way hold.
     assert_eq!(vm.sh("seq 20000"), (1..=20_000).map(|number| format!("{number}\n")).collect::<String>());
-    // What is in the background lives on.
+    // A background process lives on.
     vm.sh("iperf3 -s >/tmp/server 2>&1 &");
     let report = vm.sh("for try in 1 2 3 4 5; do iperf3 -c 127.0.0.1 -t 1 && exit; sleep 1; done; exit 1");
     assert!(report.contains("receiver"), "{report}");
@@ -44,7 +44,7 @@ fn a_command_that_takes_too_long_is_an_error_that_tells_what_came() {
     let mut vm = start(&Setup::default());
     let late = vm.console.run_within("echo started; sleep 30", Duration::from_secs(3)).expect_err("no answer");
     assert!(late.contains("started"), "{late}");
-    // And the guard takes the guest away in the midst of it.
+    // The guard ends the guest in the midst of it.
     let process = format!("/proc/{}", vm.pid());
     drop(vm);
     assert!(!Path::new(&process).exists(), "QEMU lives on");

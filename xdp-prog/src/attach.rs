@@ -3,6 +3,7 @@
 //! libbpf's `bpf_program__attach_xdp` leaves the mode to the kernel, so a call below it makes the link. A link fails
 //! with a bare errno. The older netlink way fails for the same reason, but the kernel explains it in words (`extack`),
 //! which libbpf prints. So when a link fails, the netlink way is tried once for its words.
+#![allow(unsafe_code, reason = "calls of libbpf's C interface")]
 
 use std::ffi::CString;
 use std::fmt;
@@ -108,7 +109,7 @@ impl XdpLink {
     /// Id of the link's program.
     pub(crate) fn program_id(&self) -> Result<u32, Error> {
         let mut info = libbpf_sys::bpf_link_info::default();
-        let mut len = size_of::<libbpf_sys::bpf_link_info>() as u32;
+        let mut len = size_u32::<libbpf_sys::bpf_link_info>();
         // SAFETY: `info` has `len` bytes and is all zero, so no pointer in it asks for more.
         let result = unsafe {
             libbpf_sys::bpf_obj_get_info_by_fd(self.0.as_raw_fd(), std::ptr::from_mut(&mut info).cast(), &raw mut len)
@@ -164,6 +165,14 @@ pub(crate) fn attach(
         },
     };
     Ok((try_mode(mode)?, Attached { mode, fallback_reason }))
+}
+
+/// Size of a type of the kernel's interface, as its calls take it.
+pub(crate) const fn size_u32<T>() -> u32 {
+    const { assert!(size_of::<T>() <= u32::MAX as usize) };
+    #[expect(clippy::cast_possible_truncation, reason = "checked above, at compile time")]
+    let size = size_of::<T>() as u32;
+    size
 }
 
 fn c_path(path: &Path) -> Result<CString, Error> {

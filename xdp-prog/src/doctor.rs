@@ -1,4 +1,5 @@
 //! Checks that the kernel has what xswitch needs.
+#![allow(unsafe_code, reason = "calls of libbpf's C interface")]
 
 use libbpf_rs::libbpf_sys;
 

@@ -4,33 +4,22 @@
 //! that starts again finds them, and puts its own version of the program into the link. The guest's sockets are in the
 //! map, so they get their packets all the while.
 
-use std::fs;
-use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
-use nix::mount::{MsFlags, mount};
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use crate::attach::{Attached, Mode, ModeRequest, XdpLink, attach};
 use crate::counters::QueueCounters;
 use crate::error::Error;
 use crate::guest_skeleton::GuestSkelBuilder;
+use crate::pins::{COUNTERS, LINK, SOCKETS, forget_pins, make_pins};
 use crate::program::{MAX_QUEUES, explain_load_error};
 use crate::query::{self, attached_programs};
 
-const LINK: &str = "link";
-const SOCKETS: &str = "sockets";
-const COUNTERS: &str = "counters";
-/// Longest time that another daemon takes to mount a BPF file system.
-const MOUNTING: Duration = Duration::from_secs(2);
 /// The kernel's type information (BTF), if it has some.
 const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
 
@@ -132,7 +121,7 @@ impl GuestProgram {
         let pins = &options.pins;
         // Existing pins are left from a deleted port or an interrupted start.
         forget_pins(pins)?;
-        make_dirs(pins).map_err(|error| pins_error("making", pins, &error))?;
+        make_pins(pins)?;
         let attached = (|| {
             for (map, name) in [(&mut sockets, SOCKETS), (&mut counters, COUNTERS)] {
                 let path = pins.join(name);
@@ -203,17 +192,6 @@ impl GuestProgram {
     }
 }
 
-/// Makes a directory and its parents, even if others remove empty ones meanwhile.
-fn make_dirs(dir: &Path) -> io::Result<()> {
-    let mut tries = 0..10;
-    loop {
-        match fs::create_dir_all(dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && tries.next().is_some() => {}
-            result => return result,
-        }
-    }
-}
-
 fn check_queues(options: &GuestOptions) -> Result<(), Error> {
     if (1..=MAX_QUEUES).contains(&options.queues) {
         return Ok(());
@@ -246,76 +224,4 @@ fn load(ifname: &str, pinned: Option<&Pinned<'_>>) -> Result<(OwnedFd, MapHandle
         *CURRENT.lock().unwrap_or_else(PoisonError::into_inner) = Some(info.tag);
     }
     Ok((program, sockets, counters))
-}
-
-fn pins_error(doing: &str, path: &Path, error: &io::Error) -> Error {
-    Error::system(format!("{doing} {}, where links and maps of guests are pinned", path.display()), error)
-}
-
-/// Removes a port's directory of pins, if it exists, and then up to two parents that are empty. What was pinned lives
-/// on only where somebody has it open.
-pub fn forget_pins(pins: &Path) -> Result<(), Error> {
-    let gone = |result: io::Result<()>| match result {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(pins_error("removing", pins, &error)),
-        _ => Ok(()),
-    };
-    for name in [LINK, SOCKETS, COUNTERS] {
-        gone(fs::remove_file(pins.join(name)))?;
-    }
-    gone(fs::remove_dir(pins))?;
-    // The parents were made for the pins: the switch's own directory, and that of all switches. They go with their last
-    // content.
-    let above = pins.ancestors().skip(1).take(2);
-    above.take_while(|dir| fs::remove_dir(dir).is_ok()).for_each(drop);
-    Ok(())
-}
-
-/// Ensures that `path` is on a BPF file system. Mounts one if `path` is an empty directory on another file system.
-/// `/sys/fs/bpf` is one where no service manager has mounted it.
-///
-/// # Errors
-/// [`Error::System`] if the directory is not empty, or mounting fails.
-pub fn bpffs_at(path: &Path) -> Result<(), Error> {
-    let is_bpffs = || statfs(path).map(|stat| stat.filesystem_type() == BPF_FS_MAGIC);
-    let failed = |what: &str, errno: Errno| {
-        let advice = match errno {
-            Errno::ENOENT => ": the kernel has no BPF file system, or sysfs is not mounted",
-            Errno::EPERM | Errno::EACCES => ": CAP_SYS_ADMIN is needed, or somebody who mounts it before",
-            _ => "",
-        };
-        Error::system(
-            format!("{what} {}, where links and maps of guests are pinned", path.display()),
-            &format!("{errno}{advice}"),
-        )
-    };
-    if is_bpffs().map_err(|errno| failed("looking at", errno))? {
-        return Ok(());
-    }
-    // Two daemons that start together must not mount over each other.
-    let mut dir = fs::File::open(path).map_err(|error| pins_error("opening", path, &error))?;
-    let deadline = Instant::now() + MOUNTING;
-    let _turn = loop {
-        match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
-            Ok(turn) => break turn,
-            // Anybody could hold the lock.
-            Err((_, errno)) if errno != Errno::EWOULDBLOCK || Instant::now() >= deadline => {
-                return Err(failed("locking", errno));
-            }
-            Err((unlocked, _)) => dir = unlocked,
-        }
-        std::thread::sleep(Duration::from_millis(10));
-        if is_bpffs().map_err(|errno| failed("looking at", errno))? {
-            return Ok(());
-        }
-    };
-    if is_bpffs().map_err(|errno| failed("looking at", errno))? {
-        return Ok(());
-    }
-    let is_empty = fs::read_dir(path).map_err(|error| pins_error("opening", path, &error))?.next().is_none();
-    if !is_empty {
-        return Err(failed("mounting a BPF file system at", Errno::ENOTEMPTY));
-    }
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("bpf"), path, Some("bpf"), flags, Some("mode=0700"))
-        .map_err(|errno| failed("mounting a BPF file system at", errno))
 }

@@ -4,8 +4,8 @@
 //! attached last. It is detached first. It is attached by a BPF link, so it ends with its process, and nobody else can
 //! replace it unseen. A program that is already there, on either hook, is reported and left alone.
 //!
-//! A [`GuestProgram`] is its counterpart on the guest's end of a port. Its link and maps are pinned, so that a guest keeps its
-//! sockets while the daemon restarts.
+//! A [`GuestProgram`] is its counterpart on the guest's end of a port. Its link and maps are pinned, so that a guest
+//! keeps its sockets while the daemon restarts.
 //!
 //! All calls act in the network namespace of the calling thread. Errors say what to do: [`Error`] for programs,
 //! [`explain_bind_error`] for AF_XDP sockets.
@@ -16,17 +16,18 @@ mod doctor;
 mod error;
 mod explain;
 mod guest;
+mod pins;
 mod program;
 mod query;
 
 #[allow(missing_docs, missing_debug_implementations, clippy::all, clippy::pedantic, clippy::undocumented_unsafe_blocks)]
-#[allow(rust_2018_idioms, elided_lifetimes_in_paths)]
+#[allow(rust_2018_idioms, elided_lifetimes_in_paths, unsafe_code, clippy::unwrap_used)]
 mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/port.skel.rs"));
 }
 
 #[allow(missing_docs, missing_debug_implementations, clippy::all, clippy::pedantic, clippy::undocumented_unsafe_blocks)]
-#[allow(rust_2018_idioms, elided_lifetimes_in_paths)]
+#[allow(rust_2018_idioms, elided_lifetimes_in_paths, unsafe_code, clippy::unwrap_used)]
 mod guest_skeleton {
     include!(concat!(env!("OUT_DIR"), "/guest.skel.rs"));
 }
@@ -36,6 +37,7 @@ pub use counters::QueueCounters;
 pub use doctor::{Finding, Status, check_kernel};
 pub use error::{Error, ErrorKind};
 pub use explain::{AttachFacts, BindFacts, VETH_NATIVE_MAX_MTU, explain_attach_error, explain_bind_error};
-pub use guest::{GuestOptions, GuestProgram, Resumed, bpffs_at, forget_pins};
+pub use guest::{GuestOptions, GuestProgram, Resumed};
+pub use pins::{bpffs_at, forget_pins};
 pub use program::{LoadOptions, MAX_QUEUES, PortProgram, STATIONS, SteerKey, Steering};
 pub use query::{DriverFeatures, ForeignProgram, attached_programs, driver_features};

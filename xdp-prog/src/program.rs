@@ -71,7 +71,7 @@ pub struct PortProgram {
     counters: MapHandle,
     stations: MapHandle,
     /// Content of the map `stations`, so that an update writes only differences.
-    ledger: Mutex<BTreeSet<SteerKey>>,
+    steered: Mutex<BTreeSet<SteerKey>>,
     link: Option<(XdpLink, Mode)>,
 }
 
@@ -111,7 +111,7 @@ impl PortProgram {
         let program = program.map_err(|error| Error::system("keeping the XDP program", &error))?;
         let id = query::info(&program).map_err(|errno| Error::system("asking for the XDP program's id", &errno))?.id;
         let options = options.clone();
-        Ok(Self { options, program, id, sockets, counters, stations, ledger: Mutex::default(), link: None })
+        Ok(Self { options, program, id, sockets, counters, stations, steered: Mutex::default(), link: None })
     }
 
     /// Puts the AF_XDP socket of a queue into the map. The kernel removes it when the socket is closed.
@@ -172,20 +172,20 @@ impl PortProgram {
     /// # Errors
     /// [`Error::SteeringFull`] above [`STATIONS`] keys. Nothing is changed then.
     pub fn set_steering(&self, keys: &BTreeSet<SteerKey>) -> Result<(), Error> {
-        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut steered = self.steered.lock().unwrap_or_else(PoisonError::into_inner);
         // The map has room for two full sets (`bpf/port.bpf.c`), so additions can come first even then.
         if keys.len() > STATIONS as usize {
             return Err(Error::SteeringFull { ifname: self.options.ifname.clone(), max: STATIONS });
         }
         let failed = |error: &libbpf_rs::Error| Error::system(format!("steering on {}", self.options.ifname), error);
-        for key in keys.difference(&ledger.clone()) {
+        for key in keys.difference(&steered.clone()) {
             self.stations.update(&key.bytes(), &[1], MapFlags::ANY).map_err(|error| failed(&error))?;
-            ledger.insert(*key);
+            steered.insert(*key);
         }
-        for key in ledger.clone().difference(keys) {
+        for key in steered.clone().difference(keys) {
             match self.stations.delete(&key.bytes()) {
                 Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => return Err(failed(&error)),
-                _ => ledger.remove(key),
+                _ => steered.remove(key),
             };
         }
         Ok(())

@@ -1,4 +1,5 @@
 //! Queries for the XDP programs on a netdev, and for driver features.
+#![allow(unsafe_code, reason = "calls of libbpf's C interface")]
 
 use std::ffi::CStr;
 use std::fmt;
@@ -10,7 +11,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 
-use crate::attach::Mode;
+use crate::attach::{Mode, size_u32};
 use crate::error::Error;
 
 /// A program on one of a netdev's hooks.
@@ -76,6 +77,8 @@ pub fn attached_programs(ifindex: u32) -> Result<Vec<ForeignProgram>, Error> {
     Ok(programs.map(|(id, mode)| ForeignProgram { id, name: program_name(id).unwrap_or_default(), mode }).collect())
 }
 
+/// In the width of `nlmsg_flags`; libc has it as an `int`.
+const NLM_F_REQUEST: u16 = 1;
 const IFLA_XDP_DRV_PROG_ID: u16 = 5;
 const IFLA_XDP_SKB_PROG_ID: u16 = 6;
 const IFLA_XDP_HW_PROG_ID: u16 = 7;
@@ -92,7 +95,7 @@ fn ask_for_link(ifindex: u32) -> Result<Vec<u8>, Errno> {
     let netlink = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
     let mut request = 40_u32.to_ne_bytes().to_vec();
     request.extend(libc::RTM_GETLINK.to_ne_bytes());
-    request.extend((libc::NLM_F_REQUEST as u16).to_ne_bytes());
+    request.extend(NLM_F_REQUEST.to_ne_bytes());
     // Sequence and port number of the message; family and type of the netdev.
     request.extend([0; 12]);
     request.extend(ifindex.to_ne_bytes());
@@ -153,7 +156,7 @@ pub(crate) struct ProgramInfo {
 /// What the kernel reports about a program.
 pub(crate) fn info(program: &OwnedFd) -> Result<ProgramInfo, Errno> {
     let mut info = libbpf_sys::bpf_prog_info::default();
-    let mut len = size_of::<libbpf_sys::bpf_prog_info>() as u32;
+    let mut len = size_u32::<libbpf_sys::bpf_prog_info>();
     // SAFETY: `info` has `len` bytes and is all zero, so no pointer in it asks for more.
     let result = unsafe {
         libbpf_sys::bpf_obj_get_info_by_fd(program.as_raw_fd(), std::ptr::from_mut(&mut info).cast(), &raw mut len)

@@ -1,4 +1,6 @@
 //! The program on a guest's end: slots, counters, and what outlives the attaching process.
+#![allow(unsafe_code, reason = "puts a program into a pinned link, as another version would")]
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The port's program on real netdevs: modes, foreign programs, counters, steering.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod support;
 
@@ -239,7 +240,10 @@ fn a_driver_tells_what_it_can_do() {
 fn a_steering_set_beyond_its_capacity_is_refused_whole() {
     with_veth(|| {
         let program = load(Steering::Shared);
-        let key = |n: u32| SteerKey { mac: [2, 0, 0, (n >> 16) as u8, (n >> 8) as u8, n as u8], vid: None };
+        let key = |n: u32| {
+            let [_, n @ ..] = n.to_be_bytes();
+            SteerKey { mac: [2, 0, 0, n[0], n[1], n[2]], vid: None }
+        };
         let keys: BTreeSet<_> = (0..=xdp_prog::STATIONS).map(key).collect();
         assert_eq!(program.set_steering(&keys).unwrap_err().kind(), ErrorKind::Full);
         let most: BTreeSet<_> = (0..xdp_prog::STATIONS).map(key).collect();

@@ -1,4 +1,4 @@
-//! Rules written, into an empty table and into a full one.
+//! Writing rules into an empty table and into a full one.
 
 use std::sync::Arc;
 
@@ -7,14 +7,14 @@ use criterion::{BatchSize, Criterion, Throughput};
 use switch::engine::rule::{Rule, RuleTable};
 use switch::model::RuleSpec;
 
-/// One rule, and a batch of 65,536.
+/// Writes one rule, and a batch of 65,536.
 pub fn rules(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("rules written");
     group.throughput(Throughput::Elements(1));
     for rules in [1, 1_000, 65_535] {
         for masks in [1, 64] {
             let mut table = rule_table(rules, masks);
-            // Who holds the version before is a worker: each write makes the next one beside it.
+            // Workers hold the earlier version. So each write makes the next version beside it.
             let mut held = table.commit();
             let mut n = 0;
             group.bench_function(format!("one into {rules}, {masks} masks"), |bencher| {

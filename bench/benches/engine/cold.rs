@@ -1,5 +1,5 @@
-//! Look-ups and decisions with a CPU cache that packets took: other memory is walked between two bursts, and what was found is counted at
-//! its rule.
+//! Look-ups and decisions with a cold CPU cache. Between two bursts the bench walks other memory, as packets would fill
+//! the cache. Found rules are counted.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -11,10 +11,10 @@ use switch::engine::bridge::{BurstContext, FlowCache};
 use switch::engine::rule::{ExactMatchCache, Key, Rules};
 use switch::model::RuleTarget;
 
-/// Bytes walked before each burst: more than the second-level cache of a core has.
+/// Bytes walked before each burst. They exceed a core's second-level cache.
 const WALK: usize = 2 << 20;
 
-/// What packets leave of the CPU's caches.
+/// Other memory, which evicts the CPU's caches as packets do.
 struct Others(Vec<u64>);
 
 impl Others {
@@ -28,7 +28,7 @@ impl Others {
     }
 }
 
-/// Time of so many items, burst by burst; `burst` says that of one.
+/// Time of that many items, burst by burst. `burst` measures one burst.
 fn bursts(items: u64, others: &mut Others, mut burst: impl FnMut(&mut Others) -> Duration) -> Duration {
     (0..items.div_ceil(BURST as u64)).map(|_| burst(others)).sum()
 }
@@ -68,7 +68,7 @@ pub fn lookups(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Decisions of a worker, burst by burst, on packets of flows or to stations in turn.
+/// A worker's decisions, burst by burst, on packets of flows in turn or to stations in turn.
 pub fn decisions(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decisions, cold");
     group.throughput(Throughput::Elements(1));
@@ -92,7 +92,7 @@ pub fn decisions(criterion: &mut Criterion) {
             bencher.iter_custom(|decisions| {
                 bursts(decisions, &mut others, |others| {
                     others.walk();
-                    // What was received is in the caches.
+                    // Received frames are in the caches.
                     let burst = all_bursts.next().map(<[_]>::to_vec).unwrap_or_default();
                     let start = Instant::now();
                     cache.begin_burst();

@@ -1,4 +1,4 @@
-//! The engine alone: what each step costs in time, and what changes of its tables cost.
+//! The engine alone: the time of each step, and of changes to its tables.
 
 mod changes;
 mod cold;

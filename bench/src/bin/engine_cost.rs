@@ -1,8 +1,8 @@
-//! What the engine alone costs: packets a second of one core with everything on, and time, instructions and allocations of
+//! Cost of the engine alone: packets a second of one core with everything on, and time, instructions and allocations of
 //! each step per item.
 //!
-//! `engine-cost [--json FILE]`, which is what the report of a run shows; needs valgrind. `engine-cost GROUP…` measures the steps of these
-//! groups only.
+//! `engine-cost [--json FILE]` measures what the report of a run shows. `engine-cost GROUP…` measures the steps of
+//! these groups only. Instructions need valgrind.
 
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -18,15 +18,15 @@ use bench::results::{Engine, Spread, spread};
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-/// What the program is called with under callgrind.
+/// Argument of the program when it runs under callgrind.
 const COUNTED: &str = "--counted";
 const ROUNDS: usize = 9;
 /// Turns of a round: some 100 ms.
 const TURNS: u64 = 30_000;
-/// Least seconds that the time of a step is measured for in a round.
+/// Shortest time that a step is measured for in a round, in seconds.
 const STEP_SECONDS: f64 = 0.003;
 
-/// Median, least and greatest of what was measured.
+/// Median, least and greatest of the values.
 fn spread_of(values: Vec<f64>) -> Spread {
     spread(values).expect("there are rounds")
 }
@@ -65,7 +65,7 @@ fn time_and_allocations(case: &Case) -> (f64, f64) {
     (spread_of(rounds).0, allocated as f64 / items as f64)
 }
 
-/// Packets a second of the worker alone, in millions, and a table of how that was found.
+/// Packets a second of the worker alone, in millions, and a table of the rounds.
 fn rates() -> (f64, String) {
     let (mut worker, mut pass_through) = (worker(), pass_through());
     let (mut with_worker, mut with_pass_through) = (Vec::new(), Vec::new());
@@ -92,7 +92,8 @@ fn rates() -> (f64, String) {
     (difference.0, table)
 }
 
-/// Instructions and allocations of a worker's turn per packet, and tables of all steps and of all ways through components.
+/// Instructions and allocations of a worker's turn per packet, and tables of all steps and of all ways through
+/// components.
 fn steps(cases: &[Case], instructions: &[f64]) -> (f64, f64, String) {
     let mut turn = (f64::NAN, f64::NAN);
     let mut steps = "| step | ns | instructions | allocations |\n| --- | --- | --- | --- |\n".to_owned();
@@ -119,7 +120,7 @@ fn steps(cases: &[Case], instructions: &[f64]) -> (f64, f64, String) {
     (turn.0, turn.1, format!("{paths}\n{steps}"))
 }
 
-/// The cases of those groups; of all, if none is named.
+/// The cases of these groups, or of all groups if none is named.
 fn cases_of(groups: &[&str]) -> Vec<Case> {
     cases().into_iter().filter(|case| groups.is_empty() || groups.contains(&case.group)).collect()
 }

@@ -15,7 +15,7 @@ use crate::names;
 /// The device.
 #[derive(Clone, Copy, Debug)]
 pub struct Bridge {
-    /// Whether its receiving is on a kernel thread pinned to the device's CPU.
+    /// Whether a kernel thread pinned to the device's CPU receives.
     pub threaded: bool,
     /// Ports.
     pub ports: usize,
@@ -43,7 +43,7 @@ impl Device for Bridge {
         let bridge = Enslaved { ns: Arc::clone(ns) };
         let before = threads();
         for port in lab.port_names() {
-            // Live frames reach a veth only while its NAPI is on, for which GRO is enough.
+            // Live frames reach a veth only while its NAPI is on. GRO turns it on.
             ns.sh(&format!("ethtool -K {port} gro on"));
             ns.sh(&format!("ip link set {port} master br0"));
             if self.threaded {
@@ -64,7 +64,7 @@ impl Device for Bridge {
     }
 }
 
-/// Kernel threads that do NAPI for a netdev called `p…`.
+/// Kernel threads with the NAPI of a netdev `p…`.
 fn threads() -> BTreeSet<i32> {
     let entries = std::fs::read_dir("/proc").expect("/proc is mounted").flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());

@@ -1,6 +1,6 @@
-//! xswitch by its components, as the Soft Patch Panel has them: frames go by them, and not by the bridge.
+//! xswitch with components of the Soft Patch Panel. Frames go through them instead of the bridge.
 //!
-//! What is measured is the way from the near guest to the far one. The way back is a forward component in each case.
+//! The measured direction is from the near guest to the far one. A forward component serves the other direction.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use crate::lab::Lab;
 use crate::load::{Side, station};
 use crate::names;
 
-/// What frames go through.
+/// The component that frames go through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A forward component.
     Forward,
     /// A classifier with an entry for the far guest's station, between others.
     Classifier,
-    /// A merge component of the port and a ring that nobody sends to.
+    /// A merge component of the port and a ring without senders.
     Merge,
     /// A classifier, a ring, and a merge component.
     Chain,
@@ -29,11 +29,11 @@ pub enum Kind {
 /// The device.
 #[derive(Clone, Copy, Debug)]
 pub struct Components {
-    /// What frames go through.
+    /// The component that frames go through.
     pub kind: Kind,
 }
 
-/// Entries of a classifier's table that no frame is for.
+/// Entries of a classifier's table that no frame matches.
 const OTHERS: u32 = 126;
 
 impl Components {

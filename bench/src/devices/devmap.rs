@@ -1,5 +1,5 @@
-//! Floor 2: an XDP program on each port that redirects every packet to the other one (`bpf/bench/devmap.bpf.c`). All of it
-//! runs in the sender's context.
+//! Lower bound 2: an XDP program on each port that redirects every packet to the other one (`bpf/bench/devmap.bpf.c`).
+//! All of it runs in the sender's context.
 
 use aya::Ebpf;
 use aya::maps::xdp::DevMapHash;
@@ -27,7 +27,7 @@ impl Device for Devmap {
         let [a, b] = ends.each_ref().map(|name| lab.switch.ifindex(name));
         let mut object = Object::Devmap.load();
         let mut map: DevMapHash<_> = object.map_mut("OTHER").expect("the map").try_into()?;
-        // A device is looked up in the namespace of the thread that names it.
+        // A netdev is looked up in the namespace of the calling thread.
         lab.switch.run(|| map.insert(a, b, None, 0).and_then(|()| map.insert(b, a, None, 0)))?;
         ends.iter().for_each(|name| object::attach(&mut object, "forward", &lab.switch, name));
         Ok(Box::new(Attached { _object: object }))

@@ -1,4 +1,4 @@
-//! Floor 1: a bare AF_XDP forwarder between two ports, as a process of its own: `xsk-forward` of `tests/xsk`.
+//! Lower bound 1: a bare AF_XDP forwarder between two ports, in its own process: `xsk-forward` of `tests/xsk`.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -14,7 +14,7 @@ use crate::names;
 /// The device.
 #[derive(Clone, Copy, Debug)]
 pub struct Forwarder {
-    /// Whether it sleeps in poll(2) while there is nothing to do, instead of spinning.
+    /// Whether it sleeps in poll(2) without work, instead of spinning.
     pub sleep: bool,
 }
 

@@ -1,7 +1,7 @@
-//! Devices under test: each takes the lab's ports and forwards between them until it is stopped.
+//! Devices under test. Each takes the lab's ports and forwards between them until it is stopped.
 //!
-//! A device is a description that can be started any number of times ([`Device`]); what it starts is a guard
-//! ([`Running`]): dropped, it leaves neither process nor program behind.
+//! A [`Device`] is a description that can be started any number of times. A [`Running`] one is a guard: when it is
+//! dropped, neither process nor program stays behind.
 
 use std::fmt::Debug;
 
@@ -18,7 +18,7 @@ pub mod peer;
 pub mod process;
 pub mod xswitch;
 
-/// Something that forwards between the ports of a lab.
+/// A description of something that forwards between the ports of a lab.
 pub trait Device: Debug {
     /// Name and set-up, as the report shows it.
     fn name(&self) -> String;
@@ -26,15 +26,15 @@ pub trait Device: Debug {
     /// Short name of its kind, for choosing devices: `xswitch`, `floor`, …
     fn kind(&self) -> &'static str;
 
-    /// Ports that it wants; the traffic is between the first two.
+    /// Ports that it takes. The traffic is between the first two.
     fn ports(&self) -> usize {
         2
     }
 
-    /// Starts it on the ports `p0`, `p1`, … in `lab.switch`, pinned to `cpu` as far as it has threads of its own.
+    /// Starts it on the ports `p0`, `p1`, … in `lab.switch`. Its own threads, if any, are pinned to `cpu`.
     ///
     /// # Errors
-    /// It can't run here; the reason is shown beside the results.
+    /// It can't run here. The reason is shown beside the results.
     fn start<'a>(&'a self, lab: &'a Lab, cpu: usize) -> anyhow::Result<Box<dyn Running + 'a>>;
 
     /// Program and version, as the report shows them.
@@ -43,15 +43,15 @@ pub trait Device: Debug {
     }
 }
 
-/// A device that runs; it ends when it is dropped.
+/// A running device. It ends when it is dropped.
 pub trait Running: Debug {
-    /// Its processes, for memory and idle CPU; none for what is in the kernel.
+    /// Its processes, for memory and idle CPU. A device in the kernel has none.
     fn pids(&self) -> Vec<i32> {
         Vec::new()
     }
 
-    /// Ends it and starts it again with all that it has been told, if it keeps that by itself; seconds from the start of
-    /// its process until all is in place.
+    /// Restarts it, if it keeps its configuration by itself. Returns the seconds from the start of its process until
+    /// everything is in place.
     ///
     /// # Errors
     /// It does not come back.
@@ -62,7 +62,7 @@ pub trait Running: Debug {
     /// Replaces its traffic rules. They are in force when this returns.
     ///
     /// # Errors
-    /// It has none, or refused them.
+    /// It has no rules, or refused these.
     fn set_rules(&mut self, _rules: &RuleSet) -> anyhow::Result<()> {
         bail!("it has no traffic rules")
     }

@@ -1,4 +1,4 @@
-//! Looking at processes, and ending those that were started.
+//! Memory and CPU time of processes, and children that end with their guard.
 
 use std::process::Child;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tests::wait;
 
-/// A child process that is ended when it is dropped: by SIGTERM, and by SIGKILL after five seconds.
+/// A child process. When it is dropped it gets SIGTERM, and SIGKILL after five seconds.
 #[derive(Debug)]
 pub struct Process(pub Child);
 
@@ -32,7 +32,7 @@ impl Drop for Process {
     }
 }
 
-/// Resident memory of a process in bytes: pages that it shares with others and huge pages included.
+/// Resident memory of a process in bytes, with shared pages and huge pages.
 ///
 /// # Errors
 /// There is no such process.
@@ -45,7 +45,7 @@ pub fn resident(pid: i32) -> anyhow::Result<u64> {
     Ok((kilobytes("VmRSS:")? + kilobytes("HugetlbPages:").unwrap_or(0)) * 1024)
 }
 
-/// CPU time that a process has used, in seconds: of the threads that it has now, by the scheduler's clock.
+/// CPU time of a process's present threads in seconds, by the scheduler's clock.
 ///
 /// # Errors
 /// There is no such process.

@@ -1,5 +1,5 @@
-//! xswitch: its daemon, with the lab's veths as ports of kind `phy`, which has all features that guests' ports have, and
-//! leaves the veths as the lab made them. MAC learning is on, and all counters are.
+//! xswitch: its daemon, with the lab's veths as ports of kind `phy`. These have all features of guests' ports, and
+//! leave the veths as the lab made them. MAC learning and all counters are on.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,11 +13,11 @@ use crate::cpu;
 use crate::lab::Lab;
 use crate::rules::RuleSet;
 
-/// Changes that one request to the API holds.
+/// Changes in one request to the API.
 const CHANGES: usize = 8192;
-/// How long the daemon may take to bring its ports up.
+/// Longest time that the daemon takes to bring its ports up.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Far more than any packet rate, so that a meter is asked and never says no.
+/// Far above any packet rate. The meter is asked, and never refuses.
 const METER_PPS: u64 = 100_000_000;
 
 /// The device.
@@ -25,16 +25,16 @@ const METER_PPS: u64 = 100_000_000;
 pub struct Xswitch {
     /// Ports.
     pub ports: usize,
-    /// Threads that move packets. The first is on the device's CPU; a second one shares the generator's CPU with the
-    /// generator and its softirq work, since there are only two.
+    /// Threads that move packets. The first is on the device's CPU. A second one shares the generator's CPU with the
+    /// generator and its softirq work, since there are only two CPUs.
     pub workers: usize,
     /// Traffic rules, if any.
     pub rules: Option<RuleSet>,
-    /// Whether what each port sends goes through a meter of its own.
+    /// Whether each port's frames go through a meter of their own.
     pub meters: bool,
     /// Whether it never sleeps.
     pub busy: bool,
-    /// Microseconds that it always looks for work before it sleeps; `None`: what it takes for right by default.
+    /// Microseconds that it looks for work before it sleeps. `None` is the daemon's default.
     pub spin_us: Option<u32>,
     /// MAC addresses that a port may have.
     pub macs: u32,

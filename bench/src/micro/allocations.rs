@@ -1,4 +1,5 @@
 //! How often a thread allocates: the system's allocator with a count in front.
+#![allow(unsafe_code, reason = "an allocator is unsafe to implement")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

@@ -1,5 +1,6 @@
 //! Instructions of each step, counted by callgrind. The program runs itself under it. Callgrind counts between entry
 //! and exit of one function.
+#![allow(unsafe_code, reason = "callgrind finds functions by their exported names")]
 
 use std::path::Path;
 use std::process::{Command, Stdio};

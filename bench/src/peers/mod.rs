@@ -1,12 +1,13 @@
 //! Peers: Open vSwitch and DPDK's testpmd on AF_XDP sockets, as Debian packages them, private to the bench.
 //!
-//! `scripts/peers.sh` unpacks them into a temporary directory ([`Peers`]); nothing is installed. A peer is started in a network
-//! namespace on netdevs that are there already, and is a guard: its processes end with it, and the netdevs are left without
-//! XDP programs. A process is also killed when the thread that started it ends.
+//! `scripts/peers.sh` unpacks them into a temporary directory ([`Peers`]). Nothing is installed.
 //!
-//! Both open their sockets by libxdp. It is told to attach one program without its dispatcher, which needs a kernel that can
-//! replace functions of programs, costs a call a packet, and pins into `/sys/fs/bpf`: so a peer is at its best, and the
-//! same everywhere.
+//! A peer starts in a network namespace, on existing netdevs. It is a guard: when it is dropped, its processes end, and
+//! the netdevs have no XDP program. A process is also killed when the thread that started it ends.
+//!
+//! Both open their sockets by libxdp, which attaches one program without its dispatcher here. The dispatcher needs a
+//! kernel that can replace functions of programs, costs a call a packet, and pins into `/sys/fs/bpf`. Without it a peer
+//! is at its best, and the same everywhere.
 
 pub mod ovs;
 pub mod testpmd;
@@ -22,12 +23,12 @@ use tempfile::TempDir;
 pub use ovs::Ovs;
 pub use testpmd::Testpmd;
 
-/// How long a peer may take to start or to end.
+/// Longest time that a peer takes to start or to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The mode of a program that runs in the driver; `XDP_ATTACHED_DRV` of `linux/if_link.h`.
 const XDP_ATTACHED_DRV: u64 = 1;
 
-/// The unpacked peers; removed on drop, so it must outlive what runs from it.
+/// The unpacked peers. Dropping it removes them, so it must outlive what runs from it.
 #[derive(Debug)]
 pub struct Peers {
     dir: TempDir,
@@ -35,8 +36,8 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Downloads and unpacks them, which takes some seconds and 100 MB in the temporary directory. Needs Debian, its mirror
-    /// and root.
+    /// Downloads and unpacks them. That takes some seconds, and 100 MB in the temporary directory. It needs root,
+    /// Debian and its mirror.
     pub fn unpack() -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("xswitch-peers-").tempdir().context("a temporary directory")?;
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/peers.sh");
@@ -62,7 +63,7 @@ impl Peers {
         self.dir.path().join("root").join(path)
     }
 
-    /// Where the unpacked libraries are.
+    /// Directory of the unpacked libraries.
     fn libraries(&self) -> PathBuf {
         self.path(&format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH))
     }
@@ -80,11 +81,11 @@ impl Peers {
         if objects.exists() {
             command.env("LIBXDP_OBJECT_PATH", objects);
         }
-        // Some packages still name /lib, which is a link to /usr/lib only on a machine.
+        // Some packages still name /lib, which need not be a link to /usr/lib here.
         let other = self.path(&format!("lib/{}-linux-gnu", std::env::consts::ARCH));
         command.env("LD_LIBRARY_PATH", format!("{}:{}", libraries.display(), other.display()));
         command.env("LIBXDP_SKIP_DISPATCHER", "1");
-        // No bpffs: then nothing is made in the machine's.
+        // A directory that is no bpffs, so that nothing is pinned in the machine's.
         command.env("LIBXDP_BPFFS", self.dir.path());
     }
 }
@@ -108,12 +109,12 @@ impl Process {
         Ok(Self { name, child })
     }
 
-    /// How it has ended, if it has.
+    /// Its exit status, if it has ended.
     fn status(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         self.child.try_wait().with_context(|| self.name)
     }
 
-    /// Waits until it ends well after it was told to; kills it if it does not.
+    /// Waits for its end after it was told to end. Kills it if it does not.
     fn ended(&mut self) -> anyhow::Result<()> {
         let Some(status) = wait::until(PATIENCE, || self.status().transpose()) else {
             self.child.kill()?;
@@ -128,32 +129,32 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // One that has ended is left alone by both.
+        // Both are harmless for a process that has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Waits until the netdevs are without XDP programs: sockets are torn down after the process has ended.
+/// Waits until the netdevs have no XDP program. Sockets are torn down after the process has ended.
 fn await_no_xdp(ns: &NetNs, ports: &[String]) -> anyhow::Result<()> {
     let free = || !ports.iter().any(|port| xdp_mode(ns, port) != 0);
     ensure!(wait::until(PATIENCE, || free().then_some(())).is_some(), "XDP programs are left on {}", ports.join(", "));
     Ok(())
 }
 
-/// How the netdev `ifname` runs an XDP program, as the kernel numbers it; 0 if there is none.
+/// Mode in which the netdev `ifname` runs an XDP program, by the kernel's number. 0 if there is none.
 fn xdp_mode(ns: &NetNs, ifname: &str) -> u64 {
     let links = ns.links();
     let link = links.iter().find(|link| link["ifname"] == ifname);
     link.and_then(|link| link["xdp"]["mode"].as_u64()).unwrap_or(0)
 }
 
-/// Whether the netdev `ifname` runs an XDP program in its driver, on packets that have no `sk_buff` yet.
+/// Whether the netdev `ifname` runs an XDP program in its driver, before there is an `sk_buff`.
 fn has_native_xdp(ns: &NetNs, ifname: &str) -> bool {
     xdp_mode(ns, ifname) == XDP_ATTACHED_DRV
 }
 
-/// An error unless all netdevs are there.
+/// Fails unless all netdevs exist.
 fn expect_netdevs(ns: &NetNs, ports: &[&str]) -> anyhow::Result<()> {
     match ports.iter().find(|port| ns.find_ifindex(port).is_none()) {
         None => Ok(()),

@@ -1,12 +1,15 @@
 //! Open vSwitch with its userspace datapath and `type=afxdp` ports: a private database and daemon.
 //!
-//! One bridge with `datapath_type=netdev`; its ports have one receive queue each, in native mode with copies, which is the best
-//! that a veth does. One thread (PMD) polls them all the time; the daemon's other threads run where they like. Caches (EMC,
-//! SMC) and all else are at the defaults, but for the size of the MAC table. The kernel's Open vSwitch module is not needed;
-//! the bridge's own port is a tap, so `/dev/net/tun` is. A port takes 16,384 frames, 32 MiB, of packet memory.
+//! One bridge with `datapath_type=netdev`. Its ports have one receive queue each, in native mode with copies, which is
+//! the best that a veth does. One thread (PMD) polls them all the time. The daemon's other threads run where they like.
 //!
-//! Packets pass two tables: table 0 goes on to table 1, through a port's meter if it has one; table 1 holds the rules, and under
-//! them normal learning. Once decided, a flow is in the datapath's caches, so the second table costs its packets nothing.
+//! Caches (EMC, SMC) and all else have their defaults, except the size of the MAC table. The kernel's Open vSwitch
+//! module is not needed. The bridge's own port is a tap, so `/dev/net/tun` is. A port takes 16,384 frames of packet
+//! memory, 32 MiB.
+//!
+//! Packets pass two tables. Table 0 has a port's meter, if there is one, and goes on to table 1. Table 1 has the rules,
+//! and below them normal learning. Decided flows are in the datapath's caches, so the second table costs their packets
+//! nothing.
 
 use std::fmt;
 use std::fs::File;
@@ -23,22 +26,22 @@ use tempfile::TempDir;
 use super::{PATIENCE, Peers, Process, await_no_xdp, expect_netdevs, has_native_xdp, with_log};
 
 const BRIDGE: &str = "br0";
-/// MAC addresses that a bridge learns; by default 8,192.
+/// MAC addresses that a bridge learns. The default is 8,192.
 const MACS: u32 = 131_072;
 /// Options of a port.
 const PORT: &str = "type=afxdp options:n_rxq=1 options:xdp-mode=native";
 
-/// A rule for UDP over IPv4: the destination address, and a source port that is 0 under a mask. Its packets take the way that
-/// is learned, as those without a rule do.
+/// A rule for UDP over IPv4, by destination address and by bits of the source port that must be 0. Its packets go where
+/// they would go without the rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// Destination address, exact.
     pub dst: Ipv4Addr,
-    /// Mask of the source port; under 0 it may be any. Rules with different masks are looked up one mask after the other.
+    /// Mask of the source port. 0 allows any port. The lookup tries one mask after the other.
     pub src_port_mask: u16,
 }
 
-/// As `ovs-ofctl` takes it.
+/// The form that `ovs-ofctl` takes.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "table=1,priority=100,udp,nw_dst={}", self.dst)?;
@@ -62,8 +65,8 @@ pub struct Ovs<'a> {
 }
 
 impl<'a> Ovs<'a> {
-    /// Starts one with the netdevs `ports` of `ns` in its bridge, polled on CPU `cpu` of the first 64. Returns when all of
-    /// them are native AF_XDP ports of the datapath.
+    /// Starts one with the netdevs `ports` of `ns` in its bridge, polled on CPU `cpu`, one of the first 64. Returns
+    /// when all of them are native AF_XDP ports of the datapath.
     pub fn start(peers: &'a Peers, ns: &'a NetNs, ports: &[&str], cpu: usize) -> anyhow::Result<Self> {
         ensure!(cpu < 64, "CPU {cpu} is none of the first 64");
         ensure!(Path::new("/dev/net/tun").exists(), "Open vSwitch needs /dev/net/tun for its bridge's own port");
@@ -98,7 +101,7 @@ impl<'a> Ovs<'a> {
         Ok(())
     }
 
-    /// Adds the ports, again if need be: the kernel may still hold queues that another device had.
+    /// Adds the ports, again if need be: the kernel may still hold queues of another device.
     fn add_ports(&self) -> anyhow::Result<()> {
         let end = Instant::now() + PATIENCE;
         let mut missing: Vec<&str> = self.ports.iter().map(String::as_str).collect();
@@ -117,7 +120,7 @@ impl<'a> Ovs<'a> {
         }
     }
 
-    /// Adds rules. Returns how long that took, until all of them were in place.
+    /// Adds rules. Returns the time until all of them were in place.
     pub fn add_rules(&self, rules: impl IntoIterator<Item = Rule>) -> anyhow::Result<Duration> {
         let before = self.rules()?;
         let file = self.path("rules");
@@ -136,7 +139,7 @@ impl<'a> Ovs<'a> {
         Ok(took)
     }
 
-    /// How many rules there are.
+    /// Number of rules.
     pub fn rules(&self) -> anyhow::Result<u64> {
         let said = succeed(self.ofctl("dump-aggregate").arg("table=1,udp"))?;
         let count = said.split("flow_count=").nth(1).and_then(|rest| rest.split_whitespace().next());
@@ -148,8 +151,8 @@ impl<'a> Ovs<'a> {
         succeed(self.ofctl("del-flows").arg("table=1,udp")).map(drop)
     }
 
-    /// Puts a meter on every port, for what it receives: what is above `kbps` kilobits a second, with a burst of `burst`
-    /// kilobits, is dropped.
+    /// Puts a meter on what every port receives. It drops what is above `kbps` kilobits a second, with a burst of
+    /// `burst` kilobits.
     pub fn add_meters(&self, kbps: u32, burst: u32) -> anyhow::Result<()> {
         for (number, port) in (1..).zip(&self.ports) {
             let meter = format!("meter={number},kbps,burst,stats,band=type=drop,rate={kbps},burst_size={burst}");
@@ -165,7 +168,7 @@ impl<'a> Ovs<'a> {
         peers.version("openvswitch-switch").to_owned()
     }
 
-    /// How it was set up.
+    /// Its set-up in words.
     pub fn settings(&self) -> String {
         format!("datapath_type=netdev other_config:mac-table-size={MACS}; {PORT}; {}", self.pmd_mask())
     }
@@ -175,7 +178,7 @@ impl<'a> Ovs<'a> {
         self.appctl("daemon", "dpif-netdev/pmd-stats-show")
     }
 
-    /// What the daemon has logged.
+    /// The daemon's log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.path("daemon.log")).unwrap_or_default()
     }
@@ -192,7 +195,7 @@ impl<'a> Ovs<'a> {
 
     fn end(&mut self) -> anyhow::Result<()> {
         if let Some(mut daemon) = self.daemon.take() {
-            // Else the taps of the bridge and of the datapath stay.
+            // Without this the taps of the bridge and of the datapath stay.
             self.appctl("daemon", "exit --cleanup")?;
             daemon.ended().map_err(|error| with_log(error, &self.log()))?;
             await_no_xdp(self.ns, &self.ports)?;
@@ -213,7 +216,7 @@ impl<'a> Ovs<'a> {
         self.dir.path().join(name)
     }
 
-    /// Lets `command` find this one's directories and libraries.
+    /// Lets `command` find this instance's directories and libraries.
     fn prepare(&self, mut command: Command) -> Command {
         self.peers.with_libraries(&mut command);
         for name in ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR"] {
@@ -260,12 +263,12 @@ impl<'a> Ovs<'a> {
 
 impl Drop for Ovs<'_> {
     fn drop(&mut self) {
-        // As well as it goes: the processes are killed after this, if they still run.
+        // This ends it as far as possible. Processes that still run are killed afterwards.
         let _ = self.end();
     }
 }
 
-/// Runs a tool; returns what it printed if it succeeded, and else an error with it.
+/// Runs a tool. Returns what it printed, also as part of the error.
 fn succeed(command: &mut Command) -> anyhow::Result<String> {
     let done = command.output().with_context(|| format!("{command:?}"))?;
     ensure!(done.status.success(), "{command:?}: {}\n{}", done.status, shell::text(&done));

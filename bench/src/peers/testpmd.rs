@@ -1,11 +1,11 @@
 //! DPDK's testpmd between two netdevs, by `net_af_xdp`.
 //!
-//! It looks nothing up (`--forward-mode=io`): each packet goes to the other port as it is. One logical core forwards and polls
-//! all the time, with the driver's own busy polling of the kernel (64 packets) at its default; the main one sleeps. Memory is
-//! ordinary pages, since huge ones would have to be taken from the machine.
+//! It has no look-ups (`--forward-mode=io`): each packet goes to the other port unchanged. One logical core forwards
+//! and polls all the time. The kernel's busy polling for it (64 packets) is at its default. The main core sleeps.
+//! Memory is ordinary pages, because huge ones would have to be taken from the machine.
 //!
-//! DPDK refuses to open drivers by a path that anybody could write along, such as `/tmp/…`, so they are named without a path
-//! and found in `LD_LIBRARY_PATH`.
+//! DPDK refuses drivers in a directory that anybody can write to, such as `/tmp/…`. So drivers are named without a path
+//! and found by `LD_LIBRARY_PATH`.
 
 use std::fs::File;
 use std::path::Path;
@@ -20,13 +20,13 @@ use super::{PATIENCE, Peers, Process, await_no_xdp, expect_netdevs, has_native_x
 
 /// Drivers that it opens at run time.
 const DRIVERS: [&str; 2] = ["librte_mempool_ring.so.", "librte_net_af_xdp.so."];
-/// Packet buffers, 2 KiB each: rings of 2,048 in each direction of two ports, and what is in caches.
+/// Packet buffers, 2 KiB each, for rings of 2,048 in each direction of two ports, and for caches.
 const BUFFERS: u32 = 16_384;
 /// All of its memory in MiB.
 const MEMORY: u32 = 160;
-/// What it prints when it forwards.
+/// It prints this when it forwards.
 const READY: &str = "Press enter to exit";
-/// Starts that are tried: the kernel may still hold the queues that another device had.
+/// Attempts to start it. The kernel may still hold queues of another device.
 const STARTS: u32 = 5;
 
 /// A running testpmd.
@@ -40,8 +40,8 @@ pub struct Testpmd<'a> {
 }
 
 impl<'a> Testpmd<'a> {
-    /// Starts one that forwards between two netdevs in `ns` on CPU `cpu`; its main thread, which sleeps, is on `main_cpu`.
-    /// Returns when it forwards.
+    /// Starts one that forwards between two netdevs in `ns` on CPU `cpu`. Its main thread, which sleeps, is on
+    /// `main_cpu`. Returns when it forwards.
     pub fn start(
         peers: &'a Peers,
         ns: &'a NetNs,
@@ -71,12 +71,12 @@ impl<'a> Testpmd<'a> {
         let dir = peers.run_dir("testpmd-")?;
         let log = File::create(dir.path().join("log")).context("the log of testpmd")?;
         let arguments = arguments(&drivers(&peers.libraries())?, ports, main_cpu, cpu);
-        // By lines, or what it prints into a file would come when it ends.
+        // Output line by line. Otherwise a file would get it only at the end.
         let mut command = ns.command("stdbuf");
         command.arg("-oL").arg(peers.path("usr/bin/dpdk-testpmd")).args(&arguments);
         peers.with_libraries(&mut command);
         command.env("RUNTIME_DIRECTORY", dir.path()).current_dir(dir.path());
-        // It ends when its input does.
+        // testpmd ends when its input does.
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
         let process = Process::spawn("testpmd", &mut command)?;
         let mut this = Self { process, ns, ports: ports.map(str::to_owned), arguments, dir };
@@ -99,12 +99,12 @@ impl<'a> Testpmd<'a> {
         peers.version("dpdk-dev").to_owned()
     }
 
-    /// How it was started, as a command line.
+    /// Its command line.
     pub fn settings(&self) -> String {
         format!("dpdk-testpmd {}", self.arguments.join(" "))
     }
 
-    /// What it has printed.
+    /// Its output.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
@@ -128,12 +128,12 @@ impl<'a> Testpmd<'a> {
 
 impl Drop for Testpmd<'_> {
     fn drop(&mut self) {
-        // It takes its programs off the netdevs only if it ends by itself; it is killed if it does not.
+        // It detaches its programs only if it ends by itself.
         let _ = self.end();
     }
 }
 
-/// Those of the drivers that were unpacked, by file name with the version of DPDK's interface; the machine's own it finds.
+/// The unpacked drivers, by file name with the version of DPDK's interface. DPDK finds the machine's own by itself.
 fn drivers(libraries: &Path) -> anyhow::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(libraries).with_context(|| format!("{}", libraries.display()))? {

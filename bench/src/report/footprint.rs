@@ -1,4 +1,4 @@
-//! What a device takes without traffic.
+//! Start-up, memory and idle CPU of devices.
 
 use super::Section;
 use super::select;

@@ -1,4 +1,4 @@
-//! Where xswitch must stand, as a list: what is measured, over what, and how much of it is enough.
+//! The goals of xswitch: what is measured, over what, and how much of it is enough.
 
 use Experiment::{Flows, Macs, Rules, RulesNewFlows};
 use Figure::{At, AtFirst, Overload, RoundTrip};
@@ -12,7 +12,7 @@ use crate::names::{
 };
 use crate::results::{Engine, Experiment, Footprint, Results, Spread, spread};
 
-/// A curve begins at its least `x`, which is at most this: one of each, or one under each of 8 masks.
+/// A curve begins at its least `x`. That is at most this: one of each, or one under each of 8 masks.
 const FIRST: f64 = 8.0;
 
 /// A figure of a run.
@@ -26,14 +26,14 @@ enum Figure {
     AtFirst(Experiment, &'static str),
     /// p99 of the round trip at 1,000 packets a second.
     RoundTrip(&'static str),
-    /// Something of an xswitch that may sleep, with at least so many ports and rules; the worst of all such.
+    /// A figure of an xswitch that may sleep, with at least that many ports and rules. The worst of all such counts.
     Footprint(u32, u32, fn(&Footprint) -> f64),
-    /// Something of the engine alone.
+    /// A figure of the engine alone.
     Engine(fn(&Engine) -> f64),
 }
 
 impl Figure {
-    /// One value for each round, or one if there are no rounds of it; nothing if it was not measured.
+    /// A value for each round, or one if there are no rounds. Empty if it was not measured.
     fn rounds(self, results: &Results) -> Vec<f64> {
         let curve = |experiment, device| {
             let mut points = select::points(results, experiment);
@@ -82,7 +82,7 @@ enum Want {
     AtLeast(f64),
     AtMost(f64),
     Below(f64),
-    /// Nothing is asked of it; it is there to compare.
+    /// No goal. It is shown for comparison.
     Shown,
 }
 
@@ -94,7 +94,7 @@ struct Goal {
     over: Option<Figure>,
     want: Want,
     unit: &'static str,
-    /// From the figure to what is shown and compared.
+    /// Factor that turns the figure into what is shown and compared.
     scale: f64,
 }
 
@@ -127,12 +127,12 @@ impl Goal {
     }
 }
 
-/// A limit as it was set: without digits that mean nothing.
+/// A limit as it was set, without meaningless digits.
 fn plain(limit: f64) -> String {
     format!("{limit}")
 }
 
-/// Whether a goal is reached; by the median.
+/// Whether the median reaches a goal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Met,
@@ -206,7 +206,7 @@ const GOALS: &[Goal] = &[
         Overload(TESTPMD, 1500),
         AtLeast(1.25),
     ),
-    // What forwards without looking at anything: no other that sends by the same calls can do better.
+    // It forwards without a look at the packet. No other device that sends by the same calls can do better.
     Goal::ratio("bare AF_XDP forwarder / Open vSwitch afxdp, 64 B", Overload(FORWARDER, 64), Overload(OVS, 64), Shown),
     Goal::ratio(
         "bare AF_XDP forwarder / Open vSwitch afxdp, 1,500 B",
@@ -317,7 +317,7 @@ pub fn section(results: &Results) -> String {
             let measured = goal.measured(results);
             let value = or_dash(measured, |spread| {
                 let (median, least, greatest) = spread;
-                // No range of a single value.
+                // A single value has no range.
                 let text = if number(least) == number(greatest) { number(median) } else { range(spread, 1.0) };
                 format!("{text} {}", goal.unit).trim_end().to_owned()
             });

@@ -1,4 +1,4 @@
-//! As many packets as the generator can send, by frame length.
+//! Overload by frame length: as many packets as the generator can send.
 
 use super::Section;
 use super::select;

@@ -1,4 +1,4 @@
-//! Given offered rates: what comes out, what is lost, and what it takes.
+//! Given offered rates: forwarded and lost packets, and the cost.
 
 use super::Section;
 use super::select;
@@ -56,7 +56,8 @@ fn lines(points: &[&Point], y: &str, of: fn(&Sample) -> f64) -> anyhow::Result<O
     plot::lines(&Lines { x: "offered, packets a second", y, series })
 }
 
-/// A line for each device and frame length, with the median over the rounds at each point; points without samples left out.
+/// A line for each device and frame length, with the median of the rounds at each point. Points without samples are
+/// left out.
 pub fn plot_series(points: &[&Point], x: impl Fn(&Point) -> f64, y: impl Fn(&Sample) -> f64) -> Vec<Series> {
     let mut series: Vec<Series> = Vec::new();
     for point in points {
@@ -71,7 +72,7 @@ pub fn plot_series(points: &[&Point], x: impl Fn(&Point) -> f64, y: impl Fn(&Sam
     series
 }
 
-/// The device, and the frame length if it is another than 64.
+/// The device, and the frame length unless that is 64.
 pub fn series_name(point: &Point) -> String {
     if point.frame == 64 { point.device.clone() } else { format!("{}, {} B", point.device, point.frame) }
 }

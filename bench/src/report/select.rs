@@ -1,4 +1,4 @@
-//! What the report looks for in a run: points by question, devices in order, medians over rounds, ratios.
+//! Queries of the report: points by question, devices in order, medians over rounds, ratios.
 
 use crate::names;
 use crate::results::{CpuShare, Experiment, Point, Results, Sample, Spread, spread};
@@ -14,7 +14,7 @@ pub fn points(results: &Results, experiment: Experiment) -> Vec<&Point> {
     points
 }
 
-/// Each text once, in the order in which they first come.
+/// Each text once, in order of first appearance.
 pub fn in_order_of_appearance<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let mut seen = Vec::new();
     for text in texts {
@@ -32,12 +32,12 @@ pub fn rank(device: &str, appearance: &[&str]) -> usize {
     if known < names::ALL.len() { known } else { known + at(appearance) }
 }
 
-/// Median, least and greatest of something of each sample.
+/// Median, least and greatest of a value of each sample.
 pub fn over(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> Option<Spread> {
     spread(samples.iter().map(of))
 }
 
-/// Median of something of each sample; 0 of no samples.
+/// Median of a value of each sample. 0 without samples.
 pub fn median(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> f64 {
     over(samples, of).map_or(0.0, |(median, ..)| median)
 }
@@ -47,13 +47,13 @@ pub fn forwarded(point: &Point) -> Vec<f64> {
     point.samples.iter().map(|sample| sample.forwarded).collect()
 }
 
-/// Median, least and greatest ratio of the rounds; `None` if there is nothing to divide.
+/// Median, least and greatest ratio of the rounds. `None` if there is nothing to divide.
 pub fn ratio(over: &[f64], under: &[f64]) -> Option<Spread> {
     spread(over.iter().zip(under).filter(|&(_, &under)| under > 0.0).map(|(over, under)| over / under))
 }
 
-/// Nanoseconds of a CPU per forwarded packet: user, system, softirq; `None` if nothing was forwarded. Over all rounds together, for the
-/// kernel counts CPU time in ticks, of which there are few in a round.
+/// Nanoseconds of a CPU per forwarded packet: user, system, softirq. `None` if nothing was forwarded. All rounds count
+/// together, because the kernel counts CPU time in ticks, of which a round has few.
 pub fn per_packet(samples: &[Sample], cpu: impl Fn(&Sample) -> CpuShare) -> Option<[f64; 3]> {
     let parts: [fn(CpuShare) -> f64; 3] = [|cpu| cpu.user, |cpu| cpu.system, |cpu| cpu.softirq];
     let forwarded: f64 = samples.iter().map(|sample| sample.forwarded).sum();

@@ -1,8 +1,10 @@
 //! Numbers and tables of the report.
 
+use crate::number::small;
 use crate::results::Spread;
 
-/// A number with three significant digits and a comma between thousands: `0.970`, `12.3`, `65,500`; a dash if it is none.
+/// A number with three significant digits and a comma between thousands: `0.970`, `12.3`, `65,500`. A dash if there is
+/// none.
 pub fn number(value: f64) -> String {
     if !value.is_finite() {
         return "–".to_owned();
@@ -10,12 +12,14 @@ pub fn number(value: f64) -> String {
     if value == 0.0 {
         return "0".to_owned();
     }
-    // Rounding may carry into one more digit, so the digits before the point are those of the rounded value.
-    let places = 2 - value.abs().log10().floor() as i32;
+    // Rounding may carry into one more digit. So the digits before the point are those of the rounded value.
+    let places = 2 - small(value.abs().log10().floor());
     let scale = 10f64.powi(places);
     let rounded = (value * scale).round() / scale;
-    let places = 2 - rounded.abs().log10().floor() as i32;
-    if places > 0 { format!("{rounded:.*}", places as usize) } else { count(rounded) }
+    match usize::try_from(2 - small(rounded.abs().log10().floor())) {
+        Ok(places @ 1..) => format!("{rounded:.places$}"),
+        _ => count(rounded),
+    }
 }
 
 /// A whole number with a comma between thousands: `65,536`.
@@ -36,12 +40,13 @@ pub fn range((median, least, greatest): Spread, scale: f64) -> String {
     format!("{} ({}–{})", number(median * scale), number(least * scale), number(greatest * scale))
 }
 
-/// What `text` makes of a value, or a dash.
+/// The value as `text` formats it, or a dash.
 pub fn or_dash<T>(value: Option<T>, text: impl FnOnce(T) -> String) -> String {
     value.map_or_else(|| "–".to_owned(), text)
 }
 
-/// A table in Markdown: a line of headings, then the rows. The first column is aligned to the left, the others to the right.
+/// A table in Markdown: a line of headings, then the rows. The first column is aligned to the left, the others to the
+/// right.
 pub fn table<H: AsRef<str>>(headings: &[H], rows: &[Vec<String>]) -> String {
     let mut text = String::new();
     let mut line = |cells: &mut dyn Iterator<Item = String>| {
@@ -56,7 +61,7 @@ pub fn table<H: AsRef<str>>(headings: &[H], rows: &[Vec<String>]) -> String {
     text + "\n"
 }
 
-/// A cell that can't end early.
+/// A cell whose text can't end the cell.
 fn escaped(cell: &str) -> String {
     cell.replace('|', "\\|").replace('\n', " ")
 }

@@ -342,7 +342,7 @@ pub enum FdbCommand {
         mac: MacAddr,
         /// Port, by name or number.
         port: String,
-        /// VLAN; 0 is the untagged segment.
+        /// VID. 0 is the untagged segment.
         #[arg(long, default_value_t = 0)]
         vlan: u16,
     },
@@ -351,7 +351,7 @@ pub enum FdbCommand {
     Del {
         /// MAC address.
         mac: MacAddr,
-        /// VLAN; 0 is the untagged segment.
+        /// VID. 0 is the untagged segment.
         #[arg(long, default_value_t = 0)]
         vlan: u16,
     },
@@ -377,7 +377,7 @@ pub struct PageArguments {
 /// `meter`.
 #[derive(Debug, Subcommand)]
 pub enum MeterCommand {
-    /// Add a meter. As long as it is not bound, it applies to frames from the vport of its number.
+    /// Add a meter. Until it is first bound or named by a rule, it applies to frames from the vport of its number.
     Add(MeterArguments),
     /// Delete meters.
     #[command(visible_alias = "delete")]

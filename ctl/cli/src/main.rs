@@ -1,4 +1,4 @@
-//! The command line.
+//! The program `xswitch`.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! `qemu run`.
+//! `qemu run`: adds the port on request, then becomes QEMU, or supervises it under a restart policy.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -27,7 +27,8 @@ pub struct RunArguments {
     /// Ports of the guest, by name or number.
     #[arg(required = true)]
     ports: Vec<String>,
-    /// User to run QEMU as, by name or number. Default: the caller. QEMU has no capabilities in any case.
+    /// User to run QEMU as, by name or number. Default: the caller. QEMU keeps no capabilities, except CAP_IPC_LOCK if
+    /// its limit of locked memory can't be raised.
     #[arg(long)]
     user: Option<String>,
     /// When to start QEMU again: no, on-failure.

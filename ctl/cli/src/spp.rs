@@ -1,4 +1,4 @@
-//! `spp`: lines in the Soft Patch Panel's own words, recipes of them, the graph.
+//! `spp`: runs command lines of the Soft Patch Panel, single ones or recipes, and draws its graph.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -20,13 +20,14 @@ use ctl_spp_types::{Answer, topo};
 pub struct SppArguments {
     #[command(subcommand)]
     command: Option<SppCommand>,
-    /// Play a recipe: a file of such lines, or `-` for standard input. It ends at the first line that fails.
+    /// Run a recipe: a file of such lines, or `-` for standard input. It ends at the first line that fails.
     #[arg(long, value_name = "FILE", conflicts_with = "line")]
     file: Option<PathBuf>,
-    /// Go on with the recipe after a line that failed.
+    /// Continue the recipe after a line that failed.
     #[arg(long, conflicts_with = "line")]
     keep_going: bool,
-    /// A line in SPP's words, such as 'vf 1; component start fwd1 2 forward'; its words may be arguments of their own.
+    /// A line in SPP's command words, such as 'vf 1; component start fwd1 2 forward'. Its words may be separate
+    /// arguments.
     #[arg(value_name = "LINE", allow_hyphen_values = true, trailing_var_arg = true, required_unless_present = "file")]
     line: Vec<String>,
 }
@@ -50,24 +51,24 @@ Lines:
   sec N; what the instance of that number takes
 A blank stands for the `;` too, which shells take for their own. Options come before the line.";
 
-/// What is none of SPP's lines.
+/// Commands other than SPP's lines.
 #[derive(Debug, Subcommand)]
 enum SppCommand {
-    /// The graph of ports, components and patches.
+    /// Draw the graph of ports, components and patches.
     Topo {
-        /// text, dot (Graphviz) or svg; default: what the file's name ends in, or text.
+        /// text, dot (Graphviz) or svg. Default: by the extension of the file, otherwise text.
         #[arg(long, value_enum)]
         format: Option<Format>,
-        /// File to write; default: standard output.
+        /// File to write. Default: standard output.
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
-        /// `term` for standard output, or a file, as SPP's CLI has it.
+        /// `term` for standard output, or a file, as in SPP's CLI.
         #[arg(value_name = "DEST", conflicts_with = "output")]
         dest: Option<PathBuf>,
     },
-    /// A recipe that makes what there is again.
+    /// Write a recipe that restores the present state.
     Save {
-        /// File to write; default: standard output.
+        /// File to write. Default: standard output.
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
@@ -78,13 +79,13 @@ enum SppCommand {
 enum Format {
     /// A table.
     Text,
-    /// Graphviz' language.
+    /// The language of Graphviz.
     Dot,
-    /// A picture.
+    /// An image.
     Svg,
 }
 
-/// A command that clap took for a line, because an option of all commands came before it.
+/// A command that clap took for a line, because a global option came before it.
 #[derive(Debug, Parser)]
 #[command(name = "xswitch spp")]
 struct Behind {
@@ -93,7 +94,7 @@ struct Behind {
 }
 
 impl SppArguments {
-    /// What is none of SPP's lines, if it is that.
+    /// The command that is not one of SPP's lines, if it is one.
     fn command(&mut self) -> Option<SppCommand> {
         match self.line.first().map(String::as_str) {
             Some("topo" | "save") => {
@@ -105,7 +106,7 @@ impl SppArguments {
     }
 }
 
-/// Carries it out.
+/// Executes the command or the lines.
 pub(super) async fn run(client: &Client, printer: &Printer, mut arguments: SppArguments) -> anyhow::Result<()> {
     match (arguments.command(), arguments.file) {
         (Some(SppCommand::Topo { format: Some(_), .. }), _) if printer.json => {
@@ -172,7 +173,7 @@ fn write(file: Option<&Path>, text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Sends the lines one by one. With `--json` each answer is a line.
+/// Sends the lines of a recipe one by one. With `--json` each answer is printed on one line.
 async fn play(client: &Client, printer: &Printer, file: &Path, keep_going: bool) -> anyhow::Result<()> {
     let name = if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() };
     let text = if file == Path::new("-") {

@@ -1,7 +1,7 @@
 //! A client of the daemon: HTTP over its Unix socket, JSON in and out.
 //!
-//! A request is a connection of its own, and runs on the caller's tokio runtime. Programs that talk to the daemon may
-//! depend on this crate; the daemon does not.
+//! Each request opens a connection, and runs on the caller's tokio runtime. Programs that talk to the daemon may depend
+//! on this crate. The daemon does not.
 #![forbid(unsafe_code)]
 
 use std::io::ErrorKind;

@@ -1,4 +1,4 @@
-//! What the kernel allows a process: locked memory, capabilities.
+//! Limits that the kernel sets a process: locked memory and capabilities.
 
 /// Number of CAP_IPC_LOCK (`linux/capability.h`), which exempts a process from the limit of locked memory.
 pub const CAP_IPC_LOCK: u32 = 14;

@@ -307,7 +307,7 @@ impl Attempt<'_> {
 /// Takes the card of a port from a running QEMU, and frees the port.
 ///
 /// # Errors
-/// The first error. Calling it again continues from there.
+/// The first error. A repeated call continues from there.
 pub fn detach(run_dir: &Path, options: &DetachOptions) -> Result<Detached, HotplugError> {
     let (offer, _) = HandOver::connect(run_dir)?.ask(&Request::Describe { port: options.port.clone(), open: false })?;
     let mut qmp = Qmp::connect(&options.qmp)?;

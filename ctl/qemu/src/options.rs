@@ -17,7 +17,7 @@ const LIBVIRT_NAMESPACE: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
 /// How QEMU gets the sockets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sockets {
-    /// QEMU inherits them. These are their descriptor numbers, in queue order; 0 is not possible.
+    /// QEMU inherits them. These are their descriptor numbers, in queue order. 0 is not possible.
     Numbers(Vec<i32>),
     /// QEMU received them over QMP (`getfd`). These are their names, in queue order. A name has no colon and no leading
     /// digit.

@@ -1,6 +1,6 @@
 //! Types of the Soft Patch Panel's API: names of ports and instances, what they do, and the whole state.
 //!
-//! [`save`] writes a state as a recipe, [`topo`] as a graph. Both are pure functions of [`SppState`], shared by the
+//! [`save()`] writes a state as a recipe, [`topo`] as a graph. Both are pure functions of [`SppState`], shared by the
 //! daemon and the command line. The crate depends on `model` and `ctl-types` only. It has no threads, files or sockets.
 //!
 //! With feature `schema` the types have OpenAPI schemas.

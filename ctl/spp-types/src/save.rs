@@ -1,8 +1,9 @@
-//! The present state as a recipe: lines that make it again, in an order in which each of them is taken.
+//! Writes the present state as a recipe: lines that make it again. Their order is such that each is accepted.
 //!
-//! Ports come before patches, instances before all. An entry of a classifier's table outlives the classifier that sent to its port; where one
-//! did, a classifier is started for the entries' sake and stopped again, before anything else has a port. Held changes come
-//! last, after flush mode is on.
+//! Instances come first. In each, ports come before patches. Held changes come last, after flush mode is on.
+//!
+//! A table entry needs a classifier that sends to its port, but it outlives that classifier. For such entries the
+//! recipe starts a helper classifier, and stops it again before anything else takes ports.
 
 use model::VlanEdit;
 
@@ -13,15 +14,16 @@ use crate::{
     PortId, Proc, ProcType, Setup,
 };
 
-/// Name of the component that is there for entries only, while the recipe plays.
+/// Name of the helper classifier. It exists only while the recipe is played.
 const HELPER: &str = "for-entries";
 
-/// The lines, which play on a switch whose instances are as they were when they were launched, if they are there at all. Flow rules of
-/// ports that the recipe has some for are replaced.
+/// The lines of the recipe. On the switch that plays it, the instances must be as after their launch, or not exist.
+/// The recipe replaces the flow rules of ports that it has rules for.
 pub fn save(state: &SppState) -> Vec<String> {
     let instances = &state.instances;
     let mut lines: Vec<_> = instances.iter().filter_map(launch).collect();
     lines.extend(flow_rules(state));
+    // Instances with entries for which the helper was needed. Their whole tables are in the recipe by then.
     let mut early = Vec::new();
     for instance in instances {
         let setup = &instance.running;
@@ -32,7 +34,7 @@ pub fn save(state: &SppState) -> Vec<String> {
             early.push(instance.proc);
         }
     }
-    // The primary's pipes are there before anyone uses them.
+    // The primary comes first, so its pipes exist before others use them.
     for instance in instances {
         let mut make = Recipe { lines: &mut lines, proc: instance.proc };
         let new = Instance::new(instance.proc, vec![], None).running;
@@ -55,10 +57,10 @@ pub fn save(state: &SppState) -> Vec<String> {
     lines
 }
 
-/// Flow rules, in the place of those that a port has. They get their numbers anew, from 0.
+/// Lines that replace the flow rules of ports. The rules get new numbers, from 0.
 fn flow_rules(state: &SppState) -> impl Iterator<Item = String> {
     state.flow.iter().flat_map(|PortFlow { port, rules }| {
-        // Rules of a port that is gone are kept, and can't be made.
+        // Rules of a port that is gone are kept, but can't be made again. They become comments.
         let there = state.ports.iter().any(|named| named.port == *port);
         let gone = if there { String::new() } else { format!("# {port} is not there: ") };
         let create = rules.iter().map(move |rule| format!("pri; flow create {port} {}", rule.line));
@@ -72,6 +74,7 @@ fn address(proc: Proc) -> String {
     if proc.kind == ProcType::Primary { "pri".to_owned() } else { proc.to_string() }
 }
 
+/// The line that launches an instance. The primary needs none.
 fn launch(instance: &Instance) -> Option<String> {
     let Proc { kind, id } = instance.proc;
     if kind == ProcType::Primary {
@@ -109,14 +112,14 @@ fn stands(setup: &Setup, entry: &Entry) -> bool {
     setup.components.iter().filter(|component| component.kind == ComponentType::Classifier).any(to)
 }
 
-/// How many entries at the beginning of a table were in the one that it was made from, in that order. Entries are added at the end, so
-/// the others are new.
+/// How many entries at the beginning of `to` come from `from`, in the same order. Entries are added at the end, so the
+/// others are new.
 fn kept(from: &[Entry], to: &[Entry]) -> usize {
     let mut old = from.iter();
     to.iter().take_while(|entry| old.any(|other| other == *entry)).count()
 }
 
-/// A core that a component can be started on.
+/// A core for the helper classifier. `None`: the instance has only its master core.
 fn free_core(instance: &Instance) -> Option<u32> {
     match instance.cores.as_slice() {
         [] => instance.running.components.first().map(|component| component.core).or(Some(0)),
@@ -125,7 +128,7 @@ fn free_core(instance: &Instance) -> Option<u32> {
     }
 }
 
-/// Writes an instance's lines.
+/// Writes the lines of one instance.
 struct Recipe<'a> {
     lines: &'a mut Vec<String>,
     proc: Proc,
@@ -142,7 +145,8 @@ impl Recipe<'_> {
         self.line(&format!("classifier_table {action} {key} {}", entry.port));
     }
 
-    /// From one setup to another. Components and patches are taken down and built anew if they differ, so that their order is right.
+    /// Lines from one setup to another. If components or patches differ, all are removed and made again, so that their
+    /// order is right. With a `core`, a helper classifier may be used for entries.
     fn setup(&mut self, from: &Setup, to: &Setup, table_is_there: bool, core: Option<u32>) {
         if from.patches != to.patches || from.ports != to.ports || from.pipes != to.pipes {
             self.ports(from, to);
@@ -171,7 +175,7 @@ impl Recipe<'_> {
         }
     }
 
-    /// Entries for whose ports there will be no classifier.
+    /// Adds entries for ports that no classifier will send to.
     fn entries_alone(&mut self, entries: &[Entry], core: u32) {
         self.line(&format!("component start {HELPER} {core} classifier"));
         for entry in entries {

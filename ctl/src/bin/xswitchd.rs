@@ -10,14 +10,14 @@ use ctl::doctor::local_checks;
 use switch::model::DataplaneSettings;
 use tracing_subscriber::EnvFilter;
 
-/// Threads of the control side: it must leave the cores to the workers.
+/// Number of tokio threads. The cores are for the workers.
 const CONTROL_THREADS: usize = 2;
 
 /// AF_XDP switch for virtual machines.
 #[derive(Debug, Parser)]
 #[command(name = "xswitchd", version)]
 struct Arguments {
-    /// Configuration file (TOML); default /etc/xswitch/xswitch.toml if it is there.
+    /// Configuration file (TOML). Default: /etc/xswitch/xswitch.toml, if it exists.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Directory of the sockets.
@@ -26,10 +26,10 @@ struct Arguments {
     /// Directory of the state file.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/xswitch")]
     state_dir: PathBuf,
-    /// Only say whether configuration and state can be used.
+    /// Only check whether configuration and state are usable.
     #[arg(long)]
     check: bool,
-    /// Look at the machine and at these netdevs, print what is found as JSON, and end.
+    /// Check the machine and these netdevs, print the findings as JSON, and exit.
     #[arg(long, hide = true, value_name = "IFNAME", num_args = 0..)]
     doctor: Option<Vec<String>>,
 }
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What `xswitch doctor` shows while no daemon runs.
+/// Prints the checks that `xswitch doctor` shows while no daemon runs.
 fn print_checks(ifnames: &[String]) -> ExitCode {
     let checks = local_checks(&DataplaneSettings::default(), ifnames);
     match serde_json::to_writer(std::io::stdout().lock(), &checks) {

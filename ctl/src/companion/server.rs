@@ -1,4 +1,8 @@
-//! Server of the hand-over socket. A tokio task accepts connections, and each connection has a thread.
+//! Server of the hand-over socket.
+//!
+//! A tokio task accepts connections, and each connection has a thread. `SO_PEERCRED` tells the client's user and
+//! process. Each request is checked against [`Access`] before it reaches the service. The limits of connections keep
+//! users from blocking each other.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -1,4 +1,4 @@
-//! Every method of the DPU interface under its name, with messages as bytes; and what must be true after any of them.
+//! All methods of the DPU interface by name, with encoded messages, and the invariants that hold after each.
 
 use prost::Message;
 use tonic::Request;
@@ -17,23 +17,23 @@ use crate::state::{MeterRecord, State};
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
-    /// 0 or an errno.
+    /// 0, or an errno.
     pub status: u32,
     /// The reason.
     pub error: String,
-    /// All of it.
+    /// The encoded answer.
     pub bytes: Vec<u8>,
 }
 
 macro_rules! methods {
     ($($service:ident { $($name:literal $method:ident($request:ident);)+ })+) => {
-        /// The methods, as `Service/Method`.
+        /// Names of all methods, as `Service/Method`.
         pub const METHODS: &[&str] = &[$($(concat!(stringify!($service), "/", $name),)+)+];
 
-        /// Calls a method; `None` if there is no such one or the bytes are no message of it.
+        /// Calls a method. `None` if it does not exist, or if the bytes can't be decoded.
         ///
         /// # Panics
-        /// If the call does.
+        /// If the call panics.
         pub async fn call(dpu: &Dpu, method: &str, message: &[u8]) -> Option<Said> {
             match method {
                 $($(concat!(stringify!($service), "/", $name) => {
@@ -98,10 +98,11 @@ methods! {
     }
 }
 
-/// What the state has to say, as the data plane has it; without bridge settings and static MAC rows.
+/// The state that the state file should have, from the data plane's tables. Bridge settings and static FDB entries are
+/// left out.
 ///
 /// # Panics
-/// If the tables contradict each other.
+/// If the tables are inconsistent.
 pub fn state_of(service: &Service) -> State {
     let mut ports: Vec<_> = service.ports().into_iter().map(|port| port.spec).collect();
     ports.sort_by(|one, other| one.name.cmp(&other.name));

@@ -1,4 +1,4 @@
-//! The Soft Patch Panel over the fake.
+//! The Soft Patch Panel on the fake data plane.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::service::Service;
 use crate::spp::Spp;
 use crate::state::Store;
 
-/// A vf instance, an nfv instance, and a port that is `phy:0`.
+/// A configuration with a vf instance, an nfv instance, and a port `phy:0`.
 pub const VF_AND_NFV: &str = r#"
     [[spp.process]]
     type = "vf"
@@ -24,10 +24,10 @@ pub const VF_AND_NFV: &str = r#"
     spp = "phy:0"
 "#;
 
-/// The service and the instances of a configuration file.
+/// The service and the instances of a configuration.
 ///
 /// # Panics
-/// If there is something wrong with either.
+/// If the configuration or the store is unusable.
 pub fn panel(config: &str, store: Store) -> (Arc<Service>, Arc<Spp>) {
     let config = Config::parse(config).expect("a configuration");
     let service = Service::start(Box::new(FakeDataplane::default()), store, &config).expect("a service");

@@ -1,4 +1,4 @@
-//! Storage of a state in memory that outlives its store, and that can be full.
+//! Storage for the state in memory. It outlives its store, and can be full.
 
 use std::io::{Error, ErrorKind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,15 +13,15 @@ struct Inner {
     open: AtomicBool,
 }
 
-/// The storage; clones are the same one.
+/// The storage. Clones share their contents.
 #[derive(Clone, Debug, Default)]
 pub struct FakeStorage(Arc<Inner>);
 
 impl FakeStorage {
-    /// The store on it.
+    /// Opens a store on it.
     ///
     /// # Panics
-    /// If it is full, or there is another store on it, as a file that is open can't be opened again.
+    /// If it is full, or if another store is open on it. A file can't be opened twice either.
     pub fn store(&self) -> Store {
         let storage = self.clone();
         let open = move || {
@@ -31,18 +31,18 @@ impl FakeStorage {
         Store::with_backend(open).expect("room for a store")
     }
 
-    /// Whether writes fail from now on.
+    /// Sets whether writes fail.
     pub fn set_full(&self, full: bool) {
         self.0.full.store(full, Ordering::SeqCst);
     }
 
-    /// What is on it.
+    /// Its contents.
     pub fn bytes(&self) -> Vec<u8> {
         self.0.bytes.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// The storage as a store has it.
+/// The storage, as opened by a store.
 #[derive(Debug)]
 struct Opened(Arc<Inner>);
 

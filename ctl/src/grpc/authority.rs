@@ -1,10 +1,11 @@
-//! Lets clients in whose `:authority` is the path of the socket.
+//! Admits clients that send the path of the socket as `:authority`.
 //!
-//! HTTP/2 clients name the server in `:authority`. On a Unix socket there is no name; gRPC's C core (Python, Ruby, C++) has
-//! sent the percent-encoded path since version 1.57 and grpc-java the path itself, neither of which is an authority by
-//! RFC 3986, and the `h2` crate resets such streams (<https://github.com/hyperium/h2/pull/487>, not merged). So the bytes that
-//! come from the client pass through here, and in header blocks (RFC 7541) what can't be in an authority becomes `-`, octet
-//! for octet: no length changes, so both ends' compression tables stay the same. Everything else passes as it is.
+//! HTTP/2 clients name the server in `:authority`, but a Unix socket has no name. gRPC's C core (Python, Ruby, C++)
+//! sends the percent-encoded path since version 1.57, and grpc-java sends the path itself. Neither is an authority by
+//! RFC 3986, and the `h2` crate resets such streams (<https://github.com/hyperium/h2/pull/487>, not merged).
+//!
+//! So the client's bytes pass through here. In header blocks (RFC 7541) each octet that is illegal in an authority
+//! becomes `-`. No length changes, so the compression tables of both ends stay equal. Everything else passes unchanged.
 
 use std::io;
 use std::pin::Pin;
@@ -13,29 +14,30 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 
-/// What a client sends first (RFC 9113, section 3.4).
+/// Length of the client's connection preface in bytes (RFC 9113, section 3.4).
 const PREFACE: usize = 24;
 const FRAME_HEADER: usize = 9;
 const HEADERS: u8 = 1;
 const PADDED: u8 = 0x08;
 const PRIORITY: u8 = 0x20;
-/// Longest frame that a client may send unless it was told otherwise, which it is not (RFC 9113, section 6.5.2).
+/// Longest frame that a client may send. It is the default of HTTP/2 (RFC 9113, section 6.5.2), and the server leaves
+/// it.
 const MAX_FRAME: usize = 16_384;
 /// Index of `:authority` in HPACK's static table.
 const AUTHORITY: usize = 1;
 
-/// Where in the client's bytes the next one is.
+/// Position in the client's bytes.
 #[derive(Clone, Copy, Debug)]
 enum At {
-    /// In front of a frame; its header is being held.
+    /// At a frame, or within its header, which is held back.
     Header,
-    /// In so many bytes that pass as they are.
+    /// Within bytes that pass unchanged. The number of those left.
     Passing(usize),
-    /// In a frame of header fields, of which this many bytes are still to be held.
+    /// Within a frame of header fields, which is held back. The number of bytes left.
     Holding(usize),
 }
 
-/// Takes bytes and gives them back, as soon as they can be.
+/// Takes bytes, and returns them rewritten as soon as possible.
 #[derive(Debug)]
 struct Rewriter {
     at: At,
@@ -75,7 +77,7 @@ impl Rewriter {
         }
     }
 
-    /// A frame's header is complete.
+    /// Handles a complete frame header.
     fn begin(&mut self, out: &mut Vec<u8>) -> At {
         let len = usize::from(self.held[0]) << 16 | usize::from(self.held[1]) << 8 | usize::from(self.held[2]);
         if self.held[3] == HEADERS && (1..=MAX_FRAME).contains(&len) {
@@ -86,7 +88,7 @@ impl Rewriter {
     }
 }
 
-/// An HPACK integer behind a prefix of `bits` bits: its value, and the bytes after it.
+/// Decodes an HPACK integer with a prefix of `bits` bits. Returns its value and the position after it.
 fn integer(bytes: &[u8], at: usize, bits: u32) -> Option<(usize, usize)> {
     let max = (1 << bits) - 1;
     let first = usize::from(*bytes.get(at)?) & max;
@@ -94,7 +96,7 @@ fn integer(bytes: &[u8], at: usize, bits: u32) -> Option<(usize, usize)> {
         return Some((first, at + 1));
     }
     let mut value = first;
-    // Four more bytes are far beyond the length of a frame.
+    // Four more bytes suffice for any length within a frame.
     for (more, shift) in (0..4).map(|n| (n, 7 * n)) {
         let byte = usize::from(*bytes.get(at + 1 + more)?);
         value += (byte & 0x7f) << shift;
@@ -105,7 +107,7 @@ fn integer(bytes: &[u8], at: usize, bits: u32) -> Option<(usize, usize)> {
     None
 }
 
-/// An HPACK string: whether it is Huffman-coded, and where its octets are.
+/// Decodes an HPACK string. Returns whether it is Huffman-coded, and the range of its octets.
 fn string(bytes: &[u8], at: usize) -> Option<(bool, std::ops::Range<usize>)> {
     let coded = bytes.get(at)? & 0x80 != 0;
     let (len, start) = integer(bytes, at, 7)?;
@@ -120,7 +122,8 @@ fn rewrite(frame: &mut [u8]) {
     let start = usize::from(flags & PADDED != 0) + if flags & PRIORITY != 0 { 5 } else { 0 };
     let end = body.len().saturating_sub(padding);
     if let Some(block) = body.get_mut(start..end) {
-        // A block that can't be read to its end is h2's to refuse, or goes on in the next frame: what was found is enough.
+        // If a block can't be read to its end, it continues in the next frame, or `h2` refuses it. What was found is
+        // enough.
         let _ = rewrite_block(block);
     }
 }
@@ -129,7 +132,7 @@ fn rewrite_block(block: &mut [u8]) -> Option<()> {
     let mut at = 0;
     while at < block.len() {
         let bits = match block[at] {
-            // An indexed field, or a change of the table's size: no strings.
+            // An indexed field or a change of the table size has no strings.
             0x80.. => {
                 at = integer(block, at, 7)?.1;
                 continue;
@@ -159,7 +162,7 @@ fn rewrite_block(block: &mut [u8]) -> Option<()> {
     Some(())
 }
 
-/// A connection whose client's bytes pass through.
+/// A connection that rewrites the bytes of its client.
 #[derive(Debug)]
 pub(super) struct Tolerant<S> {
     inner: S,
@@ -192,7 +195,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tolerant<S> {
             let mut chunk = ReadBuf::new(&mut this.chunk);
             std::task::ready!(Pin::new(&mut this.inner).poll_read(cx, &mut chunk))?;
             if chunk.filled().is_empty() {
-                // The end; what is held of a frame that was cut off is of no use to anybody.
+                // The end of the stream. A held part of a truncated frame is useless.
                 return Poll::Ready(Ok(()));
             }
             this.rewriter.feed(chunk.filled(), &mut this.ready);
@@ -247,7 +250,7 @@ mod tests {
         [first, &[value.len() as u8], value].concat()
     }
 
-    /// Feeds bytes in pieces of `size`.
+    /// Feeds bytes in chunks of `size`.
     fn passed(bytes: &[u8], size: usize) -> Vec<u8> {
         let (mut rewriter, mut out) = (Rewriter::default(), Vec::new());
         bytes.chunks(size).for_each(|piece| rewriter.feed(piece, &mut out));
@@ -255,7 +258,7 @@ mod tests {
     }
 
     fn stream(authority: &[u8]) -> Vec<u8> {
-        // Method POST by index, a table size update, a literal path by index 4, then the authority in three forms.
+        // Method POST by index, a table size update, a literal path with index 4, then the authority in three forms.
         let mut block = vec![0x83, 0x3f, 0xe1, 0x1f];
         block.extend(literal(&[0x44], b"/dpu.Meter/Get%2F"));
         block.extend(literal(&[0x41], authority));

@@ -1,4 +1,4 @@
-//! The messages' encoding. What can't be decoded is the client's fault and is told so: INVALID_ARGUMENT, not INTERNAL.
+//! Encoding of the messages. An undecodable message is the client's fault, so it is INVALID_ARGUMENT and not INTERNAL.
 
 use std::marker::PhantomData;
 
@@ -6,7 +6,7 @@ use prost::Message;
 use tonic::Status;
 use tonic::codec::{DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-/// Messages by prost.
+/// Encodes and decodes messages with prost.
 #[derive(Debug)]
 pub struct Codec<T, U>(PhantomData<(T, U)>);
 
@@ -31,7 +31,7 @@ impl<T: Message + 'static, U: Message + Default + 'static> tonic::codec::Codec f
     }
 }
 
-/// One direction.
+/// The encoder or the decoder.
 #[derive(Debug)]
 pub struct Plain<T>(PhantomData<T>);
 

@@ -1,4 +1,4 @@
-//! Section 3 of the document: meters.
+//! Section 3 of the DPU interface document: meters.
 
 use switch::model::{MeterBinding, MeterDirection, MeterInfo, MeterMode, MeterSpec, MeterType, MeterUpdate};
 use tonic::{Request, Response, Status};
@@ -12,13 +12,14 @@ use super::{Dpu, required};
 use crate::error::Error;
 use crate::service::{Page, Service};
 
-/// Rows of one answer.
+/// Limit of entries in an answer.
 pub(super) const MOST: u32 = 65_536;
 
 fn done(id: u32) -> MeterOpsRsp {
     MeterOpsRsp { status: Some(0), id: Some(id), error: None }
 }
 
+/// A DSCP. The service checks that it is below 64.
 fn dscp(yellow_dscp: Option<u32>) -> Result<Option<u8>, Error> {
     yellow_dscp
         .map(u8::try_from)

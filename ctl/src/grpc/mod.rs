@@ -1,9 +1,10 @@
-//! The DPU interface over gRPC: the document's messages, translated to calls of the one service and back.
+//! The DPU interface over gRPC: translates the document's messages to calls of the service and back.
 //!
-//! Every call succeeds as a call and tells its outcome in `status`: 0 or a Linux errno, with the reason in `error`. Only what
-//! can't be read as a message is an error of gRPC itself. Fields that the document requires are optional here, so that a
-//! missing one is told by its name; answers carry all of theirs, those of a refusal as zeros, because strict clients refuse
-//! messages without them.
+//! Every call succeeds for gRPC. Its outcome is in `status`, as 0 or a Linux errno, with the reason in `error`. Only a
+//! message that can't be decoded is an error of gRPC.
+//!
+//! The document's required fields are optional here, so that an error can name a missing one. Answers always contain
+//! all required fields, because strict clients reject messages without them. In a refusal they are zero.
 
 mod authority;
 pub mod codec;
@@ -11,10 +12,10 @@ mod nic;
 mod other;
 #[allow(missing_docs, clippy::all, rustdoc::all)]
 pub mod proto {
-    //! The messages and services, as generated.
+    //! The generated messages and services.
     tonic::include_proto!("dpu");
 
-    /// Their description, for reflection.
+    /// Their descriptors, for reflection.
     pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/dpu.bin"));
 }
 mod meter;
@@ -45,22 +46,22 @@ use crate::error::{Error, ErrorBody};
 use crate::http::ApiSocket;
 use crate::service::Service;
 
-/// Longest message, in bytes: a batch of 65,536 rules with everything given has room.
+/// Longest message, in bytes. A batch of 65,536 rules with all fields fits.
 const MAX_MESSAGE: usize = 64 << 20;
-/// Calls of one connection at a time.
+/// Limit of simultaneous calls per connection.
 const MAX_CALLS: usize = 64;
-/// How long a client may take to show its certificate.
+/// Time limit for the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long to wait with the next client when one can't be accepted: out of descriptors, most likely.
+/// Pause after a failed accept. The usual reason is a lack of descriptors.
 const BREATH: Duration = Duration::from_millis(100);
-/// How often a silent client is asked whether it is still there.
+/// Period of HTTP/2 pings to an idle client.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// All six services.
+/// All six services of the interface.
 #[derive(Clone, Debug)]
 pub struct Dpu(Arc<Service>);
 
-/// An answer that has a place for status and reason.
+/// An answer with fields for status and reason.
 pub trait Answer: Sized + Send + 'static {
     /// The answer to a refused request.
     fn refused(status: u32, error: String) -> Self;
@@ -68,7 +69,7 @@ pub trait Answer: Sized + Send + 'static {
 
 macro_rules! answers {
     ($($name:ident { $($field:ident: $value:expr),* };)+) => {$(
-        // Some have nothing else.
+        // Some answers have no other fields.
         #[allow(clippy::needless_update)]
         impl Answer for proto::$name {
             fn refused(status: u32, error: String) -> Self {
@@ -124,12 +125,12 @@ answers! {
 }
 
 impl Dpu {
-    /// The interface of a service.
+    /// The interface to a service.
     pub fn new(service: Arc<Service>) -> Self {
         Self(service)
     }
 
-    /// Calls the service on a thread that may block, and makes an answer of what it refuses.
+    /// Calls the service on a thread that may block. Turns its error into an answer.
     async fn answer<T: Answer>(
         &self,
         call: impl FnOnce(&Service) -> Result<T, Error> + Send + 'static,
@@ -137,7 +138,7 @@ impl Dpu {
         self.answer_with(call, |answer| answer).await
     }
 
-    /// As [`Dpu::answer`]; `mark` puts into a refusal what it was about.
+    /// As [`Dpu::answer`]. `mark` adds the subject of the request to a refusal.
     async fn answer_with<T: Answer>(
         &self,
         call: impl FnOnce(&Service) -> Result<T, Error> + Send + 'static,
@@ -154,12 +155,12 @@ impl Dpu {
     }
 }
 
-/// A field that the document requires.
+/// A required field.
 fn required<T>(name: &str, field: Option<T>) -> Result<T, Error> {
     field.ok_or_else(|| Error::invalid(format!("{name}: it is required and missing")))
 }
 
-/// An address of six bytes.
+/// A MAC address, which has six bytes.
 fn mac(name: &str, bytes: &[u8]) -> Result<MacAddr, Error> {
     let bytes = <[u8; 6]>::try_from(bytes)
         .map_err(|_| Error::invalid(format!("{name}: it has {} bytes, a MAC address has 6", bytes.len())))?;
@@ -171,7 +172,7 @@ fn unsupported<T>(what: &str) -> Result<T, Error> {
     Err(Error::Switch(switch::Error::new(ErrorKind::Unsupported, text)))
 }
 
-/// The services on a server.
+/// Adds the services to a server.
 fn router(server: &mut Server, service: &Arc<Service>) -> Result<Router, Error> {
     let failed =
         |error: tonic_reflection::server::Error| Error::io("describing the services", std::io::Error::other(error));
@@ -202,7 +203,7 @@ async fn until(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// A client, or a moment's wait: the server would try again at once.
+/// Delays a failed accept, because the server would retry at once.
 async fn unhurried<T>(accepted: std::io::Result<T>) -> std::io::Result<T> {
     if let Err(error) = &accepted {
         tracing::warn!(%error, "accepting a gRPC connection");
@@ -220,7 +221,7 @@ fn ended(result: Result<(), tonic::transport::Error>) {
 /// Serves on a Unix socket until `stop` says true.
 ///
 /// # Errors
-/// None in practice: the description of the services is part of the program.
+/// None in practice, because the descriptors are part of the program.
 pub fn serve_unix(
     socket: ApiSocket,
     service: &Arc<Service>,
@@ -235,10 +236,10 @@ pub fn serve_unix(
     }))
 }
 
-/// Serves on TCP, to clients whose certificates the configured authority has signed, until `stop` says true.
+/// Serves on TCP until `stop` says true. Clients need a certificate signed by the configured authority.
 ///
 /// # Errors
-/// Certificates that can't be read or used, or an address that can't be listened on.
+/// If certificates can't be read or used, or the address can't be listened on.
 pub async fn serve_tcp(
     config: &DpuConfig,
     service: &Arc<Service>,
@@ -254,7 +255,7 @@ pub async fn serve_tcp(
     let authority = Certificate::from_pem(read("client_ca", config.client_ca.as_deref())?);
     let tls = ServerTlsConfig::new().identity(identity).client_ca_root(authority).timeout(HANDSHAKE);
     let unusable = |error: tonic::transport::Error| {
-        // Its own text is "transport error"; what is wrong comes from below.
+        // The error itself says "transport error" only. Its source has the reason.
         let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
         Error::invalid(format!("dpu.certificate, dpu.key, dpu.client_ca: they can't be used: {why}"))
     };

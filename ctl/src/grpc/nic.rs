@@ -1,4 +1,4 @@
-//! Section 1 of the document: elastic NICs.
+//! Section 1 of the DPU interface document: elastic NICs.
 
 use switch::model::*;
 use tonic::{Request, Response, Status};
@@ -28,7 +28,7 @@ const FEATURES: [(u32, &str); 12] = [
     (22, "VIRTIO_NET_F_MQ"),
 ];
 
-/// Errors of the service in the document's words: it calls queues otherwise.
+/// Renames fields in an error of the service to those of the document, which has other names for queues.
 fn in_its_words(error: Error) -> Error {
     match &error {
         Error::Switch(inner) => match inner.to_string().strip_prefix("queues: ") {
@@ -39,6 +39,7 @@ fn in_its_words(error: Error) -> Error {
     }
 }
 
+/// A port number that the switch has room for.
 fn number(vport: u32, slots: u32) -> Result<u16, Error> {
     u16::try_from(vport)
         .ok()
@@ -46,7 +47,7 @@ fn number(vport: u32, slots: u32) -> Result<u16, Error> {
         .ok_or_else(|| Error::invalid(format!("vport: {vport} is out of range, 0 to {} are possible", slots - 1)))
 }
 
-/// A name for a port: its uuid if that can be one and is free, else one derived from it.
+/// A name for a port: its uuid if that is valid and free, otherwise one derived from it.
 fn name_for(service: &Service, uuid: &str) -> String {
     if switch::resolve::check_name(uuid).is_ok() && service.name_of(uuid).is_err() {
         return uuid.to_owned();
@@ -79,7 +80,8 @@ fn new_port(service: &Service, request: NewPortRequest) -> Result<PortOpsRep, Er
     spec.mac = request.mac.map(|bytes| mac("mac", &bytes)).transpose()?;
     spec.queue_depth = request.queue_depth;
     (spec.ifname, spec.guest_ifname, spec.netns) = (request.ifname, request.guest_ifname, request.netns);
-    // The name that it gets may be derived from it, and a port of that name must not be taken for the same one.
+    // A repeated uuid is refused before a name is derived from it, because `add_port` replaces a failed port of the
+    // same name.
     if let Some(other) = service.ports_in_brief().iter().find(|port| port.spec.uuid() == uuid) {
         return Err(Error::exists(format!("uuid: `{}` belongs to port `{}`", uuid.escape_default(), other.name)));
     }

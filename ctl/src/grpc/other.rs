@@ -1,4 +1,5 @@
-//! Section 5 of the document, port statistics; and sections 2 and 6, disks and optical ports, which are not offered yet.
+//! Section 5 of the DPU interface document, port statistics. Sections 2 and 6, disks and optical ports, are not
+//! supported.
 
 use tonic::{Request, Response, Status};
 
@@ -19,7 +20,7 @@ impl PortStats for Dpu {
             move |service| {
                 let name = service.name_numbered("vid", required("vid", vid)?)?;
                 let report = service.stats(Some(&name))?;
-                // A port that is not up has counted nothing.
+                // A port that is not up has no counters.
                 let nic = report.ports.first().map(|port| port.nic).unwrap_or_default();
                 Ok(GetPortStatsResponse {
                     status: Some(0),

@@ -1,4 +1,7 @@
-//! Section 4 of the document: traffic rules and port switching.
+//! Section 4 of the DPU interface document: traffic rules and port switching.
+//!
+//! The document requires a value and a mask for each field of a key. If both are zero, the field matches anything. IP
+//! addresses are lists of 32-bit words, most significant first.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -27,6 +30,7 @@ pub(super) fn no_key() -> MaskRuleKey {
     describe_key(0, &RuleKey::default())
 }
 
+/// A number with its mask. `None` if both are 0.
 fn field<const BITS: u32>(name: &str, value: Option<i32>, mask: Option<i32>) -> Result<Option<Masked<BITS>>, Error> {
     let (value, mask) = (required(name, value)?, required(&format!("{name}_mask"), mask)?);
     let value = u32::try_from(value).map_err(|_| {
@@ -36,6 +40,7 @@ fn field<const BITS: u32>(name: &str, value: Option<i32>, mask: Option<i32>) -> 
     Ok(Some(field).filter(|field| (field.value, field.mask) != (0, 0)))
 }
 
+/// A MAC address with its mask. `None` if it is empty or all zeros, with mask 0.
 fn mac_field(name: &str, value: Option<&[u8]>, mask: Option<i64>) -> Result<Option<MaskedMac>, Error> {
     let (value, mask) = (required(name, value)?, required(&format!("{name}_mask"), mask)?.cast_unsigned());
     if value.is_empty() && mask == 0 {
@@ -45,6 +50,7 @@ fn mac_field(name: &str, value: Option<&[u8]>, mask: Option<i64>) -> Result<Opti
     Ok(Some(MaskedMac { value, mask }).filter(|field| (field.value, field.mask) != (MacAddr::ZERO, 0)))
 }
 
+/// An IP address with its mask: one word for IPv4, four for IPv6. `None` without words.
 fn ip_field(name: &str, words: &[u32], mask: &[u32]) -> Result<Option<MaskedIp>, Error> {
     let address = |words: &[u32]| match *words {
         [word] => Some(IpAddr::V4(word.into())),
@@ -147,6 +153,7 @@ fn describe_key(index: i32, key: &RuleKey) -> MaskRuleKey {
     }
 }
 
+/// An action. In the document −1 stands for dropping (`vid`) and for the flow hash (`qid`).
 fn action(action: &proto::RuleAction) -> Result<RuleAction, Error> {
     let (qid, vid) = (required("qid", action.qid)?, required("action.vid", action.vid)?);
     let target = match vid {
@@ -178,6 +185,7 @@ fn index(index: i32) -> Result<u32, Error> {
     u32::try_from(index).map_err(|_| Error::invalid(format!("key_index: {index} is out of range, it begins with 0")))
 }
 
+/// A rule to write. Its index −1 stands for the lowest free one. The key repeats the index, or has 0 instead.
 fn rule(request: &ClassfierWriteRequest) -> Result<RuleWrite, Error> {
     let place = required("key_index", request.key_index)?;
     let mask_rule_key = required("mask_rule_key", request.mask_rule_key.as_ref())?;
@@ -229,13 +237,14 @@ fn batch(service: &Service, request: &ClassfierBatchRequest) -> Result<Classfier
     let changes = request.changes.iter().enumerate().map(numbered).collect::<Result<Vec<_>, _>>()?;
     let alone = changes.len() == 1;
     service.change_rules(changes).map_err(|error| match error {
-        // The tables leave the place out when there is only one.
+        // The tables give the position of the failed change only if there are several changes.
         Error::Switch(_) if alone => place(0, &error),
         error => error,
     })?;
     Ok(ClassfierBatchResponse { status: Some(0), error: None })
 }
 
+/// Adds the position of a change in its batch to an error.
 fn place(at: usize, error: &Error) -> Error {
     Error::Switch(switch::Error::new(error.kind(), format!("change {at}: {error}")))
 }

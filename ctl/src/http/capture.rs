@@ -1,4 +1,4 @@
-//! A capture as a stream of pcapng.
+//! A capture as a stream in pcapng format. Each capture has a thread of its own.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,29 +20,29 @@ use crate::error::{Error, ErrorBody};
 use crate::pcapng::PcapngWriter;
 use crate::service::Service;
 
-/// How soon a reader that went away, or the end of its time, is noticed.
+/// Time within which the end of the capture, or of its reader, is noticed.
 const TURN: Duration = Duration::from_millis(100);
-/// Pieces that wait for a slow reader; then the capture waits, and its own backlog fills.
+/// Chunks that wait for a slow reader. Beyond that the capture waits, and its own backlog fills.
 const BACKLOG: usize = 16;
 
-/// What to capture.
+/// Query of a capture.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(super) struct CaptureQuery {
-    /// Names of ports, joined by commas; absent: all.
+    /// Names of ports, separated by commas. Default: all.
     ports: Option<String>,
-    /// `rx` or `tx`, as the switch sees it; absent: both.
+    /// `rx` or `tx`, as seen by the switch. Default: both.
     direction: Option<Direction>,
-    /// Bytes kept of each frame, 14–65535; default 65535.
+    /// Bytes to keep of each frame, 14–65535. Default: 65535.
     snaplen: Option<u32>,
-    /// Frames after which it ends; absent: never.
+    /// Number of frames after which the capture ends. Default: never.
     count: Option<u64>,
-    /// Seconds after which it ends; absent: never.
+    /// Seconds after which the capture ends. Default: never.
     duration: Option<f64>,
 }
 
-/// Capture frames of ports, as a stream of pcapng that ends with the connection.
+/// Capture frames of ports as a stream in pcapng format. Closing the connection ends the capture.
 #[utoipa::path(get, path = "/capture", params(CaptureQuery), responses(
     (status = 200, content_type = "application/x-pcapng", body = Vec<u8>),
     (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
@@ -66,7 +66,7 @@ pub(super) async fn capture(
         count: query.count.unwrap_or(u64::MAX),
         end: duration.and_then(|duration| Instant::now().checked_add(duration)),
     };
-    // A thread of its own, because it may run for days.
+    // A capture may run for days, so it must not occupy a thread of the pool.
     std::thread::Builder::new()
         .name("xs-capture".to_owned())
         .spawn(move || {
@@ -84,7 +84,7 @@ struct Limits {
     end: Option<Instant>,
 }
 
-/// Moves frames to the reader until one of them ends it.
+/// Moves frames to the reader until the reader, the number of frames or the time ends it.
 fn pump(
     mut stream: Box<dyn Capture>,
     service: &Service,
@@ -103,7 +103,7 @@ fn pump(
         }
         let wait = limits.end.map_or(TURN, |end| TURN.min(end.saturating_duration_since(Instant::now())));
         let mut piece = Vec::new();
-        // Asked for anew each time: a number may be another port's by now.
+        // Names are looked up for each chunk, because a number may have passed to another port.
         let mut names: HashMap<u16, String> = HashMap::new();
         for frame in stream.receive(wait) {
             if left == 0 {

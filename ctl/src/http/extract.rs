@@ -1,4 +1,4 @@
-//! Taking requests apart, with errors in this API's own form.
+//! Extractors of requests, with errors in the form of this API.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use switch::ErrorKind;
 
 use super::error_response;
 
-/// How long a client may take to send a request's body.
+/// Time limit for a client to send the body of a request.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A JSON body.
@@ -44,12 +44,12 @@ impl<T: serde::Serialize> IntoResponse for Json<T> {
 #[from_request(via(axum::extract::Query), rejection(Rejection))]
 pub(super) struct Query<T>(pub T);
 
-/// A piece of the path.
+/// A segment of the path.
 #[derive(Debug, FromRequestParts)]
 #[from_request(via(axum::extract::Path), rejection(Rejection))]
 pub(super) struct Path<T>(pub T);
 
-/// What could not be taken apart.
+/// A request that could not be parsed.
 #[derive(Debug)]
 pub(super) struct Rejection {
     status: StatusCode,
@@ -58,7 +58,7 @@ pub(super) struct Rejection {
 
 impl From<JsonRejection> for Rejection {
     fn from(rejection: JsonRejection) -> Self {
-        // axum tells a wrong type from a syntax error (422 and 400); for clients of this API both are a bad request.
+        // axum answers a wrong type by 422 and a syntax error by 400. In this API both are 400.
         let status = match rejection.status() {
             StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
             status => status,

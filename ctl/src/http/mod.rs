@@ -1,8 +1,8 @@
-//! JSON over HTTP on a Unix socket: the service's methods under `/api/v1`.
+//! The HTTP API: JSON on a Unix socket, with the service's methods under `/api/v1`.
 //!
-//! Handlers do three things: take the request apart, call the service on a thread that may block, put the answer together.
-//! What can't be taken apart is a 400 whose text says where; an error of the service has the HTTP status of its kind, and its
-//! body is an [`ErrorBody`]. The OpenAPI document is made from the same handlers.
+//! A handler parses the request, calls the service on a thread that may block, and builds the answer. A request that
+//! can't be parsed gets a 400 that says where. An error of the service gets the HTTP status of its kind. The body of an
+//! error is an [`ErrorBody`]. The OpenAPI document is generated from the handlers.
 
 mod capture;
 mod extract;
@@ -31,7 +31,7 @@ use switch::ErrorKind;
 /// Longest request body, in bytes.
 const MAX_BODY: usize = 1 << 20;
 
-/// The document's head.
+/// General information in the OpenAPI document.
 #[derive(OpenApi)]
 #[openapi(
     info(

@@ -1,4 +1,4 @@
-//! The routes.
+//! Routes for ports, counters, FDB, bridge, workers, audit, doctor and version.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use ctl_types::{Check, Status};
 pub(super) type Shared = State<Arc<Service>>;
 pub(super) type Answer<T> = Result<Json<T>, Error>;
 
-/// Every route of the API, below its prefix.
+/// All routes of the API, without its prefix.
 pub(super) fn all() -> OpenApiRouter<Arc<Service>> {
     OpenApiRouter::new()
         .routes(routes!(list_ports, add_port))
@@ -37,7 +37,7 @@ pub(super) fn all() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(version))
 }
 
-/// Runs a call that may block where it holds nobody up.
+/// Runs a call on a thread that may block.
 pub(super) async fn blocking<S: Send + Sync + 'static, T: Send + 'static>(
     service: Arc<S>,
     call: impl FnOnce(&S) -> Result<T, Error> + Send + 'static,
@@ -47,7 +47,7 @@ pub(super) async fn blocking<S: Send + Sync + 'static, T: Send + 'static>(
         .unwrap_or_else(|error| Err(Error::io("a request ended early", std::io::Error::other(error))))
 }
 
-/// All configured ports.
+/// List all configured ports.
 #[utoipa::path(get, path = "/ports", responses((status = 200, body = [PortEntry])))]
 async fn list_ports(State(service): Shared) -> Answer<Vec<PortEntry>> {
     blocking(service, |service| Ok(service.ports())).await.map(Json)
@@ -63,14 +63,14 @@ async fn add_port(State(service): Shared, Json(spec): Json<PortSpec>) -> Result<
     Ok((StatusCode::CREATED, Json(port)))
 }
 
-/// One port, by name or number.
+/// Show a port, by name or number.
 #[utoipa::path(get, path = "/ports/{port}", params(("port" = String, Path)),
     responses((status = 200, body = PortEntry), (status = 404, body = ErrorBody)))]
 async fn show_port(State(service): Shared, Path(port): Path<String>) -> Answer<PortEntry> {
     blocking(service, move |service| service.port(&port)).await.map(Json)
 }
 
-/// Change a port; absent fields stay.
+/// Change a port. Absent fields keep their value.
 #[utoipa::path(patch, path = "/ports/{port}", params(("port" = String, Path)), request_body = PortUpdate,
     responses((status = 200, body = PortEntry), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn update_port(
@@ -81,35 +81,35 @@ async fn update_port(
     blocking(service, move |service| service.update_port(&port, update)).await.map(Json)
 }
 
-/// Delete a port and its static MAC rows.
+/// Delete a port with its static FDB entries.
 #[utoipa::path(delete, path = "/ports/{port}", params(("port" = String, Path)),
     responses((status = 204), (status = 404, body = ErrorBody)))]
 async fn del_port(State(service): Shared, Path(port): Path<String>) -> Result<StatusCode, Error> {
     blocking(service, move |service| service.del_port(&port)).await.map(|()| StatusCode::NO_CONTENT)
 }
 
-/// Which port.
+/// Selects a port.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 struct PortQuery {
-    /// Name or number; absent: all.
+    /// Name or number. Default: all ports.
     port: Option<String>,
 }
 
-/// Counters.
+/// Show counters.
 #[utoipa::path(get, path = "/stats", params(PortQuery), responses((status = 200, body = StatsReport)))]
 async fn stats(State(service): Shared, Query(query): Query<PortQuery>) -> Answer<StatsReport> {
     blocking(service, move |service| service.stats(query.port.as_deref())).await.map(Json)
 }
 
-/// The MAC table.
+/// List FDB entries.
 #[utoipa::path(get, path = "/fdb", params(FdbFilter), responses((status = 200, body = [FdbEntry])))]
 async fn list_fdb(State(service): Shared, Query(filter): Query<FdbFilter>) -> Answer<Vec<FdbEntry>> {
     blocking(service, move |service| service.fdb(&filter)).await.map(Json)
 }
 
-/// Add a static MAC row.
+/// Add a static FDB entry.
 #[utoipa::path(post, path = "/fdb", request_body = FdbSpec,
     responses((status = 201, body = FdbSpec), (status = 400, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn add_fdb(State(service): Shared, Json(row): Json<FdbSpec>) -> Result<(StatusCode, Json<FdbSpec>), Error> {
@@ -117,16 +117,16 @@ async fn add_fdb(State(service): Shared, Json(row): Json<FdbSpec>) -> Result<(St
     Ok((StatusCode::CREATED, Json(added)))
 }
 
-/// Which VLAN.
+/// Selects a VLAN.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 struct VlanQuery {
-    /// VLAN 0–4094; default 0, the untagged segment.
+    /// VID, 0–4094. Default: 0, the untagged segment.
     vlan: u16,
 }
 
-/// Delete a MAC row, static or learned.
+/// Delete an FDB entry, static or learned.
 #[utoipa::path(delete, path = "/fdb/{mac}", params(("mac" = String, Path), VlanQuery),
     responses((status = 204), (status = 404, body = ErrorBody)))]
 async fn del_fdb(
@@ -138,66 +138,66 @@ async fn del_fdb(
     blocking(service, move |service| service.fdb_del(mac, query.vlan)).await.map(|()| StatusCode::NO_CONTENT)
 }
 
-/// What to flush.
+/// Selects what to flush.
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Flush {
-    /// Port; absent: all.
+    /// Port, by name or number. Default: all.
     port: Option<String>,
 }
 
-/// What was flushed.
+/// Result of a flush.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 struct Flushed {
-    /// Learned rows that were forgotten.
+    /// Number of learned entries that were flushed.
     flushed: usize,
 }
 
-/// Forget learned MAC rows.
+/// Flush learned FDB entries.
 #[utoipa::path(post, path = "/fdb/flush", request_body = Flush, responses((status = 200, body = Flushed)))]
 async fn flush_fdb(State(service): Shared, Json(flush): Json<Flush>) -> Answer<Flushed> {
     let flushed = blocking(service, move |service| service.fdb_flush(flush.port.as_deref())).await?;
     Ok(Json(Flushed { flushed }))
 }
 
-/// The bridge settings.
+/// Show the bridge settings.
 #[utoipa::path(get, path = "/bridge", responses((status = 200, body = BridgeSettings)))]
 async fn show_bridge(State(service): Shared) -> Answer<BridgeSettings> {
     blocking(service, |service| Ok(service.dataplane().bridge())).await.map(Json)
 }
 
-/// Change bridge settings; absent fields stay.
+/// Change bridge settings. Absent fields keep their value.
 #[utoipa::path(patch, path = "/bridge", request_body = BridgeUpdate,
     responses((status = 200, body = BridgeSettings), (status = 400, body = ErrorBody)))]
 async fn update_bridge(State(service): Shared, Json(update): Json<BridgeUpdate>) -> Answer<BridgeSettings> {
     blocking(service, move |service| service.update_bridge(&update)).await.map(Json)
 }
 
-/// The workers.
+/// List the workers.
 #[utoipa::path(get, path = "/workers", responses((status = 200, body = [WorkerInfo])))]
 async fn workers(State(service): Shared) -> Answer<Vec<WorkerInfo>> {
     blocking(service, |service| Ok(service.dataplane().workers())).await.map(Json)
 }
 
-/// Count the frames of packet memory.
+/// Count the frames of packet memory by their owners.
 #[utoipa::path(get, path = "/audit", responses((status = 200, body = FrameAudit)))]
 async fn audit(State(service): Shared) -> Answer<FrameAudit> {
     blocking(service, |service| Ok(service.dataplane().audit())).await.map(Json)
 }
 
-/// Distinct masks of rules from which on a new flow is noticeably dear.
+/// Number of distinct rule masks above which the first packet of a flow gets noticeably expensive.
 const MANY_MASKS: usize = 64;
 
-/// Which netdevs.
+/// Selects netdevs.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 struct DoctorQuery {
-    /// Names of netdevs to look at besides those of ports, joined by commas.
+    /// Names of netdevs to check besides those of ports, separated by commas.
     ifnames: Option<String>,
 }
 
-/// Look at the machine and the ports.
+/// Check the machine and the ports.
 #[utoipa::path(get, path = "/doctor", params(DoctorQuery), responses((status = 200, body = [Check])))]
 async fn doctor(State(service): Shared, Query(query): Query<DoctorQuery>) -> Answer<Vec<Check>> {
     blocking(service, move |service| {
@@ -249,7 +249,7 @@ struct Version {
     version: &'static str,
 }
 
-/// The daemon's version.
+/// Show the daemon's version.
 #[utoipa::path(get, path = "/version", responses((status = 200, body = Version)))]
 async fn version() -> Json<Version> {
     Json(Version { name: "xswitchd", version: env!("CARGO_PKG_VERSION") })

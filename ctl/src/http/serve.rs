@@ -1,4 +1,7 @@
-//! Serving a router on a socket.
+//! Serves a router on a Unix or TCP socket.
+//!
+//! A task accepts connections, and each connection has a task. Clients may be slow or hostile, so the time for a
+//! request's head, its length, and the number of TCP clients are limited.
 
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -17,37 +20,37 @@ use tokio::sync::watch;
 
 use crate::error::Error;
 
-/// How long a client may take to send a request's head, and to begin with one.
+/// Time limit for a client to send the head of a request, counted from the end of the previous one.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of the longest head of a request.
+/// Longest head of a request, in bytes.
 const MAX_HEAD: usize = 64 << 10;
-/// How long a client on TCP may leave an answer lying, in milliseconds.
+/// Time limit for a TCP client to acknowledge an answer, in milliseconds.
 const ANSWER_TIMEOUT_MS: u32 = 20_000;
-/// Clients on TCP at a time: further ones wait until one goes. Each has a descriptor, of which the rest of the daemon needs some, too.
+/// Limit of simultaneous TCP clients. Further ones wait. Each takes a descriptor, and the daemon needs some for itself.
 const MAX_CLIENTS: usize = 256;
-/// How long open requests may take to end when the daemon does.
+/// Time for open requests to end when the daemon stops.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// A listening socket; its file goes when this is dropped.
+/// A listening socket. Dropping it removes its file.
 #[derive(Debug)]
 pub struct ApiSocket {
     listener: UnixListener,
     file: SocketFile,
 }
 
-/// The file of a socket; it goes when this is dropped.
+/// The file of a socket. Dropping it removes the file.
 #[derive(Debug)]
 pub struct SocketFile(PathBuf);
 
 impl ApiSocket {
-    /// Listens at `path` with permission bits `mode`. A socket that a dead daemon left is replaced; one that answers is not.
+    /// Listens at `path` with permission bits `mode`. Replaces a socket left by a dead daemon.
     ///
     /// # Errors
-    /// If somebody listens there already, or the file can't be made.
+    /// If somebody listens there, or the file can't be created.
     pub fn bind(path: &Path, mode: u32) -> Result<Self, Error> {
         match std::os::unix::net::UnixStream::connect(path) {
             Ok(_) => return Err(Error::InUse { path: path.to_owned(), holder: "unknown".to_owned() }),
-            // Refused: nobody listens on a socket, or it is a file of another kind, which is not ours to remove.
+            // Nobody listens. A file of another kind is refused in the same way, but must not be removed.
             Err(error) if error.kind() == ErrorKind::ConnectionRefused && is_socket(path) => {
                 std::fs::remove_file(path).map_err(|error| Error::io(format!("removing {}", path.display()), error))?;
             }
@@ -61,7 +64,7 @@ impl ApiSocket {
         Ok(socket)
     }
 
-    /// The listener and its file apart.
+    /// Separates the listener from its file.
     pub fn split(self) -> (UnixListener, SocketFile) {
         (self.listener, self.file)
     }
@@ -72,7 +75,7 @@ fn is_socket(path: &Path) -> bool {
 }
 
 impl SocketFile {
-    /// The file of a socket that listens there.
+    /// The file of a socket that already listens at `path`.
     pub fn at(path: &Path) -> Self {
         Self(path.to_owned())
     }
@@ -84,13 +87,14 @@ impl Drop for SocketFile {
     }
 }
 
-/// Serves until `stop` says true, then lets open requests end for a moment.
+/// Serves until `stop` says true, then gives open requests a short time to end.
 pub async fn serve(socket: ApiSocket, router: Router, stop: watch::Receiver<bool>) {
     let (listener, _file) = socket.split();
     serve_on(listener, usize::MAX, router, stop).await;
 }
 
-/// The same on a TCP address, which any user of the machine may reach: none may take up all of the daemon's memory and descriptors.
+/// The same on a TCP address. Any user of the machine may connect, so limits protect the daemon's memory and
+/// descriptors.
 pub async fn serve_tcp(listener: TcpListener, router: Router, stop: watch::Receiver<bool>) {
     let listener = listener.tap_io(|stream| {
         if let Err(error) = setsockopt(stream, sockopt::TcpUserTimeout, &ANSWER_TIMEOUT_MS) {
@@ -104,7 +108,7 @@ async fn serve_on<L: Listener>(mut listener: L, clients: usize, router: Router, 
     let mut connections = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
-            // It waits itself while there are no descriptors for more.
+            // `accept` itself waits while the process is out of descriptors.
             (stream, _) = listener.accept(), if connections.len() < clients => {
                 connections.spawn(connection(stream, router.clone()));
             }
@@ -115,7 +119,7 @@ async fn serve_on<L: Listener>(mut listener: L, clients: usize, router: Router, 
     let _ = tokio::time::timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;
 }
 
-/// Ends when `stop` says true, or nobody can say it any more.
+/// Returns when `stop` says true, or its sender is gone.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
@@ -123,7 +127,7 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, router: Router) {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_HEAD);
-    // A client that has said all and shuts its side is still to be answered.
+    // A client that has shut down its sending side still gets its answer.
     builder.half_close(true);
     let service = TowerToHyperService::new(router);
     if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {

@@ -1,5 +1,5 @@
-//! The Soft Patch Panel: its command words and everything that there is; traces, which may lead through its components. spp-ctl's own
-//! REST API is served apart from this one.
+//! Routes for the Soft Patch Panel: command words, the whole state, and traces through components. spp-ctl's own REST
+//! API has a server of its own.
 
 use std::sync::Arc;
 
@@ -17,18 +17,18 @@ use crate::spp::{self, Spp, SppError, shell};
 use ctl_spp_types::SppState;
 use ctl_types::Check;
 
-/// The routes.
+/// All routes, without the API's prefix.
 pub(super) fn all() -> OpenApiRouter<Arc<Spp>> {
     OpenApiRouter::new().routes(routes!(state)).routes(routes!(command)).routes(routes!(trace)).routes(routes!(doctor))
 }
 
-/// Instances, what they do and will do from the next flush on, components, ends, files.
+/// Show instances, their configuration in force and after the next flush, components, ends and files.
 #[utoipa::path(get, path = "/spp", responses((status = 200, body = SppState)))]
 async fn state(State(spp): State<Arc<Spp>>) -> Answer<SppState> {
     blocking(spp, |spp| Ok(spp.state())).await.map(Json)
 }
 
-/// Look at the REST API, an outside spp-ctl, lcores and ports.
+/// Check the REST API, an external spp-ctl, lcores and ports.
 #[utoipa::path(get, path = "/spp/doctor", operation_id = "spp_doctor", responses((status = 200, body = [Check])))]
 async fn doctor(State(spp): State<Arc<Spp>>) -> Answer<Vec<Check>> {
     blocking(spp, |spp| Ok(spp::doctor::checks(spp))).await.map(Json)
@@ -38,12 +38,12 @@ async fn doctor(State(spp): State<Arc<Spp>>) -> Answer<Vec<Check>> {
 #[derive(Debug, Deserialize, Serialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct CommandLine {
-    /// One line in SPP's words, such as `vf 1; component start fwd1 2 forward`.
+    /// One line in the command words of SPP, such as `vf 1; component start fwd1 2 forward`.
     #[schema(example = "vf 1; status")]
     line: String,
 }
 
-/// Carry out one line of SPP's command words.
+/// Execute one line of SPP's command words.
 #[utoipa::path(post, path = "/spp/commands", request_body = CommandLine, responses(
     (status = 200, body = ctl_spp_types::Answer), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn command(
@@ -53,7 +53,7 @@ async fn command(
     blocking(spp, move |spp| Ok(shell::execute(spp, &line)?)).await.map(Json)
 }
 
-/// Say what would happen to a packet.
+/// Explain what would happen to a packet.
 #[utoipa::path(post, path = "/trace", request_body = TraceRequest,
     responses((status = 200, body = TraceReport), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn trace(State(spp): State<Arc<Spp>>, Json(request): Json<TraceRequest>) -> Answer<TraceReport> {

@@ -1,4 +1,4 @@
-//! Meters, traffic rules and redirects.
+//! Routes for meters, traffic rules and redirects.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use super::routes::{Answer, Shared, blocking};
 use crate::error::{Error, ErrorBody};
 use crate::service::{Capability, Page, RuleWrite, Service};
 
-/// Longest batch of rules, in bytes: 65,536 of them with everything given have room.
+/// Longest batch of rules, in bytes. 65,536 rules with all fields fit.
 const MAX_BATCH: usize = 64 << 20;
 
-/// The routes.
+/// All routes, without the API's prefix.
 pub(super) fn all() -> OpenApiRouter<Arc<Service>> {
     OpenApiRouter::new()
         .routes(routes!(capability))
@@ -32,13 +32,13 @@ pub(super) fn all() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(put_redirect, del_redirect))
 }
 
-/// How many ports, meters and rules there can be.
+/// Show limits for ports, meters and rules, and how many are free.
 #[utoipa::path(get, path = "/capability", responses((status = 200, body = Capability)))]
 async fn capability(State(service): Shared) -> Answer<Capability> {
     blocking(service, |service| Ok(service.capability())).await.map(Json)
 }
 
-/// Meters, by number.
+/// List meters, ordered by number.
 #[utoipa::path(get, path = "/meters", params(Page), responses((status = 200, body = [MeterInfo])))]
 async fn list_meters(State(service): Shared, Query(page): Query<Page>) -> Answer<Vec<MeterInfo>> {
     blocking(service, move |service| Ok(service.meters(page))).await.map(Json)
@@ -56,14 +56,14 @@ async fn add_meter(
     Ok((StatusCode::CREATED, Json(meter)))
 }
 
-/// One meter, its bindings and counters.
+/// Show a meter, its bindings and counters.
 #[utoipa::path(get, path = "/meters/{id}", params(("id" = u32, Path)),
     responses((status = 200, body = MeterInfo), (status = 404, body = ErrorBody)))]
 async fn show_meter(State(service): Shared, Path(id): Path<u32>) -> Answer<MeterInfo> {
     blocking(service, move |service| service.meter(id)).await.map(Json)
 }
 
-/// Change a meter under the frames that pass it; absent fields stay.
+/// Change a meter while frames pass it. Absent fields keep their value.
 #[utoipa::path(patch, path = "/meters/{id}", params(("id" = u32, Path)), request_body = MeterUpdate,
     responses((status = 200, body = MeterInfo), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn update_meter(
@@ -81,13 +81,13 @@ async fn del_meter(State(service): Shared, Path(id): Path<u32>) -> Result<Status
     blocking(service, move |service| service.del_meter(id)).await.map(|()| StatusCode::NO_CONTENT)
 }
 
-/// Meters bound to ports, but for those that are only implied.
+/// List explicit bindings of meters to ports.
 #[utoipa::path(get, path = "/meter-bindings", responses((status = 200, body = [MeterBinding])))]
 async fn list_bindings(State(service): Shared) -> Answer<Vec<MeterBinding>> {
     blocking(service, |service| Ok(service.meter_bindings())).await.map(Json)
 }
 
-/// Which meter.
+/// Selects a meter.
 #[derive(Debug, Deserialize, Serialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Bind {
@@ -95,7 +95,7 @@ struct Bind {
     meter: u32,
 }
 
-/// Bind a meter to what a port sends (`from`) or is sent (`to`), in place of the one that is bound.
+/// Bind a meter to the frames from a port (`from`) or to it (`to`). Replaces the binding that is there.
 #[utoipa::path(put, path = "/meter-bindings/{vport}/{direction}", request_body = Bind,
     params(("vport" = u16, Path), ("direction" = MeterDirection, Path)),
     responses((status = 204), (status = 404, body = ErrorBody)))]
@@ -108,7 +108,7 @@ async fn bind_meter(
     blocking(service, move |service| service.bind_meter(&binding)).await.map(|()| StatusCode::NO_CONTENT)
 }
 
-/// Undo a binding.
+/// Remove a binding.
 #[utoipa::path(delete, path = "/meter-bindings/{vport}/{direction}",
     params(("vport" = u16, Path), ("direction" = MeterDirection, Path)),
     responses((status = 204), (status = 404, body = ErrorBody)))]
@@ -120,13 +120,13 @@ async fn unbind_meter(
     done.map(|()| StatusCode::NO_CONTENT)
 }
 
-/// Traffic rules, by their place.
+/// List traffic rules, ordered by index.
 #[utoipa::path(get, path = "/rules", params(Page), responses((status = 200, body = [RuleInfo])))]
 async fn list_rules(State(service): Shared, Query(page): Query<Page>) -> Answer<Vec<RuleInfo>> {
     blocking(service, move |service| Ok(service.rules(page))).await.map(Json)
 }
 
-/// Write a rule in its place, or in the lowest free one.
+/// Write a rule at its index, or at the lowest free one.
 #[utoipa::path(post, path = "/rules", request_body = RuleWrite, responses(
     (status = 201, body = RuleInfo),
     (status = 400, body = ErrorBody), (status = 404, body = ErrorBody), (status = 507, body = ErrorBody)))]
@@ -135,14 +135,14 @@ async fn add_rule(State(service): Shared, Json(rule): Json<RuleWrite>) -> Result
     Ok((StatusCode::CREATED, Json(rule)))
 }
 
-/// One rule and what it counted.
+/// Show a rule and its counters.
 #[utoipa::path(get, path = "/rules/{key_index}", params(("key_index" = u32, Path)),
     responses((status = 200, body = RuleInfo), (status = 404, body = ErrorBody)))]
 async fn show_rule(State(service): Shared, Path(index): Path<u32>) -> Answer<RuleInfo> {
     blocking(service, move |service| service.rule(index)).await.map(Json)
 }
 
-/// Write a rule in this place.
+/// Write a rule at this index.
 #[utoipa::path(put, path = "/rules/{key_index}", params(("key_index" = u32, Path)), request_body = RuleWrite,
     responses((status = 200, body = RuleInfo), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn put_rule(State(service): Shared, Path(index): Path<u32>, Json(rule): Json<RuleWrite>) -> Answer<RuleInfo> {
@@ -160,28 +160,28 @@ async fn del_rule(State(service): Shared, Path(index): Path<u32>) -> Result<Stat
     blocking(service, move |service| service.del_rule(index)).await.map(|()| StatusCode::NO_CONTENT)
 }
 
-/// Change any number of rules at once: each packet meets the rules before it or after it.
+/// Change any number of rules at once. No packet sees only a part of the changes.
 #[utoipa::path(post, path = "/rules/batch", request_body = Vec<RuleChange>,
     responses((status = 204), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn batch(State(service): Shared, Json(changes): Json<Vec<RuleChange>>) -> Result<StatusCode, Error> {
     blocking(service, move |service| service.change_rules(changes)).await.map(|()| StatusCode::NO_CONTENT)
 }
 
-/// Redirects, by the port that they lead away from.
+/// List redirects, ordered by their source port.
 #[utoipa::path(get, path = "/redirects", responses((status = 200, body = [RedirectInfo])))]
 async fn list_redirects(State(service): Shared) -> Answer<Vec<RedirectInfo>> {
     blocking(service, |service| Ok(service.redirects())).await.map(Json)
 }
 
-/// Where to.
+/// Target of a redirect.
 #[derive(Debug, Deserialize, Serialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Redirect {
-    /// Number of the port that gets it.
+    /// Number of the port that gets the frames.
     dest: u16,
 }
 
-/// Send what would go to `src` to another port from now on.
+/// Redirect frames for port `src` to another port.
 #[utoipa::path(put, path = "/redirects/{src}", params(("src" = u16, Path)), request_body = Redirect,
     responses((status = 204), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 async fn put_redirect(
@@ -193,7 +193,7 @@ async fn put_redirect(
     blocking(service, move |service| service.redirect(spec)).await.map(|()| StatusCode::NO_CONTENT)
 }
 
-/// Undo a redirect.
+/// Remove a redirect.
 #[utoipa::path(delete, path = "/redirects/{src}", params(("src" = u16, Path)),
     responses((status = 204), (status = 404, body = ErrorBody)))]
 async fn del_redirect(State(service): Shared, Path(src): Path<u16>) -> Result<StatusCode, Error> {

@@ -1,4 +1,5 @@
-//! The MAC table.
+//! FDB entries: listing, static entries, flushing. Static entries are in the state file, also while their port is
+//! failed.
 
 use switch::ErrorKind;
 use switch::model::*;
@@ -8,7 +9,7 @@ use crate::error::Error;
 use crate::state::Row;
 
 impl Service {
-    /// Rows of the MAC table.
+    /// FDB entries that match a filter.
     pub fn fdb(&self, filter: &FdbFilter) -> Result<Vec<FdbEntry>, Error> {
         let port = filter.port.as_deref().map(|key| self.name_of(key)).transpose()?;
         let mut rows = self.dataplane.fdb();
@@ -20,7 +21,7 @@ impl Service {
         Ok(rows)
     }
 
-    /// Adds a static row; the port is named by name or number.
+    /// Adds a static entry. Its port may be given by name or number.
     pub fn fdb_add(&self, row: FdbSpec) -> Result<FdbSpec, Error> {
         let mut inner = self.lock();
         let row = FdbSpec { port: self.live(&inner, &row.port)?.name.clone(), ..row };
@@ -33,12 +34,12 @@ impl Service {
         Ok(row)
     }
 
-    /// Deletes a row.
+    /// Deletes an entry.
     pub fn fdb_del(&self, mac: MacAddr, vlan: u16) -> Result<(), Error> {
         let mut inner = self.lock();
         let kept = inner.fdb.iter().position(|row| (row.mac, row.vlan) == (mac, vlan));
         let there = match self.dataplane.fdb_del(mac, vlan) {
-            // A static row of a port that is not up is only in the state.
+            // The static entry belongs to a port that is not up. Only the state file has it.
             Err(error) if error.kind() == ErrorKind::NotFound && kept.is_some() => false,
             result => result.map(|()| true)?,
         };
@@ -50,7 +51,7 @@ impl Service {
         Ok(())
     }
 
-    /// Forgets learned rows.
+    /// Flushes learned entries, of one port or of all. Returns how many.
     pub fn fdb_flush(&self, port: Option<&str>) -> Result<usize, Error> {
         let inner = self.lock();
         let name = port.map(|key| self.live(&inner, key)).transpose()?.map(|port| port.name.as_str());

@@ -1,4 +1,8 @@
-//! Guests' processes: sockets for them, and who has which.
+//! Processes of guests: handing out sockets, and their holders.
+//!
+//! A hand-over waits until the queues are free, opens the guest's end, creates the sockets, and records a lease. A
+//! port's sockets have at most one holder. Hand-overs of a port are serialized by its turn, which is locked before the
+//! service's mutex.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -17,26 +21,25 @@ use crate::state::Row;
 use ctl_guest::limits::memlock;
 use ctl_guest::protocol::Offer;
 
-/// How long the kernel may take to let go of a queue whose socket was closed.
+/// Time for the kernel to free a queue after its socket was closed.
 const UNBIND: Duration = Duration::from_secs(3);
-/// How often it is looked whether it has.
+/// Period of polling for that.
 const UNBIND_POLL: Duration = Duration::from_millis(10);
-/// How long it is waited where that can't be seen.
+/// Time to wait for it on kernels where it can't be observed.
 const BLIND_UNBIND: Duration = Duration::from_millis(500);
 /// Index of the loopback netdev, which every namespace has.
 const LOOPBACK: u32 = 1;
 
-/// What the service knows of guests' processes.
+/// The service's data about guest processes.
 #[derive(Debug, Default)]
 pub(super) struct Guests {
     leases: OnceLock<Arc<Leases>>,
-    /// One hand-over of a port at a time.
+    /// A lock per port, held during a hand-over. See [`Service::turn`].
     turns: Mutex<BTreeMap<String, Arc<Mutex<()>>>>,
 }
 
 impl Service {
-    /// Takes up what is written down in `dir` of guests' processes, and looks after them from now on. Before that nobody gets
-    /// sockets.
+    /// Resumes the leases recorded in `dir`, and supervises them from now on. Nobody gets sockets before this call.
     pub fn look_after_guests(&self, dir: &Path) -> Result<(), Error> {
         let leases = Leases::open(dir)
             .map_err(|error| Error::io(format!("keeping guests' processes in {}", dir.display()), error))?;
@@ -56,21 +59,21 @@ impl Service {
         self.guests.leases.get().map(|leases| leases.holders()).unwrap_or_default()
     }
 
-    /// Forgets who has the sockets of a port.
+    /// Ends the lease of a port, whoever has it.
     pub(super) fn end_lease(&self, name: &str) {
         if let Some(leases) = self.guests.leases.get() {
             leases.end(name);
         }
     }
 
-    /// Forgets that somebody has these sockets of a port, who has not got them after all.
+    /// Ends the lease of these sockets, which were not delivered.
     pub fn not_delivered(&self, name: &str, sockets: &[OwnedFd]) {
         if let Some(leases) = self.guests.leases.get() {
             leases.end_of(name, sockets);
         }
     }
 
-    /// Says what a guest's process needs to know of its port, whose guest's end is opened for it if `open` says so.
+    /// Describes a port to a guest process. `open` opens the guest's end first.
     pub fn describe_guest(&self, key: &str, open: bool) -> Result<Offer, Error> {
         let name = self.live(&self.lock(), key)?.name.clone();
         if open {
@@ -79,14 +82,15 @@ impl Service {
         self.offer(&self.dataplane.port(&name)?)
     }
 
-    /// The turn of a port: hand-over, release and closing its guest's end go one after the other. It is taken before the service's
-    /// own lock.
+    /// The lock that serializes hand-over, release, and closing of a port's guest end. Take it before the service's
+    /// mutex.
     pub(super) fn turn(&self, name: &str) -> Arc<Mutex<()>> {
         let mut turns = self.guests.turns.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(turns.entry(name.to_owned()).or_default())
     }
 
-    /// Puts the sockets that a port's guest has into their slots, where they are unless somebody has removed what was pinned.
+    /// Puts the sockets of a port's guest back into the slots of the XSKMAP. They are missing only if somebody removed
+    /// the pinned map.
     pub(super) fn return_sockets(&self, name: &str) {
         let Some(leases) = self.guests.leases.get() else { return };
         match leases.with_sockets(name, |sockets| self.dataplane.return_guest_sockets(name, sockets)) {
@@ -99,7 +103,7 @@ impl Service {
         }
     }
 
-    /// Opens the guest's end of a port, and keeps in mind that it is open.
+    /// Opens the guest's end of a port, and records that in the state file.
     fn open(&self, name: &str) -> Result<GuestEndInfo, Error> {
         let mut inner = self.lock();
         let end = self.dataplane.open_guest_end(name)?;
@@ -117,7 +121,7 @@ impl Service {
             let why = format!("port `{}` is a phy: only guest ports have an end for a guest's sockets", spec.name);
             return Err(Error::Switch(switch::Error::new(ErrorKind::Unsupported, why)));
         };
-        // Of whichever user: each process may be the one that starts last.
+        // Sums the queues of all guest ports, whatever user runs them. Any process may be the last one to start.
         let inner = self.lock();
         let guests = inner.ports.iter().filter(|spec| spec.kind == PortKind::Guest);
         let queues = guests.map(|spec| u64::from(spec.queues.unwrap_or(1))).sum();
@@ -136,16 +140,16 @@ impl Service {
         })
     }
 
-    /// Gives the sockets of a port to a process.
+    /// Hands the sockets of a port to a process.
     ///
     /// # Errors
-    /// `Busy` if another process has them, or has bound the queues in a way of its own.
+    /// `Busy` if another process has them, or has bound the queues with sockets of its own.
     pub fn hand_over(&self, key: &str, process: Process) -> Result<(Offer, GuestSockets), Error> {
         let leases = self.guests.leases.get().ok_or_else(|| busy("the daemon is only starting".to_owned()))?;
         let name = self.live(&self.lock(), key)?.name.clone();
         let turn = self.turn(&name);
         let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-        // What can't be is said before anything is waited for.
+        // Errors that are certain come before any waiting.
         self.offer(&self.dataplane.port(&name)?)?;
         let pid = process.pid();
         if let Some(holder) = leases.holder(&name) {
@@ -157,7 +161,7 @@ impl Service {
                     holder.pid, holder.command
                 )));
             }
-            // It asks once more before it has used them: it has lost them, or will not use them.
+            // The same process asks again before it has bound them, so it has lost the first ones.
             self.dataplane.withdraw_guest_sockets(&name)?;
             leases.end(&name);
         }
@@ -169,16 +173,17 @@ impl Service {
         kept.and_then(|kept| leases.give(&name, process, kept))
             .map_err(|error| Error::io(format!("keeping copies of the sockets of {name}"), error))?;
         if self.name_of(&name).is_err() {
-            // It was deleted meanwhile, and its lease with it, before there was one.
+            // The port was deleted meanwhile. That did not end this lease, which came later.
             leases.end_of(&name, &given.sockets);
         }
         tracing::info!(port = name, pid, "a process was given sockets");
         Ok((offer, given))
     }
 
-    /// Waits until nobody has bound a queue of the guest's end: the kernel lets go of one a moment after its socket was closed.
+    /// Waits until no queue of the guest's end is bound. The kernel frees a queue some time after its socket was
+    /// closed.
     fn await_free_queues(&self, leases: &Leases, name: &str) -> Result<(), Error> {
-        // Kernels before 6.15 can't tell: there it is waited for as long as it has ever taken.
+        // Kernels before 6.15 don't tell which queues are bound. There the longest time ever seen has to pass.
         if switch::io::xsk_queues::bound(LOOPBACK).is_err() {
             let ended = leases.ended(name).map_or(BLIND_UNBIND, |ended| ended.elapsed());
             std::thread::sleep(BLIND_UNBIND.saturating_sub(ended));
@@ -201,11 +206,11 @@ impl Service {
         }
     }
 
-    /// Takes note that the sockets of a port are not used any more, though the process may live that had them. With `force` also
-    /// if it still has them, which get no packets from then on.
+    /// Declares the sockets of a port unused, although the process that had them may live. `force` does so even if the
+    /// process still has them. They get no packets from then on.
     ///
     /// # Errors
-    /// `Busy` if that process still has them.
+    /// `Busy` if the process still has them. With `force`, if it still has them bound.
     pub fn release_guest(&self, key: &str, force: bool) -> Result<Offer, Error> {
         let offer = self.describe_guest(key, false)?;
         let Some(leases) = self.guests.leases.get() else { return Ok(offer) };

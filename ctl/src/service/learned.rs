@@ -1,7 +1,7 @@
-//! Learned addresses, kept for the next daemon, so that a restart floods nothing.
+//! Learned addresses are kept for the next daemon, so that a restart causes no flooding.
 //!
-//! They are in a file of the run directory, which does not outlive the machine's. Its time of modification is when its
-//! contents were last true: then none of them was older than the table lets them grow.
+//! They are in a file of the run directory, which is empty after a reboot. The file's modification time is when its
+//! contents were last valid. At that time no entry was older than the ageing time.
 
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -15,10 +15,10 @@ use switch::model::*;
 
 use super::Service;
 
-/// A moment's contents are written at most once in so many times the time that it takes.
+/// The pause after a save is this many times the duration of the save.
 const REST: u32 = 20;
 
-/// The file, and what is in it.
+/// The file, and a hash of its contents.
 #[derive(Debug)]
 pub struct LearnedFile {
     path: PathBuf,
@@ -32,7 +32,7 @@ struct Written {
 }
 
 impl LearnedFile {
-    /// The file at `path`, which may be missing.
+    /// The file at `path`. It may be missing.
     pub fn at(path: &Path) -> Self {
         Self { path: path.to_owned(), written: Mutex::default() }
     }
@@ -69,7 +69,7 @@ impl LearnedFile {
         } else {
             let new = self.path.with_extension("new");
             let bytes = serde_json::to_vec(&rows).unwrap_or_default();
-            // Guests' addresses are for the daemon's user only.
+            // Only the daemon's user may read the addresses of guests.
             let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new);
             file.and_then(|mut file| file.write_all(&bytes)).and_then(|()| std::fs::rename(&new, &self.path))
         };
@@ -85,7 +85,7 @@ impl LearnedFile {
 }
 
 impl Service {
-    /// Learns what an earlier daemon had learned, unless it is too long ago.
+    /// Relearns the addresses of an earlier daemon, unless they have aged out.
     pub fn restore_learned(&self, file: &LearnedFile) {
         let ageing = Duration::from_secs(self.dataplane.bridge().fdb_ageing_seconds.into());
         let rows = file.load(ageing);
@@ -95,7 +95,7 @@ impl Service {
         }
     }
 
-    /// Keeps what is learned for the next daemon; at once, or when it is time again.
+    /// Saves the learned addresses for the next daemon. Without `at_once` it may skip this time.
     pub fn keep_learned(&self, file: &LearnedFile, at_once: bool) {
         let learned = || self.dataplane.fdb().into_iter().filter(|row| row.kind == FdbKind::Learned).collect();
         file.save(learned, at_once);
@@ -135,7 +135,7 @@ mod tests {
         };
         set(LONG);
         assert_eq!(file.load(LONG), []);
-        // The same rows are true once more.
+        // The same entries are valid once more.
         file.save(|| vec![row(1)], true);
         assert_eq!(file.load(LONG), [row(1)]);
     }

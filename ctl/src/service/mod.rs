@@ -1,9 +1,12 @@
-//! The one service under every transport: it orders changes, keeps the state file true, and restores what it says.
+//! The service behind every transport. It orders changes, keeps the state file in step with the data plane, and
+//! restores it.
 //!
-//! A change is made in the data plane, written to the state file, and then acknowledged; if it can't be written it is undone.
-//! One mutex orders all changes, held while the data plane and the disk work; reads of counters do not take it. A configured
-//! port that can't be brought up (its netdev is not there yet) is kept with its number, shown as failed with the reason, and
-//! tried again by [`Service::retry`].
+//! A change is made in the data plane, then written to the state file, then acknowledged. If it can't be written, it is
+//! undone. One mutex orders all changes. It is held during the work of data plane and disk. Reading counters does not
+//! take it.
+//!
+//! A configured port may fail to come up, for example because its netdev does not exist yet. It keeps its number, is
+//! shown as failed with the reason, and is retried by [`Service::retry`].
 
 mod fdb;
 mod guests;
@@ -31,14 +34,14 @@ pub use ctl_types::{
     BridgeUpdate, Capability, FdbFilter, GuestHolder, GuestSocket, Page, PortEntry, PortState, RuleWrite, TraceRequest,
 };
 
-/// A port that is configured and not up.
+/// A configured port that is not up.
 #[derive(Debug)]
 struct Failed {
     name: String,
     why: String,
 }
 
-/// What the mutex guards.
+/// Data guarded by the mutex.
 #[derive(Debug)]
 struct Inner {
     ports: Vec<PortSpec>,
@@ -46,13 +49,13 @@ struct Inner {
     failed: Vec<Failed>,
 }
 
-/// The service.
+/// The service. Its methods may be called from any thread, and may block.
 pub struct Service {
     dataplane: Box<dyn Dataplane>,
     store: Store,
     inner: Mutex<Inner>,
     guests: guests::Guests,
-    /// Instances and flow rules of the Soft Patch Panel that the state file had, until they are taken up.
+    /// Instances and flow rules of the Soft Patch Panel from the state file, until [`Service::kept_spp`] takes them.
     spp: Mutex<(Vec<Instance>, Vec<PortRules>)>,
 }
 
@@ -63,15 +66,15 @@ impl std::fmt::Debug for Service {
 }
 
 impl Service {
-    /// Puts a service on a data plane without ports, and restores what the state file and the configuration say.
+    /// Creates the service for a data plane without ports, and restores state file and configuration.
     ///
     /// # Errors
-    /// A state file that can't be read or written. A port that can't be restored is none.
+    /// If the state file can't be read or written. A port that can't be restored is not an error.
     pub fn start(dataplane: Box<dyn Dataplane>, store: Store, config: &Config) -> Result<Arc<Self>, Error> {
         let state = store.load()?;
         let mut bridge = state.bridge;
         if config.bridge != state.bridge_configured {
-            // The file was edited since: what it says now is newer than what was set at run time.
+            // The file was edited, so its settings are newer than those made at run time.
             bridge = None;
             store.write(&[Row::bridge(None), Row::bridge_configured(config.bridge.as_ref())])?;
         }
@@ -102,22 +105,22 @@ impl Service {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The data plane, to read from.
+    /// The data plane, for reading.
     pub fn dataplane(&self) -> &dyn Dataplane {
         &*self.dataplane
     }
 
-    /// The instances and flow rules that the state file had; the first who asks gets them.
+    /// Takes the instances and flow rules that the state file had. Later calls get none.
     pub(crate) fn kept_spp(&self) -> (Vec<Instance>, Vec<PortRules>) {
         std::mem::take(&mut *self.spp.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Keeps a change of instances or flow rules that was made.
+    /// Writes a change of instances or flow rules that is in force.
     pub(crate) fn keep_spp(&self, rows: &[Row]) -> Result<(), Error> {
         self.store.write(rows)
     }
 
-    /// Writes rows of a change that was made, or undoes the change.
+    /// Writes the rows of a change that is in force, or undoes the change.
     fn keep(&self, rows: &[Row], undo: impl FnOnce() -> Result<(), switch::Error>) -> Result<(), Error> {
         self.store.write(rows).map_err(|error| match undo() {
             Ok(()) => error,
@@ -128,7 +131,7 @@ impl Service {
         })
     }
 
-    /// How many ports, meters and rules there can be.
+    /// Limits for ports, meters and rules, and how many are free.
     pub fn capability(&self) -> Capability {
         let used = self.lock().ports.len() as u32;
         let total = self.dataplane.port_slots();
@@ -140,7 +143,7 @@ impl Service {
         }
     }
 
-    /// All counters, or those of one port, of the components that have it, and of their other ends.
+    /// All counters. With a port: its own, those of components that use it, and those of their other ends.
     pub fn stats(&self, port: Option<&str>) -> Result<StatsReport, Error> {
         let mut report = self.dataplane.stats();
         if let Some(key) = port {
@@ -169,7 +172,7 @@ impl Service {
         Ok(bridge)
     }
 
-    /// Takes up the bridge settings of an edited configuration file, in place of those set at run time.
+    /// Applies the bridge settings of an edited configuration file. They replace those made at run time.
     pub fn configure_bridge(&self, bridge: Option<&BridgeSettings>) -> Result<(), Error> {
         let _inner = self.lock();
         let before = self.dataplane.bridge();
@@ -177,7 +180,7 @@ impl Service {
         self.keep(&[Row::bridge(None), Row::bridge_configured(bridge)], || self.dataplane.set_bridge(before))
     }
 
-    /// Says what would happen to a packet.
+    /// Explains what would happen to a packet.
     pub fn trace(&self, request: &TraceRequest) -> Result<TraceReport, Error> {
         let frame = match (&request.hex, &request.packet) {
             (Some(hex), None) => from_hex(hex).map_err(|why| Error::invalid(format!("hex: {why}")))?,

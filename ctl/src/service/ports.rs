@@ -1,4 +1,10 @@
-//! Ports: those that work, and those that are configured and don't yet.
+//! Ports: those that are up, and those that are configured but failed.
+//!
+//! A configured port is up or failed. A failed one keeps its number, which the data plane reserves. It also keeps its
+//! meter bindings, redirect and static FDB entries. Adding a port of its name replaces it.
+//!
+//! A number has bindings and a redirect only while some configured port has it. A number that is the target of a
+//! redirect can't be given up.
 
 use std::sync::{MutexGuard, PoisonError};
 
@@ -12,7 +18,8 @@ impl Service {
     pub(super) fn restore(&self) {
         let mut inner = self.lock();
         let Inner { ports, fdb, failed } = &mut *inner;
-        // All numbers are kept before the first port comes up, or one without a number could take another's.
+        // All numbers are reserved before the first port comes up. Otherwise a port without a number could take
+        // another's.
         failed.extend(ports.iter().map(|spec| Failed { name: spec.name.clone(), why: "not tried yet".to_owned() }));
         self.reserve(ports, failed);
         failed.clear();
@@ -33,14 +40,14 @@ impl Service {
         self.reserve(ports, failed);
     }
 
-    /// Tells the data plane which numbers to keep for ports that are not up.
+    /// Reserves the numbers of ports that are not up in the data plane.
     fn reserve(&self, ports: &[PortSpec], failed: &[Failed]) {
         let kept = ports.iter().filter(|spec| failed.iter().any(|port| port.name == spec.name));
         let kept = kept.filter_map(|spec| Some((spec.vport?, spec.name.clone(), spec.queues.unwrap_or(1))));
         self.dataplane.reserve_ports(kept.collect());
     }
 
-    /// Adds ports and their static rows to the data plane.
+    /// Adds ports and their static FDB entries to the data plane.
     fn bring_up(&self, specs: Vec<PortSpec>, fdb: &[FdbSpec]) -> Vec<Result<PortInfo, switch::Error>> {
         let added = self.dataplane.add_ports(specs);
         for info in added.iter().flatten() {
@@ -54,8 +61,8 @@ impl Service {
         added
     }
 
-    /// Adds the ports that a configuration file declares, unless a port of that name exists. One that can't be brought up is
-    /// kept as failed and tried again.
+    /// Adds the ports that a configuration file declares, unless a port of that name exists. A port that can't be
+    /// brought up is kept as failed and retried.
     pub fn declare(&self, ports: &[PortSpec]) {
         let mut inner = self.lock();
         let mut new: Vec<&PortSpec> = Vec::new();
@@ -73,7 +80,7 @@ impl Service {
         self.reserve(&inner.ports, &inner.failed);
     }
 
-    /// Tries ports that could not be brought up once more.
+    /// Retries the failed ports.
     pub fn retry(&self) {
         let mut inner = self.lock();
         if inner.failed.is_empty() {
@@ -106,12 +113,12 @@ impl Service {
         self.reserve(ports, failed);
     }
 
-    /// All configured ports, in the order of their numbers, failed ones last.
+    /// All configured ports, ordered by number. Failed ones come last.
     pub fn ports(&self) -> Vec<PortEntry> {
         self.entries(self.dataplane.ports())
     }
 
-    /// The same without `active_queues`.
+    /// The same without `active_queues`, which are expensive to read.
     pub fn ports_in_brief(&self) -> Vec<PortEntry> {
         self.entries(self.dataplane.ports_in_brief())
     }
@@ -121,7 +128,7 @@ impl Service {
         let inner = self.lock();
         let failed = inner.failed.iter().filter_map(|port| {
             let spec = inner.ports.iter().find(|spec| spec.name == port.name)?;
-            // It may have come up since the others were asked for.
+            // It may have come up since `up` was read.
             let known = up.iter().any(|info| info.spec.name == port.name);
             (!known).then(|| failed_entry(port, spec))
         });
@@ -171,13 +178,13 @@ impl Service {
         Ok(PortEntry { guest: self.holder(name), ..up_entry(self.dataplane.port(name)?) })
     }
 
-    /// Adds a port. In the place of a failed one of the same name it takes over its number and its static rows.
+    /// Adds a port. If it replaces a failed one of the same name, it inherits number and static FDB entries.
     pub fn add_port(&self, spec: PortSpec) -> Result<PortEntry, Error> {
         let added = self.add(&mut self.lock(), vec![spec]).pop();
         added.unwrap_or_else(|| Err(Error::not_found("there is no port to be added")))
     }
 
-    /// Adds ports of different names; the results are in the order of `specs`.
+    /// Adds ports with different names. The results are in the order of `specs`.
     fn add(&self, inner: &mut Inner, specs: Vec<PortSpec>) -> Vec<Result<PortEntry, Error>> {
         let admitted: Vec<_> = specs.into_iter().map(|spec| self.admit(inner, spec)).collect();
         let mut up = self.bring_up(admitted.iter().flatten().cloned().collect(), &inner.fdb).into_iter();
@@ -186,7 +193,7 @@ impl Service {
             Ok(up.next().ok_or_else(|| Error::not_found(format!("there is no port `{name}`")))??)
         });
         let added: Vec<Result<PortInfo, Error>> = added.collect();
-        // A sync to disk takes a while: one for all of them, if it succeeds.
+        // A sync to disk is slow. If one write succeeds for all of them, no further one is needed.
         let rows: Vec<_> = added.iter().flatten().map(|info| Row::port(&info.spec)).collect();
         let kept = rows.len() > 1 && self.store.write(&rows).is_ok();
         let keep = |added: Result<PortInfo, Error>| {
@@ -200,7 +207,7 @@ impl Service {
         added.into_iter().map(keep).collect()
     }
 
-    /// Whether a port may be added; completed by what a failed one of its name had.
+    /// Checks that a port may be added. Fills in the number of a failed port that it replaces.
     fn admit(&self, inner: &Inner, mut spec: PortSpec) -> Result<PortSpec, Error> {
         let replaced = inner.ports.iter().find(|port| port.name == spec.name);
         match replaced.filter(|port| inner.failed.iter().any(|failed| failed.name == port.name)) {
@@ -224,7 +231,7 @@ impl Service {
         Ok(spec)
     }
 
-    /// Takes a port that is up and kept among those that are configured, in the place of a failed one of its name.
+    /// Records a port that is up and saved. It replaces a failed one of its name.
     fn take_in(&self, inner: &mut Inner, info: &PortInfo) {
         let replaced = inner.ports.iter().position(|port| port.name == info.spec.name);
         let before = replaced.map(|at| inner.ports.remove(at));
@@ -232,18 +239,20 @@ impl Service {
         inner.failed.retain(|port| port.name != info.spec.name);
         self.reserve(&inner.ports, &inner.failed);
         let gone = before.and_then(|before| before.vport).filter(|old| *old != info.vport);
-        // A port of the configuration may have failed because another has its number: what hangs on that is the other's.
+        // The old number may belong to another port, because of which this one had failed. Its bindings and redirect
+        // then stay.
         if let Some(old) = gone.filter(|old| inner.ports.iter().all(|port| port.vport != Some(*old))) {
             self.forget(old);
         }
     }
 
-    /// Takes a port away that was just brought up. What hung on its number before stays: it may have failed before.
+    /// Removes a port that was just brought up. Bindings and redirects of its number stay, because a failed port may
+    /// have had them before.
     fn take_back(&self, inner: &Inner, port: &PortInfo) -> Result<(), switch::Error> {
         let no = port.vport;
         let bindings = self.dataplane.meter_bindings();
         let redirects: Vec<_> = self.dataplane.redirects().into_iter().map(|redirect| redirect.spec).collect();
-        // One to the port would hold it.
+        // A redirect to the port would prevent its deletion.
         let of_it = || redirects.iter().filter(|redirect| [redirect.src, redirect.dest].contains(&no));
         of_it().for_each(|redirect| self.dataplane.restore_redirect(redirect.src, None));
         let deleted = self.dataplane.del_port(&port.spec.name);
@@ -254,7 +263,7 @@ impl Service {
         bindings.try_for_each(|binding| self.dataplane.bind_meter(binding).map(drop))
     }
 
-    /// Whether a number can be given up: nothing may be redirected to it.
+    /// Checks that no redirect leads to a number, so that the number may be given up.
     fn check_unused(&self, no: u16) -> Result<(), Error> {
         match self.dataplane.redirects().iter().find(|redirect| redirect.spec.dest == no) {
             None => Ok(()),
@@ -265,7 +274,7 @@ impl Service {
         }
     }
 
-    /// Forgets what hangs on a number that no port has any more.
+    /// Removes bindings and redirect of a number that no port has any more.
     fn forget(&self, no: u16) {
         if let Err(error) =
             self.dataplane.forget_port(no).map_err(Error::from).and_then(|()| self.store.write(&Self::rows_of(no)))
@@ -274,7 +283,7 @@ impl Service {
         }
     }
 
-    /// Rows that go with a port number.
+    /// Rows that belong to a port number: two bindings and a redirect.
     fn rows_of(no: u16) -> Vec<Row> {
         vec![
             Row::no_binding(no, MeterDirection::From),
@@ -283,14 +292,14 @@ impl Service {
         ]
     }
 
-    /// Deletes a port with its static rows, meter bindings and redirect.
+    /// Deletes a port with its static FDB entries, meter bindings and redirect.
     pub fn del_port(&self, key: &str) -> Result<(), Error> {
         let mut inner = self.lock();
         let spec = self.find(&inner, key)?.clone();
         self.del(&mut inner, spec)
     }
 
-    /// Deletes a port by its number alone.
+    /// Deletes a port by its number. `field` names the number in errors.
     pub fn del_port_numbered(&self, field: &str, no: u32) -> Result<(), Error> {
         let mut inner = self.lock();
         let spec = self.numbered(&inner, field, no)?.clone();
@@ -300,11 +309,13 @@ impl Service {
     fn del(&self, inner: &mut Inner, spec: PortSpec) -> Result<(), Error> {
         let name = spec.name;
         let up = !inner.failed.iter().any(|port| port.name == name);
-        // A port of the configuration may have failed because another has its number: what hangs on that is the other's.
+        // A failed port may share its number with the one that is up, because of which it failed. Bindings and redirect
+        // are the other's then.
         let anothers = !up && inner.ports.iter().any(|port| port.name != name && port.vport == spec.vport);
         let vport = spec.vport.filter(|_| !anothers);
         vport.map_or(Ok(()), |no| self.check_unused(no))?;
-        // Written first: a port that is gone from the switch can't be put back as it was, one that is gone from the file can.
+        // The file is written first. A port deleted from the file can be restored, but one deleted from the switch
+        // can't.
         let static_rows: Vec<_> = inner.fdb.iter().filter(|row| row.port == name).cloned().collect();
         let mut rows = vec![Row::no_port(&name)];
         rows.extend(static_rows.iter().map(|row| Row::no_fdb(row.mac, row.vlan)));
@@ -345,7 +356,7 @@ impl Service {
         self.update(&mut inner, &spec, update)
     }
 
-    /// Changes a port by its number alone.
+    /// Changes a port by its number. `field` names the number in errors.
     pub fn update_port_numbered(&self, field: &str, no: u32, update: PortUpdate) -> Result<PortEntry, Error> {
         let mut inner = self.lock();
         let spec = self.numbered(&inner, field, no)?.clone();
@@ -385,12 +396,12 @@ impl Service {
         Ok(up_entry(info))
     }
 
-    /// Name of the port of that number, which `field` gives.
+    /// Name of a port by its number. `field` names the number in errors.
     pub fn name_numbered(&self, field: &str, no: u32) -> Result<String, Error> {
         self.numbered(&self.lock(), field, no).map(|spec| spec.name.clone())
     }
 
-    /// A port by its number alone, which `field` gives.
+    /// A port by its number. `field` names the number in errors.
     pub fn port_numbered(&self, field: &str, no: u32) -> Result<PortEntry, Error> {
         let inner = self.lock();
         let name = self.numbered(&inner, field, no)?.name.clone();
@@ -402,7 +413,7 @@ impl Service {
         if no >= slots {
             return Err(Error::invalid(format!("{field}: {no} is out of range, 0 to {} are possible", slots - 1)));
         }
-        // One that is up before one that failed because of it.
+        // A port that is up takes precedence over one that failed because of it.
         let is_failed = |spec: &&PortSpec| inner.failed.iter().any(|port| port.name == spec.name);
         let same = inner.ports.iter().filter(|spec| spec.vport.map(u32::from) == Some(no));
         same.min_by_key(is_failed).ok_or_else(|| Error::not_found(format!("{field}: there is no vport {no}")))

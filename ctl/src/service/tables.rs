@@ -1,4 +1,5 @@
-//! Meters, traffic rules and redirects.
+//! Meters, traffic rules and redirects. Each change holds the mutex, changes the data plane, and is then saved or
+//! undone.
 
 use std::collections::BTreeSet;
 
@@ -31,7 +32,7 @@ impl Service {
         self.keep(&[Row::no_meter(id)], || self.dataplane.add_meter(spec, implicit))
     }
 
-    /// Changes a meter under the frames that pass it.
+    /// Changes a meter while frames pass it.
     pub fn update_meter(&self, id: u32, update: &MeterUpdate) -> Result<MeterInfo, Error> {
         let _inner = self.lock();
         let before = self.dataplane.update_meter(id, update)?;
@@ -44,17 +45,17 @@ impl Service {
         Ok(self.dataplane.meter(id)?)
     }
 
-    /// Meters, by number.
+    /// Meters, ordered by number.
     pub fn meters(&self, page: Page) -> Vec<MeterInfo> {
         self.dataplane.meters(page.from, page.count())
     }
 
-    /// Bindings of meters to ports, but for those that are only implied.
+    /// Explicit bindings of meters to ports.
     pub fn meter_bindings(&self) -> Vec<MeterBinding> {
         self.dataplane.meter_bindings()
     }
 
-    /// Binds a meter to a direction of a port, in place of one that is bound there.
+    /// Binds a meter to a direction of a port. Replaces the binding that is there.
     pub fn bind_meter(&self, binding: &MeterBinding) -> Result<(), Error> {
         let _inner = self.lock();
         let MeterBinding { vport, direction, meter } = *binding;
@@ -70,7 +71,7 @@ impl Service {
         })
     }
 
-    /// Undoes a binding; with a meter named, only if it is the one that is bound.
+    /// Removes a binding. If `meter` is given, it must be the meter that is bound.
     pub fn unbind_meter(&self, vport: u16, direction: MeterDirection, meter: Option<u32>) -> Result<(), Error> {
         let _inner = self.lock();
         if let Some(meter) = meter {
@@ -85,7 +86,7 @@ impl Service {
         self.keep(&[Row::no_binding(vport, direction)], || self.dataplane.bind_meter(&binding).map(drop))
     }
 
-    /// Writes a rule in its place, or in the lowest free one.
+    /// Writes a rule at its index, or at the lowest free one.
     pub fn write_rule(&self, rule: RuleWrite) -> Result<RuleInfo, Error> {
         let inner = self.lock();
         let RuleWrite { key_index, key, action } = rule;
@@ -101,14 +102,14 @@ impl Service {
         self.change_rules(vec![RuleChange::Delete(index)])
     }
 
-    /// Carries out a batch of changes of rules, in their order: all of them or none.
+    /// Applies a batch of rule changes in order, all of them or none.
     pub fn change_rules(&self, changes: Vec<RuleChange>) -> Result<(), Error> {
         let _inner = self.lock();
         self.change(changes)
     }
 
     fn change(&self, changes: Vec<RuleChange>) -> Result<(), Error> {
-        // What a later change clears away need not be written.
+        // Changes before the last clear leave no rows.
         let last_clear = changes.iter().rposition(|change| *change == RuleChange::Clear).unwrap_or(0);
         let mut rows: Vec<_> = changes
             .iter()
@@ -126,7 +127,8 @@ impl Service {
                 _ => None,
             })
             .collect();
-        // A meter that a rule names is not implied any more, and that is kept too; unknown ones are the data plane's to refuse.
+        // A meter that a rule names is not implicit any more, and its row says so. The data plane refuses unknown
+        // meters.
         let implied: Vec<u32> =
             meters.iter().copied().filter(|id| self.dataplane.meter(*id).is_ok_and(|meter| meter.implicit)).collect();
         let undo = self.dataplane.change_rules(changes)?;
@@ -145,12 +147,12 @@ impl Service {
         self.dataplane.rule(index).ok_or_else(|| Error::not_found(format!("key_index: there is no rule {index}")))
     }
 
-    /// Rules, by their place.
+    /// Rules, ordered by index.
     pub fn rules(&self, page: Page) -> Vec<RuleInfo> {
         self.dataplane.rules(page.from, page.count())
     }
 
-    /// Sends what would go to `src` to `dest` from now on; `src` itself as `dest` undoes it.
+    /// Redirects frames for `src` to `dest`. `src` itself as `dest` removes the redirect.
     pub fn redirect(&self, spec: RedirectSpec) -> Result<(), Error> {
         let _inner = self.lock();
         let before = self.dataplane.redirect(spec)?;

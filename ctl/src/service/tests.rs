@@ -1,4 +1,4 @@
-//! Ports that fail and come back, and what hangs on them.
+//! Ports that fail and come back, with their bindings, redirects and FDB entries.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -25,7 +25,7 @@ impl Rig {
         Self { storage, provided, service }
     }
 
-    /// With these rows in the state.
+    /// A rig whose state file has these rows.
     fn with(rows: &[Row]) -> Self {
         let storage = FakeStorage::default();
         storage.store().write(rows).unwrap();
@@ -38,7 +38,7 @@ impl Rig {
         Self::over(storage, config)
     }
 
-    /// What is kept, once the service has ended.
+    /// Ends the service and returns the state that it leaves.
     fn kept(self) -> State {
         let Self { storage, service, .. } = self;
         drop(service);
@@ -53,7 +53,7 @@ impl Rig {
         self.service.port(name).unwrap().state == PortState::Up
     }
 
-    /// The netdev appears, and ports are tried again.
+    /// Makes the netdev appear, and retries the failed ports.
     fn provide(&self) {
         self.provided.store(true, Ordering::SeqCst);
         self.service.retry();
@@ -64,12 +64,12 @@ fn guest(name: &str) -> PortSpec {
     PortSpec::new(name, PortKind::Guest)
 }
 
-/// A port called `up` with number 0 that fails as long as its netdev is missing.
+/// A port `up` with number 0. It fails as long as its netdev is missing.
 fn failing() -> PortSpec {
     PortSpec { vport: Some(0), ifname: Some(MISSING_NETDEV.into()), ..PortSpec::new("up", PortKind::Phy) }
 }
 
-/// The same port on a netdev that is there.
+/// The same port with a netdev that exists.
 fn mended() -> PortSpec {
     PortSpec { ifname: Some("eth7".into()), vport: None, ..failing() }
 }
@@ -84,7 +84,7 @@ fn kind<T: std::fmt::Debug>(result: Result<T, Error>) -> ErrorKind {
 
 #[test]
 fn the_number_of_a_failed_port_is_kept_for_it() {
-    // `early` comes first in the state and has no number yet: it must not get the one of `up` either.
+    // `early` comes first in the state and has no number yet. It must not get the number of `up`.
     let rig = Rig::with(&[Row::port(&guest("early")), Row::port(&failing())]);
     assert!(!rig.is_up("up"));
     assert_eq!(rig.service.port("early").unwrap().spec.vport, Some(1));
@@ -117,7 +117,7 @@ fn a_port_in_the_place_of_a_failed_one_leaves_all_as_it_was_if_it_cannot_be_kept
     let rig = Rig::with(&[Row::port(&failing()), Row::port(&PortSpec { vport: Some(1), ..guest("vm1") })]);
     rig.service.add_meter(MeterSpec::new(7, 1000)).unwrap();
     rig.service.bind_meter(&MeterBinding { vport: 0, direction: MeterDirection::To, meter: 7 }).unwrap();
-    // Both ways: what goes away with a port, and what keeps one from going away.
+    // A redirect from the port goes away with it, and one to the port prevents its deletion.
     for redirects in [[(0, 1)], [(1, 0)]] {
         let redirects = redirects.map(|(src, dest)| RedirectSpec { src, dest });
         rig.service.redirect(redirects[0]).unwrap();
@@ -216,7 +216,7 @@ fn a_failed_port_whose_number_another_has_takes_nothing_from_it() {
     assert_eq!(rig.service.port_numbered("vport", 0).unwrap().name, "vm0");
     rig.service.del_port("up").unwrap();
     assert_eq!((rig.service.meter_bindings().len(), rig.service.redirects().len()), (1, 1));
-    // The other way round: what the port had that is up goes with it.
+    // The other way round: bindings and redirects of the port that is up go with it.
     rig.service.declare(&[failing()]);
     rig.service.del_port("vm0").unwrap();
     assert_eq!((rig.service.meter_bindings().len(), rig.service.redirects().len()), (0, 0));
@@ -265,7 +265,7 @@ fn a_port_that_a_redirect_points_to_stays_with_all_that_it_has() {
     rig.add("vm1");
     rig.service.fdb_add(FdbSpec { mac: MacAddr::new([2, 0, 0, 0, 0, 9]), vlan: 0, port: "vm1".into() }).unwrap();
     rig.service.add_meter(MeterSpec::new(7, 1000)).unwrap();
-    // The failed one first, then the one that is up.
+    // The failed port first, then the one that is up.
     for (src, dest) in [(1, 0), (0, 1)] {
         rig.service.bind_meter(&MeterBinding { vport: dest, direction: MeterDirection::From, meter: 7 }).unwrap();
         rig.service.redirect(RedirectSpec { src, dest }).unwrap();
@@ -284,7 +284,7 @@ fn a_port_that_a_redirect_points_to_stays_with_all_that_it_has() {
 #[test]
 fn ports_of_the_configuration_are_kept_and_numbered_in_its_order() {
     let config = (0..5).map(|n| format!("[[port]]\nname = \"p{n}\"\nkind = \"guest\"\n")).collect::<String>();
-    // Twice the same name: the first one counts.
+    // The name is declared twice. The first declaration counts.
     let config = config + "[[port]]\nname = \"p0\"\nkind = \"guest\"\nisolated = true\n";
     let rig = Rig::over(FakeStorage::default(), &config);
     let numbers: Vec<_> = rig.service.ports().into_iter().map(|port| (port.name, port.spec.vport)).collect();

@@ -29,6 +29,7 @@ impl Spp {
             inner.broken.clear();
             return Ok(());
         }
+        // `make` takes broken ends out of the plan, but the instances go on asking for them.
         let asked = plan.outside.clone();
         let mut has = Plan { components: Vec::new(), ..inner.applied.clone() };
         let mut broken = BTreeMap::new();

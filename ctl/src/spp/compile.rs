@@ -70,7 +70,6 @@ struct Claim {
 }
 
 /// All uses of ports by a setup. A capture that is stopped makes none.
-/// All uses of ports by a setup. A capture that is stopped makes none.
 fn claims_of(proc: Proc, instance: &Instance, setup: &Setup) -> Vec<Claim> {
     let mut claims = Vec::new();
     for component in &setup.components {
@@ -170,14 +169,12 @@ pub fn why_idle(instances: &BTreeMap<Proc, Instance>, port: PortId) -> Vec<Strin
 }
 
 /// Whether two claims are for the same direction of the same port. A whole port includes its queues.
-/// Whether two claims are for the same direction of the same port. A whole port includes its queues.
 fn clash(pipes: &[Pipe], a: &Claim, b: &Claim) -> bool {
     let (at, bt) = (behind(pipes, a.port, a.dir), behind(pipes, b.port, b.dir));
     let queues = at.queue.is_none() || bt.queue.is_none() || at.queue == bt.queue;
     a.dir == b.dir && at.whole() == bt.whole() && queues
 }
 
-/// Checks that a port exists, or that the switch makes it when it is used.
 /// Checks that a port exists, or that the switch makes it when it is used.
 fn check_there(pipes: &[Pipe], ports: &BTreeMap<PortId, String>, port: PortId) -> Result<(), SppError> {
     match port.kind {
@@ -239,6 +236,7 @@ pub fn compile(instances: &BTreeMap<Proc, Instance>, around: &Surroundings<'_>) 
         for component in setup.components.iter().filter(|_| setup.running) {
             plan.components.push(of_component(proc, component, &setup.table, around.worker(component.core), &end));
         }
+        // Patches and the capture of an instance share one lcore.
         let core = patch_core(instance);
         let mut forward = |name, rx: Option<End>, tx: Option<End>| {
             let (rx, tx) = (rx.into_iter().collect(), tx.into_iter().collect());
@@ -312,8 +310,6 @@ fn provide(plan: &mut Plan, pipes: &[Pipe], around: &Surroundings<'_>, port: Por
     }
 }
 
-/// Compiles a component. `end` gives the end of a port, if it exists. Table entries refer to tx ends by index, and
-/// entries for other ports are left out.
 /// Compiles a component. `end` gives the end of a port, if it exists. Table entries refer to tx ends by index, and
 /// entries for other ports are left out.
 fn of_component(

@@ -52,6 +52,7 @@ pub use ctl_spp_types::*;
 /// Smallest limit of a capture file, in bytes.
 pub const MIN_CAPTURE_LIMIT: u64 = 1 << 20;
 
+/// The state behind the lock.
 #[derive(Debug, Default)]
 struct Inner {
     instances: BTreeMap<Proc, Instance>,
@@ -74,6 +75,7 @@ struct Inner {
 pub struct Spp {
     service: Arc<Service>,
     config: SppConfig,
+    /// Number of workers, at least 1.
     workers: usize,
     inner: Mutex<Inner>,
     /// Names of the instances. The agents watch it.
@@ -157,6 +159,7 @@ impl Spp {
         spp
     }
 
+    /// Takes the lock, also after a panic of another thread that had it.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -184,6 +187,7 @@ impl Spp {
         self.names.subscribe()
     }
 
+    /// Tells the watchers of names if instances have come or gone.
     fn publish(&self, inner: &Inner) {
         self.names.send_if_modified(|names| {
             let same = names.iter().eq(inner.instances.keys());
@@ -299,7 +303,8 @@ impl Spp {
         let mut new = old.clone();
         let mut setup = old.next().clone();
         change.make(old, &mut setup)?;
-        // Forwarding starts and stops at once, even in flush mode.
+        // Forwarding starts and stops at once, even in flush mode. Held changes get the new state too, so that a
+        // flush does not undo it.
         let at_once = matches!(change, Change::Run(_));
         if !new.flush_mode || (at_once && new.staged.is_none()) {
             new.running = setup;

@@ -1,4 +1,4 @@
-//! The instances on a data plane of maps.
+//! Instances over the fake data plane, which is made of maps.
 
 use std::sync::Arc;
 
@@ -98,7 +98,7 @@ fn in_flush_mode_changes_are_held_and_come_into_force_together() {
     forward(&spp, "phy:0", "ring:3");
     assert!(running(&spp).is_empty());
     assert!(spp.set_flush_mode(VF, false).is_err());
-    // What is held is taken, too.
+    // Held changes claim ports too.
     spp.change(NFV, &Change::AddPort { port: port("phy:0"), rings: None }).unwrap();
     spp.change(NFV, &Change::AddPort { port: port("ring:9"), rings: None }).unwrap();
     assert!(spp.change(NFV, &Change::AddPatch(Patch { src: port("phy:0"), dst: port("ring:9") })).is_err());
@@ -267,7 +267,7 @@ fn a_trace_says_why_nobody_takes_what_waits() {
 
 const PRIMARY: Proc = Proc::PRIMARY;
 
-/// A capture that an outside spp-ctl asks for.
+/// Launches a capture as an outside spp-ctl does.
 fn launch(spp: &Spp, id: u32, directory: &Path) -> Result<run::Outcome, String> {
     let line = format!("launch {id} spp_pcap -- -c ring:{id} --out-dir {}", directory.display());
     let command = words::parse(ProcType::Primary, &line)?;
@@ -294,16 +294,16 @@ fn who_is_not_known_has_captures_below_directories_of_the_configuration_only() {
     {
         let why = launch(&spp, 9, &bad).unwrap_err();
         assert!(why.contains("--out-dir") && why.contains(bad.to_str().unwrap()), "{why}");
-        // Whether there is something elsewhere is nobody's business.
+        // The refusal must not tell whether something exists elsewhere.
         assert!(why.contains("capture_directories") || bad.ends_with("none"), "{why}");
     }
     assert_eq!(spp.instances(), before);
-    // The operator may.
+    // The operator is not confined.
     let line = format!("pri; launch pcap 9 -- -c ring:9 --out-dir {}", secret.display());
     shell::execute(&spp, &line).unwrap();
-    // What REST launched a recipe takes for its own.
+    // The operator may name a configured directory too.
     shell::execute(&spp, &format!("pri; launch pcap 4 -- -c ring:4 --out-dir {}", base.display())).unwrap();
-    // A directory that is swapped for a link later leads nowhere.
+    // A directory that is swapped for a link later does not lead out.
     spp.change(Proc { kind: ProcType::Pcap, id: 2 }, &Change::Run(false)).unwrap();
     std::fs::remove_dir(base.join("sub")).unwrap();
     std::os::unix::fs::symlink(&secret, base.join("sub")).unwrap();
@@ -344,14 +344,14 @@ fn an_end_that_can_not_be_had_any_more_holds_nothing_else_up() {
     assert!(running(&spp).contains(&"vf 1/f".to_owned()), "{:?}", running(&spp));
     let error = |spp: &Spp| spp.working().1.into_iter().find_map(|outside| outside.error);
     assert!(error(&spp).is_some_and(|error| error.contains("gone")));
-    // Others go on being changed, and what is new must be there.
+    // Other instances can still be changed, and new ends must exist.
     spp.change(VF, &Change::StopComponent { name: "f".into() }).unwrap();
     forward(&spp, "phy:0", "ring:4");
     assert!(launch(&spp, 8, &gone).is_err());
     std::fs::create_dir(&gone).unwrap();
     spp.retry();
     assert_eq!(error(&spp), None);
-    // One that is stopped is asked for anew.
+    // A stopped capture that is started again counts as a new request.
     spp.change(Proc { kind: ProcType::Pcap, id: 7 }, &Change::Run(false)).unwrap();
     std::fs::remove_dir(&gone).unwrap();
     spp.change(Proc { kind: ProcType::Pcap, id: 7 }, &Change::Run(true)).unwrap_err();

@@ -12,7 +12,8 @@
 //!               port add PORT rx|tx NAME [add_vlantag VID PCP | del_vlantag] | port del PORT rx|tx NAME
 //! vf, mirror    add PORT | del PORT                         (components may also have ports that were not added)
 //! vf            classifier_table [add] mac MAC|default PORT|unuse | classifier_table del mac MAC|default PORT|unuse
-//!               classifier_table [add] vlan VID MAC|default PORT|unuse | classifier_table del vlan VID MAC|default PORT|unuse
+//!               classifier_table [add] vlan VID MAC|default PORT|unuse
+//!               classifier_table del vlan VID MAC|default PORT|unuse
 //! nfv, primary  add PORT | del PORT | patch SRC DST | patch reset      (a port may be two words: ring 0)
 //! primary       clear | add pipe:N RING RING | launch ID NAME [DPDK's options] [-- the process's options]
 //!               flow …                                               (see `flow::line`)
@@ -120,10 +121,12 @@ pub fn joined(command: &str) -> String {
     words.join(" ")
 }
 
+/// SPP's text for a command of the wrong form, with the right form.
 fn wrong(right: &str) -> String {
     format!("Wrong message format: `{right}` is expected")
 }
 
+/// SPP's text for a wrong value of `what`.
 fn invalid(what: &str, why: impl std::fmt::Display) -> String {
     format!("Invalid value ({what}): {why}")
 }
@@ -176,6 +179,8 @@ fn flush(words: &[&str]) -> Result<Command, String> {
     }
 }
 
+/// `component`, in spp-ctl's form by name, and in the command library's form by core. The latter has no name, so the
+/// component is called `coreN`.
 fn component(words: &[&str]) -> Result<Change, String> {
     match words {
         ["start", name, core, kind] => Ok(Change::StartComponent {
@@ -232,6 +237,7 @@ fn port_of_component(words: &[&str]) -> Result<Change, String> {
     }
 }
 
+/// `classifier_table`. Deletion by `unuse` goes by the key alone, deletion by `del` by key and port.
 fn table(words: &[&str]) -> Result<Change, String> {
     const RIGHT: &str = "classifier_table add|del mac MAC PORT, or classifier_table add|del vlan VID MAC PORT";
     let (add, words) = match words {
@@ -262,6 +268,7 @@ fn table(words: &[&str]) -> Result<Change, String> {
     })
 }
 
+/// `add` and `del` of an instance's own ports. Rings are for a pipe, which only the primary makes.
 fn own_port(kind: ProcType, verb: &str, words: &[&str]) -> Result<Change, String> {
     let (at, rings) = match words {
         [at] => (port(at)?, None),

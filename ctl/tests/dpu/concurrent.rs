@@ -1,4 +1,4 @@
-//! Many clients at once: each one's answers are true, and in the end the tables are those that are kept.
+//! Many clients at once. Each gets correct answers, and in the end the tables agree with the state file.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,14 +15,14 @@ use crate::rig::*;
 const CLIENTS: u32 = 4;
 const STEPS: usize = 2000;
 
-/// A client with meters and rules of its own, that knows what must be there of them.
+/// A client with its own meters and rules, which knows their expected state.
 struct Client<'a> {
     rig: &'a Rig,
     no: u32,
     noise: u64,
     /// Rates by id.
     meters: BTreeMap<u32, u32>,
-    /// Meters by place.
+    /// Meters by rule index.
     rules: BTreeMap<i32, Option<u32>>,
 }
 
@@ -35,7 +35,7 @@ impl Client<'_> {
         (self.noise >> 32) as u32 % below
     }
 
-    /// Two places that are written and deleted together.
+    /// Indices of two rules that are always written and deleted together.
     fn pair(client: u32) -> [i32; 2] {
         [2008, 2009].map(|place| place + 10 * client.cast_signed())
     }
@@ -129,7 +129,7 @@ impl Client<'_> {
         }
     }
 
-    /// Of what another changes together, all is seen or nothing.
+    /// Two rules that another client changes together are seen both or not at all.
     async fn look_at_a_pair(&mut self) {
         let pair = Self::pair(self.random(CLIENTS));
         let query = ClassfierQueryRequest { from: Some(pair[0].cast_unsigned()), limit: Some(2) };
@@ -138,9 +138,9 @@ impl Client<'_> {
         assert_ne!(places.filter(|place| pair.contains(place)).count(), 1, "half a batch");
     }
 
-    /// Anything, on what all clients share.
+    /// A random request about objects that all clients share.
     async fn meddle(&mut self) {
-        // A batch could clear what others take for theirs.
+        // A batch could clear the rules of other clients.
         let methods: Vec<_> = METHODS.iter().filter(|method| !method.ends_with("Batch")).collect();
         let method = methods[self.random(methods.len() as u32) as usize];
         let entropy: Vec<u8> = (0..200).map(|_| self.random(256) as u8).collect();

@@ -1,4 +1,4 @@
-//! What is carried out, and what is read back.
+//! Requests that succeed, and how their effects are read back.
 
 use ctl::grpc::proto::classfier_change::Change;
 use ctl::grpc::proto::*;
@@ -75,7 +75,7 @@ async fn a_port_that_names_only_its_uuid_gets_the_defaults() {
         let get = GetPortCfgRequest { vport: Some(vport) };
         let port: GetPortCfgResponse = rig.ask("ElasticNic/GetPortCfg", &get).await;
         assert_eq!((port.mtu(), port.max_qpair(), port.queue_depth(), port.uuid()), (1500, 1, 2048, uuid));
-        // Unicast and locally administered.
+        // A unicast, locally administered address.
         assert_eq!((port.mac().len(), port.mac()[0] & 3), (6, 2));
     }
     rig.done("ElasticNic/DelPort", &DelPortRequest { vport: Some(1) }).await;
@@ -222,7 +222,7 @@ async fn a_rule_is_read_back_as_it_was_written() {
     let capability: ClassfierCapabilityResponse =
         rig.ask("TrafficControl/ClassfierCapability", &ClassfierCapabilityRequest {}).await;
     assert_eq!((capability.total, capability.free, capability.masks), (Some(65_536), Some(65_533), Some(3)));
-    // Another rule in the same place lets go of the meter.
+    // Another rule at the same index releases the meter.
     rig.done("TrafficControl/ClassfierWrite", &rule(0, any(0), to(1))).await;
     assert_eq!(get(&rig, 7).await.rules, Some(1));
 }
@@ -305,7 +305,7 @@ async fn redirects_are_set_chained_replaced_and_undone() {
         let row = |entry: &ProcSwitchEntry| (entry.src_pfid(), entry.dest_pfid(), entry.end_pfid());
         assert_eq!(answer.entries.iter().map(row).collect::<Vec<_>>(), expected);
     }
-    // What is redirected itself goes with its redirect.
+    // The redirect of a port goes with the port.
     rig.done("ElasticNic/DelPort", &DelPortRequest { vport: Some(0) }).await;
     rig.done("ElasticNic/DelPort", &DelPortRequest { vport: Some(2) }).await;
     rig.assert_kept();

@@ -1,4 +1,4 @@
-//! The DPU interface over a data plane of maps: every message, good and bad, one client and many.
+//! The DPU interface on a fake data plane: every message, valid and invalid, with one client and with many.
 
 mod concurrent;
 mod good;

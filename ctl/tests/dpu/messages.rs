@@ -1,4 +1,4 @@
-//! Messages as their description has them: which fields an answer must have, and requests made of any bytes.
+//! Messages by their descriptors: the fields that an answer must have, and requests generated from arbitrary bytes.
 
 use std::sync::LazyLock;
 
@@ -13,7 +13,7 @@ static FILE: LazyLock<FileDescriptorProto> = LazyLock::new(|| {
     set.file.into_iter().find(|file| file.package() == "dpu").unwrap()
 });
 
-/// The message of that name, which may be a full one.
+/// The message of that name, short or fully qualified.
 fn message(name: &str) -> &'static DescriptorProto {
     let name = name.trim_start_matches(".dpu.");
     FILE.message_type.iter().find(|message| message.name() == name).unwrap()
@@ -26,7 +26,7 @@ fn types(method: &str) -> (&'static DescriptorProto, &'static DescriptorProto) {
     (message(method.input_type()), message(method.output_type()))
 }
 
-/// All methods that the description has, as `Service/Method`.
+/// All methods in the descriptors, as `Service/Method`.
 pub fn described() -> Vec<String> {
     let methods = |service: &prost_types::ServiceDescriptorProto| {
         let name = service.name().to_owned();
@@ -35,7 +35,7 @@ pub fn described() -> Vec<String> {
     FILE.service.iter().flat_map(methods).collect()
 }
 
-/// Checks that an answer of a method has all fields that are required, inner messages included.
+/// Checks that an answer of a method has all required fields, including those of inner messages.
 pub fn assert_whole(method: &str, answer: &[u8]) {
     assert_message_whole(method, types(method).1, answer);
 }
@@ -64,7 +64,7 @@ fn assert_message_whole(of: &str, message: &DescriptorProto, mut bytes: &[u8]) {
     }
 }
 
-/// Bytes to decide by; zeros when they have run out.
+/// Bytes that drive the choices. Zeros follow when they run out.
 pub struct Entropy<'a>(pub &'a [u8]);
 
 impl Entropy<'_> {
@@ -76,14 +76,14 @@ impl Entropy<'_> {
         of[usize::from(self.byte()) % of.len()].clone()
     }
 
-    /// Once in so many times; never without bytes.
+    /// True once in `times` on average, and never without bytes.
     fn rarely(&mut self, times: u8) -> bool {
         let byte = self.byte();
         byte != 0 && byte.is_multiple_of(times)
     }
 }
 
-/// A request of a method, often one that can be carried out.
+/// A request of a method that often succeeds.
 pub fn request(method: &str, entropy: &mut Entropy<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();
     put_message(types(method).0, entropy, &mut bytes);
@@ -97,7 +97,7 @@ fn put_message(message: &DescriptorProto, entropy: &mut Entropy<'_>, bytes: &mut
             Label::Required => u8::from(!entropy.rarely(200)),
             Label::Optional => u8::from(entropy.rarely(8)),
             Label::Repeated if field.r#type() == Type::Message => entropy.byte() % 4,
-            // Words of addresses; mostly as many in the mask.
+            // Words of an address. Its mask mostly has as many.
             Label::Repeated if field.name().ends_with("_mask") && !entropy.rarely(20) => words,
             Label::Repeated => {
                 words = entropy.pick(&[0, 0, 0, 0, 0, 0, 0, 1, 4, 2]);
@@ -160,7 +160,7 @@ fn number(message: &DescriptorProto, field: &FieldDescriptorProto, entropy: &mut
         "queue_depth" => 64 << small(entropy),
         "rate" | "peak_rate" | "burst" | "peak_burst" => 100 + 10 * small(entropy),
         name if name.ends_with("_mask") => entropy.pick(&[-1, -1, -1, -1, -1, -1, -1, 0xff, 0]),
-        // A key that asks for little, whose place is that of the rule.
+        // A key with few conditions. The index is that of the rule.
         "key_index" if message.name() == "MaskRuleKey" => 0,
         _ if message.name() == "MaskRuleKey" => entropy.pick(&[0, 0, 0, 0, 0, 0, 0, 5]),
         _ => small(entropy),

@@ -1,4 +1,4 @@
-//! Requests made at random, on storage that is full at times: what is refused changes nothing, what is done is kept.
+//! Random requests on storage that is full at times. Refused ones change nothing, and successful ones are saved.
 
 use ctl::fake::{METHODS, call, state_of};
 use proptest::collection::vec;
@@ -10,18 +10,18 @@ use switch::model::Capacity;
 use crate::messages::{Entropy, request};
 use crate::rig::Rig;
 
-/// All that a request can be answered with, but for 5 when the state can't be written.
+/// All possible statuses. In addition there is 5 when the state can't be written.
 pub const STATUSES: [u32; 8] = [0, 2, 16, 17, 22, 28, 40, 95];
 const EIO: u32 = 5;
 
-/// Few of each, so that requests meet what others have made.
+/// Small tables, so that requests meet the results of earlier ones.
 const SMALL: Capacity = Capacity { ports: 6, meters: 6, rules: 7, rule_masks: 5 };
 
-/// A method, bytes that its request is made of, and whether the storage is full meanwhile.
+/// A method, the bytes that its request is generated from, and whether the storage is full meanwhile.
 fn calls() -> impl Strategy<Value = Vec<(&'static str, Vec<u8>, bool)>> {
     let method = prop_oneof![
         8 => proptest::sample::select(METHODS),
-        // Those that change something.
+        // Methods that change something.
         4 => Just("ElasticNic/NewPort"),
         4 => Just("Meter/Add"),
         2 => Just("Meter/Bind"),
@@ -32,7 +32,7 @@ fn calls() -> impl Strategy<Value = Vec<(&'static str, Vec<u8>, bool)>> {
     vec((method, vec(any::<u8>(), 0..300), proptest::bool::weighted(0.1)), 0..60)
 }
 
-/// Makes the calls, and checks what must hold after each of them.
+/// Makes the calls, and checks the invariants after each.
 async fn make(rig: &Rig, calls: &[(&str, Vec<u8>, bool)]) {
     for (method, entropy, full) in calls {
         let before = state_of(&rig.service);
@@ -72,7 +72,7 @@ proptest! {
 
 #[test]
 fn requests_made_at_random_are_often_carried_out() {
-    // Or the tests above would say little.
+    // Otherwise the tests above would prove little.
     let mut runner = TestRunner::deterministic();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut done = std::collections::BTreeMap::<_, (u32, u32)>::new();

@@ -1,4 +1,4 @@
-//! What is refused: with which status, for which field, and that nothing is changed by it.
+//! Requests that are refused: their status, the field in the error, and that they change nothing.
 
 use ctl::fake::{METHODS, MISSING_NETDEV, call};
 use ctl::grpc::proto::classfier_change::Change;
@@ -104,7 +104,7 @@ async fn a_change_of_a_port_is_refused_for_the_field_that_is_wrong() {
         (EINVAL, "mac", |r| r.mac = Some(vec![2; 4])),
         (EINVAL, "mac", |r| r.mac = Some(vec![3; 6])),
         (EOPNOTSUPP, "feature_list", |r| r.feature_list = Some(1)),
-        // Of several changes all are made or none.
+        // Either all of several changes are made or none.
         (EINVAL, "queue_depth", |r| (r.mtu, r.queue_depth) = (Some(1400), Some(7))),
         (EINVAL, "mac", |r| (r.mtu, r.queue_depth, r.mac) = (Some(1400), Some(64), Some(vec![]))),
     ];
@@ -412,7 +412,7 @@ async fn a_full_table_says_so() {
     assert_eq!(ClassfierOpsRsp::decode(&*said.bytes).unwrap().key_index, Some(-1));
     rig.refused("TrafficControl/ClassfierWrite", &rule(2, any(0), to(-1)), EINVAL, "key_index").await;
     rig.refused("ElasticNic/NewPort", &NewPortRequest { vport: Some(2), ..nic("nic-c") }, EINVAL, "vport").await;
-    // What was there may still be replaced, and what is deleted makes room.
+    // Existing objects may still be replaced, and deleting one makes room.
     rig.done("TrafficControl/ClassfierWrite", &rule(1, any(1), to(0))).await;
     rig.done("ElasticNic/DelPort", &DelPortRequest { vport: Some(0) }).await;
     rig.done("Meter/Del", &MeterDelRequest { id: Some(100) }).await;

@@ -1,4 +1,4 @@
-//! What outlives the daemon.
+//! State that outlives the daemon.
 
 use ctl::grpc::proto::*;
 
@@ -47,7 +47,8 @@ async fn a_meter_that_was_used_once_is_not_implied_after_a_restart() {
     for id in 0..4 {
         rig.done("Meter/Add", &meter(id, 1000)).await;
     }
-    // One bound and unbound, one named by a rule of a batch that also deletes it, one whose binding went with its port.
+    // Meter 0 is bound and unbound. Meter 1 is named by a rule that the same batch deletes. Meter 2 loses its binding
+    // with the port.
     rig.done("Meter/Bind", &bind(0, 1, MeterDirection::ToVport)).await;
     rig.done("Meter/Bind", &MeterBindRequest { unbind: Some(true), ..bind(0, 1, MeterDirection::ToVport) }).await;
     let write = classfier_change::Change::Write(rule(1, any(1), RuleAction { meter: Some(1), ..to(1) }));

@@ -1,4 +1,4 @@
-//! A service of its own for each test, called as a client calls it.
+//! A service per test, called as a client calls it.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use switch::model::Capacity;
 
 use crate::messages::{assert_whole, described};
 
-/// What lists everything.
+/// Methods that list everything.
 const LISTS: [&str; 7] = [
     "ElasticNic/GetPortCapability",
     "ElasticNic/QueryPort",
@@ -31,12 +31,12 @@ pub struct Rig {
     capacity: Capacity,
 }
 
-/// All that can be seen from outside, and what is kept.
+/// Everything visible from outside, and the saved state.
 #[derive(Debug, PartialEq)]
 pub struct Dump(Vec<Said>, State, Vec<u8>);
 
 impl Dump {
-    /// Whether the lists are the same, whatever the storage looks like.
+    /// Whether the lists are equal, regardless of the storage's bytes.
     pub fn same_lists(&self, other: &Self) -> bool {
         (&self.0, &self.1) == (&other.0, &other.1)
     }
@@ -63,13 +63,13 @@ impl Rig {
         (storage, capacity)
     }
 
-    /// The same state under a new daemon.
+    /// A new daemon with the same state.
     pub fn restart(self) -> Self {
         let (storage, capacity) = self.end();
         Self::over(storage, capacity)
     }
 
-    /// Checks that what is kept is what the tables have, and that a new daemon has the same; gives that one.
+    /// Checks that the saved state equals the tables, and that a new daemon restores it. Returns that daemon.
     pub fn assert_kept(self) -> Self {
         let state = state_of(&self.service);
         let (storage, capacity) = self.end();
@@ -90,7 +90,7 @@ impl Rig {
         self.say_bytes(method, &message.encode_to_vec()).await
     }
 
-    /// The answer to a request that is carried out.
+    /// The answer to a request that must succeed.
     pub async fn ask<T: Message + Default>(&self, method: &str, message: &(impl Message + std::fmt::Debug)) -> T {
         let said = self.say(method, message).await;
         assert_eq!(said.status, 0, "{method} {message:?}: {}", said.error);
@@ -139,7 +139,7 @@ pub fn bind(id: u32, vport: u32, direction: MeterDirection) -> MeterBindRequest 
     MeterBindRequest { id: Some(id), vport: Some(vport), direction: Some(direction.into()), unbind: None }
 }
 
-/// A key that matches anything.
+/// A key that matches every frame.
 pub fn any(key_index: i32) -> MaskRuleKey {
     MaskRuleKey {
         key_index: Some(key_index),
@@ -162,7 +162,7 @@ pub fn any(key_index: i32) -> MaskRuleKey {
     }
 }
 
-/// To a vport, or -1.
+/// An action that sends to a vport, or drops if `vid` is -1.
 pub fn to(vid: i32) -> RuleAction {
     RuleAction { vid: Some(vid), qid: Some(-1), ..RuleAction::default() }
 }

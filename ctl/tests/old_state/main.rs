@@ -1,5 +1,5 @@
-//! State files that an xswitchd with redb 3 left: one that ended (`redb3.zst`), and one that was killed. Both have rows of
-//! every kind.
+//! State files written by an xswitchd with redb 3. One daemon ended regularly (`redb3.zst`), the other was killed. Both
+//! files have rows of every kind.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 const ENDED: &[u8] = include_bytes!("redb3.zst");
 const KILLED: &[u8] = include_bytes!("redb3-killed.zst");
-/// Place of the number of redb's file format in each of the two commit slots of the header.
+/// Offsets of redb's format number in the two commit slots of the header.
 const FORMAT: [usize; 2] = [64, 192];
 
 fn unpacked(file: &[u8]) -> Vec<u8> {
@@ -29,7 +29,7 @@ fn of<T: DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).unwrap()
 }
 
-/// What that daemon was told.
+/// The state that these daemons had.
 fn expected() -> State {
     let pattern = json!([
         { "kind": "eth", "spec": { "dst": { "value": 0x1022_3344_5566_u64, "given": 0xffff_ffff_ffff_u64 } }, "last": {},
@@ -113,7 +113,7 @@ fn the_check_takes_a_file_of_redb_3_and_leaves_it_as_it_is() {
 
 #[test]
 fn a_file_format_that_redb_does_not_read_is_refused_and_kept() {
-    // Formats 1 and 2 are those of redb 1 and 2; 4 is of the future. xswitchd has never written another than 3.
+    // Formats 1 and 2 are those of redb 1 and 2, and 4 does not exist yet. xswitchd has only ever written 3.
     for (format, why) in [(1, "redb's file format 1"), (2, "redb's file format 2"), (4, "damaged")] {
         let mut file = unpacked(ENDED);
         for place in FORMAT {
@@ -131,7 +131,7 @@ fn a_file_format_that_redb_does_not_read_is_refused_and_kept() {
 fn a_damaged_file_of_redb_3_is_refused_and_kept() {
     let good = unpacked(ENDED);
     let half = good[..good.len() / 2].to_vec();
-    // Not a bit of the table is as it was.
+    // Only the header is intact.
     let overwritten = [&good[..8192], &vec![0x5a; good.len() - 8192]].concat();
     for file in [half, overwritten] {
         let (dir, path) = directory(&file);

@@ -1,4 +1,4 @@
-//! Any request has an answer in the API's own form; what is refused changes nothing.
+//! Any request is answered in the API's form. A refused one changes nothing.
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -155,7 +155,7 @@ fn rule() -> impl Strategy<Value = Value> {
 
 fn body() -> impl Strategy<Value = Vec<u8>> {
     let field = |key: &'static str| prop_oneof![8 => likely(key).prop_map(Some), 1 => any_json().prop_map(Some), 1 => Just(None)];
-    // All keys at once: each request takes those that it knows.
+    // A body with all keys. Each request takes those that it knows.
     let fields = KEYS.map(|key| field(key).prop_map(move |value| (key, value))).to_vec();
     let whole = (fields, prop_oneof![8 => rule(), 1 => any_json()]).prop_map(|(fields, rule)| {
         let known = fields.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
@@ -205,7 +205,7 @@ proptest! {
                 }
                 before = after;
             }
-            // What it says is what it keeps; counters and times of captures begin anew.
+            // A restart does not change the answers. Counters and times of captures start over, so they are left out.
             let rig = rig.restart();
             for (path, said) in before.iter().filter(|(path, _)| !path.contains("primary") && !path.contains("pcaps")) {
                 assert_eq!(rig.call("GET", path, "").await, *said, "{path}");

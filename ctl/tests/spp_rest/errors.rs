@@ -1,4 +1,4 @@
-//! What is refused: the code, the words, and that nothing has changed.
+//! Refusals: the code, the text, and that nothing has changed.
 
 use axum::body::{Body, Bytes};
 use axum::http::Request;
@@ -225,12 +225,12 @@ async fn what_is_not_there_is_a_404_and_a_wrong_method_a_405() {
         ("PUT /v1/pcaps/4/flush {}", "Not found: '/v1/pcaps/4/flush'"),
         ("POST /v1/primary/flow_rules/port_id/x {}", "Not found: '/v1/primary/flow_rules/port_id/x'"),
         ("GET /v1/vfs/9", "sec_id 9 not found."),
-        // Of another type.
+        // The client id belongs to an instance of another type.
         ("GET /v1/vfs/2", "sec_id 2 not found."),
         ("GET /v1/vfs/-1", "sec_id -1 not found."),
         ("GET /v1/vfs/99999999999", "sec_id 99999999999 not found."),
         ("DELETE /v1/nfvs/9", "sec_id 9 not found."),
-        // Before its body is looked at.
+        // The path is checked before the body.
         ("POST /v1/vfs/9/components {", "sec_id 9 not found."),
     ] {
         rig.refused(line, 404, text).await;

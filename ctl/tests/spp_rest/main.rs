@@ -1,5 +1,5 @@
-//! spp-ctl's REST API over a data plane of maps: every example of its documents as written, whole configurations, every error,
-//! and any body.
+//! spp-ctl's REST API over the fake data plane: the examples of its documents, whole configurations, refusals, flow
+//! rules and arbitrary bodies.
 
 mod any_body;
 mod errors;

@@ -1,4 +1,4 @@
-//! Instances behind the API, and a client.
+//! Instances behind the API over the fake data plane, and a client.
 
 use std::sync::Arc;
 
@@ -37,12 +37,12 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// One with the ports and these instances.
+    /// A rig with `PORTS` and these instances.
     pub fn new(instances: &str) -> Self {
         Self::configured(&format!("{instances}{PORTS}"))
     }
 
-    /// One of a whole configuration.
+    /// A rig with a whole configuration.
     pub fn configured(config: &str) -> Self {
         Self::over(FakeStorage::default(), config.to_owned())
     }
@@ -54,7 +54,7 @@ impl Rig {
         Self { router: rest::router(Arc::clone(&spp)), spp, storage, config }
     }
 
-    /// The same state under a new daemon.
+    /// A new daemon on the same state file.
     pub fn restart(self) -> Self {
         let Self { spp, router, storage, config } = self;
         drop((spp, router));
@@ -100,7 +100,7 @@ impl Rig {
         assert_eq!(answer.text, text, "{line}");
     }
 
-    /// All that GET shows, by path.
+    /// The answers to all GETs, by path.
     pub async fn all(&self) -> Vec<(String, Answer)> {
         let mut all = Vec::new();
         for process in self.get("/v1/processes").await.as_array().unwrap() {

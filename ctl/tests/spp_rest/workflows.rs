@@ -1,4 +1,4 @@
-//! Whole configurations, step by step as SPP's guides set them up.
+//! Whole configurations, step by step as in SPP's guides.
 
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ fn wiring(status: &Value) -> Vec<String> {
         .collect()
 }
 
-/// Two VMs' ports behind a classifier and a merge on each of two NICs, over rings.
+/// On each of two NICs, a classifier and a merge with two VMs' ports behind them, over rings.
 async fn two_classifiers(rig: &Rig) {
     let mut core = 2;
     for n in 0..2 {
@@ -48,7 +48,7 @@ async fn two_classifiers(rig: &Rig) {
         rig.ok(&format!("PUT /v1/vfs/1/classifier_table {entry}")).await;
         let entry = json!({ "action": "add", "type": "vlan", "vlan": "100", "mac_address": "default", "port": format!("ring:{to}") });
         let answer = rig.call("PUT", "/v1/vfs/1/classifier_table", &entry.to_string()).await;
-        // One table: the second default of that VLAN is refused.
+        // There is one table, so the second default of that VLAN is refused.
         assert_eq!(answer.status, if n == 0 { 204 } else { 400 }, "{answer:?}");
     }
 }
@@ -83,7 +83,7 @@ async fn two_classifiers_feed_forwards_and_merges_over_rings() {
     );
     let rig = rig.restart();
     assert_eq!(rig.get("/v1/vfs/1").await, status);
-    // Taken apart as it was put together.
+    // Everything can be taken apart again.
     for name in ["cls0", "fwd0", "back0", "mgr0"] {
         rig.ok(&format!("DELETE /v1/vfs/1/components/{name}")).await;
     }
@@ -161,7 +161,7 @@ async fn launched_instances_work_and_outlive_the_daemon() {
     assert_eq!((&pcap["status"], &pcap["core"][1]["filename"]), (&json!("idle"), &json!("")));
 }
 
-/// SPP's CLI takes lcores beside the master for granted, and asks the primary for nothing unless it has a forwarder.
+/// SPP's CLI expects lcores besides the master core, and a forwarder in the primary.
 #[tokio::test]
 async fn instances_without_cores_of_their_own_are_shown_as_spps_cli_needs_them() {
     let rig = Rig::new(&(process("nfv", 2, &[]) + &format!("{}port = \"phy:0\"\n", process("pcap", 3, &[]))));

@@ -15,7 +15,7 @@ pub enum FdbKind {
     Static,
 }
 
-/// A row of the MAC table.
+/// An FDB entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct FdbEntry {
@@ -32,7 +32,7 @@ pub struct FdbEntry {
     pub age_seconds: u32,
 }
 
-/// A static row as a user asks for it.
+/// A static FDB entry as a user asks for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -54,10 +54,10 @@ pub struct FdbSpec {
 pub struct BridgeSettings {
     /// Most MAC addresses in all, 16–1,000,000; default 131,072.
     pub fdb_limit: u32,
-    /// Seconds after which an address that was not seen again is forgotten, 1–1,000,000; default 300 (IEEE 802.1Q).
+    /// Seconds after which an address that was not seen again expires, 1–1,000,000; default 300 (IEEE 802.1Q).
     pub fdb_ageing_seconds: u32,
-    /// Forward 01:80:c2:00:00:00–0f (STP, LACP, pause, LLDP), which a bridge keeps to itself (IEEE 802.1D table 7-10); default
-    /// false: dropped with reason `reserved_multicast`.
+    /// Forward 01:80:c2:00:00:00–0f (STP, LACP, pause, LLDP), which a bridge keeps to itself (IEEE 802.1D table
+    /// 7-10); default false: dropped with reason `reserved_multicast`.
     pub forward_reserved: bool,
 }
 

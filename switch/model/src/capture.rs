@@ -43,13 +43,14 @@ pub struct CaptureFiles {
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
     #[serde(default)]
     pub within: Option<PathBuf>,
-    /// What their names begin with, such as `spp_pcap.20261121101500.phy0`; a number and the suffix of their form follow:
-    /// `.1.pcap`, `.1.pcap.lz4`, `.1.pcap.zst`. Until a file is complete `.tmp` follows, as SPP has it; numbers that are taken are
-    /// passed over.
+    /// Start of their names, such as `spp_pcap.20261121101500.phy0`. A number and a suffix follow: `.1.pcap`,
+    /// `.1.pcap.lz4`, `.1.pcap.zst`. Until a file is complete its name ends in `.tmp`, as with SPP. Numbers that are
+    /// taken are skipped.
     pub stem: String,
     /// How they are compressed.
     pub compression: Compression,
-    /// Bytes before compression after which the next file begins, at least 1 MiB: a file is longer by its last frame at most.
+    /// Bytes before compression after which the next file begins, at least 1 MiB. A file is longer by its last frame
+    /// at most.
     pub limit: u64,
     /// Bytes kept of each frame, 14–65,535.
     pub snaplen: u32,

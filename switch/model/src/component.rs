@@ -1,8 +1,8 @@
-//! What a component is told to do: the Soft Patch Panel's view of the switch, beside the bridge.
+//! Components: the units of the Soft Patch Panel, beside the bridge.
 //!
-//! A component moves frames from its receiving ends to its sending ends on one worker. An end names a port of the switch (or one
-//! queue of it), a ring between components, or something outside. All components are given as one set, which takes the place of
-//! the one before as a whole.
+//! A component moves frames from its receiving ends to its sending ends on one worker. An end is a port of the switch
+//! or one queue of it, a ring between components, or something outside. All components are given as one set. A new
+//! set takes the place of the old one as a whole.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,13 +21,13 @@ pub const DEFAULT_RING_DEPTH: u32 = 1024;
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ComponentKind {
-    /// Sends it on: one receiving end, one sending end.
+    /// Sends it on, from one receiving end to one sending end.
     Forward,
-    /// Sends it on: any number of receiving ends, one sending end.
+    /// Sends it on, from any number of receiving ends to one sending end.
     Merge,
-    /// Looks its destination address up, within its VLAN: one receiving end, any number of sending ends.
+    /// Looks its destination address up, within its VLAN. One receiving end, any number of sending ends.
     Classifier,
-    /// Sends it to every one of its sending ends: one receiving end, up to two sending ends.
+    /// Sends it to every sending end. One receiving end, up to two sending ends.
     Mirror,
 }
 
@@ -36,8 +36,8 @@ pub enum ComponentKind {
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum EndPort {
-    /// A port of the switch, by name: all its queues (sending: by flow), or one. The port must not be the bridge's: it has
-    /// a name in `spp`.
+    /// A port of the switch, by name: all its queues (sending: by flow), or one. The port must not be the bridge's:
+    /// it has a name in `spp`.
     Port {
         /// Name of the port.
         name: String,
@@ -46,7 +46,8 @@ pub enum EndPort {
     },
     /// A ring between components, which must have been added.
     Ring(u32),
-    /// Gives frames of 64 zero bytes as fast as they are taken (as DPDK's null device does); takes all and forgets them.
+    /// Gives frames of 64 zero bytes as fast as they are taken (as DPDK's null device does); takes all and forgets
+    /// them.
     Null(u32),
     /// An outside end, which must have been added: frames that a thread reads from, or writes to, a file or a tap.
     Outside(u32),
@@ -102,15 +103,15 @@ pub struct End {
 
 /// An entry of a classifier's table.
 ///
-/// A frame is looked up by its VLAN (none if it is untagged) and destination address; then comes the default of the VLAN, then
-/// the default of untagged frames, then it is dropped. One to a group address goes to all ends that have an entry of its VLAN, and to the
-/// default of untagged frames.
+/// A frame is looked up by its VLAN (none if it is untagged) and destination address. Without an entry it goes by the
+/// default of its VLAN, else by the default of untagged frames. Else it is dropped. A frame to a group address goes
+/// to all ends that have an entry of its VLAN, and to the default of untagged frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TableEntry {
     /// VLAN, 0–4095; `None`: untagged.
     pub vlan: Option<u16>,
-    /// Destination address; `None`: what has no entry of its own.
+    /// Destination address; `None`: the default, for addresses without an entry.
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>, example = "02:00:00:00:00:01"))]
     pub mac: Option<MacAddr>,
     /// Place in the component's `tx`.
@@ -127,9 +128,9 @@ pub struct ComponentSpec {
     pub worker: usize,
     /// What it does.
     pub kind: ComponentKind,
-    /// Where frames come from. A frame is moved only if there is a receiving end and what its kind needs of sending ends.
+    /// Its receiving ends. Frames are moved only if it has the ends that its kind needs.
     pub rx: Vec<End>,
-    /// Where they go.
+    /// Its sending ends.
     pub tx: Vec<End>,
     /// A classifier's table: at most one entry for a VLAN and address.
     pub table: Vec<TableEntry>,

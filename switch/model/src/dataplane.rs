@@ -50,11 +50,11 @@ pub struct DataplaneSettings {
     pub huge_pages: HugePages,
     /// Sleep or spin.
     pub poll: PollMode,
-    /// Microseconds that a worker looks for work at least before it sleeps, with [`PollMode::Adaptive`]: 0–1,000,000, default 50.
-    /// Frames that follow each other sooner find it awake.
+    /// Microseconds that a worker looks for work at least before it sleeps, with [`PollMode::Adaptive`]: 0–1,000,000,
+    /// default 50. Frames that follow each other sooner find it awake.
     pub spin_us: u32,
-    /// Microseconds that it looks for work at most, as long as that finds frames: 0–1,000,000, default 2,000. It costs up to as
-    /// much CPU time for each frame. With no more than `spin_us`, that is how long it always looks.
+    /// Microseconds that it looks for work at most, as long as that finds frames: 0–1,000,000, default 2,000. It
+    /// costs up to as much CPU time for each frame. With no more than `spin_us`, that is how long it always looks.
     pub spin_max_us: u32,
     /// How many ports, meters and rules there can be.
     pub capacity: Capacity,
@@ -89,7 +89,7 @@ impl DataplaneSettings {
 
 /// Meters and rules that a switch can have when nothing else is configured.
 pub const DEFAULT_TABLE_SIZE: u32 = 65_536;
-/// Most of each that can be configured.
+/// Most meters, and most rules, that can be configured.
 pub const MAX_TABLE_SIZE: u32 = 1 << 20;
 /// Distinct masks of rules when nothing else is configured.
 pub const DEFAULT_MASKS: u32 = 1024;
@@ -107,8 +107,8 @@ pub struct Capacity {
     pub meters: u32,
     /// Traffic rules, 1–1,048,576; default 65,536. `key_index` is `0..rules`.
     pub rules: u32,
-    /// Distinct masks of the rules, 1–65,536; default 1,024: a frame of a flow that was not seen lately may cost a probe for
-    /// each of them, so this bounds what a guest can cost.
+    /// Distinct masks of the rules, 1–65,536; default 1,024. A frame of a flow that is not cached may cost a probe
+    /// for each, so this bounds what a guest can cost.
     pub rule_masks: u32,
 }
 
@@ -119,18 +119,18 @@ impl Default for Capacity {
 }
 
 impl Capacity {
-    /// Ports as a table size.
+    /// Number of places in a table by port number.
     pub fn port_slots(self) -> usize {
         (self.ports as usize).min(MAX_PORTS)
     }
 }
 
-/// Capacity and what of it is in use.
+/// Size and room of a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Usage {
-    /// What there can be.
+    /// Entries that there can be.
     pub total: u32,
-    /// What can still be added.
+    /// Entries that can still be added.
     pub free: u32,
 }

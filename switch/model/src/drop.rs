@@ -1,5 +1,7 @@
-//! Why a frame was dropped. Every drop in the data plane has one of these reasons; counters are arrays indexed by it, and
-//! its label is what Prometheus, the HTTP API and `xswitch trace` show. Labels are an interface: never rename one.
+//! Why a frame was dropped. Every drop in the data plane has one of these reasons.
+//!
+//! Counters are arrays indexed by it. Prometheus, the HTTP API and `xswitch trace` show its label. Labels are an
+//! interface: never rename one.
 
 macro_rules! drop_reasons {
     ($($(#[$doc:meta])+ $name:ident $label:literal $explain:literal;)+) => {
@@ -33,7 +35,7 @@ drop_reasons! {
     /// Fewer than the 14 bytes of an Ethernet header.
     FrameTooShort "frame_too_short"
         "The frame is shorter than an Ethernet header; its sender is broken, look at what the guest sends.";
-    /// Longer than what the receiving side can hold in one piece.
+    /// Longer than one frame of packet memory.
     FrameTooLong "frame_too_long"
         "The frame does not fit in one frame of the switch's packet memory; lower the sender's MTU or switch its \
          segmentation offload off.";
@@ -45,11 +47,12 @@ drop_reasons! {
         "The source address is a group address or all zero, which no station may use; fix the sender.";
     /// The tag (or its absence) does not fit the VLAN mode of the port it came from.
     VlanNotAllowed "vlan_not_allowed"
-        "The port does not accept frames with this VLAN tag (or without one); change the port's VLAN mode or the sender's.";
+        "The port does not accept frames with this VLAN tag (or without one); change the port's VLAN mode or the \
+         sender's.";
     /// The source is not the port's MAC address and the port checks it.
     MacSpoofed "mac_spoofed"
-        "The source address is not the one of the port; set the port's `mac` to the guest's, or its `mac_check` to false if \
-         the guest is trusted with others.";
+        "The source address is not the one of the port; set the port's `mac` to the guest's, or its `mac_check` to \
+         false if the guest is trusted with others.";
     /// ARP or RARP claims a hardware address that is not the port's.
     ArpSpoofed "arp_spoofed"
         "The sender hardware address inside the ARP packet is not the one of the port; the guest speaks for another \
@@ -60,17 +63,19 @@ drop_reasons! {
          `forward_reserved` if it should pass.";
     /// The destination is on the port that the frame came from.
     SamePort "same_port"
-        "The destination is behind the port that the frame came from, so it has it already; usual behind an uplink, else \
-         look for the same MAC address in two places.";
+        "The destination is behind the port that the frame came from, so it has it already; usual behind an uplink, \
+         else look for the same MAC address in two places.";
     /// A traffic rule says so.
     RuleDrop "rule_drop"
         "A traffic rule says to drop it; `trace` names the rule.";
-    /// A traffic rule sends it to a port that there is none of.
+    /// A traffic rule sends it to a port that does not exist.
     RuleNoPort "rule_no_port"
-        "A traffic rule sends it to a port number without a port; add that port, or delete the rule that `trace` names.";
+        "A traffic rule sends it to a port number without a port; add that port, or delete the rule that `trace` \
+         names.";
     /// The meter of what the port sends has no tokens.
     MeterFrom "meter_from"
-        "The port sends more than the meter on its sending direction allows; raise that meter's rate or burst, or unbind it.";
+        "The port sends more than the meter on its sending direction allows; raise that meter's rate or burst, or \
+         unbind it.";
     /// The meter of a rule has no tokens.
     MeterRule "meter_rule"
         "More frames match a traffic rule than its meter allows; raise that meter's rate or burst.";
@@ -83,22 +88,23 @@ drop_reasons! {
          isolated.";
     /// The destination's port is not in the frame's VLAN.
     EgressVlan "egress_vlan"
-        "The destination's port is not in the frame's VLAN; change the port's VLAN mode, or remove the static MAC entry \
-         that points there.";
+        "The destination's port is not in the frame's VLAN; change the port's VLAN mode, or remove the static MAC \
+         entry that points there.";
     /// Longer than the MTU of the port it is for.
     EgressMtu "egress_mtu"
         "The packet is longer than the MTU of the port it is for; raise that port's MTU or lower the sender's.";
     /// The meter of what the port is sent has no tokens.
     MeterTo "meter_to"
-        "More is sent to the port than the meter on its receiving direction allows; raise that meter's rate or burst, or unbind it.";
+        "More is sent to the port than the meter on its receiving direction allows; raise that meter's rate or burst, \
+         or unbind it.";
     /// The port, the sender's or the receiver's, is being removed.
     PortGone "port_gone"
-        "The port was removed, or opened anew for another ring depth, while the frame was on its way, or its netdev was deleted; \
-         `doctor` tells which if the count keeps growing.";
+        "The port was removed, or opened anew for another ring depth, while the frame was on its way, or its netdev \
+         was deleted; `doctor` tells which if the count keeps growing.";
     /// The receiver does not empty its ring fast enough.
     TxRingFull "tx_ring_full"
-        "The port's transmit ring is full: its receiver takes frames more slowly than they come; give it CPU time, more \
-         queues or a deeper `queue_depth`.";
+        "The port's transmit ring is full: its receiver takes frames more slowly than they come; give it CPU time, \
+         more queues or a deeper `queue_depth`.";
     /// The worker that serves the receiver does not keep up.
     WorkerRingFull "worker_ring_full"
         "The ring to the worker that serves the port is full; add workers or spread the ports over them.";
@@ -107,8 +113,8 @@ drop_reasons! {
         "A classifier has no entry for the destination address and no default: add one to its table.";
     /// The ring that a component sends to is full.
     RingFull "ring_full"
-        "A ring between components is full: what takes frames from it is slower than what fills it, or not there; give it a worker \
-         of its own, or a deeper ring.";
+        "A ring between components is full: what takes frames from it is slower than what fills it, or not there; \
+         give it a worker of its own, or a deeper ring.";
     /// The outside end that a component sends to does not keep up.
     OutsideFull "outside_full"
         "What an outside end (a tap, a capture, a file) was sent waits for it already: it is slower than what comes.";
@@ -117,19 +123,20 @@ drop_reasons! {
         "The frame was in a ring that was removed, or between components that changed and did not treat it in time.";
     /// No component takes frames from the queue that it is for at a port with flow rules.
     FlowNobody "flow_nobody"
-        "The port has flow rules, and no component takes frames from the queue that a rule sends this one to, or that it came in by; \
-         attach that queue to a component, or change the rules.";
+        "The port has flow rules, and no component takes frames from the queue that a rule sends this one to, or that \
+         it came in by; attach that queue to a component, or change the rules.";
     /// The component that has the queue which a flow rule names does not keep up.
     FlowRingFull "flow_ring_full"
-        "A flow rule sends it to another queue of the port, and the component that has that queue takes frames more slowly than they \
-         come; give it a worker of its own.";
+        "A flow rule sends it to another queue of the port, and the component that has that queue takes frames more \
+         slowly than they come; give it a worker of its own.";
     /// No free UMEM frame.
     NoFrame "no_frame"
         "No frame of packet memory was free for a copy; raise `frames` in the settings of the data plane.";
 }
 
 impl DropReason {
-    /// Whether the frame was lost on the way out, at the port that it was for; else on the way in, at the port it came from.
+    /// Whether the drop is on the way out, and counts at the port that the frame was for. Else it is on the way in,
+    /// and counts at the port that the frame came from.
     pub const fn is_egress(self) -> bool {
         matches!(
             self,
@@ -153,7 +160,7 @@ impl DropReason {
         )
     }
 
-    /// Place in [`DropReason::ALL`], below [`DropReason::COUNT`]: what counters are indexed by.
+    /// Place in [`DropReason::ALL`], below [`DropReason::COUNT`]. Counters are indexed by it.
     #[inline]
     pub const fn index(self) -> usize {
         self as usize

@@ -1,42 +1,43 @@
-//! Flow rules of a port: which frames that come in go to which queue end of it, and what happens to tags of frames that come in
-//! or go out.
+//! Flow rules of a port. Ingress rules say which queue a frame is for. Rules of both directions edit tags.
 //!
-//! A frame is compared with the rules of its direction, those of group 0 first: lowest priority value first, then in the order
-//! in which they are given. The first rule that matches is carried out. If it jumps, the rules of that group follow, with the frame as
-//! it is then; a frame that no rule of a group matches goes on as if there were no rules, with what was done to its tags.
-//! One that ends within its addresses, EtherType or outer tag matches no rule.
+//! A frame is compared with the rules of its direction, first with those of group 0. The rule with the lowest
+//! priority value comes first, and of equal ones the one that was given first. The first rule that matches is carried
+//! out. If it jumps, the rules of that group follow, with the frame as it is then.
+//!
+//! A frame that matches no rule of a group goes on as if there were no rules. The edits up to then stay. A frame that
+//! ends within its addresses, EtherType or outer tag matches no rule.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Count, Masked, MaskedMac};
 
-/// Flow rules of a port at most.
+/// Most flow rules of a port.
 pub const MAX_FLOW_RULES: usize = 1024;
-/// Tags that the rules of one direction of a port can give a frame at most: there is room in front of it for no more.
+/// Most tags that the rules of one direction of a port can push on a frame. There is no room for more in front of it.
 pub const MAX_FLOW_PUSHES: usize = 16;
 
 /// Which frames a rule is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FlowDirection {
-    /// Those that come in by the port.
+    /// Frames that come in by the port.
     Ingress,
-    /// Those that components send to it.
+    /// Frames that components send to it.
     Egress,
 }
 
-/// What a rule looks at; an absent field matches anything. No value has bits outside its mask.
+/// The key of a rule. An absent field matches anything. No value has bits outside its mask.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FlowKey {
     /// Destination address.
     pub dmac: Option<MaskedMac>,
     /// Source address.
     pub smac: Option<MaskedMac>,
-    /// EtherType right behind the addresses: of a tagged frame that of its outer tag.
+    /// EtherType right behind the addresses. In a tagged frame that is the TPID of its outer tag.
     pub ethertype: Option<Masked<16>>,
-    /// Tag control information of the outer tag; an untagged frame does not match, not even if the mask is 0.
+    /// Tag control information of the outer tag. An untagged frame does not match, not even with a mask of 0.
     pub tci: Option<Masked<16>>,
-    /// EtherType behind the outer tag; an untagged frame does not match.
+    /// EtherType behind the outer tag. An untagged frame does not match.
     pub inner_type: Option<Masked<16>>,
 }
 
@@ -69,15 +70,16 @@ pub enum FlowTarget {
 /// A flow rule.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FlowRule {
-    /// Number, unique among the rules of its port. What it counted stays with a rule that has the same number and says the same.
+    /// Number, unique among the rules of its port. A later rule with the same number and content goes on with its
+    /// counters.
     pub id: u32,
-    /// Frames that it is for.
+    /// Which frames it is for.
     pub direction: FlowDirection,
     /// Its group.
     pub group: u32,
     /// Its priority within the group: the lowest value comes first.
     pub priority: u32,
-    /// What it looks at.
+    /// Which of these it matches.
     pub key: FlowKey,
     /// What it does to tags.
     pub edits: Vec<FlowEdit>,
@@ -85,7 +87,7 @@ pub struct FlowRule {
     pub target: FlowTarget,
 }
 
-/// What a flow rule counted.
+/// Counters of a flow rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct FlowCount {
@@ -93,6 +95,6 @@ pub struct FlowCount {
     pub port: String,
     /// Its number.
     pub rule: u32,
-    /// Frames that met it, with the length that they had then.
+    /// Frames that matched it, with the length that they had then.
     pub matched: Count,
 }

@@ -1,15 +1,26 @@
-//! What the switch is told and what it tells: the plain data that crosses between the data plane and its managers.
+//! Plain data that crosses between the data plane and its managers: specs, infos, counters, reports.
 //!
 //! Almost every type is serialisable. Its JSON form is the form of the HTTP API, of `--json` and of the state file:
 //! - Field names are in snake case. Absent optional fields are left out.
 //! - MAC addresses are `aa:bb:cc:dd:ee:ff`. VLAN sets are `"all"` or lists such as `"10,20-29"`.
 //! - The DPU interface calls port numbers `vid` and queues `qid`. Those names live in serde attributes only.
 //!
-//! Nothing here holds a lock, a file descriptor or a reference to a running switch. The crate depends on no other of the
-//! project's crates, so clients and command-line tools can use it without the data plane.
+//! Nothing here holds a lock, a file descriptor or a reference to a running switch. The crate depends on no other of
+//! the project's crates, so clients and command-line tools can use it without the data plane.
 //!
-//! With feature `schema` the types have OpenAPI schemas. Their doc comments are then the descriptions in the OpenAPI document.
+//! With feature `schema` the types have OpenAPI schemas. Their doc comments are then the descriptions in the OpenAPI
+//! document.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_wrap,
+        clippy::unwrap_used,
+        clippy::expect_used
+    )
+)]
 
 mod bridge;
 mod capture;

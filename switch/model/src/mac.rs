@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A 48-bit MAC address. Text form: six pairs of hex digits joined by `:` (or `-` on input).
 ///
-/// Kept as a number, first byte most significant, because that is what tables and keys take: a frame's bytes are turned
-/// around once.
+/// It is kept as a number with the first byte most significant. Tables and keys need that, so a frame's bytes are
+/// swapped only once.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MacAddr(u64);
 

@@ -1,4 +1,5 @@
-//! Values with masks, as traffic rules match them. In JSON and on the command line a value alone means all of its bits.
+//! Values with masks, as traffic rules match them. In JSON and on the command line, a value without a mask means all
+//! bits.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,10 +10,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::MacAddr;
 
-/// A number of `BITS` bits and the mask of those that count. Text form: `80`, `0x50`, `80/0xfff0`.
+/// A number of `BITS` bits, and the mask of the bits that count. Text form: `80`, `0x50`, `80/0xfff0`.
 ///
-/// Neither is cut to `BITS` bits here: a mask may be wider, as clients that mean "all bits" write −1, and is kept as it is so
-/// that it is read back as it was written. Rules check that the value fits.
+/// A mask may be wider than `BITS`, because clients that mean "all bits" write −1. It is kept as it was written.
+/// Rules check that the value fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Masked<const BITS: u32> {
     /// What the masked bits must be.
@@ -95,7 +96,7 @@ impl<'de, const BITS: u32> Deserialize<'de> for Masked<BITS> {
 pub struct MaskedMac {
     /// What the masked bits must be.
     pub value: MacAddr,
-    /// Bits that count, the low 48; wider ones are kept as they were written.
+    /// Bits that count, the low 48. Further bits are kept as they were written.
     pub mask: u64,
 }
 
@@ -133,12 +134,12 @@ impl FromStr for MaskedMac {
 pub struct MaskedIp {
     /// What the masked bits must be.
     pub addr: IpAddr,
-    /// Bits that count; always of the family of `addr`.
+    /// Bits that count. The family is always that of `addr`.
     pub mask: IpAddr,
 }
 
 impl MaskedIp {
-    /// Length of the prefix that the mask is, if it is one.
+    /// Length of the prefix, if the mask is one.
     fn prefix(&self) -> Option<u32> {
         let (bits, width) = match self.mask {
             IpAddr::V4(mask) => (u128::from(u32::from(mask)) << 96, 32),

@@ -42,8 +42,8 @@ pub struct MeterSpec {
     /// What it counts; fixed.
     #[serde(default, rename = "type")]
     pub kind: MeterType,
-    /// (Committed) burst in kbit or frames; default: 100 ms of the rate, at least 10 frames of 1,514 bytes (10 frames). At
-    /// least the largest frame (33 kbit, or 1 frame).
+    /// (Committed) burst in kbit or frames; default: 100 ms of the rate, at least 10 frames of 1,514 bytes (10
+    /// frames). At least the largest frame (33 kbit, or 1 frame).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<u32>,
     /// How it marks; fixed.

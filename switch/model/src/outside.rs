@@ -16,12 +16,13 @@ pub enum OutsideSpec {
         /// Its name.
         ifname: String,
     },
-    /// Files in pcap or pcapng form: components are given the frames of one, once, and what they send is written to the other.
+    /// Files in pcap or pcapng form: components are given the frames of one, once, and what they send is written to
+    /// the other.
     Pcap {
         /// File to read; `None`: no frames come.
         #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
         rx: Option<PathBuf>,
-        /// File to write (pcap, replaced if it is there); `None`: frames are forgotten.
+        /// File to write (pcap, replaced if it is there); `None`: frames are discarded.
         #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
         tx: Option<PathBuf>,
     },

@@ -28,8 +28,8 @@ pub enum PortKind {
     Phy,
 }
 
-/// What depends on the kind of a port. Code that needs such a fact asks for it here, so that a new kind is answered in one
-/// place.
+/// What depends on the kind of a port. Code that needs such a fact asks for it here, so that a new kind is answered
+/// in one place.
 impl PortKind {
     /// Every kind.
     pub const ALL: [PortKind; 2] = [PortKind::Guest, PortKind::Phy];
@@ -55,8 +55,8 @@ impl PortKind {
         }
     }
 
-    /// Whether the switch makes a second netdev for a guest. Such a port has a guest's MAC address, may be in a namespace,
-    /// and may be opened for a guest's own sockets.
+    /// Whether the switch makes a second netdev for a guest. Such a port has a guest's MAC address, may be in a
+    /// namespace, and may be opened for a guest's own sockets.
     pub const fn has_guest_end(self) -> bool {
         matches!(self, PortKind::Guest)
     }
@@ -71,8 +71,8 @@ impl PortKind {
         matches!(self, PortKind::Phy)
     }
 
-    /// Whether whatever is at the other end has bound all queues as soon as there is carrier. Of other kinds the kernel is
-    /// asked which queues are bound.
+    /// Whether whatever is at the other end has bound all queues as soon as there is carrier. Of other kinds the
+    /// kernel is asked which queues are bound.
     pub const fn carrier_binds_queues(self) -> bool {
         matches!(self, PortKind::Phy)
     }
@@ -140,8 +140,8 @@ pub enum Steering {
     /// All of them.
     #[default]
     All,
-    /// Only those for the MAC addresses and VLANs of the other ports; the rest stays with the host's stack. Group-addressed
-    /// frames go to both.
+    /// Only those for the MAC addresses and VLANs of the other ports; the rest stays with the host's stack.
+    /// Group-addressed frames go to both.
     Shared,
 }
 
@@ -217,13 +217,13 @@ pub struct PortSpec {
     /// Most MAC addresses learned on this port, at least 1; default 4096.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fdb_limit: Option<u32>,
-    /// `guest` only: the guest's end is open for a guest's own AF_XDP sockets (QEMU's), and no kernel stack gets its packets.
-    /// Set by itself when sockets are first asked for; default false.
+    /// `guest` only: the guest's end is open for a guest's own AF_XDP sockets (QEMU's), and no kernel stack gets its
+    /// packets. Set by itself when sockets are first asked for; default false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub guest_sockets: bool,
-    /// The Soft Patch Panel's name of the port, unique: `phy:N` of a `phy` port, `vhost:N` of a `guest` port. It is then for
-    /// components and no port of the bridge; fixed for the port's life. `vlan`, `isolated`, `mac_check` and `fdb_limit` mean
-    /// nothing then; `steering` must be `all`.
+    /// The Soft Patch Panel's name of the port, unique: `phy:N` of a `phy` port, `vhost:N` of a `guest` port. It is
+    /// then for components and no port of the bridge; fixed for the port's life. `vlan`, `isolated`, `mac_check` and
+    /// `fdb_limit` mean nothing then; `steering` must be `all`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spp: Option<String>,
 }
@@ -333,8 +333,8 @@ pub struct PortInfo {
     pub max_mtu: u32,
     /// Its queues.
     pub queues: Vec<QueueInfo>,
-    /// Queues that the other end has bound now: AF_XDP sockets on the guest's end of a pair, in whatever process; all of a
-    /// `phy`'s while it has carrier. 0 if the kernel can't tell (before 6.15).
+    /// Queues that the other end has bound now: AF_XDP sockets on the guest's end of a pair, in whatever process; all
+    /// of a `phy`'s while it has carrier. 0 if the kernel can't tell (before 6.15).
     #[serde(default)]
     pub active_queues: u32,
     /// MAC addresses learned on it now.

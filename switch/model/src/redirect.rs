@@ -1,29 +1,29 @@
-//! Redirects: what would go to one port goes to another.
+//! Redirects: frames for one port go to another.
 
 use serde::{Deserialize, Serialize};
 
 use super::Count;
 
-/// All that would go to `src` goes to `dest`.
+/// All frames for the port `src` go to the port `dest`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RedirectSpec {
-    /// Number of the port that it would go to.
+    /// Number of the port that the frames are for.
     pub src: u16,
-    /// Number of the port that gets it.
+    /// Number of the port that gets them.
     pub dest: u16,
 }
 
-/// A redirect as it is.
+/// A redirect in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct RedirectInfo {
     /// The redirect.
     #[serde(flatten)]
     pub spec: RedirectSpec,
-    /// Port where it ends when `dest` is redirected too.
+    /// Number of the port where the frames end, which differs from `dest` if that is redirected too.
     pub ends_at: u16,
-    /// Frames that went elsewhere because of a redirect of `src`, since that port was added.
+    /// Frames for `src` that a redirect sent elsewhere, since that port was added.
     pub redirected: Count,
 }

@@ -18,7 +18,7 @@ pub enum IpType {
     Ipv6,
 }
 
-/// What a rule looks at; an absent field matches anything. A value with bits outside its mask is refused.
+/// The key of a rule. An absent field matches anything. A value with bits outside its mask is refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
@@ -35,7 +35,7 @@ pub struct RuleKey {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>, example = "02:00:00:00:00:00/ff:ff:ff:00:00:00"))]
     pub smac: Option<MaskedMac>,
-    /// VID of the outer tag as the frame came in; 0 for untagged (and priority-tagged) frames.
+    /// VID of the outer tag as the frame came in; 0 for untagged and priority-tagged frames.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>, example = "10"))]
     pub vlan: Option<Masked<12>>,
@@ -54,7 +54,7 @@ pub struct RuleKey {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>, example = "2001:db8::/32"))]
     pub sip: Option<MaskedIp>,
-    /// Destination port of TCP or UDP; a packet without ports (a later fragment, say) does not match.
+    /// Destination port of TCP or UDP. A packet without ports, such as a later fragment, does not match.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>, example = "80/0xfff0"))]
     pub dl4port: Option<Masked<16>>,
@@ -67,9 +67,9 @@ pub struct RuleKey {
 /// Where a rule sends a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RuleTarget {
-    /// Nowhere.
+    /// The frame is dropped.
     Drop,
-    /// On by the MAC table, as if there were no rule.
+    /// On by the FDB, as if there were no rule.
     Normal,
     /// To this port.
     Port(u16),
@@ -133,19 +133,19 @@ impl<'de> Deserialize<'de> for RuleTarget {
     }
 }
 
-/// What a rule does with a frame that it matches.
+/// The action of a rule: what it does with a frame that it matches.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RuleAction {
-    /// Where it goes: a port number, `drop`, or `normal` (on by the MAC table).
+    /// Where the frame goes: a port number, `drop`, or `normal` (on by the MAC table).
     #[serde(rename = "vid")]
     #[cfg_attr(feature = "schema", schema(value_type = String, example = "3"))]
     pub target: RuleTarget,
     /// Queue of that port; absent: by flow hash.
     #[serde(default, rename = "qid", skip_serializing_if = "Option::is_none")]
     pub queue: Option<u32>,
-    /// Meter that it passes first.
+    /// Meter that the frame passes first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub meter: Option<u32>,
     /// Port that gets a copy of the frame as it came in.
@@ -154,27 +154,27 @@ pub struct RuleAction {
 }
 
 impl RuleAction {
-    /// Only a destination.
+    /// The action that only sends the frame to `target`.
     pub fn to(target: RuleTarget) -> Self {
         Self { target, queue: None, meter: None, mirror: None }
     }
 }
 
-/// A traffic rule. Of all that match a frame the one with the lowest `key_index` is applied.
+/// A traffic rule. Of all rules that match a frame, the one with the lowest `key_index` is applied.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RuleSpec {
-    /// Its place, `0..rules` of [`Capacity`].
+    /// Its index, `0..rules` of [`Capacity`](super::Capacity).
     pub key_index: u32,
-    /// What it looks at; empty: matches everything.
+    /// Which frames it matches; empty: all.
     #[serde(default)]
     pub key: RuleKey,
-    /// What it does.
+    /// What it does with them.
     pub action: RuleAction,
 }
 
-/// A traffic rule and what it counted.
+/// A traffic rule with its counters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct RuleInfo {
@@ -191,9 +191,9 @@ pub struct RuleInfo {
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum RuleChange {
-    /// Write a rule in its place; one that is there is replaced.
+    /// Write a rule at its index. A rule that is there is replaced.
     Write(RuleSpec),
-    /// Delete the rule of that place, which must be there.
+    /// Delete the rule with that index, which must be there.
     Delete(u32),
     /// Delete all rules.
     Clear,

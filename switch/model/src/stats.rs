@@ -57,15 +57,15 @@ pub struct PortStats {
     /// Copies made by rules' mirrors of frames of this port.
     #[serde(default)]
     pub mirror_copies: Count,
-    /// Frames that were for this port and went elsewhere by a redirect.
+    /// Frames for this port that a redirect sent elsewhere.
     #[serde(default)]
     pub redirected: Count,
     /// VLAN tags pushed on frames that came from this port; each adds 4 bytes.
     pub vlan_pushes: u64,
     /// VLAN tags popped from frames that came from this port; each takes 4 bytes.
     pub vlan_pops: u64,
-    /// Drops by reason, those that are zero left out. A drop on the way in counts at the port it came from, a drop on the way
-    /// out (`egress_…`, `tx_ring_full`, …) at the port it was for.
+    /// Drops by reason, those that are zero left out. A drop on the way in counts at the port it came from, a drop on
+    /// the way out (`egress_…`, `tx_ring_full`, …) at the port it was for.
     pub drops: BTreeMap<String, Count>,
     /// The same as the NIC at the other end would count it.
     #[serde(default)]
@@ -105,7 +105,8 @@ impl PortStats {
     }
 }
 
-/// Counters of a port as the NIC at its other end would have them: `rx` was delivered to the guest, `tx` was sent by it.
+/// Counters of a port as the NIC at its other end would have them: `rx` was delivered to the guest, `tx` was sent by
+/// it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct NicStats {
@@ -133,10 +134,10 @@ pub struct NicStats {
 pub struct StatsReport {
     /// Live ports, by number.
     pub ports: Vec<PortStats>,
-    /// What ports that are gone had counted (one sum; its `queues` is empty).
+    /// Sum of what ports that are gone had counted. Its `queues` is empty.
     pub retired: PortStats,
-    /// What components counted beside the ports (one sum): `rx` came in at null and outside ends, `tx` went out there; their copies,
-    /// tags and drops.
+    /// Sum of what components counted beside the ports: `rx` came in at null and outside ends, `tx` went out there.
+    /// Also their copies, tag edits and drops.
     #[serde(default)]
     pub components: PortStats,
     /// Components that run, one by one.
@@ -148,9 +149,9 @@ pub struct StatsReport {
     /// Flow rules.
     #[serde(default)]
     pub flow_rules: Vec<FlowCount>,
-    /// Frames that went in and are not accounted for as out or dropped: in + copies − out − dropped − in rings. Zero when no
-    /// frame is on its way.
+    /// Frames that went in and did not go out, were not dropped and are not in rings: in + copies − out − dropped −
+    /// in rings. Zero when no frame is on its way.
     pub unaccounted_packets: i64,
-    /// The same in bytes, VLAN tags pushed and popped taken into account.
+    /// The same in bytes, with pushed and popped VLAN tags taken into account.
     pub unaccounted_bytes: i64,
 }

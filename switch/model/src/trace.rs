@@ -21,8 +21,8 @@ pub struct TraceStep {
 pub struct TraceReport {
     /// The steps in order.
     pub steps: Vec<TraceStep>,
-    /// `forward`, `flood` or `drop`; at components `copy` if it is sent to several ends, and if it is sent to none and dropped by
-    /// none `wait`, `circle` or `cut`.
+    /// `forward`, `flood` or `drop`. At components also `copy` if it is sent to several ends, and `wait`, `circle` or
+    /// `cut` if it is neither sent nor dropped.
     pub verdict: String,
     /// Ports that the packet goes out of, by name; at components other ends, too.
     pub outputs: Vec<String>,

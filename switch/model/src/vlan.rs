@@ -34,7 +34,7 @@ impl VlanSet {
         set
     }
 
-    /// Adds `vid`; 0 and what is above 4094 is left out, because no tag can carry it.
+    /// Adds `vid`. 0, and what is above 4094, is left out, because no tag can carry it.
     pub fn insert(&mut self, vid: Vid) {
         if (1..=MAX_VID).contains(&vid) {
             self.bits[usize::from(vid) / 64] |= 1 << (vid % 64);
@@ -54,11 +54,7 @@ impl VlanSet {
 
     /// The identifiers in the set, ascending.
     pub fn iter(&self) -> impl Iterator<Item = Vid> + '_ {
-        (0_u16..).step_by(64).zip(self.bits.iter()).flat_map(|(base, &word)| {
-            std::iter::successors(Some(word), |left| Some(left & left.wrapping_sub(1)))
-                .take_while(|left| *left != 0)
-                .map(move |left| base + left.trailing_zeros() as u16)
-        })
+        (1..=MAX_VID).filter(|vid| self.contains(*vid))
     }
 }
 
@@ -155,7 +151,8 @@ pub enum VlanMode {
     },
     /// Frames of several VLANs with their tags, those of the native VLAN without.
     Trunk {
-        /// VLAN of frames without a tag, 0 (default) for the untagged segment; absent (`null`): such frames are dropped.
+        /// VLAN of frames without a tag, 0 (default) for the untagged segment; absent (`null`): such frames are
+        /// dropped.
         #[serde(default = "untagged_segment")]
         native: Option<Vid>,
         /// VLANs that it carries with a tag; default all.

@@ -26,8 +26,8 @@ pub struct WorkerInfo {
     pub lookups: LookupCounts,
 }
 
-/// How a worker found the rules that apply to frames; while there are no rules, nothing is looked up. Where much has to be, it is looked up for a
-/// whole burst first, frames among it that are refused then.
+/// How a worker found the rules that apply to frames. While there are no rules, nothing is looked up. A worker that
+/// prefetches looks up a whole burst at once, with the frames that are refused later.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct LookupCounts {

@@ -199,12 +199,12 @@ fn build_view(control: &Control) -> View {
     let snapshot = Snapshot::build(control.epoch, &bridge, policies);
     View {
         snapshot: tables::with_redirects(snapshot, &control.tables)
-            .with_rules(control.epoch, control.tables.rules().clone()),
+            .with_rules(control.epoch, control.tables.rules.current().clone()),
         ports_epoch: control.epoch,
         fdb: Arc::clone(&control.fdb),
         ports: ports.into(),
-        meters: control.tables.port_meters(slots).into(),
-        metered: control.tables.has_meters(),
+        meters: control.tables.meters.by_port(slots).into(),
+        metered: control.tables.meters.any(),
         taps: taps.into(),
     }
 }

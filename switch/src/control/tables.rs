@@ -26,14 +26,14 @@ fn split(control: &mut Control) -> (&mut Tables, impl Fn(PortNo) -> Option<u32> 
 
 /// The redirects of those tables in a snapshot.
 pub(super) fn with_redirects(snapshot: Snapshot, tables: &Tables) -> Snapshot {
-    snapshot.with_redirects(tables.redirects().map(|(spec, end)| (spec.src, end)))
+    snapshot.with_redirects(tables.redirects.iter().map(|(spec, end)| (spec.src, end)))
 }
 
 /// Puts the tables as they are now into a view with the same ports, and waits until all workers go by it.
 fn publish(state: &State, control: &mut Control, change: impl FnOnce(&Tables, View) -> View) {
     control.epoch += 1;
     let old = state.shared.view.load_full();
-    let snapshot = old.snapshot.with_rules(control.epoch, control.tables.rules().clone());
+    let snapshot = old.snapshot.with_rules(control.epoch, control.tables.rules.current().clone());
     let view = change(&control.tables, View { snapshot, ..View::clone(&old) });
     drop(old);
     state.put(control, view);
@@ -42,8 +42,8 @@ fn publish(state: &State, control: &mut Control, change: impl FnOnce(&Tables, Vi
 
 fn publish_meters(state: &State, control: &mut Control) {
     publish(state, control, |tables, view| View {
-        meters: tables.port_meters(view.ports.len()).into(),
-        metered: tables.has_meters(),
+        meters: tables.meters.by_port(view.ports.len()).into(),
+        metered: tables.meters.any(),
         ..view
     });
 }
@@ -97,13 +97,13 @@ impl Switch {
 
     /// Meters there can be.
     pub fn meter_usage(&self) -> Usage {
-        self.state.lock().tables.meter_usage()
+        self.state.lock().tables.meters.usage()
     }
 
     /// Adds a meter. `implicit`: whether it applies to what the vport of its number sends, as long as it is not bound.
     pub fn add_meter(&self, spec: MeterSpec, implicit: bool) -> Result<(), Error> {
         let mut control = self.state.lock();
-        control.tables.add_meter(spec, implicit, self.state.shared.now_ns())?;
+        control.tables.meters.add(spec, implicit, self.state.shared.now_ns())?;
         publish_meters(&self.state, &mut control);
         Ok(())
     }
@@ -111,39 +111,39 @@ impl Switch {
     /// Deletes a meter; `Busy` while a port or a rule uses it.
     pub fn del_meter(&self, id: u32) -> Result<(), Error> {
         let mut control = self.state.lock();
-        control.tables.del_meter(id)?;
+        control.tables.meters.delete(id)?;
         publish_meters(&self.state, &mut control);
         Ok(())
     }
 
     /// Changes a meter under the frames that pass it; returns its configuration before.
     pub fn update_meter(&self, id: u32, update: &MeterUpdate) -> Result<MeterSpec, Error> {
-        self.state.lock().tables.update_meter(id, update, self.state.shared.now_ns())
+        self.state.lock().tables.meters.update(id, update, self.state.shared.now_ns())
     }
 
     /// Gives a meter a whole configuration, of the same type and mode.
     pub fn configure_meter(&self, spec: MeterSpec) -> Result<(), Error> {
-        self.state.lock().tables.configure_meter(spec, self.state.shared.now_ns())
+        self.state.lock().tables.meters.configure(spec, self.state.shared.now_ns())
     }
 
     /// One meter.
     pub fn meter(&self, id: u32) -> Result<MeterInfo, Error> {
         let mut control = self.state.lock();
         let (tables, ports) = split(&mut control);
-        tables.meter(id, &ports)
+        tables.meters.info(id, &ports)
     }
 
     /// Meters from number `from` on, at most `limit`.
     pub fn meters(&self, from: u32, limit: usize) -> Vec<MeterInfo> {
         let mut control = self.state.lock();
         let (tables, ports) = split(&mut control);
-        tables.meters(from, limit, &ports)
+        tables.meters.list(from, limit, &ports)
     }
 
     /// Says again of a meter whether it was never bound.
     pub fn set_meter_implicit(&self, id: u32, implicit: bool) {
         let mut control = self.state.lock();
-        control.tables.set_implicit(id, implicit);
+        control.tables.meters.set_implicit(id, implicit);
         publish_meters(&self.state, &mut control);
     }
 
@@ -152,7 +152,7 @@ impl Switch {
         let mut control = self.state.lock();
         let before = {
             let (tables, ports) = split(&mut control);
-            tables.bind(binding, &ports)?
+            tables.meters.bind(binding, &ports)?
         };
         publish_meters(&self.state, &mut control);
         Ok(before)
@@ -161,24 +161,24 @@ impl Switch {
     /// Undoes a binding; returns the meter.
     pub fn unbind_meter(&self, vport: u16, direction: MeterDirection) -> Result<u32, Error> {
         let mut control = self.state.lock();
-        let meter = control.tables.unbind(vport, direction)?;
+        let meter = control.tables.meters.unbind(vport, direction)?;
         publish_meters(&self.state, &mut control);
         Ok(meter)
     }
 
     /// All bindings, the implicit ones not among them.
     pub fn meter_bindings(&self) -> Vec<MeterBinding> {
-        self.state.lock().tables.bindings()
+        self.state.lock().tables.meters.bindings()
     }
 
     /// Rules there can be.
     pub fn rule_usage(&self) -> Usage {
-        self.state.lock().tables.rule_usage()
+        self.state.lock().tables.rules.usage()
     }
 
     /// Lowest place without a rule; `Full` if there is none.
     pub fn free_rule(&self) -> Result<u32, Error> {
-        self.state.lock().tables.free_rule()
+        self.state.lock().tables.rules.first_free()
     }
 
     /// Carries out a batch of changes of rules, or none of them. Each packet meets the rules before it or after it.
@@ -202,25 +202,25 @@ impl Switch {
 
     /// One rule.
     pub fn rule(&self, index: u32) -> Option<RuleInfo> {
-        self.state.lock().tables.rules().get(index).map(info)
+        self.state.lock().tables.rules.current().get(index).map(info)
     }
 
     /// Rules from place `from` on, at most `limit`.
     pub fn rules(&self, from: u32, limit: usize) -> Vec<RuleInfo> {
-        let rules = self.state.lock().tables.rules().clone();
+        let rules = self.state.lock().tables.rules.current().clone();
         rules.iter_from(from).take(limit).map(info).collect()
     }
 
     /// Places of the rules that were applied, and to how much.
     pub fn rules_applied(&self) -> Vec<(u32, Count)> {
-        let rules = self.state.lock().tables.rules().clone();
+        let rules = self.state.lock().tables.rules.current().clone();
         let counted = rules.iter_from(0).map(|rule| (rule.index, rule.matched()));
         counted.filter(|(_, matched)| matched.packets > 0).collect()
     }
 
     /// Number of distinct masks of the rules.
     pub fn rule_masks(&self) -> usize {
-        self.state.lock().tables.rules().masks()
+        self.state.lock().tables.rules.current().masks()
     }
 
     /// Sends what would go to `src` to `dest` from now on; `src` itself as `dest` undoes it. Returns where it went before.
@@ -228,7 +228,7 @@ impl Switch {
         let mut control = self.state.lock();
         let before = {
             let (tables, ports) = split(&mut control);
-            tables.redirect(spec, &ports)?
+            tables.redirects.set(spec, &ports)?
         };
         publish_redirects(&self.state, &mut control);
         Ok(before)
@@ -237,7 +237,7 @@ impl Switch {
     /// Sets or undoes a redirect as it was before.
     pub fn restore_redirect(&self, src: u16, dest: Option<u16>) {
         let mut control = self.state.lock();
-        control.tables.restore_redirect(src, dest);
+        control.tables.redirects.put(src, dest);
         publish_redirects(&self.state, &mut control);
     }
 
@@ -251,6 +251,6 @@ impl Switch {
             }
             RedirectInfo { spec, ends_at, redirected: stats.redirected }
         };
-        control.tables.redirects().map(info).collect()
+        control.tables.redirects.iter().map(info).collect()
     }
 }

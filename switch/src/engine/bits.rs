@@ -20,3 +20,9 @@ pub(super) const fn low_u32(word: u64) -> u32 {
 pub(super) const fn low_index(word: u64) -> usize {
     word as usize
 }
+
+/// The upper and the lower half.
+#[inline(always)]
+pub(super) const fn halves(word: u128) -> [u64; 2] {
+    [(word >> 64) as u64, word as u64]
+}

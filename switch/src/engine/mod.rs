@@ -1,5 +1,5 @@
-//! The switching engine: pure code from packet bytes to a verdict. It has no I/O and no clock: time is handed in. Of the
-//! rest of the project it knows plain data only ([`crate::model`], [`crate::counters`]).
+//! The switching engine: pure code from packet bytes to a verdict. It has no I/O and no clock: time is handed in. Of
+//! the rest of the project it knows plain data only ([`crate::model`], [`crate::counters`]).
 //!
 //! | module | what it is |
 //! | --- | --- |
@@ -16,8 +16,19 @@
 //!
 //! Nothing on the way of a frame allocates, waits for a lock, logs or makes a system call.
 //!
-//! The sender of a frame is the adversary. Every function here that takes frame bytes is total, for any bytes of any length.
+//! The sender of a frame is the adversary. Every function here that takes frame bytes is total, for any bytes of any
+//! length.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_wrap,
+        clippy::unwrap_used,
+        clippy::expect_used
+    )
+)]
 
 mod bits;
 pub mod bridge;

@@ -1,10 +1,11 @@
-//! What the bridge goes by: ports, their policies, who is in which VLAN, rules and redirects, as one immutable value.
+//! The policy of the bridge as one immutable value: ports, VLANs, rules and redirects.
 //!
-//! Control builds a snapshot beside the running one and swaps it in; workers pick it up between bursts and never see half of
-//! a change. Everything that can be computed ahead is: the receivers of a flood are a slice per VLAN. VLANs with the same
-//! members share one slice, and the build looks at distinct VLAN modes instead of ports × VLANs, so that 1,000 ports cost a
-//! millisecond or two and a trunk of all VLANs costs no list for each of them. What a change leaves alone is shared with the
-//! snapshot before, so that one rule more costs the same with 1,000 ports.
+//! Control builds a snapshot beside the one in use, and swaps it in. Workers pick it up between bursts, so they never
+//! see half of a change.
+//!
+//! The receivers of a flood are computed ahead, a slice for each VLAN. VLANs with the same members share one. The
+//! build looks at distinct VLAN modes instead of ports × VLANs. So 1,000 ports cost a millisecond or two. What a
+//! change leaves alone is shared with the snapshot before. So one more rule costs the same with 1,000 ports.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,38 +17,39 @@ use crate::model::{MAX_PORTS, MAX_VID, MacAddr, VID_COUNT, Vid, VlanMode, VlanSe
 /// What a port may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortPolicy {
-    /// Address of the station behind it, which `mac_check` compares with.
+    /// Address of the station behind the port, for `mac_check`.
     pub mac: Option<MacAddr>,
-    /// Drop frames whose Ethernet source or ARP sender is not `mac`; without a `mac` that is every frame.
+    /// Whether frames are dropped whose Ethernet source or ARP sender is not `mac`. Without a `mac` that is every
+    /// frame.
     pub mac_check: bool,
-    /// Exchange nothing with other isolated ports.
+    /// Whether it exchanges nothing with other isolated ports.
     pub isolated: bool,
-    /// VLANs.
+    /// How it takes part in VLANs.
     pub vlan: VlanMode,
     /// MTU in bytes, without Ethernet header and VLAN tags.
     pub mtu: u32,
-    /// Most addresses learned on it.
+    /// Most addresses that are learned on it.
     pub fdb_limit: u32,
 }
 
 /// Policy of the bridge as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BridgePolicy {
-    /// Forward 01:80:c2:00:00:00–0f.
+    /// Whether 01:80:c2:00:00:00–0f are forwarded.
     pub forward_reserved: bool,
 }
 
 /// The policy in force from one change to the next.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// Number of this policy; what was derived under another one is void.
+    /// Number of this policy. What was cached under another one is void.
     pub epoch: u64,
     /// Policy of the bridge as a whole.
     pub bridge: BridgePolicy,
     /// Traffic rules.
     pub rules: Rules,
     topology: Arc<Topology>,
-    /// By port number: where what would go to it goes. Empty if nothing is redirected.
+    /// By port number: the port where its redirects end. Empty if nothing is redirected.
     exits: Arc<[PortNo]>,
     /// By port number: whether the redirects of several ports end there. Empty if nothing is redirected.
     shared_exits: Arc<[bool]>,
@@ -60,11 +62,11 @@ struct Topology {
     ports: Box<[Option<PortPolicy>]>,
     /// Distinct receiver lists, each ascending; the first one is empty.
     lists: Vec<Box<[PortNo]>>,
-    /// By VID: place in `lists`. At most one list for each of 4,095 VIDs and the empty one, so that 16 bits are enough.
+    /// By VID: place in `lists`. There are at most 4,096 lists, the empty one and one for each VID.
     list_of: Box<[u16]>,
 }
 
-/// VLAN modes that are the same share their place in the lists while they are built.
+/// A VLAN mode, to find ports of the same mode while lists are built.
 #[derive(PartialEq, Eq, Hash)]
 enum ModeKey<'a> {
     Access(Vid),
@@ -72,8 +74,8 @@ enum ModeKey<'a> {
 }
 
 impl Snapshot {
-    /// Builds the policy `epoch` of those ports. A number that comes twice means its last policy; a number of
-    /// [`MAX_PORTS`] or more cannot be used and is left out.
+    /// Builds the policy `epoch` of those ports. Of a number that comes twice, the last policy counts. Numbers of
+    /// [`MAX_PORTS`] or more can't be used and are left out.
     pub fn build(epoch: u64, bridge: &BridgePolicy, ports: Vec<(PortNo, PortPolicy)>) -> Self {
         let usable = || ports.iter().map(|(no, _)| usize::from(*no)).filter(|no| *no < MAX_PORTS);
         let mut table: Box<[Option<PortPolicy>]> = vec![None; usable().max().map_or(0, |max| max + 1)].into();
@@ -94,17 +96,17 @@ impl Snapshot {
         }
     }
 
-    /// The same ports with other rules, under another number.
+    /// The same policy with other rules, as the policy `epoch`.
     pub fn with_rules(&self, epoch: u64, rules: Rules) -> Self {
         Self { epoch, rules, ..self.clone() }
     }
 
-    /// The same with other redirects: each port with the one where its frames end.
+    /// The same policy with other redirects: each source port with the port where its chain ends.
     pub fn with_redirects(mut self, redirects: impl IntoIterator<Item = (PortNo, PortNo)>) -> Self {
         let (mut exits, mut sources) = (Vec::new(), Vec::new());
         for (src, end) in redirects {
             if exits.is_empty() {
-                exits = (0..MAX_PORTS as PortNo).collect();
+                exits = (0..=PortNo::MAX).take(MAX_PORTS).collect();
                 sources = vec![0_usize; MAX_PORTS];
             }
             if let (Some(exit), Some(sources)) = (exits.get_mut(usize::from(src)), sources.get_mut(usize::from(end))) {
@@ -123,13 +125,13 @@ impl Snapshot {
         self.shared_exits.get(usize::from(no)).copied().unwrap_or(false)
     }
 
-    /// Where what would go to `no` goes: `no` itself, unless it is redirected.
+    /// The port that frames for `no` leave by: `no` itself, unless it is redirected.
     #[inline]
     pub fn exit(&self, no: PortNo) -> PortNo {
         self.exits.get(usize::from(no)).copied().unwrap_or(no)
     }
 
-    /// Policy of a port; `None` if there is none of that number.
+    /// Policy of a port; `None` if there is no such port.
     #[inline]
     pub fn port(&self, no: PortNo) -> Option<&PortPolicy> {
         self.topology.ports.get(usize::from(no))?.as_ref()
@@ -148,7 +150,7 @@ impl Snapshot {
     }
 }
 
-/// The distinct receiver lists, and for each VID its place among them.
+/// The distinct lists of receivers, and for each VID its place among them.
 fn receiver_lists(ports: &[Option<PortPolicy>]) -> (Vec<Box<[PortNo]>>, Box<[u16]>) {
     let mut group_of: HashMap<ModeKey<'_>, usize> = HashMap::new();
     let mut groups: Vec<Vec<PortNo>> = Vec::new();
@@ -176,13 +178,14 @@ fn receiver_lists(ports: &[Option<PortPolicy>]) -> (Vec<Box<[PortNo]>>, Box<[u16
             let mut list: Vec<PortNo> = members.iter().flat_map(|group| &groups[*group]).copied().collect();
             list.sort_unstable();
             lists.push(list.into());
-            (lists.len() - 1) as u16
+            // One list for each VID at most.
+            u16::try_from(lists.len() - 1).unwrap_or_default()
         });
     }
     (lists, list_of)
 }
 
-/// VIDs that a mode is a member of, each once.
+/// VIDs of which ports of that mode are members, each once.
 fn vids(mode: &VlanMode) -> Vec<Vid> {
     let (single, set) = match mode {
         VlanMode::Access { vid } => (Some(*vid), None),
@@ -214,7 +217,8 @@ mod tests {
                     ports.iter().filter(|(_, mode)| mode.is_member(vid)).map(|(no, _)| *no).collect();
                 prop_assert_eq!(snap.flood_ports(vid), &expected[..]);
             }
-            prop_assert_eq!(snap.ports().map(|(no, _)| no).collect::<Vec<_>>(), ports.keys().copied().collect::<Vec<_>>());
+            let numbers: Vec<_> = snap.ports().map(|(no, _)| no).collect();
+            prop_assert_eq!(numbers, ports.keys().copied().collect::<Vec<_>>());
         }
     }
 

@@ -1,8 +1,8 @@
 //! What happens to one packet, step by step, told by the code that switches packets.
 //!
-//! [`trace`] runs [`bridge::decide`] with a [`StepTracer`] that writes the steps down. For each receiver of a flood it asks
-//! [`bridge::flood_verdict`], as a worker does. Nothing is learned, counted, metered or sent. Only control calls this: it
-//! allocates.
+//! [`trace`] runs [`bridge::decide`] with a [`StepTracer`] that writes the steps down. For each receiver of a flood
+//! it asks [`bridge::flood_verdict`], as a worker does. Nothing is learned, counted, metered or sent. Only control
+//! calls this: it allocates.
 
 use super::PortNo;
 use super::bridge::{self, BurstContext, DryRunLookup, FloodVerdict, PortNames, StepTracer, Verdict};
@@ -15,7 +15,7 @@ use super::tables::PortMeters;
 use super::vlan::TagEdit;
 use crate::model::{DropReason, RuleAction, RuleTarget, TraceReport, TraceStep, Vid};
 
-/// Rules that are named as not matching, at most.
+/// Rules that a trace names as not matching, at most.
 const SHOWN_RULES: usize = 10;
 
 /// What a trace looks at.
@@ -23,17 +23,17 @@ const SHOWN_RULES: usize = 10;
 pub struct TraceInput<'a> {
     /// Policy.
     pub snapshot: &'a Snapshot,
-    /// MAC table.
+    /// FDB.
     pub fdb: &'a Fdb,
     /// Meters of ports.
     pub meters: &'a PortMeters,
-    /// Seconds, as the MAC table counts them.
+    /// Time in seconds, as the FDB counts them.
     pub now: u32,
-    /// Nanoseconds, as meters count them.
+    /// Time in nanoseconds, as meters count them.
     pub now_ns: u64,
     /// PortNames of ports.
     pub names: PortNames<'a>,
-    /// A rule that is to be told about even if many others don't match.
+    /// Index of a rule that the trace must tell about, even if many others don't match.
     pub rule: Option<u32>,
 }
 
@@ -43,7 +43,7 @@ impl std::fmt::Debug for TraceInput<'_> {
     }
 }
 
-/// Tells the way of `frame`, as if it came in from `ingress` now.
+/// Traces `frame` as if it came in from `ingress` now.
 pub fn trace(input: &TraceInput<'_>, ingress: PortNo, frame: &[u8]) -> TraceReport {
     let TraceInput { snapshot, fdb, meters, now, names, .. } = *input;
     let mut tracer = Tracer { steps: Vec::new(), input: *input, color: Color::Green };
@@ -74,7 +74,7 @@ pub fn trace(input: &TraceInput<'_>, ingress: PortNo, frame: &[u8]) -> TraceRepo
         Verdict::Unicast { port, edit, queue, .. } => {
             let queue = queue.map(|queue| format!(" queue {queue}")).unwrap_or_default();
             tracer.say("egress", format!("out of {}{queue}: {}", names(port), describe_edit(edit)));
-            let len = grown(frame.len(), edit);
+            let len = edit.edited_len(frame.len());
             if tracer.meter(meters.to(port), &format!("what {} is sent", names(port)), len) == Color::Red {
                 tracer.dropped(DropReason::MeterTo, Some(names(port)))
             } else {
@@ -156,7 +156,7 @@ impl Tracer<'_> {
         text + &mirror.map(|mirror| format!(", mirrored to {}", (self.input.names)(mirror))).unwrap_or_default()
     }
 
-    /// Asks a meter, if there is one, and says what it says.
+    /// Asks a meter, if there is one, and tells its answer.
     fn meter(&mut self, meter: Option<&std::sync::Arc<Meter>>, what: &str, len: usize) -> Color {
         let Some(meter) = meter else { return Color::Green };
         let (color, step) = meter_step(meter, what, len, self.color, self.input.now_ns);
@@ -186,7 +186,7 @@ impl Tracer<'_> {
                     let by = if exit == port { String::new() } else { format!(", redirected to {}", names(exit)) };
                     let color = self.color;
                     let what = format!("what {} is sent", names(exit));
-                    if self.meter(meters.to(exit), &what, grown(len, edit)) == Color::Red {
+                    if self.meter(meters.to(exit), &what, edit.edited_len(len)) == Color::Red {
                         drop = DropReason::MeterTo;
                     } else {
                         outputs.push(names(exit));
@@ -237,7 +237,7 @@ pub(crate) fn step(stage: &str, detail: String) -> TraceStep {
     TraceStep { stage: stage.to_owned(), detail }
 }
 
-/// What a meter says now to a frame of that length and colour.
+/// What a meter would say now of a frame of that length, which earlier meters gave the colour `before`.
 pub(crate) fn meter_step(meter: &Meter, what: &str, len: usize, before: Color, now_ns: u64) -> (Color, TraceStep) {
     let color = meter.preview(len, before, now_ns);
     let mark = match (color, meter.yellow_dscp()) {
@@ -247,7 +247,7 @@ pub(crate) fn meter_step(meter: &Meter, what: &str, len: usize, before: Color, n
     (color, step("meter", format!("meter {} of {what}: {} now{mark}", meter.id(), color.label())))
 }
 
-/// What a frame consists of.
+/// The headers of a frame in words.
 pub(crate) fn parse_steps(frame: &[u8]) -> Vec<TraceStep> {
     let headers = match parse::parse(frame) {
         Ok(headers) => headers,
@@ -263,11 +263,6 @@ pub(crate) fn parse_steps(frame: &[u8]) -> Vec<TraceStep> {
         |why: Malformed| format!("malformed, switched by its MAC addresses all the same: {}", why.explain());
     details.extend(headers.malformed.map(malformed));
     details.into_iter().map(|detail| step("parse", detail)).collect()
-}
-
-/// Length of a frame after an edit.
-fn grown(len: usize, edit: TagEdit) -> usize {
-    len.saturating_add_signed(edit.grows_by() as isize)
 }
 
 /// A tag in words.

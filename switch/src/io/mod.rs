@@ -1,4 +1,6 @@
 //! Input and output: UMEM, rings, AF_XDP sockets, netdevs and their settings, taps, capture.
+#![allow(unsafe_code, reason = "system calls, and memory that is shared with the kernel")]
+
 pub mod backend;
 pub mod ethtool;
 pub mod frame_rings;

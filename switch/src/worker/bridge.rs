@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::egress::Egress;
-use super::frames::{BURST, count};
+use super::frames::{BURST, count, total_len};
 use super::turn::{SendContext, Turn};
 use super::view::PortShared;
 use crate::engine::PortNo;
@@ -74,7 +74,7 @@ impl Bridge {
         let context = BurstContext { snap: &view.snapshot, fdb: &view.fdb, now, ingress: port.no, worker: turn.worker };
         self.flow_cache.begin_burst();
         // What all of the burst has tokens for is not asked for frame by frame.
-        let meter = view.meters.from(port.no).filter(|meter| !cx.takes_all(meter, burst.len(), came.bytes as usize));
+        let meter = view.meters.from(port.no).filter(|meter| !cx.takes_all(meter, burst.len(), total_len(came)));
         let mut job = Job { receivers: &mut self.receivers, context: &context, cx: &cx, egress };
         let mut frames = burst.drain(..);
         match meter {

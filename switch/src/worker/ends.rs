@@ -91,13 +91,15 @@ impl Ring {
     /// Frames that a ring with that limit has room for.
     #[cold]
     fn room_below(&self, limit: u32) -> usize {
-        u64::from(limit).saturating_sub(self.queued().packets) as usize
+        let room = u64::from(limit).saturating_sub(self.queued().packets);
+        usize::try_from(room).unwrap_or(usize::MAX)
     }
 
     /// Lets it hold that many frames more than it does, at most its depth. `None`: its depth.
     pub fn set_room(&self, room: Option<u64>) {
         let limit = room.map_or(u64::from(self.depth), |room| self.queued().packets.saturating_add(room));
-        self.limit.store(limit.min(self.depth.into()) as u32, Ordering::Relaxed);
+        let limit = u32::try_from(limit).map_or(self.depth, |limit| limit.min(self.depth));
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// Counts frames that had no room.
@@ -111,17 +113,16 @@ impl Ring {
         if self.is_empty() {
             return 0;
         }
-        let mut passed = Count::default();
+        let (before, mut passed) = (frames.len(), Count::default());
         let take = |output: &mut rtrb::Consumer<Frame>| {
             let there = output.slots().min(max);
             let Ok(chunk) = output.read_chunk(there) else { return };
-            let before = frames.len();
             frames.extend(chunk);
             passed = count(&frames[before..]);
         };
         self.output.with(take);
         self.output.passed.add(passed.packets, passed.bytes);
-        passed.packets as usize
+        frames.len() - before
     }
 
     /// Whether there is nothing in it.
@@ -198,11 +199,11 @@ impl OutsideEnd {
             return false;
         }
         let frame = CapturedFrame {
-            vport: self.no as u16,
+            vport: u16::try_from(self.no).unwrap_or(u16::MAX),
             queue: 0,
             direction: Direction::Tx,
             timestamp_ns,
-            wire_len: data.len() as u32,
+            wire_len: u32::try_from(data.len()).unwrap_or(u32::MAX),
             data: data[..data.len().min(self.snaplen)].to_vec(),
         };
         match self.output.try_send(frame) {

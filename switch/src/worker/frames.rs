@@ -31,6 +31,13 @@ pub(super) fn measure(frames: &[Frame], most: usize) -> (Count, bool) {
     (Count { packets: frames.len() as u64, bytes: u64::from(bytes) }, all >> 31 != 0)
 }
 
+/// The bytes of a burst.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the sum of a burst fits in 32 bits")]
+pub(super) fn total_len(burst: Count) -> usize {
+    burst.bytes as usize
+}
+
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "a frame is no longer than its chunk, a page")]
 fn len_of(frame: &Frame) -> u32 {

@@ -75,7 +75,7 @@ impl MemoryRig {
     }
 }
 
-/// A port of the bridge or for components, with a queue for each of `queues`, which names its worker.
+/// A port of the bridge, or one for components. `queues` has the worker of each of its queues.
 pub fn port(no: PortNo, bridged: bool, workers: usize, queues: impl IntoIterator<Item = usize>) -> Arc<PortShared> {
     Arc::new(PortShared {
         no,

@@ -5,16 +5,27 @@
 //! single-producer single-consumer ring, one for each pair of workers. It is a descriptor that moves, not the data. The
 //! queue that a frame leaves by depends only on the port, the worker and the flow. So frames of a flow stay in order.
 //!
-//! A worker turns its loop as long as there is work, then for a while more ([`Setup::spin`], [`idle_poller`]). Then it
+//! A worker turns its loop as long as there is work, then for a while more ([`Setup::spin`]). Then it
 //! sleeps in epoll until a socket, another worker or control has something. It never waits for a lock, allocates or
 //! logs for a packet. Control speaks to it by [`Command`]s, taken between two bursts, and by the [`View`].
 //!
 //! | part | what it does |
 //! | --- | --- |
-//! | [`bridge`] | decides on bursts of queues that the bridge has |
-//! | [`component`] | runs the components that are at this worker |
-//! | [`ingress`] | takes what other workers have handed over |
-//! | [`egress`] | stages, meters, edits, finds the next hop, sends. The others are its clients |
+//! | `bridge` | decides on bursts of queues that the bridge has |
+//! | `component` | runs the components that are at this worker |
+//! | `ingress` | takes what other workers have handed over |
+//! | `egress` | stages, meters, edits, finds the next hop, sends. The others are its clients |
+
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss,
+        clippy::unwrap_used,
+        clippy::expect_used
+    )
+)]
 
 mod bridge;
 mod command;
@@ -68,7 +79,7 @@ pub struct Setup {
     pub commands: Receiver<Command>,
     /// From and to other workers.
     pub transit: TransitRings,
-    /// How long it looks for work before it sleeps, at least and at most; `None`: it never sleeps.
+    /// How long it looks for work before it sleeps, at least and at most. `None`: it never sleeps.
     pub spin: Option<RangeInclusive<Duration>>,
 }
 
@@ -79,7 +90,7 @@ pub struct Worker {
     shared: Arc<Shared>,
     /// The view that it works by.
     view: Arc<View>,
-    /// Epoch of that view; 0 before the first.
+    /// Epoch of that view, or 0 before the first.
     epoch: u64,
     commands: Receiver<Command>,
     inboxes: Inboxes,
@@ -143,7 +154,7 @@ impl Worker {
         }
     }
 
-    /// One turn over all that can bring frames; false if none came.
+    /// One turn over all that can bring frames. False if none came.
     pub fn turn(&mut self) -> bool {
         let Self { id, shared, view, inboxes, bridge, components, egress, burst, .. } = self;
         let turn = Turn { worker: *id, shared, view };
@@ -202,7 +213,7 @@ impl Worker {
             || self.components.has_work(queues)
     }
 
-    /// Carries out commands; false to end.
+    /// Carries out commands. False if one was to stop.
     fn obey(&mut self) -> bool {
         while let Ok(command) = self.commands.try_recv() {
             match command {
@@ -274,7 +285,7 @@ impl Worker {
     }
 }
 
-/// Frames that a worker holds, which are fewer than there are in all.
+/// A number of frames that a worker holds. There are fewer than 2³² in all.
 fn as_count(frames: usize) -> u32 {
     u32::try_from(frames).unwrap_or(u32::MAX)
 }

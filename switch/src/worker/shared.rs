@@ -109,7 +109,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// So many workers, which work by `view` and without components.
+    /// So many workers. They work by `view`, and have no components.
     ///
     /// # Errors
     /// There is no descriptor for a worker's event.

@@ -22,9 +22,9 @@ pub struct PortShared {
     pub generation: u32,
     /// Name.
     pub name: String,
-    /// Whether it is a port of the bridge; else it is for components.
+    /// Whether it is a port of the bridge. If not, it is for components.
     pub bridged: bool,
-    /// MTU in bytes, which holds for what components send.
+    /// MTU in bytes. It holds for what components send.
     pub mtu: AtomicU32,
     /// Counters, a shard for each worker.
     pub shards: Box<[PortShard]>,
@@ -60,7 +60,7 @@ impl QueueShared {
 /// What workers see. Views share their parts, so one with another rule is made in no time.
 #[derive(Clone, Debug)]
 pub struct View {
-    /// Policy of ports and bridge, rules and redirects; carries the epoch.
+    /// Policy of ports and bridge, rules and redirects. It carries the epoch.
     pub snapshot: Snapshot,
     /// Epoch of the last view in which the ports changed.
     pub ports_epoch: u64,
@@ -72,7 +72,7 @@ pub struct View {
     pub meters: Arc<PortMeters>,
     /// Whether there are meters at all, so that bursts need a time.
     pub metered: bool,
-    /// Taps by port number; empty as a whole when nobody captures.
+    /// Taps by port number. It is empty when nobody captures.
     pub taps: Arc<Vec<Vec<Arc<Tap>>>>,
 }
 

@@ -1,7 +1,7 @@
-//! AF_XDP sockets by xsk-rs, which the switch itself is not built on: each checks the other.
+//! AF_XDP sockets by xsk-rs. The switch does not use xsk-rs, so that each checks the other.
 //!
-//! The programs here run in a network namespace that whoever starts them has entered. Rings have 2,048 entries, frames
-//! 4,096 bytes. Sockets are bound with need-wakeup.
+//! The starter of these programs has entered their network namespace. Rings have 2,048 entries, frames 4,096 bytes.
+//! Sockets are bound with need-wakeup.
 
 use std::ffi::CString;
 use std::num::NonZeroU32;
@@ -17,11 +17,11 @@ use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
 /// Entries of each ring.
 pub const RING: u32 = 2048;
 
-/// What a program prints once its sockets are bound and packets reach them.
+/// A program prints this once its sockets are bound and packets reach them.
 pub const READY: &str = "ready";
 
-/// Makes packet memory of that many frames. The socket of the first netdev that it is bound to is opened here, so it
-/// belongs to the namespace that the caller is in.
+/// Makes UMEM of that many frames. This call opens the socket of the first netdev, so the UMEM belongs to the caller's
+/// namespace.
 ///
 /// # Errors
 /// The kernel refuses the memory.
@@ -32,22 +32,23 @@ pub fn umem(frames: u32) -> anyhow::Result<(Umem, Vec<FrameDesc>)> {
     Umem::new(config, frames, false).map_err(|error| anyhow!("packet memory: {error}"))
 }
 
-/// A bound socket on queue 0 of a netdev. The program is taken off the netdev when this goes, before the socket does.
+/// A bound socket on queue 0 of a netdev. A drop detaches the program before it closes the socket.
 #[derive(Debug)]
 pub struct Port {
     _program: Ebpf,
-    /// Frames to be sent.
+    /// Frames to send.
     pub tx: TxQueue,
-    /// Frames that came.
+    /// Received frames.
     pub rx: RxQueue,
     /// Empty frames for the kernel.
     pub fill: FillQueue,
-    /// Frames that were sent.
+    /// Sent frames.
     pub completion: CompQueue,
 }
 
 impl Port {
-    /// Binds a socket to the netdev, gives the kernel `frames` to receive into, and sends the queue's packets there.
+    /// Binds a socket to the netdev, gives the kernel `frames` to receive into, and attaches the program that sends it
+    /// the queue's packets.
     ///
     /// # Errors
     /// The socket can't be bound, or the program can't be attached in native mode.
@@ -63,10 +64,10 @@ impl Port {
             .bind_flags(flags | BindFlags::XDP_USE_NEED_WAKEUP)
             .build();
         let interface = Interface::new(CString::new(ifname)?);
-        // SAFETY: the caller says that this is the one socket on this netdev and queue.
+        // SAFETY: the caller vouches that this is the only socket on this netdev and queue.
         let (tx, rx, rings) = unsafe { Socket::new(config, umem, &interface, 0) }?;
         let (mut fill, completion) = rings.context("rings of the first socket on a queue")?;
-        // SAFETY: the caller says that these frames are of this UMEM and nowhere else.
+        // SAFETY: the caller vouches that these frames are of this UMEM and nowhere else.
         unsafe { fill.produce(frames) };
         let mut program = Ebpf::load(include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xsk_guest.bpf.o")))?;
         let xdp: &mut Xdp = program.program_mut("to_socket").context("the program")?.try_into()?;

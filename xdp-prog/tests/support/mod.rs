@@ -1,5 +1,6 @@
 //! A namespace with a veth pair, and a socket that sends raw frames.
 #![allow(dead_code, reason = "each test program uses some of it")]
+#![allow(unsafe_code, reason = "system calls")]
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::Command;
@@ -56,7 +57,7 @@ pub fn send(frames: &[&[u8]]) {
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     for frame in frames {
         let to = libc::sockaddr_ll {
-            sll_family: libc::AF_PACKET as u16,
+            sll_family: libc::AF_PACKET.try_into().expect("an address family fits"),
             sll_protocol: 0,
             sll_ifindex: index,
             sll_hatype: 0,
@@ -72,7 +73,7 @@ pub fn send(frames: &[&[u8]]) {
                 frame.len(),
                 0,
                 std::ptr::from_ref(&to).cast(),
-                size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+                size_of_val(&to).try_into().expect("an address is short"),
             )
         };
         assert_eq!(sent, frame.len().cast_signed());

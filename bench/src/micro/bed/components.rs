@@ -33,7 +33,7 @@ fn view(ports: &[Arc<PortShared>]) -> View {
         ports_epoch: 1,
         fdb: Arc::new(mac_table(0)),
         ports: Arc::new(ports.iter().cloned().map(Some).collect()),
-        meters: Arc::new(tables.port_meters(ports.len())),
+        meters: Arc::new(tables.meters.by_port(ports.len())),
         metered: false,
         taps: Arc::default(),
     }

@@ -201,7 +201,7 @@ fn port(no: u16, bridged: bool) -> Arc<PortShared> {
 
 /// The policy of both ports and the rules.
 pub fn snapshot() -> Snapshot {
-    policies().with_rules(1, tables().rules().clone())
+    policies().with_rules(1, tables().rules.current().clone())
 }
 
 fn policies() -> Snapshot {
@@ -219,12 +219,12 @@ fn policies() -> Snapshot {
 
 fn view(ports: &[Arc<PortShared>], tables: &Tables) -> View {
     View {
-        snapshot: policies().with_rules(1, tables.rules().clone()),
+        snapshot: policies().with_rules(1, tables.rules.current().clone()),
         ports_epoch: 1,
         fdb: Arc::new(mac_table(FLOWS)),
         ports: Arc::new(ports.iter().cloned().map(Some).collect()),
-        meters: Arc::new(tables.port_meters(ports.len())),
-        metered: tables.has_meters(),
+        meters: Arc::new(tables.meters.by_port(ports.len())),
+        metered: tables.meters.any(),
         taps: Arc::default(),
     }
 }
@@ -236,8 +236,8 @@ fn tables() -> Tables {
         for (direction, meter) in
             [(MeterDirection::From, 2 * u32::from(vport)), (MeterDirection::To, 2 * u32::from(vport) + 1)]
         {
-            tables.add_meter(MeterSpec::new(meter, u32::MAX), false, 0).expect("a meter");
-            tables.bind(&MeterBinding { vport, direction, meter }, &ports).expect("a binding");
+            tables.meters.add(MeterSpec::new(meter, u32::MAX), false, 0).expect("a meter");
+            tables.meters.bind(&MeterBinding { vport, direction, meter }, &ports).expect("a binding");
         }
     }
     let rules = (0..RULES).map(|n| RuleChange::Write(rule_spec(n, MASKS, RuleTarget::Normal)));

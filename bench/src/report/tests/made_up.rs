@@ -1,13 +1,13 @@
-//! A run that never was.
+//! A made-up run.
 
 use crate::names;
 use crate::results::{CpuShare, Experiment, Footprint, Latency, Percentiles, Point, Results, Sample, Setting};
 
-/// What takes part; the last is not known to the report.
+/// Devices that take part. The report does not know the last.
 pub const DEVICES: [&str; 4] = [names::XSWITCH, names::FORWARDER, names::OVS, "something else"];
 /// Offered rates.
 pub const RATES: [f64; 3] = [1e3, 1e5, 2e6];
-/// What drifts from round to round, for all devices alike.
+/// Drift from round to round, the same for all devices.
 const DRIFT: [f64; 3] = [1.0, 0.95, 1.05];
 
 /// Three rounds: each device forwards `mpps` of twice as many.
@@ -66,7 +66,7 @@ pub fn results() -> Results {
     results
 }
 
-/// Whether tags are closed in order, attributes quoted, and nothing that means something stands bare in text.
+/// Checks that tags are closed in order, attributes are quoted, and special characters are escaped.
 pub fn well_formed(xml: &str) -> Result<(), String> {
     let mut open: Vec<&str> = Vec::new();
     let mut elements = 0;

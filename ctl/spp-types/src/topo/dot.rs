@@ -1,8 +1,8 @@
-//! The graph in Graphviz' language.
+//! Writes the graph in the language of Graphviz.
 
 use super::{Graph, Node, Standing, What};
 
-/// The graph as a file for `dot`.
+/// The graph as a file for `dot`. The components of an instance are a cluster.
 pub fn dot(graph: &Graph) -> String {
     let mut text = "digraph spp {\n  rankdir=LR;\n  node [shape=box, style=filled, fontname=\"sans-serif\"];\n  \
                     edge [fontname=\"sans-serif\"];\n"
@@ -39,7 +39,7 @@ fn node_line(node: &Node) -> String {
     )
 }
 
-/// Style and colour of lines.
+/// Style and colour of the lines of a node or an edge.
 pub(super) const fn line(standing: Standing) -> (&'static str, &'static str) {
     match standing {
         Standing::Running => ("solid", "black"),
@@ -49,7 +49,7 @@ pub(super) const fn line(standing: Standing) -> (&'static str, &'static str) {
     }
 }
 
-/// What boxes are filled with.
+/// Colour of a node's box.
 pub(super) const fn fill(what: &What) -> &'static str {
     match what {
         What::Port => "lightyellow",

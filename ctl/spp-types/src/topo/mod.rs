@@ -1,4 +1,7 @@
-//! The graph of ports, components and patches: what `topo` shows.
+//! The graph of ports, components and patches that `topo` shows.
+//!
+//! Nodes are ports, components and captures. Edges are the ways of frames between them. The graph has what runs and
+//! what is held, and each part says which it is. It is written as [`text()`], [`dot()`] or [`svg()`].
 
 mod dot;
 mod place;
@@ -15,24 +18,24 @@ pub use self::text::text;
 use crate::state::SppState;
 use crate::{Attached, Component, Dir, Instance, Patch, PortId, PortType, Proc, Setup};
 
-/// What is said of a port that is missing.
+/// Second line of a missing port.
 const MISSING: &str = "not there";
 
-/// How something stands: held changes are told from what is in force.
+/// Whether a part is in force or held, and whether it works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It works, and goes on.
+    /// It is in force and stays.
     Running,
-    /// It is there and moves nothing: its instance is stopped, or the component lacks a port, or all of a side are missing.
+    /// It is in force, but moves no frames. Its instance is stopped, or one side has no port that exists.
     Idle,
-    /// It comes with the next flush.
+    /// The next flush adds it.
     Added,
-    /// It goes with the next flush.
+    /// The next flush removes it.
     Removed,
 }
 
 impl Standing {
-    /// In a word.
+    /// As the graph says it.
     pub const fn word(self) -> &'static str {
         match self {
             Standing::Running => "running",
@@ -42,7 +45,7 @@ impl Standing {
         }
     }
 
-    /// By where it is: in what runs, in what is to run.
+    /// The standing of a part that is in the running setup, in the next one, or in both.
     fn of(running: bool, next: bool) -> Self {
         match (running, next) {
             (true, false) => Standing::Removed,
@@ -59,11 +62,11 @@ pub enum What {
     Port,
     /// A component of an instance.
     Component {
-        /// Its name.
+        /// Name.
         name: String,
-        /// Its type.
+        /// Type.
         kind: &'static str,
-        /// Its lcore.
+        /// Lcore.
         core: u32,
     },
     /// A capture into files.
@@ -73,34 +76,34 @@ pub enum What {
 /// A node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// Unique: `phy:0`, `vf 1/fwd1`, `pcap 3/capture`.
+    /// Unique name: `phy:0`, `vf 1/fwd1`, `pcap 3/capture`.
     pub id: String,
     /// What it stands for.
     pub what: What,
-    /// Lines that say what it is; the first one is its name.
+    /// Lines for its box. The first is its name.
     pub lines: Vec<String>,
-    /// Instance that it is a part of; none: a port.
+    /// Its instance. A port has none.
     pub proc: Option<Proc>,
-    /// How it stands.
+    /// Its standing.
     pub standing: Standing,
-    /// A port that no port of the switch has the name of.
+    /// Whether it is a `phy` or `vhost` port that no port of the switch has as its SPP name.
     pub missing: bool,
 }
 
-/// An edge: frames go along it.
+/// An edge: frames go from one node to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edge {
-    /// Place of the node that it leaves.
+    /// Index of the node that it leaves.
     pub from: usize,
-    /// Place of the node that it enters.
+    /// Index of the node that it enters.
     pub to: usize,
-    /// What happens there, or whose patch it is; may be empty.
+    /// What happens to tags, or the instance of a patch. May be empty.
     pub label: String,
-    /// The instance whose port or patch it is.
+    /// Its instance.
     pub proc: Proc,
     /// Whether it is a patch.
     pub patch: bool,
-    /// How it stands.
+    /// Its standing.
     pub standing: Standing,
 }
 
@@ -111,13 +114,14 @@ pub struct Graph {
     pub nodes: Vec<Node>,
     /// Edges.
     pub edges: Vec<Edge>,
+    /// Indices of nodes, by their unique names.
     places: HashMap<String, usize>,
-    /// Names that ports of the switch have.
+    /// SPP names that ports of the switch have.
     named: HashSet<PortId>,
 }
 
 impl Graph {
-    /// The graph of what there is.
+    /// The graph of a state.
     pub fn of(state: &SppState) -> Self {
         let named = state.ports.iter().map(|named| named.port).collect();
         let mut graph = Self { named, ..Self::default() };
@@ -134,16 +138,17 @@ impl Graph {
         graph
     }
 
-    /// Edges that enter or leave a node.
+    /// Edges that enter a node (`Rx`) or leave it (`Tx`).
     pub fn edges_of(&self, node: usize, dir: Dir) -> impl Iterator<Item = &Edge> {
         self.edges.iter().filter(move |edge| if dir == Dir::Rx { edge.to == node } else { edge.from == node })
     }
 
-    /// Whether a port is there, so that frames can come from it or go to it.
+    /// Whether a port exists. Only `phy` and `vhost` can be missing: the other types are made when they are used.
     fn there(&self, port: PortId) -> bool {
         !matches!(port.kind, PortType::Phy | PortType::Vhost) || self.named.contains(&port.whole())
     }
 
+    /// The index of the node with this name, which is made if need be.
     fn node(&mut self, id: String, make: impl FnOnce(String) -> Node) -> usize {
         if let Some(&at) = self.places.get(&id) {
             return at;
@@ -153,7 +158,7 @@ impl Graph {
         self.nodes.len() - 1
     }
 
-    /// A port; it stands as the firmest of those who use it.
+    /// The node of a port. Users of a port may differ in standing. Then it counts as running.
     fn port(&mut self, port: PortId, standing: Standing) -> usize {
         let standing = if standing == Standing::Idle { Standing::Running } else { standing };
         let whole = port.queue.and_then(|_| self.places.get(&port.whole().to_string()).copied());
@@ -260,7 +265,7 @@ impl Graph {
     }
 }
 
-/// What happens to tags, in words.
+/// What happens to VLAN tags, in words.
 pub fn vlan_text(vlan: VlanEdit) -> String {
     match vlan {
         VlanEdit::None => String::new(),
@@ -269,7 +274,7 @@ pub fn vlan_text(vlan: VlanEdit) -> String {
     }
 }
 
-/// What an instance has now, and what it is to have, each with how it stands.
+/// What an instance has in its running or its next setup, each with its standing.
 fn both<T: Copy + PartialEq>(instance: &Instance, of: impl Fn(&Setup) -> &Vec<T>) -> Vec<(T, Standing)> {
     union(of(&instance.running), of(instance.next()))
 }

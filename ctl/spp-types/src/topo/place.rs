@@ -1,42 +1,49 @@
-//! Where boxes and arrows of the picture go: boxes in columns, so that arrows go to the right as far as there are no circles.
+//! Layout of the picture: places boxes and arrows. It is a layered layout, with columns as layers.
 //!
-//! An arrow that passes columns has a place of its own in each of them, so that it runs beside the boxes there.
+//! Boxes are in columns, and arrows go to the right unless they close a circle. An arrow that passes a column has a
+//! place of its own there, so that it runs beside the boxes.
 
 /// A point: x, y.
 pub type Point = (f64, f64);
 
-/// Space between columns, between boxes of one, and around all; height of an arrow that passes a column.
+/// Space between columns, in pixels as all lengths here.
 const COLUMN_GAP: f64 = 130.0;
+/// Space between boxes of a column.
 const GAP: f64 = 22.0;
+/// Space around the picture.
 const MARGIN: f64 = 15.0;
+/// Height of the place of an arrow that passes a column.
 const PASSING: f64 = 4.0;
-/// How often places within columns are made better.
+/// How often the order within columns is improved.
 const SWEEPS: usize = 6;
 
-/// Where everything is.
+/// The layout.
 #[derive(Clone, Debug, Default)]
 pub struct Places {
     /// Upper left corners of the boxes.
     pub boxes: Vec<Point>,
-    /// Points that each arrow goes through, from its tail to its head.
+    /// Points of each arrow, from its tail to its head.
     pub arrows: Vec<Vec<Point>>,
     /// Size of the picture.
     pub size: Point,
 }
 
-/// A box, or an arrow that passes.
+/// A box, or the place of an arrow in a column that it passes.
 struct Item {
+    /// Its column.
     rank: usize,
     size: Point,
-    /// Neighbours in the columns before and after.
+    /// Neighbours in the column before.
     left: Vec<usize>,
+    /// Neighbours in the column after.
     right: Vec<usize>,
+    /// Upper left corner.
     at: Point,
-    /// Place in its column.
+    /// Index in its column, from the top.
     order: f64,
 }
 
-/// Finds places for boxes of these sizes with arrows from one to another.
+/// Places boxes of these sizes, and arrows from one box to another.
 pub fn place(sizes: &[Point], arrows: &[(usize, usize)]) -> Places {
     let ranks = ranks(sizes.len(), arrows);
     let item = |rank: usize, size: Point| Item { rank, size, left: vec![], right: vec![], at: (0.0, 0.0), order: 0.0 };
@@ -64,17 +71,17 @@ pub fn place(sizes: &[Point], arrows: &[(usize, usize)]) -> Places {
     Places { boxes: items[..sizes.len()].iter().map(|item| item.at).collect(), arrows, size }
 }
 
-/// The column of each box: behind all that lead to it, where what closes a circle does not count.
+/// The column of each box: after all boxes with arrows to it. Arrows that close a circle do not count.
 fn ranks(count: usize, arrows: &[(usize, usize)]) -> Vec<usize> {
     let mut next = vec![Vec::new(); count];
     for &(from, to) in arrows.iter().filter(|(from, to)| from != to) {
         next[from].push(to);
     }
-    // In depth first order; those that are on the way now close a circle.
+    // Depth-first search. An arrow to a box on the present path closes a circle.
     let mut order = Vec::new();
     let (mut seen, mut open) = (vec![false; count], vec![false; count]);
     let mut forward = vec![Vec::new(); count];
-    // What nothing leads to comes first.
+    // Boxes that no arrow leads to come first.
     let mut roots: Vec<usize> = (0..count).collect();
     roots.sort_by_key(|root| arrows.iter().any(|(from, to)| to == root && from != root));
     for root in roots {
@@ -113,7 +120,8 @@ fn ranks(count: usize, arrows: &[(usize, usize)]) -> Vec<usize> {
     ranks
 }
 
-/// The items of each column, in an order in which few arrows cross.
+/// The items of each column, from top to bottom. Sorting them by the mean order of their neighbours makes few arrows
+/// cross. Sweeps go to the right and to the left in turn.
 fn columns(items: &mut [Item]) -> Vec<Vec<usize>> {
     let last = items.iter().map(|item| item.rank).max().unwrap_or(0);
     let mut columns = vec![Vec::new(); last + 1];
@@ -144,7 +152,7 @@ fn columns(items: &mut [Item]) -> Vec<Vec<usize>> {
     columns
 }
 
-/// Gives items their places; returns the size of all.
+/// Gives items their places, with columns centred vertically. Returns the size of the picture.
 fn spread(items: &mut [Item], columns: &[Vec<usize>]) -> Point {
     let height = |items: &[Item], column: &[usize]| column.iter().map(|&at| items[at].size.1 + GAP).sum::<f64>() - GAP;
     let tallest = columns.iter().map(|column| height(items, column)).fold(0.0, f64::max);
@@ -162,7 +170,7 @@ fn spread(items: &mut [Item], columns: &[Vec<usize>]) -> Point {
     (x - COLUMN_GAP + MARGIN, tallest + 2.0 * MARGIN)
 }
 
-/// The points of an arrow, which leaves and enters boxes at places of its own.
+/// The points of an arrow. Arrows that share a side of a box have separate points there.
 fn points(items: &[Item], way: &[usize], from: usize) -> Vec<Point> {
     let side = |at: usize, other: usize, right: bool| {
         let item = &items[at];
@@ -173,7 +181,7 @@ fn points(items: &[Item], way: &[usize], from: usize) -> Vec<Point> {
         (if right { item.at.0 + item.size.0 } else { item.at.0 }, y)
     };
     let [first, .., last] = way else {
-        // From a box to itself: over its lower right corner.
+        // An arrow from a box to itself goes around the lower right corner.
         let Item { at, size, .. } = &items[way[0]];
         let corner = (at.0 + size.0, at.1 + size.1);
         return vec![(corner.0, corner.1 - 8.0), (corner.0 + 12.0, corner.1 + 6.0), (corner.0 - 12.0, corner.1)];

@@ -1,14 +1,14 @@
-//! The graph as a picture.
+//! Writes the graph as an SVG picture.
 
 use super::dot::{fill, line};
 use super::place::{Point, place};
 use super::{Edge, Graph, Node, Standing};
 
-/// Size of letters, in pixels.
+/// Font size, in pixels.
 const FONT: usize = 14;
-/// Width of a letter and height of a line, about, in pixels.
+/// Approximate width of a letter and height of a line, in pixels.
 const LETTER: Point = (8.0, 18.0);
-/// How far the bends of an arrow reach, in pixels.
+/// How far the control points of an arrow's curves are from its points, in pixels.
 const BEND: f64 = 50.0;
 
 /// The graph as SVG.
@@ -36,7 +36,7 @@ pub fn svg(graph: &Graph) -> String {
     text + "</svg>\n"
 }
 
-/// What is written in a node's box.
+/// The lines in a node's box.
 fn lines(node: &Node) -> Vec<String> {
     let mut lines = node.lines.clone();
     if let (Some(proc), Some(first)) = (node.proc, lines.first_mut()) {
@@ -73,7 +73,7 @@ fn arrow(edge: &Edge, points: &[Point]) -> String {
     let mut way = format!("M {:.1} {:.1}", first.0, first.1);
     let mut before = first;
     for point in rest {
-        // Flat at both ends, whichever way it goes.
+        // The curve is horizontal at both ends, whichever way the arrow goes.
         let bend = if point.0 >= before.0 { BEND } else { -BEND };
         let (out, into) = (before.0 + bend, point.0 - bend);
         way += &format!(" C {out:.1} {:.1}, {into:.1} {:.1}, {:.1} {:.1}", before.1, point.1, point.0, point.1);
@@ -97,7 +97,7 @@ fn escaped(text: &str) -> String {
         '&' => "&amp;".to_owned(),
         '<' => "&lt;".to_owned(),
         '>' => "&gt;".to_owned(),
-        // XML has no such characters.
+        // XML does not allow control characters.
         c if c.is_control() => String::new(),
         c => c.to_string(),
     };

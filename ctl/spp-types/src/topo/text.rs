@@ -1,10 +1,11 @@
-//! The graph for a terminal.
+//! Writes the graph for a terminal.
 
 use super::{Edge, Graph, Node, Standing, What};
 use crate::Dir;
 use ctl_types::table::Table;
 
-/// The graph as a table: a row for each component, patch and capture, then ports that nothing uses.
+/// The graph as a table, with a row for each component, patch and capture. Pipes, and ports with their names in the
+/// switch, follow in lines of their own.
 pub fn text(graph: &Graph) -> String {
     let mut table = Table::new(&["INSTANCE", "COMPONENT", "TYPE", "CORE", "FROM", "TO", "STATE"]);
     let mut procs: Vec<_> = graph.nodes.iter().filter_map(|node| node.proc).collect();
@@ -59,7 +60,8 @@ fn note(standing: Standing) -> String {
     }
 }
 
-/// A port of a component; what comes and goes with the next flush, while the component stays, is marked.
+/// A port of a component. `+` and `-` mark a port that the next flush adds or removes, unless the component shares its
+/// standing.
 fn port(graph: &Graph, component: &Node, edge: &Edge, at: usize) -> String {
     let mark = match edge.standing {
         same if same == component.standing => "",

@@ -1,5 +1,7 @@
-//! The examples of the API references of SPP, of 2018 to 2020: each with the processes and requests that it supposes, the request and the
-//! answer as they are printed, and where ours is to differ from that. Lines that end with `\` for the shell are joined.
+//! Examples from the API references of SPP, 2018 to 2020.
+//!
+//! An example has the processes and requests that it assumes, the printed request and answer, and the intended
+//! differences of our answer. Lines that end with `\` for the shell are joined.
 
 mod others;
 mod primary;
@@ -7,7 +9,7 @@ mod vf;
 
 use serde_json::Value;
 
-/// Ports of the machine that the examples suppose: two NICs and two VMs' ports.
+/// Ports of the machine that the examples assume: two NICs, and ports of two VMs.
 pub const PORTS: &str = r#"
     [[port]]
     name = "nic0"
@@ -33,63 +35,64 @@ pub const PORTS: &str = r#"
     spp = "vhost:1"
 "#;
 
-/// An instance in a configuration file.
+/// An instance as text of a configuration file.
 pub fn process(kind: &str, client_id: u32, cores: &[u32]) -> String {
     format!("[[spp.process]]\ntype = \"{kind}\"\nclient_id = {client_id}\ncores = {cores:?}\n")
 }
 
-/// Type, client id and lcores of processes. A pcap process is that of `phy:0`.
+/// Type, client id and lcores of each process. A pcap process captures `phy:0`.
 pub type Processes = &'static [(&'static str, u32, &'static [u32])];
 
 /// An example.
 #[derive(Clone, Copy, Debug)]
 pub struct Example {
-    /// What it shows, with the year where the forms differ.
+    /// What it shows, with the year where the references differ.
     pub name: &'static str,
-    /// Processes that are there.
+    /// Processes that it assumes.
     pub processes: Processes,
-    /// What was asked for before; each is to be answered by 204, or by 200 if it is about flow rules.
+    /// Requests made before. Each must be answered by 204, or by 200 if it is about flow rules.
     pub before: &'static [&'static str],
-    /// Method, path and, if it has one, body; separated by blanks.
+    /// Method, path and optional body, separated by spaces.
     pub request: &'static str,
-    /// What is answered.
+    /// The expected answer.
     pub answer: Answer,
 }
 
-/// What is answered.
+/// An expected answer.
 #[derive(Clone, Copy, Debug)]
 pub enum Answer {
-    /// 204 and nothing.
+    /// 204 without a body.
     Done,
-    /// 200 and this JSON, but for the differences.
+    /// 200 with this JSON, apart from the differences.
     Json(&'static str, &'static [Difference]),
-    /// 400 and this text.
+    /// 400 with this text.
     Refused(&'static str),
 }
 
-/// Where our answer is not what is printed, and why.
+/// An intended difference from the printed answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Difference {
-    /// JSON pointer.
+    /// JSON pointer to it.
     pub at: &'static str,
-    /// What is there.
+    /// Our value there.
     pub ours: Ours,
-    /// Why.
+    /// The reason.
     pub why: &'static str,
 }
 
-/// What is in the place of what is printed.
+/// Our value in place of the printed one.
 #[derive(Clone, Copy, Debug)]
 pub enum Ours {
-    /// This JSON, be there something printed or not.
+    /// This JSON, whether or not a value is printed.
     Json(&'static str),
-    /// A text like this, in which `*` is anything.
+    /// A text that matches this pattern. `*` matches anything.
     Like(&'static str),
-    /// Something of the same shape: objects with the same keys, lists of what has the shape of the first that is printed.
+    /// Any value of the same shape. Objects have the same keys. Elements of a list have the shape of the first printed
+    /// one.
     Shape,
 }
 
-/// An example of something that is done.
+/// An example that is answered by 204.
 const fn done(
     name: &'static str,
     processes: Processes,
@@ -99,13 +102,13 @@ const fn done(
     Example { name, processes, before, request, answer: Answer::Done }
 }
 
-/// All of them.
+/// All examples.
 pub fn examples() -> impl Iterator<Item = &'static Example> {
     [others::EXAMPLES, vf::EXAMPLES, primary::EXAMPLES].into_iter().flatten()
 }
 
 impl Example {
-    /// Its processes and ports as lines of a configuration file.
+    /// Its processes and ports as text of a configuration file.
     pub fn config(&self) -> String {
         let line = |&(kind, id, cores): &(&str, u32, &[u32])| {
             let port = if kind == "pcap" { "port = \"phy:0\"\n" } else { "" };
@@ -114,7 +117,7 @@ impl Example {
         self.processes.iter().map(line).collect::<String>() + PORTS
     }
 
-    /// Whether a status, a content type and a body are the answer.
+    /// Checks status, content type and body of an answer.
     ///
     /// # Errors
     /// What is wrong.
@@ -141,14 +144,14 @@ impl Example {
     }
 }
 
-/// Method, path and body of a request that is written in a line.
+/// Method, path and body of a request on one line.
 pub fn parts(request: &str) -> (&str, &str, &str) {
     let (method, rest) = request.split_once(' ').unwrap_or((request, ""));
     let (path, body) = rest.split_once(' ').unwrap_or((rest, ""));
     (method, path, body)
 }
 
-/// What is printed, with the differences; those that leave something open take it from what was said if that is right.
+/// The printed answer with the differences applied. An open difference takes the value from `said`, if it matches.
 fn expected(printed: &str, differences: &[Difference], said: &Value) -> Result<Value, String> {
     let mut expected: Value = serde_json::from_str(printed).map_err(|error| error.to_string())?;
     for Difference { at, ours, why } in differences {

@@ -1,4 +1,4 @@
-//! What is of no process or of each, nfv, mirror and pcap.
+//! Examples about all processes, and about nfv, mirror and pcap.
 
 use super::{Answer, Difference, Example, Ours, Processes, done};
 

@@ -1,4 +1,4 @@
-//! The primary.
+//! Examples about the primary.
 
 use super::{Answer, Difference, Example, Ours, Processes, done};
 
@@ -8,7 +8,7 @@ const RINGS: &[&str] = &[
     r#"PUT /v1/primary/ports {"action": "add", "port": "ring:1"}"#,
 ];
 
-/// Rings are there when somebody has them: a pipe's, and those of an nfv.
+/// A ring exists while somebody uses it: a pipe, or an nfv process.
 const WITH_NFV: Processes = &[("primary", 0, &[0]), ("nfv", 1, &[])];
 const PIPE: &str = r#"PUT /v1/primary/ports {"action": "add", "port": "pipe:0", "rx": "ring:0", "tx": "ring:1"}"#;
 const RING_2: &str = r#"PUT /v1/nfvs/1/ports {"action": "add", "port": "ring:2"}"#;

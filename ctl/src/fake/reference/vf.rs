@@ -1,4 +1,4 @@
-//! vf.
+//! Examples about vf processes.
 
 use super::{Answer, Difference, Example, Ours, Processes, done};
 
@@ -14,7 +14,7 @@ const CLASSIFIER: &str = r#"POST /v1/vfs/1/components {"name": "c", "core": 12, 
 const RING: &str = r#"PUT /v1/vfs/1/components/c/ports {"action": "attach", "port": "ring:0", "dir": "tx"}"#;
 const TAGGED: &str = r#"PUT /v1/vfs/1/classifier_table {"action": "add", "type": "vlan", "vlan": 475, "mac_address": "FA:16:3E:7D:CC:35", "port": "ring:0"}"#;
 
-/// What the status is shown of; the names of components are those of the year.
+/// Requests before the status is read. Names of components depend on the year.
 macro_rules! before_status {
     ($there:literal, $back:literal, $classifier:literal, $merge:literal) => {
         &[
@@ -37,7 +37,7 @@ macro_rules! before_status {
     };
 }
 
-/// The status that is printed.
+/// The printed status.
 macro_rules! status {
     ($ports:literal, $there:literal, $back:literal, $classifier:literal, $kind:literal, $merge:literal) => {
         concat!(
@@ -75,7 +75,7 @@ macro_rules! status {
     };
 }
 
-/// The status that is printed in 2019 and 2020.
+/// The printed status of 2019 and 2020.
 macro_rules! latest {
     ($kind:literal) => {
         status!(

@@ -61,6 +61,7 @@ impl Agent {
                 return Over::Lost { asked };
             }
             let read = with_rest(&mut stream, &mut buffer, read).await;
+            // `pass_over` overwrites the buffer. After it the commands are refused as a whole.
             let too_much = read == READ && pass_over(&stream, &mut buffer);
             let bytes = if too_much { None } else { Some(buffer[..read].to_vec()) };
             let (spp, proc, forms) = (Arc::clone(&self.spp), self.proc, self.forms);

@@ -1,4 +1,4 @@
-//! The agents beside an spp-ctl that asks and reads as its code does.
+//! Agents with a fake spp-ctl that asks and reads as its code does.
 
 mod broken;
 mod fake;
@@ -58,7 +58,7 @@ const VF_AND_NFV: &str = r#"
 const VF: Proc = Proc { kind: ProcType::Vf, id: 1 };
 const MIRROR: Proc = Proc { kind: ProcType::Mirror, id: 9 };
 
-/// The agents of some instances, and their spp-ctl.
+/// Instances with their agents, and a fake spp-ctl.
 struct Rig {
     spp: Arc<Spp>,
     ctl: FakeCtl,
@@ -98,7 +98,7 @@ fn refused(result: Result<Value, String>, text: &str) {
 
 #[test]
 fn each_process_registers_with_every_version() {
-    // The latest takes each at once; only the one before it does not know the form that an nfv tries first.
+    // The latest version takes each at once. The one before does not know the form that an nfv tries first.
     for (version, refused) in [(Version::Number, 1), (Version::Types, 0)] {
         let rig = Rig::start(ALL, version, StatusFormat::Json);
         rig.ctl.accept_primary();
@@ -217,7 +217,7 @@ fn an_nfv_does_what_spp_ctl_sends() {
     assert_eq!((&status["status"], &status["ports"]), (&json!("idling"), &json!(["phy:0"])));
 }
 
-/// Client id, state, ports and patches as the first spp-ctl reads them.
+/// Client id and state, ports, and patches, as the first spp-ctl reads them.
 fn read_text(data: &str) -> (String, Vec<String>, Vec<(String, String)>) {
     let lines: Vec<_> = data.lines().collect();
     assert!(lines.len() >= 3, "{data}");
@@ -378,7 +378,7 @@ fn a_controller_that_comes_back_is_found_again() {
     for version in [Version::Types, Version::Number, Version::Types] {
         let links = (rig.ctl.accept_primary(), rig.ctl.accept_secondaries(4));
         let ports = rig.ctl.ports();
-        // It goes, listeners and connections.
+        // spp-ctl goes, with its listeners and connections.
         let address = rig.ctl.address;
         let nowhere = FakeCtl::on(own_address(), [0, 0], version);
         drop((std::mem::replace(&mut rig.ctl, nowhere), links));

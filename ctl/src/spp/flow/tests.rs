@@ -1,4 +1,4 @@
-//! Words, their meaning, and how they are shown.
+//! Flow rules: words, what they compile to, and how they are shown.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -199,7 +199,7 @@ fn words() -> impl Strategy<Value = Vec<String>> {
     prop::collection::vec(text, 0..4)
 }
 
-/// An item that is given any of its fields in any way, several times perhaps.
+/// An item with any of its fields given in any way, perhaps more than once.
 fn item() -> impl Strategy<Value = String> {
     let number = |most: u64| prop_oneof![Just(0), Just(most), 0..=most].prop_map(|value: u64| value.to_string());
     let mac = prop_oneof![Just(MAC), Just("ff:ff:ff:00:00:00"), Just("00:00:00:00:00:00")].prop_map(str::to_owned);

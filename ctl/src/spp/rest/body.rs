@@ -187,6 +187,7 @@ pub(super) fn component_port(kind: ProcType, name: &str, body: &Body) -> Result<
     Ok(Change::Attach { name, dir, port, vlan })
 }
 
+/// A VLAN operation: `{"operation": "none" | "add" | "del", "id": VID, "pcp": PCP}`. Only `add` needs the numbers.
 fn vlan(value: &Value) -> Option<VlanEdit> {
     match value.get("operation")?.as_str()? {
         "none" => Some(VlanEdit::None),

@@ -46,10 +46,12 @@ fn numbers(parts: &Numbers, uri: &Uri) -> Result<Vec<u32>, Refusal> {
     numbers.ok_or_else(|| Refusal::unknown(uri.path()))
 }
 
+/// The port is the last variable of each path.
 fn port(parts: &Numbers, uri: &Uri) -> Result<u32, Refusal> {
     numbers(parts, uri)?.last().copied().ok_or_else(|| Refusal::unknown(uri.path()))
 }
 
+/// POST: checks a rule without making it.
 fn validate() -> MethodRouter<Arc<Spp>> {
     post(|State(spp): State<Arc<Spp>>, parts: Numbers, OriginalUri(uri): OriginalUri, raw: Raw| async move {
         let call = move |spp: &Spp| {
@@ -62,6 +64,7 @@ fn validate() -> MethodRouter<Arc<Spp>> {
     })
 }
 
+/// POST: makes a rule.
 fn create() -> MethodRouter<Arc<Spp>> {
     post(|State(spp): State<Arc<Spp>>, parts: Numbers, OriginalUri(uri): OriginalUri, raw: Raw| async move {
         let call = move |spp: &Spp| {
@@ -74,6 +77,7 @@ fn create() -> MethodRouter<Arc<Spp>> {
     })
 }
 
+/// DELETE: deletes the rule that the path names, or all rules of the port.
 fn destroy() -> MethodRouter<Arc<Spp>> {
     delete(|State(spp): State<Arc<Spp>>, parts: Numbers, OriginalUri(uri): OriginalUri| async move {
         let call = move |spp: &Spp| -> Result<Told, Refusal> {
@@ -97,6 +101,7 @@ struct Request {
 }
 
 impl Request {
+    /// Reads a body. Attributes may be missing, except for the direction.
     fn read(body: &Body) -> Result<Self, Refusal> {
         let rule = body.need("rule")?;
         let rule = Body::of(rule.as_object().ok_or_else(|| invalid("rule", rule))?);

@@ -44,6 +44,7 @@ pub(super) fn order(proc: &Proc) -> (bool, u32) {
     (proc.kind != ProcType::Primary, proc.id)
 }
 
+/// Routes below `/vfs` and `/mirrors`.
 fn components(kind: ProcType) -> Routes {
     let start = change(MethodFilter::POST, kind, move |_, body| body::start_component(kind, body));
     let stop = change(MethodFilter::DELETE, kind, |name, _| Ok(Change::StopComponent { name: name.to_owned() }));
@@ -61,6 +62,7 @@ fn components(kind: ProcType) -> Routes {
     }
 }
 
+/// Routes below `/nfvs`.
 fn nfvs() -> Routes {
     let kind = ProcType::Nfv;
     instance(kind)
@@ -70,11 +72,13 @@ fn nfvs() -> Routes {
         .route("/{id}/flush", flush(kind))
 }
 
+/// Routes below `/pcaps`.
 fn pcaps() -> Routes {
     let capture = change(MethodFilter::PUT, ProcType::Pcap, |_, body| body::run(body));
     instance(ProcType::Pcap).route("/{id}/capture", capture)
 }
 
+/// Routes of the primary, which has no client id. `/primary/` is taken as `/primary`.
 fn primary() -> Routes {
     let kind = ProcType::Primary;
     let end =
@@ -95,6 +99,7 @@ fn primary() -> Routes {
         .route("/primary/flush", flush(kind))
 }
 
+/// PUT adds a patch, DELETE removes all.
 fn patches(kind: ProcType) -> MethodRouter<Arc<Spp>> {
     let add = change(MethodFilter::PUT, kind, |_, body| body::patch(body));
     add.merge(change(MethodFilter::DELETE, kind, |_, _| Ok(Change::ResetPatches)))

@@ -1,4 +1,4 @@
-//! `pri; flow …`: flow rules of a `phy` port in testpmd's words, as SPP's CLI has them.
+//! `pri; flow …`: commands about flow rules of a `phy` port, with the answers of SPP's CLI.
 
 use serde_json::{Value, json};
 use switch::model::{Count, FlowDirection};
@@ -8,16 +8,16 @@ use crate::spp::flow::show::Shown;
 use crate::spp::flow::{NumberedRule, line};
 use crate::spp::{Spp, SppError};
 
-/// Carries out what follows `flow`.
+/// Carries out the words after `flow`.
 ///
 /// # Errors
-/// `Refused` with the reason; `NotFound`: there is no primary.
+/// `Refused` with the reason; `NotFound`: there is no primary; `System`: the state file can't be written.
 pub(super) fn run(spp: &Spp, words: &[&str]) -> Result<Answer, SppError> {
     match words {
         ["list", port] => {
             let no = line::phy(port)?;
             let rules = spp.flow_rules(no);
-            // Those of a port that is gone are kept.
+            // Rules of a port that is gone are kept, so only a port without rules is looked for.
             if rules.is_empty() {
                 spp.check_flow_port(no)?;
             }
@@ -28,7 +28,7 @@ pub(super) fn run(spp: &Spp, words: &[&str]) -> Result<Answer, SppError> {
             let rules = spp.flow_rules(no);
             let found = rules.iter().find(|rule| rule.rule_id == id).map(|rule| json!(Shown::from(rule)));
             let mut value = found.ok_or_else(|| SppError::refused(format!("{port} has no flow rule #{id}")))?;
-            // Behind what SPP shows.
+            // SPP's own output does not have the counters. They come after it.
             let Count { packets, bytes } = spp.flow_count(no, id);
             value["matched"] = json!({ "packets": packets, "bytes": bytes });
             let text = status(&value) + &format!("Matched:\n  - packets: {packets}\n  - bytes: {bytes}\n");
@@ -59,7 +59,7 @@ fn list(rules: &[NumberedRule]) -> String {
     text
 }
 
-/// A rule as the primary's status shows it, in lines.
+/// A rule in lines. The value is the one that the primary's status shows.
 fn status(shown: &Value) -> String {
     let attr = &shown["attr"];
     let is = |key: &str| if attr[key] == 1 { "true" } else { "false" };

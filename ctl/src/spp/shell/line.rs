@@ -1,13 +1,15 @@
-//! A line as SPP's CLI takes them: a common command, or whom it is for, `;`, and what is to be done.
+//! Reads a line of SPP's CLI. It is a common command, or an instance, `;` and a command for the instance.
+//!
+//! The instance's command stays a text here. [`words`](crate::spp::words) reads it.
 
 use ctl_spp_types::{BOM, is_comment};
 
 use crate::spp::ProcType;
 
-/// What a line asks for.
+/// A line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
-    /// Nothing: it is empty, or a comment.
+    /// An empty line, or a comment.
     Nothing,
     /// `status`.
     Status,
@@ -15,35 +17,35 @@ pub enum Line {
     Servers,
     /// `topo term`.
     Topo,
-    /// `bye sec`, or with the primary: `bye all`.
+    /// `bye sec` or `bye all`.
     Bye {
-        /// The primary too.
+        /// Whether the primary ends too.
         all: bool,
     },
     /// `pri; …`, `vf 1; …`, `sec 1; …`.
     To {
-        /// Who.
+        /// The instance.
         target: Target,
-        /// What, as it was written.
+        /// The command, as it was written.
         command: String,
     },
 }
 
-/// Who a command is for.
+/// The instance that a command is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// The primary.
     Primary,
-    /// The instance of that number.
+    /// The instance with this number.
     Secondary {
-        /// Its type; `None`: whatever it is.
+        /// Its type. `None`: any type.
         kind: Option<ProcType>,
         /// Its number.
         id: u32,
     },
 }
 
-/// Words of SPP's CLI that are about that program itself.
+/// Commands of SPP's CLI that are about that program itself. They are refused with a message of their own.
 const SHELL: [&str; 19] = [
     "cat",
     "cd",
@@ -66,10 +68,10 @@ const SHELL: [&str; 19] = [
     "EOF",
 ];
 
-/// Reads a line. The `;` may be absent.
+/// Reads a line. The `;` may be missing.
 ///
 /// # Errors
-/// What is wrong and what would be right.
+/// The mistake, and what would be right.
 pub fn parse(line: &str) -> Result<Line, String> {
     if is_comment(line) {
         return Ok(Line::Nothing);

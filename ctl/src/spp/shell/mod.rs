@@ -1,7 +1,7 @@
-//! SPP's command words: one line, carried out, with the answer that SPP's CLI prints and one for programs.
+//! SPP's command lines. [`execute`] carries out one line, and answers as SPP's CLI does and as JSON for programs.
 //!
-//! `xswitch spp` sends lines to the daemon, which calls [`execute`]; recipes are such lines. [`ctl_spp_types::save`] makes a recipe of what there
-//! is, [`topo`] draws it.
+//! `xswitch spp` sends lines to the daemon, which calls [`execute`]. A recipe is a file of such lines.
+//! [`ctl_spp_types::save()`] writes the present state as a recipe, and [`topo`] draws it.
 
 mod flow;
 pub mod line;
@@ -24,8 +24,8 @@ use ctl_spp_types::{Answer, topo};
 /// Carries out a line.
 ///
 /// # Errors
-/// `Refused` with what is wrong with it, or why it can't be done; `NotFound`: no such instance; `System`. Nothing has changed then, except that of
-/// `bye` those instances have ended that could.
+/// `Refused` with the mistake in the line, or why it can't be done; `NotFound`: no such instance; `System`. Nothing has
+/// changed then. `bye` is the exception: it may have ended some instances before it failed.
 pub fn execute(spp: &Spp, line: &str) -> Result<Answer, SppError> {
     let told = |text: String, value: Value| Ok(Answer { text, value });
     match line::parse(line).map_err(SppError::Refused)? {
@@ -52,11 +52,12 @@ pub fn execute(spp: &Spp, line: &str) -> Result<Answer, SppError> {
     }
 }
 
-/// An instance as spp-ctl names it.
+/// An instance's name, as spp-ctl gives it.
 fn name(proc: &Proc) -> Value {
     json!(Process::from(proc))
 }
 
+/// The instance that a line is for. It must exist.
 fn find(spp: &Spp, target: Target) -> Result<Proc, SppError> {
     let proc = match target {
         Target::Primary => Proc::PRIMARY,
@@ -72,7 +73,7 @@ fn find(spp: &Spp, target: Target) -> Result<Proc, SppError> {
     })
 }
 
-/// Which instances there are, for those who named another.
+/// The instances that exist, for the message about one that does not.
 fn there_are(procs: &[Proc]) -> String {
     match procs.iter().map(Proc::to_string).collect::<Vec<_>>().as_slice() {
         [] => "There are no instances.".to_owned(),
@@ -81,7 +82,7 @@ fn there_are(procs: &[Proc]) -> String {
     }
 }
 
-/// Ends the instances, the primary last.
+/// Ends all instances but the primary, and with `all` the primary last.
 fn bye(spp: &Spp, all: bool) -> Result<Answer, SppError> {
     let mut answer = Answer { text: "Closing secondary ...\n".to_owned(), value: json!([]) };
     let mut ended = Vec::new();
@@ -100,6 +101,7 @@ fn bye(spp: &Spp, all: bool) -> Result<Answer, SppError> {
     Ok(answer)
 }
 
+/// Carries out a command. A change is answered with the instance as it is afterwards.
 fn run(spp: &Spp, proc: Proc, command: &Command) -> Result<Answer, SppError> {
     if let Command::Launch(launch) = command {
         let launched = launch_instance(spp, launch)?;
@@ -115,7 +117,7 @@ fn run(spp: &Spp, proc: Proc, command: &Command) -> Result<Answer, SppError> {
         Outcome::Flow(told) => told.message,
         Outcome::Done => done(proc, command),
     };
-    // It may have ended since: then there is nothing to tell.
+    // The instance may have ended since. Then there is no value.
     let instance = spp.instance(proc).ok();
     let held = matches!(command, Command::Change(change) if !matches!(change, Change::Run(_)));
     let held = held && instance.as_ref().is_some_and(|instance| instance.flush_mode);
@@ -123,8 +125,8 @@ fn run(spp: &Spp, proc: Proc, command: &Command) -> Result<Answer, SppError> {
     Ok(Answer { text: text + "\n", value: json!(instance) })
 }
 
-/// Makes an instance. One that was launched with the same options, and does nothing yet, is taken for it: configured instances are there
-/// before any recipe.
+/// Launches an instance. If it exists with the same options and does nothing yet, that is a success: configured
+/// instances exist before a recipe is played.
 fn launch_instance(spp: &Spp, launch: &Launch) -> Result<Instance, SppError> {
     let mut new = launch.instance(spp.directory());
     let sorted = |instance: &Instance| {
@@ -134,7 +136,7 @@ fn launch_instance(spp: &Spp, launch: &Launch) -> Result<Instance, SppError> {
     };
     let old = spp.instance(new.proc);
     if let (Some(new), Ok(Some(old))) = (&mut new.capture, old.as_ref().map(|old| &old.capture)) {
-        // Whoever asked for it.
+        // It does not matter who asked for the capture.
         new.confined = old.confined;
     }
     if let Ok(old) = old
@@ -147,7 +149,7 @@ fn launch_instance(spp: &Spp, launch: &Launch) -> Result<Instance, SppError> {
     Ok(new)
 }
 
-/// What SPP's CLI says when a command was carried out.
+/// What SPP's CLI prints after a command.
 fn done(proc: Proc, command: &Command) -> String {
     let text = match command {
         Command::Change(change) => return changed(proc, change),

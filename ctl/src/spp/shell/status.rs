@@ -1,4 +1,4 @@
-//! What `status` answers, in the shape that SPP's CLI prints.
+//! Answers to `status`, as SPP's CLI prints them.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::spp::status::patchable;
 use crate::spp::{Dir, Instance, PortCounters, PortId, PortType, PrimaryStatus, Proc, ProcType, Setup};
 use ctl_spp_types::key_text;
 
-/// `status`: of all.
+/// `status` without an instance: where the API is, and which instances exist.
 pub(super) fn all(listen: &str, procs: &[Proc]) -> String {
     let primary = if procs.contains(&Proc::PRIMARY) { "running" } else { "not running" };
     let mut text = format!(
@@ -28,7 +28,7 @@ pub(super) fn all(listen: &str, procs: &[Proc]) -> String {
     text
 }
 
-/// Where the REST API listens.
+/// Where the REST API listens, or `none`.
 pub(super) fn address(listen: &str) -> &str {
     if listen.is_empty() { "none" } else { listen }
 }
@@ -56,7 +56,7 @@ fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     format!("[{}]", items.join(", "))
 }
 
-/// Cores, `indent` blanks in.
+/// The lcores, indented by `indent` blanks.
 fn cores(instance: &Instance, indent: usize) -> String {
     let pad = " ".repeat(indent);
     let mut text = format!("{pad}- lcore_ids:\n{pad}  - master: {}\n", instance.master());
@@ -72,7 +72,7 @@ fn word(running: bool) -> &'static str {
     if running { "running" } else { "idling" }
 }
 
-/// What is held until the next flush.
+/// What changes with the next flush, or that flush mode is on.
 fn held(instance: &Instance, nics: &[PortId]) -> String {
     match &instance.staged {
         Some(staged) => format!("From the next flush on:\n{}", setup(instance, staged, nics)),
@@ -81,6 +81,7 @@ fn held(instance: &Instance, nics: &[PortId]) -> String {
     }
 }
 
+/// The part of the status that a flush changes.
 fn setup(instance: &Instance, setup: &Setup, nics: &[PortId]) -> String {
     match instance.proc.kind {
         ProcType::Nfv | ProcType::Primary => ports(setup, nics, 2),
@@ -89,7 +90,7 @@ fn setup(instance: &Instance, setup: &Setup, nics: &[PortId]) -> String {
     }
 }
 
-/// Ports with their patches, `indent` blanks in.
+/// Ports with their patches, indented by `indent` blanks.
 fn ports(setup: &Setup, nics: &[PortId], indent: usize) -> String {
     let pad = " ".repeat(indent);
     let mut text = String::new();
@@ -105,6 +106,7 @@ fn nfv(instance: &Instance, nics: &[PortId]) -> String {
     format!("- status: {}\n{}- ports:\n{}", word(running.running), cores(instance, 0), ports(running, nics, 2))
 }
 
+/// A vf or mirror.
 fn vf(instance: &Instance) -> String {
     let running = &instance.running;
     let attached = running.components.iter().flat_map(|component| component.rx.iter().chain(&component.tx));

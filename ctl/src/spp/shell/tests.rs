@@ -1,4 +1,4 @@
-//! Lines on a data plane of maps: answers, refusals, and recipes that make again what there was.
+//! Lines over the fake data plane: answers, refusals, and recipes that make the same state again.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::spp::tests::{TWO, spp_of};
 use crate::state::Store;
 use ctl_spp_types::save;
 
-/// A port of a VM.
+/// Configuration of a VM's port.
 const VM: &str = r#"
     [[port]]
     name = "vm"
@@ -145,14 +145,14 @@ Components:
 fn nics_can_be_patched_without_being_added() {
     let spp = spp();
     assert_eq!(say(&spp, "nfv 2; status"), "- status: idling\n- lcore_ids:\n  - master: 0\n- ports:\n  - phy:0\n");
-    // A loop, as SPP's use cases have it.
+    // A loop, as in SPP's use cases.
     assert_eq!(say(&spp, "nfv 2; patch phy:0 phy:0"), "Patch ports (phy:0 -> phy:0).\n");
     assert!(say(&spp, "nfv 2; status").ends_with("- ports:\n  - phy:0 -> phy:0\n"));
     say_all(&spp, &["nfv 2; patch reset", "nfv 2; add ring:0", "nfv 2; patch ring:0 phy:0", "nfv 2; forward"]);
     assert!(say(&spp, "nfv 2; status").ends_with("- ports:\n  - phy:0\n  - ring:0 -> phy:0\n"));
     assert_saved(&spp).unwrap();
     assert!(say(&spp, "pri; status").contains("- forwarder:\n  - status: idling\n  - ports:\n    - phy:0\n"));
-    // One that is not there is still refused, and so is what has to be added.
+    // A missing port is still refused, and so is one that must be added first.
     for (line, why) in
         [("nfv 2; patch phy:7 ring:0", "phy:7 is not there"), ("nfv 2; patch vhost:0 phy:0", "add it first")]
     {
@@ -183,8 +183,8 @@ fn an_instance_with_its_master_core_alone_says_what_it_lacks() {
     }
 }
 
-/// What a command library does, in the order of its document: ports are made known, cores are given what they do, entries are set;
-/// nothing of it works before flush, and a core or an entry is set anew only when it is idle, or unused.
+/// The steps of a command library, in the order of its document: add ports, set what cores do, set entries. Nothing
+/// takes effect before the flush. A core is set again only when it is idle, an entry only when it is unused.
 #[test]
 fn the_command_librarys_way_is_understood_from_end_to_end() {
     let spp = spp();
@@ -329,7 +329,7 @@ fn assert_saved(spp: &Spp) -> Result<(), TestCaseError> {
         prop_assert!(played.is_ok(), "{line}: {played:?}\n{recipe:#?}");
     }
     prop_assert_eq!(again.instances(), spp.instances(), "{:#?}", recipe);
-    // Numbers begin anew.
+    // The recipe's rules have new numbers.
     let rules = |spp: &Spp| spp.flow_rules(0).into_iter().map(|numbered| numbered.rule).collect::<Vec<_>>();
     prop_assert_eq!(rules(&again), rules(spp));
     prop_assert_eq!(save(&again.state()), recipe);
@@ -374,7 +374,7 @@ fn a_recipe_with_flow_rules_can_be_played_again_and_passes_over_ports_that_are_g
     );
 }
 
-/// Lines of which many are taken and many refused.
+/// Lines of which many are accepted and many refused.
 fn line() -> impl Strategy<Value = String> {
     let name = prop::sample::select(vec!["a", "b", "c"]);
     let port = prop::sample::select(vec![

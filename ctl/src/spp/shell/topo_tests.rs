@@ -118,7 +118,7 @@ fn setup() -> impl Strategy<Value = Setup> {
     let vlan = prop_oneof![Just(VlanEdit::None), Just(VlanEdit::Del), Just(VlanEdit::Add { vid: 5, pcp: 1 })];
     let attached = (port(), vlan).prop_map(|(port, vlan)| Attached { port, vlan }).boxed();
     let side = || prop::collection::vec(attached.clone(), 0..4);
-    // Any visible character may be in a name.
+    // A name may have any visible character.
     let component = ("[!-~]{1,12}", 0..4u32, side(), side()).prop_map(|(name, core, rx, tx)| Component {
         name,
         core,

@@ -25,8 +25,8 @@ pub(super) struct AdmittedFrame<'a> {
 impl AdmittedFrame<'_> {
     /// Sends it to one port, or to where that port is redirected.
     ///
-    /// VLAN mode and isolation are those of `port`, because its frames are what goes there. The MTU is that of the port that
-    /// the frame really leaves by.
+    /// VLAN mode and isolation are those of `port`, because its frames are what goes there. The MTU is that of the
+    /// port that the frame really leaves by.
     #[inline]
     pub(super) fn forward<T: StepTracer>(
         &self,
@@ -64,8 +64,8 @@ impl AdmittedFrame<'_> {
         Ok(edit)
     }
 
-    /// Whether `exit` gets a copy of a flood anyway, so that `port`, which is redirected there, must not send a second one.
-    /// It gets one for itself, or for a port before `port` that is redirected there too.
+    /// Whether `exit` gets a copy of a flood anyway, so that `port`, which is redirected there, must not send a
+    /// second one. It gets one for itself, or for a port before `port` that is redirected there too.
     fn is_served(&self, port: PortNo, exit: PortNo) -> bool {
         let members = self.snap.flood_ports(self.vid);
         if members.binary_search(&exit).is_ok() && self.check(exit, exit).is_ok() {
@@ -77,8 +77,8 @@ impl AdmittedFrame<'_> {
     }
 }
 
-/// What becomes of `egress` as a receiver of a flooded frame of VLAN `vid`. `tag` and `len` are the frame's outer tag and
-/// its length in bytes, as it came in.
+/// What becomes of `egress` as a receiver of a flooded frame of VLAN `vid`. `tag` and `len` are the frame's outer tag
+/// and its length in bytes, as it came in.
 #[inline]
 pub fn flood_verdict(
     snap: &Snapshot,
@@ -102,8 +102,8 @@ pub fn flood_verdict(
     }
 }
 
-/// Whether a rule's copy of a frame from `ingress` can go to `mirror`, the port where redirects of the rule's mirror end.
-/// VLANs and isolation don't matter to a mirror.
+/// Whether a rule's copy of a frame from `ingress` can go to `mirror`, the port where redirects of the rule's mirror
+/// end. VLANs and isolation don't matter to a mirror.
 ///
 /// # Errors
 /// Why not: `SamePort`, `PortGone` or `EgressMtu`, or what [`parse::parse_l2`] says of the frame.
@@ -118,7 +118,8 @@ pub fn mirror_check(snap: &Snapshot, ingress: PortNo, mirror: PortNo, frame: &[u
     }
 }
 
-/// Bytes of a frame of `len` bytes that an MTU bounds: all but the Ethernet header and its tags, of which two count at most.
+/// Bytes of a frame of `len` bytes that an MTU bounds: all but the Ethernet header and its tags, of which two count
+/// at most.
 #[inline]
 pub(crate) fn packet_len(tag: Option<Tag>, len: usize) -> usize {
     len.saturating_sub(header_len(tag))

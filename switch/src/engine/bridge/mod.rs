@@ -1,14 +1,14 @@
 //! The learning bridge: where a frame goes (IEEE 802.1Q-2022, clause 8.6, as far as it concerns a VM switch).
 //!
 //! [`decide`] answers for one frame. It checks the sender (`admit`), asks for the traffic rule and the FDB entry
-//! ([`Lookup`]), and applies what holds at the egress port (`forward`). It changes nothing but the FDB, which is made for
-//! many workers at once. Meters, mirrors and counters are the worker's to see to: a [`Decision`] names the rule.
+//! ([`Lookup`]), and applies what holds at the egress port (`forward`). It changes nothing but the FDB, which is made
+//! for many workers at once. Meters, mirrors and counters are the worker's to see to: a [`Decision`] names the rule.
 //!
 //! A worker calls [`FlowCache`] for each burst, which calls [`decide`] for flows that it does not have. `xswitch trace`
 //! calls the same [`decide`] with a [`StepTracer`] that writes the steps down.
 //!
-//! A flood is not expanded here. The worker walks [`Snapshot::flood_ports`](super::snapshot::Snapshot::flood_ports), asks
-//! [`flood_verdict`] for each, and stages the copies.
+//! A flood is not expanded here. The worker walks [`Snapshot::flood_ports`](super::snapshot::Snapshot::flood_ports),
+//! asks [`flood_verdict`] for each, and stages the copies.
 
 mod admit;
 mod context;

@@ -8,8 +8,8 @@ pub type PortNames<'a> = &'a dyn Fn(PortNo) -> String;
 
 /// Hears each step of a decision. It has no say in it.
 pub trait StepTracer {
-    /// A step was taken. `stage` is that of [`TraceStep::stage`](crate::model::TraceStep::stage). `detail` says what was
-    /// found, with the names of ports. It is called only if somebody wants to know.
+    /// A step was taken. `stage` is that of [`TraceStep::stage`](crate::model::TraceStep::stage). `detail` says what
+    /// was found, with the names of ports. It is called only if somebody wants to know.
     fn step(&mut self, stage: &'static str, detail: impl FnOnce(PortNames<'_>) -> String);
 
     /// The rules were asked about a frame with that key, and `found` applies.

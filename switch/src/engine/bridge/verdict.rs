@@ -37,11 +37,11 @@ pub enum Verdict {
 pub struct Decision<'a> {
     /// What to do with the frame.
     pub verdict: Verdict,
-    /// The port that a drop counts at. For reasons of the egress (`egress_…`) it is the port that the frame was for, else
-    /// the ingress port.
+    /// The port that a drop counts at. For reasons of the egress (`egress_…`) it is the port that the frame was for,
+    /// else the ingress port.
     pub drop_port: PortNo,
-    /// The traffic rule that applies. Its counters, meter and mirror are the caller's to see to. A frame that is refused
-    /// before the rules has none.
+    /// The traffic rule that applies. Its counters, meter and mirror are the caller's to see to. A frame that is
+    /// refused before the rules has none.
     pub rule: Option<&'a Rule>,
 }
 
@@ -55,8 +55,8 @@ pub enum FloodVerdict {
         /// What to do to the copy's tag first.
         edit: TagEdit,
     },
-    /// It gets no copy, and that is no drop. It is the ingress port, isolated from it, not in the VLAN, or gone. Or it is
-    /// redirected to a port that gets a copy already, or that the frame came from.
+    /// It gets no copy, and that is no drop. It is the ingress port, isolated from it, not in the VLAN, or gone. Or
+    /// it is redirected to a port that gets a copy already, or that the frame came from.
     Skip,
     /// It would get a copy, but for this reason. The drop counts at the receiver.
     Drop(DropReason),

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use crate::model::{ComponentKind, ComponentSpec, End, EndPort, MAX_END_NO, PortKind, TableEntry, VlanEdit};
 use crate::{Error, ErrorKind};
 
-/// Sending ends of a classifier at most.
+/// Ends of a component at most, each way.
 const MAX_ENDS: usize = 1024;
 
 /// What is known of a port.
@@ -13,14 +13,14 @@ const MAX_ENDS: usize = 1024;
 pub(crate) enum KnownPort {
     /// The bridge has it.
     Bridged(PortKind),
-    /// It is for components, and has that many queues.
+    /// Components can have it.
     Free {
-        /// Queues.
+        /// Its number of queues.
         queues: u32,
     },
 }
 
-/// What components can name.
+/// What there is for components to name.
 pub(crate) struct Known<'a> {
     /// Number of workers.
     pub workers: usize,
@@ -32,18 +32,18 @@ pub(crate) struct Known<'a> {
     pub outside: &'a dyn Fn(u32) -> bool,
 }
 
-/// Who has an end, one way: a port as a whole or by its queues.
+/// Which component has which end, for each way. A port is claimed as a whole or by its queues.
 #[derive(Default)]
 struct Claims<'a> {
     ends: HashMap<(&'static str, &'a EndPort), &'a str>,
-    /// Ports of which a queue has been claimed, and by whom last.
+    /// Ports of which anything was claimed, with the component that claimed last.
     ports: HashMap<(&'static str, &'a str), &'a str>,
 }
 
 /// Checks a whole set of components.
 ///
 /// # Errors
-/// The first thing that is wrong: `Invalid`, `NotFound` or `Busy` as [`crate::Switch::set_components`] says.
+/// Of the first thing that is wrong: `Invalid`, `NotFound` or `Busy`, see [`crate::Switch::set_components`].
 pub(crate) fn check(components: &[ComponentSpec], known: &Known<'_>) -> Result<(), Error> {
     let mut names = HashSet::new();
     let mut claims = Claims::default();

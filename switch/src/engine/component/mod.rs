@@ -1,5 +1,9 @@
-//! Components of the Soft Patch Panel, the pure part: what fits together ([`check`]), when a component has what it needs
-//! ([`is_ready`]), what an end does to a tag ([`tag_edit`]), and the table of a classifier ([`Table`]).
+//! The pure part of the Soft Patch Panel's components.
+//!
+//! - `check`: whether a set of components can run.
+//! - [`is_ready`]: whether a component has the ends that it needs.
+//! - [`tag_edit`]: what an end does to a tag.
+//! - [`Table`]: the table of a classifier component.
 
 mod check;
 mod table;
@@ -13,8 +17,8 @@ use super::parse::{TPID_CTAG, parse_l2};
 use super::vlan::TagEdit;
 use crate::model::{ComponentKind, ComponentSpec, DropReason, VlanEdit};
 
-/// Whether the component has the ends that its kind needs (and a classifier an entry). One that has not takes no frames: they
-/// wait where they are.
+/// Whether a component has the ends that its kind needs, and a classifier an entry. A component that is not ready
+/// takes no frames. They wait where they are.
 pub fn is_ready(spec: &ComponentSpec) -> bool {
     let (rx, tx) = (spec.rx.len(), spec.tx.len());
     match spec.kind {
@@ -25,10 +29,10 @@ pub fn is_ready(spec: &ComponentSpec) -> bool {
     }
 }
 
-/// What an end does to the tag of this frame. A tag that is added is a C-tag; one that is there keeps its TPID.
+/// What an end does to the tag of a frame. A tag that is added is a C-tag. A tag that is there keeps its TPID.
 ///
 /// # Errors
-/// That the frame has no usable layer 2, which matters only if something is to be done to it.
+/// As [`parse_l2`]. Without an edit the frame is not parsed.
 #[inline(always)]
 pub fn tag_edit(edit: VlanEdit, frame: &[u8]) -> Result<TagEdit, DropReason> {
     Ok(match edit {

@@ -1,15 +1,17 @@
-//! A classifier's table: exact addresses within VLANs, in one hash table of any size.
+//! The table of a classifier component: exact addresses within VLANs, in one hash table of any size.
 //!
-//! Untagged frames are a VLAN of their own, beside the 4,096 that a tag can name. Everything that can be worked out ahead is: each
-//! VLAN's receivers of group addresses, and its default, which is that of untagged frames unless it has its own. A VLAN without
-//! entries has those of untagged frames alone.
+//! Untagged frames are a VLAN of their own, beside the 4,096 that a tag can name. Two things are computed ahead for
+//! each VLAN: the receivers of group addresses, and the default. A VLAN without a default of its own has that of
+//! untagged frames. A VLAN without entries has only the default of untagged frames, also as the receiver of group
+//! addresses.
 
+use crate::engine::bits::low_index;
 use crate::engine::parse::{fold_product, parse_l2};
 use crate::model::{DropReason, MacAddr, TableEntry, VID_COUNT};
 
-/// Where untagged frames stand among the VLANs.
+/// Number of the VLAN of untagged frames.
 const UNTAGGED: usize = VID_COUNT;
-/// No entry: no VLAN has this number.
+/// Key of an empty place. No VLAN has such a number.
 const NOTHING: u64 = u64::MAX;
 
 /// Where a frame goes.
@@ -17,27 +19,34 @@ const NOTHING: u64 = u64::MAX;
 pub enum Target<'a> {
     /// To one sending end.
     One(u16),
-    /// To each of these sending ends, all different; there may be none.
+    /// To each of these sending ends, which are all different. There may be none.
     All(&'a [u16]),
     /// Nowhere.
     None,
 }
 
-/// What frames of a VLAN get that have no entry of their own.
+/// Where frames of a VLAN go that have no entry of their own.
 #[derive(Clone, Debug, Default)]
 struct Row {
+    /// Sending end of unicast addresses.
     default: Option<u16>,
+    /// Sending ends of group addresses.
     receivers: Box<[u16]>,
 }
 
 /// The table.
 #[derive(Debug)]
 pub struct Table {
-    /// VLAN and address with a sending end each, found by linear probing; at most half full.
+    /// VLAN and address with the sending end. Found by linear probing, and at most half full.
     exact: Box<[(u64, u16)]>,
-    /// Place in `rows` by VLAN; the first row is that of VLANs without entries.
+    /// By VLAN: place in `rows`. The first row is that of VLANs without entries.
     row_of: Box<[u16]>,
     rows: Vec<Row>,
+}
+
+/// The sending end of an entry. `check` bounds it.
+fn sending_end(entry: &TableEntry) -> u16 {
+    u16::try_from(entry.tx).unwrap_or(u16::MAX)
 }
 
 #[inline]
@@ -51,11 +60,10 @@ fn place(vlan: Option<u16>) -> usize {
 }
 
 impl Table {
-    /// The table of those entries, which [`check`](super::check) has found right.
+    /// The table of those entries, which must have passed `check`.
     pub fn new(entries: &[TableEntry]) -> Self {
-        let default_of = |vlan: Option<u16>| {
-            entries.iter().find(|entry| entry.vlan == vlan && entry.mac.is_none()).map(|entry| entry.tx as u16)
-        };
+        let default_of =
+            |vlan: Option<u16>| entries.iter().find(|entry| entry.vlan == vlan && entry.mac.is_none()).map(sending_end);
         let general = default_of(None);
         let mut rows = vec![Row { default: general, receivers: general.into_iter().collect() }];
         let mut row_of = vec![0; VID_COUNT + 1].into_boxed_slice();
@@ -65,13 +73,14 @@ impl Table {
         for entry in entries {
             let Some(row) = row_of.get_mut(place(entry.vlan)) else { continue };
             if *row == 0 {
-                *row = rows.len() as u16;
+                *row = u16::try_from(rows.len()).unwrap_or_default();
                 rows.push(Row { default: default_of(entry.vlan).or(general), receivers: Box::default() });
                 members.push(Vec::new());
             }
             let members = &mut members[usize::from(*row)];
-            if !members.contains(&(entry.tx as u16)) {
-                members.push(entry.tx as u16);
+            let tx = sending_end(entry);
+            if !members.contains(&tx) {
+                members.push(tx);
             }
             if let Some(mac) = entry.mac {
                 let key = key(place(entry.vlan), mac);
@@ -79,7 +88,7 @@ impl Table {
                 while exact[at].0 != NOTHING && exact[at].0 != key {
                     at = (at + 1) % size;
                 }
-                exact[at] = (key, entry.tx as u16);
+                exact[at] = (key, tx);
             }
         }
         for (row, mut members) in rows.iter_mut().zip(members).skip(1) {
@@ -89,7 +98,7 @@ impl Table {
         Self { exact, row_of, rows }
     }
 
-    /// Where a frame goes: to one sending end at least.
+    /// Where a frame goes. That is one sending end at least.
     ///
     /// # Errors
     /// Why it goes nowhere.
@@ -118,7 +127,7 @@ impl Table {
         self.find_default(vlan, dst)
     }
 
-    /// Where it goes without an entry of its own. A call, so that looking for one has the registers to itself.
+    /// Where it goes without an entry of its own. It is not inlined, so that the search has all registers to itself.
     #[inline(never)]
     fn find_default(&self, vlan: usize, dst: MacAddr) -> Target<'_> {
         let row = &self.rows[self.row_of.get(vlan).map_or(0, |row| usize::from(*row))];
@@ -132,5 +141,5 @@ impl Table {
 /// Where the search for a key begins in a table of that size, a power of two.
 #[inline]
 fn slot(key: u64, size: usize) -> usize {
-    fold_product(key ^ 0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03) as usize & (size - 1)
+    low_index(fold_product(key ^ 0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03)) & (size - 1)
 }

@@ -1,8 +1,8 @@
-//! Who has which entries, and in which order: the writer's side of the MAC table.
+//! Lists of the FDB's entries by port, for evictions and flushes.
 //!
-//! Every used slot is in exactly one doubly linked list, that of its port's learned or of its port's static entries, linked
-//! by slot numbers. A learned list is in the order in which its entries were learned or last got a second chance, oldest
-//! first. Owned by whoever holds the table's lock.
+//! Every used slot is in exactly one doubly linked list: that of its port's learned entries, or that of its port's
+//! static ones. A learned list has the oldest entry first, by when it was learned or last got a second chance. The
+//! lists belong to whoever holds the table's lock.
 
 use crate::engine::PortNo;
 use crate::model::MAX_PORTS;
@@ -14,7 +14,7 @@ pub const NONE: u32 = u32::MAX;
 struct Link {
     previous: u32,
     next: u32,
-    /// Last-seen time, in seconds, when it was put into its place.
+    /// Second in which the entry was last seen when it was listed.
     listed: u32,
 }
 
@@ -31,10 +31,10 @@ pub struct Lists {
     links: Box<[Link]>,
     /// Two for each port: learned, static.
     heads: Box<[List]>,
-    /// Ports that ever had an entry are below this, so that a search for the fullest need not look at all.
-    ports: usize,
-    /// No learned list is longer than this; exact after a search for the fullest. Under a MAC flood the flooder's own list
-    /// is as long, and no search is needed.
+    /// Ports that ever had an entry are below this. A search for the fullest looks at these only.
+    ports: PortNo,
+    /// No learned list is longer than this. It is exact after a search for the fullest. Under a MAC flood the
+    /// flooder's own list is as long, so no search is needed.
     longest: u32,
 }
 
@@ -73,14 +73,15 @@ impl Lists {
 
     /// Appends a slot that is in no list.
     pub fn push(&mut self, port: PortNo, is_static: bool, slot: usize, listed: u32) {
-        self.ports = self.ports.max(usize::from(port) + 1);
+        self.ports = self.ports.max(port.saturating_add(1));
+        let number = slot_number(slot);
         let head = &mut self.heads[Self::head(port, is_static)];
         self.links[slot] = Link { previous: head.last, next: NONE, listed };
         match head.last {
-            NONE => head.first = slot as u32,
-            last => self.links[last as usize].next = slot as u32,
+            NONE => head.first = number,
+            last => self.links[last as usize].next = number,
         }
-        head.last = slot as u32;
+        head.last = number;
         head.len += 1;
         if !is_static {
             self.longest = self.longest.max(head.len);
@@ -102,20 +103,25 @@ impl Lists {
         head.len -= 1;
     }
 
-    /// The port with most learned entries, `favoured` if it is one of several; `None` if nothing is learned.
+    /// The port with most learned entries. Of several it is `favoured`. `None` if nothing is learned.
     pub fn fullest(&mut self, favoured: PortNo) -> Option<PortNo> {
         let own = self.len(favoured, false);
         let mut best = (favoured, own);
         if own < self.longest {
-            let learned = (0..).zip(self.heads.iter().step_by(2).take(self.ports).map(|list| list.len));
+            let learned = (0..).zip(self.heads.iter().step_by(2).take(usize::from(self.ports)).map(|list| list.len));
             best = learned.fold(best, |best, (port, len)| if len > best.1 { (port, len) } else { best });
             self.longest = best.1;
         }
         (best.1 > 0).then_some(best.0)
     }
 
-    /// Number of ports whose lists need to be looked at.
+    /// Ports that ever had an entry are below this.
     pub fn ports(&self) -> PortNo {
-        self.ports as PortNo
+        self.ports
     }
+}
+
+/// A slot in a link. A table has fewer slots than 2³², see [`MAX_LIMIT`](super::MAX_LIMIT).
+fn slot_number(slot: usize) -> u32 {
+    u32::try_from(slot).unwrap_or(NONE)
 }

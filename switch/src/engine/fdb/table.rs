@@ -1,21 +1,24 @@
-//! The slots of the MAC table: a two-choice hash table of one 64-bit word per entry.
+//! The slots of the FDB: a two-choice hash table of one 64-bit word per entry.
 //!
-//! A word names its key completely, so that one atomic load gives a reader a key and its port together; there is no way to
-//! see one entry's key with another's port, and no version to check. It fits because the hash is a bijection: the 60 bits of
-//! MAC and VID are permuted, the low bits are the bucket, and only the rest needs to be stored (quotienting).
+//! A word names its key completely. So one atomic load gives a reader a key and its port together. A reader never
+//! sees one entry's key with another's port, and has no version to check.
+//!
+//! The key fits because the hash is a bijection. The 60 bits of MAC and VID are permuted. The low bits are the
+//! bucket, and only the rest is stored (quotienting).
 //!
 //! ```text
 //!  63                      13   12      11       10      9 … 0
 //! | rest of the permuted key | choice | valid | static | port |
 //! ```
 //!
-//! Each key has one bucket under each of two permutations; `choice` says which. A bucket is a cache line of eight slots.
-//! With two choices and at most half of the slots used, a full pair of buckets does not happen by chance, and not on
-//! purpose either as long as the seed is secret.
+//! Each key has one bucket under each of two permutations. `choice` says which one the entry is in. A bucket is a
+//! cache line of eight slots. At most half of the slots are used. So a full pair of buckets does not happen by
+//! chance. As long as the seed is secret, it does not happen on purpose either.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::engine::PortNo;
+use crate::engine::bits::{low_index, low_u16};
 use crate::model::{MAX_PORTS, MacAddr, VID_COUNT, Vid};
 
 /// Slots of a bucket: as many as a cache line of 64 bytes holds.
@@ -35,17 +38,18 @@ const MIN_BUCKETS: usize = 1 << (KEY_BITS + REST - 64);
 
 const _: () = assert!(MAX_PORTS <= 1 << PORT_BITS);
 
-/// MAC and VID as one number; `None` if the VID is none.
+/// MAC and VID as one number; `None` if the VID is out of range.
 #[inline]
 pub fn key(mac: MacAddr, vid: Vid) -> Option<u64> {
     (usize::from(vid) < VID_COUNT).then(|| mac.to_u64() << 12 | u64::from(vid))
 }
 
-/// An entry's word, 0 for an empty slot.
+/// The word of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Word(u64);
 
 impl Word {
+    /// The word of an empty slot.
     pub const EMPTY: Word = Word(0);
 
     #[inline]
@@ -60,7 +64,7 @@ impl Word {
 
     #[inline]
     pub fn port(self) -> PortNo {
-        (self.0 & (STATIC - 1)) as PortNo
+        low_u16(self.0 & (STATIC - 1))
     }
 
     /// The same key with another value.
@@ -70,8 +74,8 @@ impl Word {
     }
 }
 
-/// A bijection of 60-bit numbers that depends on the seed: multiplications by odd numbers carry every bit upwards, shifts by
-/// half the width bring them down again.
+/// A bijection of 60-bit numbers that depends on the seed. Multiplications by odd numbers carry every bit upwards.
+/// Shifts by half the width bring them down again.
 #[derive(Clone, Copy, Debug)]
 struct Permutation {
     add: u64,
@@ -101,7 +105,8 @@ impl Permutation {
     }
 }
 
-/// Inverse of an odd number modulo 2^64, hence also modulo 2^60: Newton's iteration doubles the correct bits, from 3.
+/// Inverse of an odd number modulo 2^64, hence also modulo 2^60. Each step of Newton's iteration doubles the correct
+/// bits, from 3.
 fn inverse(odd: u64) -> u64 {
     (0..5).fold(odd, |x, _| x.wrapping_mul(2_u64.wrapping_sub(odd.wrapping_mul(x))))
 }
@@ -132,7 +137,7 @@ impl Places {
     }
 }
 
-/// The slots. Anybody may read at any time; who stores must hold the table's lock.
+/// The slots. Anybody may read at any time. Who stores must hold the table's lock.
 #[derive(Debug)]
 pub struct Table {
     buckets: Box<[Bucket]>,
@@ -166,14 +171,14 @@ impl Table {
     #[inline]
     fn place(&self, key: u64, choice: usize) -> (usize, Word) {
         let x = self.permutations[choice].forward(key);
-        let bucket = x as usize & (self.buckets.len() - 1);
+        let bucket = low_index(x) & (self.buckets.len() - 1);
         (bucket, Word((x >> self.bits) << REST | (choice as u64) << CHOICE | VALID))
     }
 
     /// The slot and word of a key, if it is there.
     #[inline]
     pub fn find(&self, key: u64) -> Option<(usize, Word)> {
-        // Most keys are in their first bucket; the second is worked out only if need be.
+        // Most keys are in their first bucket. The second is worked out only if need be.
         for choice in 0..2 {
             let (bucket, want) = self.place(key, choice);
             for (i, slot) in self.buckets[bucket].0.iter().enumerate() {
@@ -186,18 +191,19 @@ impl Table {
         None
     }
 
-    /// A slot of the bucket that a key is most probably in: to have the bucket at hand when it is looked for.
+    /// Loads the bucket that a key is most probably in. What it returns means nothing.
     #[inline]
     pub fn touch(&self, key: u64) -> Word {
         self.load(self.place(key, 0).0 * BUCKET)
     }
 
-    /// What a slot holds. Relaxed, because a word stands for itself: nothing else is read on its word.
+    /// What a slot holds. Relaxed, because a word stands for itself: nothing else is read because of it.
     #[inline]
     pub fn load(&self, slot: usize) -> Word {
         Word(self.buckets[slot / BUCKET].0[slot % BUCKET].load(Relaxed))
     }
 
+    /// Changes what a slot holds. The caller has the table's lock.
     pub fn store(&self, slot: usize, word: Word) {
         self.buckets[slot / BUCKET].0[slot % BUCKET].store(word.0, Relaxed);
     }
@@ -212,9 +218,9 @@ impl Table {
 
     /// The address and VLAN of an entry.
     pub fn key_of(&self, slot: usize, word: Word) -> (MacAddr, Vid) {
-        let permutation = &self.permutations[(word.0 >> CHOICE & 1) as usize];
+        let permutation = &self.permutations[low_index(word.0 >> CHOICE & 1)];
         let key = permutation.backward((word.0 >> REST) << self.bits | (slot / BUCKET) as u64);
-        (MacAddr::from_u64(key >> 12), (key & 0xfff) as Vid)
+        (MacAddr::from_u64(key >> 12), low_u16(key & 0xfff))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The MAC table against a map, the flood defence, and readers beside writers.
+//! The FDB against a map, the defence against floods, and readers beside writers.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
@@ -184,6 +184,36 @@ fn a_flood_from_one_port_never_costs_another_its_fewer_entries() {
     assert_eq!((fdb.count(1), fdb.count(2), fdb.count(3)), (400, 549, 50));
 }
 
+/// Neither a spoofed source address, nor a flood, nor time takes a static entry away from its port.
+#[test]
+fn learning_never_overwrites_a_static_entry() {
+    let fdb = Fdb::new(100, 10, 7);
+    fdb.add_static(mac(1), 5, 3).unwrap();
+    let row = |fdb: &Fdb, now| fdb.entries(now).into_iter().find(|row| (row.mac, row.vid) == (mac(1), 5));
+    let expected = Some(Row { mac: mac(1), vid: 5, port: 3, is_static: true, age: 0 });
+    for (now, port) in [(0, 1), (0, 3), (1, 2), (1000, 1)] {
+        assert_eq!(
+            (fdb.preview(mac(1), 5, port), fdb.learn(mac(1), 5, port, 4096, now)),
+            (Learn::Static, Learn::Static)
+        );
+        assert_eq!((row(&fdb, now), fdb.lookup(mac(1), 5)), (expected, Some(3)));
+    }
+    // The entry that a worker holds on to stays the same too.
+    let entry = fdb.entry(mac(1), 5).unwrap();
+    (0..10_000).for_each(|n| _ = fdb.learn(mac(1000 + n), 5, 1, u32::MAX, 1000));
+    assert_eq!(fdb.learn(mac(1), 5, 1, 1, 1000), Learn::Static);
+    fdb.age(100_000);
+    fdb.flush_learned(None);
+    assert!(fdb.is_current(entry) && row(&fdb, 100_000) == expected);
+    assert_eq!((fdb.count(1), fdb.count(3), fdb.len()), (0, 0, 1));
+    // A learned station of the same address in another VLAN is another one.
+    assert_eq!(fdb.learn(mac(1), 6, 1, 4096, 0), Learn::Learned);
+    assert_eq!((fdb.lookup(mac(1), 5), fdb.lookup(mac(1), 6)), (Some(3), Some(1)));
+    // Only control makes it another port's.
+    fdb.add_static(mac(1), 5, 2).unwrap();
+    assert_eq!((fdb.lookup(mac(1), 5), fdb.is_current(entry)), (Some(2), false));
+}
+
 #[test]
 fn the_oldest_goes_first_and_one_seen_since_gets_a_second_chance() {
     let fdb = Fdb::new(100, 300, 7);
@@ -215,7 +245,7 @@ fn addresses_are_told_apart_by_vlan_and_bad_arguments_are_refused() {
 fn a_worker_skips_learning_while_another_writes() {
     let fdb = Fdb::new(100, 300, 7);
     fdb.learn(mac(1), 0, 1, 10, 0);
-    let writing = fdb.lock();
+    let writing = fdb.writer();
     assert_eq!(fdb.learn(mac(2), 0, 1, 10, 0), Learn::Skipped);
     assert_eq!(fdb.learn(mac(1), 0, 2, 10, 0), Learn::Skipped);
     assert_eq!(fdb.learn(mac(1), 0, 1, 10, 5), Learn::Refreshed, "a known station needs no lock");
@@ -282,7 +312,7 @@ fn readers_beside_writers_never_see_another_keys_port() {
 fn colliding_addresses_displace_only_entries_of_fuller_ports() {
     let fdb = Fdb::new(1000, 300, 3);
     let pair = |n| {
-        let mut buckets = fdb.table.places(key(mac(n), 0).unwrap()).buckets;
+        let mut buckets = fdb.table().places(key(mac(n), 0).unwrap()).buckets;
         buckets.sort_unstable();
         buckets
     };
@@ -290,7 +320,8 @@ fn colliding_addresses_displace_only_entries_of_fuller_ports() {
     let mut learn = |port| fdb.learn(mac(same.next().unwrap()), 0, port, 4096, 0);
     (0..10).for_each(|_| assert_eq!(learn(1), Learn::Learned));
     (0..6).for_each(|_| assert_eq!(learn(2), Learn::Learned));
-    // Full. The port with fewer takes from the one with more, until both are even; then each takes its turn with its own.
+    // Full. The port with fewer takes from the one with more, until both are even; then each takes its turn with its
+    // own.
     assert_eq!(learn(2), Learn::Learned);
     assert_eq!((fdb.count(1), fdb.count(2)), (9, 7));
     assert_eq!(learn(1), Learn::Learned);

@@ -6,7 +6,7 @@ use crate::Error;
 use crate::engine::parse::is_tpid;
 use crate::model::{FlowDirection, FlowEdit, FlowRule, FlowTarget, MAX_FLOW_PUSHES, MAX_FLOW_RULES, MacAddr, Masked};
 
-/// Checks the rules of a port that has so many queues.
+/// Checks the rules of a port with that many queues.
 ///
 /// # Errors
 /// `Invalid`: the first thing that is wrong.
@@ -73,11 +73,11 @@ fn check_rule(rule: &FlowRule, queues: u32) -> Result<(), String> {
     }
 }
 
-/// How many tags the rules of that direction can give a frame at most that jumps from group to group.
+/// The most tags that the rules of one direction can give a frame on its way from group to group.
 fn most_pushes(rules: &[FlowRule], direction: FlowDirection) -> usize {
     let mut most = BTreeMap::<u32, usize>::new();
     let mut rules: Vec<_> = rules.iter().filter(|rule| rule.direction == direction).collect();
-    // Those of later groups first, as jumps go to these only.
+    // Rules of later groups come first, because jumps lead to later groups only.
     rules.sort_by_key(|rule| std::cmp::Reverse(rule.group));
     for rule in rules {
         let own = rule.edits.iter().filter(|edit| matches!(edit, FlowEdit::Push(_))).count();

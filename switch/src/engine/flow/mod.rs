@@ -1,9 +1,11 @@
-//! Flow rules of a port, compiled: which end a frame is for that came in, and what becomes of the tags of frames that come in or go out.
+//! Flow rules of a port, compiled. Ingress rules say which queue a frame is for. Rules of both directions edit tags.
 //!
-//! The rules of a group are a [`Rules`] of their own, found as traffic rules are: by one probe for each distinct mask. Their keys are
-//! made of layer 2 alone, so the words of a [`Key`] mean other fields here than they do there. In front is a worker's [`FlowRuleCache`] of what it
-//! found, so that neither rules nor masks count for a flow that was seen before. Who has a frame meet the rules hears of it as an
-//! [`Observer`]: a worker counts, a trace tells.
+//! The rules of a group are a classifier of their own ([`Rules`]): a lookup costs one probe for each distinct mask.
+//! Keys have layer 2 alone, so the words of a [`Key`] are other fields here than for traffic rules. Each worker has
+//! an exact-match cache in front ([`FlowRuleCache`]). So a flow that was seen before costs the same with any number
+//! of rules and masks.
+//!
+//! Who runs a frame through the rules hears of each as an [`Observer`]: a worker counts, a trace tells.
 
 mod check;
 #[cfg(test)]
@@ -20,44 +22,45 @@ use super::vlan::{TagEdit, apply};
 use crate::counters::Shards;
 use crate::model::{FlowDirection, FlowEdit, FlowKey, FlowRule, FlowTarget, Masked, MaskedMac};
 
-/// In the word of the inner EtherType: the frame has a tag.
+/// Bit of the third word of a key: the frame has a tag.
 const TAGGED: u64 = 1 << 16;
 
-/// Where a frame is and how long, in its chunk, and the queue whose end it is for, if a rule says so.
+/// What the rules have made of a frame: its place in its chunk, and its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// First byte.
     pub start: usize,
     /// Length in bytes.
     pub len: usize,
-    /// Queue.
+    /// The queue whose end it is for, if a rule says so.
     pub queue: Option<u32>,
 }
 
-/// A rule with what it counts.
+/// A rule with its counters.
 #[derive(Clone, Debug)]
 pub struct CountedRule {
-    /// As it was given.
+    /// The rule as it was given.
     pub rule: FlowRule,
-    /// Frames that met it.
+    /// Frames that matched it.
     pub matched: Arc<Shards>,
 }
 
-/// What becomes of frames is told to.
+/// Hears what rules do.
 pub trait Observer {
-    /// A rule is met by a frame of `len` bytes.
+    /// A frame of `len` bytes matches a rule.
     fn matched(&mut self, rule: &CountedRule, len: usize);
-    /// No rule of that group is met.
+    /// A frame matches no rule of that group.
     fn missed(&mut self, _group: u32) {}
     /// A tag was changed.
     fn edited(&mut self, edit: TagEdit);
 }
 
-/// What comes behind a rule's edits.
+/// What comes after a rule's edits.
 #[derive(Clone, Copy, Debug)]
 enum Next {
+    /// The frame is done, and for that queue if there is one.
     Done(Option<u32>),
-    /// The group in that place.
+    /// The rules of the group at that place come next.
     Group(usize),
 }
 
@@ -71,10 +74,10 @@ struct Action {
 const USED: usize = 3;
 /// Entries of a [`FlowRuleCache`].
 const CACHE_ENTRIES: usize = 4096;
-/// Groups compiled so far. Each has a mark, by which what is remembered of it is told from what is of others.
+/// Number of groups compiled so far. It gives each group a mark of its own.
 static GROUPS: AtomicU32 = AtomicU32::new(0);
 
-/// What a worker remembers of the rules that frames met, of all groups.
+/// A worker's exact-match cache of flow rules, for all groups of all ports.
 #[derive(Debug)]
 pub struct FlowRuleCache(TwoWayCache<USED>);
 
@@ -84,23 +87,23 @@ impl Default for FlowRuleCache {
     }
 }
 
-/// A group: rules by their order, and what they do.
+/// A group: its rules in order, and what they do.
 #[derive(Debug)]
 struct Group {
-    /// As rules name it.
+    /// Its number, as rules name it.
     number: u32,
     rules: Rules,
     actions: Box<[Action]>,
     /// Bits that any of its rules looks at.
     relevant: [u64; USED],
-    /// What tells it from all others, those of before too; never 0.
+    /// Tells its cache entries from those of all other groups, former ones too. Never 0.
     mark: u32,
 }
 
 impl Group {
-    /// What the first rule does that the frame meets, which is told.
+    /// The action of the first rule that the frame matches. The observer hears of it.
     #[inline(always)]
-    fn met(
+    fn first_match(
         &self,
         cache: &mut FlowRuleCache,
         buf: &[u8],
@@ -115,10 +118,10 @@ impl Group {
         action
     }
 
-    /// What the first rule does that a frame of that key meets.
+    /// The action of the first rule that matches that key.
     #[inline(always)]
     fn action(&self, key: [u64; USED], cache: &mut FlowRuleCache) -> Option<&Action> {
-        // No array built by a closure: that may end as a call.
+        // Written out, because an array built by a closure may be compiled to a call.
         let ([a, b, c], [x, y, z]) = (key, self.relevant);
         let flow = [a & x, b & y, c & z];
         let hash =
@@ -130,7 +133,7 @@ impl Group {
         self.actions.get(index as usize)
     }
 
-    /// Index of the first rule of that flow, which is remembered from now on.
+    /// The index of the first rule that matches a flow. It is cached.
     #[inline(never)]
     fn search(&self, flow: [u64; USED], hash: u64, cache: &mut FlowRuleCache) -> u32 {
         let mut words = [0; WORDS];
@@ -144,12 +147,12 @@ impl Group {
 /// The rules of one direction.
 #[derive(Debug, Default)]
 pub struct FlowTable {
-    /// By number, the first being group 0; empty without rules in that one.
+    /// By number. The first is group 0. Empty if group 0 has no rules, because frames start there.
     groups: Box<[Group]>,
 }
 
 impl FlowTable {
-    /// The rules of that direction, which [`check`] has found right.
+    /// The rules of one direction, which must have passed `check`.
     pub fn new(rules: &[CountedRule], direction: FlowDirection) -> Self {
         let mut sorted: Vec<_> = rules.iter().filter(|counted| counted.rule.direction == direction).collect();
         sorted.sort_by_key(|counted| (counted.rule.group, counted.rule.priority));
@@ -175,7 +178,7 @@ impl FlowTable {
                 |counted: &&CountedRule| Action { counted: (*counted).clone(), next: next(counted.rule.target) };
             let rules_now = table.commit();
             let relevant = std::array::from_fn(|word| rules_now.relevant().0[word]);
-            // After 2³² groups marks come again, by when nothing that old is remembered.
+            // After 2³² groups marks repeat. By then no cache entry is that old.
             let mark = GROUPS.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1);
             let (number, actions) = (rules[0].rule.group, rules.iter().map(action).collect());
             Group { number, mark, rules: rules_now, actions, relevant }
@@ -183,14 +186,14 @@ impl FlowTable {
         Self { groups: groups.iter().map(group).collect() }
     }
 
-    /// Whether no frame can meet a rule.
+    /// Whether no frame can match a rule.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.groups.is_empty()
     }
 
-    /// Carries out the rules that the frame meets which `buf`, a whole chunk, holds at `start..start + len`. A frame whose layer 2 is
-    /// not whole meets none.
+    /// Carries out the rules that a frame matches. `buf`, a whole chunk, holds it at `start..start + len`. A frame
+    /// whose layer 2 is not whole matches none.
     #[inline(always)]
     pub fn run(
         &self,
@@ -202,9 +205,9 @@ impl FlowTable {
     ) -> Outcome {
         let outcome = Outcome { start, len, queue: None };
         let Some(group) = self.groups.first() else { return outcome };
-        match group.met(cache, buf, &outcome, observer) {
+        match group.first_match(cache, buf, &outcome, observer) {
             None => outcome,
-            // What most rules do.
+            // Most rules edit nothing.
             Some(Action { counted, next: Next::Done(queue) }) if counted.rule.edits.is_empty() => {
                 Outcome { queue: *queue, ..outcome }
             }
@@ -212,7 +215,7 @@ impl FlowTable {
         }
     }
 
-    /// Carries out a rule and those of the groups that it jumps to.
+    /// Carries out a rule, and those of the groups that it jumps to.
     #[inline(never)]
     fn carry_out(
         &self,
@@ -235,7 +238,7 @@ impl FlowTable {
                 Next::Group(place) => self.groups.get(place),
                 Next::Done(queue) => return Outcome { queue, ..outcome },
             };
-            match next.and_then(|group| group.met(cache, buf, &outcome, observer)) {
+            match next.and_then(|group| group.first_match(cache, buf, &outcome, observer)) {
                 Some(next) => action = next,
                 None => return outcome,
             }
@@ -248,7 +251,7 @@ fn layer_2(buf: &[u8], outcome: &Outcome) -> Option<L2> {
     parse_l2(buf.get(outcome.start..outcome.start + outcome.len)?).ok()
 }
 
-/// What an edit is on a frame with that layer 2.
+/// What an edit does to the tag of a frame with that layer 2.
 fn tag_edit(edit: FlowEdit, l2: &L2) -> TagEdit {
     match (edit, l2.tag) {
         (FlowEdit::Push(tpid), _) => TagEdit::Push { tpid, tci: 0 },
@@ -259,7 +262,13 @@ fn tag_edit(edit: FlowEdit, l2: &L2) -> TagEdit {
     }
 }
 
-/// Destination and EtherType behind the addresses; source and tag; whether there is a tag, and the EtherType behind it.
+/// The key of a frame, in three words:
+///
+/// | word | upper bits | lower bits |
+/// | --- | --- | --- |
+/// | 0 | destination, 48 bits | EtherType (or TPID) after the addresses, 16 bits |
+/// | 1 | source, 48 bits | TCI of the tag, 16 bits |
+/// | 2 | [`TAGGED`] | EtherType behind the tag, 16 bits |
 #[inline(always)]
 fn key_of(l2: &L2) -> [u64; USED] {
     let (ethertype, tci, inner) = match l2.tag {

@@ -208,7 +208,7 @@ proptest! {
         }
     }
 
-    /// One cache for all tables, as a worker has it: what is remembered is of one version of one table's rules.
+    /// One cache for all tables, as a worker has it. Each entry is of one version of one table's rules.
     #[test]
     fn what_a_worker_remembers_is_what_it_would_find(
         versions in prop::collection::vec(prop::collection::vec(any_rule(), 0..20), 1..4),
@@ -226,7 +226,7 @@ proptest! {
     }
 }
 
-/// More flows than a worker remembers push each other out, and no more.
+/// More flows than the cache has entries push each other out, and do nothing else.
 #[test]
 fn flows_that_are_forgotten_are_found_again() {
     let mac = |n: usize| MacAddr::from_u64(0x0200_0000_0000 | n as u64);

@@ -1,18 +1,20 @@
 //! A token bucket that any number of threads draw from without a lock.
 //!
-//! Level and time of the last refill are one 128-bit word, replaced as one: so a token is given out once, and time is turned
-//! into tokens once, whatever the interleaving. Tokens have a unit in which a nanosecond brings a whole number of them
-//! ([`Unit`]), so nothing is ever rounded and nothing drifts. From that follows the bound that a meter promises: over any
-//! interval it lets through at most rate × interval + burst.
+//! Level and time of the last refill are one 128-bit word, which is replaced as one. So a token is given out once,
+//! and time becomes tokens once, whatever the interleaving. The level is in parts so small that a nanosecond brings a
+//! whole number of them ([`Unit`]). So nothing is rounded and nothing drifts. Over any interval a bucket lets through
+//! at most rate × interval + burst.
 //!
-//! Rate and burst are words of their own, so that they change at any time: the level stays, neither emptied nor filled.
+//! Rate and burst are words of their own, so they can change at any time. The level stays.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 use portable_atomic::AtomicU128;
 
-/// What is counted. A bucket's level is in parts so small that a rate brings `rate` of them a nanosecond.
+use crate::engine::bits::halves;
+
+/// What is counted. A part is so small that a rate brings `rate` of them a nanosecond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// Rates in kbit/s: a part is 10⁻⁶ bit.
@@ -22,7 +24,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// What a frame of `len` bytes costs, in parts.
+    /// Parts that a frame of `len` bytes costs.
     #[inline]
     pub const fn cost(self, len: usize) -> u64 {
         match self {
@@ -31,7 +33,7 @@ impl Unit {
         }
     }
 
-    /// What `frames` frames of `bytes` bytes together cost, in parts.
+    /// Parts that `frames` frames of `bytes` bytes together cost.
     #[inline]
     pub const fn cost_of_all(self, frames: usize, bytes: usize) -> u64 {
         match self {
@@ -40,19 +42,19 @@ impl Unit {
         }
     }
 
-    /// A burst of that many kbit or frames, in parts.
+    /// Parts of a burst of that many kbit or frames.
     pub const fn burst(self, burst: u32) -> u64 {
-        // A kbit is 1,000 bits of 10⁶ parts each; a frame 10⁹ parts. 32 bits of either fit in 64.
+        // A kbit has 1,000 bits of 10⁶ parts each, a frame has 10⁹ parts. The product of 32 bits and either fits in 64.
         burst as u64 * 1_000_000_000
     }
 }
 
-/// The bucket.
+/// A token bucket.
 #[derive(Debug)]
 pub struct Bucket {
-    /// Level in parts (low 64 bits) and nanosecond up to which it was refilled (high 64 bits).
+    /// Lower half: level in parts. Upper half: nanosecond up to which it was refilled.
     state: AtomicU128,
-    /// Parts a nanosecond.
+    /// Parts that a nanosecond brings.
     rate: AtomicU64,
     /// Most parts that it holds.
     burst: AtomicU64,
@@ -63,7 +65,8 @@ const fn pack(level: u64, at: u64) -> u128 {
 }
 
 const fn unpack(state: u128) -> (u64, u64) {
-    (state as u64, (state >> 64) as u64)
+    let [at, level] = halves(state);
+    (level, at)
 }
 
 impl Bucket {
@@ -76,13 +79,13 @@ impl Bucket {
         }
     }
 
-    /// What is in it at `now`, and the time that stands for: never earlier than another thread has seen.
+    /// The level at `now`, and the time that it holds for. That is never earlier than another thread has seen.
     #[inline]
     fn filled(&self, state: u128, now: u64) -> (u64, u64) {
         let (level, at) = unpack(state);
         let gained = u128::from(now.saturating_sub(at)) * u128::from(self.rate.load(Relaxed));
-        let level = (u128::from(level) + gained).min(u128::from(self.burst.load(Relaxed)));
-        (level as u64, at.max(now))
+        let [_, level] = halves((u128::from(level) + gained).min(u128::from(self.burst.load(Relaxed))));
+        (level, at.max(now))
     }
 
     /// Takes `cost` parts at nanosecond `now`, all or nothing.
@@ -104,10 +107,9 @@ impl Bucket {
         self.filled(self.state.load(Acquire), now).0
     }
 
-    /// Changes rate and burst at `now`. The level stays, but for what a smaller burst can't hold: until now the old rate has
-    /// filled it, from now on the new one does.
+    /// Changes rate and burst at `now`. The level stays, except for what a smaller burst can't hold.
     pub fn configure(&self, rate: u32, burst: u64, now: u64) {
-        // Settles the time up to now at the old rate, so that the new one does not reach back.
+        // Time up to now becomes tokens at the old rate, so that the new rate does not reach back.
         self.take(0, now);
         self.rate.store(u64::from(rate), Relaxed);
         self.burst.store(burst, Relaxed);

@@ -1,39 +1,43 @@
 //! Meters: which frames are within a rate (policing), and how they are marked (RFC 2698, RFC 4115).
 //!
-//! A [`Meter`] belongs to no thread: workers ask it for frames ([`Meter::color`]) or for a whole burst at once
-//! ([`Meter::take_all`]), control changes its rates under them ([`Meter::configure`]). Time is handed in, in nanoseconds since
-//! any moment, the same for all callers; a caller whose time is a little behind loses nothing and gains nothing.
+//! A [`Meter`] belongs to no thread. Workers ask it for a frame ([`Meter::color`]) or for a whole burst
+//! ([`Meter::take_all`]). Control changes its rates meanwhile ([`Meter::configure`]).
 //!
-//! Frames cost their Ethernet length without FCS. A frame that finds too few tokens takes none.
+//! Time is handed in, in nanoseconds since any moment that is the same for all callers. A caller whose time is a
+//! little behind loses nothing and gains nothing. Frames cost their Ethernet length without FCS. A frame that finds
+//! too few tokens takes none.
 
 mod bucket;
+mod check;
+mod remark;
 #[cfg(test)]
 mod tests;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 
 pub use bucket::{Bucket, Unit};
+pub(crate) use check::check;
+pub use remark::remark;
 
-use super::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, inner_tag, parse_l2};
 use crate::counters::FrameCounter;
 use crate::model::{Count, MeterMode, MeterSpec, MeterType};
 
-/// Least bytes of a full frame: MTU 1500 and an Ethernet header. The default burst holds ten.
-const FULL_FRAME: u64 = 1514;
-/// Least burst in kbit: a frame of packet memory, 4,096 bytes, fits.
+/// Bytes of a full frame: MTU 1500 and an Ethernet header. The default burst holds ten.
+const FULL_FRAME: u32 = 1514;
+/// Least burst in kbit. A frame that fills 4,096 bytes of packet memory fits.
 pub const MIN_BURST_KBIT: u32 = 33;
-/// Value of [`Meter::yellow_dscp`] that stands for none.
+/// No DSCP has this value.
 const NO_DSCP: u8 = u8::MAX;
 
 /// What a meter says of a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Color {
-    /// Within the (committed) rate.
+    /// Within the committed rate.
     #[default]
     Green,
-    /// Above the committed rate, within the peak or excess rate.
+    /// Above the committed rate, but within the peak or excess rate.
     Yellow,
-    /// Above all: to be dropped.
+    /// Above all rates: to be dropped.
     Red,
 }
 
@@ -52,6 +56,7 @@ impl Color {
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Shard {
+    /// Green, yellow, red.
     colors: [FrameCounter; 3],
 }
 
@@ -62,23 +67,23 @@ pub struct Meter {
     unit: Unit,
     mode: MeterMode,
     committed: Bucket,
-    /// The peak bucket of RFC 2698, the excess bucket of RFC 4115; unused in single mode.
+    /// The peak bucket of RFC 2698, or the excess bucket of RFC 4115. Unused in single mode.
     peak: Bucket,
     color_aware: AtomicBool,
     yellow_dscp: AtomicU8,
-    /// One for each worker.
+    /// By worker.
     shards: Box<[Shard]>,
 }
 
-/// The default burst of a rate, in kbit or frames: 100 ms of it, at least ten full frames.
+/// The default burst of a rate, in kbit or frames: 100 ms of it, but at least ten full frames.
 pub fn default_burst(kind: MeterType, rate: u32) -> u32 {
     match kind {
-        MeterType::Kbps => (rate / 10).max((FULL_FRAME * 8 * 10).div_ceil(1000) as u32),
+        MeterType::Kbps => (rate / 10).max((FULL_FRAME * 8 * 10).div_ceil(1000)),
         MeterType::Pps => (rate / 10).max(10),
     }
 }
 
-/// Bursts in force of a configuration: committed, and peak or excess (0 in single mode), in kbit or frames.
+/// The bursts of a configuration, in kbit or frames: committed, and peak or excess. The latter is 0 in single mode.
 pub fn bursts(spec: &MeterSpec) -> (u32, u32) {
     let peak_rate = spec.peak_rate.unwrap_or(0);
     let peak = match spec.mode {
@@ -89,8 +94,7 @@ pub fn bursts(spec: &MeterSpec) -> (u32, u32) {
 }
 
 impl Meter {
-    /// A meter whose buckets are full at `now`. The configuration must have been checked
-    /// ([`check`](super::tables::check_meter)).
+    /// A meter whose buckets are full at `now`, in nanoseconds. The configuration must have been checked by `check`.
     pub fn new(spec: &MeterSpec, workers: usize, now: u64) -> Self {
         let unit = match spec.kind {
             MeterType::Kbps => Unit::Kbit,
@@ -114,7 +118,7 @@ impl Meter {
         self.id
     }
 
-    /// Changes rates, bursts and marking; what it counts and its mode stay.
+    /// Changes rates, bursts and marking. What it counts, and its mode, stay.
     pub fn configure(&self, spec: &MeterSpec, now: u64) {
         let (burst, peak_burst) = bursts(spec);
         self.committed.configure(spec.rate, self.unit.burst(burst), now);
@@ -123,7 +127,8 @@ impl Meter {
         self.yellow_dscp.store(spec.yellow_dscp.unwrap_or(NO_DSCP), Relaxed);
     }
 
-    /// Colours a frame of `len` bytes that earlier meters have given the colour `before`, and counts it for `worker`.
+    /// The colour of a frame of `len` bytes that earlier meters have given the colour `before`. It is counted for
+    /// `worker`.
     #[inline]
     pub fn color(&self, worker: usize, len: usize, before: Color, now: u64) -> Color {
         let cost = self.unit.cost(len);
@@ -134,7 +139,8 @@ impl Meter {
         color
     }
 
-    /// The colour of a frame for which `has_tokens` says of a bucket whether it has enough; asked of none in vain.
+    /// The colour of a frame. `has_tokens` says whether a bucket has enough tokens, and may take them. It is called
+    /// only for buckets whose answer counts.
     #[inline]
     fn judge(&self, before: Color, has_tokens: impl Fn(&Bucket) -> bool) -> Color {
         let before = if self.color_aware.load(Relaxed) { before } else { Color::Green };
@@ -164,14 +170,14 @@ impl Meter {
         }
     }
 
-    /// The colour that a frame would have now; takes nothing and counts nothing.
+    /// The colour that a frame would have now. Takes nothing and counts nothing.
     pub fn preview(&self, len: usize, before: Color, now: u64) -> Color {
         let cost = self.unit.cost(len);
         self.judge(before, |bucket| bucket.level(now) >= cost)
     }
 
-    /// Lets a whole burst pass as green if there are tokens for all of it; else takes nothing and returns false, and the
-    /// caller asks frame by frame.
+    /// Lets a whole burst pass as green if there are tokens for all of it. Else it takes nothing and returns false,
+    /// and the caller asks frame by frame.
     #[inline]
     pub fn take_all(&self, worker: usize, frames: usize, bytes: usize, now: u64) -> bool {
         let all = self.mode == MeterMode::Single && self.committed.take(self.unit.cost_of_all(frames, bytes), now);
@@ -187,16 +193,16 @@ impl Meter {
         Some(self.yellow_dscp.load(Relaxed)).filter(|dscp| *dscp != NO_DSCP)
     }
 
-    /// Frames and bytes it has called green, yellow and red.
+    /// Frames that it has called green, yellow and red.
     pub fn counts(&self) -> [Count; 3] {
         let mut counts = [Count::default(); 3];
         for shard in &self.shards {
-            counts.iter_mut().zip(&shard.colors).for_each(|(count, tally)| count.add(tally.read()));
+            counts.iter_mut().zip(&shard.colors).for_each(|(count, counter)| count.add(counter.read()));
         }
         counts
     }
 
-    /// What it could let pass now as green, in thousandths of a bit or of a frame.
+    /// What could pass as green now, in thousandths of a bit or of a frame.
     pub fn level(&self, now: u64) -> u64 {
         match self.unit {
             Unit::Kbit => self.committed.level(now) / 1000,
@@ -207,34 +213,5 @@ impl Meter {
     /// Mode.
     pub fn mode(&self) -> MeterMode {
         self.mode
-    }
-}
-
-/// Writes a DSCP (0–63) into the IP header of a frame, if it has one; an IPv4 checksum is mended (RFC 1624).
-pub fn remark(frame: &mut [u8], dscp: u8) {
-    let Ok(l2) = parse_l2(frame) else { return };
-    let (ethertype, at) = match inner_tag(frame, &l2) {
-        Some((_, ethertype, offset)) => (ethertype, offset),
-        None => (l2.ethertype, l2.payload_offset()),
-    };
-    let Some(header) = frame.get_mut(at..) else { return };
-    match ethertype {
-        ETHERTYPE_IPV4 if header.len() >= 20 && header[0] >> 4 == 4 => {
-            let before = u16::from_be_bytes([header[0], header[1]]);
-            header[1] = (header[1] & 0x03) | dscp << 2;
-            let after = u16::from_be_bytes([header[0], header[1]]);
-            // RFC 1624, equation 3: HC' = ~(~HC + ~m + m').
-            let sum = !u16::from_be_bytes([header[10], header[11]]);
-            let sum = u32::from(sum) + u32::from(!before) + u32::from(after);
-            let sum = (sum & 0xffff) + (sum >> 16);
-            let sum = !(((sum & 0xffff) + (sum >> 16)) as u16);
-            header[10..12].copy_from_slice(&sum.to_be_bytes());
-        }
-        ETHERTYPE_IPV6 if header.len() >= 40 && header[0] >> 4 == 6 => {
-            // Traffic class: the low half of the first byte and the high half of the second; DSCP is its upper six bits.
-            header[0] = 0x60 | dscp >> 2;
-            header[1] = (header[1] & 0x3f) | (dscp & 0x03) << 6;
-        }
-        _ => {}
     }
 }

@@ -112,11 +112,13 @@ proptest! {
         prop_assert_eq!(meter.counts().map(|count| count.packets), counted);
     }
 
-    /// The bound that meters promise, over every interval between two frames, while rates change: at most the burst, and what
-    /// the rates brought meanwhile.
+    /// The bound that meters promise, over every interval between two frames, while rates change: at most the burst,
+    /// and what the rates brought meanwhile.
     #[test]
     fn a_meter_never_exceeds_rate_times_time_plus_burst_through_changes(
-        steps in prop::collection::vec((0_u64..3_000_000, 14_usize..1515, prop::option::weighted(0.1, 64_u32..10_000_000)), 2..150)
+        steps in prop::collection::vec(
+            (0_u64..3_000_000, 14_usize..1515, prop::option::weighted(0.1, 64_u32..10_000_000)), 2..150
+        )
     ) {
         let mut spec = MeterSpec { burst: Some(100), ..MeterSpec::new(1, 1000) };
         let meter = Meter::new(&spec, 1, 0);
@@ -145,7 +147,9 @@ proptest! {
 
     /// A burst taken at once costs what its frames cost one by one.
     #[test]
-    fn a_burst_is_the_sum_of_its_frames(lens in prop::collection::vec(14_usize..1515, 1..64), rate in 64_u32..1_000_000) {
+    fn a_burst_is_the_sum_of_its_frames(
+        lens in prop::collection::vec(14_usize..1515, 1..64), rate in 64_u32..1_000_000
+    ) {
         let spec = MeterSpec { burst: Some(400), ..MeterSpec::new(1, rate) };
         let (whole, single) = (Meter::new(&spec, 1, 0), Meter::new(&spec, 1, 0));
         let bytes: usize = lens.iter().sum();
@@ -161,7 +165,8 @@ proptest! {
     }
 }
 
-/// Under overload no less than 99 % of the rate passes, and no more than rate × time + burst, from 64 kbit/s to 100 Gbit/s.
+/// Under overload no less than 99 % of the rate passes, and no more than rate × time + burst, from 64 kbit/s to 100
+/// Gbit/s.
 #[test]
 fn steady_overload_gets_the_whole_rate_and_no_more() {
     for rate in [64, 1_000, 100_000, 1_000_000, 10_000_000, 100_000_000] {
@@ -285,7 +290,9 @@ fn a_remarked_packet_keeps_its_checksum_right() {
 
 proptest! {
     #[test]
-    fn no_bytes_make_remarking_panic_or_change_anything_but_a_header(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+    fn no_bytes_make_remarking_panic_or_change_anything_but_a_header(
+        bytes in prop::collection::vec(any::<u8>(), 0..80)
+    ) {
         let mut frame = bytes.clone();
         remark(&mut frame, 46);
         prop_assert_eq!(&frame[..frame.len().min(14)], &bytes[..bytes.len().min(14)]);

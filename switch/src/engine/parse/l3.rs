@@ -3,10 +3,11 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_RARP, Malformed, be16, mix};
+use crate::engine::bits::halves;
 use crate::model::MacAddr;
 
-/// Most IPv6 extension headers that are followed. RFC 8200 names six kinds, one of which may come twice; a longer chain is
-/// an attempt to cost time.
+/// Most IPv6 extension headers that are followed. RFC 8200 names six kinds, one of which may come twice. A longer
+/// chain is an attempt to cost time.
 pub const MAX_EXTENSIONS: usize = 8;
 
 const ICMP: u8 = 1;
@@ -46,8 +47,11 @@ pub struct Arp {
 impl Arp {
     /// Reads the bytes after the EtherType. `Ok(None)`: ARP of other media or protocols.
     ///
-    /// Hardware types 1 (Ethernet) and 6 (IEEE 802) are both taken, as Linux does (`arp_process` in net/ipv4/arp.c), else
-    /// a guest could speak for others in a form that we skip and its neighbours accept.
+    /// Hardware types 1 (Ethernet) and 6 (IEEE 802) are both read, as Linux does (`arp_process` in net/ipv4/arp.c).
+    /// Else a guest could speak for others in a form that the switch skips and its neighbours accept.
+    ///
+    /// # Errors
+    /// `ArpTruncated`.
     #[inline]
     pub fn read(bytes: &[u8]) -> Result<Option<Self>, Malformed> {
         let Some(&[h0, h1, p0, p1, hlen, plen]) = bytes.first_chunk::<6>() else {
@@ -73,12 +77,12 @@ impl Arp {
 /// Place of a packet in its datagram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Fragment {
-    /// All of it. An IPv6 fragment header with offset 0 and no more to come counts as that (RFC 6946).
+    /// All of it. An IPv6 fragment header with offset 0 and without "more fragments" counts as that (RFC 6946).
     #[default]
     Whole,
-    /// The first of several: has the transport header.
+    /// The first of several. It has the transport header.
     First,
-    /// A later one: has none.
+    /// A later one, without a transport header.
     Later,
 }
 
@@ -106,7 +110,7 @@ pub struct Ip6 {
     pub src: Ipv6Addr,
     /// Destination address.
     pub dst: Ipv6Addr,
-    /// Protocol number behind the extension headers. In a later fragment: the one that its fragment header names.
+    /// Protocol number behind the extension headers. In a later fragment it is the one that the fragment header names.
     pub protocol: u8,
     /// DSCP and ECN.
     pub traffic_class: u8,
@@ -156,8 +160,8 @@ pub enum L4 {
     },
 }
 
-/// A whole TCP or UDP packet with nothing unusual about it: no IPv4 options, no IPv6 extension headers, not a fragment, lengths
-/// that fit. What most frames are, so that there is a short way for them.
+/// A plain packet: whole TCP or UDP, without IPv4 options or IPv6 extension headers, with lengths that fit. Most
+/// packets are plain, so there is a short way for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Plain {
     /// Whether it is IPv6.
@@ -167,7 +171,7 @@ pub(crate) struct Plain {
 }
 
 impl Plain {
-    /// Looks at the bytes after the EtherType. `None`: it is something else.
+    /// Looks at the bytes after the EtherType. `None` if the packet is not plain.
     #[inline]
     pub fn check(ethertype: u16, bytes: &[u8]) -> Option<Self> {
         let (v6, protocol, header, end) = match ethertype {
@@ -203,7 +207,7 @@ impl Plain {
     }
 }
 
-/// What has been read above layer 2.
+/// The headers above layer 2, as far as they are read.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Upper {
     pub l3: L3,
@@ -276,21 +280,20 @@ impl Upper {
             return self.note(Malformed::IpVersion);
         }
         let mut rest = &bytes[40..];
-        // Payload length in bytes, extension headers included. 0 before a hop-by-hop header announces a jumbogram (RFC 2675),
-        // whose true length no Ethernet frame of ours can reach; the frame's own end is the bound then.
+        // Payload length in bytes, extension headers included. 0 before a hop-by-hop header announces a jumbogram
+        // (RFC 2675). No frame here can be that long, so the frame's own end is the bound then.
         let length = usize::from(u16::from_be_bytes([h[4], h[5]]));
         if length > rest.len() {
             self.note(Malformed::IpLength);
         } else if length != 0 || h[6] != 0 {
             rest = &rest[..length];
         }
-        let word = u32::from_be_bytes([h[0], h[1], h[2], h[3]]);
         let mut ip = Ip6 {
             src: address(&h[8..24]),
             dst: address(&h[24..40]),
             protocol: h[6],
-            traffic_class: (word >> 20) as u8,
-            flow_label: word & 0x000f_ffff,
+            traffic_class: h[0] << 4 | h[1] >> 4,
+            flow_label: u32::from_be_bytes([0, h[1] & 0x0f, h[2], h[3]]),
             hop_limit: h[7],
             fragment: Fragment::Whole,
         };
@@ -303,7 +306,7 @@ impl Upper {
         }
     }
 
-    /// Reads the transport header; `icmp` is the protocol number that ICMP has in this version of IP.
+    /// Reads the transport header. `icmp` is the protocol number of ICMP in this version of IP.
     #[inline]
     fn transport(&mut self, protocol: u8, bytes: &[u8], icmp: u8) {
         let l4 = match protocol {
@@ -335,9 +338,9 @@ impl Upper {
                 mix(mix(hash, addresses), u64::from(ip.protocol) << 32 | ports)
             }
             L3::V6(ip) => {
-                let halves = |a: Ipv6Addr| ((a.to_bits() >> 64) as u64, a.to_bits() as u64);
-                let ((s0, s1), (d0, d1)) = (halves(ip.src), halves(ip.dst));
-                // Fragments of one datagram may name different next headers (RFC 8200, section 4.5): no protocol either.
+                let ([s0, s1], [d0, d1]) = (halves(ip.src.to_bits()), halves(ip.dst.to_bits()));
+                // Fragments of one datagram may name different next headers (RFC 8200, section 4.5). So the protocol
+                // is left out too.
                 let last = match ip.fragment {
                     Fragment::Whole => u64::from(ip.protocol) << 32 | ports,
                     Fragment::First | Fragment::Later => 0,
@@ -348,7 +351,7 @@ impl Upper {
     }
 }
 
-/// Steps over extension headers; false if the chain is cut off or too long. `ip.protocol` ends as the last one named.
+/// Steps over extension headers. False if the chain is cut off or too long. `ip.protocol` becomes the last one named.
 fn follow_extensions(ip: &mut Ip6, rest: &mut &[u8]) -> bool {
     for _ in 0..=MAX_EXTENSIONS {
         let length = match ip.protocol {

@@ -1,18 +1,21 @@
 //! From frame bytes to headers.
 //!
-//! Two depths: [`parse_l2`] reads addresses, outer VLAN tag and EtherType, all that the bridge needs per packet; [`parse`]
-//! reads on through a second tag, ARP, IPv4 and IPv6 to ports and ICMP types, into a fixed-size `Copy` value fit to be a
-//! classifier's key. Only an unusable layer 2 is an error: a frame that is broken higher up is still switched by its MAC
-//! addresses, with [`Headers::malformed`] saying what was wrong first.
+//! There are two depths. [`parse_l2`] reads addresses, outer VLAN tag and EtherType, which is all that the bridge
+//! needs for each packet. [`parse`] reads on through a second tag, ARP, IPv4 and IPv6 to ports and ICMP types.
 //!
-//! Lengths in headers are believed only downwards: what lies behind the end that the IP header names is padding and is not
-//! read, and what it claims beyond the end of the frame is noted as malformed. Checksums are not verified; guests send
-//! partial ones when they offload. Every function is total for any bytes, reads no byte twice per layer and allocates nothing.
+//! Only an unusable layer 2 is an error. A frame that is broken higher up is still switched by its MAC addresses.
+//! [`Headers::malformed`] says what was wrong first.
+//!
+//! Lengths in headers can only make a packet shorter. Bytes behind the end that the IP header names are padding, and
+//! are not read. A length beyond the end of the frame is noted as malformed. Checksums are not verified, because
+//! guests that offload send partial ones. Every function is total for any bytes, reads no byte twice a layer, and
+//! allocates nothing.
 
 mod l3;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use super::bits::{halves, low_u16, low_u32};
 use crate::model::{DropReason, MacAddr};
 pub(crate) use l3::Plain;
 pub use l3::{Arp, Fragment, Ip4, Ip6, L3, L4, MAX_EXTENSIONS};
@@ -41,8 +44,8 @@ pub struct Tag {
     pub tpid: u16,
     /// Tag control information: PCP, DEI and VID.
     pub tci: u16,
-    /// Whether another VLAN tag follows it (QinQ). VLAN rules must know, so that no edit makes the inner tag, which the
-    /// sender chose freely, the one that the next switch goes by.
+    /// Whether another VLAN tag follows it (QinQ). The sender chose the inner tag freely. So VLAN rules must know of
+    /// it: no edit may make it the outer one where VLANs are told apart.
     pub stacked: bool,
 }
 
@@ -55,7 +58,7 @@ impl Tag {
     /// Priority code point, 0–7.
     #[inline]
     pub const fn pcp(self) -> u8 {
-        (self.tci >> 13) as u8
+        self.tci.to_be_bytes()[0] >> 5
     }
 
     /// Drop eligible indicator.
@@ -80,19 +83,19 @@ pub struct L2 {
     pub src: MacAddr,
     /// Outer VLAN tag.
     pub tag: Option<Tag>,
-    /// EtherType (or 802.3 length) after the outer tag; a TPID if the tag is stacked.
+    /// EtherType (or 802.3 length) after the outer tag. A TPID if the tag is stacked.
     pub ethertype: u16,
 }
 
 impl L2 {
-    /// Where the bytes after [`L2::ethertype`] begin, in bytes from the start of the frame.
+    /// Offset of the bytes after [`L2::ethertype`], from the start of the frame.
     #[inline]
     pub fn payload_offset(&self) -> usize {
         if self.tag.is_some() { ETH_HEADER + VLAN_TAG } else { ETH_HEADER }
     }
 }
 
-/// What was wrong with a frame beyond layer 2; the first finding.
+/// What was wrong first with a frame beyond layer 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Malformed {
     /// The frame ends inside its second VLAN tag.
@@ -146,8 +149,9 @@ pub struct Headers {
     pub l3: L3,
     /// Transport layer.
     pub l4: L4,
-    /// Hash of MAC and IP addresses, VIDs, protocol and ports: the same for all packets of a flow. Every fragment of a
-    /// datagram hashes without ports, so that they stay together. Not symmetric; stable only within one build.
+    /// Hash of MAC and IP addresses, VIDs, protocol and ports. It is the same for all packets of a flow. Fragments
+    /// are hashed without ports, so that those of a datagram stay together. It is not symmetric, and stable only
+    /// within one build.
     pub flow_hash: u32,
     /// What was wrong beyond layer 2.
     pub malformed: Option<Malformed>,
@@ -169,18 +173,18 @@ pub(crate) fn be16(bytes: &[u8], offset: usize) -> Option<u16> {
 /// Reads addresses, outer tag and EtherType.
 ///
 /// # Errors
-/// `FrameTooShort` under 14 bytes, `VlanMalformed` if the frame ends inside its outer tag. Shorter than the 60 bytes of
-/// IEEE 802.3 is fine: virtual links do not pad.
+/// `FrameTooShort` under 14 bytes, `VlanMalformed` if the frame ends inside its outer tag. A frame may be shorter
+/// than the 60 bytes of IEEE 802.3, because virtual links do not pad.
 #[inline]
 pub fn parse_l2(frame: &[u8]) -> Result<L2, DropReason> {
     let Some((front, back)) = frame.first_chunk::<ETH_HEADER>().and_then(|h| Some((h.first_chunk()?, h.last_chunk()?)))
     else {
         return Err(DropReason::FrameTooShort);
     };
-    // Two words that overlap: the destination and what follows, and the source with the EtherType.
+    // Two words that overlap: the first begins with the destination, the second ends with source and EtherType.
     let (front, back) = (u64::from_be_bytes(*front), u64::from_be_bytes(*back));
     let (dst, src) = (MacAddr::from_u64(front >> 16), MacAddr::from_u64(back >> 16));
-    let first = back as u16;
+    let first = low_u16(back);
     if !is_tpid(first) {
         return Ok(L2 { dst, src, tag: None, ethertype: first });
     }
@@ -192,7 +196,7 @@ pub fn parse_l2(frame: &[u8]) -> Result<L2, DropReason> {
     Ok(L2 { dst, src, tag: Some(tag), ethertype })
 }
 
-/// Reads a second tag: what it is, the EtherType behind it and where the bytes behind that begin.
+/// Reads a second tag. Returns the tag, the EtherType behind it, and the offset of the bytes behind that.
 #[inline]
 pub(crate) fn inner_tag(frame: &[u8], l2: &L2) -> Option<(Tag, u16, usize)> {
     if !l2.tag.is_some_and(|tag| tag.stacked) {
@@ -239,26 +243,26 @@ pub(crate) fn parse_upper(frame: &[u8], l2: &L2) -> Headers {
     }
 }
 
-/// [`Headers::flow_hash`] of a frame; 0 if its layer 2 is unusable.
+/// [`Headers::flow_hash`] of a frame. 0 if its layer 2 is unusable.
 pub fn flow_hash(frame: &[u8]) -> u32 {
     parse(frame).map_or(0, |headers| headers.flow_hash)
 }
 
-/// One round of hashing: both halves of a 128-bit product, so that every input bit reaches every output bit.
+/// One round of hashing. Every input bit reaches every output bit.
 #[inline]
 fn mix(state: u64, word: u64) -> u64 {
     fold_product(state ^ 0x9e37_79b9_7f4a_7c15, word ^ 0xd1b5_4a32_d192_ed03)
 }
 
-/// Both halves of a 128-bit product, folded.
+/// Both halves of a 128-bit product, folded into one word.
 #[inline]
 pub(crate) fn fold_product(a: u64, b: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b);
-    (product as u64) ^ ((product >> 64) as u64)
+    let [upper, lower] = halves(u128::from(a) * u128::from(b));
+    upper ^ lower
 }
 
 #[inline]
 fn fold(hash: u64) -> u32 {
     let hash = mix(hash, 0);
-    (hash ^ (hash >> 32)) as u32
+    low_u32(hash ^ (hash >> 32))
 }

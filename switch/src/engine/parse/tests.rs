@@ -270,7 +270,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn any_bytes_are_parsed_without_a_panic(frame in prop_oneof![plausible(), prop::collection::vec(any::<u8>(), 0..200)]) {
+    fn any_bytes_are_parsed_without_a_panic(
+        frame in prop_oneof![plausible(), prop::collection::vec(any::<u8>(), 0..200)]
+    ) {
         let (deep, shallow) = (parse(&frame), parse_l2(&frame));
         prop_assert_eq!(deep.map(|h| (h.dst, h.src, h.outer)), shallow.map(|l2| (l2.dst, l2.src, l2.tag)));
         prop_assert_eq!(flow_hash(&frame), deep.map_or(0, |h| h.flow_hash));
@@ -303,7 +305,10 @@ proptest! {
     ) {
         let (protocol, bytes) = transport;
         let (ethertype, packet) =
-            if v6 { (ETHERTYPE_IPV6, ipv6(protocol, &bytes)) } else { (ETHERTYPE_IPV4, ipv4(protocol, 0, 0x4000, &bytes)) };
+            match v6 {
+                true => (ETHERTYPE_IPV6, ipv6(protocol, &bytes)),
+                false => (ETHERTYPE_IPV4, ipv4(protocol, 0, 0x4000, &bytes)),
+            };
         let mut frame = ethernet(&tags, ethertype, &packet);
         let is_plain = tags.len() < 2 && protocol != 1 && changes.is_empty() && padding >= 0;
         for (at, byte) in &changes {

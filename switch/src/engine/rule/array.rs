@@ -1,14 +1,14 @@
-//! A growable array that many can read while one makes the next version of it.
+//! A growable array in versions. Many threads can read a version while one makes the next.
 //!
-//! A tree of branches over leaves of some elements each, all leaves at the same depth. Versions share what they have in common
-//! ([`Arc::make_mut`]): a change copies one leaf and the branches above it, whatever the length, and a version that somebody
-//! holds stays as it was. What was copied once for a version is changed in place from then on.
+//! It is a tree with all leaves at the same depth. Versions share what they have in common ([`Arc::make_mut`]). A
+//! change copies one leaf and the branches above it, whatever the length. A version that somebody holds stays as it
+//! was. What was copied once for a version is changed in place from then on.
 
 use std::sync::Arc;
 
-/// Bits of a position that say where in its leaf it is.
+/// Bits of a position within its leaf.
 const LEAF_BITS: u32 = 6;
-/// Bits of a position that a level of branches uses up.
+/// Bits of a position that each level of branches uses.
 const BRANCH_BITS: u32 = 6;
 
 #[derive(Clone, Debug)]
@@ -22,11 +22,11 @@ enum Node<T> {
 pub(super) struct Array<T> {
     root: Node<T>,
     len: usize,
-    /// Bits of a position that its elements have: what the levels below and at the root use up.
+    /// Bits of a position that the levels from the root down use.
     bits: u32,
 }
 
-/// Place of position `at` among the children of a branch over `bits` bits.
+/// The child of a branch over `bits` bits that has position `at`.
 #[inline]
 fn child(at: usize, bits: u32) -> usize {
     (at >> (bits - BRANCH_BITS)) % (1 << BRANCH_BITS)
@@ -47,7 +47,7 @@ impl<T: Clone> Array<T> {
         self.len
     }
 
-    /// The element at `at`, if that is below the length.
+    /// The element at position `at`.
     #[inline]
     pub(super) fn get(&self, at: usize) -> Option<&T> {
         if at >= self.len {
@@ -63,7 +63,7 @@ impl<T: Clone> Array<T> {
         }
     }
 
-    /// The same, to be changed.
+    /// The element at position `at`, to be changed.
     pub(super) fn get_mut(&mut self, at: usize) -> Option<&mut T> {
         if at >= self.len {
             return None;
@@ -78,7 +78,7 @@ impl<T: Clone> Array<T> {
         }
     }
 
-    /// Adds an element at the end.
+    /// Appends an element.
     pub(super) fn push(&mut self, element: T) {
         if self.len == 1 << self.bits {
             self.root = Node::Branch(Arc::new([self.root.clone()]));
@@ -88,7 +88,7 @@ impl<T: Clone> Array<T> {
         self.len += 1;
     }
 
-    /// Takes the last element away, unless it is the only one.
+    /// Removes the last element, unless it is the only one.
     pub(super) fn pop(&mut self) -> Option<T> {
         if self.len == 1 {
             return None;
@@ -109,7 +109,7 @@ impl<T: Clone> Array<T> {
 }
 
 impl<T: Clone> Node<T> {
-    /// Adds the element of position `at`, which is behind all others; the node is over `bits` bits.
+    /// Adds the element of position `at`, the last one, to a node over `bits` bits.
     fn push(&mut self, at: usize, bits: u32, element: T) {
         match self {
             Node::Leaf(elements) => *elements = appended(elements, element),
@@ -120,7 +120,7 @@ impl<T: Clone> Node<T> {
         }
     }
 
-    /// A node over `bits` bits of one element.
+    /// A node over `bits` bits with one element.
     fn over_one(bits: u32, element: T) -> Self {
         if bits == LEAF_BITS {
             Node::Leaf(Arc::new([element]))
@@ -129,7 +129,7 @@ impl<T: Clone> Node<T> {
         }
     }
 
-    /// Takes away what is at `at`, the last, and the nodes that are empty without it, but for this one.
+    /// Removes position `at`, the last one, and the nodes below this one that are empty without it.
     fn truncate(&mut self, at: usize, bits: u32) {
         match self {
             Node::Leaf(elements) => *elements = elements[..at % (1 << LEAF_BITS)].into(),

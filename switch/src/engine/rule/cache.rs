@@ -1,29 +1,31 @@
-//! TwoWayCache-match caches in front of rules: one worker's, of a fixed size. [`ExactMatchCache`] is that of traffic rules.
+//! Exact-match caches in front of rules. Each belongs to one worker and has a fixed size. [`ExactMatchCache`] is that
+//! of traffic rules.
 //!
-//! Sets of two places. A new flow enters the second place of its set, on probation; found again there, it changes places with
-//! the one in the first. So a sender of ever new flows, which are never seen again, takes away only probation places, and the
-//! flows that are in use stay. Nothing is ever added to the cache's memory by what a guest sends.
+//! A cache has sets of two places. A new flow enters the second place of its set, on probation. Found again there, it
+//! changes places with the flow in the first. So flows that are never seen again push out only each other, and flows
+//! in use stay.
 //!
-//! A key is what any rule looks at ([`Rules::relevant`]): flows that differ in nothing else are one. An entry is void when the
-//! rules have changed since (its version is another), so nothing has to be emptied.
+//! The key is what any rule looks at ([`Rules::relevant`]). Flows that differ in nothing else are one. An entry is
+//! void when the rules have another version than it has. So nothing has to be cleared.
 
 use std::hint::black_box;
 use std::sync::Arc;
 
 use super::key::{Key, WORDS};
 use super::{MAX_BATCH, NONE, Rule, Rules};
+use crate::engine::bits::low_index;
 
 /// Entries of a [`ExactMatchCache`].
 const ENTRIES: usize = 8192;
-/// Distinct masks up to which rules themselves are asked for many keys: their lines are fewer than the cache's.
-const FEW: usize = 2;
+/// With no more distinct masks than that, a whole burst is looked up without the cache: the subtables' lines are fewer.
+const FEW_MASKS: usize = 2;
 
 #[derive(Clone, Copy, Debug)]
 struct Entry<const N: usize> {
     key: [u64; N],
-    /// Version of the rules that it is of; 0: empty.
+    /// Version of the rules that the entry is of; 0: empty.
     version: u32,
-    /// Index of the rule, or what stands for none.
+    /// Index of the rule, or [`NONE`].
     index: u32,
 }
 
@@ -31,7 +33,7 @@ impl<const N: usize> Entry<N> {
     #[expect(clippy::needless_range_loop, reason = "an iterator over both may end as a call")]
     #[inline(always)]
     fn is(&self, version: u32, key: &[u64; N]) -> bool {
-        // As `==`, without a branch for each word.
+        // As `==`, but without a branch for each word.
         let mut differ = u64::from(self.version ^ version);
         for word in 0..N {
             differ |= self.key[word] ^ key[word];
@@ -45,12 +47,12 @@ impl<const N: usize> Entry<N> {
 #[repr(align(64))]
 struct Set<const N: usize>([Entry<N>; 2]);
 
-/// Keys of `N` words, and the indices of rules that were found for them.
+/// Keys of `N` words, each with the index of the rule that was found for it.
 #[derive(Debug)]
 pub(in crate::engine) struct TwoWayCache<const N: usize>(Box<[Set<N>]>);
 
 impl<const N: usize> TwoWayCache<N> {
-    /// One of so many entries, a power of two and at least 2; empty.
+    /// An empty cache for that many entries, a power of two and at least 2.
     pub fn new(entries: usize) -> Self {
         let empty = Entry { key: [0; N], version: 0, index: NONE };
         Self(vec![Set([empty; 2]); entries / 2].into_boxed_slice())
@@ -58,7 +60,7 @@ impl<const N: usize> TwoWayCache<N> {
 
     #[inline(always)]
     fn place(&self, hash: u64) -> usize {
-        hash as usize & (self.0.len() - 1)
+        low_index(hash) & (self.0.len() - 1)
     }
 
     #[inline(always)]
@@ -67,7 +69,7 @@ impl<const N: usize> TwoWayCache<N> {
         &mut self.0[at].0
     }
 
-    /// What was put in under that key, its hash and that version, if it is still there.
+    /// The index that was put in under that key and version, if it is still there.
     #[inline(always)]
     pub fn find(&mut self, hash: u64, version: u32, key: &[u64; N]) -> Option<u32> {
         let set = self.set(hash);
@@ -82,14 +84,14 @@ impl<const N: usize> TwoWayCache<N> {
         None
     }
 
-    /// Loads where the key of that hash would be; what it returns means nothing.
+    /// Loads the set of a key with that hash. What it returns means nothing.
     #[inline]
     fn touch(&self, hash: u64) -> u32 {
         let [first, second] = &self.0[self.place(hash)].0;
         first.version ^ second.version
     }
 
-    /// Puts an index in under that key, which was not found. No version is 0.
+    /// Puts an index in under a key that was not found. No version is 0.
     pub fn put(&mut self, hash: u64, version: u32, key: &[u64; N], index: u32) {
         let set = self.set(hash);
         let place = usize::from(set[0].version == version);
@@ -97,7 +99,7 @@ impl<const N: usize> TwoWayCache<N> {
     }
 }
 
-/// The cache of traffic rules.
+/// The exact-match cache of traffic rules.
 #[derive(Debug)]
 pub struct ExactMatchCache {
     exact: TwoWayCache<WORDS>,
@@ -112,10 +114,9 @@ impl Default for ExactMatchCache {
 }
 
 impl ExactMatchCache {
-    /// The rule that applies to `key`, as [`Rules::find`] says it.
+    /// As [`Rules::find`].
     #[inline]
     pub fn find<'a>(&mut self, rules: &'a Rules, key: &Key) -> Option<&'a Rule> {
-        // Flows that differ in nothing that a rule looks at are one.
         let flow = key.masked(rules.relevant());
         let (hash, version) = (flow.hash(&Key::ALL), rules.version());
         if let Some(index) = self.exact.find(hash, version, &flow.0) {
@@ -128,14 +129,14 @@ impl ExactMatchCache {
         found
     }
 
-    /// The rules that apply to keys, of which there are [`MAX_BATCH`] at most, each at its key's place. What is read for one does not
-    /// wait for what is read for another.
+    /// As [`ExactMatchCache::find`] for up to [`MAX_BATCH`] keys, with each result at its key's place. What is read
+    /// for one key does not wait for what is read for another.
     pub(in crate::engine) fn find_all<'a>(
         &mut self,
         rules: &'a Rules,
         keys: &[Key],
     ) -> [Option<&'a Arc<Rule>>; MAX_BATCH] {
-        if rules.masks() <= FEW {
+        if rules.masks() <= FEW_MASKS {
             self.misses += keys.len() as u64;
             return rules.find_all(keys);
         }
@@ -167,7 +168,7 @@ impl ExactMatchCache {
         found
     }
 
-    /// Lookups that the cache answered, and that it did not.
+    /// Lookups that the cache answered, and those that it did not.
     pub fn counts(&self) -> (u64, u64) {
         (self.hits, self.misses)
     }

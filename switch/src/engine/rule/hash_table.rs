@@ -1,34 +1,37 @@
-//! A hash table of one mask's rules that many can read while one makes the next version of it.
+//! The hash table of a subtable: the rules of one mask. Many threads can read a version while one makes the next.
 //!
-//! Linear hashing (Litwin 1980): the table grows by one bucket at a time, and shrinks likewise, so no change is dear. A bucket
-//! is a cache line. It has no keys, only a piece of each one's hash and the index of its rule, where the key is: looking for a
-//! key that is not there reads that line and, but for one time in some hundreds, nothing else. Buckets are shared between
-//! versions as [`Array`] says.
+//! It uses linear hashing (Litwin 1980). The table grows and shrinks by one bucket at a time, so no change is
+//! expensive.
+//!
+//! A bucket is a cache line. It has no keys, only a tag of each key's hash and the index of its rule, where the key
+//! is. A lookup of a key that is not there reads that line, and one time in some hundreds a rule. Versions share
+//! buckets, see [`Array`].
 
 use std::sync::Arc;
 
 use super::NONE;
 use super::array::Array;
+use crate::engine::bits::{low_index, low_u32};
 use crate::model::MAX_TABLE_SIZE;
 
-/// Rules of a bucket that are in its line.
+/// Rules that are in a bucket's own line.
 const PLACES: usize = 14;
-/// Rules of a bucket, on average: one not split yet has up to twice as many.
+/// Rules of a bucket on average. A bucket that is not split yet has up to twice as many.
 const FILL: usize = 5;
-/// Bits of an index.
+/// Bits of a rule's index.
 const INDEX_BITS: u32 = MAX_TABLE_SIZE.trailing_zeros();
 const _: () = assert!(MAX_TABLE_SIZE.is_power_of_two() && INDEX_BITS <= 20);
 
 /// Bits of a tag.
 const TAG_BITS: u32 = u32::BITS - INDEX_BITS;
 
-/// An index below a tag; 0: none.
+/// A tag above an index; 0: none.
 type Place = u32;
 
-/// The piece of a hash that is in a bucket, above the bits of an index; not 0.
+/// The tag of a hash, above the bits of an index. It is not 0.
 #[inline]
 fn tag(hash: u64) -> Place {
-    ((hash >> 32) as u32 >> INDEX_BITS).max(1) << INDEX_BITS
+    (low_u32(hash >> 32) >> INDEX_BITS).max(1) << INDEX_BITS
 }
 
 #[inline]
@@ -41,12 +44,12 @@ fn is_tagged(place: Place, tag: Place) -> bool {
     place & !(u32::MAX >> TAG_BITS) == tag
 }
 
-/// Rules whose keys' hashes end alike.
+/// Rules whose keys' hashes have the same low bits.
 #[derive(Clone, Debug, Default)]
 #[repr(align(64))]
 struct Bucket {
     places: [Place; PLACES],
-    /// Those for which there was no place.
+    /// Rules that have no place in the line.
     more: Option<Arc<Vec<Place>>>,
 }
 
@@ -54,12 +57,13 @@ impl Bucket {
     /// The lowest index under `tag`, or [`NONE`].
     #[inline]
     fn lowest(&self, tag: Place) -> u32 {
-        // All are compared, without a branch for each: mostly there is none.
+        // All are compared without a branch for each, because mostly none has the tag.
         let any = self.places.iter().fold(false, |any, place| any | is_tagged(*place, tag));
         if any || self.more.is_some() { self.lowest_of_all(tag) } else { NONE }
     }
 
-    /// The same, one place after the other. Not inlined, so that the comparison above stays one of vectors.
+    /// The same, one place after the other. It is not inlined, so that the comparison above is compiled to vector
+    /// instructions.
     #[inline(never)]
     fn lowest_of_all(&self, tag: Place) -> u32 {
         let of = |place: &Place| if is_tagged(*place, tag) { index(*place) } else { NONE };
@@ -67,12 +71,12 @@ impl Bucket {
         self.more.iter().flat_map(|more| more.iter()).fold(lowest, |lowest, place| lowest.min(of(place)))
     }
 
-    /// Indices under `tag`.
+    /// The indices under `tag`.
     fn tagged(&self, tag: Place) -> impl Iterator<Item = u32> {
         self.all().filter(move |place| is_tagged(*place, tag)).map(index)
     }
 
-    /// All that is in it.
+    /// All places that are taken.
     fn all(&self) -> impl Iterator<Item = Place> {
         let more = self.more.iter().flat_map(|more| more.iter());
         self.places.iter().chain(more).copied().filter(|place| *place != 0)
@@ -85,9 +89,9 @@ impl Bucket {
         }
     }
 
-    /// Puts `new` where `old` is; false if that is nowhere.
+    /// Puts `new` in the place of `old`. False if there is no `old`.
     fn replace(&mut self, old: Place, new: Place) -> bool {
-        // What other versions have in common with this one is copied only if it is there.
+        // The list is shared with other versions. It is copied only if `old` is in it.
         let more = self.more.iter_mut().filter(|more| more.contains(&old));
         let more = more.flat_map(|more| Arc::make_mut(more).iter_mut());
         let place = self.places.iter_mut().chain(more).find(|place| **place == old);
@@ -104,11 +108,11 @@ impl Bucket {
     }
 }
 
-/// The table: of each key the index of a rule.
+/// The table: for each key the index of a rule.
 #[derive(Clone, Debug)]
 pub(super) struct HashTable {
     buckets: Array<Bucket>,
-    /// One less than the smallest power of two of which all buckets have a place.
+    /// One less than the smallest power of two that is not below the number of buckets.
     mask: usize,
     len: usize,
 }
@@ -120,25 +124,25 @@ impl Default for HashTable {
 }
 
 impl HashTable {
-    /// Number of the bucket that a hash belongs to.
+    /// Number of the bucket of a hash.
     #[inline]
     fn place(&self, hash: u64) -> usize {
-        let at = hash as usize & self.mask;
+        let at = low_index(hash) & self.mask;
         if at < self.buckets.len() { at } else { at & (self.mask >> 1) }
     }
 
-    /// The lowest index that is perhaps under a key of that hash, or [`NONE`].
+    /// The lowest index whose key may have that hash, or [`NONE`].
     #[inline]
     pub(super) fn lowest(&self, hash: u64) -> u32 {
         self.buckets.get(self.place(hash)).map_or(NONE, |bucket| bucket.lowest(tag(hash)))
     }
 
-    /// Indices that are perhaps under a key of that hash, and all that are.
+    /// The indices whose keys may have that hash. All whose keys have it are among them.
     pub(super) fn tagged(&self, hash: u64) -> impl Iterator<Item = u32> {
         self.buckets.get(self.place(hash)).into_iter().flat_map(move |bucket| bucket.tagged(tag(hash)))
     }
 
-    /// Adds an index under a key of that hash, which no index is under; `hash_of` says the hash of each index's key.
+    /// Adds the index of a key that is not in the table. `hash_of` gives the hash of the key of an index in the table.
     pub(super) fn add(&mut self, hash: u64, index: u32, hash_of: impl Fn(u32) -> u64) {
         if let Some(bucket) = self.buckets.get_mut(self.place(hash)) {
             bucket.add(tag(hash) | index);
@@ -149,27 +153,28 @@ impl HashTable {
         }
     }
 
-    /// Puts another index under a key of that hash.
+    /// Replaces the index of a key with that hash.
     pub(super) fn replace(&mut self, hash: u64, old: u32, new: u32) {
         if let Some(bucket) = self.buckets.get_mut(self.place(hash)) {
             bucket.replace(tag(hash) | old, tag(hash) | new);
         }
     }
 
-    /// Removes the index under a key of that hash.
+    /// Removes the index of a key with that hash.
     pub(super) fn remove(&mut self, hash: u64, index: u32) {
         if let Some(bucket) = self.buckets.get_mut(self.place(hash))
             && bucket.remove(tag(hash) | index)
         {
             self.len -= 1;
         }
-        // Not at once where it grew, so that a rule that comes and goes does not make it do both each time.
+        // It shrinks at half of the size where it grew. So a rule that comes and goes does not make it do both each
+        // time.
         if self.len < self.buckets.len() * FILL / 2 {
             self.shrink();
         }
     }
 
-    /// Splits the next bucket in turn: what no longer belongs to it goes to a new one at the end.
+    /// Splits the next bucket in turn. What no longer belongs to it goes to a new one at the end.
     fn grow(&mut self, hash_of: impl Fn(u32) -> u64) {
         let new = self.buckets.len();
         if new > self.mask {
@@ -178,7 +183,7 @@ impl HashTable {
         let mut halves = [Bucket::default(), Bucket::default()];
         let old = new & (self.mask >> 1);
         for place in self.buckets.get(old).iter().flat_map(|bucket| bucket.all()) {
-            let goes = hash_of(index(place)) as usize & self.mask == new;
+            let goes = low_index(hash_of(index(place))) & self.mask == new;
             halves[usize::from(goes)].add(place);
         }
         let [stay, go] = halves;
@@ -209,7 +214,8 @@ mod tests {
 
     use super::*;
 
-    /// Hashes of many kinds: all bits random, only few of them, or few values, so that keys meet in buckets and under tags.
+    /// Hashes of many kinds: all bits random, only few of them, or few values, so that keys meet in buckets and under
+    /// tags.
     fn hash_of(kind: u8, index: u32) -> u64 {
         let random = u64::from(index).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         match kind {

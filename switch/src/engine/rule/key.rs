@@ -1,8 +1,11 @@
-//! What of a frame the classifier looks at, as seven words, and rules' keys compiled to the same form.
+//! Keys of the classifier: the fields of a frame as seven words, and rules' keys compiled to the same form.
+//!
+//! The names of fields in errors and traces are those of the DPU interface. There the ingress port is called `vid`.
 
 use std::net::IpAddr;
 
 use crate::engine::PortNo;
+use crate::engine::bits::{halves, low_u32};
 use crate::engine::parse::{Headers, L2, L3, L4, Plain, Tag, fold_product as mix, parse_upper};
 use crate::model::{IpType, MAX_PORTS, MacAddr, Masked, MaskedIp, MaskedMac, RuleKey};
 
@@ -18,8 +21,15 @@ const IP: u64 = 1 << 2;
 /// The frame has TCP or UDP ports.
 const PORTS: u64 = 1 << 3;
 
-/// A frame's fields, or the values or the mask of a rule, field by field at the same places:
-/// destination MAC and ingress port; source MAC and VLAN; destination IP; source IP; ports, protocol and flags.
+/// A frame's fields, or the values or the mask of a rule, each field at the same place.
+///
+/// | word | upper bits | lower bits |
+/// | --- | --- | --- |
+/// | 0 | destination MAC, 48 bits | ingress port, 16 bits |
+/// | 1 | source MAC, 48 bits | VID of the outer tag, 16 bits |
+/// | 2, 3 | destination IP; IPv4 has the first 32 bits | |
+/// | 4, 5 | source IP, likewise | |
+/// | 6 | destination port, source port, 16 bits each | protocol from bit 24 on; flags |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Key(pub [u64; WORDS]);
 
@@ -58,8 +68,8 @@ impl Key {
         ])
     }
 
-    /// The key of a frame that came in from `ingress` and has that layer 2: the same as [`Key::of`] of all its headers, which
-    /// are not all read if there is no need.
+    /// The key of a frame that came in from `ingress` and has that layer 2. It is the same as [`Key::of`] of all
+    /// headers. Of a plain packet not all are read.
     #[inline]
     pub fn read(ingress: PortNo, frame: &[u8], l2: &L2) -> Self {
         let bytes = frame.get(l2.payload_offset()..).unwrap_or_default();
@@ -77,8 +87,8 @@ impl Key {
             let both = word(12)?;
             ([both << 32, 0], [both & !0xffff_ffff, 0], V4, word(20)?)
         };
-        // In a frame the source's port comes first.
-        let ports = (ports >> 32) as u32;
+        // A frame has the source port first, a key the destination port.
+        let ports = low_u32(ports >> 32);
         let last = u64::from(ports.rotate_left(16)) << 32 | u64::from(plain.protocol()) << 24 | PORTS | IP | version;
         Some(Self([
             l2.dst.to_u64() << 16 | u64::from(ingress),
@@ -102,13 +112,13 @@ impl Key {
         Key(std::array::from_fn(|word| self.0[word] & mask.0[word]))
     }
 
-    /// The bits of both.
+    /// The bits of both keys.
     pub fn with(&self, other: &Key) -> Key {
         Key(std::array::from_fn(|word| self.0[word] | other.0[word]))
     }
 
-    /// A hash of the bits that `mask` has; the same in every build of this version. Fields that the mask has nothing of cost
-    /// nothing: most masks have but a few.
+    /// A hash of the bits that `mask` has. It is the same in every build of this version. Words that the mask has
+    /// nothing of cost nothing, and most masks have few.
     #[inline]
     pub fn hash(&self, mask: &Key) -> u64 {
         let (w, m) = (&self.0, &mask.0);
@@ -126,7 +136,7 @@ impl Key {
 /// A rule's key, compiled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Match {
-    /// What the masked bits must be; zero elsewhere.
+    /// What the masked bits must be. Zero elsewhere.
     pub value: Key,
     /// Bits that count.
     pub mask: Key,
@@ -170,7 +180,7 @@ impl Match {
             ip(&mut rule, name, field, word)?;
             let own = if field.addr.is_ipv4() { IpType::Ipv4 } else { IpType::Ipv6 };
             match version {
-                // A mask of nothing asks for nothing, not even for a version of IP.
+                // An empty mask asks for nothing, not even for a version of IP.
                 _ if field.mask.is_unspecified() => {}
                 Some((other, version)) if version != own => {
                     return Err(format!("{name}: it is {} and {other} {}", word_of(own), word_of(version)));
@@ -237,19 +247,19 @@ fn ip(rule: &mut Match, name: &str, field: MaskedIp, word: usize) -> Result<(), 
     Ok(())
 }
 
-/// An address as up to 128 bits at the top: an IPv4 address is the first 32.
+/// An address as two words. An IPv4 address is the upper half of the first.
 #[inline]
 fn ip_words(ip: IpAddr) -> [u64; 2] {
     match ip {
         IpAddr::V4(ip) => [u64::from(u32::from(ip)) << 32, 0],
-        IpAddr::V6(ip) => [(u128::from(ip) >> 64) as u64, u128::from(ip) as u64],
+        IpAddr::V6(ip) => halves(u128::from(ip)),
     }
 }
 
-/// The first field, in the order of the key's documentation, in which a frame differs from a rule: its name, what the frame
-/// has, and what the rule asks for. `None` if the rule matches.
+/// The first field in which a frame differs from a rule: its name, what the frame has, and what the rule asks for.
+/// `None` if the rule matches.
 pub fn first_difference(rule: &Match, key: &Key) -> Option<(&'static str, String, String)> {
-    /// A field's place: name, word, shift, bits, and how it is shown.
+    /// A field: name, word, shift, bits, and how it is shown.
     type Field = (&'static str, usize, u32, u64, fn(u64) -> String);
     const FIELDS: [Field; 6] = [
         ("vid", 0, 0, 0xffff, |value| value.to_string()),
@@ -292,7 +302,7 @@ pub fn first_difference(rule: &Match, key: &Key) -> Option<(&'static str, String
             return Some((name, has, with_mask(wanted.to_string(), mask, false, 0xffff)));
         }
     }
-    // A mask of bits that ports don't have asks for ports all the same.
+    // A rule can ask for ports by a mask that has no bits of them.
     if rule.mask.0[6] & PORTS != 0 && !has_ports {
         return Some(("dl4port", "none".to_owned(), "any".to_owned()));
     }
@@ -307,6 +317,6 @@ fn address(v6: bool, high: u64, low: u64) -> IpAddr {
     if v6 {
         IpAddr::V6((u128::from(high) << 64 | u128::from(low)).into())
     } else {
-        IpAddr::V4(((high >> 32) as u32).into())
+        IpAddr::V4(low_u32(high >> 32).into())
     }
 }

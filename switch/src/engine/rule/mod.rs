@@ -1,16 +1,19 @@
-//! Traffic rules: up to a million of them, any bits of any field, the lowest index wins, as in a TCAM.
+//! Traffic rules: up to a million of them, with masks on any bits of any field. The lowest index wins, as in a TCAM.
 //!
-//! A subtable space search (Srinivasan, Suri, Varghese 1999): the rules of each distinct mask are in a hash table of their own
-//! ([`hash_table`]), so a lookup costs one probe a mask, however many rules there are, and a probe that finds nothing costs one
-//! cache line. The masks are kept in the order of their lowest index; once a rule is found, masks that can only have higher
-//! ones are not asked. Rules are read last: their lines wait for nothing but the tables, and those for nothing.
+//! **Classifier.** It is a tuple space search (Srinivasan, Suri, Varghese 1999). The rules of each distinct mask are
+//! in a hash table of their own, a subtable. So a lookup costs one probe a mask, however many rules there are. A
+//! probe that finds nothing costs one cache line. Subtables stand in the order of their lowest index. A lookup ends
+//! when no subtable can have a better rule than the one that it has. Rules are read last, so the lines of all
+//! subtables come from memory together.
 //!
-//! In front of it each worker has an exact-match cache ([`ExactMatchCache`]) of a fixed size. Masks come from rules only and never
-//! from packets: what a guest sends can't make tables (the subtable space explosion of caches that derive masks, CVE-2019-25076).
+//! **Exact-match cache.** Each worker has one in front of the classifier ([`ExactMatchCache`]).
 //!
-//! [`Rules`] is a value: workers hold a version of it, while control changes its own and hands out the next. Both share all
-//! that did not change, so a change costs the same in a full table as in an empty one, and any number of changes become
-//! visible as one.
+//! **Masks come from rules only.** Nothing that a guest sends makes tables grow. Caches that derive masks from packets
+//! suffer such a tuple space explosion (CVE-2019-25076).
+//!
+//! **Versions.** [`Rules`] is a value. Workers hold a version of it, while control changes its own and hands out the
+//! next. Both share all that did not change. So a change costs the same in a full table as in an empty one, and any
+//! number of changes become visible as one.
 
 mod array;
 mod cache;
@@ -34,33 +37,35 @@ use super::meter::Meter;
 use crate::counters::Shard;
 use crate::model::{Count, RuleAction, RuleKey, RuleSpec, RuleTarget};
 
-/// In place of an index: no rule.
+/// Stands for no rule, where an index would be.
 pub(super) const NONE: u32 = u32::MAX;
-/// Keys that are looked up together at most: the frames of a burst.
+/// Keys that are looked up together at most: as many as a burst has frames.
 pub const MAX_BATCH: usize = 64;
-/// Workers whose shards are in the rule itself.
+/// Workers whose counters are in the rule itself.
 const NEAR: usize = 2;
 
 /// A rule in force.
 ///
-/// Laid out for a frame that is the only one for a while that the rule applies to: a worker needs two lines that are a pair, and one
-/// with its counters, which from the third worker on is elsewhere.
+/// Its layout is for a rule that was not used for a while, so that nothing of it is in the CPU's caches. A worker
+/// needs three cache lines: a pair with match and action, and one with its own counters. From the third worker on the
+/// counters are elsewhere.
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub struct Rule {
     /// The meter that its action names.
     pub meter: Option<Arc<Meter>>,
-    /// What those bits of a packet must be that `mask` has; zero elsewhere.
+    /// What a packet's bits under `mask` must be. Zero elsewhere.
     value: Key,
-    /// Its place, as in [`RuleSpec::key_index`].
+    /// Its index: [`RuleSpec::key_index`].
     pub index: u32,
     /// What it does.
     pub action: RuleAction,
     mask: Key,
-    /// What it looks at, as it was written.
+    /// Its key as it was written.
     pub key: RuleKey,
-    /// Of the workers from [`NEAR`] on.
+    /// Counters of the workers from [`NEAR`] on.
     far: Box<[Shard]>,
+    /// Counters of the first workers.
     near: [Shard; NEAR],
 }
 
@@ -76,14 +81,14 @@ impl Rule {
         Ok(Self { meter, value, index, action, mask, key, far, near: Default::default() })
     }
 
-    /// A rule of that index whose key was compiled elsewhere; what it does is, too, and nothing is counted.
+    /// A rule of that index whose key was compiled elsewhere. It has no action and no counters: its user has them.
     pub fn from_match(index: u32, compiled: Match) -> Self {
         let (Match { value, mask }, action) = (compiled, RuleAction::to(RuleTarget::Normal));
         let (key, far, near) = (RuleKey::default(), Box::default(), Default::default());
         Self { meter: None, value, index, action, mask, key, far, near }
     }
 
-    /// As it was written.
+    /// The rule as it was written.
     pub fn spec(&self) -> RuleSpec {
         RuleSpec { key_index: self.index, key: self.key.clone(), action: self.action.clone() }
     }
@@ -93,66 +98,66 @@ impl Rule {
         Match { value: self.value, mask: self.mask }
     }
 
-    /// It was applied to a frame of `len` bytes by `worker`.
+    /// Counts a frame of `len` bytes that `worker` applied it to.
     #[inline]
     pub fn applied(&self, worker: usize, len: usize) {
         let shard = self.near.get(worker).or_else(|| self.far.get(worker - NEAR));
-        if let Some(Shard(tally)) = shard {
-            tally.add(1, len as u64);
+        if let Some(Shard(counter)) = shard {
+            counter.add(1, len as u64);
         }
     }
 
-    /// Whether there is nothing to do to a frame that it applies to but to count it and to send it.
+    /// Whether a frame that it applies to is only counted and sent: it has neither meter nor mirror.
     #[inline]
     pub fn is_plain(&self) -> bool {
         self.meter.is_none() && self.action.mirror.is_none()
     }
 
-    /// Loads what its application needs, for the first workers; what it returns means nothing.
+    /// Loads the lines that applying it needs, if `worker` is one of the first. What it returns means nothing.
     #[inline]
     pub(super) fn touch(&self, worker: usize) -> u64 {
-        let counted = self.near.get(worker).map_or(0, |Shard(tally)| tally.read().packets);
+        let counted = self.near.get(worker).map_or(0, |Shard(counter)| counter.read().packets);
         u64::from(self.index) ^ counted
     }
 
-    /// What it was applied to.
+    /// Frames that it was applied to.
     pub fn matched(&self) -> Count {
         let mut sum = Count::default();
-        self.near.iter().chain(&self.far).for_each(|Shard(tally)| sum.add(tally.read()));
+        self.near.iter().chain(&self.far).for_each(|Shard(counter)| sum.add(counter.read()));
         sum
     }
 }
 
-/// The rules of one mask.
+/// The rules of one distinct mask.
 #[derive(Clone, Debug)]
 struct Subtable {
     mask: Key,
-    /// Lowest index in it.
+    /// The lowest index in it.
     best: u32,
-    /// Of each key the rule of lowest index.
+    /// For each key the rule of lowest index.
     table: HashTable,
 }
 
-/// A rule that may match.
+/// A rule that may match: its tag does.
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     /// Its index.
     index: u32,
-    /// Place of its mask among the subtables.
+    /// Place of its subtable.
     subtable: u32,
 }
 
 impl Candidate {
-    /// In place of one: nothing matches.
+    /// Stands for no candidate.
     const NONE: Self = Self { index: NONE, subtable: NONE };
 }
 
-/// A version of all rules, to look things up in.
+/// A version of the classifier: all rules, to be looked up.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
-    /// By best index, ascending.
+    /// By their best index, ascending.
     subtables: Arc<Vec<Subtable>>,
-    /// Bits that any mask has: nothing else of a packet matters.
+    /// Bits of a key that any mask has. Nothing else of a packet matters.
     relevant: Key,
     by_index: Index,
     len: u32,
@@ -167,8 +172,8 @@ impl Rules {
         self.confirm(key, candidate, self.get(candidate.index)?)
     }
 
-    /// The same of each key, of which there are [`MAX_BATCH`] at most, at its place. What is read for one does not wait for what is read for
-    /// another.
+    /// As [`Rules::find`] for up to [`MAX_BATCH`] keys, with each result at its key's place. What is read for one key
+    /// does not wait for what is read for another.
     #[inline(never)]
     pub(in crate::engine) fn find_all(&self, keys: &[Key]) -> [Option<&Arc<Rule>>; MAX_BATCH] {
         let mut candidates = [Candidate::NONE; MAX_BATCH];
@@ -186,9 +191,9 @@ impl Rules {
         found
     }
 
-    /// The rule of lowest index that may match, by tags alone: none that matches is lower.
+    /// The rule of lowest index that may match, by tags alone. No rule that matches has a lower index.
     ///
-    /// No rule is read for it, so the lines of all masks are on their way from memory together.
+    /// No rule is read here. So the lines of all subtables are on their way from memory together.
     #[inline]
     fn candidate(&self, key: &Key) -> Candidate {
         let mut lowest = Candidate::NONE;
@@ -204,14 +209,15 @@ impl Rules {
         lowest
     }
 
-    /// What [`Rules::find`] says, if `candidate` is what [`Rules::candidate`] said, and `rule` is the one of its index.
+    /// The rule that matches, given what [`Rules::candidate`] said and the rule of that index. Two keys can have the
+    /// same tag, so the candidate is compared, and if it is another key's, all rules with the tag are.
     #[inline]
     fn confirm<'a>(&'a self, key: &Key, candidate: Candidate, rule: &'a Arc<Rule>) -> Option<&'a Arc<Rule>> {
         let mask = &self.subtables.get(candidate.subtable as usize)?.mask;
         if key.masked(mask) == rule.value { Some(rule) } else { self.search(key) }
     }
 
-    /// As [`Rules::find`], comparing the key with each rule that has the tag.
+    /// As [`Rules::find`], but compares the key with each rule that has its tag.
     #[cold]
     fn search(&self, key: &Key) -> Option<&Arc<Rule>> {
         let mut found: Option<&Arc<Rule>> = None;
@@ -227,7 +233,7 @@ impl Rules {
         found
     }
 
-    /// The rule of that index.
+    /// The rule with that index.
     #[inline]
     pub fn get(&self, index: u32) -> Option<&Arc<Rule>> {
         self.by_index.get(index)
@@ -238,23 +244,23 @@ impl Rules {
         self.by_index.iter_from(from)
     }
 
-    /// How many there are.
+    /// Number of rules.
     pub fn len(&self) -> u32 {
         self.len
     }
 
-    /// Whether there are none.
+    /// Whether there is no rule.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Number of distinct masks: the probes that a lookup costs at most.
+    /// Number of distinct masks: a lookup costs as many probes at most.
     pub fn masks(&self) -> usize {
         self.subtables.len()
     }
 
-    /// Bits of a key that decide which rule matches: keys that are the same in them match the same.
+    /// Bits of a key that decide which rule matches. Keys that are the same in these bits match the same.
     #[inline]
     pub fn relevant(&self) -> &Key {
         &self.relevant
@@ -267,13 +273,13 @@ impl Rules {
     }
 }
 
-/// The rules as control has them: the current version, and what is needed to make the next.
+/// The rules as control has them: the current version, and what is needed to make the next one.
 #[derive(Debug, Default)]
 pub struct RuleTable {
     rules: Rules,
-    /// Indices in use under each mask.
+    /// By mask: the indices of its rules.
     indices: HashMap<Key, BTreeSet<u32>>,
-    /// Indices of rules that never match, because one of a lower index has the very same key.
+    /// By key: the indices of rules that never match, because a rule of lower index has the same key.
     shadowed: HashMap<Match, BTreeSet<u32>>,
 }
 
@@ -283,14 +289,14 @@ impl RuleTable {
         &self.rules
     }
 
-    /// Ends a batch of changes: the version is a new one.
+    /// Ends a batch of changes. Returns the version after it.
     pub fn commit(&mut self) -> Rules {
-        // 0 stands for an empty cache entry; after 2³² changes versions come again, by when no entry is that old.
+        // 0 stands for an empty cache entry. After 2³² changes versions repeat. By then no cache entry is that old.
         self.rules.version = self.rules.version.max(1).wrapping_add(1).max(1);
         self.rules.clone()
     }
 
-    /// Puts a rule in its place; returns the one that was there.
+    /// Puts a rule at its index. Returns the rule that was there.
     pub fn insert(&mut self, rule: Arc<Rule>) -> Option<Arc<Rule>> {
         let index = rule.index;
         let replaced = self.remove(index);
@@ -318,7 +324,7 @@ impl RuleTable {
         replaced
     }
 
-    /// Takes the rule of that index out.
+    /// Removes the rule with that index, and returns it.
     pub fn remove(&mut self, index: u32) -> Option<Arc<Rule>> {
         let rule = Arc::clone(self.rules.get(index)?);
         let key = rule.compiled();
@@ -352,15 +358,15 @@ impl RuleTable {
         Some(rule)
     }
 
-    /// Lowest index that no rule has.
+    /// The lowest index that no rule has.
     pub fn first_free(&self) -> u32 {
         self.rules.by_index.first_free()
     }
 }
 
 impl Rules {
-    /// Changes the table of `mask`, whose best index was `before` (`None`: there is none yet) and is now `best` (`None`: it is
-    /// empty and goes), and keeps the order.
+    /// Changes the subtable of `mask`, and keeps the subtables in order. Its best index was `before` (`None`: there
+    /// is no such subtable yet) and is now `best` (`None`: it is empty and goes).
     fn update_subtable(
         &mut self,
         mask: &Key,
@@ -369,7 +375,7 @@ impl Rules {
         change: impl FnOnce(&mut HashTable, &Index),
     ) {
         let subtables = Arc::make_mut(&mut self.subtables);
-        // Best indices are distinct: an index has one rule, which is in one subtable.
+        // Best indices are distinct, because an index has one rule, which is in one subtable.
         let at = before.and_then(|before| subtables.binary_search_by_key(&before, |subtable| subtable.best).ok());
         match (at, best) {
             (Some(at), Some(best)) => {

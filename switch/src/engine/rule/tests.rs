@@ -158,7 +158,8 @@ impl Packet {
             self.ip.map(|(_, six, addrs)| if six { IpAddr::V6(v6(addrs[which])) } else { IpAddr::V4(v4(addrs[which])) })
         };
         let version = self.ip.map(|(_, six, _)| if six { IpType::Ipv6 } else { IpType::Ipv4 });
-        // A mask of nothing in the key's 8 bits still asks for IP if it has other bits: it was written to ask for something.
+        // A mask of nothing in the key's 8 bits still asks for IP if it has other bits: it was written to ask for
+        // something.
         number(key.ingress_port, Some(u32::from(self.port)))
             && mac(key.dmac, self.mac(0))
             && mac(key.smac, self.mac(1))

@@ -1,5 +1,5 @@
-//! Changing the outer VLAN tag of a frame in place. Tags sit between the addresses and the EtherType, so pushing and popping
-//! moves the 12 bytes of addresses and leaves the payload where it is.
+//! Changing the outer VLAN tag of a frame in place. Tags are between the addresses and the EtherType. So a push or
+//! pop moves the 12 bytes of addresses and leaves the payload where it is.
 
 use crate::engine::parse::{ETH_HEADER, VLAN_TAG};
 
@@ -21,7 +21,7 @@ pub enum TagEdit {
     },
     /// Take the outer tag off.
     Pop,
-    /// Replace PCP, DEI and VID of the outer tag; its TPID stays.
+    /// Replace PCP, DEI and VID of the outer tag. Its TPID stays.
     SetTci(u16),
 }
 
@@ -35,17 +35,27 @@ impl TagEdit {
             TagEdit::None | TagEdit::SetTci(_) => 0,
         }
     }
+
+    /// Length in bytes of a frame of `len` bytes after the edit.
+    #[inline]
+    pub const fn edited_len(self, len: usize) -> usize {
+        match self {
+            TagEdit::Push { .. } => len + VLAN_TAG,
+            TagEdit::Pop => len.saturating_sub(VLAN_TAG),
+            TagEdit::None | TagEdit::SetTci(_) => len,
+        }
+    }
 }
 
-/// Edits the frame that `buf` (a whole UMEM chunk) holds at `start..start + len`, and returns where it is afterwards as
-/// (start, len).
+/// Edits the frame that `buf`, a whole UMEM chunk, holds at `start..start + len`. Returns start and length after the
+/// edit.
 ///
-/// The caller sees to it that a push finds 4 bytes before `start`, and that a frame whose tag is popped or set has one, as
-/// [`super::egress`] does. If the bytes for an edit are not there, the frame stays as it is: a fault of the caller, which
-/// debug builds stop at.
+/// The caller sees to it that a push finds 4 bytes before `start`, and that a frame whose tag is popped or set has one.
+/// [`super::egress`] does so. If the bytes for an edit are not there, the frame stays as it is. That is a fault of the
+/// caller, and debug builds stop there.
 #[inline(always)]
 pub fn apply(edit: TagEdit, buf: &mut [u8], start: usize, len: usize) -> (usize, usize) {
-    // Addresses and a tag: where they are, or where they will be.
+    // Addresses and tag begin at `first`, before a pop or after a push.
     let (first, least) = match edit {
         TagEdit::None => return (start, len),
         TagEdit::Push { .. } => (start.checked_sub(VLAN_TAG), ETH_HEADER),
@@ -57,7 +67,7 @@ pub fn apply(edit: TagEdit, buf: &mut [u8], start: usize, len: usize) -> (usize,
         first.filter(|_| inside).and_then(|first| buf.get_mut(first..)?.first_chunk_mut::<{ ADDRESSES + VLAN_TAG }>());
     debug_assert!(front.is_some(), "{edit:?} at {start}+{len} of {size} bytes");
     let Some(front) = front else { return (start, len) };
-    // All 16 bytes as one number, the first lowest.
+    // All 16 bytes as one number, the first byte lowest.
     let all = u128::from_le_bytes(*front);
     let (all, start, len) = match edit {
         TagEdit::None => (all, start, len),

@@ -1,22 +1,26 @@
 //! VLAN membership of ports and what it does to a frame's tag.
 //!
-//! The outer tag of a frame, C-tag or S-tag, says its VLAN; no tag or VID 0 (a priority tag) leaves that to the port. Inside
-//! the switch a frame keeps its bytes and has a VID, 0 for the untagged segment; what happens to the tag is decided per
-//! receiver and applied once, on the way out.
+//! The outer tag of a frame, C-tag or S-tag, says its VLAN. Without a tag, or with VID 0 (a priority tag), the port
+//! says it. Inside the switch a frame keeps its bytes and has a VID, 0 for the untagged segment. What happens to the
+//! tag is decided for each receiver, and done once on the way out.
 //!
-//! - An **access** port of VLAN *v* takes frames without a tag and with a priority tag, and gives those of *v* without tag.
-//! - A **trunk** takes frames of its `tagged` VLANs and of its native one with a tag; without a VID they belong to the
-//!   native VLAN, or are dropped if there is none. It gives the native VLAN without tag and the others with one: a tag is
-//!   kept with PCP, DEI and TPID, a priority tag gets the VID, and else a C-tag with PCP 0 is pushed.
+//! - An **access** port of VLAN *v* takes frames without a tag or with a priority tag. It sends frames of *v* without a tag.
+//! - A **trunk** takes frames of its `tagged` VLANs and of its native VLAN with a tag. Frames without a VID belong to the
+//!   native VLAN. It sends the native VLAN without a tag and the others with one.
 //!
-//! An access port drops any tag with a VID, also its own, as Open vSwitch does (`vlan_mode` in ovs-vswitchd.conf.db(5)):
-//! whoever tags frames on an access port is misconfigured or tries something. VID 4095 is always dropped. An inner tag is
-//! never changed, and no edit lets one take the outer tag's place where VLANs are told apart: an access port does not take a
-//! priority tag with another tag behind it, and a trunk keeps the outer tag of a stacked frame of its native VLAN. That
-//! stops VLAN hopping by double tagging. (Out of an access port the outer tag of a stacked frame does go, as it does out of
-//! the far end of a QinQ tunnel.)
+//! A trunk without a native VLAN drops frames without a VID. Where it sends a tag, a tag that is there keeps PCP, DEI
+//! and TPID. A priority tag gets the VID. Else a C-tag with PCP 0 is pushed.
 //!
-//! Pure functions on plain data; any thread.
+//! An access port drops any tag with a VID, also its own, as Open vSwitch does (`vlan_mode` in
+//! ovs-vswitchd.conf.db(5)). Whoever tags frames on an access port is misconfigured or tries something. VID 4095 is
+//! always dropped.
+//!
+//! **No VLAN hopping by double tagging.** An inner tag is never changed. No edit lets it take the outer tag's place
+//! where VLANs are told apart. So an access port does not take a priority tag with another tag behind it. A trunk
+//! keeps the outer tag of a stacked frame of its native VLAN. Out of an access port the outer tag of a stacked frame
+//! does go, as it does at the far end of a QinQ tunnel.
+//!
+//! These are pure functions on plain data, for any thread.
 
 pub use edit::{TagEdit, apply};
 
@@ -42,8 +46,8 @@ pub fn ingress(mode: &VlanMode, tag: Option<Tag>) -> Result<Vid, DropReason> {
     vid.filter(|vid| *vid <= MAX_VID).ok_or(DropReason::VlanNotAllowed)
 }
 
-/// What to do to the tag of a frame of VLAN `vid` that goes out of a port of that mode, `tag` being the outer tag that the
-/// frame came in with; `None` if the port is not a member of `vid`.
+/// What to do to the tag of a frame of VLAN `vid` that goes out of a port of that mode. `tag` is the outer tag that
+/// the frame came in with. `None` if the port is not a member of `vid`.
 #[inline]
 pub fn egress(mode: &VlanMode, vid: Vid, tag: Option<Tag>) -> Option<TagEdit> {
     if !mode.is_member(vid) {
@@ -57,7 +61,7 @@ pub fn egress(mode: &VlanMode, vid: Vid, tag: Option<Tag>) -> Option<TagEdit> {
         None if access || native => TagEdit::None,
         None => TagEdit::Push { tpid: TPID_CTAG, tci: vid },
         Some(_) if access => TagEdit::Pop,
-        // Stacked: the tag stays. Its VID is the native one or 0, which means the same to the other end.
+        // A stacked tag stays. Its VID is the native one or 0, which mean the same to the other end.
         Some(tag) if native => {
             if tag.stacked {
                 TagEdit::None

@@ -17,7 +17,7 @@ use crate::io::umem::Frame;
 use crate::model::{Count, DropReason, VlanEdit};
 use crate::worker::egress::Egress;
 use crate::worker::ends::{OutsideEnd, Ring};
-use crate::worker::frames::{BURST, count, edit_tag, is_too_long, measure, sift};
+use crate::worker::frames::{BURST, count, edit_tag, is_too_long, measure, sift, total_len};
 use crate::worker::turn::SendContext;
 use crate::worker::view::PortShared;
 
@@ -31,7 +31,7 @@ pub(super) struct Dispatch<'a> {
 }
 
 impl Dispatch<'_> {
-    /// Does with a burst what the component does. `outs` has a place for each sending end; they are empty before and
+    /// Does with a burst what the component does. `outs` has a place for each sending end. All are empty before and
     /// after.
     pub(super) fn treat(&mut self, burst: &mut Vec<Frame>, outs: &mut [Vec<Frame>]) {
         let component = self.component;
@@ -171,7 +171,7 @@ impl Dispatch<'_> {
             given = count(frames);
         }
         let egress = bridge::Egress::new(port.no, TagEdit::None, queue);
-        let run = Run { egress, color: Color::Green, frames: frames.len(), bytes: given.bytes as usize };
+        let run = Run { egress, color: Color::Green, frames: frames.len(), bytes: total_len(given) };
         self.egress.send_run(run, &mut frames.drain(..), self.cx);
         given
     }

@@ -1,11 +1,11 @@
 //! The flow rules of a port: frames that a rule sends to another queue's end of their port, and edits of tags.
 //!
-//! A frame comes in by one queue, and its end may be another's, whose component may be at another worker. For each
-//! queue that a rule names there is a ring from each worker. What takes frames from the queue takes them from these
-//! rings, too.
+//! A frame comes in by one queue, and a rule may send it to the end of another. The component there may be at another
+//! worker. So there is a ring from each worker to each queue that a rule names. What takes frames from the queue takes
+//! them from these rings, too.
 //!
-//! A rule holds for what comes in by any queue. So all queues of a port with such rules are polled, also those that no
-//! component has, as long as one has a queue that is named.
+//! A rule holds for what comes in by any queue. So all queues of a port with such rules are polled, if a component has
+//! one that is named. That includes queues that no component has.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,11 +25,11 @@ pub struct PortFlows {
     counted: Vec<CountedRule>,
     ingress: FlowTable,
     egress: FlowTable,
-    /// By queue, then by the worker that puts frames in; empty for a queue that no rule names.
+    /// By queue, then by the worker that puts frames in. A queue that no rule names has none.
     pub(super) rings: Vec<Vec<Arc<Ring>>>,
 }
 
-/// Those of all ports by number; empty as a whole if no port has any.
+/// Flow rules of all ports, by number. It is empty if no port has any.
 pub type Flows = Arc<Vec<Option<Arc<PortFlows>>>>;
 
 impl PortFlows {
@@ -72,7 +72,7 @@ impl PortFlows {
         }
     }
 
-    /// The same rules without the rings of queues that none names, which are returned.
+    /// The same rules without the rings of queues that no rule names. These rings are returned.
     pub fn without_old_rings(&self, rules: &[FlowRule]) -> (Self, Vec<Arc<Ring>>) {
         let mut new = Self::new(&self.port, rules, Some(self), 0);
         let mut old = Vec::new();
@@ -99,7 +99,7 @@ impl PortFlows {
         self.rings.iter().flatten()
     }
 
-    /// The ring from a worker to that queue's end, and the worker that takes frames from it; none: no component has
+    /// The ring from a worker to that queue's end, and the worker that takes frames from it. `None` if no component has
     /// that end.
     pub(super) fn ring_to(&self, queue: u32, worker: usize) -> Option<(&Arc<Ring>, usize)> {
         read_ring(self.rings_to(queue), worker)

@@ -12,7 +12,7 @@ use crate::engine::meter::Color;
 use crate::io::umem::{Frame, FrameCache};
 use crate::model::{Count, DropReason};
 use crate::worker::egress::{Egress, Queue};
-use crate::worker::frames::{BURST, count, sift};
+use crate::worker::frames::{BURST, count, sift, total_len};
 use crate::worker::turn::{SendContext, Turn};
 use crate::worker::view::PortShared;
 
@@ -26,12 +26,12 @@ pub(in crate::worker) struct Runner {
     epoch: u64,
     set: Arc<Set>,
     plan: Plan,
-    hands: Hands,
+    burst_runner: BurstRunner,
 }
 
-/// What is needed for any burst.
+/// Runs one burst. It keeps what any burst needs.
 #[derive(Debug, Default)]
-struct Hands {
+struct BurstRunner {
     steering: Steering,
     /// What goes to each sending end of the component whose burst it is. Empty between bursts.
     outs: Vec<Vec<Frame>>,
@@ -57,7 +57,7 @@ impl Runner {
     /// Works out the intakes anew, for the components and queues that there are.
     pub(in crate::worker) fn rebuild(&mut self, turn: &Turn<'_>, egress: &mut Egress) {
         self.plan = Plan::new(&self.set, egress.queues_mut(), turn.worker);
-        let (outs, most) = (&mut self.hands.outs, self.plan.most_outs());
+        let (outs, most) = (&mut self.burst_runner.outs, self.plan.most_outs());
         if outs.len() < most {
             outs.resize_with(most, || Vec::with_capacity(BURST));
         }
@@ -70,19 +70,19 @@ impl Runner {
 
     /// One burst of each intake. Returns how many frames came. `burst` is empty before and after.
     pub(in crate::worker) fn run(&mut self, burst: &mut Vec<Frame>, turn: &Turn<'_>, egress: &mut Egress) -> usize {
-        let Self { set, plan, hands, .. } = self;
+        let Self { set, plan, burst_runner, .. } = self;
         let mut frames = 0;
         for intake in &plan.intakes {
-            frames += hands.run_intake(intake, set, burst, turn, egress);
+            frames += burst_runner.run_intake(intake, set, burst, turn, egress);
         }
         for (slot, flows) in &plan.untaken {
-            frames += hands.run_untaken(*slot, flows, burst, turn, egress);
+            frames += burst_runner.run_untaken(*slot, flows, burst, turn, egress);
         }
         frames
     }
 }
 
-impl Hands {
+impl BurstRunner {
     fn run_intake(
         &mut self,
         intake: &Intake,
@@ -167,7 +167,7 @@ fn admit(
     let number = egress.refill(slot);
     cx.turn.count_in(burst, came, port, number);
     let Some(meter) = cx.turn.view.meters.from(port.no) else { return number };
-    if cx.takes_all(meter, burst.len(), came.bytes as usize) {
+    if cx.takes_all(meter, burst.len(), total_len(came)) {
         return number;
     }
     // The port's own counters: what it sends too much is not the component's doing.

@@ -79,7 +79,7 @@ pub struct Component {
 }
 
 impl Component {
-    /// A component whose ends were found.
+    /// A component with its ends.
     pub fn new(spec: ComponentSpec, rx: Box<[Link]>, tx: Box<[Link]>, counters: Arc<Counters>) -> Self {
         let logic = match spec.kind {
             ComponentKind::Forward | ComponentKind::Merge => Logic::First,

@@ -1,4 +1,4 @@
-//! The way out: frames whose way is decided are staged, and go in order, run by run.
+//! The way out. Frames are staged when their egress is decided. They go in order, run by run.
 //!
 //! A run is staged frames in a row with the same egress. Most bursts are one run or a few. What its frames have in
 //! common is asked for once: the meter of what the port is sent lets all of a run pass if it has tokens for it.

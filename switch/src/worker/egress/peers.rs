@@ -20,7 +20,7 @@ pub(in crate::worker) struct Transit {
 pub struct TransitRings {
     /// From each other worker, in any order.
     inboxes: Vec<rtrb::Consumer<Transit>>,
-    /// To each worker by number; `None` to itself.
+    /// To each worker by number. `None` to itself.
     outboxes: Vec<Option<rtrb::Producer<Transit>>>,
 }
 

@@ -17,7 +17,7 @@ pub(in crate::worker) enum Serves {
     Bridge,
     /// A component.
     Component,
-    /// Flow rules, which send them to ends of other queues. What they leave here is dropped.
+    /// Flow rules. They send frames to ends of other queues. What they leave here is dropped.
     Rules,
     /// None that is ready. They wait, and the kernel counts what the full ring has no room for.
     Nobody,

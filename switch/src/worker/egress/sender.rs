@@ -53,7 +53,7 @@ impl Sender {
         self.cache.put(frame);
     }
 
-    /// Sends the next frames, which are a run.
+    /// Sends the first of `frames`, as many as the run has.
     pub(super) fn send_run(&mut self, run: Run, frames: &mut Drain<'_, Frame>, cx: &SendContext<'_>) {
         let (port, edit) = (run.egress.port(), run.egress.edit());
         let bytes = run.bytes.saturating_add_signed(growth(edit).saturating_mul(run.frames.cast_signed()));

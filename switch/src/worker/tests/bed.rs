@@ -44,7 +44,7 @@ impl Bed {
         Self::with_queues(workers, modes, free, 1)
     }
 
-    /// With so many queues each; the kernels' ends stand port by port, queue by queue.
+    /// With so many queues each. The kernels' ends stand port by port, queue by queue.
     pub(super) fn with_queues(workers: usize, modes: &[VlanMode], free: usize, queues: usize) -> Self {
         let umem = Umem::new(FRAMES, 2048, HugePages::Off).unwrap();
         let policy = |vlan: &VlanMode| PortPolicy {
@@ -79,14 +79,14 @@ impl Bed {
     pub(super) fn install(&mut self, tables: &Tables) {
         let old = self.shared.view.load_full();
         let epoch = old.snapshot.epoch + 1;
-        let redirects = tables.redirects().map(|(spec, end)| (spec.src, end));
-        let snapshot = old.snapshot.clone().with_redirects(redirects).with_rules(epoch, tables.rules().clone());
-        let meters = tables.port_meters(self.kernels.len()).into();
+        let redirects = tables.redirects.iter().map(|(spec, end)| (spec.src, end));
+        let snapshot = old.snapshot.clone().with_redirects(redirects).with_rules(epoch, tables.rules.current().clone());
+        let meters = tables.meters.by_port(self.kernels.len()).into();
         self.shared.publish(View { snapshot, meters, metered: true, ..View::clone(&old) });
         self.workers.iter_mut().for_each(Worker::refresh_view);
     }
 
-    /// Turns all workers until none finds anything; returns what went out of each port.
+    /// Turns all workers until none finds anything. Returns what went out of each port.
     pub(super) fn settle(&mut self) -> Vec<Vec<Vec<u8>>> {
         let mut sent = vec![Vec::new(); self.kernels.len()];
         loop {

@@ -19,7 +19,7 @@ fn port_of(key_index: u32) -> u32 {
 }
 
 proptest! {
-    /// The oracle: a map from station to port. A station may move; each frame is settled before the next.
+    /// The oracle is a map from station to port. A station may move. Each frame is settled before the next.
     #[test]
     fn frames_go_where_a_simple_bridge_sends_them(
         workers in 1usize..4,
@@ -51,7 +51,10 @@ proptest! {
         rules in prop::collection::vec((0u32..8, 0u16..6, prop::option::of(0u32..3), prop::option::of(0u16..4)), 0..8),
         bindings in prop::collection::vec((0u16..4, any::<bool>(), 0u32..3), 0..4),
         redirects in prop::collection::vec((0u16..4, 0u16..4), 0..4),
-        bursts in prop::collection::vec(prop::collection::vec((0usize..4, 0u8..5, prop::option::of(0u8..5), 14usize..300), 0..30), 1..8),
+        bursts in prop::collection::vec(
+            prop::collection::vec((0usize..4, 0u8..5, prop::option::of(0u8..5), 14usize..300), 0..30),
+            1..8,
+        ),
     ) {
         let all = VlanMode::Trunk { native: Some(0), tagged: VlanSet::all() };
         let access = VlanMode::Access { vid: 0 };
@@ -65,23 +68,23 @@ proptest! {
                 kind: MeterType::Pps, burst: Some(5), peak_burst: two.then_some(5), mode, peak_rate, yellow_dscp,
                 ..MeterSpec::new(id, 2)
             };
-            tables.add_meter(spec, true, 0).unwrap();
+            tables.meters.add(spec, true, 0).unwrap();
         }
         for (vport, from, meter) in bindings {
             let direction = if from { MeterDirection::From } else { MeterDirection::To };
-            tables.bind(&MeterBinding { vport, direction, meter }, &ports).unwrap();
+            tables.meters.bind(&MeterBinding { vport, direction, meter }, &ports).unwrap();
         }
         for (key_index, target, meter, mirror) in rules {
             let target = [RuleTarget::Drop, RuleTarget::Normal].get(usize::from(target)).copied()
                 .unwrap_or(RuleTarget::Port(target.saturating_sub(2)));
-            let key = RuleKey { ingress_port: Some(Masked { value: port_of(key_index), mask: 3 }), ..RuleKey::default() };
-            let key = if key_index % 2 == 0 { key } else { RuleKey::default() };
+            let ingress_port = Some(Masked { value: port_of(key_index), mask: 3 }).filter(|_| key_index % 2 == 0);
+            let key = RuleKey { ingress_port, ..RuleKey::default() };
             let action = RuleAction { target, queue: None, meter, mirror };
             tables.change_rules(vec![RuleChange::Write(RuleSpec { key_index, key, action })], &ports).unwrap();
         }
         for (src, dest) in redirects {
             // One that would be a loop is refused.
-            let _ = tables.redirect(RedirectSpec { src, dest }, &ports);
+            let _ = tables.redirects.set(RedirectSpec { src, dest }, &ports);
         }
         bed.install(&tables);
         for burst in bursts {
@@ -99,14 +102,17 @@ proptest! {
     #[test]
     fn a_burst_goes_where_each_of_its_frames_would_alone(
         rules in prop::collection::vec((0u32..6, 0u8..6, 0u16..7, prop::option::of(0u16..4), any::<bool>()), 1..6),
-        bursts in prop::collection::vec((0usize..4, prop::collection::vec((0u8..4, 0u8..6, 0u8..3, 60usize..200), 1..24)), 1..10),
+        bursts in prop::collection::vec(
+            (0usize..4, prop::collection::vec((0u8..4, 0u8..6, 0u8..3, 60usize..200), 1..24)),
+            1..10,
+        ),
     ) {
         let all = VlanMode::Trunk { native: Some(0), tagged: VlanSet::all() };
         let access = |vid| VlanMode::Access { vid };
         let mut bed = Bed::new(1, &[access(0), all.clone(), access(0), all]);
         let mut tables = Tables::new(Capacity::default(), 1);
         let ports = |no: u16| (no < 4).then_some(1);
-        tables.add_meter(MeterSpec::new(0, u32::MAX), true, 0).unwrap();
+        tables.meters.add(MeterSpec::new(0, u32::MAX), true, 0).unwrap();
         for (key_index, to, target, mirror, metered) in rules {
             let dmac = Some(MaskedMac { value: MacAddr::new(station(to)), mask: MaskedMac::FULL });
             let target = [RuleTarget::Drop, RuleTarget::Normal, RuleTarget::Normal].get(usize::from(target)).copied()
@@ -150,7 +156,8 @@ proptest! {
                     Verdict::Unicast { port, edit, .. } => send(port, edit),
                     Verdict::Flood { vid, tag } => {
                         for &port in snap.flood_ports(vid) {
-                            if let FloodVerdict::Send { port, edit } = flood_verdict(snap, ingress, port, vid, tag, data.len()) {
+                            let verdict = flood_verdict(snap, ingress, port, vid, tag, data.len());
+                            if let FloodVerdict::Send { port, edit } = verdict {
                                 send(port, edit);
                             }
                         }
@@ -171,7 +178,10 @@ proptest! {
     #[test]
     fn the_books_balance_after_any_traffic(
         workers in 1usize..3,
-        bursts in prop::collection::vec(prop::collection::vec((0usize..3, prop::collection::vec(any::<u8>(), 0..80)), 0..40), 1..12),
+        bursts in prop::collection::vec(
+            prop::collection::vec((0usize..3, prop::collection::vec(any::<u8>(), 0..80)), 0..40),
+            1..12,
+        ),
     ) {
         let all = VlanMode::Trunk { native: Some(0), tagged: VlanSet::all() };
         let mut bed = Bed::new(workers, &[all.clone(), VlanMode::Access { vid: 0 }, all]);

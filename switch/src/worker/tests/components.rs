@@ -1,4 +1,4 @@
-//! Components on workers whose ports and ends the test holds the other side of.
+//! Components on workers. The test has the other side of their ports and ends.
 
 use proptest::prelude::*;
 
@@ -8,7 +8,7 @@ use crate::worker::ends::{NullEnd, OutsideEnd, Ring};
 
 pub(super) const TO: [u8; 6] = [2, 0, 0, 0, 0, 9];
 
-/// Components by what they are made of; all on worker `worker`.
+/// A component at that worker.
 pub(super) fn component(
     worker: usize,
     kind: ComponentKind,
@@ -143,7 +143,7 @@ fn what_the_bridge_is_told_to_send_to_a_port_of_components_is_dropped_with_a_rea
     }
     assert_eq!(bed.settle(), [vec![], vec![frame(2, None, 2, 60)], vec![]]);
     assert_eq!((bed.dropped(DropReason::RuleNoPort), bed.dropped(DropReason::PortGone)), (1, 1));
-    tables.redirect(RedirectSpec { src: 1, dest: 2 }, &ports).unwrap();
+    tables.redirects.set(RedirectSpec { src: 1, dest: 2 }, &ports).unwrap();
     bed.install(&tables);
     assert!(bed.kernels[0].receive(&frame(3, None, 3, 60)));
     assert!(bed.settle().iter().all(Vec::is_empty));
@@ -368,8 +368,8 @@ fn meters_of_ports_hold_for_components() {
     let ports = |no: u16| (no < 2).then_some(1);
     for (meter, direction, burst) in [(0, MeterDirection::From, 10), (1, MeterDirection::To, 4)] {
         let spec = MeterSpec { kind: MeterType::Pps, burst: Some(burst), ..MeterSpec::new(meter, 1) };
-        tables.add_meter(spec, true, 0).unwrap();
-        tables.bind(&MeterBinding { vport: meter as u16, direction, meter }, &ports).unwrap();
+        tables.meters.add(spec, true, 0).unwrap();
+        tables.meters.bind(&MeterBinding { vport: meter as u16, direction, meter }, &ports).unwrap();
     }
     bed.install(&tables);
     bed.run(vec![forward(0, bed.port(0), bed.port(1))]);
@@ -388,7 +388,10 @@ proptest! {
         workers in 1usize..3,
         edits in prop::collection::vec(0u8..3, 8),
         kinds in prop::collection::vec(0u8..3, 3),
-        bursts in prop::collection::vec(prop::collection::vec((0usize..2, prop::collection::vec(any::<u8>(), 0..40)), 0..30), 1..6),
+        bursts in prop::collection::vec(
+            prop::collection::vec((0usize..2, prop::collection::vec(any::<u8>(), 0..40)), 0..30),
+            1..6,
+        ),
     ) {
         let mut bed = Bed::free(workers, 4);
         let edit = |n: usize| match edits[n] {
@@ -398,7 +401,8 @@ proptest! {
         };
         let rings = [ring(8), ring(8)];
         let link = |n: usize| Link::Ring(Arc::clone(&rings[n]));
-        let kind = |n: usize| [ComponentKind::Merge, ComponentKind::Mirror, ComponentKind::Classifier][usize::from(kinds[n])];
+        let all = [ComponentKind::Merge, ComponentKind::Mirror, ComponentKind::Classifier];
+        let kind = |n: usize| all[usize::from(kinds[n])];
         let table = vec![TableEntry { vlan: None, mac: None, tx: 0 }, TableEntry { vlan: Some(3), mac: None, tx: 0 }];
         let make = |n: usize, rx: Vec<Link>, tx: [Link; 2]| {
             let kind = kind(n);

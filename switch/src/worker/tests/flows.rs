@@ -18,7 +18,7 @@ fn to_queue(vid: u32, queue: u32) -> FlowRule {
 }
 
 impl Bed {
-    /// Port 0 with three queues, which workers have in turn, and port 1 likewise.
+    /// Ports 0 and 1 with three queues each. Workers have them in turn.
     fn queued(workers: usize) -> Self {
         Self::with_queues(workers, &[], 2, QUEUES)
     }
@@ -252,7 +252,7 @@ fn rules_count_what_meets_them_on_any_worker_and_go_on_when_others_change() {
     // With the length that they had when they met it.
     assert_eq!(first.counts().collect::<Vec<_>>(), [(90, count(2, 200)), (7, count(2, 120))]);
     assert_eq!(out.counts().collect::<Vec<_>>(), [(7, count(2, 120))]);
-    // Another before it, another behind it; then another under its number.
+    // Other rules before and behind it. Then another rule of the same number.
     rules = vec![to_queue(9, 0), pop.clone(), to_queue(5, 1)];
     let second = bed.flows(0, &rules, Some(&first));
     assert_eq!(second.counts().collect::<Vec<_>>(), [(9, count(0, 0)), (90, count(2, 200)), (5, count(0, 0))]);

@@ -1,6 +1,6 @@
-//! What a test says by standard input: one command a line, one line of answer each, in order.
+//! The test's commands on standard input: one command a line, one line of answer each, in order.
 //!
-//! A line may start with `@NETDEV` to mean the device of that netdev instead of the first.
+//! `@NETDEV` at the start of a line selects the device of that netdev. Without it the first device is meant.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write, stdin, stdout};
@@ -13,14 +13,14 @@ use super::launch::Launch;
 use super::machine::Machine;
 use super::stack::Ping;
 
-/// What takes a while.
+/// A command that takes a while.
 #[derive(Debug)]
 enum Job {
     Ping(Ping),
     Recv(Instant),
 }
 
-/// Both streams.
+/// Commands in, answers out.
 #[derive(Debug)]
 pub struct Control {
     launch: Launch,
@@ -30,7 +30,7 @@ pub struct Control {
     open: bool,
 }
 
-/// One line to the test. That nobody reads any more ends nothing.
+/// Prints a line for the test. The program goes on if nobody reads it.
 pub fn say(line: &str) {
     let mut out = stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
@@ -43,7 +43,7 @@ pub fn address(text: &str) -> Result<Ipv4Addr, String> {
 }
 
 impl Control {
-    /// Nothing said yet.
+    /// A control that has read nothing yet.
     pub fn new(launch: Launch) -> Self {
         Self { launch, input: Vec::new(), lines: VecDeque::new(), job: None, open: true }
     }
@@ -53,7 +53,7 @@ impl Control {
         self.open
     }
 
-    /// Standard input is readable.
+    /// Reads commands once standard input is readable.
     pub fn readable(&mut self) {
         let mut part = [0; 65_536];
         match stdin().lock().read(&mut part) {
@@ -66,7 +66,7 @@ impl Control {
         }
     }
 
-    /// When it has something to do, if nothing comes before.
+    /// Time of its next work, if no command comes before.
     pub fn next(&self) -> Option<Instant> {
         match &self.job {
             Some((_, Job::Ping(ping))) => Some(ping.next()),
@@ -75,7 +75,7 @@ impl Control {
         }
     }
 
-    /// Goes on with what was asked for; an exit code if it was to end.
+    /// Goes on with the commands. Returns an exit code if one of them ends the program.
     pub fn advance(&mut self, machine: &mut Machine) -> Option<u8> {
         loop {
             if let Some((netdev, job)) = &mut self.job {
@@ -162,7 +162,7 @@ impl Control {
     }
 }
 
-/// What comes of a command.
+/// Result of a command.
 enum Reply {
     Line(String),
     Job(Job),

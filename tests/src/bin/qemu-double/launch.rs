@@ -1,17 +1,17 @@
-//! How the process was started: what a test wants to know of its user, privileges, limits and descriptors.
+//! How the process was started: its user, privileges, limits and descriptors, for tests.
 
 use std::fs;
 
 use nix::sys::resource::{Resource, getrlimit};
 use serde_json::{Map, Value, json};
 
-/// Taken before anything is opened or changed.
+/// Facts taken before the program opens or changes anything.
 #[derive(Debug)]
 pub struct Launch {
     known: Value,
 }
 
-/// Open descriptors with what they are.
+/// Open descriptors, each with what it is.
 pub fn descriptors() -> Map<String, Value> {
     let listing = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     let own = format!("/proc/{}/fd", std::process::id());
@@ -23,7 +23,7 @@ pub fn descriptors() -> Map<String, Value> {
 }
 
 impl Launch {
-    /// Looks.
+    /// Takes the facts.
     pub fn look() -> Self {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let field = |name: &str| {
@@ -63,7 +63,7 @@ impl Launch {
         Self { known }
     }
 
-    /// All of it, and the descriptors that are open now.
+    /// All facts, and the descriptors open at this moment.
     pub fn report(&self) -> Value {
         let mut report = self.known.clone();
         report["open_fds"] = descriptors().into();

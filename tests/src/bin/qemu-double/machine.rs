@@ -1,4 +1,4 @@
-//! The machine: netdevs, devices and what goes between them, whoever asks for it (command line, QMP or the test).
+//! The machine: netdevs, devices and the frames between them, whether the command line, QMP or the test asks for it.
 
 use std::net::Ipv4Addr;
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -12,15 +12,15 @@ use super::options::{AfXdp, BACKENDS, Params, Sockets, has_af_xdp};
 use super::stack::Nic;
 use super::xsk;
 
-/// How long a guest takes to let go of a device.
+/// Time that a guest takes to release a device.
 const UNPLUG: Duration = Duration::from_millis(50);
 
-/// What went wrong, as QMP tells it.
+/// An error, as QMP reports it.
 #[derive(Debug)]
 pub struct Failure {
     /// Error class.
     pub class: &'static str,
-    /// In words.
+    /// Description in words.
     pub desc: String,
 }
 
@@ -31,13 +31,13 @@ impl From<String> for Failure {
 }
 
 impl Failure {
-    /// Nothing of that name.
+    /// The error for an unknown name.
     pub fn not_found(id: &str) -> Self {
         Self { class: "DeviceNotFound", desc: format!("Device '{id}' not found") }
     }
 }
 
-/// Descriptors that have names, which a netdev takes.
+/// Named descriptors that a netdev can take.
 pub type NamedFds = Vec<(String, OwnedFd)>;
 
 /// A device in a slot.
@@ -45,24 +45,24 @@ pub type NamedFds = Vec<(String, OwnedFd)>;
 pub struct Device {
     id: Option<String>,
     params: Params,
-    /// Place of its netdev.
+    /// Index of its netdev.
     netdev: usize,
-    /// Queues that the guest uses: one unless the device has `mq=on`.
+    /// Number of queues that the guest uses: one unless the device has `mq=on`.
     pairs: usize,
     nic: Nic,
-    /// Asked to go; at that time, unless the guest never lets go.
+    /// Set once the device is asked to go: to the time when it goes, or to `None` if the guest never releases it.
     unplug: Option<Option<Instant>>,
 }
 
-/// See the module.
+/// The machine.
 #[derive(Debug, Default)]
 pub struct Machine {
-    /// Places stay theirs: an empty one is `None`.
+    /// Indices stay valid. A deleted netdev leaves `None`.
     netdevs: Vec<Option<Netdev>>,
     devices: Vec<Device>,
-    /// IPv4 addresses by netdev; no netdev means the first device.
+    /// IPv4 addresses by netdev. Without a netdev the first device is meant.
     addresses: Vec<(Option<String>, Ipv4Addr)>,
-    /// Events that no monitor has had yet.
+    /// Events that no monitor has got yet.
     pub events: Vec<Value>,
     macs: u8,
 }
@@ -87,7 +87,7 @@ impl Machine {
         self.devices.iter().position(|device| device.netdev == netdev)
     }
 
-    /// Makes a netdev. `named` holds the descriptors that a monitor has; a command line has numbers only.
+    /// Makes a netdev. `named` holds the monitor's descriptors. A command line has only numbers.
     pub fn netdev_add(&mut self, params: &Params, named: Option<&mut NamedFds>) -> Result<(), Failure> {
         let backend = params.required("type")?;
         if !BACKENDS.contains(&backend) || (backend == "af-xdp" && !has_af_xdp()) {
@@ -114,7 +114,7 @@ impl Machine {
         Ok(())
     }
 
-    /// The sockets that were given, one a queue.
+    /// The given sockets, one for each queue.
     fn sockets(&self, options: &AfXdp, named: Option<&mut NamedFds>) -> Result<Vec<Option<OwnedFd>>, String> {
         let Sockets::Given(given) = &options.sockets else { return Ok((0..options.queues).map(|_| None).collect()) };
         let mut fds: Vec<Option<OwnedFd>> = Vec::new();
@@ -135,7 +135,7 @@ impl Machine {
                 .ok()
                 .filter(|number| *number >= 0)
                 .ok_or_else(|| format!("Invalid file descriptor number '{name}'"))?;
-            // libxdp takes 0 for none and opens a socket.
+            // libxdp reads 0 as none and opens a socket.
             if number == 0 {
                 fds.push(None);
                 continue;
@@ -147,18 +147,18 @@ impl Machine {
             if taken.contains(&number) {
                 return Err(failed(libc::EBUSY));
             }
-            // SAFETY: no pointers.
+            // SAFETY: the call takes no pointers.
             if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
                 return Err(failed(libc::EBADF));
             }
             taken.push(number);
-            // SAFETY: it is open, no other netdev has it, and by naming it who started this process has given it away.
+            // SAFETY: it is open, and no other netdev has it. The starter of this process gave it away by naming it.
             fds.push(Some(unsafe { OwnedFd::from_raw_fd(number) }));
         }
         Ok(fds)
     }
 
-    /// Deletes a netdev. One that a device has goes by name only: its sockets are closed when the device goes.
+    /// Deletes a netdev. If a device has it, only its name goes. Its sockets are closed when the device goes.
     pub fn netdev_del(&mut self, id: &str) -> Result<(), Failure> {
         let place = self.find(id).ok_or_else(|| Failure::not_found(id))?;
         if self.peer(place).is_none() {
@@ -169,7 +169,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Plugs a device. One without a netdev is of no interest here.
+    /// Plugs a device. Devices without a netdev are ignored.
     pub fn device_add(&mut self, params: &Params) -> Result<(), Failure> {
         let driver = params.required("driver")?.to_owned();
         let id = params.text("id")?.map(str::to_owned);
@@ -201,7 +201,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Asks the guest to let go of a device.
+    /// Asks the guest to release a device.
     pub fn device_del(&mut self, id: &str) -> Result<(), Failure> {
         let device = self.devices.iter_mut().find(|device| device.id.as_deref() == Some(id));
         let device = device.ok_or_else(|| Failure::not_found(id))?;
@@ -213,7 +213,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Gives the guest an IPv4 address on the device of a netdev, now or when that device comes.
+    /// Gives the guest an IPv4 address on a netdev's device, at once or when that device comes.
     pub fn address(&mut self, netdev: Option<&str>, ip: Ipv4Addr) {
         self.addresses.push((netdev.map(str::to_owned), ip));
         if let Some((nic, _)) = self.nic(netdev) {
@@ -234,27 +234,27 @@ impl Machine {
         Some((&mut device.nic, self.netdevs[device.netdev].as_ref()))
     }
 
-    /// All devices, as they were asked for.
+    /// All devices, with the parameters that they were made with.
     pub fn nics(&self) -> Value {
         self.devices.iter().map(|device| Value::Object(device.params.values().clone())).collect()
     }
 
-    /// Devices with an id, as `qom-list` tells them.
+    /// Devices with an id, in the form of `qom-list`.
     pub fn peripherals(&self) -> Value {
         let named = self.devices.iter().filter_map(|device| Some((device.id.as_ref()?, device.params.values())));
         let child = |driver: &Value| format!("child<{}>", driver.as_str().unwrap_or_default());
         named.map(|(id, params)| json!({ "name": id, "type": child(&params["driver"]) })).collect()
     }
 
-    /// Netdevs that nothing will ever come to.
+    /// Netdevs without a device.
     pub fn lonely(&self) -> Vec<String> {
         let netdevs = self.netdevs.iter().enumerate();
         let lonely = netdevs.filter(|(place, _)| self.peer(*place).is_none());
         lonely.filter_map(|(_, netdev)| Some(netdev.as_ref()?.id.clone())).collect()
     }
 
-    /// Sockets that the main loop waits for, and for what. One that nothing is waited for must be left out, because a
-    /// `poll` of it makes the kernel send whatever it is asked for.
+    /// Sockets that the main loop polls, with the events. A socket without events must be left out, because `poll` on
+    /// it makes the kernel send.
     pub fn polls(&self) -> Vec<libc::pollfd> {
         let queues = self.netdevs.iter().flatten().flat_map(|netdev| &netdev.queues);
         let polled = queues.filter(|queue| queue.read_poll || queue.write_poll);
@@ -265,7 +265,7 @@ impl Machine {
             .collect()
     }
 
-    /// Does what `poll` has found.
+    /// Handles what `poll` has found.
     pub fn dispatch(&mut self, found: &[libc::pollfd]) {
         for (place, netdev) in self.netdevs.iter_mut().enumerate() {
             let Some(netdev) = netdev else { continue };
@@ -275,7 +275,7 @@ impl Machine {
                 let Some(poll) = found.iter().find(|poll| poll.fd == queue.fd()) else { continue };
                 if poll.revents & (libc::POLLIN | libc::POLLERR | libc::POLLHUP) != 0 && queue.read_poll {
                     queue.readable(|frame| match &mut device {
-                        // Without a guest, or with the link down, frames are lost; a queue that the guest does not use
+                        // Frames are lost without a guest or with the link down. A queue that the guest does not use
                         // takes none.
                         Some(device) if !deleted && index >= device.pairs => Err(frame),
                         Some(device) if !deleted => {
@@ -292,7 +292,7 @@ impl Machine {
         }
     }
 
-    /// Sends what guests have to send, and unplugs what is due.
+    /// Sends the guests' frames, and unplugs devices whose time has come.
     pub fn advance(&mut self) {
         for device in &mut self.devices {
             let netdev = self.netdevs[device.netdev].as_mut().filter(|netdev| !netdev.deleted);
@@ -320,7 +320,7 @@ impl Machine {
         }
     }
 
-    /// When the next device is to be unplugged.
+    /// Time when the next device must be unplugged.
     pub fn next(&self) -> Option<Instant> {
         self.devices.iter().filter_map(|device| device.unplug.flatten()).min()
     }

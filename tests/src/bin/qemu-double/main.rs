@@ -1,14 +1,16 @@
 //! A stand-in for `qemu-system-x86_64` with an af-xdp netdev, for quick tests of what starts and feeds a QEMU.
 //!
-//! It takes QEMU's options, does with an inherited AF_XDP socket what QEMU 10.2 does, speaks the part of QMP that hot
-//! plug takes, and has a guest with a tiny stack that a test controls by standard input ([`control`]). Options that
-//! only the double has: `-guest [netdev=ID,]ip=ADDRESS[/PREFIX]` (also by the environment, `QEMU_DOUBLE_GUEST`, several
-//! with `;` between). Its environment:
+//! It takes QEMU's options, and treats an inherited AF_XDP socket as QEMU 10.2 does. It speaks the part of QMP that hot
+//! plug needs. Its guest has a tiny stack that a test controls by standard input ([`control`]).
 //!
-//! - `QEMU_DOUBLE_VERSION`: the version that it says it has, 10.2.2 without.
-//! - `QEMU_DOUBLE_NO_AF_XDP`: plays a QEMU that was built without AF_XDP.
-//! - `QEMU_DOUBLE_FAIL`: QMP commands, with commas, that fail.
-//! - `QEMU_DOUBLE_KEEP_DEVICE`: the guest never lets go of a device.
+//! Only the double has the option `-guest [netdev=ID,]ip=ADDRESS[/PREFIX]`. The environment variable
+//! `QEMU_DOUBLE_GUEST` gives the same, several with `;` between. Other variables:
+//!
+//! - `QEMU_DOUBLE_VERSION`: the reported version, 10.2.2 by default.
+//! - `QEMU_DOUBLE_NO_AF_XDP`: acts as a QEMU built without AF_XDP.
+//! - `QEMU_DOUBLE_FAIL`: QMP commands that fail, separated by commas.
+//! - `QEMU_DOUBLE_KEEP_DEVICE`: the guest never releases a device.
+#![allow(unsafe_code, reason = "system calls, and packet memory as QEMU uses it")]
 
 mod control;
 mod launch;
@@ -23,6 +25,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use ::tests::narrow;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use serde_json::json;
@@ -33,7 +36,7 @@ use machine::{Machine, event};
 use options::{BACKENDS, Params, has_af_xdp};
 use qmp::{Monitor, Next};
 
-/// QEMU's options without a value. Others take the word that follows, unless that is an option too.
+/// QEMU's options without a value. Others take the next word, unless that is an option too.
 const FLAGS: [&str; 16] = [
     "S",
     "s",
@@ -62,7 +65,7 @@ struct CommandLine {
     guests: Vec<String>,
 }
 
-/// What there is to do.
+/// What the command line makes the program do.
 enum Action {
     Run(CommandLine),
     Print(String),
@@ -104,7 +107,7 @@ fn parse(args: impl IntoIterator<Item = String>) -> Result<Action, String> {
     Ok(Action::Run(line))
 }
 
-/// Everything that the main loop goes round.
+/// Everything that the main loop serves.
 struct Emulator {
     machine: Machine,
     monitors: Vec<Monitor>,
@@ -114,7 +117,7 @@ struct Emulator {
 }
 
 impl Emulator {
-    /// Sets all up in QEMU's order: monitors, netdevs, devices.
+    /// Sets up everything in QEMU's order: monitors, netdevs, devices.
     fn start(line: &CommandLine, program: &str) -> Result<Self, String> {
         let control = Control::new(Launch::look());
         let mut set = SigSet::empty();
@@ -148,9 +151,9 @@ impl Emulator {
         Ok(Self { machine, monitors, control, signals, program: program.to_owned() })
     }
 
-    /// Goes round once; an exit code at the end.
+    /// Runs the loop once. Returns an exit code at the end.
     fn round(&mut self) -> Option<u8> {
-        // What one does may give another something to do: the guest's stack the netdev, a device that goes the
+        // One part may give work to another. The guest's stack gives it to the netdev, and a removed device to the
         // monitors.
         if let Some(code) = self.control.advance(&mut self.machine) {
             return Some(code);
@@ -166,9 +169,9 @@ impl Emulator {
         let others = polls.len();
         polls.extend(self.machine.polls());
         let next = [self.control.next(), self.machine.next()].into_iter().flatten().min();
-        // Rounded up, so that it does not wake up a moment too early and go round for nothing.
-        let wait =
-            next.map_or(-1, |at| at.saturating_duration_since(Instant::now()).as_millis().min(60_000) as i32 + 1);
+        // Rounded up, so that the loop does not wake up too early and run for nothing.
+        let wait = next
+            .map_or(-1, |at| narrow::<i32>(at.saturating_duration_since(Instant::now()).as_millis().min(60_000)) + 1);
         // SAFETY: a live array with its length.
         let found = unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, wait) };
         if found <= 0 {

@@ -1,6 +1,7 @@
-//! The af-xdp backend as QEMU 10.2 has it, queue by queue: the same calls in the same order, a LIFO pool of frames,
-//! receive in bursts of 64, send one frame at a time, and nothing but the main loop's `poll` to make the kernel send.
+//! The af-xdp backend of QEMU 10.2, queue by queue. It makes the same calls in the same order. It has a LIFO pool of
+//! frames, receives in bursts of 64, and sends one frame at a time. Only the main loop's `poll` makes the kernel send.
 
+use ::tests::narrow;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
@@ -9,20 +10,19 @@ use super::xsk::{FRAME, FRAMES, MapSlot, RING, Rings, Umem, text};
 
 const BATCH: u32 = 64;
 
-/// What came of a frame that the guest sent.
+/// Result of sending a guest's frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
-    /// It is in the ring, or it was too long and nobody will see it again.
+    /// The frame is in the ring, or it was too long and is lost.
     Done,
-    /// No room: try again when the socket is writable.
+    /// There is no room. Try again when the socket is writable.
     Full,
 }
 
 /// One queue.
 #[derive(Debug)]
 pub struct Queue {
-    // The order in which they go: receive and transmit ring, then fill and completion ring, socket, memory, then the
-    // map.
+    // Drop order: receive and transmit ring, fill and completion ring, socket, memory, map.
     rings: Rings,
     umem: Umem,
     _slot: Option<MapSlot>,
@@ -36,7 +36,7 @@ pub struct Queue {
     pub received: u64,
     /// Frames put into the transmit ring.
     pub sent: u64,
-    /// Frames above 4096 bytes, which are reported as sent.
+    /// Frames above 4096 bytes. They are reported as sent, but lost.
     pub swallowed: u64,
     /// A frame that the guest could not take, as QEMU's net queue keeps it.
     kept: VecDeque<Vec<u8>>,
@@ -85,8 +85,8 @@ impl Queue {
         self.umem.fd()
     }
 
-    /// Takes a burst of received frames. `deliver` says whether the guest's queue takes frames; one that does not gets
-    /// no more until it does.
+    /// Takes a burst of received frames. `deliver` returns a frame that the guest's queue can't take. The queue then
+    /// gets no more frames until it can.
     pub fn readable(&mut self, mut deliver: impl FnMut(Vec<u8>) -> Result<(), Vec<u8>>) {
         let ready = self.rings.rx.ready().min(BATCH);
         let mut taken = 0;
@@ -119,7 +119,7 @@ impl Queue {
         }
     }
 
-    /// The main loop found room to send. What the guest has waiting is tried next.
+    /// Notes that the main loop found room to send. The guest's waiting frames are tried next.
     pub fn writable(&mut self) {
         self.reap();
         if self.outstanding == 0 || !self.rings.tx.needs_wakeup() {
@@ -140,7 +140,7 @@ impl Queue {
         }
         let addr = self.pool.pop().expect("it is not empty");
         self.umem.write(addr, frame);
-        self.rings.tx.produce(&[libc::xdp_desc { addr, len: frame.len() as u32, options: 0 }]);
+        self.rings.tx.produce(&[libc::xdp_desc { addr, len: narrow(frame.len()), options: 0 }]);
         self.outstanding += 1;
         self.sent += 1;
         if self.rings.tx.needs_wakeup() {
@@ -150,8 +150,8 @@ impl Queue {
     }
 }
 
-/// Gives the kernel `count` empty frames, or what there is if the pool has no more than that; none if the ring has no
-/// room for all of them. Says whether the kernel wants to be called for it.
+/// Gives the kernel `count` empty frames, or fewer if the pool has fewer. Gives none if the ring has no room for all.
+/// Returns whether the kernel wants a call.
 fn refill(umem: &Umem, pool: &mut Vec<u64>, count: u32) -> bool {
     let count = (count as usize).min(pool.len());
     let keep = pool.len() - count;
@@ -166,11 +166,12 @@ fn refill(umem: &Umem, pool: &mut Vec<u64>, count: u32) -> bool {
 /// A netdev.
 #[derive(Debug)]
 pub struct Netdev {
-    /// Its id; another may have it once this one is deleted.
+    /// Its id. Another netdev may have it once this one is deleted.
     pub id: String,
-    /// Deleted while a device still has it: its sockets stay open until that device goes, and nothing goes through.
+    /// Whether it is deleted while a device still has it. Its sockets stay open until that device goes, and no frame
+    /// passes.
     pub deleted: bool,
-    /// Empty for a backend that the double only pretends to have.
+    /// Its queues. A backend that the double only pretends to have has none.
     pub queues: Vec<Queue>,
 }
 
@@ -180,14 +181,14 @@ impl Netdev {
         Self { id: id.to_owned(), deleted: false, queues: Vec::new() }
     }
 
-    /// Opens all queues, or none. `fds` holds a socket for each, unless they are to be opened here.
+    /// Opens all queues, or none. `fds` holds a socket for each, or `None` where the double must open it.
     pub fn open(id: &str, options: &AfXdp, fds: Vec<Option<OwnedFd>>) -> Result<Self, String> {
         let mut queues = Vec::new();
         for (index, fd) in (0..options.queues).zip(fds) {
             queues.push(Queue::open(options, index, fd)?);
         }
-        // With inhibit=on QEMU goes on with the state of the queue that it opened last, and starts to read from that
-        // one only.
+        // With inhibit=on QEMU goes on with the state of the queue that it opened last. It starts to read from that
+        // queue only.
         if let Some(last) = queues.last_mut() {
             last.read_poll = true;
         }

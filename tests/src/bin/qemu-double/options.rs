@@ -1,8 +1,9 @@
 //! Options of netdevs and devices, from a command line (`af-xdp,id=n0,inhibit=on`) or from JSON, with QEMU's messages.
 
+use ::tests::narrow;
 use serde_json::{Map, Value};
 
-/// Named values. On a command line all of them are text; in JSON each must have its type.
+/// Named values. On a command line all are text. In JSON each must have its type.
 #[derive(Clone, Debug)]
 pub struct Params {
     values: Map<String, Value>,
@@ -10,8 +11,8 @@ pub struct Params {
 }
 
 impl Params {
-    /// From a command line's word; a first part without `=` is the value of `first`. Two commas stand for one in a
-    /// value.
+    /// Parses a word of the command line. A first part without `=` is the value of `first`. Two commas stand for one in
+    /// a value.
     pub fn parse(text: &str, first: &str) -> Result<Self, String> {
         if text.starts_with('{') {
             let values = serde_json::from_str(text).map_err(|error| format!("JSON parse error, {error}"))?;
@@ -30,17 +31,17 @@ impl Params {
         Ok(Self { values, json: false })
     }
 
-    /// From the arguments of a QMP command.
+    /// Takes the arguments of a QMP command.
     pub fn json(values: Map<String, Value>) -> Self {
         Self { values, json: true }
     }
 
-    /// The values themselves.
+    /// The values.
     pub fn values(&self) -> &Map<String, Value> {
         &self.values
     }
 
-    /// A text.
+    /// The value of a text option.
     pub fn text(&self, name: &str) -> Result<Option<&str>, String> {
         match self.values.get(name) {
             None => Ok(None),
@@ -49,12 +50,12 @@ impl Params {
         }
     }
 
-    /// A text that must be there.
+    /// The value of a text option that must be there.
     pub fn required(&self, name: &str) -> Result<&str, String> {
         self.text(name)?.ok_or_else(|| format!("Parameter '{name}' is missing"))
     }
 
-    /// A switch.
+    /// The value of an on/off option.
     pub fn flag(&self, name: &str) -> Result<Option<bool>, String> {
         match self.values.get(name) {
             None => Ok(None),
@@ -68,7 +69,7 @@ impl Params {
         }
     }
 
-    /// A number.
+    /// The value of a numeric option.
     pub fn number(&self, name: &str) -> Result<Option<i64>, String> {
         match self.values.get(name) {
             None => Ok(None),
@@ -90,11 +91,11 @@ impl Params {
     }
 }
 
-/// Backends that a QEMU has; all but `af-xdp` do nothing here.
+/// QEMU's backends. All but `af-xdp` do nothing here.
 pub const BACKENDS: [&str; 10] =
     ["socket", "stream", "dgram", "hubport", "tap", "user", "bridge", "vhost-user", "vhost-vdpa", "af-xdp"];
 
-/// Whether this double plays a QEMU that was built with AF_XDP.
+/// Whether this double acts as a QEMU built with AF_XDP.
 pub fn has_af_xdp() -> bool {
     std::env::var_os("QEMU_DOUBLE_NO_AF_XDP").is_none()
 }
@@ -102,9 +103,9 @@ pub fn has_af_xdp() -> bool {
 /// Where the sockets come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sockets {
-    /// Names or numbers of descriptors, one a queue.
+    /// Names or numbers of descriptors, one for each queue.
     Given(Vec<String>),
-    /// Opened by the double and put into the map pinned there, from that index on.
+    /// The double opens them and puts them into the map pinned at this path, from this index on.
     Map(String, u32),
 }
 
@@ -113,20 +114,20 @@ pub enum Sockets {
 pub struct AfXdp {
     /// Netdev of the host.
     pub ifname: String,
-    /// One for each queue.
+    /// Number of queues.
     pub queues: u32,
     /// First queue of the netdev.
     pub start_queue: u32,
-    /// Whether a mode was asked for; without, a failed bind is tried again.
+    /// Whether a mode was given. Without one a failed bind is tried again.
     pub mode_given: bool,
     /// Bind without zero copy.
     pub force_copy: bool,
-    /// See there.
+    /// Source of the sockets.
     pub sockets: Sockets,
 }
 
 impl AfXdp {
-    /// Judges options in the order in which QEMU does.
+    /// Checks options in QEMU's order.
     pub fn new(params: &Params) -> Result<Self, String> {
         params.only(&[
             "type",
@@ -178,15 +179,15 @@ impl AfXdp {
         let sockets = match (sock_fds, map_path) {
             (Some(fds), _) => {
                 let fds: Vec<String> = fds.split(':').map(str::to_owned).collect();
-                if fds.len() as i64 != queues {
+                if i64::try_from(fds.len()) != Ok(queues) {
                     return Err(format!("expected {queues} socket fds, got {}", fds.len()));
                 }
                 Sockets::Given(fds)
             }
-            (None, Some(path)) => Sockets::Map(path.to_owned(), map_start as u32),
+            (None, Some(path)) => Sockets::Map(path.to_owned(), narrow(map_start)),
             (None, None) => return Err("the double loads no XDP program: it needs 'inhibit=on'".to_owned()),
         };
-        let (queues, start_queue) = (queues as u32, start_queue as u32);
+        let (queues, start_queue) = (narrow(queues), narrow(start_queue));
         Ok(Self { ifname, queues, start_queue, mode_given: mode.is_some(), force_copy, sockets })
     }
 }

@@ -17,7 +17,7 @@ pub struct Monitor {
     listener: UnixListener,
     path: PathBuf,
     client: Option<Client>,
-    /// Descriptors that `getfd` gave names; they outlive the client that sent them.
+    /// Descriptors that `getfd` named. They outlive the client that sent them.
     named: NamedFds,
     version: String,
 }
@@ -27,7 +27,7 @@ struct Client {
     stream: UnixStream,
     input: Vec<u8>,
     negotiated: bool,
-    /// Descriptors of the last message that had any.
+    /// Descriptors of the last message that carried some.
     fds: Vec<OwnedFd>,
 }
 
@@ -49,7 +49,7 @@ impl Client {
         self.stream.write_all(format!("{message}\r\n").as_bytes())
     }
 
-    /// Reads what there is; false at the end of the connection.
+    /// Reads what is there. False at the end of the connection.
     fn read(&mut self) -> bool {
         let mut part = vec![0; 65_536];
         let mut space = nix::cmsg_space!([RawFd; 16]);
@@ -67,7 +67,7 @@ impl Client {
             }
         };
         if !fds.is_empty() {
-            // SAFETY: the kernel has made these descriptors for this message, and nobody else has them.
+            // SAFETY: the kernel made these descriptors for this message, and nobody else has them.
             self.fds = fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect();
         }
         self.input.extend(&part[..len]);
@@ -76,7 +76,7 @@ impl Client {
 }
 
 impl Monitor {
-    /// Listens as `unix:PATH,server=on,wait=off` says; with `wait=on`, until somebody has come.
+    /// Listens as `unix:PATH,server=on,wait=off` says. With `wait=on` it also waits for a client.
     pub fn open(text: &str, version: &str) -> Result<Self, String> {
         let (path, more) = text.split_once(',').unwrap_or((text, ""));
         let path = path.strip_prefix("unix:").ok_or_else(|| format!("'{path}' is not a valid char driver"))?;
@@ -117,7 +117,7 @@ impl Monitor {
         json!({ "qemu": { "major": major, "minor": minor, "micro": micro }, "package": "" })
     }
 
-    /// The descriptor is readable.
+    /// Serves the readable descriptor.
     pub fn readable(&mut self, machine: &mut Machine) -> Next {
         let Some(client) = &mut self.client else {
             self.accept();
@@ -150,7 +150,7 @@ impl Monitor {
         next
     }
 
-    /// Takes the next whole request out of what was read.
+    /// Takes the next complete request from what was read.
     fn request(&mut self) -> Option<Result<Value, Failure>> {
         let client = self.client.as_mut()?;
         let mut values = serde_json::Deserializer::from_slice(&client.input).into_iter::<Value>();
@@ -226,7 +226,7 @@ impl Monitor {
         Ok((json!({}), Next::Run))
     }
 
-    /// Tells of an event.
+    /// Sends an event to the client.
     pub fn tell(&mut self, event: &Value) {
         if let Some(client) = self.client.as_mut().filter(|client| client.negotiated) {
             let _ = client.say(event);

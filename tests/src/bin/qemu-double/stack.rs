@@ -1,4 +1,4 @@
-//! The guest: a NIC with an IPv4 address that answers ARP and ping, pings by itself, and keeps all other frames for the
+//! The guest: a NIC with an IPv4 address. It answers ARP and ping, sends pings, and keeps all other frames for the
 //! test.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -8,22 +8,22 @@ use std::time::{Duration, Instant};
 use ::tests::packet::checksum;
 use ::tests::{Frame, Mac};
 
-/// Frames kept at most; what comes on top is counted and lost.
+/// Most frames that are kept. Further ones are counted and lost.
 const INBOX: usize = 4096;
-/// How long an ARP request may take, and how often it is sent.
+/// Longest time for an ARP answer, and time between requests.
 const RESOLVE: Duration = Duration::from_millis(250);
 const RESOLVE_TRIES: u32 = 8;
-/// How long the last echo request may take.
+/// Longest time for the answer to the last echo request.
 const GRACE: Duration = Duration::from_secs(1);
-/// What [`Frame::ping4`] has as identifier.
+/// Identifier of the echo requests from [`Frame::ping4`].
 const IDENTIFIER: [u8; 2] = [0x12, 0x34];
 
 /// A NIC with its stack.
 #[derive(Debug)]
 pub struct Nic {
-    /// Its address.
+    /// Its MAC address.
     pub mac: Mac,
-    /// IPv4 address, without which it answers nothing.
+    /// IPv4 address. Without one it answers nothing.
     pub ip: Option<Ipv4Addr>,
     /// Frames to be sent.
     pub outbox: VecDeque<Vec<u8>>,
@@ -41,7 +41,7 @@ fn ipv4(bytes: &[u8]) -> Ipv4Addr {
 }
 
 impl Nic {
-    /// One without an IPv4 address.
+    /// A NIC without an IPv4 address.
     pub fn new(mac: Mac) -> Self {
         Self {
             mac,
@@ -55,7 +55,7 @@ impl Nic {
         }
     }
 
-    /// A frame has come.
+    /// Takes a frame that has come.
     pub fn receive(&mut self, frame: Vec<u8>) {
         if self.answered(&frame).is_some() {
             return;
@@ -67,7 +67,7 @@ impl Nic {
         }
     }
 
-    /// Does what a stack does with a frame; `None` if it is nothing for it.
+    /// Answers a frame as a stack does. `None` if the stack has no use for it.
     fn answered(&mut self, frame: &[u8]) -> Option<()> {
         let own = self.ip?;
         let head: &[u8; 14] = frame.first_chunk()?;
@@ -143,17 +143,17 @@ pub struct Ping {
 }
 
 impl Ping {
-    /// One that starts now.
+    /// A series that starts at once.
     pub fn new(target: Ipv4Addr, count: u32, interval: Duration) -> Self {
         Self { target, count, interval, asked: 0, sent: Vec::new(), next: Instant::now() }
     }
 
-    /// When there is something to do, if nothing comes before.
+    /// Time of the next work, if no frame comes before.
     pub fn next(&self) -> Instant {
         self.next
     }
 
-    /// Goes on; the answer to the command once it is done.
+    /// Goes on. Returns the answer to the command once it is done.
     pub fn advance(&mut self, nic: &mut Nic) -> Option<String> {
         let Some(own) = nic.ip else { return Some("error: no address".to_owned()) };
         let received = self.sent.iter().filter(|sequence| nic.replies.contains(sequence)).count();

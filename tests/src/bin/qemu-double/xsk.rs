@@ -1,8 +1,9 @@
-//! AF_XDP by its system calls: an UMEM, its four rings, and one socket that is given as a descriptor or opened here.
+//! AF_XDP by its system calls: a UMEM, its four rings, and one socket. The socket is given as a descriptor, or opened
+//! here.
 //!
-//! Written for the double alone: nothing of the switch's own AF_XDP code is used, so that one checks the other. ABI:
-//! `include/uapi/linux/if_xdp.h`.
+//! The double uses none of the switch's AF_XDP code, so that one checks the other. ABI: `include/uapi/linux/if_xdp.h`.
 
+use ::tests::narrow;
 use std::ffi::{CStr, CString, c_int};
 use std::io;
 use std::marker::PhantomData;
@@ -12,9 +13,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Entries of each ring: libxdp's default, which QEMU keeps.
 pub const RING: u32 = 2048;
-/// Bytes of a frame: libxdp's default too.
+/// Bytes of a frame: also libxdp's default.
 pub const FRAME: usize = 4096;
-/// Frames of an UMEM: enough for four full rings.
+/// Frames of a UMEM: enough for four full rings.
 pub const FRAMES: u64 = 4 * RING as u64;
 
 const FILL_OFFSET: libc::off_t = 0x1_0000_0000;
@@ -22,7 +23,7 @@ const COMPLETION_OFFSET: libc::off_t = 0x1_8000_0000;
 const RX_OFFSET: libc::off_t = 0;
 const TX_OFFSET: libc::off_t = 0x8000_0000;
 
-/// What the C library calls an error, without Rust's number behind it.
+/// The C library's text for an error, without Rust's number behind it.
 pub fn text(error: &io::Error) -> String {
     let Some(code) = error.raw_os_error() else { return error.to_string() };
     // SAFETY: the program has one thread, and the text is copied before the next call.
@@ -32,14 +33,14 @@ pub fn text(error: &io::Error) -> String {
 /// Index of a netdev in the process's network namespace.
 pub fn ifindex(ifname: &str) -> io::Result<u32> {
     let name = CString::new(ifname)?;
-    // SAFETY: a C string that lives through the call.
+    // SAFETY: the C string outlives the call.
     match unsafe { libc::if_nametoindex(name.as_ptr()) } {
         0 => Err(io::Error::last_os_error()),
         index => Ok(index),
     }
 }
 
-/// Memory from `mmap`; unmapped on drop.
+/// Memory from `mmap`, unmapped on drop.
 #[derive(Debug)]
 struct Mapping {
     start: NonNull<u8>,
@@ -49,7 +50,7 @@ struct Mapping {
 impl Mapping {
     fn new(len: usize, flags: c_int, fd: c_int, offset: libc::off_t) -> io::Result<Self> {
         let prot = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: the kernel picks the address, so no memory of this process is replaced.
+        // SAFETY: the kernel picks the address, so the call replaces no memory of this process.
         let start = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, fd, offset) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
@@ -61,13 +62,13 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the mapping is this one, and everything that points into it goes with it.
+        // SAFETY: this is our mapping, and all pointers into it go with it.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
     }
 }
 
-/// A ring shared with the kernel, of entries that are plain integers. One type for both directions: an end uses the
-/// methods of its side.
+/// A ring shared with the kernel, with integers as entries. One type serves both directions. Each end uses the methods
+/// of its side.
 #[derive(Debug)]
 pub struct Ring<T> {
     map: Mapping,
@@ -77,18 +78,18 @@ pub struct Ring<T> {
 
 impl<T: Copy> Ring<T> {
     fn new(fd: c_int, layout: libc::xdp_ring_offset, offset: libc::off_t) -> io::Result<Self> {
-        let len = layout.desc as usize + RING as usize * size_of::<T>();
+        let len = narrow::<usize>(layout.desc) + RING as usize * size_of::<T>();
         let map = Mapping::new(len, libc::MAP_SHARED | libc::MAP_POPULATE, fd, offset)?;
         Ok(Self { map, layout, _entry: PhantomData })
     }
 
     fn word(&self, offset: u64) -> &AtomicU32 {
-        // SAFETY: the kernel's layout puts an aligned 32-bit word there, inside the mapping, which `self` keeps.
-        unsafe { &*self.map.start.as_ptr().add(offset as usize).cast::<AtomicU32>() }
+        // SAFETY: the kernel's layout has an aligned 32-bit word there, inside the mapping that `self` keeps.
+        unsafe { &*self.map.start.as_ptr().add(narrow(offset)).cast::<AtomicU32>() }
     }
 
     fn entry(&self, index: u32) -> *mut T {
-        let at = self.layout.desc as usize + (index % RING) as usize * size_of::<T>();
+        let at = narrow::<usize>(self.layout.desc) + (index % RING) as usize * size_of::<T>();
         // SAFETY: an index below the ring's size is inside the mapping.
         unsafe { self.map.start.as_ptr().add(at).cast() }
     }
@@ -111,14 +112,14 @@ impl<T: Copy> Ring<T> {
         RING - self.ready().min(RING)
     }
 
-    /// Adds all entries or, if there is no room for them, none.
+    /// Adds all entries, or none if there is too little room.
     pub fn produce(&self, entries: &[T]) -> bool {
         if entries.len() > self.free() as usize {
             return false;
         }
         let mut index = self.producer();
         for entry in entries {
-            // SAFETY: the entry is free, so the kernel does not look at it until the producer index says so.
+            // SAFETY: the entry is free. The kernel does not read it until the producer index says so.
             unsafe { self.entry(index).write(*entry) };
             index = index.wrapping_add(1);
         }
@@ -133,32 +134,32 @@ impl<T: Copy> Ring<T> {
         unsafe { self.entry(self.consumer().wrapping_add(at)).read() }
     }
 
-    /// Gives back the first `count` entries that are ready.
+    /// Gives back the first `count` ready entries.
     pub fn release(&self, count: u32) {
         self.word(self.layout.consumer).store(self.consumer().wrapping_add(count), Ordering::Release);
     }
 
-    /// Whether the kernel wants to be called.
+    /// Whether the kernel wants a call.
     pub fn needs_wakeup(&self) -> bool {
         self.word(self.layout.flags).load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
     }
 }
 
-/// An UMEM with the socket that it is registered on, and that socket's fill and completion rings. The fields are in the
-/// order in which they go: rings, socket, memory.
+/// A UMEM with its socket, and that socket's fill and completion rings. Fields drop in this order: rings, socket,
+/// memory.
 #[derive(Debug)]
 pub struct Umem {
     /// Empty frames for the kernel.
     pub fill: Ring<u64>,
-    /// Frames that were sent.
+    /// Sent frames.
     pub completion: Ring<u64>,
     fd: OwnedFd,
     memory: Mapping,
 }
 
 fn set<T>(fd: c_int, option: c_int, value: &T) -> io::Result<()> {
-    let (value, len) = (std::ptr::from_ref(value).cast(), size_of::<T>() as libc::socklen_t);
-    // SAFETY: a live value of the size that is given, which is only read.
+    let (value, len) = (std::ptr::from_ref(value).cast(), narrow(size_of::<T>()));
+    // SAFETY: the value is live and has the given size. The kernel only reads it.
     match unsafe { libc::setsockopt(fd, libc::SOL_XDP, option, value, len) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
@@ -168,7 +169,7 @@ fn set<T>(fd: c_int, option: c_int, value: &T) -> io::Result<()> {
 fn offsets(fd: c_int) -> io::Result<libc::xdp_mmap_offsets> {
     // SAFETY: all zero is a valid value of a struct of integers.
     let mut offsets: libc::xdp_mmap_offsets = unsafe { std::mem::zeroed() };
-    let mut len = size_of_val(&offsets) as libc::socklen_t;
+    let mut len = narrow(size_of_val(&offsets));
     let value = (&raw mut offsets).cast();
     // SAFETY: the kernel writes at most `len` bytes, which is the size of the struct.
     match unsafe { libc::getsockopt(fd, libc::SOL_XDP, libc::XDP_MMAP_OFFSETS, value, &raw mut len) } {
@@ -178,7 +179,7 @@ fn offsets(fd: c_int) -> io::Result<libc::xdp_mmap_offsets> {
 }
 
 fn socket() -> io::Result<OwnedFd> {
-    // SAFETY: no pointers; the descriptor, if there is one, belongs to nobody else.
+    // SAFETY: the call takes no pointers. The descriptor, if there is one, belongs to nobody else.
     unsafe {
         match libc::socket(libc::AF_XDP, libc::SOCK_RAW, 0) {
             -1 => Err(io::Error::last_os_error()),
@@ -188,19 +189,18 @@ fn socket() -> io::Result<OwnedFd> {
 }
 
 impl Umem {
-    /// Makes the memory resident, then registers it on `fd`, or on a new socket (which takes privileges) if there is
-    /// none.
+    /// Makes the memory resident, then registers it on `fd`. Without `fd` it opens a socket, which needs privileges.
     pub fn new(fd: Option<OwnedFd>) -> io::Result<Self> {
-        let len = FRAMES as usize * FRAME;
+        let len = narrow::<usize>(FRAMES) * FRAME;
         let memory = Mapping::new(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)?;
-        // SAFETY: `len` bytes that were mapped a moment ago.
+        // SAFETY: these `len` bytes were mapped above.
         unsafe { memory.start.as_ptr().write_bytes(0, len) };
         let owned = fd.map_or_else(socket, Ok)?;
         let fd = owned.as_raw_fd();
         let registration = libc::xdp_umem_reg {
             addr: memory.start.as_ptr().addr() as u64,
             len: len as u64,
-            chunk_size: FRAME as u32,
+            chunk_size: narrow(FRAME),
             headroom: 0,
             flags: 0,
             tx_metadata_len: 0,
@@ -221,32 +221,32 @@ impl Umem {
 
     /// Copies `len` bytes at `addr` out.
     pub fn read(&self, addr: u64, len: u32) -> Vec<u8> {
-        let (addr, len) = (addr as usize, len as usize);
+        let (addr, len) = (narrow::<usize>(addr), len as usize);
         assert!(addr + len <= self.memory.len, "the kernel tells addresses inside the UMEM");
-        // SAFETY: inside the mapping; the kernel does not write to a frame that it has given.
+        // SAFETY: the bytes lie inside the mapping. The kernel does not write to a frame that it has given.
         unsafe { std::slice::from_raw_parts(self.memory.start.as_ptr().add(addr), len) }.to_vec()
     }
 
     /// Copies `data` to `addr`.
     pub fn write(&self, addr: u64, data: &[u8]) {
-        assert!(addr as usize + data.len() <= self.memory.len && data.len() <= FRAME, "a frame holds it");
-        // SAFETY: inside the mapping; the frame is one that the kernel does not have.
-        unsafe { self.memory.start.as_ptr().add(addr as usize).copy_from_nonoverlapping(data.as_ptr(), data.len()) };
+        assert!(narrow::<usize>(addr) + data.len() <= self.memory.len && data.len() <= FRAME, "a frame holds it");
+        // SAFETY: the bytes lie inside the mapping, and the kernel does not have the frame.
+        unsafe { self.memory.start.as_ptr().add(narrow(addr)).copy_from_nonoverlapping(data.as_ptr(), data.len()) };
     }
 }
 
 /// Receive and transmit ring.
 #[derive(Debug)]
 pub struct Rings {
-    /// Frames that came.
+    /// Received frames.
     pub rx: Ring<libc::xdp_desc>,
-    /// Frames to be sent.
+    /// Frames to send.
     pub tx: Ring<libc::xdp_desc>,
 }
 
 impl Rings {
-    /// Makes the rings (unless an earlier try has, which the kernel remembers) and binds the socket. `attempt` counts
-    /// from 0.
+    /// Makes the rings and binds the socket. `attempt` counts from 0. A later attempt finds the rings made, because the
+    /// kernel remembers them.
     pub fn bind(umem: &Umem, ifname: &str, queue: u32, flags: u16, attempt: u32) -> io::Result<Self> {
         let (fd, ifindex) = (umem.fd(), ifindex(ifname)?);
         if attempt == 0 {
@@ -257,14 +257,14 @@ impl Rings {
         let rx = Ring::new(fd, layout.rx, RX_OFFSET)?;
         let tx = Ring::new(fd, layout.tx, TX_OFFSET)?;
         let address = libc::sockaddr_xdp {
-            sxdp_family: libc::AF_XDP as u16,
+            sxdp_family: narrow(libc::AF_XDP),
             sxdp_flags: flags,
             sxdp_ifindex: ifindex,
             sxdp_queue_id: queue,
             sxdp_shared_umem_fd: 0,
         };
-        let len = size_of_val(&address) as libc::socklen_t;
-        // SAFETY: a `sockaddr_xdp` of the size that is given.
+        let len = narrow(size_of_val(&address));
+        // SAFETY: a `sockaddr_xdp` of the given size.
         match unsafe { libc::bind(fd, (&raw const address).cast(), len) } {
             0 => Ok(Self { rx, tx }),
             _ => Err(io::Error::last_os_error()),
@@ -272,7 +272,7 @@ impl Rings {
     }
 }
 
-/// A pinned XSKMAP, for `map-path`. Its entry is deleted on drop, whatever is in it by then.
+/// A pinned XSKMAP, for `map-path`. The entry is deleted on drop, whatever it holds by then.
 #[derive(Debug)]
 pub struct MapSlot {
     map: OwnedFd,
@@ -301,7 +301,8 @@ const BPF_MAP_DELETE_ELEM: c_int = 3;
 const BPF_OBJ_GET: c_int = 7;
 
 fn bpf<T>(command: c_int, attr: &T) -> io::Result<c_int> {
-    // SAFETY: `attr` is the part of `union bpf_attr` that the command reads, with pointers to what outlives the call.
+    // SAFETY: `attr` is the part of `union bpf_attr` that the command reads. Its pointers point to what outlives the
+    // call.
     match unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<T>()) } {
         -1 => Err(io::Error::last_os_error()),
         result => Ok(result as c_int),
@@ -314,7 +315,7 @@ impl MapSlot {
         let pathname = CString::new(path)?;
         let attr = ObjectAttr { pathname: pathname.as_ptr().addr() as u64, bpf_fd: 0, file_flags: 0 };
         let map = bpf(BPF_OBJ_GET, &attr)?;
-        // SAFETY: a new descriptor, which belongs to nobody else.
+        // SAFETY: the descriptor is new and belongs to nobody else.
         let map = unsafe { OwnedFd::from_raw_fd(map) };
         let attr = Self::attr(&map, &index, &fd);
         bpf(BPF_MAP_UPDATE_ELEM, &attr)?;

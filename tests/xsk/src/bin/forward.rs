@@ -1,8 +1,9 @@
-//! `xsk-forward A B CPU poll|sleep`: the floor of AF_XDP, a forwarder between two netdevs that looks at nothing.
+//! `xsk-forward A B CPU poll|sleep`: the lower bound of AF_XDP, a forwarder between two netdevs that looks at no
+//! packet.
 //!
-//! One UMEM, a socket on each port in copy mode, bursts of 64. What comes in on a port goes out of the other. When it has
-//! been sent its frame goes back to the port that it came from. So frames need no list: each port has as many as its rings
-//! hold, and no ring can overflow. It runs on one CPU, and ends by a signal.
+//! It has one UMEM, a copy-mode socket on each port, and bursts of 64. Frames from a port go out of the other. A sent
+//! frame goes back to the port that it came from. So no list of free frames is needed: each port has as many frames as
+//! its rings hold, and no ring can overflow. The program runs on one CPU and ends by a signal.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,11 +20,11 @@ use xsk_rs::config::BindFlags;
 use xsk_rs::{FrameDesc, Umem};
 
 const BURST: usize = 64;
-/// Descriptors that one send call is asked to handle.
+/// Descriptors that one send call handles.
 const TX_BUDGET: libc::c_int = 128;
-/// `XDP_MAX_TX_SKB_BUDGET` of linux/if_xdp.h, since 6.17; before, a call handles 32.
+/// `XDP_MAX_TX_SKB_BUDGET` of linux/if_xdp.h, since 6.17. A call handles 32 before that.
 const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
-/// A wait ends after that, for a look at signals.
+/// Longest wait before a look at signals.
 const WAIT: Duration = Duration::from_millis(100);
 
 static STOPPED: AtomicBool = AtomicBool::new(false);
@@ -32,7 +33,7 @@ extern "C" fn stop(_: i32) {
     STOPPED.store(true, Ordering::Relaxed);
 }
 
-/// Ends the loop by a signal, instead of the process: what was opened is closed in order.
+/// Makes a signal end the loop instead of the process, so that everything is closed in order.
 fn listen() -> nix::Result<()> {
     let action = SigAction::new(SigHandler::Handler(stop), SaFlags::SA_RESTART, SigSet::empty());
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
@@ -50,16 +51,16 @@ fn pin(cpu: usize) -> nix::Result<()> {
 
 struct Side {
     port: Port,
-    /// Frames given to the kernel to send that have not come back.
+    /// Frames that the kernel has to send and that have not come back.
     sending: usize,
 }
 
 impl Side {
     fn open(ifname: &str, umem: &Umem, frames: &[FrameDesc]) -> anyhow::Result<Self> {
-        // SAFETY: each side has frames of its own of this UMEM, and its own netdev.
+        // SAFETY: each side has its own frames of this UMEM, and its own netdev.
         let port = unsafe { Port::open(ifname, umem, frames, BindFlags::XDP_COPY) }?;
         let budget = TX_BUDGET;
-        // SAFETY: a plain system call with a live `c_int`; an older kernel refuses the option, which is fine.
+        // SAFETY: a plain system call with a live `c_int`. An older kernel refuses the option, which does no harm.
         unsafe {
             libc::setsockopt(
                 port.tx.fd().as_raw_fd(),
@@ -78,10 +79,10 @@ impl Side {
     }
 }
 
-/// Moves what came in on `from` to `to`; whether there was something to do.
+/// Moves received frames from `from` to `to`. Returns whether there was something to do.
 fn turn(from: &mut Side, to: &mut Side, burst: &mut [FrameDesc; BURST]) -> std::io::Result<bool> {
-    // SAFETY: every frame is in one place: it is taken off one ring and put into the next, all of the same UMEM. No ring
-    // can be full, because each port's frames are as many as a ring has entries.
+    // SAFETY: every frame is in one place. It is taken off one ring and put into the next, all of the same UMEM. No
+    // ring can be full, because each port has as many frames as a ring has entries.
     unsafe {
         let came = from.port.rx.consume(burst);
         if came > 0 {
@@ -118,7 +119,7 @@ fn main() -> anyhow::Result<()> {
     println!("{READY}");
     let mut burst = [FrameDesc::default(); BURST];
     while !STOPPED.load(Ordering::Relaxed) {
-        // Looked at one after the other, both every time.
+        // Both directions are served in every turn.
         let busy = turn(&mut a, &mut b, &mut burst)? | turn(&mut b, &mut a, &mut burst)?;
         if sleeps && !busy {
             let mut wait = [a.fd(), b.fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));

@@ -1,8 +1,11 @@
-//! `xsk-guest IFNAME`: a guest as QEMU's af-xdp netdev is one, an AF_XDP socket on the guest's end of a port.
+//! `xsk-guest IFNAME`: a guest like QEMU's af-xdp netdev, an AF_XDP socket on the guest's end of a port.
 //!
-//! It prints `ready`, then reads commands from standard input, one a line, and answers each with one line:
-//! `send HEX` sends a frame and answers `ok`; `recv MILLISECONDS` answers the next frame in hex digits, or `none`. It ends
-//! with its input.
+//! It prints `ready`, then reads commands from standard input, one a line. It answers each with one line:
+//!
+//! - `send HEX` sends a frame. The answer is `ok`.
+//! - `recv MILLISECONDS` answers the next frame in hex digits, or `none`.
+//!
+//! It ends with its input.
 
 use std::io::{BufRead, Write, stdin};
 
@@ -11,7 +14,7 @@ use xsk::{Port, READY, RING};
 use xsk_rs::config::BindFlags;
 use xsk_rs::{FrameDesc, Umem};
 
-/// Socket, memory, and frames that the kernel does not have. The socket goes before its memory.
+/// Socket, memory, and frames that the kernel does not have. The socket must drop before its memory.
 struct Guest {
     port: Port,
     free: Vec<FrameDesc>,
@@ -29,11 +32,11 @@ impl Guest {
 
     fn send(&mut self, frame: &[u8]) -> anyhow::Result<()> {
         let mut sent = [FrameDesc::default(); 64];
-        // SAFETY: the completion ring gives back frames of this UMEM that were sent.
+        // SAFETY: the completion ring gives back sent frames of this UMEM.
         let count = unsafe { self.port.completion.consume(&mut sent) };
         self.free.extend_from_slice(&sent[..count]);
         let mut desc = self.free.pop().context("no free frame")?;
-        // SAFETY: the frame was free: nobody else reads or writes it.
+        // SAFETY: the frame was free, so nobody else reads or writes it.
         unsafe {
             self.umem.data_mut(&mut desc).cursor().write_all(frame)?;
             ensure!(self.port.tx.produce_and_wakeup(&[desc])? == 1, "the transmit ring is full");

@@ -1,4 +1,4 @@
-//! An spp-ctl that is broken, or none at all: what it sends changes nothing, and holds nobody up.
+//! A broken spp-ctl, or something else in its place. What it sends changes nothing and delays nobody.
 
 use std::io::{ErrorKind, Read, Write};
 
@@ -10,7 +10,7 @@ fn one() -> Rig {
     Rig::start(ONE, Version::Types, StatusFormat::Json)
 }
 
-/// Asks until it is answered: what was sent before may still be on its way, as is what was answered to it.
+/// Asks until an answer comes. Earlier requests and their answers may still be on their way.
 fn is_well(rig: &Rig, link: &mut Link) {
     link.stream().set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     let mut buffer = vec![0; 1 << 16];
@@ -29,7 +29,7 @@ fn commands_that_are_cut_off_anywhere_change_nothing() {
         let (_, mut link) = rig.ctl.accept_secondary();
         link.stream().write_all(&command.as_bytes()[..at]).unwrap();
         if at % 2 == 0 {
-            // Gone without a farewell, what was answered unread.
+            // The connection is reset, with the answer unread.
             nix::sys::socket::setsockopt(
                 link.stream(),
                 nix::sys::socket::sockopt::Linger,
@@ -73,7 +73,7 @@ fn one_that_does_not_read_is_given_up_and_comes_again() {
     let (_, mut link) = rig.ctl.accept_secondary();
     link.stream().set_nonblocking(true).unwrap();
     let many = b"status\n".repeat(32);
-    // Until there is room nowhere, or it is given up.
+    // Send until all buffers are full, or the agent gives up.
     let until = Instant::now() + Duration::from_secs(60);
     loop {
         match link.stream().write(&many) {

@@ -1,4 +1,4 @@
-//! An spp-ctl for tests: it listens, asks who comes what it is, and reads answers as the code of its versions does.
+//! A fake spp-ctl. It listens, asks each connection who it is, and reads answers as the code of its versions does.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -12,19 +12,19 @@ use serde_json::Value;
 
 use crate::spp::{Proc, ProcType};
 
-/// Bytes that it reads at once.
+/// Bytes that spp-ctl reads at once.
 const MSG_SIZE: usize = 4096;
-/// Until a test is given up.
+/// A test fails after this time.
 const LONG: Duration = Duration::from_secs(60);
 
 /// Versions of spp-ctl that read client ids differently.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Version {
-    /// The first one: whatever has a client id is a vf; else a number is an nfv.
+    /// The first version: an answer with a client id is a vf, and a number is an nfv.
     First,
-    /// By type, but an nfv is a number.
+    /// By the answer's type of process, but an nfv answers a number.
     Number,
-    /// All by type.
+    /// By the answer's type of process.
     Types,
 }
 
@@ -38,7 +38,7 @@ impl Link {
         let read = self.0.read(&mut chunk).unwrap();
         let mut data = chunk[..read].to_vec();
         if read == MSG_SIZE {
-            // It is no faster than that; then it does not wait for more.
+            // spp-ctl is no faster than that. It does not wait for more.
             sleep(Duration::from_millis(100));
             self.0.set_nonblocking(true).unwrap();
             loop {
@@ -58,7 +58,7 @@ impl Link {
         String::from_utf8(data).unwrap()
     }
 
-    /// What spp-ctl makes of the answer of vf, mirror and pcap.
+    /// Sends a command to a vf, mirror or pcap, and reads the answer as spp-ctl does.
     pub fn ask(&mut self, command: &str) -> Result<Value, String> {
         let data: Value = serde_json::from_str(&self.send(command.as_bytes())).unwrap();
         let result = &data["results"][0];
@@ -69,7 +69,7 @@ impl Link {
         }
     }
 
-    /// What it makes of the answer of nfv and the primary (2020).
+    /// Sends a command to an nfv or the primary, and reads the answer as spp-ctl of 2020 does.
     pub fn ask_nfv(&mut self, command: &str) -> Result<Value, String> {
         let data: Value = serde_json::from_str(&self.send(command.as_bytes()).replace('\0', "")).unwrap();
         match data["results"][0]["result"].as_str() {
@@ -78,12 +78,12 @@ impl Link {
         }
     }
 
-    /// The connection itself.
+    /// The TCP connection.
     pub fn stream(&mut self) -> &mut TcpStream {
         &mut self.0
     }
 
-    /// Whether the other side closes it.
+    /// Whether the agent closes the connection.
     pub fn closes(&mut self) -> bool {
         matches!(self.0.read(&mut [0; 1]), Ok(0))
     }
@@ -104,7 +104,7 @@ fn client_id(version: Version, data: &str) -> Option<Proc> {
     }
 }
 
-/// An address of the loopback that no other test has, so that its ports stay free while nobody listens.
+/// A loopback address of this test alone. So its ports stay free while nobody listens.
 pub fn own_address() -> IpAddr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let n = std::process::id() * 64 + NEXT.fetch_add(1, Ordering::Relaxed);
@@ -117,7 +117,7 @@ pub struct FakeCtl {
     primary: TcpListener,
     secondary: TcpListener,
     version: Version,
-    /// How many it has closed because they did not say what they are.
+    /// Connections that were closed because their client id could not be read.
     pub refused: Cell<u32>,
 }
 
@@ -156,7 +156,7 @@ impl FakeCtl {
         Self::accept(&self.primary)
     }
 
-    /// The next one that says what it is; those that don't are closed.
+    /// The next connection whose client id can be read. The others are closed.
     pub fn accept_secondary(&self) -> (Proc, Link) {
         loop {
             let mut link = Self::accept(&self.secondary);

@@ -7,7 +7,7 @@ fn ask(link: &mut Link, request: &Value) -> Value {
     serde_json::from_str(&link.send(request.to_string().as_bytes())).unwrap()
 }
 
-/// What the commands of a request came to: `success`, `invalid` or the error's message.
+/// The results of a request's commands: `success`, `invalid` or the error's message.
 fn results(answer: &Value) -> Vec<&str> {
     let results = answer["results"].as_array().unwrap().iter();
     results.map(|one| one["error_details"]["message"].as_str().or(one["result"].as_str()).unwrap()).collect()
@@ -17,7 +17,7 @@ fn commands(commands: Value) -> Value {
     json!({"commands": commands})
 }
 
-/// A classifier on core 1 and a forward on core 2, and their flush.
+/// A request for a classifier on core 1, a forward on core 2, and a flush.
 fn set_up() -> Value {
     commands(json!([
         {"command": "add", "ports": ["ring0", "ring1"]},

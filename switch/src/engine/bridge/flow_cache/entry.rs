@@ -95,7 +95,8 @@ pub(super) fn find<const N: usize>(sets: &mut [Set], hash: u64, epoch: u64, flow
 /// Where in a set the entry of a flow may be put: in its own place, or in that of an entry of another epoch. If it
 /// `may_evict`, also in that of a valid entry that is not in use.
 ///
-/// If all entries are in use, they are marked unused. So they can be evicted the next time, unless a frame comes by then.
+/// If all entries are in use, they are marked unused. So they can be evicted the next time, unless a frame comes by
+/// then.
 pub(super) fn victim(set: &mut Set, flow: &FlowKey<WORDS>, epoch: u64, may_evict: bool) -> Option<usize> {
     let first = |is_it: &dyn Fn(&Entry) -> bool| set.iter().position(is_it);
     let free = first(&|old| old.flow == *flow).or_else(|| first(&|old| old.epoch != epoch));

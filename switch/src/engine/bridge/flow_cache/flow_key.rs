@@ -56,7 +56,8 @@ fn word(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-/// The key of an untagged IPv4 frame from `ingress`, if it is plain. Most frames are, so they have a function of their own.
+/// The key of an untagged IPv4 frame from `ingress`, if it is plain. Most frames are, so they have a function of
+/// their own.
 #[inline(always)]
 pub(super) fn untagged_v4_key(ingress: PortNo, frame: &[u8]) -> Option<FlowKey<WORDS_V4>> {
     // The headers of the shortest plain packet. Behind this check no other length is checked.

@@ -1,17 +1,18 @@
 //! The flow cache of a worker: whole decisions, by flow. It is in front of all other lookups.
 //!
-//! **Key.** A flow is what decides on a plain frame: TCP or UDP, whole, with at most one tag. With rules that is ingress
-//! port, addresses, tag, IP addresses, protocol and ports. Without rules, ingress port, addresses, EtherType and tag of an
-//! IP frame are enough.
+//! **Key.** A flow is what decides on a plain frame: TCP or UDP, whole, with at most one tag. With rules that is
+//! ingress port, addresses, tag, IP addresses, protocol and ports. Without rules, ingress port, addresses, EtherType
+//! and tag of an IP frame are enough.
 //!
-//! **Validity.** Only forwarding to one port is cached. A decision holds for one epoch of the policy, and for the FDB entry
-//! that it came from. A frame's length, and the learning of its sender, are checked for each frame all the same.
+//! **Validity.** Only forwarding to one port is cached. A decision holds for one epoch of the policy, and for the FDB
+//! entry that it came from. A frame's length, and the learning of its sender, are checked for each frame all the
+//! same.
 //!
-//! **Bursts.** [`FlowCache::lookup_burst`] decides on as many frames as it can in one loop. They come out as runs with one
-//! [`Egress`] each. While many frames of a burst miss, the next burst begins with prefetching (`prefetch`).
+//! **Bursts.** [`FlowCache::lookup_burst`] decides on as many frames as it can in one loop. They come out as runs
+//! with one [`Egress`] each. While many frames of a burst miss, the next burst begins with prefetching (`prefetch`).
 //!
-//! **Size.** It is fixed: 4,096 entries, in sets of two. `insertion` says which flows enter. So flows that come once, or too
-//! many in turn, cost next to nothing and do not evict what is in use.
+//! **Size.** It is fixed: 4,096 entries, in sets of two. `insertion` says which flows enter. So flows that come once,
+//! or too many in turn, cost next to nothing and do not evict what is in use.
 //!
 //! A cache belongs to one worker. An entry is plain data, all that a flow table in the kernel would need.
 
@@ -73,8 +74,8 @@ impl Default for FlowCache {
 }
 
 impl FlowCache {
-    /// A burst begins. Its frames came in from one port at one time. So a station need not be learned again as long as the
-    /// frames are its own.
+    /// A burst begins. Its frames came in from one port at one time. So a station need not be learned again as long
+    /// as the frames are its own.
     #[inline]
     pub fn begin_burst(&mut self) {
         self.lookup.learned = Station::NONE;
@@ -108,8 +109,8 @@ impl FlowCache {
         }
     }
 
-    /// Decides on frames as long as they are only to be counted by their rules and sent, and as their flows are cached or
-    /// their rules were prefetched. The rules have counted them, and `runs` gets where they go.
+    /// Decides on frames as long as they are only to be counted by their rules and sent, and as their flows are
+    /// cached or their rules were prefetched. The rules have counted them, and `runs` gets where they go.
     ///
     /// Returns how many these were, and the decision on the frame behind them, if there is one.
     #[inline]
@@ -132,8 +133,8 @@ impl FlowCache {
         }
     }
 
-    /// The loop of [`Self::lookup_burst`] without prefetching. With and without rules it is a function of its own, so that
-    /// each has all registers to itself.
+    /// The loop of [`Self::lookup_burst`] without prefetching. With and without rules it is a function of its own, so
+    /// that each has all registers to itself.
     #[inline(never)]
     fn lookup_each<'a, 'f, const RULES: bool>(
         &mut self,
@@ -170,8 +171,8 @@ impl FlowCache {
         (before, after)
     }
 
-    /// The loop of [`Self::lookup_burst`] over frames that were prefetched for. Frames that miss go along too, if they are
-    /// only to be counted by their rules and sent.
+    /// The loop of [`Self::lookup_burst`] over frames that were prefetched for. Frames that miss go along too, if
+    /// they are only to be counted by their rules and sent.
     #[inline(never)]
     fn decide_prefetched<'a, 'f>(
         &mut self,

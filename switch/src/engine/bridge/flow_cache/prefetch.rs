@@ -1,12 +1,12 @@
-//! Prefetching for a burst of which much is not cached: all lines that its lookups need are loaded, and rules are found,
-//! for all frames together.
+//! Prefetching for a burst of which much is not cached: all lines that its lookups need are loaded, and rules are
+//! found, for all frames together.
 //!
-//! A frame's decision depends on what the frames before it taught the FDB. So decisions are made one after the other, and
-//! each would wait for its lines from memory. Which rule applies depends on the frame alone. So the lines of all frames can
-//! be on their way at once.
+//! A frame's decision depends on what the frames before it taught the FDB. So decisions are made one after the other,
+//! and each would wait for its lines from memory. Which rule applies depends on the frame alone. So the lines of all
+//! frames can be on their way at once.
 //!
-//! Functions named `touch` load what a later lookup will most probably need. What they return means nothing. It is folded
-//! together and given to [`black_box`], so that the compiler keeps the loads.
+//! Functions named `touch` load what a later lookup will most probably need. What they return means nothing. It is
+//! folded together and given to [`black_box`], so that the compiler keeps the loads.
 
 use std::hint::black_box;
 
@@ -23,8 +23,8 @@ use crate::model::{MacAddr, Vid};
 /// What was found out about the next frames of a burst.
 #[derive(Debug)]
 pub(super) struct Prefetched {
-    /// For each frame the index of the rule that applies, or [`NONE`]. `None` if the frame's flow may be cached, so that its
-    /// rule was not looked up, or if it is no frame.
+    /// For each frame the index of the rule that applies, or [`NONE`]. `None` if the frame's flow may be cached, so
+    /// that its rule was not looked up, or if it is no frame.
     found: [Option<u32>; MAX_BATCH],
     next: usize,
     end: usize,
@@ -173,7 +173,8 @@ impl Candidates {
     }
 }
 
-/// Loads the FDB entries of a frame's destination, and of its sender if that is not `last`, the one of the frame before.
+/// Loads the FDB entries of a frame's destination, and of its sender if that is not `last`, the one of the frame
+/// before.
 #[inline]
 fn touch_stations(fdb: &Fdb, vid: Option<Vid>, frame: &[u8], last: &mut MacAddr) -> u64 {
     let (Some(vid), Some([dst, src])) = (vid, frame.as_chunks().0.first_chunk()) else { return 0 };

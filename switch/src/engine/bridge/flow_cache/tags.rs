@@ -1,5 +1,5 @@
-//! Tags of the cached flows. A lookup for a whole burst compares tags first, and touches an entry only when a tag matches.
-//! Entries take sixty times as much of the CPU's caches.
+//! Tags of the cached flows. A lookup for a whole burst compares tags first, and touches an entry only when a tag
+//! matches. Entries take sixty times as much of the CPU's caches.
 
 use super::entry::{NO_EPOCH, SETS, set_of, tag_of};
 

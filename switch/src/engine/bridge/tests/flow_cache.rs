@@ -47,7 +47,7 @@ fn follows_its_destination_and_its_policy(rules: Vec<RuleSpec>) -> LookupCounts 
     let changes = rules.into_iter().map(RuleChange::Write).collect();
     tables.change_rules(changes, &|_: PortNo| Some(1)).unwrap();
     let mut switch = Switch::new(vec![access(0), access(0), access(0)]);
-    switch.snap = switch.snap.with_rules(2, tables.rules().clone());
+    switch.snap = switch.snap.with_rules(2, tables.rules.current().clone());
     let mut cache = FlowCache::default();
     let packet = |len: usize| frame(mac(2), mac(1), &[], 0x0800, &udp_in_ipv4(len - 28));
     let mut verdict = |switch: &Switch, len| {
@@ -69,28 +69,28 @@ fn follows_its_destination_and_its_policy(rules: Vec<RuleSpec>) -> LookupCounts 
     switch.fdb.learn(mac(2), 0, 1, 99, 0);
     assert_eq!(verdict(&switch, 60), to(1));
     switch.snap = Snapshot::build(3, &BridgePolicy::default(), vec![(0, access(0)), (1, access(4))])
-        .with_rules(3, tables.rules().clone());
+        .with_rules(3, tables.rules.current().clone());
     assert_eq!(verdict(&switch, 60), Verdict::Drop(DropReason::EgressVlan));
     cache.lookups()
 }
 
 #[test]
-fn a_remembered_flow_follows_its_destination_and_its_policy() {
+fn a_cached_flow_follows_its_destination_and_its_policy() {
     let rule = RuleSpec { key_index: 3, key: RuleKey::default(), action: RuleAction::to(RuleTarget::Normal) };
-    // Remembered when it is asked for again, so the third and the fourth packet are hits.
+    // A flow enters the cache when it misses again. So the third and the fourth packet are hits.
     let lookups = follows_its_destination_and_its_policy(vec![rule]);
     assert_eq!(lookups, LookupCounts { flow_cache: 2, exact_match: 6, classifier: 1 });
     assert_eq!(follows_its_destination_and_its_policy(vec![]), LookupCounts::default(), "no rule, no look-up");
 }
 
-/// What a worker remembers is what is in use, also where more is in use than it can remember: those that are in stay.
+/// With more flows in use than there is room for, those that are in the cache stay.
 #[test]
 fn of_more_flows_in_turn_than_there_is_room_for_as_many_hit_as_there_is_room_for() {
     let mut tables = Tables::new(Capacity::default(), 1);
     let rule = RuleSpec { key_index: 0, key: RuleKey::default(), action: RuleAction::to(RuleTarget::Normal) };
     tables.change_rules(vec![RuleChange::Write(rule)], &|_: PortNo| Some(1)).unwrap();
     let mut switch = Switch::new(vec![access(0), access(0)]);
-    switch.snap = switch.snap.with_rules(2, tables.rules().clone());
+    switch.snap = switch.snap.with_rules(2, tables.rules.current().clone());
     switch.fdb.learn(mac(2), 0, 1, 99, 0);
     let mut cache = FlowCache::default();
     let mut hits_of = |flows: u16, cycles: u32| {
@@ -143,7 +143,7 @@ fn without_rules_what_addresses_do_not_say_is_looked_at_each_time() {
 }
 
 #[test]
-fn bursts_of_new_flows_are_looked_at_ahead_and_decided_as_any() {
+fn bursts_of_new_flows_are_prefetched_and_decided_as_any() {
     for rules in [0, 20] {
         let mut tables = Tables::new(Capacity::default(), 1);
         let rule = |n: u8| RuleSpec {
@@ -159,7 +159,7 @@ fn bursts_of_new_flows_are_looked_at_ahead_and_decided_as_any() {
         tables.change_rules(changes, &|_: PortNo| Some(1)).unwrap();
         let [with, without] = [(); 2].map(|()| {
             let mut switch = Switch::new(vec![access(0), access(0), access(0)]);
-            switch.snap = switch.snap.with_rules(2, tables.rules().clone());
+            switch.snap = switch.snap.with_rules(2, tables.rules.current().clone());
             for n in 0..40 {
                 switch.fdb.learn(mac(n), 0, u16::from(n) % 3, 99, 0);
             }
@@ -180,7 +180,7 @@ fn bursts_of_new_flows_are_looked_at_ahead_and_decided_as_any() {
             let forwarded = decide_alike(&mut cache, [&with, &without], 0, 0, &frames, true).unwrap();
             assert!(forwarded > 12, "{forwarded} of burst {burst} with {rules} rules");
         }
-        // Looked at ahead, all the rules of a burst are asked themselves, and without that the exact-match cache.
+        // Prefetching asks the classifier for the whole burst. Without it the exact-match cache would answer.
         let LookupCounts { exact_match, classifier, .. } = cache.lookups();
         assert!(
             rules == 0 || classifier > 4 * 64 && exact_match < 64,
@@ -189,7 +189,7 @@ fn bursts_of_new_flows_are_looked_at_ahead_and_decided_as_any() {
     }
 }
 
-/// Few of something, or so many that a worker looks ahead.
+/// A few of something, or so many that the cache prefetches.
 fn burst_of<S: Strategy>(one: S) -> impl Strategy<Value = Vec<S::Value>> {
     (prop::collection::vec(one, 30..80), prop::option::of(1_usize..12)).prop_map(|(mut all, few)| {
         all.truncate(few.unwrap_or(all.len()));
@@ -197,8 +197,8 @@ fn burst_of<S: Strategy>(one: S) -> impl Strategy<Value = Vec<S::Value>> {
     })
 }
 
-/// Decides on a burst with a cache, frame by frame or together as a worker does, and on a switch alike without one: they say, count and
-/// learn the same. Returns how many frames go to one port.
+/// Decides on a burst with a cache, frame by frame or together as a worker does, and on a switch alike without one:
+/// they say, count and learn the same. Returns how many frames go to one port.
 fn decide_alike(
     cache: &mut FlowCache,
     [with, without]: [&Switch; 2],
@@ -259,16 +259,16 @@ fn decide_alike(
     Ok(forwarded)
 }
 
-/// What is remembered names places of a MAC table that may be gone.
+/// Cached decisions name slots of an FDB that may be gone.
 #[test]
-fn a_smaller_mac_table_is_not_asked_for_places_of_the_one_before() {
+fn a_smaller_fdb_is_not_asked_for_slots_of_the_one_before() {
     for rules in [0, 1] {
         let mut tables = Tables::new(Capacity::default(), 1);
         let rule = RuleSpec { key_index: 0, key: RuleKey::default(), action: RuleAction::to(RuleTarget::Normal) };
         tables.change_rules(vec![RuleChange::Write(rule); rules], &|_: PortNo| Some(1)).unwrap();
         let [mut with, mut without] = [(); 2].map(|()| {
             let mut switch = Switch::new(vec![access(0), access(0)]);
-            switch.snap = switch.snap.with_rules(2, tables.rules().clone());
+            switch.snap = switch.snap.with_rules(2, tables.rules.current().clone());
             switch.fdb = Fdb::new(60_000, 300, 5);
             (0..64).for_each(|n| _ = switch.fdb.learn(mac(n), 0, 1, 99, 0));
             switch
@@ -281,7 +281,7 @@ fn a_smaller_mac_table_is_not_asked_for_places_of_the_one_before() {
         }
         for switch in [&mut with, &mut without] {
             switch.fdb = switch.fdb.resized(16);
-            switch.snap = switch.snap.with_rules(3, tables.rules().clone());
+            switch.snap = switch.snap.with_rules(3, tables.rules.current().clone());
         }
         for burst in [&known, &unknown, &known] {
             decide_alike(&mut cache, [&with, &without], 0, 0, burst, true).unwrap();
@@ -294,7 +294,7 @@ proptest! {
 
     /// Two switches alike, one with a cache: whatever happens to both between bursts, they say and learn the same.
     #[test]
-    fn what_is_remembered_is_what_would_be_decided(
+    fn what_is_cached_is_what_would_be_decided(
         ports in any_ports(),
         rules in prop::collection::vec((0_u32..4, 0_u8..7, 0_u16..10), 0..3),
         bursts in prop::collection::vec((any_change(), burst_of((any_sent(), 0_u8..15)), any::<bool>()), 1..12),
@@ -322,7 +322,9 @@ proptest! {
             match change {
                 Change::Nothing => {}
                 Change::Rule(rule) => write(&mut tables, rule),
-                Change::Redirect(src, dest) => drop(tables.redirect(RedirectSpec { src, dest }, &|_: PortNo| Some(1))),
+                Change::Redirect(src, dest) => {
+                    drop(tables.redirects.set(RedirectSpec { src, dest }, &|_: PortNo| Some(1)));
+                }
                 Change::Port(no, ref port) => {
                     let old = with.snap.ports().map(|(no, port)| (no, port.clone()));
                     let ports = old.chain([(no, port.clone())]).collect();
@@ -339,14 +341,14 @@ proptest! {
             }
             // Each of them is a new policy.
             if !matches!(change, Change::Nothing) {
-                let ends = tables.redirects().map(|(spec, end)| (spec.src, end));
-                with.snap = with.snap.with_redirects(ends).with_rules(epoch, tables.rules().clone());
+                let ends = tables.redirects.iter().map(|(spec, end)| (spec.src, end));
+                with.snap = with.snap.with_redirects(ends).with_rules(epoch, tables.rules.current().clone());
             }
             without.snap = with.snap.clone();
             // A burst is of one port.
             let ingress = burst[0].0.port;
             let frames = burst.into_iter().map(|(sent, kind)| {
-                // Mostly packets that can be remembered, from seven addresses.
+                // Mostly packets that can be cached, from seven addresses.
                 let mut payload = if kind < 8 { udp_in_ipv4(sent.len - 28) } else { udp_in_ipv6(sent.len - 48) };
                 payload[if kind < 8 { 15 } else { 23 }] = kind % 8;
                 let ethertype = match kind {
@@ -362,7 +364,7 @@ proptest! {
 
     /// The same without rules, and so few stations, tags and lengths that most frames are like one before.
     #[test]
-    fn without_rules_what_is_remembered_is_what_would_be_decided(
+    fn without_rules_what_is_cached_is_what_would_be_decided(
         bursts in prop::collection::vec(
             (0_u16..3, burst_of((0_u8..3, 0_u8..3, 0_usize..4, 0_u8..8)), any::<bool>()), 1..24,
         ),

@@ -1,8 +1,9 @@
-//! The bridge against a small one written from the rules, in random topologies; the flow cache against decisions without it;
-//! rules one by one; traces against decisions.
+//! The bridge against a small one written from the rules, in random topologies; the flow cache against decisions
+//! without it; rules one by one; traces against decisions.
 
 mod decisions;
 mod flow_cache;
+mod lookup;
 mod reference;
 
 use std::collections::BTreeMap;

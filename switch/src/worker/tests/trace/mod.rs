@@ -57,15 +57,16 @@ proptest! {
                 let went = match end.at.as_ref().unwrap() {
                     EndPort::Port { name, queue } => {
                         let first = name[1..].parse::<usize>().unwrap() * QUEUES;
-                        let queues = queue.map_or(first..first + QUEUES, |queue| first + queue as usize..first + queue as usize + 1);
-                        sent[queues].iter_mut().any(|sent| take(sent, &frame))
+                        let mut queues = (0..QUEUES).filter(|at| queue.is_none_or(|queue| queue as usize == *at));
+                        queues.any(|at| take(&mut sent[first + at], &frame))
                     }
                     EndPort::Outside(no) => take(&mut outside[*no as usize], &frame),
                     EndPort::Null(_) | EndPort::Ring(_) => true,
                 };
                 prop_assert!(went, "{:?} in {:#?}", end, report);
             }
-            prop_assert!(sent.concat().is_empty() && outside.concat().is_empty(), "{:?} {:?} {:#?}", sent, outside, report);
+            let is_all = sent.concat().is_empty() && outside.concat().is_empty();
+            prop_assert!(is_all, "{:?} {:?} {:#?}", sent, outside, report);
         }
     }
 }
@@ -130,13 +131,13 @@ fn a_trace_names_components_rules_entries_and_ends() {
     }
     assert_eq!((report.verdict.as_str(), report.outputs), ("copy", vec!["p1".to_owned(), "sink 1".to_owned()]));
     assert!(report.ends.iter().all(|end| end.components == ["c0", "c1"]));
-    // By the default of its VLAN to a ring whose component has nowhere to send.
+    // The default of its VLAN sends it to a ring. The component there has no sending end.
     let report = net.trace(0, 0, &tagged(TO, Some(1), 1, 64));
     let text = told(&report);
     assert!(text.contains("no entry of VLAN 1 for 02:00:00:00:00:09: by the default of VLAN 1: to ring 1"), "{text}");
     assert!(text.contains("no component takes frames from ring 1 (c2, which has it, lacks a sending end)"), "{text}");
     assert_eq!((report.verdict.as_str(), report.ends[0].at.clone()), ("wait", Some(EndPort::Ring(1))));
-    // By no entry; by a port that nobody has.
+    // A frame without an entry, then one at a port that no component has.
     let report = net.trace(0, 0, &tagged([2, 0, 0, 0, 0, 3], None, 1, 64));
     assert_eq!((report.verdict.as_str(), report.drop_reason.as_deref()), ("drop", Some("classifier_miss")));
     let report = net.trace(2, 1, &tagged(TO, None, 1, 64));
@@ -201,8 +202,8 @@ fn a_trace_tells_of_full_rings_meters_and_mtus() {
     let ports = |no: u16| (no < 3).then_some(1);
     for (meter, vport, direction) in [(0, 0, MeterDirection::From), (1, 2, MeterDirection::To)] {
         let spec = MeterSpec { kind: MeterType::Pps, burst: Some(1), ..MeterSpec::new(meter, 1) };
-        tables.add_meter(spec, true, 0).unwrap();
-        tables.bind(&MeterBinding { vport, direction, meter }, &ports).unwrap();
+        tables.meters.add(spec, true, 0).unwrap();
+        tables.meters.bind(&MeterBinding { vport, direction, meter }, &ports).unwrap();
     }
     net.bed.install(&tables);
     assert_eq!(net.trace(1, 0, &frame).verdict, "forward");

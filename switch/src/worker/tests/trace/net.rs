@@ -191,7 +191,7 @@ impl Counts {
     }
 }
 
-/// Takes a frame out of those that went out; whether it was there.
+/// Takes a frame out of those that went out. False if it was not there.
 pub(super) fn take(sent: &mut Vec<Vec<u8>>, frame: &[u8]) -> bool {
     let at = sent.iter().position(|other| other == frame);
     at.map(|at| sent.swap_remove(at)).is_some()

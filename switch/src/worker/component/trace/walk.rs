@@ -1,32 +1,22 @@
-//! Tells what happens to one frame that comes in by a port of components.
-//!
-//! It goes by what workers go by: the set in force, its tables, rules and edits, each by the function that a worker
-//! calls. Nothing is counted, metered, moved or sent. Control calls it, so it may allocate.
-//!
-//! A frame may become several, and may go round in a circle. Each way is followed to its end, or until it comes to
-//! where it was before, as it was before. In all no more than [`MAX_VISITS`] components are asked.
+//! The ways of a frame through ports, rules, components and rings.
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::set::{Component, Link, Logic, Set};
+use super::parcel::Parcel;
+use super::rule_tracer::RuleTracer;
 use crate::engine::component::{Target, tag_edit};
-use crate::engine::flow::{CountedRule, FlowRuleCache, FlowTable, Observer};
+use crate::engine::flow::{FlowRuleCache, FlowTable};
 use crate::engine::meter::{Color, Meter};
 use crate::engine::parse::parse_l2;
-use crate::engine::trace::{describe_edit, describe_tag, meter_step, parse_steps, step};
-use crate::engine::vlan::{TagEdit, apply};
-use crate::io::umem::HEADROOM;
-use crate::model::{
-    ComponentKind, DropReason, EndPort, FlowEdit, FlowTarget, TraceEnd, TraceFate, TraceReport, TraceStep, VlanEdit,
-};
+use crate::engine::trace::{describe_edit, meter_step, step};
+use crate::engine::vlan::apply;
+use crate::model::{ComponentKind, DropReason, EndPort, TraceEnd, TraceFate, TraceStep, VlanEdit};
+use crate::worker::component::set::{Component, Link, Logic, Set};
 use crate::worker::ends::Ring;
 use crate::worker::frames::is_too_long;
 use crate::worker::view::{PortShared, View};
-
-/// Components that are asked at most.
-const MAX_VISITS: usize = 1024;
 
 /// What a trace looks at.
 pub(crate) struct TraceContext<'a> {
@@ -40,74 +30,32 @@ pub(crate) struct TraceContext<'a> {
     pub outside: &'a dyn Fn(u32) -> String,
 }
 
-/// Follows `frame`, as if it came in now by that queue of a port of components.
-pub(crate) fn trace(context: &TraceContext<'_>, port: &Arc<PortShared>, queue: u32, frame: &[u8]) -> TraceReport {
-    let mut walk = Walk { context, steps: Vec::new(), ends: Vec::new(), todo: Vec::new() };
-    walk.say("ingress", format!("{} bytes from {}, queue {queue}", frame.len(), port.name));
-    walk.steps.extend(parse_steps(frame));
-    walk.enter(port, queue, Parcel::new(frame));
-    let mut visits = 0;
-    while let Some(visit) = walk.todo.pop() {
-        visits += 1;
-        match visits > MAX_VISITS {
-            true => walk.end(TraceFate::Cut, None, None, &visit.parcel, visit.before.as_ref()),
-            false => walk.visit(visit),
-        }
-    }
-    walk.report()
-}
-
-/// A frame with room in front.
-#[derive(Clone)]
-struct Parcel {
-    buf: Vec<u8>,
-    start: usize,
-    len: usize,
-}
-
-impl Parcel {
-    fn new(data: &[u8]) -> Self {
-        let start = HEADROOM as usize;
-        Self { buf: [&vec![0; start], data].concat(), start, len: data.len() }
-    }
-
-    fn data(&self) -> &[u8] {
-        &self.buf[self.start..self.start + self.len]
-    }
-
-    /// Its length and tag, in words.
-    fn describe(&self) -> String {
-        let tag = parse_l2(self.data()).ok().and_then(|l2| l2.tag);
-        format!("{} bytes, {}", self.len, tag.map_or_else(|| "untagged".to_owned(), describe_tag))
-    }
-}
-
 /// A frame on its way into a component, by place in the set, by one of its receiving ends.
-struct Visit {
+pub(super) struct Visit {
     component: usize,
     rx: usize,
-    parcel: Parcel,
-    before: Option<Rc<Passed>>,
+    pub(super) parcel: Parcel,
+    pub(super) before: Option<Rc<Passed>>,
 }
 
 /// A component that the frame has passed, and how it was when it came there.
-struct Passed {
+pub(super) struct Passed {
     component: usize,
     rx: usize,
     data: Vec<u8>,
     before: Option<Rc<Passed>>,
 }
 
-struct Walk<'a> {
-    context: &'a TraceContext<'a>,
-    steps: Vec<TraceStep>,
-    ends: Vec<TraceEnd>,
+pub(super) struct Walk<'a> {
+    pub(super) context: &'a TraceContext<'a>,
+    pub(super) steps: Vec<TraceStep>,
+    pub(super) ends: Vec<TraceEnd>,
     /// What is still to be followed, the next one last.
-    todo: Vec<Visit>,
+    pub(super) todo: Vec<Visit>,
 }
 
 impl<'a> Walk<'a> {
-    fn say(&mut self, stage: &str, detail: String) {
+    pub(super) fn say(&mut self, stage: &str, detail: String) {
         self.steps.push(step(stage, detail));
     }
 
@@ -119,7 +67,7 @@ impl<'a> Walk<'a> {
     }
 
     /// A way is at its end.
-    fn end(
+    pub(super) fn end(
         &mut self,
         fate: TraceFate,
         at: Option<EndPort>,
@@ -144,7 +92,7 @@ impl<'a> Walk<'a> {
         self.end(TraceFate::Dropped, Some(at.clone()), Some(reason), parcel, passed);
     }
 
-    /// Asks a meter, if there is one; false if the frame does not pass.
+    /// Asks a meter, if there is one. False if the frame does not pass.
     fn passes(&mut self, meter: Option<&Arc<Meter>>, what: &str, len: usize) -> bool {
         let Some(meter) = meter else { return true };
         let (color, step) = meter_step(meter, what, len, Color::Green, self.context.now_ns);
@@ -153,7 +101,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The frame comes in by a queue.
-    fn enter(&mut self, port: &Arc<PortShared>, queue: u32, parcel: Parcel) {
+    pub(super) fn enter(&mut self, port: &Arc<PortShared>, queue: u32, parcel: Parcel) {
         let (set, mut parcel) = (self.context.set, parcel);
         let flows = set.flows_of(port.no).filter(|flows| flows.has_ingress());
         let is_taken = set.takes_from(port, queue);
@@ -190,8 +138,8 @@ impl<'a> Walk<'a> {
 
     /// Carries out flow rules. Returns the queue that the frame is for, if a rule names one.
     fn rules(&mut self, table: &FlowTable, how: &str, parcel: &mut Parcel) -> Option<u32> {
-        let mut telling = Telling { steps: &mut self.steps, how };
-        let fate = table.run(&mut FlowRuleCache::default(), &mut parcel.buf, parcel.start, parcel.len, &mut telling);
+        let mut tracer = RuleTracer { steps: &mut self.steps, how };
+        let fate = table.run(&mut FlowRuleCache::default(), &mut parcel.buf, parcel.start, parcel.len, &mut tracer);
         (parcel.start, parcel.len) = (fate.start, fate.len);
         fate.queue
     }
@@ -221,7 +169,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The frame is in a component's hands.
-    fn visit(&mut self, visit: Visit) {
+    pub(super) fn visit(&mut self, visit: Visit) {
         let Visit { component: place, rx, mut parcel, before } = visit;
         let set = self.context.set;
         let (component, _) = &set.components[place];
@@ -351,82 +299,6 @@ impl<'a> Walk<'a> {
         }
         self.say("egress", format!("out of {at}: {}", parcel.describe()));
         self.end(TraceFate::Sent, Some(at.clone()), None, &parcel, Some(passed));
-    }
-
-    fn report(mut self) -> TraceReport {
-        let count = |fate| self.ends.iter().filter(|end| end.fate == fate).count();
-        let (sent, dropped, waiting) = (count(TraceFate::Sent), count(TraceFate::Dropped), count(TraceFate::Waiting));
-        let (circling, cut) = (count(TraceFate::Circling), count(TraceFate::Cut));
-        let name = |end: &TraceEnd| match &end.at {
-            Some(EndPort::Port { name, .. }) => name.clone(),
-            Some(EndPort::Outside(no)) => (self.context.outside)(*no),
-            Some(at) => at.to_string(),
-            None => String::new(),
-        };
-        let outputs: Vec<_> = self.ends.iter().filter(|end| end.fate == TraceFate::Sent).map(name).collect();
-        let verdict = match (sent, dropped, waiting, circling) {
-            (1, ..) => "forward",
-            (2.., ..) => "copy",
-            (0, 1.., ..) => "drop",
-            (0, 0, 1.., _) => "wait",
-            (0, 0, 0, 1..) => "circle",
-            _ => "cut",
-        };
-        let first = self.ends.iter().find(|end| end.fate == TraceFate::Dropped).and_then(|end| end.reason.clone());
-        let drop_reason = first.filter(|_| verdict == "drop");
-        let mut parts = Vec::new();
-        if sent > 0 {
-            parts.push(format!("sent to {}", outputs.join(", ")));
-        }
-        let others = [
-            (dropped, "dropped"),
-            (waiting, "waiting"),
-            (circling, "going round for ever"),
-            (cut, "not followed to the end"),
-        ];
-        parts.extend(others.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
-        self.say("verdict", parts.join("; "));
-        let (rule, mirror) = (None, None);
-        let Self { steps, ends, .. } = self;
-        TraceReport { steps, verdict: verdict.to_owned(), outputs, drop_reason, rule, mirror, ends }
-    }
-}
-
-/// An observer that tells of the rules that a frame meets.
-struct Telling<'a> {
-    steps: &'a mut Vec<TraceStep>,
-    /// What the frame does.
-    how: &'a str,
-}
-
-impl Observer for Telling<'_> {
-    fn matched(&mut self, counted: &CountedRule, _len: usize) {
-        let rule = &counted.rule;
-        let mut does: Vec<_> = rule.edits.iter().map(describe_flow_edit).collect();
-        match rule.target {
-            FlowTarget::Normal => {}
-            FlowTarget::Queue(queue) => does.push(format!("to queue {queue}")),
-            FlowTarget::Group(group) => does.push(format!("on with group {group}")),
-        }
-        let does = if does.is_empty() { "nothing".to_owned() } else { does.join(", ") };
-        self.steps.push(step("flow", format!("{}: rule {} of group {}: {does}", self.how, rule.id, rule.group)));
-    }
-
-    fn missed(&mut self, group: u32) {
-        self.steps.push(step("flow", format!("{}: no rule of group {group} matches", self.how)));
-    }
-
-    fn edited(&mut self, edit: TagEdit) {
-        self.steps.push(step("flow", describe_edit(edit)));
-    }
-}
-
-fn describe_flow_edit(edit: &FlowEdit) -> String {
-    match edit {
-        FlowEdit::Pop => "pop the tag".to_owned(),
-        FlowEdit::Push(tpid) => format!("push a tag {tpid:#06x}"),
-        FlowEdit::Vid(vid) => format!("set VID {vid}"),
-        FlowEdit::Pcp(pcp) => format!("set PCP {pcp}"),
     }
 }
 

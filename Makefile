@@ -23,7 +23,7 @@ xsk: setup ## Build the programs on xsk-rs that tests and bench start (PROFILE=r
 	cargo build --manifest-path tests/xsk/Cargo.toml --target-dir $(TARGET) --profile $(PROFILE)
 
 build: setup ## Build the daemon and the command line (release)
-	cargo build --release -p ctl -p xswitch
+	cargo build --release -p xswitchd -p xswitch
 
 test: setup qemu xsk ## Set up, build, and run every test
 	cargo build --workspace --all-targets

@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 
 workspaces=(. fuzz tests/xsk)
 # Packages with the programs xswitchd and xswitch.
-programs=(ctl xswitch)
+programs=(xswitchd xswitch)
 # Lines of `cargo tree` that must not be below them: crates of these folders, and those of others that only tests use.
 tests_only="\\($PWD/(tests|bench|fuzz)[)/]|^(aya|criterion|libfuzzer-sys|proptest|xsk-rs) "
 

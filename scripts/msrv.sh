@@ -7,5 +7,5 @@ cd "$(dirname "$0")/.."
 
 oldest=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
 need_toolchain "$oldest"
-cargo "+$oldest" check --quiet --locked --package ctl --package xswitch --target-dir "${CARGO_TARGET_DIR:-target}/msrv"
+cargo "+$oldest" check --quiet --locked --package xswitchd --package xswitch --target-dir "${CARGO_TARGET_DIR:-target}/msrv"
 echo "msrv: the product compiles with rustc $oldest"

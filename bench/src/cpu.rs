@@ -1,13 +1,13 @@
 //! Placement of threads on CPUs, and CPU time by kind.
 //!
-//! The generator is pinned to one CPU and the device to another. Softirq work runs where the sender runs, and is
-//! charged there. The device's port receives what the generator sends on the generator's CPU: the XDP program, the copy
-//! into an AF_XDP socket, all of a bridge or a devmap redirect. The sink receives what the device sends on the device's
-//! CPU. So the two shares belong together, and a device's own work is not all on its CPU.
+//! The generator is pinned to one CPU and the device to another. Softirq work runs on the sender's CPU, and is charged
+//! there. So what the device's port receives is processed on the generator's CPU: the XDP program, the copy into an
+//! AF_XDP socket, all of a bridge or a devmap redirect. What the sink receives is processed on the device's CPU. So the
+//! two shares belong together, and a device's own work is not all on its CPU.
 //!
-//! The shares come from `/proc/stat`. The kernel may count them in samples (a tick of 4 ms at 250 Hz), so over a second
-//! they are good to a percent or so. The generator spins between the packets of a paced load, except for few packets
-//! whose round trips are timed. Its share of user and system says nothing then.
+//! The shares come from `/proc/stat`. The kernel may count in samples (a tick of 4 ms at 250 Hz). Over a second that is
+//! exact to a percent or so. The generator spins between the packets of a paced load, except for few packets whose
+//! round trips are timed. Its share of user and system says nothing then.
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;

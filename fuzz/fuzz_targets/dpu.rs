@@ -4,11 +4,11 @@
 
 use std::sync::{Arc, LazyLock};
 
-use ctl::config::Config;
-use ctl::fake::{FakeDataplane, FakeStorage, METHODS, call, state_of};
-use ctl::grpc::Dpu;
-use ctl::service::Service;
-use ctl::state::State;
+use kit::Config;
+use kit::{FakeDataplane, FakeStorage, METHODS, call, state_of};
+use ctl_grpc::Dpu;
+use ctl_service::Service;
+use ctl_service::state::State;
 use libfuzzer_sys::fuzz_target;
 use switch::model::Capacity;
 use tokio::runtime::Runtime;

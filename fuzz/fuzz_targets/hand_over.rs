@@ -5,12 +5,12 @@
 use std::sync::{Arc, LazyLock};
 
 use ctl_guest::protocol::{Answer, decode, encode};
-use ctl::companion::server::{Access, Peer, carry_out};
-use ctl::config::Config;
+use ctl_companion::{Access, Peer, carry_out};
+use kit::Config;
 use ctl_types::ErrorBody;
-use ctl::fake::FakeDataplane;
-use ctl::service::Service;
-use ctl::state::Store;
+use kit::FakeDataplane;
+use ctl_service::Service;
+use ctl_service::state::Store;
 use libfuzzer_sys::fuzz_target;
 use switch::ErrorKind;
 use switch::model::{PortKind, PortSpec};
@@ -28,7 +28,7 @@ struct Rig {
 static RIG: LazyLock<Rig> = LazyLock::new(|| {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = Store::open(dir.path()).expect("a store");
-    let service = Service::start(Box::new(FakeDataplane::default()), store, &Config::default()).expect("a service");
+    let service = Service::start(Box::new(FakeDataplane::default()), store, &Declared::default()).expect("a service");
     service.look_after_guests(&dir.path().join("guests")).expect("leases");
     for name in ["vm1", "vm2"] {
         service.add_port(PortSpec::new(name, PortKind::Guest)).expect("a port");

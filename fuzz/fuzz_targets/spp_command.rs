@@ -2,13 +2,13 @@
 //! in a form that spp-ctl reads.
 #![no_main]
 
-use ctl::config::StatusFormat;
-use ctl::fake::panel;
-use ctl::spp::agent::reply::{Forms, IdForm, reply};
-use ctl::spp::run::run;
-use ctl::spp::words::{Command, parse};
-use ctl::spp::{Proc, ProcType};
-use ctl::state::Store;
+use ctl_spp::StatusFormat;
+use kit::{panel, tables};
+use ctl_spp_agent::reply::{Forms, IdForm, reply};
+use ctl_spp::run::run;
+use ctl_spp::words::{Command, parse};
+use ctl_spp::{Proc, ProcType};
+use ctl_service::state::Store;
 use libfuzzer_sys::fuzz_target;
 
 const CONFIG: &str = r#"
@@ -42,7 +42,7 @@ const PROCS: [Proc; 5] = [
 ];
 
 fuzz_target!(|data: &[u8]| {
-    let (_, spp) = panel(CONFIG, Store::in_memory());
+    let (_, spp) = panel(CONFIG, Store::in_memory(tables()));
     for line in data.split(|byte| *byte == b'\n').take(64) {
         let Some((&first, line)) = line.split_first() else { continue };
         let Ok(line) = std::str::from_utf8(line) else { continue };

@@ -2,17 +2,17 @@
 //! line changes nothing.
 #![no_main]
 
-use ctl::fake::{VF_AND_NFV, panel};
-use ctl::spp::SppError;
-use ctl::spp::shell::execute;
+use kit::{tables, VF_AND_NFV, panel};
+use ctl_spp::SppError;
+use ctl_spp::shell::execute;
 use ctl_spp_types::save;
 use ctl_spp_types::SppState;
 use ctl_spp_types::topo::{Graph, dot, text};
-use ctl::state::Store;
+use ctl_service::state::Store;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let (_, spp) = panel(VF_AND_NFV, Store::in_memory());
+    let (_, spp) = panel(VF_AND_NFV, Store::in_memory(tables()));
     for line in String::from_utf8_lossy(data).lines().take(64) {
         let before = spp.state();
         match execute(&spp, line) {

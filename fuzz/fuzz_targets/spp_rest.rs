@@ -7,8 +7,8 @@ use std::sync::{Arc, LazyLock};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, header};
-use ctl::fake::{FakeStorage, panel};
-use ctl::spp::{Spp, rest};
+use kit::{FakeStorage, panel};
+use ctl_spp::Spp;
 use http_body_util::BodyExt;
 use libfuzzer_sys::fuzz_target;
 use tokio::runtime::Runtime;
@@ -84,7 +84,7 @@ async fn call(router: &Router, method: &str, path: &str, body: &[u8]) -> Option<
 
 fuzz_target!(|data: &[u8]| {
     let spp = spp();
-    let router = rest::router(Arc::clone(&spp));
+    let router = ctl_spp_rest::router(Arc::clone(&spp));
     let mut before = spp.instances();
     // The input repeats: method, path, length of the body, body. The first path is free and ends with a zero byte.
     let mut rest = data;

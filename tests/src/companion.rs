@@ -56,8 +56,8 @@ pub fn expect_free(daemon: &Daemon, port: &str) {
     wait::expect(&format!("{port} is free"), PATIENCE, || guest(daemon, port).is_null());
 }
 
-/// Packet counts of the program on a port's guest's end, over all queues: given to a socket, dropped without a socket,
-/// dropped because the socket was not bound.
+/// Packets by outcome at the program on a port's guest's end, over all queues: given to a socket, dropped without a
+/// socket, dropped because the socket was not bound.
 pub fn outcomes(daemon: &Daemon, port: &str) -> [u64; 3] {
     let shown = daemon.get(&format!("ports/{port}"));
     let queues = shown["info"]["guest_end"]["queues"].as_array().unwrap_or_else(|| panic!("no open end: {shown}"));

@@ -1,7 +1,7 @@
 //! The daemon under test in a namespace of its own, and guests at its ports.
 //!
-//! A test ends with [`Daemon::finish`]. It checks that every packet and every frame is accounted for, that the daemon
-//! ends cleanly by SIGTERM, and that no XDP program is left on a netdev of its namespace.
+//! A test ends with [`Daemon::finish`], which checks three things. Every packet and every frame is accounted for. The
+//! daemon ends cleanly by SIGTERM. No XDP program is left on a netdev of its namespace.
 
 use std::fs::File;
 use std::path::PathBuf;

@@ -23,7 +23,7 @@ pub fn path(name: &str, made_by: &str) -> PathBuf {
 /// `xswitchd` or `xswitch`. `XSWITCH_BIN_DIR` says where they are, if not beside the tests.
 pub fn product(name: &str) -> PathBuf {
     let dir = std::env::var_os("XSWITCH_BIN_DIR").map_or_else(dir, PathBuf::from);
-    checked(dir.join(name), "cargo build -p ctl -p xswitch")
+    checked(dir.join(name), "cargo build -p xswitchd -p xswitch")
 }
 
 /// A program of the workspace `tests/xsk`.

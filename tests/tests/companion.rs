@@ -29,7 +29,7 @@ fn guests_of_an_ordinary_user_reach_each_other() {
     for set in ["cap_eff", "cap_bnd", "cap_amb"] {
         assert_eq!(capabilities(set) & !IPC_LOCK, 0, "{set} in {status}");
     }
-    assert_eq!(a.pid(), narrow(guest(&daemon, "a")["pid"].as_i64().expect("a process")));
+    assert_eq!(a.pid(), narrow::<i32>(guest(&daemon, "a")["pid"].as_i64().expect("a process")));
     let shown = bound(&daemon, "a");
     assert_eq!((shown["uid"].as_u64(), shown["sockets"][0]["bound"].as_bool()), (Some(NOBODY.into()), Some(true)));
     assert_eq!(shown["sockets"][0]["xsk"]["rx_dropped"], 0, "{shown}");

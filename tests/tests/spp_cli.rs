@@ -6,10 +6,11 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
-use ctl::fake::{VF_AND_NFV, panel};
-use ctl::http::{ApiSocket, router, serve};
-use ctl::spp::Spp;
-use ctl::state::Store;
+use ctl_http::router;
+use ctl_listen::{ApiSocket, serve};
+use ctl_service::state::Store;
+use ctl_spp::Spp;
+use kit::{VF_AND_NFV, panel, tables};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -24,7 +25,7 @@ struct Served {
 impl Served {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (service, spp) = panel(VF_AND_NFV, Store::in_memory());
+        let (service, spp) = panel(VF_AND_NFV, Store::in_memory(tables()));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (stop, stopped) = watch::channel(false);
         runtime.block_on(async {

@@ -1,5 +1,5 @@
-//! An operator's work with the Soft Patch Panel: recipes from SPP's use cases, a daemon killed in the middle of one,
-//! and a configuration that assigns cores.
+//! An operator's work with the Soft Patch Panel: recipes from SPP's use cases, SIGKILL in the middle of one, and a
+//! configuration that assigns cores.
 
 use std::io::Write;
 use std::process::{Output, Stdio};

@@ -1,9 +1,9 @@
-//! The examples of SPP's API references, on a running daemon with NICs and VMs' ports. curl sends each request with the
-//! printed arguments, and its answer is compared with the printed one.
+//! The examples of SPP's API references, on a running daemon with NICs and VMs' ports. Each request is sent by curl
+//! with the printed arguments. The answer is compared with the printed one.
 
 use std::sync::Arc;
 
-use ctl::fake::reference::{self, Example};
+use kit::reference::{self, Example};
 use tests::veth::{End, Veth};
 use tests::{Daemon, NetNs, Options, shell};
 

@@ -25,7 +25,7 @@ pub use testpmd::Testpmd;
 
 /// Longest time that a peer takes to start or to end.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// The mode of a program that runs in the driver; `XDP_ATTACHED_DRV` of `linux/if_link.h`.
+/// Mode of a program in the driver: `XDP_ATTACHED_DRV` of `linux/if_link.h`.
 const XDP_ATTACHED_DRV: u64 = 1;
 
 /// The unpacked peers. Dropping it removes them, so it must outlive what runs from it.

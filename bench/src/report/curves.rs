@@ -42,7 +42,7 @@ pub fn section(results: &Results) -> anyhow::Result<Section> {
     Ok(section)
 }
 
-/// Two rows a device, of rates and of ratios; a column for each `x` that any device has.
+/// Two rows a device: rates and ratios. A column for each `x` that any device has.
 fn of_curve(points: &[&Point], x: &str) -> String {
     let mut columns: Vec<f64> = points.iter().map(|point| point.x).collect();
     columns.sort_by(f64::total_cmp);

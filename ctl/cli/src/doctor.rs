@@ -8,7 +8,8 @@ use ctl_client::{Client, query};
 use ctl_qemu::check::check_here;
 use ctl_types::{Check, PortEntry, Status};
 
-use crate::{Printer, show};
+use crate::print::Printer;
+use crate::show;
 
 /// File name of the daemon's program.
 const DAEMON: &str = "xswitchd";

@@ -4,15 +4,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
-
-use super::run::{self, RunArguments};
-use super::{Printer, print};
 use ctl_guest::client::HandOver;
 use ctl_guest::protocol::Request;
 use ctl_qemu::check::warn_of_queues;
 use ctl_qemu::hotplug::{AttachOptions, DetachOptions, attach, detach};
 use ctl_qemu::options::{DEFAULT_DRIVER, Sockets, command_line, libvirt_xml};
+use serde_json::{Value, json};
+
+use crate::print::{Printer, print};
+use crate::run::{self, RunArguments};
 
 /// `qemu`.
 #[derive(Debug, Subcommand)]

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
-use model::PortKind;
-
-use super::args::PortOptions;
 use ctl_client::{Client, ClientError, encode};
 use ctl_qemu::launch::{Launch, NOT_LAUNCHED, exit_code, keep_running, one_start, run};
+use model::PortKind;
+
+use crate::port::PortOptions;
 
 /// When to start QEMU again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -1,10 +1,8 @@
 //! Answers of the daemon as tables.
 
-use model::*;
-
 use ctl_types::table::Table;
-use ctl_types::{Check, Status};
-use ctl_types::{GuestHolder, GuestSocket, PortEntry, PortState};
+use ctl_types::{Check, GuestHolder, GuestSocket, PortEntry, PortState, Status};
+use model::*;
 
 /// A serialized word in the spelling of the API.
 fn word(value: &impl serde::Serialize) -> String {
@@ -22,7 +20,7 @@ fn vlan(mode: Option<&VlanMode>) -> String {
 }
 
 /// `port list`.
-pub(super) fn ports(ports: &[PortEntry]) -> String {
+pub(crate) fn ports(ports: &[PortEntry]) -> String {
     let mut table = Table::new(&[
         "VPORT",
         "PORT",
@@ -68,7 +66,7 @@ pub(super) fn ports(ports: &[PortEntry]) -> String {
 }
 
 /// `port show`.
-pub(super) fn port(port: &PortEntry) -> String {
+pub(crate) fn port(port: &PortEntry) -> String {
     let spec = &port.spec;
     let mut lines = vec![
         ("port", port.name.clone()),
@@ -143,7 +141,7 @@ fn holder(guest: &GuestHolder) -> String {
 }
 
 /// `stats`.
-pub(super) fn stats(report: &StatsReport, with_queues: bool) -> String {
+pub(crate) fn stats(report: &StatsReport, with_queues: bool) -> String {
     let mut table = Table::new(&[
         "PORT",
         "RX PACKETS",
@@ -213,7 +211,7 @@ pub(super) fn stats(report: &StatsReport, with_queues: bool) -> String {
 }
 
 /// Counters of the Soft Patch Panel: components, ends and flow rules, if there are any.
-pub(super) fn panel(report: &StatsReport) -> String {
+pub(crate) fn panel(report: &StatsReport) -> String {
     let tables = [components(&report.running), ends(&report.ends), flow_rules(&report.flow_rules)];
     tables.iter().filter(|table| !table.is_empty()).map(|table| format!("\n{}", table.render())).collect()
 }
@@ -269,7 +267,7 @@ fn flow_rules(rules: &[FlowCount]) -> Table {
 }
 
 /// `fdb list`.
-pub(super) fn fdb(rows: &[FdbEntry]) -> String {
+pub(crate) fn fdb(rows: &[FdbEntry]) -> String {
     let mut table = Table::new(&["MAC", "VLAN", "PORT", "KIND", "AGE"]);
     for row in rows {
         let age = if row.kind == FdbKind::Static { String::new() } else { format!("{} s", row.age_seconds) };
@@ -279,7 +277,7 @@ pub(super) fn fdb(rows: &[FdbEntry]) -> String {
 }
 
 /// `bridge show`.
-pub(super) fn bridge(bridge: &BridgeSettings) -> String {
+pub(crate) fn bridge(bridge: &BridgeSettings) -> String {
     format!(
         "MAC table limit       {}\nMAC ageing            {} s\nforward reserved MACs {}\n",
         bridge.fdb_limit, bridge.fdb_ageing_seconds, bridge.forward_reserved
@@ -287,7 +285,7 @@ pub(super) fn bridge(bridge: &BridgeSettings) -> String {
 }
 
 /// `trace`.
-pub(super) fn trace(report: &TraceReport) -> String {
+pub(crate) fn trace(report: &TraceReport) -> String {
     let steps: String = report.steps.iter().map(|step| format!("{:<11} {}\n", step.stage, step.detail)).collect();
     let outputs = if report.outputs.is_empty() { String::new() } else { format!(" to {}", report.outputs.join(", ")) };
     let reason = report.drop_reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
@@ -295,7 +293,7 @@ pub(super) fn trace(report: &TraceReport) -> String {
 }
 
 /// `workers`.
-pub(super) fn workers(workers: &[WorkerInfo]) -> String {
+pub(crate) fn workers(workers: &[WorkerInfo]) -> String {
     let mut table = Table::new(&["WORKER", "CPU", "QUEUES", "PACKETS", "BURSTS", "PACKETS/BURST", "SLEEPS"]);
     for worker in workers {
         let mean = worker.packets as f64 / worker.bursts.max(1) as f64;
@@ -313,7 +311,7 @@ pub(super) fn workers(workers: &[WorkerInfo]) -> String {
 }
 
 /// `audit`.
-pub(super) fn audit(audit: &FrameAudit) -> String {
+pub(crate) fn audit(audit: &FrameAudit) -> String {
     let pages = if audit.huge_pages { "huge" } else { "ordinary" };
     let mut text = format!(
         "frames      {} (on {pages} pages)\nfree        {}\nto be filled {}\nto be sent  {}\nin transit  {}\nconsistent  {}\n",
@@ -326,7 +324,7 @@ pub(super) fn audit(audit: &FrameAudit) -> String {
 }
 
 /// `doctor`.
-pub(super) fn doctor(checks: &[Check]) -> String {
+pub(crate) fn doctor(checks: &[Check]) -> String {
     let line = |check: &Check| {
         let mark = match check.status {
             Status::Ok => "ok  ",

@@ -5,14 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ctl_client::{Client, ClientError};
+use ctl_spp_types::{Answer, SppState, is_comment, save, topo};
 use serde_json::{Value, json};
 
-use super::{Printer, print};
-use ctl_client::{Client, ClientError};
-use ctl_spp_types::SppState;
-use ctl_spp_types::is_comment;
-use ctl_spp_types::save;
-use ctl_spp_types::{Answer, topo};
+use crate::print::{Printer, print};
 
 /// `spp`.
 #[derive(Debug, Args)]
@@ -107,7 +104,7 @@ impl SppArguments {
 }
 
 /// Executes the command or the lines.
-pub(super) async fn run(client: &Client, printer: &Printer, mut arguments: SppArguments) -> anyhow::Result<()> {
+pub(crate) async fn run(client: &Client, printer: &Printer, mut arguments: SppArguments) -> anyhow::Result<()> {
     match (arguments.command(), arguments.file) {
         (Some(SppCommand::Topo { format: Some(_), .. }), _) if printer.json => {
             bail!("--json and --format: one of them")

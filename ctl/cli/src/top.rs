@@ -1,11 +1,15 @@
-//! Rates between two samples of the counters.
+//! `top`: rates between two samples of the counters.
 
 use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
 
+use ctl_client::Client;
+use ctl_types::table::{Table, scaled};
 use model::{ComponentInfo, Count, StatsReport};
 use serde::{Deserialize, Serialize};
 
-use ctl_types::table::{Table, scaled};
+use crate::print::{Printer, print};
 
 /// Rates of a port or component between two samples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -84,6 +88,35 @@ pub fn render(rates: &[PortRates]) -> String {
         ]);
     }
     table.render()
+}
+
+/// Clears a terminal and moves to its upper left corner.
+const CLEAR: &str = "\x1b[2J\x1b[H";
+
+pub(crate) async fn run(client: &Client, printer: &Printer, interval: f64, count: Option<u64>) -> anyhow::Result<()> {
+    let sample = async || -> anyhow::Result<(Instant, StatsReport)> {
+        let answer = client.get("stats").await?;
+        Ok((Instant::now(), serde_json::from_value(answer)?))
+    };
+    let mut before = sample().await?;
+    let mut left = count;
+    while left != Some(0) {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs_f64(interval)) => {}
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+        }
+        let after = sample().await?;
+        let rates = rates(&before.1, &after.1, (after.0 - before.0).as_secs_f64());
+        if printer.json {
+            print(&format!("{}\n", serde_json::to_string(&rates)?))?;
+        } else {
+            let clear = if std::io::stdout().is_terminal() { CLEAR } else { "" };
+            print(&format!("{clear}{}\n", render(&rates)))?;
+        }
+        before = after;
+        left = left.map(|left| left - 1);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use ctl_types::ErrorBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, header};
@@ -14,8 +15,6 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::net::UnixStream;
-
-use ctl_types::ErrorBody;
 
 /// A failure of the connection, or a refusal by the daemon.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +27,7 @@ pub enum ClientError {
         /// Reason.
         source: std::io::Error,
     },
-    /// This user may not use the socket.
+    /// The socket may not be used.
     #[error("{path} may not be used by this user: run as root or as a member of its group")]
     Forbidden {
         /// Socket.

@@ -5,11 +5,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ctl_types::ErrorBody;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use crate::protocol::{Answer, Offer, Request, SOCKET, decode, encode, receive, send};
-use ctl_types::ErrorBody;
 
 /// Time limit for the daemon's answer. The daemon may have to wait until the kernel frees a queue.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -8,15 +8,14 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use ctl_types::ErrorBody;
+use model::{MAX_QUEUES, MacAddr, Mode};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-
-use ctl_types::ErrorBody;
-use model::{MAX_QUEUES, MacAddr, Mode};
 
 /// Name of the socket in the run directory.
 pub const SOCKET: &str = "fds.sock";

@@ -6,12 +6,12 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use ctl_guest::limits::{CAP_IPC_LOCK, effective_capabilities, memlock};
+use ctl_types::{Check, PortEntry, Status};
 use model::{DEFAULT_MTU, Mode, PortKind};
 use rustix::process::{Resource, getrlimit};
 
 use super::hotplug::FIRST_VERSION;
-use ctl_guest::limits::{CAP_IPC_LOCK, effective_capabilities, memlock};
-use ctl_types::{Check, PortEntry, Status};
 
 /// The first version that accepts `map-path`, and whose frame pool has room for all its frames.
 const ADVISED_VERSION: (u64, u64, u64) = (10, 1, 0);

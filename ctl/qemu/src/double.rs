@@ -8,10 +8,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use ctl_guest::protocol::receive;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-use ctl_guest::protocol::receive;
 
 /// The message that greets a client.
 pub const GREETING: &str = "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 1, \"major\": 10}, \"package\": \"\"}, \

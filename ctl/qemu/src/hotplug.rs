@@ -12,14 +12,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use ctl_guest::client::{HandOver, HandOverError};
+use ctl_guest::limits::{CAP_IPC_LOCK, effective_capabilities};
+use ctl_guest::protocol::{Offer, Request};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
 
 use super::options::{Sockets, device_arguments, device_id, netdev_arguments, netdev_id};
 use super::qmp::{Qmp, QmpError};
-use ctl_guest::client::{HandOver, HandOverError};
-use ctl_guest::limits::{CAP_IPC_LOCK, effective_capabilities};
-use ctl_guest::protocol::{Offer, Request};
 
 /// The first version with the af-xdp backend.
 pub const FIRST_VERSION: (u64, u64, u64) = (8, 2, 0);

@@ -4,10 +4,9 @@
 //! always named. Without it QEMU up to 10.0 looks for the program in native mode only, and misses one that is attached
 //! in generic mode.
 
+use ctl_guest::protocol::Offer;
 use model::{DEFAULT_MTU, Mode};
 use serde_json::{Map, Value, json};
-
-use ctl_guest::protocol::Offer;
 
 /// The default driver of a guest's card.
 pub const DEFAULT_DRIVER: &str = "virtio-net-pci";

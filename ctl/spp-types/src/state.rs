@@ -42,7 +42,7 @@ pub struct NamedPort {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct PortFlow {
-    /// The port.
+    /// The port, as the daemon describes it.
     pub port: PortId,
     /// Its rules, in the order in which they were made.
     pub rules: Vec<FlowState>,

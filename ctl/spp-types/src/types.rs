@@ -134,7 +134,7 @@ pub struct Component {
     pub name: String,
     /// Lcore that it runs on. The configuration maps lcores to workers.
     pub core: u32,
-    /// What it does.
+    /// What it does at present.
     pub kind: ComponentType,
     /// Ports that it receives from.
     pub rx: Vec<Attached>,

@@ -33,7 +33,10 @@ pub struct RuleKey {
     pub dmac: Option<MaskedMac>,
     /// Source address.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schema(value_type = Option<String>, example = "02:00:00:00:00:00/ff:ff:ff:00:00:00"))]
+    #[cfg_attr(
+        feature = "schema",
+        schema(value_type = Option<String>, example = "02:00:00:00:00:00/ff:ff:ff:00:00:00")
+    )]
     pub smac: Option<MaskedMac>,
     /// VID of the outer tag as the frame came in; 0 for untagged and priority-tagged frames.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -197,4 +200,19 @@ pub enum RuleChange {
     Delete(u32),
     /// Delete all rules.
     Clear,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_names_of_ports_and_queues_are_those_of_the_dpu_interface() {
+        let key = RuleKey { ingress_port: Some(Masked::exactly(3)), ..RuleKey::default() };
+        let action = RuleAction { queue: Some(1), ..RuleAction::to(RuleTarget::Port(2)) };
+        let spec = RuleSpec { key_index: 7, key, action };
+        let json = r#"{"key_index":7,"key":{"vid":3},"action":{"vid":2,"qid":1}}"#;
+        assert_eq!(serde_json::to_string(&spec).unwrap(), json);
+        assert_eq!(serde_json::from_str::<RuleSpec>(json).unwrap(), spec);
+    }
 }

@@ -41,3 +41,16 @@ pub struct LookupCounts {
     #[serde(rename = "searched")]
     pub classifier: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_names_of_lookups_are_those_of_the_api() {
+        let counts = LookupCounts { flow_cache: 1, exact_match: 2, classifier: 3 };
+        let json = r#"{"remembered":1,"cached":2,"searched":3}"#;
+        assert_eq!(serde_json::to_string(&counts).unwrap(), json);
+        assert_eq!(serde_json::from_str::<LookupCounts>(json).unwrap(), counts);
+    }
+}

@@ -128,11 +128,11 @@ impl Backend {
         self.rings().owners()
     }
 
-    /// Makes the next frame that comes in turn [`Backend::fd`] readable. The caller must look for frames once more
+    /// Makes the next frame that comes in turn `Backend::fd` readable. The caller must look for frames once more
     /// before it sleeps.
     pub fn ask_for_wakeup(&self) {
         match self {
-            // The kernel wakes whoever waits for the socket.
+            // The kernel wakes all threads that wait for the socket.
             Backend::Xsk(_) => {}
             Backend::Memory(queue) => queue.ask_for_wakeup(),
         }

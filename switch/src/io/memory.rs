@@ -319,6 +319,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no poll")]
     fn the_first_frame_after_it_was_asked_for_is_signalled() {
         let Bed { queue, mut kernel, .. } = bed();
         assert!(kernel.receive(b"unasked"));

@@ -32,13 +32,21 @@ impl Mmap {
     pub fn anonymous(len: usize, huge: bool) -> Result<Self, Errno> {
         // Huge pages must be reserved by the call. With MAP_NORESERVE it succeeds, and the first touch kills the
         // process.
-        let flags = if huge { libc::MAP_HUGETLB } else { libc::MAP_NORESERVE };
+        let flags = match huge {
+            true => libc::MAP_HUGETLB,
+            false if cfg!(miri) => 0, // Miri does not know MAP_NORESERVE.
+            false => libc::MAP_NORESERVE,
+        };
         Self::new(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags, -1, 0)
     }
 
     /// Asks the kernel for transparent huge pages (2 MiB) at the first touch. A kernel that has none uses ordinary
     /// pages.
     pub fn prefer_huge(&self) {
+        // Miri has no `madvise`.
+        if cfg!(miri) {
+            return;
+        }
         // SAFETY: advice on this mapping changes none of its bytes.
         unsafe {
             libc::madvise(self.start.as_ptr().cast(), self.len, libc::MADV_HUGEPAGE);

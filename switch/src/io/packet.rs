@@ -56,7 +56,7 @@ impl Promiscuous {
     }
 }
 
-/// A socket that gets a copy of each group-addressed frame that comes in from a netdev.
+/// A socket that gets a copy of every group-addressed frame from a netdev.
 #[derive(Debug)]
 pub struct GroupSocket {
     socket: OwnedFd,
@@ -78,7 +78,8 @@ impl GroupSocket {
             libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: u32::MAX },
         ];
         let filter = libc::sock_fprog { len: STEPS, filter: program.as_mut_ptr() };
-        // SAFETY: the option takes this struct. It points to a live program of the length given, which the kernel copies.
+        // SAFETY: the option takes this struct. It points to a live program of the given length, and the kernel copies
+        // the program.
         unsafe { set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &filter)? };
         let address = libc::sockaddr_ll {
             sll_family: abi::AF_PACKET,

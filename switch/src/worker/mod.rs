@@ -37,6 +37,7 @@ mod idle_poller;
 mod ingress;
 #[cfg(any(test, feature = "memory-rig"))]
 pub mod memory_rig;
+mod set;
 pub mod shared;
 #[cfg(test)]
 mod tests;

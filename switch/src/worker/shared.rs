@@ -9,8 +9,8 @@ use crossbeam::queue::ArrayQueue;
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::component::{Components, Set};
 use super::ends::Ring;
+use super::set::{Components, Set};
 use super::view::{PortShared, View};
 use crate::counters::{PortShard, WorkerCounters};
 use crate::io::umem::{Frame, Umem};

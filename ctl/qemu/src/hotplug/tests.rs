@@ -6,6 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
+use ctl_guest::protocol::{Answer, SOCKET, decode, encode, receive, send};
+use ctl_types::ErrorBody;
 use model::ErrorKind;
 use model::{MacAddr, Mode};
 use rustix::net::{
@@ -16,8 +18,6 @@ use tempfile::TempDir;
 use super::*;
 use crate::double::{Guest, QemuDouble};
 use crate::options::DEFAULT_DRIVER;
-use ctl_guest::protocol::{Answer, SOCKET, decode, encode, receive, send};
-use ctl_types::ErrorBody;
 
 /// State of the daemon's double.
 #[derive(Debug, Default)]
@@ -349,14 +349,15 @@ fn limits_are_read_and_only_raised() {
 fn the_daemon_itself_gives_and_takes_back() {
     use model::{PortKind, PortSpec};
 
-    use ctl::companion::server::{Access, FdsSocket, serve};
-    use ctl::config::Config;
-    use ctl::fake::{FakeDataplane, FakeStorage};
-    use ctl::service::Service;
+    use ctl_companion::{Access, FdsSocket, serve};
+    use ctl_service::Service;
+    use kit::Config;
+    use kit::{FakeDataplane, FakeStorage};
 
     let dir = tempfile::tempdir().unwrap();
     let config = Config::parse("").unwrap();
-    let service = Service::start(Box::new(FakeDataplane::default()), FakeStorage::default().store(), &config).unwrap();
+    let service =
+        Service::start(Box::new(FakeDataplane::default()), FakeStorage::default().store(), &config.declared()).unwrap();
     service.look_after_guests(&dir.path().join("guests")).unwrap();
     let spec = PortSpec { guest_ifname: Some("xg0".to_owned()), ..PortSpec::new("vm1", PortKind::Guest) };
     service.add_port(spec).unwrap();

@@ -58,7 +58,7 @@ impl Standing {
 /// What a node stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
-    /// A port.
+    /// The port that a key names.
     Port,
     /// A component of an instance.
     Component {

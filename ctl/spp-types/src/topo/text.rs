@@ -1,8 +1,9 @@
 //! Writes the graph for a terminal.
 
+use ctl_types::table::Table;
+
 use super::{Edge, Graph, Node, Standing, What};
 use crate::Dir;
-use ctl_types::table::Table;
 
 /// The graph as a table, with a row for each component, patch and capture. Pipes, and ports with their names in the
 /// switch, follow in lines of their own.

@@ -1,4 +1,4 @@
-//! The table against a naive oracle, and what is refused.
+//! The table of a classifier component against a naive oracle, and what is refused.
 
 use proptest::prelude::*;
 
@@ -11,7 +11,7 @@ fn mac(n: u8) -> MacAddr {
     MacAddr::new([if n.is_multiple_of(3) { 3 } else { 2 }, 0, 0, 0, 0, n])
 }
 
-/// Where a frame goes, read off the entries one after another.
+/// The oracle: where a frame goes, by reading the entries one after another.
 fn oracle(entries: &[TableEntry], vlan: Option<u16>, dst: MacAddr) -> Vec<usize> {
     let default = |vlan| entries.iter().find(|entry| entry.vlan == vlan && entry.mac.is_none()).map(|entry| entry.tx);
     let exact = entries.iter().find(|entry| entry.vlan == vlan && entry.mac == Some(dst));

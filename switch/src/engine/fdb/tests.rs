@@ -38,8 +38,8 @@ fn any_op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What the table should hold: port, static, last seen. Which entry an eviction takes is the table's choice within the
-/// rules; the model checks the rules and then takes over the choice.
+/// What the table should hold: port, static, last seen. Within the rules the table may choose which entry it evicts.
+/// The model checks the rules, and then follows the choice.
 #[derive(Debug, Default)]
 struct Model {
     entries: HashMap<(u64, Vid), (PortNo, bool, u32)>,
@@ -254,7 +254,7 @@ fn a_worker_skips_learning_while_another_writes() {
     assert_eq!(fdb.learn(mac(2), 0, 1, 10, 0), Learn::Learned);
 }
 
-/// Each address has two ports that follow from it; whatever else a reader finds, it must be one of them.
+/// Each address has two ports that follow from it. Whatever a reader finds must be one of them.
 #[test]
 fn readers_beside_writers_never_see_another_keys_port() {
     let home = |n: u64, moved: u64| ((n * 7 + moved * 512) % 1024) as PortNo;
@@ -277,7 +277,7 @@ fn readers_beside_writers_never_see_another_keys_port() {
                 })
             })
             .collect();
-        // Two workers that learn, move and evict all the time, and control.
+        // Two workers learn, move and evict all the time, and control works too.
         let workers: Vec<_> = (0..2)
             .map(|moved| {
                 let fdb = &fdb;
@@ -307,7 +307,7 @@ fn readers_beside_writers_never_see_another_keys_port() {
     assert!(fdb.is_empty() && fdb.entries(0).is_empty());
 }
 
-/// Addresses that share both buckets, as no sender can find them without the seed.
+/// Addresses that share both buckets. Without the seed no sender can find such addresses.
 #[test]
 fn colliding_addresses_displace_only_entries_of_fuller_ports() {
     let fdb = Fdb::new(1000, 300, 3);
@@ -320,8 +320,8 @@ fn colliding_addresses_displace_only_entries_of_fuller_ports() {
     let mut learn = |port| fdb.learn(mac(same.next().unwrap()), 0, port, 4096, 0);
     (0..10).for_each(|_| assert_eq!(learn(1), Learn::Learned));
     (0..6).for_each(|_| assert_eq!(learn(2), Learn::Learned));
-    // Full. The port with fewer takes from the one with more, until both are even; then each takes its turn with its
-    // own.
+    // Now both buckets are full. The port with fewer entries takes from the one with more, until both have the same.
+    // Then each evicts its own.
     assert_eq!(learn(2), Learn::Learned);
     assert_eq!((fdb.count(1), fdb.count(2)), (9, 7));
     assert_eq!(learn(1), Learn::Learned);

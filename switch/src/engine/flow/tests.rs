@@ -1,4 +1,4 @@
-//! Flow rules against a matcher that compares field by field, rule by rule, on frames as plain bytes.
+//! Flow rules against an oracle that compares rule by rule, field by field, on the bytes of frames.
 
 use proptest::prelude::*;
 
@@ -17,7 +17,7 @@ fn ingress(edits: &[FlowEdit], target: FlowTarget) -> FlowRule {
     rule(FlowDirection::Ingress, 0, 0, edits, target)
 }
 
-/// Each with its place as its number.
+/// The rules, numbered by their places.
 fn numbered(mut rules: Vec<FlowRule>) -> Vec<FlowRule> {
     rules.iter_mut().zip(0..).for_each(|(rule, id)| rule.id = id);
     rules
@@ -26,7 +26,7 @@ fn numbered(mut rules: Vec<FlowRule>) -> Vec<FlowRule> {
 #[derive(Default)]
 struct Heard {
     grown: i32,
-    /// Rules, and the length that the frame had there.
+    /// Each rule that matched, with the length that the frame had then.
     met: Vec<(u32, usize)>,
 }
 
@@ -45,7 +45,7 @@ fn table(rules: &[FlowRule], direction: FlowDirection) -> FlowTable {
     FlowTable::new(&rules.iter().map(counted).collect::<Vec<_>>(), direction)
 }
 
-/// What becomes of a frame, the queue, and the rules that it met.
+/// The frame after the rules, its queue, and the rules that matched.
 fn run_by(table: &FlowTable, cache: &mut FlowRuleCache, frame: &[u8]) -> (Vec<u8>, Option<u32>, Vec<(u32, usize)>) {
     let mut buf = vec![0xee; CHUNK];
     buf[START..START + frame.len()].copy_from_slice(frame);
@@ -93,7 +93,7 @@ fn matches(key: &FlowKey, frame: &[u8]) -> bool {
 fn edit(edit: FlowEdit, frame: &mut Vec<u8>) {
     let tagged = is_tagged(frame);
     match edit {
-        // A tag that is cut off is nothing that can be put right.
+        // A tag that is cut off is left as it is.
         _ if frame.len() < 14 + 4 * usize::from(tagged) => {}
         FlowEdit::Push(tpid) => {
             let tag = [(tpid >> 8) as u8, tpid as u8, 0, 0];
@@ -111,7 +111,7 @@ fn edit(edit: FlowEdit, frame: &mut Vec<u8>) {
     }
 }
 
-/// The oracle.
+/// The oracle: what should become of a frame.
 fn expected(rules: &[FlowRule], direction: FlowDirection, frame: &[u8]) -> (Vec<u8>, Option<u32>, Vec<(u32, usize)>) {
     let (mut frame, mut group, mut met) = (frame.to_vec(), 0, Vec::new());
     loop {
@@ -131,7 +131,7 @@ fn expected(rules: &[FlowRule], direction: FlowDirection, frame: &[u8]) -> (Vec<
     }
 }
 
-/// Few values, so that frames and rules meet.
+/// Few values, so that frames often match rules.
 fn masked(values: &'static [u32], masks: &'static [u32]) -> impl Strategy<Value = Option<Masked<16>>> {
     let one = (prop::sample::select(values), prop::sample::select(masks));
     prop::option::of(one.prop_map(|(value, mask)| Masked { value: value & mask, mask }))
@@ -188,7 +188,7 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
             frame.extend(word.to_be_bytes());
         }
         frame.resize(40, 0x5a);
-        // Some of them end anywhere.
+        // Some frames are cut off anywhere.
         frame.truncate(if cut < 30 { 40 } else { cut - 20 });
         frame
     })

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The token bucket as it is written in books, in exact fractions: tokens × 10⁹ parts, time in nanoseconds.
+/// The textbook token bucket, in exact fractions. Tokens are in parts of 10⁻⁹, time is in nanoseconds.
 struct Model {
     level: u128,
     rate: u128,
@@ -54,7 +54,7 @@ fn any_spec() -> impl Strategy<Value = MeterSpec> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Every verdict is the model's, to the last bit, over days.
+    /// Over days, every verdict is the model's, to the last bit.
     #[test]
     fn a_bucket_is_the_exact_model(
         rate in 1_u32.., burst: u32, steps in prop::collection::vec((gap(), 14_usize..4096), 1..200)
@@ -86,7 +86,7 @@ proptest! {
             let before = [Color::Green, Color::Yellow, Color::Red][usize::from(before)];
             let pre = if spec.color_aware { before } else { Color::Green };
             let cost = unit.cost(len);
-            // The models' time moves on whether or not tokens are asked for.
+            // Time passes for the models even if no token is taken.
             c.take(0, now);
             p.take(0, now);
             let expected = match spec.mode {
@@ -112,8 +112,8 @@ proptest! {
         prop_assert_eq!(meter.counts().map(|count| count.packets), counted);
     }
 
-    /// The bound that meters promise, over every interval between two frames, while rates change: at most the burst,
-    /// and what the rates brought meanwhile.
+    /// Over every interval between two frames, while rates change, a meter lets through at most the burst and what the
+    /// rates brought meanwhile.
     #[test]
     fn a_meter_never_exceeds_rate_times_time_plus_burst_through_changes(
         steps in prop::collection::vec(
@@ -122,7 +122,7 @@ proptest! {
     ) {
         let mut spec = MeterSpec { burst: Some(100), ..MeterSpec::new(1, 1000) };
         let meter = Meter::new(&spec, 1, 0);
-        // For each frame that passed: time and cost; and the parts that the rate brought up to each moment.
+        // For each frame that passed: its time, its cost, and the parts that rates had brought by then.
         let (mut now, mut brought, mut passed) = (0_u64, 0_u128, Vec::new());
         for (gap, len, rate) in steps {
             now += gap;
@@ -191,7 +191,7 @@ fn steady_overload_gets_the_whole_rate_and_no_more() {
     }
 }
 
-/// Threads share a meter whose time is one clock that all of them push on: together they get what one would get.
+/// Threads share a meter and one clock that all of them advance. Together they get what one thread would get.
 #[test]
 fn several_workers_on_one_meter_get_its_rate_together() {
     const WORKERS: usize = 4;
@@ -236,7 +236,7 @@ fn a_change_gives_no_free_burst_and_leaves_no_gap() {
     let meter = Meter::new(&spec, 1, 0);
     while meter.color(0, 125, Color::Green, 0) == Color::Green {}
     assert_eq!(meter.level(0), 0);
-    // An hour at rest under a rate of nearly nothing, then a high rate: what the hour brought was the low rate's.
+    // After an hour at a rate of nearly nothing comes a high rate. The hour has brought tokens at the low rate only.
     meter.configure(&MeterSpec { burst: Some(4_000_000), rate: 1, ..spec.clone() }, 0);
     let hour = 3_600_000_000_000;
     meter.configure(&MeterSpec { burst: Some(4_000_000), rate: 1_000_000, ..spec.clone() }, hour);

@@ -1,4 +1,4 @@
-//! The parser against arbitrary bytes, frames made of parts, and a slow second reading of the tags.
+//! The parser on arbitrary bytes and on frames made of parts, and against a slow second reading of the tags.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -21,7 +21,7 @@ pub(crate) fn ethernet(tags: &[(u16, u16)], ethertype: u16, payload: &[u8]) -> V
     frame
 }
 
-/// IPv4 from 10.0.0.1 to 10.0.0.2; `options` in words of 4 bytes, `place` is flags and fragment offset.
+/// IPv4 from 10.0.0.1 to 10.0.0.2. `options` is in words of 4 bytes, `place` is flags and fragment offset.
 fn ipv4(protocol: u8, options: usize, place: u16, payload: &[u8]) -> Vec<u8> {
     let header = 20 + 4 * options;
     let mut ip = vec![0x40 | (header / 4) as u8, 0xb8];
@@ -34,7 +34,7 @@ fn ipv4(protocol: u8, options: usize, place: u16, payload: &[u8]) -> Vec<u8> {
     ip
 }
 
-/// IPv6 from fe80::1 to fe80::2; `chain` holds the extension headers' bytes and `next` says what the first thing is.
+/// IPv6 from fe80::1 to fe80::2. `chain` has the bytes of the extension headers, `next` is the first next header.
 fn ipv6(next: u8, rest: &[u8]) -> Vec<u8> {
     let mut ip = vec![0x6b, 0x81, 0x23, 0x45];
     ip.extend((rest.len() as u16).to_be_bytes());
@@ -149,7 +149,7 @@ fn all_fragments_of_a_datagram_hash_alike_and_without_ports() {
     assert_eq!(first.flow_hash, v4(0x2000, &udp(3, 4)).flow_hash);
     assert_ne!(first.flow_hash, v4(0, &udp(1, 2)).flow_hash);
 
-    // In IPv6 only the first fragment shows what is behind the options.
+    // In IPv6 only the first fragment has the header behind the options.
     let v6 = |next: u8, place: u16, payload: &[u8]| {
         let mut rest = vec![next, 0];
         rest.extend(place.to_be_bytes());
@@ -188,7 +188,7 @@ fn lengths_are_believed_downwards_only() {
     cut.truncate(28);
     let h = headers(&[], ETHERTYPE_IPV4, &cut);
     assert_eq!((h.l4, h.malformed), (L4::Udp { src: 1, dst: 2 }, Some(Malformed::IpLength)));
-    // Wrong in other ways.
+    // Other faults.
     let mut bad = ipv4(17, 0, 0, &udp(1, 2));
     for (first, malformed) in
         [(0x44, Malformed::Ipv4HeaderLength), (0x4f, Malformed::Ipv4HeaderLength), (0x65, Malformed::IpVersion)]
@@ -294,7 +294,7 @@ proptest! {
         }
     }
 
-    /// Frames of the kind that the short way is for, and what is left of them when some bytes are others.
+    /// Plain packets, and what becomes of them when some bytes are changed.
     #[test]
     fn a_key_read_the_short_way_is_the_key_of_all_headers(
         tags in prop::collection::vec((prop_oneof![Just(TPID_CTAG), Just(TPID_STAG)], any::<u16>()), 0..3),

@@ -1,4 +1,4 @@
-//! The classifier against a linear scan over what users wrote, and the cache against no cache.
+//! The classifier against a linear scan of the rules as users wrote them. The exact-match cache against no cache.
 
 use std::collections::BTreeMap;
 use std::mem::offset_of;
@@ -18,7 +18,7 @@ fn install(table: &mut RuleTable, spec: &RuleSpec) {
     table.insert(Arc::new(Rule::new(spec.clone(), None, 1).unwrap()));
 }
 
-/// Few values, so that rules and packets meet.
+/// Few values, so that packets often match rules.
 fn small() -> impl Strategy<Value = u32> + Clone {
     prop_oneof![0_u32..4, Just(0xf0), Just(0xff)]
 }
@@ -158,7 +158,7 @@ impl Packet {
             self.ip.map(|(_, six, addrs)| if six { IpAddr::V6(v6(addrs[which])) } else { IpAddr::V4(v4(addrs[which])) })
         };
         let version = self.ip.map(|(_, six, _)| if six { IpType::Ipv6 } else { IpType::Ipv4 });
-        // A mask of nothing in the key's 8 bits still asks for IP if it has other bits: it was written to ask for
+        // A mask without any of the field's 8 bits still asks for IP if it has other bits: its user asked for
         // something.
         number(key.ingress_port, Some(u32::from(self.port)))
             && mac(key.dmac, self.mac(0))
@@ -200,7 +200,7 @@ proptest! {
                 }
             }
             old.push((table.commit(), model.clone()));
-            // The new version, and every older one that somebody still holds.
+            // The new version, and every older one that is still held.
             for (rules, model) in &old {
                 prop_assert_eq!(rules.len() as usize, model.len());
                 prop_assert!(rules.iter_from(0).map(|rule| rule.index).eq(model.keys().copied()));
@@ -266,7 +266,7 @@ fn a_full_table_finds_each_of_its_rules_and_empties_again() {
     assert_eq!(full.find(&key_to(0)).unwrap().index, 0, "who holds the full one keeps it");
 }
 
-/// Two keys under one mask whose hashes have the same tag and are of the same bucket in a table of a few rules.
+/// Two keys under one mask whose hashes have the same tag, and the same bucket in a table of a few rules.
 fn alike() -> (u32, u32) {
     let mask = Match::compile(&exact(0)).unwrap().mask;
     let piece = |n: u32| {
@@ -285,7 +285,7 @@ fn a_key_that_only_looks_like_a_rules_key_does_not_match() {
     let rules = table.commit();
     assert_eq!([one, two].map(|n| rules.candidate(&key_to(n)).index), [3, 3]);
     assert!(rules.find(&key_to(one)).is_some() && rules.find(&key_to(two)).is_none());
-    // A rule behind it, of the very key and of any other, is found in its stead.
+    // Without it, a rule of higher index is found, whether it has the same key or another.
     install(&mut table, &rule(9, RuleKey::default()));
     assert_eq!(table.rules().find(&key_to(two)).unwrap().index, 9);
     install(&mut table, &rule(7, exact(two)));
@@ -315,7 +315,7 @@ fn a_change_in_a_full_table_shares_all_but_a_page_with_the_version_before() {
     let before = table.commit();
     install(&mut table, &rule(1000, exact(70_000)));
     let after = table.commit();
-    assert_eq!(before.by_index.shared_leaves(&after.by_index), (2047, 1));
+    assert_eq!(before.shared_leaves(&after), (2047, 1));
     assert_ne!(before.version(), after.version());
 }
 
@@ -348,7 +348,7 @@ fn flows_that_differ_in_nothing_that_a_rule_looks_at_are_one_to_the_cache() {
     };
     look_up(&mut cache, &table.commit(), |_| None);
     assert_eq!(cache.counts(), (99, 1));
-    // Once a rule does look at it, they are not, and once it is gone, they are again.
+    // With a rule that looks at the field they are two. Without it they are one again.
     install(&mut table, &rule(3, exact(7)));
     look_up(&mut cache, &table.commit(), |n| (n == 7).then_some(3));
     assert_eq!(cache.counts(), (99, 101));
@@ -420,7 +420,7 @@ fn impossible_keys_are_refused_and_the_field_is_named() {
         let error = Match::compile(&of(text)).unwrap_err();
         assert!(error.starts_with(&format!("{field}: ")), "{text}: {error}");
     }
-    // An address that does not matter may be of either version.
+    // An address with an empty mask may be of either version.
     assert!(Match::compile(&of(r#"{"ip_type": "ipv6", "dip": "0.0.0.0/0", "sip": "2001:db8::/32"}"#)).is_ok());
     assert!(Match::compile(&of(r#"{"vlan": "5/0xffffffff", "dmac": "02:00:00:00:00:01/0xffffffffffffffff"}"#)).is_ok());
 }

@@ -4,9 +4,10 @@
 //! says it. Inside the switch a frame keeps its bytes and has a VID, 0 for the untagged segment. What happens to the
 //! tag is decided for each receiver, and done once on the way out.
 //!
-//! - An **access** port of VLAN *v* takes frames without a tag or with a priority tag. It sends frames of *v* without a tag.
-//! - A **trunk** takes frames of its `tagged` VLANs and of its native VLAN with a tag. Frames without a VID belong to the
-//!   native VLAN. It sends the native VLAN without a tag and the others with one.
+//! - An **access** port of VLAN *v* takes frames without a tag or with a priority tag. It sends frames of *v* without a
+//!   tag.
+//! - A **trunk** takes frames of its `tagged` VLANs and of its native VLAN with a tag. Frames without a VID belong to
+//!   the native VLAN. It sends the native VLAN without a tag and the others with one.
 //!
 //! A trunk without a native VLAN drops frames without a VID. Where it sends a tag, a tag that is there keeps PCP, DEI
 //! and TPID. A priority tag gets the VID. Else a C-tag with PCP 0 is pushed.

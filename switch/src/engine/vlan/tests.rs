@@ -45,7 +45,7 @@ fn every_tag_meets_every_mode_as_the_table_says() {
     use TagEdit::{None as Keep, Pop, SetTci};
     let ctag = |vid: u16| Some(Tag::new(TPID_CTAG, 5 << 13 | vid));
     let push = |vid| TagEdit::Push { tpid: TPID_CTAG, tci: vid };
-    // Tags: none, priority, VID 10, VID 20, VID 99, VID 4095; PCP 5 in each. Below: the VLAN on the way in.
+    // Tags: none, priority, VID 10, VID 20, VID 99, VID 4095, each with PCP 5. Below each tag: the VLAN on the way in.
     let tags = [None, ctag(0), ctag(10), ctag(20), ctag(99), ctag(4095)];
     let no = None;
     let ways_in: [(VlanMode, [Option<Vid>; 6]); 7] = [
@@ -62,7 +62,7 @@ fn every_tag_meets_every_mode_as_the_table_says() {
             assert_eq!(ingress(mode, *tag).ok(), *vid, "{mode:?} {tag:?}");
         }
     }
-    // What goes out, by VLAN and tag that the frame came in with.
+    // The tag on the way out, by the frame's VLAN and the tag that it came in with.
     let ways_out: [(VlanMode, [Option<TagEdit>; 7]); 7] = [
         // VLAN and tag: 0 none, 0 priority, 10 none, 10 priority, 10 tagged, 20 priority, 20 tagged.
         (access(0), [Some(Keep), Some(Pop), no_edit(), no_edit(), no_edit(), no_edit(), no_edit()]),
@@ -115,7 +115,7 @@ fn double_tags_do_not_hop_vlans() {
     assert_eq!(egress(&access(10), 10, stacked(10)), Some(TagEdit::Pop), "the far end of a tunnel");
 }
 
-/// A frame in a chunk with headroom, and where it is.
+/// A frame in a chunk with headroom, with start and length.
 fn chunk(headroom: usize, tag: Option<Tag>, payload: &[u8]) -> (Vec<u8>, usize, usize) {
     let mut frame = vec![1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
     if let Some(tag) = tag {
@@ -154,7 +154,7 @@ proptest! {
         prop_assert_eq!(&buf[start..], &before[start..]);
     }
 
-    /// What a frame of a VLAN looks like behind any way in and out.
+    /// The tag of a frame after any way in and any way out.
     #[test]
     fn frames_leave_as_their_vlan_and_port_say(
         from in any_mode(), to in any_mode(), tag in any_tag(), payload in prop::collection::vec(any::<u8>(), 8..64)
@@ -175,7 +175,7 @@ proptest! {
         match &to {
             VlanMode::Access { .. } => prop_assert_eq!(out.is_some(), stacked),
             VlanMode::Trunk { native, .. } => {
-                // The other end, a trunk alike, must find the frame in the same VLAN.
+                // A trunk with the same settings at the other end must find the frame in the same VLAN.
                 prop_assert_eq!(ingress(&to, out), Ok(vid));
                 prop_assert!(stacked || out.is_none() == (*native == Some(vid)));
                 if let (Some(tag), Some(out)) = (tag, out) {

@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 use std::vec::Drain;
 
-use super::set::{Component, Link, Logic, Set};
 use super::steering::Steering;
 use crate::counters::PortShard;
 use crate::engine::bridge::{self, Run};
@@ -18,6 +17,7 @@ use crate::model::{Count, DropReason, VlanEdit};
 use crate::worker::egress::Egress;
 use crate::worker::ends::{OutsideEnd, Ring};
 use crate::worker::frames::{BURST, count, edit_tag, is_too_long, measure, sift, total_len};
+use crate::worker::set::{Component, Link, Logic, Set};
 use crate::worker::turn::SendContext;
 use crate::worker::view::PortShared;
 

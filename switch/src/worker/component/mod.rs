@@ -6,14 +6,11 @@
 //! wait there.
 
 mod dispatch;
-mod flow_rules;
 mod plan;
 mod runner;
-mod set;
 mod steering;
 mod trace;
 
-pub use self::flow_rules::{Flows, PortFlows};
 pub(super) use self::runner::Runner;
-pub use self::set::{Component, Components, Counters, Gate, Link, Set};
 pub(crate) use self::trace::{TraceContext, trace};
+pub use super::set::{Component, Components, Counters, Flows, Gate, Link, PortFlows, Set};

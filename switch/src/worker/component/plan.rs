@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use super::flow_rules::PortFlows;
-use super::set::{Component, Link, Set};
 use crate::model::VlanEdit;
 use crate::worker::egress::{OwnQueues, Queue, Serves};
 use crate::worker::ends::{NullEnd, OutsideEnd, Ring};
+use crate::worker::set::{Component, Link, PortFlows, Set};
 use crate::worker::view::PortShared;
 
 /// A receiving end that is open.

@@ -4,15 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::dispatch::Dispatch;
-use super::flow_rules::PortFlows;
 use super::plan::{Inlet, Intake, Plan};
-use super::set::Set;
 use super::steering::Steering;
 use crate::engine::meter::Color;
 use crate::io::umem::{Frame, FrameCache};
 use crate::model::{Count, DropReason};
 use crate::worker::egress::{Egress, Queue};
 use crate::worker::frames::{BURST, count, sift, total_len};
+use crate::worker::set::{PortFlows, Set};
 use crate::worker::turn::{SendContext, Turn};
 use crate::worker::view::PortShared;
 

@@ -1,6 +1,5 @@
 //! Carries out flow rules on bursts: frames go to the end of the queue that a rule names.
 
-use super::flow_rules::{PortFlows, read_ring};
 use crate::counters::PortShard;
 use crate::engine::flow::{CountedRule, FlowRuleCache, FlowTable, Observer};
 use crate::engine::vlan::TagEdit;
@@ -8,6 +7,7 @@ use crate::io::umem::Frame;
 use crate::model::DropReason;
 use crate::worker::egress::Egress;
 use crate::worker::frames::count;
+use crate::worker::set::{PortFlows, read_ring};
 use crate::worker::turn::{SendContext, Turn};
 
 /// An observer that counts what a worker's frames meet.

@@ -1,6 +1,8 @@
 //! Turns of workers: rings that are full or dry, frames between workers, sleep.
 
 use super::*;
+use crate::engine::parse::ETHERTYPE_IPV4;
+use crate::engine::parse::tests::udp_in_ipv4;
 
 #[test]
 fn a_burst_between_two_workers_stays_in_order_and_the_rest_is_dropped_with_a_reason() {
@@ -87,4 +89,33 @@ fn a_worker_that_sleeps_is_woken_by_a_frame() {
     me.wake();
     assert_eq!(stopped.recv().unwrap().len(), 2);
     thread.join().unwrap();
+}
+
+#[test]
+fn frames_of_a_flow_leave_by_one_queue_in_order_and_flows_by_several() {
+    const QUEUES: usize = 3;
+    let mut bed = Bed::with_queues(1, &[const { VlanMode::Access { vid: 0 } }; 2], 0, QUEUES);
+    let mut used = [false; QUEUES];
+    for source in 0..16 {
+        let flow: Vec<_> = (0..4)
+            .map(|mark| {
+                let mut data = [&station(2)[..], &station(1), &ETHERTYPE_IPV4.to_be_bytes(), &udp_in_ipv4(40)].concat();
+                data[29] = source;
+                *data.last_mut().unwrap() = mark;
+                data
+            })
+            .collect();
+        // They come in by several queues.
+        for (at, data) in flow.iter().enumerate() {
+            assert!(bed.kernels[at % 2].receive(data));
+            bed.workers[0].turn();
+        }
+        let sent = bed.settle();
+        let queue = sent[QUEUES..].iter().position(|frames| !frames.is_empty()).unwrap();
+        assert_eq!(sent[QUEUES + queue], flow);
+        assert_eq!(sent.iter().map(Vec::len).sum::<usize>(), flow.len());
+        used[queue] = true;
+    }
+    assert!(used.iter().filter(|used| **used).count() > 1);
+    bed.assert_balanced();
 }

@@ -40,7 +40,7 @@ fn any_change() -> impl Strategy<Value = Change> {
 const V4_ALL: IpAddr = IpAddr::V4(Ipv4Addr::BROADCAST);
 const V6_ALL: IpAddr = IpAddr::V6(Ipv6Addr::from_bits(u128::MAX));
 
-/// A flow goes on as it was decided, until its destination moves, its policy changes, or it sends what does not fit.
+/// A flow goes as it was decided until its destination moves, its policy changes, or a frame is too long.
 fn follows_its_destination_and_its_policy(rules: Vec<RuleSpec>) -> LookupCounts {
     let mut tables = Tables::new(Capacity::default(), 1);
     let index = rules.first().map(|rule| rule.key_index);
@@ -106,7 +106,7 @@ fn of_more_flows_in_turn_than_there_is_room_for_as_many_hit_as_there_is_room_for
     hits_of(10_000, 60);
     let of_many = hits_of(10_000, 1);
     assert!(of_many >= 3_600, "{of_many} of 10,000");
-    // Those that are no longer in use give way.
+    // Entries that are no longer in use give way.
     hits_of(1_000, 60);
     let of_few = hits_of(1_000, 1);
     assert!(of_few >= 950, "{of_few} of 1,000");
@@ -167,7 +167,8 @@ fn bursts_of_new_flows_are_prefetched_and_decided_as_any() {
         });
         let mut cache = FlowCache::default();
         for burst in 0..8_u8 {
-            // Each station in each burst, from another one each time; some frames are cut off, tagged, or no IP.
+            // Each burst has a frame to each station, from another sender each time. Some are cut off, tagged, or no
+            // IP.
             let frames: Vec<_> = (0..64_u8)
                 .map(|n| {
                     let tags = if n % 16 == 5 { &[(TPID_CTAG, 7)][..] } else { &[] };
@@ -197,8 +198,8 @@ fn burst_of<S: Strategy>(one: S) -> impl Strategy<Value = Vec<S::Value>> {
     })
 }
 
-/// Decides on a burst with a cache, frame by frame or together as a worker does, and on a switch alike without one:
-/// they say, count and learn the same. Returns how many frames go to one port.
+/// Decides on a burst with a cache, frame by frame or together as a worker does, and without one on a second switch.
+/// Checks that both decide, count and learn the same. Returns how many frames go to one port.
 fn decide_alike(
     cache: &mut FlowCache,
     [with, without]: [&Switch; 2],
@@ -240,7 +241,7 @@ fn decide_alike(
     prop_assert_eq!(said.len(), frames.len());
     let forwarded = said.iter().filter(|said| matches!(said.0, Verdict::Unicast { redirected_from: None, .. })).count();
     let mut counts = before;
-    // The rules of frames in a run have only counted.
+    // Of a frame in a run only the count of its rule is known.
     for (frame, (verdict, at, rule)) in frames.iter().zip(said) {
         let decision = without.decision(now, ingress, frame);
         if let Some(applied) = decision.rule {
@@ -292,7 +293,7 @@ fn a_smaller_fdb_is_not_asked_for_slots_of_the_one_before() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// Two switches alike, one with a cache: whatever happens to both between bursts, they say and learn the same.
+    /// Two switches, one with a cache, decide and learn the same, whatever happens to both between bursts.
     #[test]
     fn what_is_cached_is_what_would_be_decided(
         ports in any_ports(),
@@ -339,13 +340,13 @@ proptest! {
                     [&mut with, &mut without].into_iter().for_each(|switch| switch.fdb = switch.fdb.resized(limit));
                 }
             }
-            // Each of them is a new policy.
+            // Each change is a new policy.
             if !matches!(change, Change::Nothing) {
                 let ends = tables.redirects.iter().map(|(spec, end)| (spec.src, end));
                 with.snap = with.snap.with_redirects(ends).with_rules(epoch, tables.rules.current().clone());
             }
             without.snap = with.snap.clone();
-            // A burst is of one port.
+            // A burst comes from one port.
             let ingress = burst[0].0.port;
             let frames = burst.into_iter().map(|(sent, kind)| {
                 // Mostly packets that can be cached, from seven addresses.
@@ -362,7 +363,7 @@ proptest! {
         }
     }
 
-    /// The same without rules, and so few stations, tags and lengths that most frames are like one before.
+    /// The same without rules. There are so few stations, tags and lengths that most frames have a cached flow.
     #[test]
     fn without_rules_what_is_cached_is_what_would_be_decided(
         bursts in prop::collection::vec(

@@ -59,8 +59,8 @@ fn said(decision: Decision<'_>) -> Said {
 }
 
 proptest! {
-    /// A dry run says what is decided next, and leaves the FDB as it is. Without a lookup's answers nothing is decided:
-    /// senders that are refused are not learned, and the FDB is asked only if no rule names the port.
+    /// A dry run says what is decided then, and leaves the FDB as it is. A decision asks only what it needs: a refused
+    /// sender is not learned, and the FDB is asked only if no rule names the port.
     #[test]
     fn a_dry_run_and_a_tracer_change_no_decision(
         ports in any_ports(),

@@ -1,5 +1,5 @@
-//! The bridge against a small one written from the rules, in random topologies; the flow cache against decisions
-//! without it; rules one by one; traces against decisions.
+//! The bridge against a small reference in random topologies, its rules one by one, the flow cache against decisions
+//! without it, and traces against decisions.
 
 mod decisions;
 mod flow_cache;
@@ -41,7 +41,7 @@ fn frame(dst: MacAddr, src: MacAddr, tags: &[(u16, u16)], ethertype: u16, payloa
     frame
 }
 
-/// A snapshot, a table, and what workers do with them.
+/// A snapshot and an FDB, and what workers do with them.
 struct Switch {
     snap: Snapshot,
     fdb: Fdb,

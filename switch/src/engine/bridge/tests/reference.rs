@@ -9,8 +9,7 @@ use crate::engine::rule::Key;
 use crate::engine::tables::Tables;
 use crate::model::{Capacity, Masked, MaskedMac, RedirectSpec, RuleAction, RuleChange, RuleKey, RuleSpec, RuleTarget};
 
-/// Who gets a frame, written from the rules with sets and maps. Frames are switched by VLAN and MAC address; tags are
-/// the business of the VLAN tests.
+/// The reference: who gets a frame, by VLAN and MAC address, with sets and maps. Tags are left to the VLAN tests.
 fn receivers(ports: &[PortPolicy], table: &mut HashMap<(u8, Vid), usize>, sent: &Sent) -> BTreeSet<PortNo> {
     let nobody = BTreeSet::new();
     let ingress = usize::from(sent.port);
@@ -65,8 +64,8 @@ proptest! {
         }
     }
 
-    /// With rules and redirects in force: what a trace says is what the switch does, with the cache and without;
-    /// nothing goes back to its sender, and nobody gets a frame twice (which `switch` checks).
+    /// With rules and redirects, a trace says what the switch does, with the cache and without. Nothing goes back to
+    /// its sender. Nobody gets a frame twice, which `switch` checks.
     #[test]
     fn rules_and_redirects_are_traced_as_they_are_switched(
         ports in any_ports(),
@@ -95,7 +94,7 @@ proptest! {
             tables.change_rules(vec![RuleChange::Write(rule)], &any).unwrap();
         }
         for (src, dest) in redirects {
-            // One that would be a loop is refused.
+            // A redirect that would be a loop is refused.
             let _ = tables.redirects.set(RedirectSpec { src, dest }, &any);
         }
         let ends: Vec<_> = tables.redirects.iter().map(|(spec, end)| (spec.src, end)).collect();
@@ -122,7 +121,7 @@ proptest! {
                 cache.begin_burst();
                 let cached = cache.decide(&switch.context(0, sent.port), &bytes);
                 prop_assert_eq!(cached.verdict, switch.decide(sent.port, &bytes));
-                // Frames that are refused at the door meet no rule.
+                // Frames that are not admitted have no rule.
                 prop_assert!(cached.rule.is_none_or(|rule| Some(rule.index) == found));
                 prop_assert_eq!(traced.rule, cached.rule.map(|rule| rule.index));
             }

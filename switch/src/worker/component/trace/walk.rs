@@ -13,9 +13,9 @@ use crate::engine::parse::parse_l2;
 use crate::engine::trace::{describe_edit, meter_step, step};
 use crate::engine::vlan::apply;
 use crate::model::{ComponentKind, DropReason, EndPort, TraceEnd, TraceFate, TraceStep, VlanEdit};
-use crate::worker::component::set::{Component, Link, Logic, Set};
 use crate::worker::ends::Ring;
 use crate::worker::frames::is_too_long;
+use crate::worker::set::{Component, Link, Logic, Set};
 use crate::worker::view::{PortShared, View};
 
 /// What a trace looks at.

@@ -1,0 +1,18 @@
+//! `capability`: how many of each there can be.
+
+use ctl_client::Client;
+use ctl_types::Capability;
+use ctl_types::table::Table;
+
+use crate::print::Printer;
+
+pub(crate) async fn run(client: &Client, printer: &Printer) -> anyhow::Result<()> {
+    let answer = client.get("capability").await?;
+    printer.show(&answer, |capability: Capability| {
+        let mut table = Table::new(&["TABLE", "TOTAL", "FREE"]);
+        for (name, usage) in [("ports", capability.ports), ("meters", capability.meters), ("rules", capability.rules)] {
+            table.row([name.to_owned(), usage.total.to_string(), usage.free.to_string()]);
+        }
+        format!("{}\ndistinct masks of rules: {}\n", table.render(), capability.rule_masks)
+    })
+}

@@ -1,0 +1,353 @@
+//! `xswitchd` as a whole: locks, configuration, data plane, service, sockets, and signals.
+//!
+//! At the start, everything that can be refused is checked before a port is touched, and the API socket is opened last.
+//! At the stop, the servers end first. Dropping the service then detaches the ports. Calls that may block run on
+//! tokio's blocking threads.
+//!
+//! Every crate of `ctl/` but the command line meets here, and none depends on this one. Configuration sections and kinds of
+//! rows in the state file belong to their crates; [`config`] and [`run`] put them together. The control side runs on few
+//! threads, so that the cores are left to the workers.
+#![forbid(unsafe_code)]
+
+pub mod config;
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ctl_companion::FdsSocket;
+use ctl_listen::{ApiSocket, serve, serve_tcp};
+use ctl_service::state::{DirLock, Store, Tables};
+use ctl_service::{Error, LearnedFile, Service};
+use ctl_spp::{Spp, SppConfig};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use sd_notify::NotifyState;
+use switch::{PinPlace, Switch};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use self::config::Config;
+
+/// Period of retrying ports that could not be brought up.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Longest name of a file or directory, in bytes (`NAME_MAX`).
+const MAX_NAME: usize = 255;
+/// Period of saving learned addresses for the next daemon.
+const KEEP_LEARNED: Duration = Duration::from_secs(1);
+
+/// Directories and files of the daemon.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Configuration file, if one is named.
+    pub config: Option<PathBuf>,
+    /// Directory of its sockets.
+    pub run_dir: PathBuf,
+    /// Directory of its state file.
+    pub state_dir: PathBuf,
+}
+
+/// Raises the limit of open files to the hard limit. A port needs half a dozen, and the usual soft limit is 1,024.
+fn raise_descriptor_limit() {
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
+/// Kinds of rows that a state file may have.
+fn tables() -> Tables {
+    ctl_service::tables().and(ctl_spp::rows::tables())
+}
+
+/// Checks that configuration and state are usable. Changes nothing.
+pub fn check(options: &Options) -> anyhow::Result<()> {
+    let config = Config::load(options.config.as_deref())?;
+    Switch::check(&config.dataplane, &config.bridge.unwrap_or_default())?;
+    Switch::check_ports(&config.dataplane, &config.port)?;
+    Ok(Store::check(&options.state_dir, &tables())?)
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let config = Config::load(options.config.as_deref())?;
+    raise_descriptor_limit();
+    let _run_lock = DirLock::take(&options.run_dir)?;
+    let _state_lock = DirLock::take(&options.state_dir)?;
+    let store = Store::open(&options.state_dir, tables())?;
+    let mut signals = Signals::new()?;
+
+    let settings = config.dataplane.clone();
+    let bridge = config.bridge.clone().unwrap_or_default();
+    let declared = config.clone();
+    let access = config.guests.access().map_err(Error::invalid)?;
+    let pins = PinPlace { mount: config.guests.bpffs.clone(), instance: instance(&options.run_dir)? };
+    let guests = options.run_dir.join("guests");
+    let learned = Arc::new(LearnedFile::at(&options.run_dir.join("fdb.json")));
+    let kept = Arc::clone(&learned);
+    // Everything that can be refused is checked before a port is touched.
+    let listener = bind("metrics.listen", &config.metrics.listen).await?;
+    let spp_listener = bind("spp.listen", &config.spp.listen).await?;
+    make_directory(&config.spp);
+    let (service, spp) = blocking(move || {
+        let dataplane = Switch::start(&settings, bridge, Some(pins))?;
+        let service = Service::start(Box::new(dataplane), store, &declared.declared())?;
+        service.restore_learned(&kept);
+        service.look_after_guests(&guests)?;
+        let spp = Spp::start(Arc::clone(&service), &declared.spp);
+        Ok((service, spp))
+    })
+    .await?;
+
+    let mode = config.api.mode().map_err(Error::invalid)?;
+    let socket = ApiSocket::bind(&options.run_dir.join("api.sock"), mode)?;
+    let dpu = ApiSocket::bind(&options.run_dir.join("dpu.sock"), config.dpu.mode().map_err(Error::invalid)?)?;
+    let (stop, stopped) = watch::channel(false);
+    let dpu = ctl_grpc::serve_unix(dpu, &service, stopped.clone())?;
+    let dpu_tcp = ctl_grpc::serve_tcp(&config.dpu, &service, stopped.clone()).await?;
+    let controller = config.spp.controller.as_ref();
+    let agents = controller.map(|controller| ctl_spp_agent::serve(Arc::clone(&spp), controller, stopped.clone()));
+    let fds = ctl_companion::serve(FdsSocket::bind(&options.run_dir, &access)?, &service, access, stopped.clone());
+    let rest =
+        spp_listener.map(|listener| tokio::spawn(ctl_spp_rest::serve(listener, Arc::clone(&spp), stopped.clone())));
+    let scrape = listener.map(|listener| start_metrics(listener, &service, stopped.clone())).transpose()?;
+    // The API comes last: once it answers, all other sockets work.
+    let api = tokio::spawn(serve(socket, ctl_http::router(Arc::clone(&service), Arc::clone(&spp)), stopped));
+    notify(NotifyState::Ready);
+    tracing::info!(run_dir = %options.run_dir.display(), ports = service.ports_in_brief().len(), "ready");
+
+    serve_signals(&mut signals, &options, config, &service, &spp, &learned).await;
+    drop(spp);
+
+    notify(NotifyState::Stopping);
+    tracing::info!("stopping");
+    let _ = stop.send(true);
+    let _ = api.await;
+    // A client that keeps its connection open must not delay the stop.
+    for mut server in [Some(dpu), dpu_tcp, Some(fds), rest, scrape, agents].into_iter().flatten() {
+        if tokio::time::timeout(Duration::from_secs(1), &mut server).await.is_err() {
+            server.abort();
+            let _ = server.await;
+        }
+    }
+    // Dropping the last reference detaches the ports. A capture that is ending may hold one for a moment longer.
+    blocking(move || {
+        service.keep_learned(&learned, true);
+        drop(service);
+        Ok(())
+    })
+    .await?;
+    Ok(())
+}
+
+/// Name of this switch among all on the machine, derived from its run directory. Different directories have different
+/// names. A name has no dot, because BPF file systems forbid it.
+fn instance(run_dir: &Path) -> Result<String, Error> {
+    let path = run_dir.canonicalize().map_err(|error| Error::io(format!("looking at {}", run_dir.display()), error))?;
+    let escape = |&byte: &u8| match byte {
+        b'/' => "_".to_owned(),
+        byte if byte.is_ascii_alphanumeric() || byte == b'-' => char::from(byte).to_string(),
+        byte => format!("%{byte:02x}"),
+    };
+    let name: String = path.as_os_str().as_encoded_bytes().iter().skip(1).map(escape).collect();
+    if name.len() > MAX_NAME {
+        let why = format!("--run-dir: {} is too long to name what is pinned after it", path.display());
+        return Err(Error::invalid(why));
+    }
+    Ok(name)
+}
+
+/// Listens at the address of a configuration key. None if the address is empty.
+async fn bind(key: &str, address: &str) -> Result<Option<TcpListener>, Error> {
+    if address.is_empty() {
+        return Ok(None);
+    }
+    let bound = TcpListener::bind(address).await;
+    bound.map(Some).map_err(|error| {
+        let advice = match error.kind() {
+            std::io::ErrorKind::AddrInUse => " (name another address in the configuration, or \"\" for none)",
+            _ => "",
+        };
+        Error::io(format!("{key}: listening on {address}{advice}"), error)
+    })
+}
+
+/// Creates the directory of `pcap` ports. Without it everything else works, and such ports are refused.
+fn make_directory(spp: &SppConfig) {
+    let directory = &spp.directory;
+    if let Err(error) = std::fs::DirBuilder::new().recursive(true).mode(0o750).create(directory) {
+        tracing::warn!(directory = %directory.display(), %error, "spp.directory can't be made: pcap ports will be refused");
+    }
+}
+
+fn start_metrics(
+    listener: TcpListener,
+    service: &Arc<Service>,
+    stopped: watch::Receiver<bool>,
+) -> Result<tokio::task::JoinHandle<()>, Error> {
+    let registry = ctl_metrics::registry(Arc::clone(service))
+        .map_err(|error| Error::io("making the metrics' registry", std::io::Error::other(error)))?;
+    Ok(tokio::spawn(serve_tcp(listener, ctl_metrics::router(registry), stopped)))
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Error> {
+        let on = |kind| signal(kind).map_err(|error| Error::io("waiting for signals", error));
+        Ok(Self {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+            hangup: on(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// Serves signals and timers until the daemon has to stop.
+async fn serve_signals(
+    signals: &mut Signals,
+    options: &Options,
+    mut config: Config,
+    service: &Arc<Service>,
+    spp: &Arc<Spp>,
+    learned: &Arc<LearnedFile>,
+) {
+    let mut retry = tokio::time::interval(RETRY);
+    retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut keep = tokio::time::interval(KEEP_LEARNED);
+    keep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let watchdog = watchdog_period();
+    let mut alive = tokio::time::interval(watchdog.unwrap_or(Duration::from_secs(3600)));
+    loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => return,
+            _ = signals.interrupt.recv() => return,
+            _ = signals.hangup.recv() => {
+                // `Type=notify-reload` requires a timestamp, which tells this reload from an earlier one
+                // (sd_notify(3)).
+                notify_all(&[NotifyState::Reloading, NotifyState::monotonic_usec_now().unwrap_or(NotifyState::Reloading)]);
+                reload(options, &mut config, service).await;
+                notify(NotifyState::Ready);
+            }
+            _ = retry.tick() => {
+                let (service, spp) = (Arc::clone(service), Arc::clone(spp));
+                let _ = blocking(move || {
+                    service.retry();
+                    spp.retry();
+                    Ok(())
+                }).await;
+            }
+            _ = keep.tick() => {
+                let (service, learned) = (Arc::clone(service), Arc::clone(learned));
+                let _ = blocking(move || {
+                    service.keep_learned(&learned, false);
+                    Ok(())
+                }).await;
+            }
+            _ = alive.tick(), if watchdog.is_some() => notify(NotifyState::Watchdog),
+        }
+    }
+}
+
+/// Half of systemd's watchdog period, if it has one.
+fn watchdog_period() -> Option<Duration> {
+    let micros = std::env::var("WATCHDOG_USEC").ok()?.parse::<u64>().ok()?;
+    Some(Duration::from_micros(micros / 2)).filter(|period| !period.is_zero())
+}
+
+/// Applies what may change at run time, and warns about the rest.
+async fn reload(options: &Options, config: &mut Config, service: &Arc<Service>) {
+    let new = match Config::load(options.config.as_deref()) {
+        Ok(new) => new,
+        Err(error) => {
+            tracing::error!(%error, "the configuration stays as it was");
+            return;
+        }
+    };
+    if new.dataplane != config.dataplane
+        || new.metrics != config.metrics
+        || new.api != config.api
+        || new.dpu != config.dpu
+        || new.guests != config.guests
+        || new.spp != config.spp
+    {
+        tracing::warn!("[dataplane], [metrics], [api], [dpu], [guests] and [spp] are taken up by a restart only");
+    }
+    let (service, bridge, ports) = (Arc::clone(service), new.bridge.clone(), new.port.clone());
+    let changed = new.bridge != config.bridge;
+    let result = blocking(move || {
+        if changed {
+            service.configure_bridge(bridge.as_ref())?;
+        }
+        service.retry();
+        service.declare(&ports);
+        Ok(())
+    })
+    .await;
+    match result {
+        Ok(()) => tracing::info!("the configuration was read again"),
+        Err(error) => tracing::error!(%error, "the configuration was not taken up in full"),
+    }
+    *config = new;
+}
+
+fn notify(state: NotifyState<'_>) {
+    notify_all(&[state]);
+}
+
+fn notify_all(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(false, states) {
+        tracing::debug!(%error, "telling the service manager");
+    }
+}
+
+async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(call)
+        .await
+        .unwrap_or_else(|error| Err(Error::io("a task ended early", std::io::Error::other(error))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_run_directories_have_two_names_without_dots() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = ["a_b", "a.b", "a%2eb", "a/b"].map(|name| {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(&path).unwrap();
+            instance(&path).unwrap()
+        });
+        assert!(names.iter().all(|name| !name.contains(['.', '/'])), "{names:?}");
+        assert!((0..4).all(|n| !names[n + 1..].contains(&names[n])), "{names:?}");
+    }
+
+    #[test]
+    fn a_check_looks_at_ports_and_makes_neither_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("xswitch.toml");
+        let [run_dir, state_dir] = ["run", "state"].map(|name| dir.path().join(name));
+        let options = Options { config: Some(config.clone()), run_dir: run_dir.clone(), state_dir: state_dir.clone() };
+        let port = |name: &str| format!("[[port]]\nname = \"{name}\"\nkind = \"guest\"\nspp = \"vhost:0\"\n");
+        for (text, why) in [
+            (String::new(), None),
+            (port("vm1"), None),
+            (port("vm1") + &port("vm2"), Some("port `vm2`: spp: vhost:0 is port `vm1`")),
+            (port("vm1").replace("vhost", "phy"), Some("port `vm1`: spp: `phy:0`")),
+        ] {
+            std::fs::write(&config, text).unwrap();
+            let error = check(&options).err().map(|error| error.to_string());
+            assert!(error.as_deref().unwrap_or_default().contains(why.unwrap_or_default()), "{error:?}");
+            assert_eq!(error.is_some(), why.is_some(), "{error:?}");
+        }
+        assert!(!run_dir.exists() && !state_dir.exists());
+    }
+}

@@ -1,0 +1,80 @@
+//! The daemon.
+#![forbid(unsafe_code)]
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use ctl_service::doctor::local_checks;
+use switch::model::DataplaneSettings;
+use tracing_subscriber::EnvFilter;
+use xswitchd::Options;
+
+/// Number of tokio threads. The cores are for the workers.
+const CONTROL_THREADS: usize = 2;
+
+/// AF_XDP switch for virtual machines.
+#[derive(Debug, Parser)]
+#[command(name = "xswitchd", version)]
+struct Arguments {
+    /// Configuration file (TOML). Default: /etc/xswitch/xswitch.toml, if it exists.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory of the sockets.
+    #[arg(long, value_name = "DIR", default_value = "/run/xswitch")]
+    run_dir: PathBuf,
+    /// Directory of the state file.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/xswitch")]
+    state_dir: PathBuf,
+    /// Only check whether configuration and state are usable.
+    #[arg(long)]
+    check: bool,
+    /// Check the machine and these netdevs, print the findings as JSON, and exit.
+    #[arg(long, hide = true, value_name = "IFNAME", num_args = 0..)]
+    doctor: Option<Vec<String>>,
+}
+
+fn main() -> ExitCode {
+    let Arguments { config, run_dir, state_dir, check, doctor } = Arguments::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+    if let Some(ifnames) = doctor {
+        return print_checks(&ifnames);
+    }
+    let options = Options { config, run_dir, state_dir };
+    let result = if check {
+        xswitchd::check(&options)
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(CONTROL_THREADS)
+            .enable_all()
+            .build()
+            .map_err(anyhow::Error::from)
+            .and_then(|runtime| runtime.block_on(xswitchd::run(options)))
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xswitchd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints the checks that `xswitch doctor` shows while no daemon runs.
+fn print_checks(ifnames: &[String]) -> ExitCode {
+    let checks = local_checks(&DataplaneSettings::default(), ifnames);
+    match serde_json::to_writer(std::io::stdout().lock(), &checks) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xswitchd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

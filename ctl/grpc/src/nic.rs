@@ -1,0 +1,203 @@
+//! Section 1 of the DPU interface document: elastic NICs.
+
+use ctl_service::{Error, Service};
+use ctl_types::PortEntry;
+use switch::model::*;
+use tonic::{Request, Response, Status};
+
+use super::proto::elastic_nic_server::ElasticNic;
+use super::proto::{
+    DelPortRequest, GetPortCapabilityRequest, GetPortCapabilityResponse, GetPortCfgRequest, GetPortCfgResponse,
+    NewPortRequest, PortCfg, PortOpsRep, QueryPortRequest, QueryPortResponse, SetPortCfgRequest,
+};
+use super::{Dpu, mac, required};
+
+/// Names of virtio-net's feature bits (virtio 1.3, section 5.1.3).
+const FEATURES: [(u32, &str); 12] = [
+    (0, "VIRTIO_NET_F_CSUM"),
+    (1, "VIRTIO_NET_F_GUEST_CSUM"),
+    (3, "VIRTIO_NET_F_MTU"),
+    (5, "VIRTIO_NET_F_MAC"),
+    (7, "VIRTIO_NET_F_GUEST_TSO4"),
+    (8, "VIRTIO_NET_F_GUEST_TSO6"),
+    (11, "VIRTIO_NET_F_HOST_TSO4"),
+    (12, "VIRTIO_NET_F_HOST_TSO6"),
+    (15, "VIRTIO_NET_F_MRG_RXBUF"),
+    (16, "VIRTIO_NET_F_STATUS"),
+    (17, "VIRTIO_NET_F_CTRL_VQ"),
+    (22, "VIRTIO_NET_F_MQ"),
+];
+
+/// Renames fields in an error of the service to those of the document, which has other names for queues.
+fn in_its_words(error: Error) -> Error {
+    match &error {
+        Error::Switch(inner) => match inner.to_string().strip_prefix("queues: ") {
+            Some(rest) => Error::Switch(switch::Error::new(inner.kind(), format!("max_qpair: {rest}"))),
+            None => error,
+        },
+        _ => error,
+    }
+}
+
+/// A port number that the switch has room for.
+fn number(vport: u32, slots: u32) -> Result<u16, Error> {
+    u16::try_from(vport)
+        .ok()
+        .filter(|_| vport < slots)
+        .ok_or_else(|| Error::invalid(format!("vport: {vport} is out of range, 0 to {} are possible", slots - 1)))
+}
+
+/// A name for a port: its uuid if that is valid and free, otherwise one derived from it.
+fn name_for(service: &Service, uuid: &str) -> String {
+    if switch::resolve::check_name(uuid).is_ok() && service.name_of(uuid).is_err() {
+        return uuid.to_owned();
+    }
+    format!("nic-{}", MacAddr::derived_from(uuid).to_string().replace(':', ""))
+}
+
+fn new_port(service: &Service, request: NewPortRequest) -> Result<PortOpsRep, Error> {
+    let uuid = required("uuid", request.uuid)?;
+    let kind = match request.kind.as_deref() {
+        None | Some("guest") => PortKind::Guest,
+        Some("phy") => PortKind::Phy,
+        Some(other) => {
+            return Err(Error::invalid(format!("kind: `{}` is neither `guest` nor `phy`", other.escape_default())));
+        }
+    };
+    if let Some(features) = request.feature_list.filter(|features| *features != 0) {
+        let bit = features.trailing_zeros();
+        let name = FEATURES.iter().find(|(known, _)| *known == bit).map(|(_, name)| format!(" ({name})"));
+        return Err(Error::invalid(format!(
+            "feature_list: bit {bit}{} can't be honoured: a port of this kind offers no virtio features",
+            name.unwrap_or_default()
+        )));
+    }
+    // The uuid is checked before it becomes a name.
+    let mut spec = PortSpec::new("nic", kind);
+    spec.vport = request.vport.map(|vport| number(vport, service.capability().ports.total)).transpose()?;
+    spec.queues = request.max_qpair;
+    spec.mtu = request.mtu;
+    spec.mac = request.mac.map(|bytes| mac("mac", &bytes)).transpose()?;
+    spec.queue_depth = request.queue_depth;
+    (spec.ifname, spec.guest_ifname, spec.netns) = (request.ifname, request.guest_ifname, request.netns);
+    // A repeated uuid is refused before a name is derived from it, because `add_port` replaces a failed port of the
+    // same name.
+    if let Some(other) = service.ports_in_brief().iter().find(|port| port.spec.uuid() == uuid) {
+        return Err(Error::exists(format!("uuid: `{}` belongs to port `{}`", uuid.escape_default(), other.name)));
+    }
+    spec.name = name_for(service, &uuid);
+    spec.uuid = Some(uuid);
+    let port = service.add_port(spec)?;
+    Ok(PortOpsRep { status: Some(0), vport: port.spec.vport.map(u32::from), error: None })
+}
+
+fn set_port(service: &Service, request: SetPortCfgRequest) -> Result<PortOpsRep, Error> {
+    let vport = required("vport", request.vport)?;
+    service.name_numbered("vport", vport)?;
+    if request.feature_list.is_some_and(|features| features != 0) {
+        return super::unsupported("feature_list: virtio features on this kind of port");
+    }
+    let update = PortUpdate {
+        mtu: request.mtu,
+        mac: request.mac.map(|bytes| mac("mac", &bytes)).transpose()?,
+        queue_depth: request.queue_depth,
+        queues: request.max_qpair,
+        ..PortUpdate::default()
+    };
+    service.update_port_numbered("vport", vport, update)?;
+    Ok(PortOpsRep { status: Some(0), vport: Some(vport), error: None })
+}
+
+fn describe(port: &PortEntry) -> PortCfg {
+    let spec = &port.spec;
+    PortCfg {
+        queue_depth: Some(spec.queue_depth.unwrap_or(DEFAULT_QUEUE_DEPTH)),
+        enable: Some(true),
+        max_qpair: Some(spec.queues.unwrap_or(1)),
+        mtu: Some(spec.mtu.unwrap_or(DEFAULT_MTU)),
+        mac: Some(spec.mac.map(|mac| mac.octets().to_vec()).unwrap_or_default()),
+        uuid: Some(spec.uuid().to_owned()),
+        vport: Some(u32::from(spec.vport.unwrap_or_default())),
+        active_qpair: Some(port.info.as_ref().map_or(0, |info| info.active_queues)),
+        error: port.error.clone(),
+    }
+}
+
+#[tonic::async_trait]
+impl ElasticNic for Dpu {
+    async fn get_port_capability(
+        &self,
+        _: Request<GetPortCapabilityRequest>,
+    ) -> Result<Response<GetPortCapabilityResponse>, Status> {
+        self.answer(|service| {
+            let Usage { total, free } = service.capability().ports;
+            let (total_pvf_cnt, free_pvf_cnt) = (Some(total), Some(free));
+            Ok(GetPortCapabilityResponse { status: Some(0), total_pvf_cnt, free_pvf_cnt, error: None })
+        })
+        .await
+    }
+
+    async fn new_port(&self, request: Request<NewPortRequest>) -> Result<Response<PortOpsRep>, Status> {
+        let request = request.into_inner();
+        let vport = request.vport.unwrap_or(0);
+        self.answer_with(
+            move |service| new_port(service, request).map_err(in_its_words),
+            |answer| PortOpsRep { vport: Some(vport), ..answer },
+        )
+        .await
+    }
+
+    async fn del_port(&self, request: Request<DelPortRequest>) -> Result<Response<PortOpsRep>, Status> {
+        let vport = request.into_inner().vport;
+        self.answer_with(
+            move |service| {
+                service.del_port_numbered("vport", required("vport", vport)?)?;
+                Ok(PortOpsRep { status: Some(0), vport, error: None })
+            },
+            |answer| PortOpsRep { vport: vport.or(Some(0)), ..answer },
+        )
+        .await
+    }
+
+    async fn set_port_cfg(&self, request: Request<SetPortCfgRequest>) -> Result<Response<PortOpsRep>, Status> {
+        let request = request.into_inner();
+        let vport = request.vport.unwrap_or(0);
+        self.answer_with(
+            move |service| set_port(service, request).map_err(in_its_words),
+            |answer| PortOpsRep { vport: Some(vport), ..answer },
+        )
+        .await
+    }
+
+    async fn get_port_cfg(&self, request: Request<GetPortCfgRequest>) -> Result<Response<GetPortCfgResponse>, Status> {
+        let vport = request.into_inner().vport;
+        self.answer_with(
+            move |service| {
+                let port = describe(&service.port_numbered("vport", required("vport", vport)?)?);
+                Ok(GetPortCfgResponse {
+                    status: Some(0),
+                    enable: port.enable,
+                    max_qpair: port.max_qpair,
+                    mtu: port.mtu,
+                    mac: port.mac,
+                    uuid: port.uuid,
+                    vport: port.vport,
+                    queue_depth: port.queue_depth,
+                    active_qpair: port.active_qpair,
+                    error: port.error,
+                })
+            },
+            |answer| GetPortCfgResponse { vport: vport.or(Some(0)), ..answer },
+        )
+        .await
+    }
+
+    async fn query_port(&self, _: Request<QueryPortRequest>) -> Result<Response<QueryPortResponse>, Status> {
+        self.answer(|service| {
+            let mut ports: Vec<_> = service.ports().iter().map(describe).collect();
+            ports.sort_by_key(|port| port.vport);
+            Ok(QueryPortResponse { status: Some(0), ports, error: None })
+        })
+        .await
+    }
+}

@@ -1,0 +1,415 @@
+//! The Prometheus endpoint: all counters of the switch, read at the time of a scrape.
+//!
+//! Names follow the conventions of Prometheus: base units, and `_total` for counters. The series of a port end when it
+//! is deleted. Its counts are added to the `xswitch_retired_…` sums, so totals over all ports never decrease.
+//!
+//! The daemon serves it; nothing else depends on this crate. A scrape runs on a thread that may block.
+#![forbid(unsafe_code)]
+
+mod config;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use ctl_service::Service;
+use ctl_types::{GuestSocket, PortEntry, PortState};
+use model::*;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{Encoder, Registry, TextEncoder};
+
+pub use self::config::MetricsConfig;
+
+/// Reads the switch at each scrape.
+struct SwitchCollector(Arc<Service>);
+
+impl Collector for SwitchCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        // The families change with the ports, so none are described in advance.
+        Vec::new()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let dataplane = self.0.dataplane();
+        let mut families = Families::default();
+        let ports = self.0.ports_in_brief();
+        let infos: Vec<_> = ports.iter().filter_map(|port| port.info.as_ref()).collect();
+        for port in &ports {
+            let up = port.state == PortState::Up && port.info.as_ref().is_some_and(|info| info.link_up);
+            families.gauge(
+                "xswitch_port_up",
+                "Whether the port works and its netdev has carrier.",
+                &[("port", &port.name)],
+                f64::from(u8::from(up)),
+            );
+        }
+        infos.iter().for_each(|info| families.port_info(info));
+        ports.iter().for_each(|port| families.guest(port));
+        let stats = dataplane.stats();
+        stats.ports.iter().for_each(|port| families.port(port));
+        families.retired(&stats.retired);
+        families.gauge(
+            "xswitch_unaccounted_packets",
+            "Packets that went in and neither came out nor were dropped yet.",
+            &[],
+            stats.unaccounted_packets as f64,
+        );
+        families.tables(dataplane);
+        dataplane.workers().iter().for_each(|worker| families.worker(worker));
+        stats.running.iter().for_each(|component| families.component(component));
+        stats.ends.iter().for_each(|end| families.end(end));
+        for FlowCount { port, rule, matched } in &stats.flow_rules {
+            let spp = ports.iter().find(|entry| entry.name == *port).and_then(|entry| entry.spec.spp.as_ref());
+            families.flow_rule(spp.unwrap_or(port), *rule, *matched);
+        }
+        families.frames(dataplane.frames());
+        families.gauge("xswitch_build_info", "Version of the daemon.", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+        families.finish()
+    }
+}
+
+/// Metric families under construction. `places` has their indices by name.
+#[derive(Default)]
+struct Families {
+    families: Vec<MetricFamily>,
+    places: HashMap<&'static str, usize>,
+}
+
+type Labels<'a> = &'a [(&'a str, &'a str)];
+
+impl Families {
+    fn family(&mut self, name: &'static str, help: &str, kind: MetricType) -> &mut MetricFamily {
+        let at = *self.places.entry(name).or_insert_with(|| {
+            let mut family = MetricFamily::default();
+            family.set_name(name.to_owned());
+            family.set_help(help.to_owned());
+            family.set_field_type(kind);
+            self.families.push(family);
+            self.families.len() - 1
+        });
+        &mut self.families[at]
+    }
+
+    fn counter(&mut self, name: &'static str, help: &str, labels: Labels<'_>, value: u64) {
+        let mut counter = Counter::default();
+        counter.set_value(value as f64);
+        let mut metric = metric(labels);
+        metric.set_counter(counter);
+        self.family(name, help, MetricType::COUNTER).mut_metric().push(metric);
+    }
+
+    fn gauge(&mut self, name: &'static str, help: &str, labels: Labels<'_>, value: f64) {
+        let mut gauge = Gauge::default();
+        gauge.set_value(value);
+        let mut metric = metric(labels);
+        metric.set_gauge(gauge);
+        self.family(name, help, MetricType::GAUGE).mut_metric().push(metric);
+    }
+
+    fn port_info(&mut self, info: &PortInfo) {
+        let kind = match info.spec.kind {
+            PortKind::Guest => "guest",
+            PortKind::Phy => "phy",
+        };
+        let mode = match info.mode {
+            Mode::Native => "native",
+            Mode::Generic => "generic",
+        };
+        let (name, vport) = (info.spec.name.as_str(), info.vport.to_string());
+        let ifname = info.spec.ifname.as_deref().unwrap_or_default();
+        let labels = [("port", name), ("vport", &vport), ("kind", kind), ("mode", mode), ("ifname", ifname)];
+        self.gauge("xswitch_port_info", "What the port is; always 1.", &labels, 1.0);
+        let mtu = f64::from(info.spec.mtu.unwrap_or(DEFAULT_MTU));
+        self.gauge("xswitch_port_mtu_bytes", "Layer 3 MTU of the port.", &[("port", name)], mtu);
+        let entries = f64::from(info.fdb_entries);
+        self.gauge("xswitch_fdb_entries", "MAC addresses learned on the port.", &[("port", name)], entries);
+    }
+
+    /// The guest's end of a port, if it is open.
+    fn guest(&mut self, port: &PortEntry) {
+        let Some(end) = port.info.as_ref().and_then(|info| info.guest_end.as_ref()) else { return };
+        let name = port.name.as_str();
+        let bound = port.guest.as_ref().is_some_and(|guest| guest.bound_since.is_some());
+        self.gauge(
+            "xswitch_guest_bound",
+            "Whether a process has bound the sockets that it was given of the port's guest's end.",
+            &[("port", name)],
+            f64::from(u8::from(bound)),
+        );
+        for GuestQueue { queue, redirect, drop_no_socket, drop_unbound } in &end.queues {
+            let queue = queue.to_string();
+            for (outcome, packets) in
+                [("redirect", redirect), ("drop_no_socket", drop_no_socket), ("drop_unbound", drop_unbound)]
+            {
+                let labels = [("port", name), ("queue", queue.as_str()), ("outcome", outcome)];
+                let help = "Packets for the guest by what the XDP program on the guest's end did with them.";
+                self.counter("xswitch_guest_xdp_packets_total", help, &labels, *packets);
+            }
+        }
+        for GuestSocket { queue, xsk, .. } in port.guest.iter().flat_map(|guest| &guest.sockets) {
+            let queue = queue.to_string();
+            for (counter, value) in xsk {
+                let labels = [("port", name), ("queue", queue.as_str()), ("event", counter.as_str())];
+                let help = "Counters of the guest's AF_XDP socket (XDP_STATISTICS); they start anew with each guest.";
+                self.counter("xswitch_guest_xsk_events_total", help, &labels, *value);
+            }
+        }
+    }
+
+    fn port(&mut self, port: &PortStats) {
+        let name = port.name.as_str();
+        let here = [("port", name)];
+        let rx = "Frames that came in from the port.";
+        self.counter("xswitch_port_receive_packets_total", rx, &here, port.rx.packets);
+        let rx = "Bytes of frames that came in from the port, without FCS.";
+        self.counter("xswitch_port_receive_bytes_total", rx, &here, port.rx.bytes);
+        let tx = "Frames that went out to the port.";
+        self.counter("xswitch_port_transmit_packets_total", tx, &here, port.tx.packets);
+        let tx = "Bytes of frames that went out to the port, without FCS.";
+        self.counter("xswitch_port_transmit_bytes_total", tx, &here, port.tx.bytes);
+        let copies = "Further copies made to flood frames that came in from the port.";
+        self.counter("xswitch_port_flood_copies_total", copies, &here, port.flood_copies.packets);
+        let copies = "Copies of frames that came in from the port, made by the mirrors of traffic rules.";
+        self.counter("xswitch_port_mirror_copies_total", copies, &here, port.mirror_copies.packets);
+        let help = "Frames that were for the port and went elsewhere by a redirect.";
+        self.counter("xswitch_port_redirected_packets_total", help, &here, port.redirected.packets);
+        let help = "Bytes of frames that were for the port and went elsewhere by a redirect.";
+        self.counter("xswitch_port_redirected_bytes_total", help, &here, port.redirected.bytes);
+        self.nic(name, &port.nic);
+        let tags = "VLAN tags pushed on frames that came in from the port.";
+        self.counter("xswitch_port_vlan_pushes_total", tags, &here, port.vlan_pushes);
+        let tags = "VLAN tags popped from frames that came in from the port.";
+        self.counter("xswitch_port_vlan_pops_total", tags, &here, port.vlan_pops);
+        for (reason, count) in &port.drops {
+            let labels = [("port", name), ("reason", reason.as_str())];
+            self.counter(
+                "xswitch_port_dropped_packets_total",
+                "Frames dropped at the port, by reason.",
+                &labels,
+                count.packets,
+            );
+            let help = "Bytes of frames dropped at the port, by reason.";
+            self.counter("xswitch_port_dropped_bytes_total", help, &labels, count.bytes);
+        }
+        for queue in &port.queues {
+            self.queue(name, queue);
+        }
+    }
+
+    fn queue(&mut self, port: &str, queue: &QueueStats) {
+        let number = queue.queue.to_string();
+        let labels = [("port", port), ("queue", number.as_str())];
+        let rx = "Frames that the switch took from the queue.";
+        self.counter("xswitch_queue_receive_packets_total", rx, &labels, queue.rx.packets);
+        let tx = "Frames that the switch gave to the queue.";
+        self.counter("xswitch_queue_transmit_packets_total", tx, &labels, queue.tx.packets);
+        for (outcome, packets) in &queue.xdp {
+            let labels = [labels[0], labels[1], ("outcome", outcome.as_str())];
+            let help = "Packets that the queue's XDP program saw, by what it did with them.";
+            self.counter("xswitch_xdp_packets_total", help, &labels, *packets);
+        }
+        for (event, count) in &queue.xsk {
+            let labels = [labels[0], labels[1], ("event", event.as_str())];
+            let help = "Events of the queue's AF_XDP socket, by their name in the kernel's XDP_STATISTICS.";
+            self.counter("xswitch_xsk_events_total", help, &labels, *count);
+        }
+    }
+
+    /// A port's counters as seen by the NIC at its other end.
+    fn nic(&mut self, port: &str, nic: &NicStats) {
+        let here = [("port", port)];
+        for (name, help, value) in [
+            ("xswitch_nic_receive_packets_total", "Frames delivered to the port's other end.", nic.rx_packets),
+            ("xswitch_nic_receive_bytes_total", "Bytes delivered to the port's other end.", nic.rx_bytes),
+            ("xswitch_nic_receive_drop_total", "Frames for the port's other end that were dropped.", nic.rx_drop),
+            (
+                "xswitch_nic_receive_errors_total",
+                "Frames for the port's other end that the kernel refused.",
+                nic.rx_error,
+            ),
+            ("xswitch_nic_transmit_packets_total", "Frames sent by the port's other end.", nic.tx_packets),
+            ("xswitch_nic_transmit_bytes_total", "Bytes sent by the port's other end.", nic.tx_bytes),
+            ("xswitch_nic_transmit_drop_total", "Frames sent by the port's other end that were dropped.", nic.tx_drop),
+            (
+                "xswitch_nic_transmit_errors_total",
+                "Frames sent by the port's other end that were broken.",
+                nic.tx_error,
+            ),
+        ] {
+            self.counter(name, help, &here, value);
+        }
+    }
+
+    /// Meters, rules and redirects. Only rules that have matched get series of their own.
+    fn tables(&mut self, dataplane: &dyn ctl_service::Dataplane) {
+        for (table, Usage { total, free }) in [("meters", dataplane.meter_usage()), ("rules", dataplane.rule_usage())] {
+            let here = [("table", table)];
+            self.gauge("xswitch_table_entries", "Entries of the table.", &here, f64::from(total - free));
+            self.gauge("xswitch_table_capacity", "Entries that the table can have.", &here, f64::from(total));
+        }
+        let masks = dataplane.rule_masks() as f64;
+        self.gauge("xswitch_rule_masks", "Distinct masks of the traffic rules.", &[], masks);
+        for meter in dataplane.meters(0, usize::MAX) {
+            let id = meter.spec.id.to_string();
+            for (color, count) in [("green", meter.green), ("yellow", meter.yellow), ("red", meter.red)] {
+                let here = [("meter", id.as_str()), ("color", color)];
+                let help =
+                    "Frames that the meter was asked for, by the colour that it gave them; red ones were dropped.";
+                self.counter("xswitch_meter_packets_total", help, &here, count.packets);
+                let help = "Bytes of frames that the meter was asked for, by the colour that it gave them.";
+                self.counter("xswitch_meter_bytes_total", help, &here, count.bytes);
+            }
+        }
+        for (index, matched) in dataplane.rules_applied() {
+            let index = index.to_string();
+            let here = [("key_index", index.as_str())];
+            let help = "Frames that the traffic rule was applied to.";
+            self.counter("xswitch_rule_packets_total", help, &here, matched.packets);
+            let help = "Bytes of frames that the traffic rule was applied to.";
+            self.counter("xswitch_rule_bytes_total", help, &here, matched.bytes);
+        }
+        for redirect in dataplane.redirects() {
+            let (src, dest) = (redirect.spec.src.to_string(), redirect.spec.dest.to_string());
+            let here = [("src", src.as_str()), ("dest", dest.as_str())];
+            self.gauge("xswitch_redirect_info", "A redirect between vports; always 1.", &here, 1.0);
+        }
+    }
+
+    fn retired(&mut self, retired: &PortStats) {
+        let rx = "Frames that had come in from ports that are gone.";
+        self.counter("xswitch_retired_receive_packets_total", rx, &[], retired.rx.packets);
+        let tx = "Frames that had gone out to ports that are gone.";
+        self.counter("xswitch_retired_transmit_packets_total", tx, &[], retired.tx.packets);
+        for (reason, count) in &retired.drops {
+            let help = "Frames dropped at ports that are gone, by reason.";
+            self.counter("xswitch_retired_dropped_packets_total", help, &[("reason", reason)], count.packets);
+        }
+    }
+
+    fn worker(&mut self, worker: &WorkerInfo) {
+        let number = worker.worker.to_string();
+        let labels = [("worker", number.as_str())];
+        self.gauge("xswitch_worker_queues", "Port queues that the worker polls.", &labels, worker.queues as f64);
+        self.counter("xswitch_worker_bursts_total", "Bursts with at least one frame.", &labels, worker.bursts);
+        self.counter("xswitch_worker_packets_total", "Frames that the worker took in.", &labels, worker.packets);
+        self.counter(
+            "xswitch_worker_idle_polls_total",
+            "Turns of the worker that found nothing.",
+            &labels,
+            worker.idle_polls,
+        );
+        self.counter("xswitch_worker_sleeps_total", "Times that the worker went to sleep.", &labels, worker.sleeps);
+        let LookupCounts { flow_cache, exact_match, classifier } = worker.lookups;
+        for (by, count) in [("memory", flow_cache), ("cache", exact_match), ("tables", classifier)] {
+            let help = "Frames whose traffic rule was looked up, by what knew it: memory of decisions, cache, tables of all masks.";
+            let labels = [("worker", number.as_str()), ("by", by)];
+            self.counter("xswitch_worker_rule_lookups_total", help, &labels, count);
+        }
+    }
+
+    /// A component of the Soft Patch Panel.
+    fn component(&mut self, component: &ComponentInfo) {
+        let ComponentInfo { name, worker, rx, tx, drops, .. } = component;
+        let worker = worker.to_string();
+        let labels = [("component", name.as_str()), ("worker", &worker)];
+        self.gauge("xswitch_component_info", "A component and the worker that runs it; always 1.", &labels, 1.0);
+        let here = [("component", name.as_str())];
+        let taken = "Frames that the component took from its receiving ends.";
+        self.counter("xswitch_component_rx_packets_total", taken, &here, rx.packets);
+        let taken = "Bytes of frames that the component took from its receiving ends.";
+        self.counter("xswitch_component_rx_bytes_total", taken, &here, rx.bytes);
+        let given = "Frames that the component gave to its sending ends, copies too.";
+        self.counter("xswitch_component_tx_packets_total", given, &here, tx.packets);
+        let given = "Bytes of frames that the component gave to its sending ends, copies too.";
+        self.counter("xswitch_component_tx_bytes_total", given, &here, tx.bytes);
+        for (reason, count) in drops {
+            let here = [("component", name.as_str()), ("reason", reason.as_str())];
+            let lost = "Frames that the component dropped, by reason.";
+            self.counter("xswitch_component_dropped_packets_total", lost, &here, count.packets);
+            let lost = "Bytes of frames that the component dropped, by reason.";
+            self.counter("xswitch_component_dropped_bytes_total", lost, &here, count.bytes);
+        }
+    }
+
+    /// A flow rule. `port` is the SPP name of its port.
+    fn flow_rule(&mut self, port: &str, rule: u32, matched: Count) {
+        let rule = rule.to_string();
+        let here = [("port", port), ("rule", rule.as_str())];
+        let met = "Frames that met the flow rule.";
+        self.counter("xswitch_flow_rule_packets_total", met, &here, matched.packets);
+        let met = "Bytes of frames that met the flow rule, as long as they were then.";
+        self.counter("xswitch_flow_rule_bytes_total", met, &here, matched.bytes);
+    }
+
+    /// A ring between components. The traffic of other ends shows in the counters of their components.
+    fn end(&mut self, end: &EndInfo) {
+        let EndPort::Ring(no) = end.end else { return };
+        let no = no.to_string();
+        let here = [("ring", no.as_str())];
+        let taken = "Frames that components took from the ring.";
+        self.counter("xswitch_ring_rx_packets_total", taken, &here, end.rx.packets);
+        let put = "Frames that components put into the ring.";
+        self.counter("xswitch_ring_tx_packets_total", put, &here, end.tx.packets);
+        let lost = "Frames that did not fit into the ring, and were dropped.";
+        self.counter("xswitch_ring_tx_dropped_packets_total", lost, &here, end.tx_dropped.packets);
+        self.gauge("xswitch_ring_frames", "Frames in the ring now.", &here, f64::from(end.queued));
+    }
+
+    fn frames(&mut self, FramePlaces { free, rx, tx, in_transit }: FramePlaces) {
+        for (place, frames) in [("free", free), ("rx", rx), ("tx", tx), ("in_transit", in_transit)] {
+            let help = "Frames of packet memory, by where they are.";
+            self.gauge("xswitch_umem_frames", help, &[("place", place)], f64::from(frames));
+        }
+    }
+
+    fn finish(self) -> Vec<MetricFamily> {
+        self.families
+    }
+}
+
+fn metric(labels: Labels<'_>) -> Metric {
+    let pair = |(name, value): &(&str, &str)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    };
+    Metric::from_label(labels.iter().map(pair).collect())
+}
+
+/// The text of a scrape.
+///
+/// # Errors
+/// Those of the encoder. Writing itself can't fail, because it goes to memory.
+pub fn scrape(registry: &Registry) -> prometheus::Result<String> {
+    let mut text = Vec::new();
+    TextEncoder::new().encode(&registry.gather(), &mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// A registry with the switch as its only collector.
+///
+/// # Errors
+/// None in practice, because the registry is empty before.
+pub fn registry(service: Arc<Service>) -> prometheus::Result<Registry> {
+    let registry = Registry::new();
+    registry.register(Box::new(SwitchCollector(service)))?;
+    Ok(registry)
+}
+
+/// `GET /metrics`.
+pub fn router(registry: Registry) -> Router {
+    Router::new().route("/metrics", get(metrics)).with_state(registry)
+}
+
+async fn metrics(State(registry): State<Registry>) -> Response {
+    match tokio::task::spawn_blocking(move || scrape(&registry)).await {
+        Ok(Ok(text)) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        failed => (StatusCode::INTERNAL_SERVER_ERROR, format!("{failed:?}\n")).into_response(),
+    }
+}

@@ -1,0 +1,213 @@
+//! The service behind every transport. It orders changes, keeps the state file in step with the data plane, and
+//! restores it.
+//!
+//! A change is made in the data plane, then written to the state file, then acknowledged. If it can't be written, it is
+//! undone. One mutex orders all changes. It is held during the work of data plane and disk. Reading counters does not
+//! take it.
+//!
+//! A configured port may fail to come up, for example because its netdev does not exist yet. It keeps its number, is
+//! shown as failed with the reason, and is retried by [`Service::retry`].
+//!
+//! The transports, the Soft Patch Panel and the companion depend on this crate, and it knows none of them. Each table is a
+//! module with its operations and its rows in the state file. Other owners register rows of their own
+//! ([`state::Table`]). Any thread may call the service; calls that change something may block for a while.
+#![forbid(unsafe_code)]
+
+mod bridge;
+mod dataplane;
+pub mod doctor;
+mod error;
+mod fdb;
+pub mod guests;
+mod learned;
+mod meters;
+mod numbers;
+mod packet;
+mod ports;
+mod redirects;
+mod rules;
+pub mod state;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ctl_types::{Capability, TraceRequest};
+use switch::model::*;
+use switch::{CaptureRequest, ErrorKind, KeptTables};
+
+pub use self::bridge::{Configured, RunTime};
+pub use self::dataplane::{Capture, Dataplane};
+pub use self::error::Error;
+pub use self::fdb::StaticEntries;
+pub use self::learned::LearnedFile;
+pub use self::meters::{MeterBindings, MeterRecord, Meters};
+pub use self::ports::Ports;
+pub use self::redirects::Redirects;
+pub use self::rules::Rules;
+use crate::packet::{build, from_hex};
+use crate::state::{Row, State, Store, Table, Tables};
+
+/// Kinds of rows that the service keeps.
+pub fn tables() -> Tables {
+    Tables::default()
+        .with::<RunTime>()
+        .with::<Configured>()
+        .with::<Ports>()
+        .with::<StaticEntries>()
+        .with::<Meters>()
+        .with::<MeterBindings>()
+        .with::<Rules>()
+        .with::<Redirects>()
+}
+
+/// What the configuration file declares of the switch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Declared {
+    /// Settings of the bridge. They are taken when the state file has none yet, and when they were edited.
+    pub bridge: Option<BridgeSettings>,
+    /// Ports that are added unless one of that name exists.
+    pub ports: Vec<PortSpec>,
+}
+
+/// A configured port that is not up.
+#[derive(Debug)]
+struct Failed {
+    name: String,
+    why: String,
+}
+
+/// Data guarded by the mutex.
+#[derive(Debug)]
+struct Inner {
+    ports: Vec<PortSpec>,
+    fdb: Vec<FdbSpec>,
+    failed: Vec<Failed>,
+}
+
+/// The service. Its methods may be called from any thread, and may block.
+pub struct Service {
+    dataplane: Box<dyn Dataplane>,
+    store: Store,
+    inner: Mutex<Inner>,
+    guests: guests::Guests,
+    /// Rows of the state file that are not the service's own, until their owners take them up.
+    others: Mutex<State>,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    /// Creates the service for a data plane without ports, and restores state file and configuration.
+    ///
+    /// # Errors
+    /// If the state file can't be read or written. A port that can't be restored is not an error.
+    pub fn start(dataplane: Box<dyn Dataplane>, store: Store, declared: &Declared) -> Result<Arc<Self>, Error> {
+        let mut state = store.load()?;
+        let bridge = bridge::restore(&mut state, &store, declared.bridge.as_ref())?;
+        dataplane.set_bridge(bridge)?;
+        let kept = KeptTables {
+            meters: state.take::<Meters>().into_iter().map(|meter| (meter.spec, meter.implicit)).collect(),
+            bindings: state.take::<MeterBindings>(),
+            rules: state.take::<Rules>(),
+            redirects: state.take::<Redirects>(),
+        };
+        for why in dataplane.restore_tables(kept) {
+            tracing::error!("not restored: {why}");
+        }
+        let inner = Inner { failed: Vec::new(), ports: state.take::<Ports>(), fdb: state.take::<StaticEntries>() };
+        let service = Arc::new(Self {
+            dataplane,
+            store,
+            inner: Mutex::new(inner),
+            guests: Default::default(),
+            others: Mutex::new(state),
+        });
+        service.restore();
+        service.declare(&declared.ports);
+        Ok(service)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The data plane, for reading.
+    pub fn dataplane(&self) -> &dyn Dataplane {
+        &*self.dataplane
+    }
+
+    /// The rows of another owner that the state file had; the first who asks gets them.
+    pub fn take_rows<T: Table>(&self) -> Vec<T::Row> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner).take::<T>()
+    }
+
+    /// Keeps a change of another owner's rows that was made.
+    ///
+    /// # Errors
+    /// If they can't be written; nothing is kept then.
+    pub fn keep_rows(&self, rows: &[Row]) -> Result<(), Error> {
+        self.store.write(rows)
+    }
+
+    /// Writes the rows of a change that is in force, or undoes the change.
+    fn keep(&self, rows: &[Row], undo: impl FnOnce() -> Result<(), switch::Error>) -> Result<(), Error> {
+        self.store.write(rows).map_err(|error| match undo() {
+            Ok(()) => error,
+            Err(undo) => {
+                tracing::error!(%error, %undo, "a change that can't be kept can't be undone either");
+                Error::NotUndone { source: Box::new(error), undo }
+            }
+        })
+    }
+
+    /// Show limits for ports, meters and rules, and how many are free.
+    pub fn capability(&self) -> Capability {
+        let used = self.lock().ports.len() as u32;
+        let total = self.dataplane.port_slots();
+        Capability {
+            ports: Usage { total, free: total.saturating_sub(used) },
+            meters: self.dataplane.meter_usage(),
+            rules: self.dataplane.rule_usage(),
+            rule_masks: self.dataplane.rule_masks(),
+        }
+    }
+
+    /// All counters. With a port: its own, those of components that use it, and those of their other ends.
+    pub fn stats(&self, port: Option<&str>) -> Result<StatsReport, Error> {
+        let mut report = self.dataplane.stats();
+        if let Some(key) = port {
+            let name = self.name_of(key)?;
+            report.ports.retain(|port| port.name == name);
+            report.flow_rules.retain(|count| count.port == name);
+            let ends = |component: &ComponentInfo| [component.from.as_slice(), component.to.as_slice()].concat();
+            report.running.retain(|component| ends(component).iter().any(|end| end.is_of_port(&name)));
+            let theirs: HashSet<_> = report.running.iter().flat_map(ends).collect();
+            report.ends.retain(|end| theirs.contains(&end.end));
+        }
+        Ok(report)
+    }
+
+    /// Explains what would happen to a packet.
+    pub fn trace(&self, request: &TraceRequest) -> Result<TraceReport, Error> {
+        let frame = match (&request.hex, &request.packet) {
+            (Some(hex), None) => from_hex(hex).map_err(|why| Error::invalid(format!("hex: {why}")))?,
+            (None, Some(packet)) => build(packet).map_err(|why| Error::invalid(format!("packet: {why}")))?,
+            _ => return Err(Error::invalid("hex, packet: exactly one of them is needed")),
+        };
+        let name = self.live(&self.lock(), &request.port)?.name.clone();
+        Ok(self.dataplane.trace(&name, request.queue, &frame, request.rule)?)
+    }
+
+    /// Starts a capture.
+    pub fn capture(&self, request: CaptureRequest) -> Result<Box<dyn Capture>, Error> {
+        Ok(self.dataplane.capture(request)?)
+    }
+}
+
+fn busy(message: String) -> Error {
+    Error::Switch(switch::Error::new(ErrorKind::Busy, message))
+}

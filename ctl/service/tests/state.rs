@@ -1,0 +1,154 @@
+//! The state file: what was written is there again, and a file that can't be read is left alone.
+
+use ctl_service::state::{Row, Store, Table};
+use ctl_service::*;
+use ctl_spp::flow::{NumberedRule, PortRules, Rule, parse};
+use ctl_spp::{Instance, Proc, rows};
+use kit::{FakeStorage, Kept, tables};
+use serde_json::json;
+use switch::model::*;
+
+fn rule(key_index: u32) -> RuleSpec {
+    RuleSpec { key_index, key: RuleKey::default(), action: RuleAction::to(RuleTarget::Drop) }
+}
+
+fn flow_rules() -> PortRules {
+    let item = parse::pattern(&["eth dst is 02:00:00:00:00:01".into(), "vlan vid is 7".into()]);
+    let rule = Rule {
+        direction: FlowDirection::Ingress,
+        group: 1,
+        priority: 2,
+        transfer: true,
+        pattern: item.unwrap(),
+        actions: parse::actions(&["queue index 1".into(), "of_pop_vlan".into()]).unwrap(),
+    };
+    PortRules { port: 3, rules: vec![NumberedRule { rule_id: 9, rule }] }
+}
+
+fn whole() -> Kept {
+    let meter = MeterSpec::new(4_000_000_000, 64);
+    Kept {
+        bridge: Some(BridgeSettings::default()),
+        bridge_configured: Some(BridgeSettings { fdb_limit: 99, ..BridgeSettings::default() }),
+        ports: vec![PortSpec::new("vm1", PortKind::Guest)],
+        fdb: vec![FdbSpec { mac: MacAddr::new([2, 0, 0, 0, 0, 1]), vlan: 7, port: "vm1".into() }],
+        meters: vec![MeterRecord { spec: meter, implicit: true }],
+        bindings: vec![MeterBinding { vport: 3, direction: MeterDirection::To, meter: 4_000_000_000 }],
+        rules: vec![rule(9), rule(10), rule(65_535)],
+        redirects: vec![RedirectSpec { src: 1, dest: 2 }],
+        instances: vec![Instance::new(Proc::PRIMARY, vec![0, 1], None)],
+        flow_rules: vec![flow_rules()],
+    }
+}
+
+/// A kind of rows that does not exist, or one in another form.
+struct Odd<const NAME: usize>;
+
+const NAMES: [&str; 3] = ["version", "disk", "rule"];
+
+impl<const NAME: usize> Table for Odd<NAME> {
+    const NAME: &'static str = NAMES[NAME];
+    type Row = serde_json::Value;
+
+    fn key(row: &serde_json::Value) -> String {
+        if row.is_object() { "1".to_owned() } else { String::new() }
+    }
+}
+
+#[test]
+fn what_was_written_is_loaded_and_what_was_removed_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), tables()).unwrap();
+    assert_eq!(Kept::load(&store).unwrap(), Kept::default());
+    store.write(&whole().rows()).unwrap();
+    drop(store);
+    let store = Store::open(dir.path(), tables()).unwrap();
+    assert_eq!(Kept::load(&store).unwrap(), whole());
+    Store::check(dir.path(), &tables()).unwrap();
+    let gone = [
+        Row::remove::<RunTime>(""),
+        Row::remove::<Configured>(""),
+        Row::remove::<Ports>("vm1"),
+        Row::remove::<StaticEntries>("7/02:00:00:00:00:01"),
+        Row::remove::<Meters>("4000000000"),
+        Row::remove::<MeterBindings>("00003/To"),
+        Row::remove::<Rules>("0000000009"),
+        Row::remove::<Redirects>("00001"),
+        rows::no_instance(Proc::PRIMARY),
+        rows::flow_rules(&PortRules { rules: Vec::new(), ..flow_rules() }),
+    ];
+    store.write(&gone).unwrap();
+    assert_eq!(Kept::load(&store).unwrap(), Kept { rules: vec![rule(10), rule(65_535)], ..Kept::default() });
+    store.write(&[Row::clear::<Rules>(), Row::put::<Rules>(&rule(1))]).unwrap();
+    assert_eq!(Kept::load(&store).unwrap().rules, [rule(1)]);
+}
+
+#[test]
+fn a_damaged_or_foreign_file_is_refused_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Store::open(dir.path(), tables()).unwrap());
+    let path = dir.path().join("state.redb");
+    let good = std::fs::read(&path).unwrap();
+    let zeros = vec![0; good.len()];
+    for bytes in [&b"{\"version\": 1}"[..], &[7; 9000], &good[..good.len() / 2], &zeros] {
+        std::fs::write(&path, bytes).unwrap();
+        let error = Store::open(dir.path(), tables()).and_then(|store| store.load()).unwrap_err();
+        assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+        assert!(Store::check(dir.path(), &tables()).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), bytes, "it is left as it was");
+    }
+}
+
+#[test]
+fn clearing_many_rules_takes_little_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), tables()).unwrap();
+    store.write(&(0..20_000).map(|n| Row::put::<Rules>(&rule(n))).collect::<Vec<_>>()).unwrap();
+    let size = || std::fs::metadata(store.path()).unwrap().len();
+    let before = size();
+    store.write(&[Row::clear::<Rules>()]).unwrap();
+    assert!(size() <= 2 * before, "{} bytes after {before}", size());
+    assert_eq!(Kept::load(&store).unwrap(), Kept::default());
+}
+
+#[test]
+fn a_newer_format_and_an_unknown_row_are_refused() {
+    for row in
+        [Row::put::<Odd<0>>(&json!(2)), Row::put::<Odd<1>>(&json!({})), Row::put::<Odd<2>>(&json!({ "key_index": 1 }))]
+    {
+        let store = Store::in_memory(tables());
+        store.write(&[row]).unwrap();
+        assert!(matches!(store.load(), Err(Error::State { .. })));
+    }
+}
+
+#[test]
+fn a_write_that_fails_changes_nothing_and_later_ones_work() {
+    let storage = FakeStorage::default();
+    let store = storage.store();
+    store.write(&whole().rows()).unwrap();
+    storage.set_full(true);
+    for _ in 0..2 {
+        assert!(matches!(store.write(&[Row::clear::<Rules>()]), Err(Error::NotKept { .. })));
+    }
+    storage.set_full(false);
+    assert_eq!(Kept::load(&store).unwrap(), whole());
+    store.write(&[Row::clear::<Rules>()]).unwrap();
+    drop(store);
+    assert_eq!(Kept::load(&storage.store()).unwrap(), Kept { rules: Vec::new(), ..whole() });
+}
+
+#[test]
+fn a_file_that_was_being_made_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("state.redb.new"), [0; 4096]).unwrap();
+    assert_eq!(Kept::load(&Store::open(dir.path(), tables()).unwrap()).unwrap(), Kept::default());
+}
+
+#[test]
+fn a_check_makes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    Store::check(&state, &tables()).unwrap();
+    assert!(!state.exists());
+}

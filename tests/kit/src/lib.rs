@@ -1,0 +1,21 @@
+//! What tests of the management share: a data plane of maps, storage that can be full, the Soft Patch Panel on both, every
+//! method of the DPU interface by name, and the examples of SPP's references.
+//!
+//! Product crates use it in `[dev-dependencies]` only. Unit tests of a crate that the kit depends on can't use it, since
+//! they would meet that crate twice: such tests are integration tests.
+#![forbid(unsafe_code)]
+
+mod calls;
+mod config;
+mod dataplane;
+mod kept;
+mod panel;
+pub mod reference;
+mod storage;
+
+pub use self::calls::{METHODS, Said, call, state_of};
+pub use self::config::Config;
+pub use self::dataplane::{FakeDataplane, MISSING_NETDEV};
+pub use self::kept::{Kept, tables};
+pub use self::panel::{VF_AND_NFV, panel, spp_of};
+pub use self::storage::FakeStorage;

@@ -14,8 +14,8 @@ complain() {
 	[ -z "$2" ] || { printf '%s:\n%s\n' "$1" "$2" >&2; failed=1; }
 }
 
-# A comment stands alone on its line, or behind code and two spaces or a tab.
-comment='^\s*(//|#|/?\*)'
+# Comments that stand alone on their lines.
+comment='^\s*(//|# |/?\*)'
 long=$(git grep -nE "^.{$((columns + 1)),}" -- '*.rs' '*.c' '*.h' '*.sh' '*.toml' '*.py' Makefile .ci/run scripts \
 	"${not_ours[@]}" | grep -E "^[^:]+:[0-9]+:${comment#^}" || true)
 complain "comments of more than $columns columns" "$long"

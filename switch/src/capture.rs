@@ -49,7 +49,7 @@ impl Tap {
             queue,
             direction,
             timestamp_ns: u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX),
-            wire_len: data.len() as u32,
+            wire_len: u32::try_from(data.len()).unwrap_or(u32::MAX),
             data: data[..data.len().min(self.snaplen)].to_vec(),
         };
         if self.backlog.push(frame).is_err() {

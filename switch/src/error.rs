@@ -26,15 +26,3 @@ impl Error {
         self.kind
     }
 }
-
-impl From<xdp_prog::Error> for Error {
-    fn from(error: xdp_prog::Error) -> Self {
-        let kind = match error.kind() {
-            xdp_prog::ErrorKind::Busy => ErrorKind::Busy,
-            xdp_prog::ErrorKind::Unsupported => ErrorKind::Unsupported,
-            xdp_prog::ErrorKind::Full => ErrorKind::Full,
-            xdp_prog::ErrorKind::System => ErrorKind::System,
-        };
-        Self::new(kind, error.to_string())
-    }
-}

@@ -7,9 +7,19 @@
 //!
 //! Control hands the workers an immutable view ([`worker::view`]). Workers hand back counters and learned addresses.
 //! `docs/architecture.md` has the picture.
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss,
+        reason = "small numbers of tests"
+    )
+)]
 
 pub mod counters;
 pub mod engine;
+pub mod host;
 pub mod io;
 pub mod outside;
 pub mod worker;
@@ -23,7 +33,11 @@ mod error;
 
 /// Checks of ports, for code that makes up names, and for test doubles of this data plane.
 #[doc(hidden)]
-pub use control::resolve;
-pub use control::{CaptureRequest, CaptureStream, GuestSockets, NetdevFinding, PinPlace, Switch};
+pub mod resolve {
+    pub use crate::control::{check_bridge, check_depth, check_mac, check_mtu, check_name, resolve};
+}
+pub use control::{CaptureRequest, CaptureStream, NetdevFinding, Switch};
 pub use engine::tables::{KeptTables, RuleUndo};
 pub use error::{Error, ErrorKind};
+pub use host::GuestSockets;
+pub use host::kernel::PinPlace;

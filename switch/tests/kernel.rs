@@ -1,4 +1,5 @@
 //! The data plane on real netdevs. Each test has a network namespace of its own, which ends with its thread.
+#![allow(clippy::unwrap_used, reason = "a test")]
 #![allow(unsafe_code, reason = "packet memory without a switch")]
 
 use std::alloc::{Layout, alloc};

@@ -45,7 +45,7 @@ fn shower(daemon: &Daemon, from: &mut Double, packets: u64) {
     let out = || daemon.stats("a")["tx"]["packets"].as_u64().expect("a number");
     let (before, to) = (out(), mac(daemon, "a"));
     let frame = Frame::ethernet(mac(daemon, "b"), to).payload(0x88b5, b"shower").hex();
-    assert!(from.ask_all(&vec![format!("send {frame}"); packets as usize]).iter().all(|answer| answer == "ok"));
+    assert!(from.ask_all(&vec![format!("send {frame}"); narrow(packets)]).iter().all(|answer| answer == "ok"));
     wait::expect("all are out", PATIENCE, || out() >= before + packets);
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+use switch::host::kernel::KernelHost;
 use switch::model::{CaptureFiles, CapturedFrame, Compression, Direction, OutsideSpec};
 use switch::outside::{FromSwitch, OutsideThread, ToSwitch};
 use switch::{Error, ErrorKind};
@@ -50,7 +51,12 @@ impl End {
     fn start(spec: &OutsideSpec) -> Result<Self, Error> {
         let (sender, receiver) = channel();
         let inbox = Inbox::default();
-        let thread = OutsideThread::start(spec, Box::new(inbox.clone()), Box::new(Components(receiver)))?;
+        let thread = OutsideThread::start(
+            spec,
+            &KernelHost::default(),
+            Box::new(inbox.clone()),
+            Box::new(Components(receiver)),
+        )?;
         Ok(Self { thread, inbox, sender })
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tests::raw::RawSocket;
 use tests::spp::{component, done, get, refused, vhost};
-use tests::{Daemon, Frame, Mac, Options, shell, wait};
+use tests::{Daemon, Frame, Mac, Options, narrow, shell, wait};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -35,7 +35,7 @@ fn expected(frames: &[Frame]) -> Vec<(usize, String)> {
 }
 
 fn numbered(from: Mac, to: Mac, count: u64) -> Vec<Frame> {
-    (0..count).map(|n| Frame::ethernet(from, to).stream(1, n, 64 + 13 * n as usize % 1400)).collect()
+    (0..count).map(|n| Frame::ethernet(from, to).stream(1, n, 64 + 13 * narrow::<usize>(n) % 1400)).collect()
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! | Criterion (`cargo bench -p bench`) | times them |
 //! | `engine-cost` | counts their instructions and allocations |
 //! | a test | holds them to no allocation |
+#![allow(clippy::cast_possible_truncation, reason = "constants of some thousands at most")]
 
 pub mod allocations;
 pub mod bed;

@@ -119,7 +119,7 @@ pub struct PageArguments {
 }
 
 impl PageArguments {
-    /// It as a query string.
+    /// The range as a query string.
     pub(crate) fn query(self) -> String {
         let text = |number: Option<u32>| number.map(|number| number.to_string());
         query(&[("from", text(self.from)), ("limit", text(self.limit))])

@@ -1,4 +1,4 @@
-//! `bridge`: its settings.
+//! `bridge`: shows and changes the settings of the bridge.
 
 use clap::Subcommand;
 use ctl_client::Client;

@@ -1,4 +1,4 @@
-//! `capability`: how many of each there can be.
+//! `capability`: limits for ports, meters and rules, and how many are free.
 
 use ctl_client::Client;
 use ctl_types::Capability;

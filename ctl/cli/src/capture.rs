@@ -1,4 +1,4 @@
-//! `capture`: frames of ports, as pcapng.
+//! `capture`: writes frames of ports to a file or a pipe, in pcapng format.
 
 use std::io::{IsTerminal, Write};
 

@@ -1,4 +1,4 @@
-//! `fdb`: the MAC table.
+//! `fdb`: lists, adds, deletes and flushes FDB entries.
 
 use clap::Subcommand;
 use ctl_client::{Client, query};

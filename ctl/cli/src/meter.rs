@@ -1,4 +1,4 @@
-//! `meter`.
+//! `meter`: adds, changes, binds, lists and deletes meters.
 
 use anyhow::Context;
 use clap::{Args, Subcommand};

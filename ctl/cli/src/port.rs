@@ -1,4 +1,4 @@
-//! `port`.
+//! `port`: adds, changes, lists and deletes ports. Its options are those of `qemu run --create` as well.
 
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};

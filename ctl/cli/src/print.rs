@@ -1,4 +1,4 @@
-//! Output: tables for people, JSON for programs.
+//! Output of answers: tables for people, JSON for programs.
 
 use std::io::Write;
 
@@ -13,7 +13,7 @@ pub(crate) struct Printer {
 }
 
 impl Printer {
-    /// An answer as a table, or as it is.
+    /// Prints an answer, as a table or as JSON.
     pub(crate) fn show<T: DeserializeOwned>(
         &self,
         answer: &Value,

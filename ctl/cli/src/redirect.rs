@@ -1,4 +1,4 @@
-//! `redirect`: what would go to one port goes to another.
+//! `redirect`: sends frames for one port to another.
 
 use clap::Subcommand;
 use ctl_client::Client;

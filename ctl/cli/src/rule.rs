@@ -1,4 +1,4 @@
-//! `rule`: traffic rules.
+//! `rule`: writes, deletes, lists and loads traffic rules.
 
 use std::io::Read;
 

@@ -1,4 +1,4 @@
-//! `top`: rates between two samples of the counters.
+//! `top`: packet and bit rates between two samples of the counters.
 
 use std::collections::HashMap;
 use std::io::IsTerminal;

@@ -1,4 +1,4 @@
-//! `trace`: what would happen to a packet.
+//! `trace`: shows what would happen to a packet.
 
 use std::io::Read;
 use std::net::IpAddr;

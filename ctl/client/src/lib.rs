@@ -27,7 +27,7 @@ pub enum ClientError {
         /// Reason.
         source: std::io::Error,
     },
-    /// The socket may not be used.
+    /// This user may not use the socket.
     #[error("{path} may not be used by this user: run as root or as a member of its group")]
     Forbidden {
         /// Socket.

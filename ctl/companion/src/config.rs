@@ -1,4 +1,4 @@
-//! The section of the configuration file.
+//! The section `[guests]` of the configuration file.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,10 +27,10 @@ impl Default for GuestsConfig {
 }
 
 impl GuestsConfig {
-    /// Whether it can be.
+    /// Checks the values.
     ///
     /// # Errors
-    /// The key, and what is wrong with it.
+    /// The key, and what is wrong with its value.
     pub fn check(&self) -> Result<(), String> {
         if self.bpffs.as_os_str().as_encoded_bytes().contains(&b'.') || !self.bpffs.is_absolute() {
             let path = self.bpffs.display();

@@ -1,8 +1,8 @@
-//! The companion of QEMU: it gives guests' processes the AF_XDP sockets that they may not open themselves.
+//! The companion of QEMU: gives unprivileged guest processes the AF_XDP sockets of their ports.
 //!
-//! It serves the hand-over socket `fds.sock` in the run directory, in the protocol of [`ctl_guest`]. Who asks is known by
-//! `SO_PEERCRED`; the configuration says which users may have which sockets. The service makes the sockets and looks after
-//! them. The daemon depends on this crate. Each connection has a thread of its own.
+//! It serves the hand-over socket `fds.sock` in the run directory, by the protocol of [`ctl_guest`]. `SO_PEERCRED`
+//! identifies the client, and the configuration says which users may have which sockets. The service creates and
+//! supervises the sockets. Each connection has a thread. The daemon depends on this crate.
 #![forbid(unsafe_code)]
 
 mod config;

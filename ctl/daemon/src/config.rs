@@ -50,7 +50,7 @@ pub struct ConfigError {
 }
 
 impl Config {
-    /// What it declares of the switch.
+    /// The part that concerns the switch itself.
     pub fn declared(&self) -> Declared {
         Declared { bridge: self.bridge.clone(), ports: self.port.clone() }
     }
@@ -65,7 +65,7 @@ impl Config {
         }
     }
 
-    /// Reads a file's text.
+    /// Reads and checks the text of a file.
     pub fn parse(text: &str) -> Result<Self, String> {
         let config: Self = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
         config.api.mode()?;

@@ -4,9 +4,9 @@
 //! At the stop, the servers end first. Dropping the service then detaches the ports. Calls that may block run on
 //! tokio's blocking threads.
 //!
-//! Every crate of `ctl/` but the command line meets here, and none depends on this one. Configuration sections and kinds of
-//! rows in the state file belong to their crates; [`config`] and [`run`] put them together. The control side runs on few
-//! threads, so that the cores are left to the workers.
+//! All crates of `ctl/` but the command line meet here, and none depends on this one. Sections of the configuration and
+//! kinds of rows in the state file belong to their crates. [`config`] and [`run`] put them together. The control side
+//! has few threads, because the cores are for the workers.
 #![forbid(unsafe_code)]
 
 pub mod config;
@@ -58,7 +58,7 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// Kinds of rows that a state file may have.
+/// All kinds of rows that the state file may have.
 fn tables() -> Tables {
     ctl_service::tables().and(ctl_spp::rows::tables())
 }

@@ -1,4 +1,4 @@
-//! The section of the configuration file.
+//! The section `[dpu]` of the configuration file.
 
 use std::path::PathBuf;
 
@@ -33,10 +33,10 @@ impl DpuConfig {
         mode("dpu", &self.socket_mode)
     }
 
-    /// Whether it can be.
+    /// Checks the values.
     ///
     /// # Errors
-    /// The key, and what is wrong with it.
+    /// The key, and what is wrong with its value.
     pub fn check(&self) -> Result<(), String> {
         self.mode()?;
         let files = [("certificate", &self.certificate), ("key", &self.key), ("client_ca", &self.client_ca)];

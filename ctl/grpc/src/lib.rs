@@ -6,7 +6,8 @@
 //! The document's required fields are optional here, so that an error can name a missing one. Answers always contain
 //! all required fields, because strict clients reject messages without them. In a refusal they are zero.
 //!
-//! The daemon serves it; nothing else depends on this crate. Calls are carried out on threads that may block.
+//! The daemon serves it, and nothing else depends on this crate. Calls run on threads that may block.
+#![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "small numbers of tests"))]
 #![forbid(unsafe_code)]
 
 mod authority;
@@ -173,7 +174,7 @@ fn mac(name: &str, bytes: &[u8]) -> Result<MacAddr, Error> {
     Ok(MacAddr::new(bytes))
 }
 
-/// A port by its number, which a field of that name gives.
+/// A port by its number. `name` is the field that gives the number.
 fn port(name: &str, no: u32) -> Result<u16, Error> {
     u16::try_from(no).map_err(|_| Error::not_found(format!("{name}: there is no vport {no}")))
 }

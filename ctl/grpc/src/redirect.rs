@@ -1,4 +1,4 @@
-//! Redirects, which the document calls port switching.
+//! Section 4 of the DPU interface document: redirects, which it calls port switching.
 
 use ctl_service::{Error, Service};
 use switch::model::{RedirectInfo, RedirectSpec};

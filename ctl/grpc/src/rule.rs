@@ -1,4 +1,7 @@
-//! Traffic rules, as messages and back.
+//! Translation of traffic rules from messages and back.
+//!
+//! The document requires a value and a mask for each field of a key. If both are zero, the field matches anything. IP
+//! addresses are lists of 32-bit words, most significant first.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -105,7 +108,10 @@ fn describe_key(index: i32, key: &RuleKey) -> MaskRuleKey {
     fn words(ip: IpAddr) -> Vec<u32> {
         match ip {
             IpAddr::V4(ip) => vec![ip.into()],
-            IpAddr::V6(ip) => (0..4).map(|word| (u128::from(ip) >> (96 - 32 * word)) as u32).collect(),
+            IpAddr::V6(ip) => {
+                let word = |pair: &[u16]| pair.iter().fold(0, |word, half| word << 16 | u32::from(*half));
+                ip.segments().chunks_exact(2).map(word).collect()
+            }
         }
     }
     fn ip_pair(field: Option<MaskedIp>) -> (Vec<u32>, Vec<u32>) {

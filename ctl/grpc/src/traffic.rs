@@ -1,7 +1,4 @@
-//! Section 4 of the DPU interface document: traffic rules and port switching.
-//!
-//! The document requires a value and a mask for each field of a key. If both are zero, the field matches anything. IP
-//! addresses are lists of 32-bit words, most significant first.
+//! Section 4 of the DPU interface document: methods for traffic rules and port switching.
 
 use ctl_types::{Capability, Page};
 use tonic::{Request, Response, Status};
@@ -93,7 +90,7 @@ impl TrafficControl for Dpu {
     ) -> Result<Response<ClassfierCapabilityResponse>, Status> {
         self.answer(|service| {
             let Capability { rules, rule_masks, .. } = service.capability();
-            let (total, free, masks) = (Some(rules.total), Some(rules.free), Some(rule_masks as u32));
+            let (total, free, masks) = (Some(rules.total), Some(rules.free), u32::try_from(rule_masks).ok());
             Ok(ClassfierCapabilityResponse { status: Some(0), total, free, masks, error: None })
         })
         .await

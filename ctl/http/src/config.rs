@@ -1,4 +1,4 @@
-//! The section of the configuration file.
+//! The section `[api]` of the configuration file.
 
 use ctl_listen::config::mode;
 use serde::{Deserialize, Serialize};

@@ -4,7 +4,8 @@
 //! can't be parsed gets a 400 that says where. An error of the service gets the HTTP status of its kind. The body of an
 //! error is an [`ErrorBody`]. The OpenAPI document is generated from the handlers.
 //!
-//! The daemon serves it; nothing else depends on this crate. Each table has a module of its own with its routes.
+//! Each table has a module with its routes. The daemon serves the API, and nothing else depends on this crate.
+#![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "small numbers of tests"))]
 #![forbid(unsafe_code)]
 
 mod capture;
@@ -48,7 +49,7 @@ const MAX_BODY: usize = 1 << 20;
 )]
 struct Document;
 
-/// The routes below the prefix, each table's from its module.
+/// All routes, without the API's prefix.
 fn all(spp: Arc<Spp>) -> OpenApiRouter<Arc<Service>> {
     routes::all().merge(meters::all()).merge(rules::all()).merge(redirects::all()).merge(spp::all().with_state(spp))
 }
@@ -76,7 +77,7 @@ fn error_response(status: StatusCode, kind: ErrorKind, text: impl Into<String>) 
     (status, axum::Json(ErrorBody::new(kind, text))).into_response()
 }
 
-/// An error of the service as an answer.
+/// An error of the service, as an answer.
 #[derive(Debug)]
 struct Failure(Error);
 

@@ -1,4 +1,4 @@
-//! Meters, and the ports that they are bound to.
+//! Routes for meters and their bindings to ports.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::Failure;
 use crate::extract::{Json, Path, Query};
 use crate::routes::{Answer, Shared, blocking};
 
-/// The routes.
+/// All routes, without the API's prefix.
 pub(super) fn all() -> OpenApiRouter<Arc<Service>> {
     OpenApiRouter::new()
         .routes(routes!(list_meters, add_meter))
@@ -24,7 +24,7 @@ pub(super) fn all() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(bind_meter, unbind_meter))
 }
 
-/// Meters, by number.
+/// List meters, ordered by number.
 #[utoipa::path(get, path = "/meters", params(Page), responses((status = 200, body = [MeterInfo])))]
 async fn list_meters(State(service): Shared, Query(page): Query<Page>) -> Answer<Vec<MeterInfo>> {
     blocking(service, move |service| Ok(service.meters(page))).await.map(Json)
@@ -94,7 +94,7 @@ async fn bind_meter(
     blocking(service, move |service| service.bind_meter(&binding)).await.map(|()| StatusCode::NO_CONTENT)
 }
 
-/// Undo a binding.
+/// Remove a binding.
 #[utoipa::path(delete, path = "/meter-bindings/{vport}/{direction}",
     params(("vport" = u16, Path), ("direction" = MeterDirection, Path)),
     responses((status = 204), (status = 404, body = ErrorBody)))]

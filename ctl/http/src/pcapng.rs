@@ -73,7 +73,7 @@ impl PcapngWriter {
             Direction::Tx => OUTBOUND,
         };
         let block = EnhancedPacketBlock {
-            interface_id: interface as u32,
+            interface_id: u32::try_from(interface).unwrap_or(u32::MAX),
             timestamp: Duration::from_nanos(frame.timestamp_ns),
             original_len: frame.wire_len,
             data: Cow::Borrowed(&frame.data),

@@ -1,4 +1,4 @@
-//! Redirects: what would go to one port goes to another.
+//! Routes for redirects.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::Failure;
 use crate::extract::{Json, Path};
 use crate::routes::{Answer, Shared, blocking};
 
-/// The routes.
+/// All routes, without the API's prefix.
 pub(super) fn all() -> OpenApiRouter<Arc<Service>> {
     OpenApiRouter::new().routes(routes!(list_redirects)).routes(routes!(put_redirect, del_redirect))
 }
@@ -46,7 +46,7 @@ async fn put_redirect(
     blocking(service, move |service| service.redirect(spec)).await.map(|()| StatusCode::NO_CONTENT)
 }
 
-/// Undo a redirect.
+/// Remove a redirect.
 #[utoipa::path(delete, path = "/redirects/{src}", params(("src" = u16, Path)),
     responses((status = 204), (status = 404, body = ErrorBody)))]
 async fn del_redirect(State(service): Shared, Path(src): Path<u16>) -> Result<StatusCode, Failure> {

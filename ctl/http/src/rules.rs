@@ -1,4 +1,4 @@
-//! Traffic rules.
+//! Routes for traffic rules.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::routes::{Answer, Shared, blocking};
 /// Longest batch of rules, in bytes. 65,536 rules with all fields fit.
 const MAX_BATCH: usize = 64 << 20;
 
-/// The routes.
+/// All routes, without the API's prefix.
 pub(super) fn all() -> OpenApiRouter<Arc<Service>> {
     OpenApiRouter::new()
         .routes(routes!(list_rules, add_rule))
@@ -25,7 +25,7 @@ pub(super) fn all() -> OpenApiRouter<Arc<Service>> {
         .merge(OpenApiRouter::new().routes(routes!(batch)).layer(DefaultBodyLimit::max(MAX_BATCH)))
 }
 
-/// Traffic rules, by their place.
+/// List traffic rules, ordered by index.
 #[utoipa::path(get, path = "/rules", params(Page), responses((status = 200, body = [RuleInfo])))]
 async fn list_rules(State(service): Shared, Query(page): Query<Page>) -> Answer<Vec<RuleInfo>> {
     blocking(service, move |service| Ok(service.rules(page))).await.map(Json)

@@ -1,4 +1,5 @@
 //! The HTTP API on a fake data plane: every route, with valid and invalid requests.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::sync::Arc;
 

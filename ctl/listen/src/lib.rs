@@ -1,7 +1,7 @@
 //! The daemon's sockets: Unix sockets with their files, and HTTP routers served on them or on TCP.
 //!
-//! Limits of clients are set here, so that they are the same for every transport: how long a head and a body may take, how
-//! many clients on TCP there are at a time. All transports depend on this crate. Servers run on the caller's tokio runtime.
+//! The limits of clients are set here, so that all transports have the same: time for a head and a body, and the number
+//! of TCP clients. All transports depend on this crate. Servers run on the caller's tokio runtime.
 #![forbid(unsafe_code)]
 
 pub mod config;

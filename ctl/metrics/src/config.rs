@@ -1,4 +1,4 @@
-//! The section of the configuration file.
+//! The section `[metrics]` of the configuration file.
 
 use ctl_listen::config::address;
 use serde::{Deserialize, Serialize};
@@ -18,10 +18,10 @@ impl Default for MetricsConfig {
 }
 
 impl MetricsConfig {
-    /// Whether it can be.
+    /// Checks the values.
     ///
     /// # Errors
-    /// The key, and what is wrong with it.
+    /// The key, and what is wrong with its value.
     pub fn check(&self) -> Result<(), String> {
         if self.listen.is_empty() { Ok(()) } else { address("metrics.listen", &self.listen, 9477) }
     }

@@ -3,7 +3,7 @@
 //! Names follow the conventions of Prometheus: base units, and `_total` for counters. The series of a port end when it
 //! is deleted. Its counts are added to the `xswitch_retired_…` sums, so totals over all ports never decrease.
 //!
-//! The daemon serves it; nothing else depends on this crate. A scrape runs on a thread that may block.
+//! The daemon serves it, and nothing else depends on this crate. A scrape runs on a thread that may block.
 #![forbid(unsafe_code)]
 
 mod config;

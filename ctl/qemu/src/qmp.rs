@@ -59,7 +59,7 @@ pub enum QmpError {
         /// Reason.
         why: io::Error,
     },
-    /// The socket may not be used.
+    /// This user may not use the socket.
     #[error("{path} may not be used by this user: run as root or as the user that QEMU runs as")]
     Forbidden {
         /// Socket.

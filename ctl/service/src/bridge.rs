@@ -1,4 +1,4 @@
-//! The settings of the bridge. What was set at run time holds until the configuration file is edited.
+//! Settings of the bridge. Those made at run time hold until the configuration file is edited.
 
 use ctl_types::BridgeUpdate;
 use switch::model::BridgeSettings;
@@ -7,7 +7,7 @@ use crate::Service;
 use crate::error::Error;
 use crate::state::{Row, State, Store, Table};
 
-/// The row of what was set at run time, if anything was.
+/// The row of settings made at run time. Absent if there are none.
 #[derive(Debug)]
 pub struct RunTime;
 
@@ -20,7 +20,7 @@ impl Table for RunTime {
     }
 }
 
-/// The row of `[bridge]` of the configuration file when it was last taken up, if it had any.
+/// The row of `[bridge]` in the configuration file, as last applied. Absent if it had none.
 #[derive(Debug)]
 pub struct Configured;
 
@@ -37,7 +37,7 @@ fn configured(bridge: Option<&BridgeSettings>) -> Row {
     bridge.map_or_else(|| Row::remove::<Configured>(""), Row::put::<Configured>)
 }
 
-/// The settings to start with.
+/// The settings to start with: those made at run time, unless the file was edited since.
 pub(super) fn restore(
     state: &mut State,
     store: &Store,

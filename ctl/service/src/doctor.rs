@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ctl_guest::limits::{CAP_IPC_LOCK, effective_capabilities};
 use ctl_types::{Check, Status};
-use switch::io::{ethtool, netdev};
+use switch::host::kernel::{ethtool, links};
 use switch::model::{DataplaneSettings, HugePages};
 
 /// Capabilities that the daemon needs: number (`linux/capability.h`), name and purpose.
@@ -171,7 +171,7 @@ fn check_cpus(cpus: usize, workers: usize) -> Check {
 /// Checks a netdev for its use as a port.
 fn check_netdev(ifname: &str, settings: &DataplaneSettings) -> Vec<Check> {
     let name = |what: &str| format!("{ifname}: {what}");
-    let link = match netdev::find(ifname) {
+    let link = match links::find(ifname) {
         Ok(Some(link)) => link,
         Ok(None) => {
             return vec![Check::bad(

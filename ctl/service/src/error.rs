@@ -1,4 +1,5 @@
-//! The crate's error type. Its kind becomes an HTTP status, or the errno of [`ErrorBody`] and of the DPU interface.
+//! The crate's error type. Its kind becomes an HTTP status, or the errno of [`ctl_types::ErrorBody`] and of the DPU
+//! interface.
 
 use std::path::PathBuf;
 

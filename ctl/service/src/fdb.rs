@@ -9,7 +9,7 @@ use crate::Service;
 use crate::error::Error;
 use crate::state::{Row, Table};
 
-/// Rows of static entries: `fdb/VLAN/MAC`.
+/// Rows of static entries, by the key `fdb/VLAN/MAC`.
 #[derive(Debug)]
 pub struct StaticEntries;
 

@@ -8,9 +8,10 @@
 //! A configured port may fail to come up, for example because its netdev does not exist yet. It keeps its number, is
 //! shown as failed with the reason, and is retried by [`Service::retry`].
 //!
-//! The transports, the Soft Patch Panel and the companion depend on this crate, and it knows none of them. Each table is a
-//! module with its operations and its rows in the state file. Other owners register rows of their own
-//! ([`state::Table`]). Any thread may call the service; calls that change something may block for a while.
+//! The transports, the Soft Patch Panel and the companion depend on this crate, which knows none of them. Each table is
+//! a module with its operations and its rows in the state file. Other owners register rows of their own
+//! ([`state::Table`]). Any thread may call the service. Calls that change something may block for a while.
+#![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "small numbers of tests"))]
 #![forbid(unsafe_code)]
 
 mod bridge;
@@ -47,7 +48,7 @@ pub use self::rules::Rules;
 use crate::packet::{build, from_hex};
 use crate::state::{Row, State, Store, Table, Tables};
 
-/// Kinds of rows that the service keeps.
+/// Kinds of rows that belong to the service.
 pub fn tables() -> Tables {
     Tables::default()
         .with::<RunTime>()
@@ -60,12 +61,12 @@ pub fn tables() -> Tables {
         .with::<Redirects>()
 }
 
-/// What the configuration file declares of the switch.
+/// The part of the configuration file that concerns the switch itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Declared {
-    /// Settings of the bridge. They are taken when the state file has none yet, and when they were edited.
+    /// Settings of the bridge. They apply if the state file has none yet, and when they were edited.
     pub bridge: Option<BridgeSettings>,
-    /// Ports that are added unless one of that name exists.
+    /// Ports to add, unless one of that name exists.
     pub ports: Vec<PortSpec>,
 }
 
@@ -90,7 +91,7 @@ pub struct Service {
     store: Store,
     inner: Mutex<Inner>,
     guests: guests::Guests,
-    /// Rows of the state file that are not the service's own, until their owners take them up.
+    /// Rows of the state file that belong to other owners, until [`Service::take_rows`] takes them.
     others: Mutex<State>,
 }
 
@@ -140,15 +141,15 @@ impl Service {
         &*self.dataplane
     }
 
-    /// The rows of another owner that the state file had; the first who asks gets them.
+    /// Takes the rows of another owner that the state file had. Later calls get none.
     pub fn take_rows<T: Table>(&self) -> Vec<T::Row> {
         self.others.lock().unwrap_or_else(PoisonError::into_inner).take::<T>()
     }
 
-    /// Keeps a change of another owner's rows that was made.
+    /// Writes a change of another owner's rows that is in force.
     ///
     /// # Errors
-    /// If they can't be written; nothing is kept then.
+    /// If they can't be written. Nothing is written then.
     pub fn keep_rows(&self, rows: &[Row]) -> Result<(), Error> {
         self.store.write(rows)
     }
@@ -166,7 +167,7 @@ impl Service {
 
     /// Show limits for ports, meters and rules, and how many are free.
     pub fn capability(&self) -> Capability {
-        let used = self.lock().ports.len() as u32;
+        let used = u32::try_from(self.lock().ports.len()).unwrap_or(u32::MAX);
         let total = self.dataplane.port_slots();
         Capability {
             ports: Usage { total, free: total.saturating_sub(used) },

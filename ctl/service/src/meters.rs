@@ -1,4 +1,5 @@
-//! Meters, and the ports that they are bound to.
+//! Meters, and their bindings to ports. Each change holds the mutex, changes the data plane, and is then saved or
+//! undone.
 
 use ctl_types::Page;
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,7 @@ pub struct MeterRecord {
     pub implicit: bool,
 }
 
-/// Rows of meters: `meter/ID`.
+/// Rows of meters, by the key `meter/ID`.
 #[derive(Debug)]
 pub struct Meters;
 
@@ -36,7 +37,7 @@ fn meter_key(id: u32) -> String {
     format!("{id:010}")
 }
 
-/// Rows of bindings: `binding/VPORT/DIRECTION`.
+/// Rows of bindings, by the key `binding/VPORT/DIRECTION`.
 #[derive(Debug)]
 pub struct MeterBindings;
 
@@ -75,7 +76,7 @@ impl NamesPorts for MeterBindings {
     fn set_aside<'a>(&self, service: &'a Service, no: u16) -> PutBack<'a> {
         let bindings = service.dataplane.meter_bindings();
         Box::new(move |deleted| {
-            // They went with the port.
+            // Deleting the port has removed them.
             let mut bindings = bindings.iter().filter(|binding| deleted && binding.vport == no);
             bindings.try_for_each(|binding| service.dataplane.bind_meter(binding).map(drop))
         })
@@ -118,7 +119,7 @@ impl Service {
         Ok(self.dataplane.meter(id)?)
     }
 
-    /// Meters, by number.
+    /// Meters, ordered by number.
     pub fn meters(&self, page: Page) -> Vec<MeterInfo> {
         self.dataplane.meters(page.from, page.count())
     }

@@ -161,13 +161,13 @@ fn arp_request(src: MacAddr, ips: Option<(IpAddr, IpAddr)>) -> Result<Vec<u8>, S
 /// Parses a frame from hex digits. Spaces, line ends, colons and a leading `0x` are ignored.
 ///
 /// # Errors
-/// The mistake, with the item that has it.
+/// What is wrong, and where.
 pub fn from_hex(text: &str) -> Result<Vec<u8>, String> {
     let body = text.trim_start().strip_prefix("0x").unwrap_or(text);
     let mut digits = Vec::new();
     for (at, c) in body.char_indices().filter(|(_, c)| !c.is_whitespace() && *c != ':') {
-        match c.to_digit(16) {
-            Some(digit) => digits.push(digit as u8),
+        match c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()) {
+            Some(digit) => digits.push(digit),
             None => return Err(format!("`{}` at position {} is no hex digit", c.escape_default(), at + 1)),
         }
     }

@@ -16,7 +16,7 @@ use crate::fdb::{self, StaticEntries};
 use crate::state::{Row, Table};
 use crate::{Failed, Inner, Service, busy, numbers};
 
-/// Rows of ports: `port/NAME`.
+/// Rows of ports, by the key `port/NAME`.
 #[derive(Debug)]
 pub struct Ports;
 

@@ -1,4 +1,4 @@
-//! Redirects: what would go to one port goes to another.
+//! Redirects: frames for one port go to another. Each change holds the mutex, and is saved or undone.
 
 use switch::model::{RedirectInfo, RedirectSpec};
 
@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::numbers::{NamesPorts, PutBack};
 use crate::state::{Row, Table};
 
-/// Rows of redirects: `redirect/SRC`.
+/// Rows of redirects, by the key `redirect/SRC`.
 #[derive(Debug)]
 pub struct Redirects;
 
@@ -24,7 +24,7 @@ fn key(src: u16) -> String {
     format!("{src:05}")
 }
 
-/// A redirect's row. One to itself has none.
+/// The row of a redirect. A redirect of a port to itself removes the row.
 fn row(spec: &RedirectSpec) -> Row {
     if spec.src == spec.dest { Row::remove::<Redirects>(&key(spec.src)) } else { Row::put::<Redirects>(spec) }
 }

@@ -1,4 +1,4 @@
-//! Traffic rules.
+//! Traffic rules. Each change holds the mutex, changes the data plane, and is then saved or undone.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::Service;
 use crate::error::Error;
 use crate::state::{Row, Table};
 
-/// Rows of rules: `rule/INDEX`.
+/// Rows of rules, by the key `rule/INDEX`.
 #[derive(Debug)]
 pub struct Rules;
 

@@ -1,4 +1,5 @@
 //! Ports that fail and come back, with their bindings, redirects and FDB entries.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

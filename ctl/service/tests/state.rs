@@ -1,4 +1,5 @@
-//! The state file: what was written is there again, and a file that can't be read is left alone.
+//! The state file: written rows can be read again, and an unreadable file is left alone.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use ctl_service::state::{Row, Store, Table};
 use ctl_service::*;
@@ -41,7 +42,7 @@ fn whole() -> Kept {
     }
 }
 
-/// A kind of rows that does not exist, or one in another form.
+/// A kind of rows that is unknown, or has another form.
 struct Odd<const NAME: usize>;
 
 const NAMES: [&str; 3] = ["version", "disk", "rule"];

@@ -7,7 +7,8 @@
 //! lines of their own. The answer goes out in one write: spp-ctl reads 4,096 bytes, and reads on only while they are
 //! filled.
 //!
-//! The daemon starts it; nothing else depends on this crate. Each instance is a task of the caller's tokio runtime.
+//! The tasks run on the caller's tokio runtime. Only the daemon depends on this crate.
+#![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "small numbers of tests"))]
 #![forbid(unsafe_code)]
 
 mod connection;

@@ -8,7 +8,7 @@
 //!
 //! A body is read as JSON, whatever its content type. Calls to [`Spp`] run on blocking threads.
 //!
-//! The daemon serves it; nothing else depends on this crate. Requests are carried out on threads that may block.
+//! Only the daemon depends on this crate.
 #![forbid(unsafe_code)]
 
 mod body;

@@ -1,4 +1,4 @@
-//! Which instances may be made beside others.
+//! Checks whether an instance can exist beside others: its number, its cores, and its capture.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! The section of the configuration file.
+//! The `[spp]` section of the configuration file: the REST API, an outside spp-ctl, and instances.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -109,7 +109,7 @@ pub struct ProcessConfig {
 }
 
 impl ProcessConfig {
-    /// Checks what the resulting [`Instance`] does not show any more.
+    /// Checks what can't be seen in the resulting [`Instance`].
     fn check(&self) -> Result<(), String> {
         if let Some(directory) = &self.directory {
             absolute("directory", directory)?;
@@ -128,7 +128,7 @@ impl SppConfig {
         self.cores.iter().filter_map(|(core, &worker)| Some((core.parse().ok()?, worker))).collect()
     }
 
-    /// The instances.
+    /// The configured instances.
     pub fn instances(&self) -> Vec<Instance> {
         let instance = |process: &ProcessConfig| {
             let capture = process.port.map(|port| CaptureOptions {
@@ -148,10 +148,10 @@ impl SppConfig {
         std::iter::once(&self.directory).chain(&self.capture_directories).map(PathBuf::as_path)
     }
 
-    /// Whether it can be, with so many workers.
+    /// Checks the section for a switch with this number of workers.
     ///
     /// # Errors
-    /// The key, and what is wrong with it.
+    /// The wrong key, and why.
     pub fn check(&self, workers: usize) -> Result<(), String> {
         if !self.listen.is_empty() {
             address("spp.listen", &self.listen, 7777)?;

@@ -7,10 +7,10 @@
 //! one set of components. The set goes to the data plane, the instance to the state file, and only then is the change
 //! acknowledged. If a step fails, nothing has changed. In flush mode a change edits the held setup instead.
 //!
-//! Calls block: one lock is held while the data plane and the state file change. Async callers use `spawn_blocking`.
+//! Any thread may call. Calls block: one mutex is held while the data plane and the state file change. Async callers
+//! use `spawn_blocking`.
 //!
-//! The crate depends on the service, and every face on this crate: `ctl-spp-rest`, `ctl-spp-agent`, and the API's routes.
-//! One mutex orders the changes; any thread may call.
+//! The crate depends on the service. `ctl-spp-rest`, `ctl-spp-agent` and the routes of the switch's API depend on it.
 #![forbid(unsafe_code)]
 
 mod admit;
@@ -73,7 +73,7 @@ struct Inner {
     cleared: Cleared,
 }
 
-/// All instances.
+/// All instances, and the one place that changes them.
 #[derive(Debug)]
 pub struct Spp {
     service: Arc<Service>,

@@ -7,7 +7,7 @@ use crate::cleared::Cleared;
 use crate::flow::PortRules;
 use crate::{Instance, PortId, PortType, Proc, Spp, SppError};
 
-/// Counters of the primary's status.
+/// The primary's status, with counters since the last clear.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PrimaryStatus {
     /// The primary.
@@ -45,7 +45,7 @@ pub struct PortCounters {
 }
 
 impl Spp {
-    /// Counters of the primary's status.
+    /// The primary's status. Its counters start at the last clear.
     ///
     /// # Errors
     /// `NotFound`: there is no primary.
@@ -71,7 +71,7 @@ impl Spp {
             let port = info.spec.spp.as_deref()?.parse().ok()?;
             let of = stats.ports.iter().find(|port| port.name == info.spec.name)?;
             let (rx, tx, tx_dropped) = (of.rx.packets, of.tx.packets, of.nic.rx_drop);
-            let (mac, queues) = (info.spec.mac.or(info.mac), info.queues.len() as u32);
+            let (mac, queues) = (info.spec.mac.or(info.mac), u32::try_from(info.queues.len()).ok()?);
             Some(PortCounters { port, mac, rx, tx, tx_dropped, queues })
         };
         let mut counters: Vec<_> = dataplane.ports_in_brief().into_iter().filter_map(counters).collect();

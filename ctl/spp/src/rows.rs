@@ -1,11 +1,11 @@
-//! What the Soft Patch Panel keeps in the state file.
+//! Rows of the state file: instances and flow rules.
 
 use ctl_service::state::{Row, Table, Tables};
 
 use super::flow::PortRules;
 use super::{Instance, Proc};
 
-/// Rows of instances: `spp/TYPE/ID`.
+/// Rows of instances, by type and number: `spp/TYPE/ID`.
 #[derive(Debug)]
 pub struct Instances;
 
@@ -22,12 +22,12 @@ fn instance_key(proc: Proc) -> String {
     format!("{}/{:05}", proc.kind.word(), proc.id)
 }
 
-/// Removes an instance.
+/// The row that removes an instance.
 pub fn no_instance(proc: Proc) -> Row {
     Row::remove::<Instances>(&instance_key(proc))
 }
 
-/// Rows of the flow rules of a port: `flow/NUMBER`.
+/// Rows of flow rules, one for each port: `flow/NUMBER`.
 #[derive(Debug)]
 pub struct FlowRules;
 
@@ -40,7 +40,7 @@ impl Table for FlowRules {
     }
 }
 
-/// The flow rules of a port; none of them: no row.
+/// The row of a port's flow rules. A port without rules has no row.
 pub fn flow_rules(rules: &PortRules) -> Row {
     match rules.rules.is_empty() {
         true => Row::remove::<FlowRules>(&FlowRules::key(rules)),
@@ -48,7 +48,7 @@ pub fn flow_rules(rules: &PortRules) -> Row {
     }
 }
 
-/// Kinds of rows that the Soft Patch Panel keeps.
+/// The tables of the Soft Patch Panel, for opening the state file.
 pub fn tables() -> Tables {
     Tables::default().with::<Instances>().with::<FlowRules>()
 }

@@ -54,7 +54,8 @@ impl VlanSet {
 
     /// The identifiers in the set, ascending.
     pub fn iter(&self) -> impl Iterator<Item = Vid> + '_ {
-        (1..=MAX_VID).filter(|vid| self.contains(*vid))
+        let words = (0_u16..).step_by(64).zip(self.bits.iter()).filter(|(_, word)| **word != 0);
+        words.flat_map(|(base, word)| (base..base + 64).filter(move |vid| word >> (vid % 64) & 1 != 0))
     }
 }
 

@@ -204,6 +204,7 @@ impl MemoryKernel {
         let received = rings.receive(count, |chunk| {
             // SAFETY: this queue's fill ring gave away the whole chunk at this offset of UMEM. The ledger gives the
             // chunk to nobody else before the rx ring has brought it back. An open queue takes it in no other way.
+            #[expect(clippy::cast_possible_truncation, reason = "an offset into this process's memory")]
             let data = unsafe {
                 std::slice::from_raw_parts_mut(memory.add(chunk as usize + HEADROOM as usize), room as usize)
             };
@@ -234,7 +235,9 @@ impl MemoryKernel {
             // SAFETY: this queue's tx ring gave this frame away for reading, with data inside its chunk. The ledger
             // gives the chunk to nobody else before the completion ring has brought it back. An open queue takes it in
             // no other way.
-            send(unsafe { std::slice::from_raw_parts(memory.add(desc.addr as usize), desc.len as usize) });
+            #[expect(clippy::cast_possible_truncation, reason = "an offset into this process's memory")]
+            let data = unsafe { std::slice::from_raw_parts(memory.add(desc.addr as usize), desc.len as usize) };
+            send(data);
         })
     }
 

@@ -328,6 +328,9 @@ mod tests {
         Release,
     }
 
+    /// Most steps of a property. Miri takes a second for some.
+    const MOST_STEPS: usize = if cfg!(miri) { 12 } else { 300 };
+
     fn op() -> impl Strategy<Value = Op> {
         let several = (0u32..9, 0u32..9).prop_map(|(count, have)| Op::PushAll(count, have));
         let one = any::<u64>().prop_map(Op::Push);
@@ -337,7 +340,7 @@ mod tests {
     proptest! {
         /// The oracle is a queue of submitted entries, a list of staged ones, and a count of places not released yet.
         #[test]
-        fn ring_behaves_as_a_bounded_queue(size_bits in 0u32..5, ops in prop::collection::vec(op(), 0..300)) {
+        fn ring_behaves_as_a_bounded_queue(size_bits in 0u32..5, ops in prop::collection::vec(op(), 0..MOST_STEPS)) {
             let size = 1 << size_bits;
             let (mut producer, mut consumer) = pair(size);
             let (mut staged, mut visible, mut held) = (Vec::new(), VecDeque::new(), 0);
@@ -412,6 +415,7 @@ mod tests {
 
     #[test]
     fn entries_arrive_in_order_across_threads_and_index_wrap() {
+        let entries = if cfg!(miri) { 300 } else { 10_000 };
         let (mut producer, mut consumer) = pair(8);
         let near_wrap = u32::MAX - 3;
         for index in [producer.shared.producer, producer.shared.consumer] {
@@ -419,7 +423,7 @@ mod tests {
         }
         (producer.head, producer.tail, consumer.head, consumer.tail) = (near_wrap, near_wrap, near_wrap, near_wrap);
         let sender = std::thread::spawn(move || {
-            for addr in 0..10_000 {
+            for addr in 0..entries {
                 while !producer.push(Desc { addr, len: 0, options: 0 }) {
                     producer.submit();
                     std::thread::yield_now();
@@ -427,7 +431,7 @@ mod tests {
                 producer.submit();
             }
         });
-        for expected in 0..10_000 {
+        for expected in 0..entries {
             let desc = loop {
                 match consumer.pop() {
                     Some(desc) => break desc,

@@ -280,7 +280,8 @@ where
     R: RingOf<T>,
 {
     let offsets = kind.offsets(layout);
-    let len = offsets.desc as usize + size as usize * size_of::<T>();
+    let entries = usize::try_from(offsets.desc).map_err(|_| Errno::EINVAL)?;
+    let len = entries + size as usize * size_of::<T>();
     let map = Mmap::ring(fd, len, kind.page_offset())?;
     // SAFETY: the mapping is that of this ring. The descriptor is new, so this is the only user-side end. It goes into
     // `FrameRings`, which pushes only frames that it has given to an owner of this socket.

@@ -62,7 +62,7 @@ impl RingKind {
 
 /// # Safety
 /// `T` is the option's C struct. If `value` names memory, the kernel may use that memory as the option says.
-pub(super) unsafe fn set_option<T>(
+pub(crate) unsafe fn set_option<T>(
     fd: BorrowedFd<'_>,
     level: libc::c_int,
     option: libc::c_int,
@@ -76,7 +76,7 @@ pub(super) unsafe fn set_option<T>(
 }
 
 /// Sets an option whose value is a number.
-pub(super) fn set_number(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: u32) -> Result<(), Errno> {
+pub(crate) fn set_number(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: u32) -> Result<(), Errno> {
     // SAFETY: a number names no memory.
     unsafe { set_option(fd, level, option, &value) }
 }
@@ -85,7 +85,7 @@ pub(super) fn set_number(fd: BorrowedFd<'_>, level: libc::c_int, option: libc::c
 ///
 /// # Safety
 /// `T` is the C struct of an address, and has no pointers.
-pub(super) unsafe fn bind_to<T>(fd: BorrowedFd<'_>, address: &T) -> Result<(), Errno> {
+pub(crate) unsafe fn bind_to<T>(fd: BorrowedFd<'_>, address: &T) -> Result<(), Errno> {
     // SAFETY: `address` is a live reference to as many bytes, and the kernel only reads them.
     let result = unsafe { libc::bind(fd.as_raw_fd(), std::ptr::from_ref(address).cast(), socklen_of::<T>()) };
     Errno::result(result).map(drop)

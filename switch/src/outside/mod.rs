@@ -29,6 +29,7 @@ use self::pcap_port::Record;
 use self::pcap_reader::PcapReader;
 use self::state::State;
 use self::tap::{TapDevice, TapSink};
+use crate::host::Netdevs;
 use crate::io::umem::HEADROOM;
 use crate::model::{CapturedFrame, OutsideSpec};
 use crate::{Error, ErrorKind};
@@ -93,12 +94,17 @@ impl OutsideThread {
     /// - `Denied`: no permission.
     /// - `Unsupported`: the kernel has no taps.
     /// - `System`: the system refused for another reason.
-    pub fn start(spec: &OutsideSpec, to: Box<dyn ToSwitch>, from: Box<dyn FromSwitch>) -> Result<Self, Error> {
+    pub fn start(
+        spec: &OutsideSpec,
+        host: &dyn Netdevs,
+        to: Box<dyn ToSwitch>,
+        from: Box<dyn FromSwitch>,
+    ) -> Result<Self, Error> {
         let state = Arc::new(State::default());
         let mut this = Self { state: Arc::clone(&state), tap: None, threads: Vec::new() };
         let sink: Box<dyn Sink> = match spec {
             OutsideSpec::Tap { ifname } => {
-                let tap = Arc::new(TapDevice::create(ifname)?);
+                let tap = Arc::new(TapDevice::create(host, ifname)?);
                 this.tap = Some(Arc::clone(&tap));
                 let (reader, state) = (Arc::clone(&tap), Arc::clone(&state));
                 this.spawn("xs-tap-in", move || reader.read(to, &state))?;

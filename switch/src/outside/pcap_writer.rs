@@ -123,16 +123,16 @@ impl PcapWriter {
     /// Writes a frame.
     pub fn write(&mut self, frame: &CapturedFrame) -> io::Result<()> {
         const NANOSECONDS: u64 = 1_000_000_000;
-        let kept = frame.data.len().min(self.snaplen as usize);
+        let kept = u32::try_from(frame.data.len()).unwrap_or(u32::MAX).min(self.snaplen);
         let record = RawPcapPacket {
             ts_sec: u32::try_from(frame.timestamp_ns / NANOSECONDS).unwrap_or(u32::MAX),
             ts_frac: (frame.timestamp_ns % NANOSECONDS) as u32,
-            incl_len: kept as u32,
+            incl_len: kept,
             orig_len: frame.wire_len,
-            data: Cow::Borrowed(&frame.data[..kept]),
+            data: Cow::Borrowed(&frame.data[..kept as usize]),
         };
         record.write_to::<_, NativeEndian>(&mut self.out).map_err(to_io)?;
-        self.written += RECORD_HEADER + kept as u64;
+        self.written += RECORD_HEADER + u64::from(kept);
         self.waiting_since.get_or_insert_with(Instant::now);
         if self.written - self.looked_at < LOOK_AFTER {
             return Ok(());

@@ -15,7 +15,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::state::{State, Way};
 use super::{Sink, ToSwitch};
-use crate::io::{netdev, tun};
+use crate::host::Netdevs;
 use crate::model::CapturedFrame;
 use crate::{Error, ErrorKind};
 
@@ -32,17 +32,10 @@ pub struct TapDevice {
 
 impl TapDevice {
     /// Makes the device and sets it up.
-    pub fn create(ifname: &str) -> Result<Self, Error> {
+    pub fn create(host: &dyn Netdevs, ifname: &str) -> Result<Self, Error> {
         let stop = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)
             .map_err(|errno| Error::new(ErrorKind::System, format!("making an eventfd: {errno}")))?;
-        let file = tun::create_tap(ifname)?;
-        let link = netdev::find(ifname)?.ok_or_else(|| {
-            Error::new(
-                ErrorKind::NotFound,
-                format!("tap {ifname} was gone at once: somebody deletes or renames netdevs"),
-            )
-        })?;
-        netdev::set_up(link.index)?;
+        let file = host.make_tap(ifname)?;
         Ok(Self { ifname: ifname.to_owned(), file, stop })
     }
 

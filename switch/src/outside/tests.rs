@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use super::pcap_reader::{Next, PcapReader};
 use super::pcap_writer::PcapWriter;
 use super::*;
+use crate::host::kernel::KernelHost;
 use crate::model::{CaptureFiles, Compression, Direction};
 
 const FORMS: [Compression; 3] = [Compression::None, Compression::Lz4, Compression::Zstd];
@@ -78,7 +79,8 @@ impl ToSwitch for Inbox {
 /// Starts an end without receivers.
 fn start(spec: &OutsideSpec) -> Result<(OutsideThread, Sender<CapturedFrame>), Error> {
     let (sender, receiver) = channel();
-    let thread = OutsideThread::start(spec, Box::new(Inbox::default()), Box::new(Components(receiver)))?;
+    let thread =
+        OutsideThread::start(spec, &KernelHost::default(), Box::new(Inbox::default()), Box::new(Components(receiver)))?;
     Ok((thread, sender))
 }
 
@@ -341,7 +343,7 @@ fn play(bytes: &[u8], inbox: &Inbox) -> (TempDir, Result<OutsideThread, Error>) 
     let path = directory.path().join("in.pcap");
     fs::write(&path, bytes).unwrap();
     let spec = OutsideSpec::Pcap { rx: Some(path), tx: None };
-    let thread = OutsideThread::start(&spec, Box::new(inbox.clone()), Box::new(Silent));
+    let thread = OutsideThread::start(&spec, &KernelHost::default(), Box::new(inbox.clone()), Box::new(Silent));
     (directory, thread)
 }
 

@@ -1,11 +1,11 @@
-//! Configuration files, as far as the service and the Soft Patch Panel have sections in them.
+//! A configuration file with only those sections that the service and the Soft Patch Panel use.
 
 use ctl_service::Declared;
 use ctl_spp::SppConfig;
 use serde::Deserialize;
 use switch::model::{BridgeSettings, DataplaneSettings, PortSpec};
 
-/// Contents of a file; every part may be absent.
+/// Contents of the file. Every part is optional.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -20,7 +20,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads a file's text.
+    /// Parses the text of a file.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -30,7 +30,7 @@ impl Config {
         Ok(config)
     }
 
-    /// What it declares of the switch.
+    /// The part that concerns the switch itself.
     pub fn declared(&self) -> Declared {
         Declared { bridge: self.bridge.clone(), ports: self.port.clone() }
     }

@@ -67,7 +67,8 @@ impl FakeDataplane {
     /// Number of queues of a port that is up or reserved.
     fn queues(&self, no: u16) -> Option<u32> {
         let inner = self.lock();
-        let live = inner.ports.iter().find(|port| port.vport == no).map(|port| port.queues.len() as u32);
+        let live =
+            inner.ports.iter().find(|port| port.vport == no).and_then(|port| u32::try_from(port.queues.len()).ok());
         live.or_else(|| inner.reserved.iter().find(|port| port.0 == no).map(|port| port.2))
     }
 
@@ -397,7 +398,7 @@ impl Dataplane for FakeDataplane {
     }
 
     fn port_slots(&self) -> u32 {
-        self.settings.capacity.port_slots() as u32
+        u32::try_from(self.settings.capacity.port_slots()).unwrap_or(u32::MAX)
     }
 
     fn meter_usage(&self) -> Usage {

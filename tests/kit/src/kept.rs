@@ -1,4 +1,4 @@
-//! What a state file has, all kinds of rows together.
+//! The contents of a state file, with all kinds of rows together.
 
 use ctl_service::state::{Row, Store, Tables};
 use ctl_service::*;
@@ -7,7 +7,7 @@ use ctl_spp::flow::PortRules;
 use ctl_spp::rows::{self, FlowRules, Instances};
 use switch::model::*;
 
-/// All kinds of rows that there are.
+/// All kinds of rows.
 pub fn tables() -> Tables {
     ctl_service::tables().and(rows::tables())
 }
@@ -19,7 +19,7 @@ pub struct Kept {
     pub bridge: Option<BridgeSettings>,
     /// `[bridge]` of the configuration file, as last applied.
     pub bridge_configured: Option<BridgeSettings>,
-    /// Ports, by name.
+    /// Ports, ordered by name.
     pub ports: Vec<PortSpec>,
     /// Static FDB entries.
     pub fdb: Vec<FdbSpec>,
@@ -27,7 +27,7 @@ pub struct Kept {
     pub meters: Vec<MeterRecord>,
     /// Bindings of meters to ports.
     pub bindings: Vec<MeterBinding>,
-    /// Traffic rules, by their place.
+    /// Traffic rules, ordered by index.
     pub rules: Vec<RuleSpec>,
     /// Redirects.
     pub redirects: Vec<RedirectSpec>,
@@ -38,10 +38,10 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// What a store has.
+    /// Takes the contents of a store.
     ///
     /// # Errors
-    /// The store's.
+    /// Those of the store.
     pub fn load(store: &Store) -> Result<Self, Error> {
         let mut state = store.load()?;
         let kept = Self {
@@ -60,7 +60,7 @@ impl Kept {
         Ok(kept)
     }
 
-    /// The rows.
+    /// The contents as rows to write.
     pub fn rows(&self) -> Vec<Row> {
         let mut rows: Vec<_> = self.bridge.iter().map(Row::put::<RunTime>).collect();
         rows.extend(self.bridge_configured.iter().map(Row::put::<Configured>));

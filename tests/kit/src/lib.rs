@@ -1,8 +1,8 @@
-//! What tests of the management share: a data plane of maps, storage that can be full, the Soft Patch Panel on both, every
-//! method of the DPU interface by name, and the examples of SPP's references.
+//! Shared parts of the tests of management: a fake data plane, storage that can be full, the Soft Patch Panel on both,
+//! every method of the DPU interface by name, and the examples of SPP's references.
 //!
-//! Product crates use it in `[dev-dependencies]` only. Unit tests of a crate that the kit depends on can't use it, since
-//! they would meet that crate twice: such tests are integration tests.
+//! Product crates use it in `[dev-dependencies]` only. Unit tests of a crate that the kit depends on can't use it,
+//! because that crate would be linked twice. Such tests are integration tests.
 #![forbid(unsafe_code)]
 
 mod calls;

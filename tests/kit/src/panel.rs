@@ -35,7 +35,7 @@ pub fn panel(config: &str, store: Store) -> (Arc<Service>, Arc<Spp>) {
     (service, spp)
 }
 
-/// The instances of a configuration file.
+/// The instances of a configuration.
 ///
 /// # Panics
 /// As [`panel`].

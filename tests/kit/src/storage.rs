@@ -65,14 +65,14 @@ impl redb::StorageBackend for Opened {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
         let bytes = self.0.bytes.read().unwrap_or_else(PoisonError::into_inner);
-        let from = bytes.get(offset as usize..).and_then(|bytes| bytes.get(..out.len()));
+        let from = bytes.get(index(offset)..).and_then(|bytes| bytes.get(..out.len()));
         out.copy_from_slice(from.ok_or(ErrorKind::UnexpectedEof)?);
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> Result<(), Error> {
         self.room()?;
-        self.0.bytes.write().unwrap_or_else(PoisonError::into_inner).resize(len as usize, 0);
+        self.0.bytes.write().unwrap_or_else(PoisonError::into_inner).resize(index(len), 0);
         Ok(())
     }
 
@@ -83,8 +83,13 @@ impl redb::StorageBackend for Opened {
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), Error> {
         self.room()?;
         let mut bytes = self.0.bytes.write().unwrap_or_else(PoisonError::into_inner);
-        let to = bytes.get_mut(offset as usize..).and_then(|bytes| bytes.get_mut(..data.len()));
+        let to = bytes.get_mut(index(offset)..).and_then(|bytes| bytes.get_mut(..data.len()));
         to.ok_or(ErrorKind::UnexpectedEof)?.copy_from_slice(data);
         Ok(())
     }
+}
+
+/// An offset as an index. One that is out of range lies behind all bytes.
+fn index(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
 }

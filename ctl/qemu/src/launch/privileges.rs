@@ -1,4 +1,4 @@
-//! Becoming a process that may do no more than QEMU needs: its namespace, its limits, its user, no capabilities.
+//! Restricts this process to what QEMU needs: network namespace, limit of locked memory, user, and no capabilities.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -92,7 +92,7 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// The one of that name or number.
+    /// Looks up a user by name or number.
     pub(super) fn find(user: &str) -> anyhow::Result<Self> {
         let found = match user.parse() {
             Ok(uid) => User::from_uid(Uid::from_raw(uid)),

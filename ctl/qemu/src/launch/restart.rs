@@ -1,4 +1,4 @@
-//! A guest under a restart policy: this process stays, and runs itself without the policy, once a start.
+//! A guest under a restart policy. This process stays, and runs itself without the policy for each start.
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
@@ -26,12 +26,17 @@ enum Next {
     Again,
 }
 
+/// An exit code, of which the kernel keeps a byte.
+fn exit_code(code: i32) -> u8 {
+    u8::try_from(code).unwrap_or(u8::MAX)
+}
+
 /// Decides what follows a guest's end. `told` means that a signal asked it to end, `first` that this was the first
 /// start.
 fn next(status: ExitStatus, told: bool, first: bool) -> Next {
     let code = match (status.code(), status.signal()) {
-        (Some(code), _) => code as u8,
-        (None, signal) => 128 + signal.unwrap_or_default() as u8,
+        (Some(code), _) => exit_code(code),
+        (None, signal) => exit_code(128 + signal.unwrap_or_default()),
     };
     match code {
         0 => Next::End(0),
@@ -88,7 +93,7 @@ pub async fn keep_running(arguments: &[OsString]) -> anyhow::Result<u8> {
                 () = &mut wait => break,
                 Some((number, ends)) = signals.recv() => {
                     if ends {
-                        return Ok(128 + number as u8);
+                        return Ok(exit_code(128 + number));
                     }
                 }
             }

@@ -1,4 +1,4 @@
-//! The client beside a double of QEMU.
+//! The client with a double of QEMU, and with peers that break the protocol.
 
 use std::io::Write;
 use std::os::unix::net::UnixListener;

@@ -4,8 +4,9 @@
 //! port's sockets have at most one holder. Hand-overs of a port are serialized by its turn, which is locked before the
 //! service's mutex.
 //!
-//! The service keeps a copy of each socket, for the kernel's counters, for as long as the process lives that got them
-//! ([`leases`]). While somebody has a copy the queue is taken, so it closes its own when that process ends.
+//! The service keeps a copy of each socket while the receiving process lives (`leases`). It reads the kernel's
+//! counters through the copy. A queue stays taken as long as any copy exists, so the service closes its own when the
+//! process ends.
 
 mod leases;
 mod process;
@@ -67,7 +68,7 @@ impl Service {
         self.guests.leases.get().map(|leases| leases.holders()).unwrap_or_default()
     }
 
-    /// Ends the lease of a port, whoever has it.
+    /// Ends the lease of a port, whoever holds it.
     pub(super) fn end_lease(&self, name: &str) {
         if let Some(leases) = self.guests.leases.get() {
             leases.end(name);
@@ -142,7 +143,7 @@ impl Service {
             mac,
             mtu: spec.mtu.unwrap_or(DEFAULT_MTU),
             mode: end.map_or(port.mode, |end| end.mode),
-            queues: port.queues.len() as u32,
+            queues: u32::try_from(port.queues.len()).unwrap_or(u32::MAX),
             memlock: memlock(queues),
             map_path: end.map(|end| end.map_path.clone()),
         })
@@ -192,7 +193,7 @@ impl Service {
     /// closed.
     fn await_free_queues(&self, leases: &Leases, name: &str) -> Result<(), Error> {
         // Kernels before 6.15 don't tell which queues are bound. There the longest time ever seen has to pass.
-        if switch::io::xsk_queues::bound(LOOPBACK).is_err() {
+        if switch::host::kernel::xsk_queues::bound(LOOPBACK).is_err() {
             let ended = leases.ended(name).map_or(BLIND_UNBIND, |ended| ended.elapsed());
             std::thread::sleep(BLIND_UNBIND.saturating_sub(ended));
             return Ok(());

@@ -1,4 +1,4 @@
-//! Directories that one daemon has.
+//! Locks directories for the exclusive use of one daemon.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;

@@ -1,9 +1,11 @@
 //! The state file: configuration that was made at run time and outlives the daemon.
 //!
-//! A `redb` database of one table. Each kind of rows has an owner, who registers it: see [`Table`]. A row's value is JSON.
-//! A change of any number of rows is one transaction, synced before it is acknowledged. After a crash or a power cut all
-//! of it is there or nothing of it. It costs the same with 65,536 rules as with none. A file that can't be read is never
-//! overwritten.
+//! It is a `redb` database with one table. Each kind of rows has an owner, which registers it ([`Table`]). The value of
+//! a row is JSON.
+//!
+//! A change of any number of rows is one transaction, synced before it is acknowledged. After a crash or a power cut it
+//! is there as a whole or not at all. The cost of a change does not depend on the size of the table. An unreadable file
+//! is never overwritten.
 //!
 //! The file is in format 3 of redb, as redb 3 and 4 write it. There is no other to upgrade from.
 
@@ -50,7 +52,7 @@ impl std::fmt::Debug for Store {
     }
 }
 
-/// The row that says which version of the format it is.
+/// The row with the version of the rows' format.
 fn version() -> Row {
     Row { key: "version".into(), value: Some(VERSION.into()) }
 }
@@ -96,7 +98,7 @@ fn repaired_copy(path: &Path) -> Result<Database, Error> {
 }
 
 impl Store {
-    /// The store in a directory, which is made if it is not there. Its rows are of these kinds.
+    /// Opens the store in a directory, and creates both if they do not exist. `tables` are the kinds of its rows.
     ///
     /// # Errors
     /// If the directory can't be created, or an existing file is unusable.

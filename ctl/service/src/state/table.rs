@@ -1,4 +1,4 @@
-//! Kinds of rows in the state file. Whoever keeps something there registers its kind.
+//! Kinds of rows in the state file. Each owner registers its kinds.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -6,15 +6,15 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// A kind of rows: a marker type of its owner.
+/// A kind of rows, represented by a marker type of its owner.
 pub trait Table: 'static {
-    /// First part of the keys. No two kinds have the same.
+    /// The first part of the keys, unique among all kinds.
     const NAME: &'static str;
-    /// What a row says; its value is that in JSON.
+    /// The contents of a row. Its JSON is the value in the file.
     type Row: Serialize + DeserializeOwned + Send + 'static;
 
-    /// The part of the key behind the name and a slash; empty if there is one row at most. Rows are loaded in the order of
-    /// their keys, so numbers have leading zeros.
+    /// The part of the key after the name and a slash. It is empty if there is at most one row. Rows are loaded in the
+    /// order of their keys, so numbers have leading zeros.
     fn key(row: &Self::Row) -> String;
 }
 
@@ -26,26 +26,26 @@ pub struct Row {
 }
 
 impl Row {
-    /// A row, in the place of one of its key.
+    /// Writes a row, and replaces one with the same key.
     pub fn put<T: Table>(row: &T::Row) -> Self {
         // Plain data with text keys always serializes.
         let value = Some(serde_json::to_string(row).unwrap_or_default());
         Self { value, ..Self::remove::<T>(&T::key(row)) }
     }
 
-    /// No row of that key.
+    /// Removes the row with that key.
     pub fn remove<T: Table>(key: &str) -> Self {
         let name = T::NAME;
         Self { key: if key.is_empty() { name.to_owned() } else { format!("{name}/{key}") }, value: None }
     }
 
-    /// No row of that kind at all.
+    /// Removes all rows of the kind.
     pub fn clear<T: Table>() -> Self {
         Self::remove::<T>("*")
     }
 }
 
-/// Rows of one kind, as they are loaded: a vector of the kind's rows.
+/// The loaded rows of one kind, as a `Vec` of their type.
 type Rows = Box<dyn Any + Send>;
 
 #[derive(Clone, Copy)]
@@ -73,21 +73,21 @@ impl std::fmt::Debug for Tables {
 }
 
 impl Tables {
-    /// These, and one more.
+    /// Adds a kind.
     #[must_use]
     pub fn with<T: Table>(mut self) -> Self {
         self.0.insert(T::NAME, Kind { empty: || Box::new(Vec::<T::Row>::new()), read: read::<T> });
         self
     }
 
-    /// These, and those of another owner.
+    /// Adds the kinds of another owner.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self
     }
 
-    /// Reads a row into `state`. The error says what is wrong with it.
+    /// Parses a row into `state`. The error says what is wrong with it.
     pub(super) fn read(&self, state: &mut State, key: &str, value: &str) -> Result<(), String> {
         let name = key.split('/').next().unwrap_or_default();
         let (name, kind) = self.0.get_key_value(name).ok_or("nothing of that name is known")?;
@@ -95,12 +95,12 @@ impl Tables {
     }
 }
 
-/// What a state file has.
+/// The contents of a state file.
 #[derive(Debug, Default)]
 pub struct State(BTreeMap<&'static str, Rows>);
 
 impl State {
-    /// The rows of one kind, in the order of their keys. They are taken: the next who asks gets none.
+    /// Takes the rows of one kind, in the order of their keys. Later calls get none.
     pub fn take<T: Table>(&mut self) -> Vec<T::Row> {
         let rows = self.0.remove(T::NAME).and_then(|rows| rows.downcast::<Vec<T::Row>>().ok());
         rows.map_or_else(Vec::new, |rows| *rows)

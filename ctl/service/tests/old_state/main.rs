@@ -1,5 +1,6 @@
 //! State files written by an xswitchd with redb 3. One daemon ended regularly (`redb3.zst`), the other was killed. Both
 //! files have rows of every kind.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::path::PathBuf;
 

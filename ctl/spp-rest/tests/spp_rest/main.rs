@@ -1,5 +1,6 @@
 //! spp-ctl's REST API over the fake data plane: the examples of its documents, whole configurations, refusals, flow
 //! rules and arbitrary bodies.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod any_body;
 mod errors;

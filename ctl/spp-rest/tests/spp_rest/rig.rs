@@ -84,14 +84,14 @@ impl Rig {
         answer.json()
     }
 
-    /// A change that must succeed; `line` is method, path and body.
+    /// A change that must succeed. `line` is method, path and body.
     pub async fn ok(&self, line: &str) {
         let (method, path, body) = reference::parts(line);
         let answer = self.call(method, path, body).await;
         assert_eq!((answer.status, answer.text.as_str()), (204, ""), "{line}: {answer:?}");
     }
 
-    /// A refusal with a reason; `line` is method, path and body.
+    /// A refusal with this code and text. `line` is method, path and body.
     pub async fn refused(&self, line: &str, status: u16, text: &str) {
         let (method, path, body) = reference::parts(line);
         let answer = self.call(method, path, body).await;

@@ -102,7 +102,7 @@ fn mac(item: &Item, field: Field) -> Option<MaskedMac> {
 }
 
 fn word(item: &Item, field: Field) -> Option<Masked<16>> {
-    // The parser gives these fields 16 bits at most.
     let (value, mask) = masked(item, field)?;
-    Some(Masked { value: value as u32, mask: mask as u32 })
+    // The parser gives these fields 16 bits at most.
+    Some(Masked { value: u32::try_from(value).ok()?, mask: u32::try_from(mask).ok()? })
 }

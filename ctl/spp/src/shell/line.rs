@@ -1,6 +1,6 @@
 //! Reads a line of SPP's CLI. It is a common command, or an instance, `;` and a command for the instance.
 //!
-//! The instance's command stays a text here. [`words`](crate::spp::words) reads it.
+//! The instance's command stays a text here. [`words`](crate::words) reads it.
 
 use ctl_spp_types::{BOM, is_comment};
 

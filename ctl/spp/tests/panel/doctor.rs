@@ -1,4 +1,4 @@
-//! What an operator is told of instances and what is around them.
+//! The checks of `xswitch doctor` for instances and their surroundings.
 
 use ctl_service::state::Store;
 use ctl_spp::doctor::checks;

@@ -1,4 +1,5 @@
-//! The Soft Patch Panel on a data plane of maps.
+//! The Soft Patch Panel over the fake data plane.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod doctor;
 mod instances;

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use super::super::audit;
 use super::live::{Live, LiveOutside};
-use crate::engine::PortNo;
+use crate::control::sums::retire;
 use crate::model::*;
 use crate::worker::component::{Component, Counters, PortFlows};
 
 /// What a component counted, in the terms of a port: `rx` came into the switch at its ends, `tx` left there.
-pub(super) fn stats_of(counters: &Counters) -> PortStats {
+pub fn stats_of(counters: &Counters) -> PortStats {
     let mut stats = PortStats { rx: counters.came.read(), tx: counters.left.read(), ..PortStats::default() };
     counters.shard.add_to(&mut stats);
     stats
@@ -84,7 +83,7 @@ impl Live {
     /// What all components counted, those that are gone too, in the terms of a port.
     pub fn sum(&self) -> PortStats {
         let mut sum = PortStats { name: "components".to_owned(), ..self.retired.clone() };
-        self.running.iter().for_each(|component| audit::retire(&mut sum, stats_of(&component.counters)));
+        self.running.iter().for_each(|component| retire(&mut sum, stats_of(&component.counters)));
         sum
     }
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use crossbeam::channel::Receiver;
 
-use super::super::State;
-use super::super::group_tap::TapGate;
 use super::live::LiveOutside;
 use crate::Error;
+use crate::control::core::Core;
+use crate::control::gate::FrameGate;
 use crate::io::umem::{Frame, HEADROOM};
 use crate::model::{CapturedFrame, OutsideSpec};
 use crate::outside::{FromSwitch, OutsideThread, ToSwitch};
@@ -21,27 +21,27 @@ const BATCH: usize = 1024;
 const WHOLE: usize = u16::MAX as usize;
 
 /// Opens an outside end.
-pub(super) fn open(state: &State, no: u32, spec: OutsideSpec) -> Result<LiveOutside, Error> {
-    let (end, to, from) = queues(state, no, &spec);
-    let thread = OutsideThread::start(&spec, Box::new(to), Box::new(from))?;
+pub fn open(core: &Core, no: u32, spec: OutsideSpec) -> Result<LiveOutside, Error> {
+    let (end, to, from) = queues(core, no, &spec);
+    let thread = OutsideThread::start(&spec, &*core.host, Box::new(to), Box::new(from))?;
     Ok(LiveOutside { spec, end: Arc::new(end), thread })
 }
 
 /// Makes the queues of an outside end.
-pub(super) fn queues(state: &State, no: u32, spec: &OutsideSpec) -> (OutsideEnd, ToComponents, FromComponents) {
+pub fn queues(core: &Core, no: u32, spec: &OutsideSpec) -> (OutsideEnd, ToComponents, FromComponents) {
     let snaplen = match spec {
         OutsideSpec::Capture(files) => files.snaplen as usize,
         OutsideSpec::Tap { .. } | OutsideSpec::Pcap { .. } => WHOLE,
     };
     let (end, queue) = OutsideEnd::new(no, snaplen);
-    let (shared, gate, ring) = (Arc::clone(&state.shared), Arc::clone(&state.gate), Arc::clone(&end.input));
+    let (shared, gate, ring) = (Arc::clone(&core.shared), Arc::clone(&core.gate), Arc::clone(&end.input));
     (end, ToComponents { shared, gate, ring, frames: Vec::new() }, FromComponents { queue })
 }
 
 /// Towards components.
-pub(super) struct ToComponents {
+pub struct ToComponents {
     shared: Arc<Shared>,
-    gate: Arc<TapGate>,
+    gate: Arc<FrameGate>,
     ring: Arc<Ring>,
     /// Empty between two frames.
     frames: Vec<Frame>,
@@ -73,7 +73,7 @@ impl ToSwitch for ToComponents {
 }
 
 /// From components.
-pub(super) struct FromComponents {
+pub struct FromComponents {
     queue: Receiver<CapturedFrame>,
 }
 

@@ -3,12 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::super::ports::LivePort;
-use super::super::{Control, State};
-use crate::engine::PortNo;
+use crate::control::core::Core;
+use crate::control::ports::Ports;
 use crate::engine::component::{Known, KnownPort, check};
-use crate::io::umem::FrameCache;
-use crate::model::DropReason;
 use crate::model::*;
 use crate::outside::OutsideThread;
 use crate::worker::component::{Component, Flows, Link};
@@ -40,13 +37,17 @@ pub struct Live {
 }
 
 /// A set of components that was checked, with its ends.
-pub fn compile(control: &mut Control, workers: usize, specs: Vec<ComponentSpec>) -> Result<Vec<Arc<Component>>, Error> {
-    let Control { ports, components: live, .. } = control;
+pub fn compile(
+    live: &mut Live,
+    ports: &Ports,
+    workers: usize,
+    specs: Vec<ComponentSpec>,
+) -> Result<Vec<Arc<Component>>, Error> {
     let known_port = |name: &str| {
-        let port = ports.values().find(|port| port.spec.name == name)?;
+        let port = ports.get_named(name)?;
         Some(match port.shared.bridged {
             true => KnownPort::Bridged(port.spec.kind),
-            false => KnownPort::Free { queues: port.shared.queues.len() as u32 },
+            false => KnownPort::Free { queues: port.queues() },
         })
     };
     let known = Known {
@@ -74,17 +75,16 @@ pub fn compile(control: &mut Control, workers: usize, specs: Vec<ComponentSpec>)
 
 impl Live {
     /// The end of that name.
-    fn find(&mut self, ports: &BTreeMap<PortNo, LivePort>, end: &EndPort) -> Result<Link, Error> {
+    fn find(&mut self, ports: &Ports, end: &EndPort) -> Result<Link, Error> {
         let link = match end {
             EndPort::Port { name, queue } => {
-                let port = ports.values().find(|port| port.spec.name == *name);
-                port.map(|port| Link::Port(Arc::clone(&port.shared), *queue))
+                ports.get_named(name).map(|port| Link::Port(Arc::clone(&port.shared), *queue))
             }
             EndPort::Ring(no) => self.rings.get(no).map(|ring| Link::Ring(Arc::clone(ring))),
             EndPort::Outside(no) => self.outside.get(no).map(|outside| Link::Outside(Arc::clone(&outside.end))),
             EndPort::Null(no) => Some(Link::Null(Arc::clone(self.nulls.entry(*no).or_default()))),
         };
-        link.ok_or_else(|| super::missing(end))
+        link.ok_or_else(|| missing(end))
     }
 
     /// The component that has such an end, if one has.
@@ -118,8 +118,8 @@ impl Live {
     }
 
     /// Drops what is in a ring that no component takes frames from; counted if it was in the switch already.
-    pub fn empty(&mut self, state: &State, ring: &Ring, counted: bool) {
-        let mut cache = FrameCache::new(Arc::clone(&state.shared.umem));
+    pub fn empty(&mut self, core: &Core, ring: &Ring, counted: bool) {
+        let mut cache = core.frame_cache();
         for frame in drain(ring) {
             if counted {
                 let count = Count { packets: 1, bytes: frame.len() as u64 };
@@ -127,11 +127,11 @@ impl Live {
             }
             cache.put(frame);
         }
-        state.recycle(cache);
+        core.recycle(cache);
     }
 
     /// Ends an outside end: what waits to go out goes, what waits to come in is dropped, which was not counted in yet.
-    pub fn close(&mut self, state: &State, outside: LiveOutside) {
+    pub fn close(&mut self, core: &Core, outside: LiveOutside) {
         let LiveOutside { end, thread, .. } = outside;
         let (no, input) = (end.no, Arc::clone(&end.input));
         // The last sender of the queue to the outside.
@@ -139,6 +139,11 @@ impl Live {
         if let Some(error) = thread.stop() {
             tracing::warn!(outside = no, error, "an outside end");
         }
-        self.empty(state, &input, false);
+        self.empty(core, &input, false);
     }
+}
+
+/// The error for an end that is not there.
+pub fn missing(end: &EndPort) -> Error {
+    Error::new(ErrorKind::NotFound, format!("there is no {end}"))
 }

@@ -49,6 +49,7 @@ impl FrameCache {
             self.restock();
             let some = self.len.min((count - given) as usize);
             let (mut page, mut indices) = (self.umem.page(owner), self.free[self.len - some..self.len].iter().rev());
+            #[expect(clippy::cast_possible_truncation, reason = "at most `count`")]
             let more = fill.push_all(some as u32, || indices.next().map(|index| page.put(*index)));
             if more == 0 {
                 break;
@@ -66,6 +67,7 @@ impl FrameCache {
         let (mut taken, mut claimed) = (0, 0);
         loop {
             let (mut page, free, mut len) = (self.umem.page(owner), &mut *self.free, self.len);
+            #[expect(clippy::cast_possible_truncation, reason = "a constant")]
             let more = completion.take(SPARE as u32, |addr| {
                 if let Some(place) = free.get_mut(len)
                     && let Some(index) = page.take(addr, FREE)
@@ -74,7 +76,9 @@ impl FrameCache {
                     len += 1;
                 }
             });
-            (taken, claimed) = (taken + more, claimed + (len - self.len) as u32);
+            #[expect(clippy::cast_possible_truncation, reason = "at most `more`")]
+            let new = (len - self.len) as u32;
+            (taken, claimed) = (taken + more, claimed + new);
             self.len = len;
             self.spill_excess();
             if (more as usize) < SPARE {

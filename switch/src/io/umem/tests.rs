@@ -7,6 +7,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// Most steps of a property. Miri takes a second for some.
+const MOST_STEPS: usize = if cfg!(miri) { 12 } else { 400 };
+
 fn umem(frames: u32) -> Arc<Umem> {
     Umem::new(frames, 2048, HugePages::Off).unwrap()
 }
@@ -25,6 +28,7 @@ fn flags(umem: &Umem) -> Vec<String> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "reads what the kernel mapped")]
 fn huge_pages_are_asked_for_unless_they_are_off() {
     // `ht`: reserved huge pages. `hg`: transparent huge pages are wanted.
     let asked = |huge| flags(&Umem::new(8192, 2048, huge).unwrap()).iter().any(|flag| flag == "ht" || flag == "hg");
@@ -63,7 +67,7 @@ fn every_frame_is_counted_once_while_another_thread_moves_them() {
                 }
             }
         });
-        for _ in 0..1000 {
+        for _ in 0..if cfg!(miri) { 3 } else { 1000 } {
             let Whereabouts { free, held, rx, tx } = umem.whereabouts();
             assert_eq!(free + held + rx + tx, 1024);
         }
@@ -75,7 +79,9 @@ proptest! {
     /// Frames move at random between the pool, two owners and hands. The ledger agrees with a model's counts
     /// throughout.
     #[test]
-    fn every_frame_is_in_exactly_one_place(ops in prop::collection::vec((0u8..5, any::<prop::sample::Index>()), 0..400)) {
+    fn every_frame_is_in_exactly_one_place(
+        ops in prop::collection::vec((0u8..5, any::<prop::sample::Index>()), 0..MOST_STEPS),
+    ) {
         let umem = umem(128);
         let mut cache = FrameCache::new(Arc::clone(&umem));
         let mut places = umem.new_owners();
@@ -125,6 +131,7 @@ fn panics<T>(request: impl FnOnce() -> T) -> bool {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "a panic takes Miri seconds")]
 fn data_outside_its_chunk_is_refused() {
     for size in SIZES {
         let umem = Umem::new(64, size, HugePages::Off).unwrap();
@@ -148,6 +155,7 @@ fn data_outside_its_chunk_is_refused() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "a panic takes Miri seconds")]
 fn frames_and_owners_of_another_umem_are_refused() {
     let (small, large) = (umem(32), umem(128));
     let [mut in_small, mut in_large] = [&small, &large].map(|umem| FrameCache::new(Arc::clone(umem)));
@@ -188,6 +196,7 @@ fn a_frame_outlives_its_umem() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "a panic takes Miri seconds")]
 fn numbers_that_make_no_umem_are_refused() {
     let made = |frames, size| Umem::new(frames, size, HugePages::Off).err();
     for (frames, size) in [(0, 2048), (31, 2048), (33, 2048), (32, 0), (32, 256), (32, 3000), (32, 8192), (32, 1 << 31)]
@@ -233,7 +242,7 @@ proptest! {
     #[test]
     fn a_frame_never_leaves_its_chunk(
         size in prop::sample::select(&SIZES[..]),
-        moves in prop::collection::vec((a_move(), any::<prop::sample::Index>()), 0..150),
+        moves in prop::collection::vec((a_move(), any::<prop::sample::Index>()), 0..MOST_STEPS),
     ) {
         let umem = Umem::new(32, size, HugePages::Off).unwrap();
         let (mut cache, [mut owner, _]) = (FrameCache::new(Arc::clone(&umem)), umem.new_owners());

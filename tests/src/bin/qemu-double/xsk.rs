@@ -305,7 +305,7 @@ fn bpf<T>(command: c_int, attr: &T) -> io::Result<c_int> {
     // call.
     match unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<T>()) } {
         -1 => Err(io::Error::last_os_error()),
-        result => Ok(result as c_int),
+        result => Ok(narrow(result)),
     }
 }
 

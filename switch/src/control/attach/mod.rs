@@ -1,0 +1,233 @@
+//! Attachments: what ports have outside of the switch.
+//!
+//! A port is attached in two steps. [`Found::find`] looks for what it needs; what can refuse is asked there, and nothing is
+//! changed. [`Found::open`] makes it all; on an error everything is as it was. A live port has an [`Attachment`], a port that is
+//! gone has left [`Remains`].
+//!
+//! Each of the three is an enum with a variant a kind of attachment. A new kind is a module here with its three types, a
+//! variant of each enum, and the choice by the port's kind in [`Found::find`].
+
+mod ends;
+mod find;
+mod group_tap;
+mod guest_end;
+mod guest_side;
+mod mtu;
+mod netdev;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use self::find::FoundNetdev;
+pub(super) use self::guest_side::GuestSide;
+use self::netdev::{NetdevPort, NetdevRemains};
+use super::core::Core;
+use crate::Error;
+use crate::host::{Netdev, QueueCounters, SocketCounters, SteerKey};
+use crate::io::backend::Backend;
+use crate::io::umem::FrameCache;
+use crate::model::*;
+use crate::worker::view::PortShared;
+
+/// What there is for a port.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// A netdev, or the place for one.
+    Netdev(FoundNetdev),
+}
+
+/// A port with its share of what all ports have together.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// With every default filled in.
+    pub spec: PortSpec,
+    /// What workers share of it.
+    pub shared: Arc<PortShared>,
+    /// Frames that each queue is supplied with.
+    pub fills: Vec<u32>,
+    /// Stations whose packets come to the switch, if it shares its netdev.
+    pub steering: BTreeSet<SteerKey>,
+}
+
+/// What a live port has outside.
+#[derive(Debug)]
+pub(super) enum Attachment {
+    /// A netdev.
+    Netdev(NetdevPort),
+}
+
+/// What a port that is gone has left outside. Dropping it leaves it there.
+#[derive(Debug)]
+pub(super) enum Remains {
+    /// Of a netdev.
+    Netdev(NetdevRemains),
+}
+
+/// What users see of an attachment.
+#[derive(Debug)]
+pub(super) struct AttachmentInfo {
+    pub mode: Mode,
+    pub mode_reason: Option<String>,
+    pub max_mtu: u32,
+    /// Of each queue whether a driver moves frames without a copy.
+    pub zero_copy: Vec<bool>,
+    pub guest_end: Option<GuestEndInfo>,
+}
+
+/// What was counted outside of the switch, by queue.
+#[derive(Debug)]
+pub(super) struct OutsideCounters {
+    /// By the program.
+    pub program: Vec<QueueCounters>,
+    /// By the kernel's sockets.
+    pub sockets: Vec<SocketCounters>,
+}
+
+impl Found {
+    /// Looks for what the port needs outside, and completes `spec` by what is found. Changes nothing.
+    pub fn find(core: &Core, spec: &mut PortSpec) -> Result<Self, Error> {
+        let (host, frame_size) = (&*core.host, core.settings.frame_size);
+        Ok(match spec.kind {
+            PortKind::Guest => Found::Netdev(FoundNetdev::for_guest(host, spec, frame_size)?),
+            PortKind::Phy => Found::Netdev(FoundNetdev::for_phy(host, spec, frame_size)?),
+        })
+    }
+
+    /// Makes what the port needs outside, and opens its queues. On an error all is as it was.
+    pub fn open(self, core: &Arc<Core>, plan: &Plan) -> Result<(Attachment, Vec<Backend>), Error> {
+        match self {
+            Found::Netdev(found) => {
+                let (port, queues) = NetdevPort::open(core, found, plan)?;
+                Ok((Attachment::Netdev(port), queues))
+            }
+        }
+    }
+}
+
+impl Attachment {
+    /// The netdev that its packets come from.
+    pub fn netdev(&self) -> &Netdev {
+        match self {
+            Attachment::Netdev(port) => port.netdev(),
+        }
+    }
+
+    /// What users see of it.
+    pub fn info(&self) -> AttachmentInfo {
+        match self {
+            Attachment::Netdev(port) => port.info(),
+        }
+    }
+
+    /// The largest MTU that it can be set to, and what sets it.
+    pub fn max_mtu(&self) -> (u32, &'static str) {
+        match self {
+            Attachment::Netdev(port) => port.max_mtu(),
+        }
+    }
+
+    /// What would break its packets now, in words.
+    pub fn problems(&self, mtu: u32) -> Vec<String> {
+        match self {
+            Attachment::Netdev(port) => port.problems(mtu),
+        }
+    }
+
+    /// What was counted outside of the switch.
+    pub fn counters(&self) -> OutsideCounters {
+        match self {
+            Attachment::Netdev(port) => port.counters(),
+        }
+    }
+
+    /// Makes `keys` the stations whose packets come to the switch.
+    pub fn set_steering(&self, keys: &BTreeSet<SteerKey>) -> Result<(), Error> {
+        match self {
+            Attachment::Netdev(port) => port.set_steering(keys),
+        }
+    }
+
+    /// Sets the MTU, or leaves it.
+    pub fn set_mtu(&self, mtu: u32) -> Result<(), Error> {
+        match self {
+            Attachment::Netdev(port) => port.set_mtu(mtu),
+        }
+    }
+
+    /// Gives the guest that address.
+    pub fn set_guest_mac(&self, mac: MacAddr) -> Result<(), Error> {
+        match self {
+            Attachment::Netdev(port) => port.set_guest_mac(mac),
+        }
+    }
+
+    /// Stops packets from coming. To remove a port, that is done first.
+    pub fn detach(&mut self) {
+        match self {
+            Attachment::Netdev(port) => port.detach(),
+        }
+    }
+
+    /// Has packets dropped and counted, instead of sent to the queues.
+    pub fn unplug(&self) -> Result<(), Error> {
+        match self {
+            Attachment::Netdev(port) => port.unplug(),
+        }
+    }
+
+    /// Lets go of queues that are about to be closed, and keeps what they counted.
+    pub fn forget_queues(&mut self) {
+        match self {
+            Attachment::Netdev(port) => port.forget_queues(),
+        }
+    }
+
+    /// Opens all queues of a port that has none, with rings of that depth. On an error none is open.
+    pub fn reopen(
+        &mut self,
+        spec: &PortSpec,
+        depth: u32,
+        fill: impl FnMut() -> Result<u32, Error>,
+        cache: &mut FrameCache,
+    ) -> Result<Vec<Backend>, Error> {
+        match self {
+            Attachment::Netdev(port) => port.reopen(spec, depth, fill, cache),
+        }
+    }
+
+    /// What is on the guest's end, as far as such an attachment has one.
+    pub fn guest_side(&self) -> &GuestSide {
+        match self {
+            Attachment::Netdev(port) => port.guest_side(),
+        }
+    }
+
+    /// The same, to change it.
+    pub fn guest_side_mut(&mut self) -> &mut GuestSide {
+        match self {
+            Attachment::Netdev(port) => port.guest_side_mut(),
+        }
+    }
+
+    /// What is left outside once the port is gone from the switch. Its queues are let go of, so that they can be closed.
+    pub fn into_remains(self) -> Remains {
+        match self {
+            Attachment::Netdev(port) => Remains::Netdev(port.into_remains()),
+        }
+    }
+}
+
+impl Remains {
+    /// Takes down what the switch has made.
+    pub fn remove(self) {
+        match self {
+            Remains::Netdev(remains) => remains.remove(),
+        }
+    }
+}
+
+/// Queues of a port.
+fn queue_count(port: &PortShared) -> u32 {
+    // There are at most `MAX_QUEUES`.
+    u32::try_from(port.queues.len()).unwrap_or(MAX_QUEUES)
+}

@@ -1,0 +1,302 @@
+//! A port on a netdev: its program, its sockets, and what is on the guest's end.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ends::Ends;
+use super::find::FoundNetdev;
+use super::group_tap::GroupTap;
+use super::guest_side::GuestSide;
+use super::mtu::mtu_limit;
+use super::{AttachmentInfo, OutsideCounters, Plan};
+use crate::Error;
+use crate::control::core::Core;
+use crate::host::{
+    Attached, LinkChange, Netdev, PacketSocket, PortProgram, PortSocket, QueueOptions, SocketCounters, SteerKey,
+};
+use crate::io::backend::Backend;
+use crate::io::umem::FrameCache;
+use crate::model::*;
+use crate::worker::view::PortShared;
+
+/// A netdev with all that a live port has on it.
+#[derive(Debug)]
+pub struct NetdevPort {
+    core: Arc<Core>,
+    ends: Ends,
+    shared: Arc<PortShared>,
+    program: Box<dyn PortProgram>,
+    mode: Mode,
+    mode_reason: Option<String>,
+    /// Of each queue.
+    sockets: Vec<PortSocket>,
+    /// What sockets in their places had counted that were closed since.
+    closed: Vec<SocketCounters>,
+    /// The thread that copies group-addressed frames of a shared netdev.
+    group_tap: Option<GroupTap>,
+    guest: GuestSide,
+    _promiscuous: Option<Box<dyn PacketSocket>>,
+}
+
+impl NetdevPort {
+    /// Makes or takes the netdev, loads the program, opens the sockets and attaches. On an error all is as it was.
+    ///
+    /// The program is attached here, a moment before the workers get the queues. What comes in meanwhile waits in the rings.
+    pub fn open(core: &Arc<Core>, found: FoundNetdev, plan: &Plan) -> Result<(Self, Vec<Backend>), Error> {
+        let (ends, undo) = found.open(&*core.host, &plan.spec)?;
+        let mut cache = core.frame_cache();
+        let mut queues = Vec::new();
+        let opened = attach(core, &ends, plan, &mut queues, &mut cache);
+        if opened.is_err() {
+            close(&mut queues, &mut cache);
+        }
+        core.recycle(cache);
+        let parts = match opened {
+            Ok(parts) => parts,
+            Err(error) => {
+                undo.run(&*core.host, ends);
+                return Err(error);
+            }
+        };
+        let port = Self {
+            core: Arc::clone(core),
+            ends,
+            shared: Arc::clone(&plan.shared),
+            program: parts.program,
+            mode: parts.attached.mode,
+            mode_reason: parts.attached.fallback_reason,
+            sockets: queues.iter().map(PortSocket::of).collect(),
+            closed: Vec::new(),
+            group_tap: parts.group_tap,
+            guest: parts.guest,
+            _promiscuous: parts.promiscuous,
+        };
+        Ok((port, queues))
+    }
+
+    /// The switch's netdev.
+    pub fn netdev(&self) -> &Netdev {
+        &self.ends.near
+    }
+
+    /// What users see of it.
+    pub fn info(&self) -> AttachmentInfo {
+        AttachmentInfo {
+            mode: self.mode,
+            mode_reason: self.mode_reason.clone(),
+            max_mtu: self.max_mtu().0,
+            zero_copy: self.sockets.iter().map(PortSocket::zero_copy).collect(),
+            guest_end: self.guest.info(),
+        }
+    }
+
+    /// The largest MTU that it can be set to, and what sets it: the mode in force does.
+    pub fn max_mtu(&self) -> (u32, &'static str) {
+        // The program on either end limits the MTU of both.
+        let native = self.mode == Mode::Native || self.guest.mode() == Some(Mode::Native);
+        let mode = if native { ModeRequest::Native } else { ModeRequest::Generic };
+        mtu_limit(mode, self.ends.is_veth, self.core.settings.frame_size)
+    }
+
+    /// What would break its packets now, in words.
+    pub fn problems(&self, mtu: u32) -> Vec<String> {
+        let mut problems = self.ends.problems(&*self.core.host, mtu);
+        let name = &self.ends.near.name;
+        match self.core.host.programs_on(&self.ends.near) {
+            Ok(programs) => {
+                let others = programs.iter().filter(|program| program.id != self.program.id());
+                problems.extend(others.map(|program| {
+                    format!("{name} has another XDP program too ({}): only one of them sees all packets", program.text)
+                }));
+            }
+            Err(error) => problems.push(error.to_string()),
+        }
+        problems
+    }
+
+    /// What the program and the kernel's sockets counted, those that were closed since included.
+    pub fn counters(&self) -> OutsideCounters {
+        OutsideCounters { program: self.program.counters().unwrap_or_default(), sockets: self.socket_counters() }
+    }
+
+    fn socket_counters(&self) -> Vec<SocketCounters> {
+        let before = self.closed.iter().copied().chain(std::iter::repeat(SocketCounters::default()));
+        let sum = |(socket, before)| self.core.host.counters(socket).plus(before);
+        self.sockets.iter().zip(before).map(sum).collect()
+    }
+
+    /// Makes `keys` the stations whose packets come to the switch.
+    pub fn set_steering(&self, keys: &BTreeSet<SteerKey>) -> Result<(), Error> {
+        self.program.set_steering(keys)
+    }
+
+    /// Sets the MTU of both ends, or of none.
+    pub fn set_mtu(&self, mtu: u32) -> Result<(), Error> {
+        self.ends.set_mtu(&*self.core.host, mtu)
+    }
+
+    /// Gives the guest that address. Ports without guests have none to give it to.
+    pub fn set_guest_mac(&self, mac: MacAddr) -> Result<(), Error> {
+        let change = LinkChange { mac: Some(mac), ..LinkChange::default() };
+        self.guest.netdev().map_or(Ok(()), |netdev| self.core.host.change(netdev, &change))
+    }
+
+    /// Stops packets from coming: the program is off its netdev.
+    pub fn detach(&mut self) {
+        if let Err(error) = self.program.detach() {
+            tracing::warn!(port = self.shared.name, %error, "detaching the XDP program");
+        }
+        self.group_tap = None;
+    }
+
+    /// Sends packets to no socket any more. The program drops and counts them.
+    pub fn unplug(&self) -> Result<(), Error> {
+        (0..self.queue_count()).try_for_each(|queue| self.program.clear_socket(queue))
+    }
+
+    /// Lets go of sockets that are about to be closed, and keeps what they counted.
+    pub fn forget_queues(&mut self) {
+        self.closed = self.socket_counters();
+        self.sockets.clear();
+    }
+
+    /// Opens all queues of a port that has none, with rings of that depth. On an error none is open.
+    pub fn reopen(
+        &mut self,
+        spec: &PortSpec,
+        depth: u32,
+        mut fill: impl FnMut() -> Result<u32, Error>,
+        cache: &mut FrameCache,
+    ) -> Result<Vec<Backend>, Error> {
+        let mut queues = Vec::new();
+        for number in 0..self.queue_count() {
+            let opening = Opening { core: &self.core, ends: &self.ends, spec, program: &*self.program };
+            match fill().and_then(|fill| opening.queue(number, depth, fill, cache)) {
+                Ok(queue) => queues.push(queue),
+                Err(error) => {
+                    close(&mut queues, cache);
+                    return Err(error);
+                }
+            }
+        }
+        self.sockets = queues.iter().map(PortSocket::of).collect();
+        Ok(queues)
+    }
+
+    /// What is on the guest's end.
+    pub fn guest_side(&self) -> &GuestSide {
+        &self.guest
+    }
+
+    /// The same, to change it.
+    pub fn guest_side_mut(&mut self) -> &mut GuestSide {
+        &mut self.guest
+    }
+
+    /// What is left outside once the port is gone from the switch. Its sockets are let go of.
+    pub fn into_remains(self) -> NetdevRemains {
+        let Self { core, ends, guest, .. } = self;
+        NetdevRemains { core, ends, guest }
+    }
+
+    fn queue_count(&self) -> u32 {
+        super::queue_count(&self.shared)
+    }
+}
+
+/// What a port that is gone has left outside.
+#[derive(Debug)]
+pub struct NetdevRemains {
+    core: Arc<Core>,
+    ends: Ends,
+    guest: GuestSide,
+}
+
+impl NetdevRemains {
+    /// Takes down what the switch has made.
+    pub fn remove(self) {
+        self.guest.remove(!self.ends.made);
+        self.ends.delete(&*self.core.host);
+    }
+}
+
+/// What is made of a port beside its queues.
+struct Parts {
+    program: Box<dyn PortProgram>,
+    attached: Attached,
+    group_tap: Option<GroupTap>,
+    guest: GuestSide,
+    promiscuous: Option<Box<dyn PacketSocket>>,
+}
+
+/// Makes all that is on the netdevs, and attaches the program last.
+fn attach(
+    core: &Arc<Core>,
+    ends: &Ends,
+    plan: &Plan,
+    queues: &mut Vec<Backend>,
+    cache: &mut FrameCache,
+) -> Result<Parts, Error> {
+    let Plan { spec, shared, fills, steering } = plan;
+    let host = &*core.host;
+    let mut program = host.load_program(&ends.near, super::queue_count(shared), spec.steering)?;
+    let depth = spec.queue_depth.unwrap_or(DEFAULT_QUEUE_DEPTH);
+    for (number, &fill) in (0..).zip(fills) {
+        queues.push(Opening { core, ends, spec, program: &*program }.queue(number, depth, fill, cache)?);
+    }
+    let promiscuous = spec.kind.is_promiscuous().then(|| host.make_promiscuous(&ends.near)).transpose()?;
+    let group_tap = match spec.steering {
+        Steering::Shared => {
+            program.set_steering(steering)?;
+            Some(GroupTap::start(core, host.copy_group_frames(&ends.near)?, shared)?)
+        }
+        Steering::All => None,
+    };
+    // A guest that went on without us has a program that is not to be taken off, whatever else fails.
+    let guest = GuestSide::bring_up(core, ends.far.as_ref(), spec, shared)?;
+    match program.attach(spec.mode) {
+        Ok(attached) => Ok(Parts { program, attached, group_tap, guest, promiscuous }),
+        Err(error) => {
+            guest.give_up();
+            Err(error)
+        }
+    }
+}
+
+/// Closes queues that no packet has come by yet.
+fn close(queues: &mut Vec<Backend>, cache: &mut FrameCache) {
+    for queue in queues.drain(..) {
+        queue.close(Duration::ZERO, cache);
+    }
+}
+
+/// What a queue is opened for.
+struct Opening<'a> {
+    core: &'a Core,
+    ends: &'a Ends,
+    spec: &'a PortSpec,
+    program: &'a dyn PortProgram,
+}
+
+impl Opening<'_> {
+    /// Opens a queue with `fill` frames to be filled, and has the program send its packets there.
+    fn queue(&self, number: u32, depth: u32, fill: u32, cache: &mut FrameCache) -> Result<Backend, Error> {
+        let Self { core, ends, spec, program } = self;
+        // Only a driver's queue can be zero-copy, and a veth has none: sharing one registration costs no memory a port.
+        let zero_copy = match spec.zero_copy {
+            ZeroCopy::Auto if ends.is_veth || spec.mode == ModeRequest::Generic => ZeroCopy::Off,
+            wish => wish,
+        };
+        let (netdev, channels) = (&ends.near, ends.channels);
+        let options = QueueOptions { netdev, queue: number, channels, depth, zero_copy, fill };
+        let backend = core.host.open_queue(&options, cache)?;
+        match program.set_socket(number, &PortSocket::of(&backend)) {
+            Ok(()) => Ok(backend),
+            Err(error) => {
+                backend.close(Duration::ZERO, cache);
+                Err(error)
+            }
+        }
+    }
+}

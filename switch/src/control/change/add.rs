@@ -1,0 +1,146 @@
+//! Bringing ports up, one or many: what waits for the kernel is done for several at a time.
+//!
+//! Names, numbers, workers and frames are given out in the order that was asked for. So what a port gets does not depend on which
+//! of them is ready first. One that fails leaves nothing behind, and the others alone.
+
+use std::sync::Arc;
+
+use super::steer::{self, Station};
+use super::supply::fill_of;
+use crate::Error;
+use crate::control::attach::{Attachment, Found, Plan};
+use crate::control::core::Core;
+use crate::control::ports::LivePort;
+use crate::control::resolve;
+use crate::control::several::each;
+use crate::control::state::Control;
+use crate::model::*;
+use crate::worker::Queue;
+use crate::worker::view::{PortShared, QueueShared};
+
+/// A port with everything but its place in the switch.
+struct Opened {
+    port: LivePort,
+    queues: Vec<Queue>,
+}
+
+/// Adds ports; the results are in their order.
+pub(in crate::control) fn add_ports(control: &mut Control, specs: Vec<PortSpec>) -> Vec<Result<PortNo, Error>> {
+    let core = Arc::clone(&control.core);
+    let resolved = resolve_all(control, specs);
+    let found = each(resolved, |spec| find(&core, spec?));
+    let planned = plan(control, found);
+    let opened = each(planned, |planned| open(&core, planned?));
+    let added = bring_in(control, opened);
+    steer::steer(control);
+    added
+}
+
+/// Gives each port its number, and checks what does not depend on netdevs.
+fn resolve_all(control: &Control, specs: Vec<PortSpec>) -> Vec<Result<PortSpec, Error>> {
+    let mut resolved: Vec<Result<PortSpec, Error>> = Vec::with_capacity(specs.len());
+    for spec in specs {
+        let earlier: Vec<_> = resolved.iter().flatten().collect();
+        let one = resolve_one(control, &earlier, &spec);
+        resolved.push(one);
+    }
+    resolved
+}
+
+fn resolve_one(control: &Control, earlier: &[&PortSpec], spec: &PortSpec) -> Result<PortSpec, Error> {
+    let earlier = || earlier.iter().copied();
+    let taken = |no| control.ports.is_taken(no, &spec.name) || earlier().any(|port| port.vport == Some(no));
+    let slots = control.core.settings.capacity.port_slots();
+    let spec = resolve::resolve(spec.clone(), slots, taken)?;
+    let live = control.ports.iter().map(|port| &port.spec);
+    resolve::check_unique(&spec, live.chain(earlier()))?;
+    Ok(spec)
+}
+
+/// Looks for what a port needs outside.
+fn find(core: &Core, mut spec: PortSpec) -> Result<(PortSpec, Found), Error> {
+    let found = Found::find(core, &mut spec)?;
+    Ok((spec, found))
+}
+
+/// Gives each port its workers, frames and stations.
+fn plan(control: &mut Control, found: Vec<Result<(PortSpec, Found), Error>>) -> Vec<Result<(Plan, Found), Error>> {
+    let core = Arc::clone(&control.core);
+    let needs_stations = |(spec, _): &(PortSpec, Found)| spec.steering == Steering::Shared;
+    let stations = match found.iter().flatten().any(needs_stations) {
+        true => steer::stations(control),
+        false => Vec::new(),
+    };
+    let mut free = core.umem().pool_len();
+    let mut one = |(spec, found): (PortSpec, Found)| {
+        let fills = fills(&core, &spec, &mut free)?;
+        let shared = Arc::new(share(&core, &spec, control.ports.next_generation()));
+        let steering = steering(&spec, &stations);
+        Ok((Plan { spec, shared, fills, steering }, found))
+    };
+    found.into_iter().map(|found| found.and_then(&mut one)).collect()
+}
+
+/// Frames for the queues of a port, which are `free` no more.
+fn fills(core: &Core, spec: &PortSpec, free: &mut u32) -> Result<Vec<u32>, Error> {
+    let queues = spec.queues.unwrap_or(1);
+    let depth = spec.queue_depth.unwrap_or(DEFAULT_QUEUE_DEPTH);
+    let mut left = *free;
+    let fills = (0..queues).map(|number| {
+        let fill = fill_of(core.umem(), left, depth, queues - number)?;
+        left = left.saturating_sub(fill);
+        Ok(fill)
+    });
+    let fills = fills.collect::<Result<_, Error>>()?;
+    *free = left;
+    Ok(fills)
+}
+
+/// What workers share of a port.
+fn share(core: &Core, spec: &PortSpec, generation: u32) -> PortShared {
+    let queues = spec.queues.unwrap_or(1);
+    PortShared {
+        no: spec.vport.unwrap_or_default(),
+        generation,
+        name: spec.name.clone(),
+        shards: (0..core.workers.count()).map(|_| Default::default()).collect(),
+        bridged: spec.spp.is_none(),
+        mtu: spec.mtu.unwrap_or(DEFAULT_MTU).into(),
+        queues: core.workers.spread(queues as usize).map(QueueShared::new).collect(),
+    }
+}
+
+fn steering(spec: &PortSpec, stations: &[Station]) -> std::collections::BTreeSet<crate::host::SteerKey> {
+    match (spec.steering, &spec.vlan) {
+        (Steering::Shared, Some(mode)) => steer::keys(spec.vport.unwrap_or_default(), mode, stations),
+        _ => Default::default(),
+    }
+}
+
+/// Makes what a port needs outside.
+fn open(core: &Arc<Core>, (plan, found): (Plan, Found)) -> Result<Opened, Error> {
+    let (attachment, queues): (Attachment, _) = found.open(core, &plan)?;
+    let Plan { spec, shared, .. } = plan;
+    let queue = |(number, backend)| Queue::new(Arc::clone(&shared), number, backend);
+    let queues = (0..).zip(queues).map(queue).collect();
+    Ok(Opened { port: LivePort { spec, shared, attachment }, queues })
+}
+
+/// Gives open ports their places: in one new view, then in the hands of the workers.
+fn bring_in(control: &mut Control, opened: Vec<Result<Opened, Error>>) -> Vec<Result<PortNo, Error>> {
+    let mut all_queues = Vec::new();
+    let mut place = |Opened { port, queues }: Opened| {
+        let no = port.shared.no;
+        control.ports.insert(port);
+        all_queues.extend(queues);
+        no
+    };
+    let numbers = opened.into_iter().map(|opened| opened.map(&mut place)).collect();
+    if !all_queues.is_empty() {
+        control.publish();
+    }
+    for queue in all_queues {
+        control.core.workers.add(queue);
+    }
+    numbers
+}

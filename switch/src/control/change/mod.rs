@@ -1,0 +1,17 @@
+//! Changes: each is checked whole, then made, then put in place as a view. A refused change leaves everything as it was.
+
+mod add;
+mod components;
+mod depth;
+mod flows;
+mod remove;
+mod steer;
+mod supply;
+mod update;
+
+pub(super) use self::add::add_ports;
+pub(super) use self::components::set_components;
+pub(super) use self::flows::set_flow_rules;
+pub(super) use self::remove::remove_ports;
+pub(super) use self::steer::steer;
+pub(super) use self::update::update_port;

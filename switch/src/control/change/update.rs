@@ -1,0 +1,125 @@
+//! Changes of a live port: all that are asked for, or none.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::depth::set_depth;
+use super::steer;
+use crate::control::core::Core;
+use crate::control::fields::{check_depth, check_mac, check_mtu, check_vlan};
+use crate::control::ports::LivePort;
+use crate::control::state::Control;
+use crate::model::*;
+use crate::{Error, ErrorKind};
+
+/// Changes a live port, or nothing.
+pub(in crate::control) fn update_port(control: &mut Control, name: &str, update: PortUpdate) -> Result<PortNo, Error> {
+    let core = Arc::clone(&control.core);
+    let port = control.ports.find_mut(name)?;
+    check(port, &update)?;
+    let no = port.shared.no;
+    change_outside(&core, port, &update)?;
+    change_policy(port, update);
+    control.publish();
+    steer::steer(control);
+    Ok(no)
+}
+
+/// Refuses what can't be, before anything is changed.
+fn check(port: &LivePort, update: &PortUpdate) -> Result<(), Error> {
+    let spec = &port.spec;
+    if let Some(queues) = update.queues.filter(|&queues| Some(queues) != spec.queues) {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "queues: a live port keeps its {} queues and can't have {queues}: delete it and add it anew",
+                port.queues()
+            ),
+        ));
+    }
+    update.queue_depth.map_or(Ok(()), check_depth)?;
+    if let Some(mtu) = update.mtu.filter(|&mtu| Some(mtu) != spec.mtu) {
+        let (max, why) = port.attachment.max_mtu();
+        check_mtu(mtu, max, why)?;
+    }
+    update.mac.filter(|&mac| Some(mac) != spec.mac).map_or(Ok(()), check_mac)?;
+    update.vlan.as_ref().map_or(Ok(()), check_vlan)?;
+    if update.fdb_limit == Some(0) {
+        return Err(Error::invalid("fdb_limit: 0 is out of range, at least 1 is needed"));
+    }
+    if update.mac_check == Some(true) && update.mac.or(spec.mac).is_none() {
+        return Err(Error::invalid("mac_check: the port has no address to check against: name one as `mac`"));
+    }
+    Ok(())
+}
+
+/// A change that was made outside, with what there was before.
+enum Done {
+    Opened,
+    Depth(u32),
+    Mtu(Option<u32>),
+}
+
+impl Done {
+    fn undo(self, core: &Core, port: &mut LivePort) {
+        let (what, undone) = match self {
+            Done::Opened => {
+                port.attachment.guest_side_mut().close();
+                return;
+            }
+            Done::Depth(before) => ("the depth of its rings", set_depth(core, port, before)),
+            Done::Mtu(before) => ("its MTU", before.map_or(Ok(()), |mtu| port.attachment.set_mtu(mtu))),
+        };
+        if let Err(error) = undone {
+            tracing::error!(port = port.spec.name, %error, "{what} can't be restored");
+        }
+    }
+}
+
+/// Changes what a port has outside: guest's end, queues, MTU, the guest's address. On an error all is as it was.
+fn change_outside(core: &Core, port: &mut LivePort, update: &PortUpdate) -> Result<(), Error> {
+    let mut done = Vec::new();
+    let changed = change_each(core, port, update, &mut done);
+    match changed {
+        // Only this can't fail, and can't be undone.
+        Ok(()) if update.guest_sockets == Some(false) => port.attachment.guest_side_mut().close(),
+        Ok(()) => {}
+        Err(_) => done.into_iter().rev().for_each(|done: Done| done.undo(core, port)),
+    }
+    changed
+}
+
+fn change_each(core: &Core, port: &mut LivePort, update: &PortUpdate, done: &mut Vec<Done>) -> Result<(), Error> {
+    if update.guest_sockets == Some(true) && !port.attachment.guest_side().is_open() {
+        port.attachment.guest_side_mut().open(&port.spec)?;
+        done.push(Done::Opened);
+    }
+    if let Some(depth) = update.queue_depth.filter(|&depth| Some(depth) != port.spec.queue_depth) {
+        let before = port.spec.queue_depth.unwrap_or(DEFAULT_QUEUE_DEPTH);
+        set_depth(core, port, depth)?;
+        done.push(Done::Depth(before));
+    }
+    if let Some(mtu) = update.mtu.filter(|&mtu| Some(mtu) != port.spec.mtu) {
+        port.attachment.set_mtu(mtu)?;
+        done.push(Done::Mtu(port.spec.mtu));
+    }
+    if let Some(mac) = update.mac.filter(|&mac| Some(mac) != port.spec.mac) {
+        port.attachment.set_guest_mac(mac)?;
+    }
+    Ok(())
+}
+
+/// Changes what the next view says of a port.
+fn change_policy(port: &mut LivePort, update: PortUpdate) {
+    let PortUpdate { mtu, mac, vlan, isolated, mac_check, fdb_limit, guest_sockets, queue_depth: _, queues: _ } =
+        update;
+    let spec = &mut port.spec;
+    spec.mtu = mtu.or(spec.mtu);
+    port.shared.mtu.store(spec.mtu.unwrap_or(DEFAULT_MTU), Ordering::Relaxed);
+    spec.mac = mac.or(spec.mac);
+    spec.vlan = vlan.or(spec.vlan.take());
+    spec.isolated = isolated.unwrap_or(spec.isolated);
+    spec.mac_check = mac_check.or(spec.mac_check);
+    spec.fdb_limit = fdb_limit.or(spec.fdb_limit);
+    spec.guest_sockets = guest_sockets.unwrap_or(spec.guest_sockets);
+}

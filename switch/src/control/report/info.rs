@@ -1,0 +1,95 @@
+//! Ports as their users see them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::Error;
+use crate::control::attach::AttachmentInfo;
+use crate::control::core::Core;
+use crate::control::ports::LivePort;
+use crate::control::state::Control;
+use crate::host::{Link, Netdev};
+use crate::model::*;
+
+/// A port as its users see it.
+pub(in crate::control) fn info(control: &Control, port: &LivePort) -> PortInfo {
+    let link = control.core.host.look_at(port.attachment.netdev()).ok().flatten();
+    describe(control, port, link.as_ref())
+}
+
+/// All ports as their users see them: one look at all netdevs, not one a port.
+pub(in crate::control) fn infos(control: &Control) -> Vec<PortInfo> {
+    let links = links(&control.core);
+    control.ports.iter().map(|port| describe(control, port, links.get(&port.attachment.netdev().index))).collect()
+}
+
+/// Ports that were just added as their users see them.
+pub(in crate::control) fn infos_of(
+    control: &Control,
+    added: Vec<Result<PortNo, Error>>,
+) -> Vec<Result<PortInfo, Error>> {
+    let links = match added[..] {
+        [_] => HashMap::new(),
+        _ => links(&control.core),
+    };
+    let describe_one = |no: PortNo| {
+        let port = control.ports.get(no).ok_or_else(|| crate::control::ports::no_port(&format!("vport {no}")))?;
+        match links.get(&port.attachment.netdev().index) {
+            Some(link) => Ok(describe(control, port, Some(link))),
+            None => Ok(info(control, port)),
+        }
+    };
+    added.into_iter().map(|added| added.and_then(describe_one)).collect()
+}
+
+fn links(core: &Core) -> HashMap<u32, Link> {
+    core.host.list().unwrap_or_default().into_iter().map(|link| (link.index, link)).collect()
+}
+
+/// Guests' netdevs of which it is asked who has bound their queues. That is a visit to each one's namespace, so it is not done
+/// under the lock.
+#[derive(Debug)]
+pub(in crate::control) struct BoundQueues {
+    core: Arc<Core>,
+    netdevs: Vec<(PortNo, Netdev)>,
+}
+
+impl BoundQueues {
+    /// Notes the guests' netdevs of those ports.
+    pub fn of<'a>(core: &Arc<Core>, ports: impl IntoIterator<Item = &'a LivePort>) -> Self {
+        let netdev = |port: &LivePort| Some((port.shared.no, port.attachment.guest_side().netdev()?.clone()));
+        Self { core: Arc::clone(core), netdevs: ports.into_iter().filter_map(netdev).collect() }
+    }
+
+    /// Asks, and fills in what is found.
+    pub fn fill(self, infos: &mut [PortInfo]) {
+        for (no, netdev) in self.netdevs {
+            if let Some(info) = infos.iter_mut().find(|info| info.vport == no) {
+                info.active_queues = self.core.host.bound_queues(&netdev);
+            }
+        }
+    }
+}
+
+fn describe(control: &Control, port: &LivePort, link: Option<&Link>) -> PortInfo {
+    let AttachmentInfo { mode, mode_reason, max_mtu, zero_copy, guest_end } = port.attachment.info();
+    let has_carrier = link.is_some_and(|link| link.carrier);
+    let queues = (0..).zip(port.shared.queues.iter()).zip(zero_copy);
+    PortInfo {
+        spec: port.spec.clone(),
+        vport: port.shared.no,
+        ifindex: port.attachment.netdev().index,
+        mode,
+        mode_reason,
+        mac: link.map(|link| link.mac),
+        link_up: has_carrier,
+        max_mtu,
+        queues: queues
+            .map(|((queue, shared), zero_copy)| QueueInfo { queue, worker: shared.worker(), zero_copy })
+            .collect(),
+        // Of other kinds it is asked for once the lock is free (`BoundQueues`).
+        active_queues: if port.spec.kind.carrier_binds_queues() && has_carrier { port.queues() } else { 0 },
+        fdb_entries: control.fdb.count(port.shared.no),
+        guest_end,
+    }
+}

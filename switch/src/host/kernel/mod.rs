@@ -1,0 +1,191 @@
+//! The machine itself, by its kernel: netlink, ethtool, XDP programs, sockets.
+//!
+//! A call for a netdev of another namespace visits that namespace on a thread of its own, once.
+
+pub mod ethtool;
+pub mod links;
+pub mod xsk_queues;
+
+mod namespaces;
+mod packet;
+mod pins;
+mod programs;
+mod sockets;
+mod tun;
+
+use std::fs::File;
+
+use nix::errno::Errno;
+
+use self::namespaces::run;
+pub use self::pins::PinPlace;
+use super::{Link, LinkChange, Namespace, Netdev, Netdevs, Pair, PairSpec};
+use crate::io::socket::UmemSharers;
+use crate::{Error, ErrorKind};
+
+/// The real host.
+#[derive(Debug, Default)]
+pub struct KernelHost {
+    /// Where guests' ends are pinned, if they can be opened at all.
+    pins: Option<PinPlace>,
+    /// Sockets whose UMEM further ones can share.
+    sharers: UmemSharers,
+}
+
+impl KernelHost {
+    /// The host of this machine. Without a place for pins no guest's end can be opened for AF_XDP sockets.
+    pub fn new(pins: Option<PinPlace>) -> Self {
+        Self { pins, sharers: UmemSharers::default() }
+    }
+}
+
+/// A netdev that has to be there; in the namespace of the calling thread.
+fn expect_link(netdev: &Netdev) -> Result<Link, Error> {
+    let gone = || Error::new(ErrorKind::NotFound, format!("there is no netdev {} any more", netdev.name));
+    links::find_index(netdev.index)?.ok_or_else(gone)
+}
+
+/// Turns off what would leave bytes out of packets that this netdev sends.
+fn make_plain(ifname: &str) -> Result<(), Error> {
+    let left = ethtool::make_plain(ifname).map_err(|errno| {
+        let advice = if errno == Errno::EPERM { ": CAP_NET_ADMIN is needed" } else { "" };
+        Error::new(ErrorKind::System, format!("turning off the offloads of {ifname}: {errno}{advice}"))
+    })?;
+    if !left.is_empty() {
+        tracing::warn!(
+            ifname,
+            features = left.join(", "),
+            "these offloads can't be turned off: checksums may be wrong"
+        );
+    }
+    Ok(())
+}
+
+impl Netdevs for KernelHost {
+    fn namespace(&self, name: &str) -> Result<Namespace, Error> {
+        namespaces::open(name)
+    }
+
+    fn find(&self, name: &str) -> Result<Option<Link>, Error> {
+        links::find(name)
+    }
+
+    fn look_at(&self, netdev: &Netdev) -> Result<Option<Link>, Error> {
+        run(&netdev.namespace, || links::find_index(netdev.index))
+    }
+
+    fn list(&self) -> Result<Vec<Link>, Error> {
+        links::list()
+    }
+
+    fn find_peer(&self, link: &Link, hint: Option<&Namespace>) -> Result<Option<(Namespace, Link)>, Error> {
+        let Some(index) = link.peer.filter(|_| link.is_veth) else { return Ok(None) };
+        if link.peer_nsid.is_none() {
+            return Ok(links::find_index(index)?.map(|peer| (Namespace::Here, peer)));
+        }
+        let candidates = hint.map_or_else(namespaces::all, |hint| vec![hint.clone()]);
+        for namespace in candidates {
+            let Some(file) = namespace.file() else { continue };
+            if links::nsid(file)? == link.peer_nsid {
+                let peer = run(&namespace, || links::find_index(index))?;
+                return Ok(peer.map(|peer| (namespace, peer)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn make_pair(&self, spec: &PairSpec<'_>) -> Result<Pair, Error> {
+        links::create_veth(spec).map_err(|error| match spec.peer_namespace.name() {
+            // The caller has seen that there is none of the other name.
+            Some(name) if error.kind() == ErrorKind::Exists => Error::new(
+                ErrorKind::Exists,
+                format!("guest_ifname: network namespace `{name}` has a netdev {} already", spec.peer),
+            ),
+            _ => error,
+        })?;
+        let gone = || Error::new(ErrorKind::NotFound, format!("there is no netdev {} any more", spec.name));
+        let made = links::find(spec.name)?.ok_or_else(gone)?;
+        let finish = || {
+            // The host's stack must not speak to the guest on the switch's end.
+            links::silence_ipv6(made.index)?;
+            links::set_alias(made.index, spec.alias)?;
+            made.peer.ok_or_else(gone)
+        };
+        let peer = finish().inspect_err(|_| {
+            if let Err(error) = links::delete(made.index) {
+                tracing::warn!(name = spec.name, %error, "a veth pair that was made in vain stays");
+            }
+        })?;
+        let far = Netdev { namespace: spec.peer_namespace.clone(), index: peer, name: spec.peer.to_owned() };
+        Ok(Pair { near: Netdev::here(&made), far })
+    }
+
+    fn change(&self, netdev: &Netdev, change: &LinkChange) -> Result<(), Error> {
+        run(&netdev.namespace, || {
+            let link = expect_link(netdev)?;
+            if let Some(mac) = change.mac.filter(|&mac| mac != link.mac) {
+                links::set_mac(link.index, mac)?;
+            }
+            if let Some(mtu) = change.mtu.filter(|&mtu| mtu != link.mtu) {
+                links::set_mtu(link.index, mtu)?;
+            }
+            if change.plain {
+                make_plain(&link.name)?;
+            }
+            match change.up.filter(|&up| up != link.up) {
+                Some(true) => links::set_up(link.index),
+                Some(false) => links::set_down(link.index),
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn move_to(&self, netdev: &Netdev, namespace: &Namespace) -> Result<Netdev, Error> {
+        let here = namespaces::current()
+            .map_err(|error| Error::new(ErrorKind::System, format!("opening the network namespace: {error}")))?;
+        let to = namespace.file().unwrap_or(std::os::fd::AsFd::as_fd(&here));
+        run(&netdev.namespace, || links::move_to(netdev.index, to))?;
+        let moved = run(namespace, || links::find(&netdev.name))?;
+        let gone = || Error::new(ErrorKind::NotFound, format!("there is no netdev {} any more", netdev.name));
+        Ok(Netdev::of(&moved.ok_or_else(gone)?, namespace.clone()))
+    }
+
+    fn delete(&self, netdev: &Netdev) -> Result<(), Error> {
+        run(&netdev.namespace, || links::delete(netdev.index))
+    }
+
+    fn channels(&self, link: &Link) -> u32 {
+        ethtool::rx_channels(&link.name).unwrap_or(link.rx_queues)
+    }
+
+    fn hidden_bytes(&self, netdev: &Netdev) -> Result<Vec<String>, Error> {
+        run(&netdev.namespace, || {
+            let link = expect_link(netdev)?;
+            ethtool::hidden_bytes(&link.name).map_err(|errno| {
+                Error::new(
+                    ErrorKind::System,
+                    format!("the offloads of {}, the other end, can't be read: {errno}", netdev.name),
+                )
+            })
+        })
+    }
+
+    fn let_ipv6_speak(&self, netdev: &Netdev) -> Result<(), Error> {
+        run(&netdev.namespace, || {
+            programs::silence(&netdev.name, false);
+            Ok(())
+        })
+    }
+
+    fn make_tap(&self, ifname: &str) -> Result<File, Error> {
+        let file = tun::create_tap(ifname)?;
+        let link = links::find(ifname)?.ok_or_else(|| {
+            Error::new(
+                ErrorKind::NotFound,
+                format!("tap {ifname} was gone at once: somebody deletes or renames netdevs"),
+            )
+        })?;
+        links::set_up(link.index)?;
+        Ok(file)
+    }
+}

@@ -1,0 +1,183 @@
+//! XDP programs by BPF links: [`xdp_prog`] in the words of [`crate::host`].
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+
+use xdp_prog::{GuestOptions, LoadOptions, Resumed, attached_programs, bpffs_at, forget_pins};
+
+use super::namespaces::run;
+use super::{KernelHost, PinPlace};
+use crate::host::{
+    Attached, GuestEndPlace, GuestProgram, Netdev, OtherProgram, PortProgram, PortSocket, Programs, QueueCounters,
+    SteerKey,
+};
+use crate::model::{Mode, ModeRequest, PortNo, Steering};
+use crate::{Error, ErrorKind};
+
+impl From<xdp_prog::Error> for Error {
+    fn from(error: xdp_prog::Error) -> Self {
+        let kind = match error.kind() {
+            xdp_prog::ErrorKind::Busy => ErrorKind::Busy,
+            xdp_prog::ErrorKind::Unsupported => ErrorKind::Unsupported,
+            xdp_prog::ErrorKind::Full => ErrorKind::Full,
+            xdp_prog::ErrorKind::System => ErrorKind::System,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+fn mode(mode: xdp_prog::Mode) -> Mode {
+    match mode {
+        xdp_prog::Mode::Native => Mode::Native,
+        xdp_prog::Mode::Generic => Mode::Generic,
+    }
+}
+
+fn mode_request(mode: ModeRequest) -> xdp_prog::ModeRequest {
+    match mode {
+        ModeRequest::Auto => xdp_prog::ModeRequest::Auto,
+        ModeRequest::Native => xdp_prog::ModeRequest::Native,
+        ModeRequest::Generic => xdp_prog::ModeRequest::Generic,
+    }
+}
+
+fn attached(attached: xdp_prog::Attached) -> Attached {
+    Attached { mode: mode(attached.mode), fallback_reason: attached.fallback_reason }
+}
+
+impl PortProgram for xdp_prog::PortProgram {
+    fn set_socket(&self, queue: u32, socket: &PortSocket) -> Result<(), Error> {
+        Ok(self.set_socket(queue, socket.fd())?)
+    }
+
+    fn clear_socket(&self, queue: u32) -> Result<(), Error> {
+        Ok(self.clear_socket(queue)?)
+    }
+
+    fn attach(&mut self, request: ModeRequest) -> Result<Attached, Error> {
+        Ok(attached(self.attach(mode_request(request))?))
+    }
+
+    fn detach(&mut self) -> Result<(), Error> {
+        Ok(self.detach()?)
+    }
+
+    fn id(&self) -> u32 {
+        self.id()
+    }
+
+    fn set_steering(&self, keys: &BTreeSet<SteerKey>) -> Result<(), Error> {
+        Ok(self.set_steering(keys)?)
+    }
+
+    fn counters(&self) -> Result<Vec<QueueCounters>, Error> {
+        Ok(self.counters()?)
+    }
+}
+
+impl GuestProgram for xdp_prog::GuestProgram {
+    fn mode(&self) -> Mode {
+        mode(self.mode())
+    }
+
+    fn map_path(&self) -> PathBuf {
+        self.map_path()
+    }
+
+    fn offer(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<bool, Error> {
+        Ok(self.offer(queue, socket)?)
+    }
+
+    fn withdraw(&self, queue: u32) -> Result<(), Error> {
+        Ok(self.withdraw(queue)?)
+    }
+
+    fn counters(&self) -> Result<Vec<QueueCounters>, Error> {
+        Ok(self.counters()?)
+    }
+
+    fn remove(self: Box<Self>) -> Result<(), Error> {
+        Ok((*self).remove()?)
+    }
+}
+
+/// Keeps the host's IPv6 stack from speaking on a guest's end with the guest's address, or lets it speak again.
+pub(super) fn silence(ifname: &str, silent: bool) {
+    let path = format!("/proc/sys/net/ipv6/conf/{ifname}/disable_ipv6");
+    match fs::write(&path, if silent { "1" } else { "0" }) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path, %error, "the host's stack may speak on a guest's end");
+        }
+        _ => {}
+    }
+}
+
+fn options(pins: &PinPlace, place: &GuestEndPlace<'_>) -> GuestOptions {
+    let GuestEndPlace { port, netdev, queues } = *place;
+    GuestOptions { ifname: netdev.name.clone(), ifindex: netdev.index, queues, pins: pins.of(port) }
+}
+
+impl Programs for KernelHost {
+    fn load_program(&self, netdev: &Netdev, queues: u32, steering: Steering) -> Result<Box<dyn PortProgram>, Error> {
+        let options = LoadOptions {
+            ifname: netdev.name.clone(),
+            ifindex: netdev.index,
+            queues,
+            steering: match steering {
+                Steering::All => xdp_prog::Steering::All,
+                Steering::Shared => xdp_prog::Steering::Shared,
+            },
+        };
+        Ok(Box::new(xdp_prog::PortProgram::load(&options)?))
+    }
+
+    fn programs_on(&self, netdev: &Netdev) -> Result<Vec<OtherProgram>, Error> {
+        let programs = run(&netdev.namespace, || Ok(attached_programs(netdev.index)?))?;
+        Ok(programs.iter().map(|program| OtherProgram { id: program.id, text: program.to_string() }).collect())
+    }
+
+    fn resume_guest_end(&self, place: &GuestEndPlace<'_>) -> Result<Option<Box<dyn GuestProgram>>, Error> {
+        let Some(pins) = &self.pins else { return Ok(None) };
+        bpffs_at(&pins.mount)?;
+        let options = options(pins, place);
+        let resumed = run(&place.netdev.namespace, || {
+            silence(&options.ifname, true);
+            Ok(xdp_prog::GuestProgram::resume(&options)?)
+        });
+        let Some(Resumed { program, replace_failed }) = resumed? else { return Ok(None) };
+        if let Some(error) = replace_failed {
+            let ifname = &options.ifname;
+            tracing::warn!(ifname, %error, "the program of an earlier version goes on at a guest's end");
+        }
+        Ok(Some(Box::new(program)))
+    }
+
+    fn attach_guest_end(
+        &self,
+        place: &GuestEndPlace<'_>,
+        request: ModeRequest,
+    ) -> Result<(Box<dyn GuestProgram>, Attached), Error> {
+        let nothing = || Error::new(ErrorKind::Unsupported, "this switch pins nothing");
+        let pins = self.pins.as_ref().ok_or_else(nothing)?;
+        bpffs_at(&pins.mount)?;
+        let options = options(pins, place);
+        let (program, attachment) = run(&place.netdev.namespace, || {
+            silence(&options.ifname, true);
+            let attached = xdp_prog::GuestProgram::attach(&options, mode_request(request));
+            Ok(attached.inspect_err(|_| silence(&options.ifname, false))?)
+        })?;
+        Ok((Box::new(program), attached(attachment)))
+    }
+
+    fn kept_guest_ends(&self) -> Vec<PortNo> {
+        self.pins.as_ref().map(PinPlace::ports).unwrap_or_default()
+    }
+
+    fn forget_guest_end(&self, port: PortNo) -> Result<(), Error> {
+        let Some(pins) = &self.pins else { return Ok(()) };
+        Ok(forget_pins(&pins.of(port))?)
+    }
+}

@@ -1,0 +1,65 @@
+//! Tap devices by `/dev/net/tun`.
+#![allow(unsafe_code, reason = "system calls")]
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+
+use nix::errno::Errno;
+
+use crate::host::MAX_IFNAME;
+use crate::{Error, ErrorKind};
+
+const DEVICE: &str = "/dev/net/tun";
+
+/// Makes a tap device of that name. It is down at first, and goes when the file is closed. Needs CAP_NET_ADMIN.
+///
+/// A read or write of the file is one bare frame, and never waits. The kernel's offloads are off, so frames have
+/// checksums and are not longer than the MTU.
+///
+/// # Errors
+/// - `Invalid`: not a valid netdev name.
+/// - `Busy`: the name is taken.
+/// - `Denied`: no permission.
+/// - `Unsupported`: the kernel has no tap devices.
+pub fn create_tap(ifname: &str) -> Result<File, Error> {
+    // The kernel would replace `%d` by a number.
+    let is_bad = |c: char| c.is_whitespace() || c.is_control() || ['/', ':', '%'].contains(&c);
+    if !(1..=MAX_IFNAME).contains(&ifname.len()) || ifname.contains(is_bad) || [".", ".."].contains(&ifname) {
+        let text =
+            format!("ifname: `{ifname}` is no name of a netdev: 1–{MAX_IFNAME} bytes without space, `/`, `:`, `%`");
+        return Err(Error::invalid(text));
+    }
+    let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(DEVICE);
+    let file = file.map_err(|error| failed(ifname, &error))?;
+    attach(&file, ifname).map_err(|errno| failed(ifname, &errno.into()))?;
+    Ok(file)
+}
+
+fn attach(file: &File, ifname: &str) -> Result<(), Errno> {
+    let mut name = [0; libc::IFNAMSIZ];
+    for (to, from) in name.iter_mut().zip(ifname.bytes()) {
+        *to = from as libc::c_char;
+    }
+    // Without `IFF_TUN_EXCL` the call would take over somebody else's persistent tap.
+    let flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_TUN_EXCL) as libc::c_short;
+    let mut request = libc::ifreq { ifr_name: name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: flags } };
+    // SAFETY: `request` is a live `ifreq` with name and flags. The kernel reads and writes only that.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, std::ptr::from_mut(&mut request)) };
+    Errno::result(result).map(drop)
+}
+
+fn failed(ifname: &str, error: &io::Error) -> Error {
+    let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+    let (kind, advice) = match errno {
+        Errno::EBUSY => (ErrorKind::Busy, format!("a netdev of that name is there: `ip link show {ifname}`")),
+        Errno::EPERM | Errno::EACCES => (ErrorKind::Denied, format!("CAP_NET_ADMIN and access to {DEVICE} are needed")),
+        Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => (
+            ErrorKind::Unsupported,
+            format!("{DEVICE} is not there: load the module `tun`, or let the container have it"),
+        ),
+        _ => (ErrorKind::System, format!("{DEVICE} refused")),
+    };
+    Error::new(kind, format!("making tap {ifname}: {errno}: {advice}"))
+}

@@ -1,0 +1,199 @@
+//! A made-up host: netdevs, programs and sockets that are values in memory, over queues in memory.
+//!
+//! A real [`Switch`] runs on it, without a kernel and without privileges. A test looks at what control has made of the netdevs,
+//! lets frames come in by them, and takes what was sent. It can take netdevs away, and say which calls fail ([`Fate`]).
+
+mod fate;
+mod netdevs;
+mod programs;
+mod sockets;
+mod state;
+
+use std::collections::BTreeSet;
+use std::os::unix::net::UnixDatagram;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use switch::host::{Link, QueueCounters, SteerKey};
+use switch::model::{BridgeSettings, DataplaneSettings, HugePages, Mode, PortNo};
+use switch::{Error, Switch};
+
+pub use self::fate::{Call, Fate};
+use self::state::{Device, State};
+
+/// Settings of a small switch: one worker and 64 MiB of packet memory, of which only what is used takes room.
+pub fn small_settings() -> DataplaneSettings {
+    DataplaneSettings { frames: 16_384, huge_pages: HugePages::Off, ..DataplaneSettings::default() }
+}
+
+/// The made-up host. Clones are the same host. It outlives the switches on it, as a machine does.
+#[derive(Clone, Debug, Default)]
+pub struct FakeHost {
+    state: Arc<Mutex<State>>,
+}
+
+impl FakeHost {
+    /// A host without netdevs.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A host that has every NIC that is asked for, with one queue. Only names of pairs that the switch makes are free: `xs…` and
+    /// `xg…`.
+    pub fn with_everything() -> Self {
+        let host = Self::new();
+        host.lock().has_everything = true;
+        host
+    }
+
+    /// Starts a switch with [`small_settings`] on it.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub fn start(&self) -> Switch {
+        self.start_with(&small_settings())
+    }
+
+    /// Starts a switch on it.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub fn start_with(&self, settings: &DataplaneSettings) -> Switch {
+        self.try_start(settings, BridgeSettings::default()).expect("a switch starts on a made-up host")
+    }
+
+    /// Starts a switch on it.
+    ///
+    /// # Errors
+    /// Those of [`Switch::start_on`].
+    pub fn try_start(&self, settings: &DataplaneSettings, bridge: BridgeSettings) -> Result<Switch, Error> {
+        Switch::start_on(Arc::new(self.clone()), settings, bridge)
+    }
+
+    /// Adds a NIC with that many queues; it is down.
+    pub fn add_nic(&self, name: &str, queues: u32) {
+        self.lock().add_nic(name, queues);
+    }
+
+    /// Adds a veth pair with that many queues, as an administrator makes it. Both ends are in the switch's namespace, and down.
+    pub fn add_pair(&self, name: &str, peer: &str, queues: u32) {
+        self.lock().add_pair((name, None), (peer, None), queues);
+    }
+
+    /// Gives a NIC that many queues. It is made if it is not there.
+    pub fn set_queues(&self, name: &str, queues: u32) {
+        let mut state = self.lock();
+        match state.find_mut(name) {
+            Some(device) => device.link.rx_queues = queues,
+            None => state.add_nic(name, queues),
+        }
+    }
+
+    /// Takes a netdev or namespace away and says that there is none of that name, or that there may be one again.
+    pub fn set_missing(&self, name: &str, missing: bool) {
+        let mut state = self.lock();
+        if missing {
+            state.missing.insert(name.to_owned());
+            if let Some(index) = state.find(name).map(|device| device.link.index) {
+                state.remove(index);
+            }
+        } else {
+            state.missing.remove(name);
+        }
+    }
+
+    /// Says how calls of a kind go from now on.
+    pub fn set_fate(&self, call: Call, fate: Fate) {
+        self.lock().fates.insert(call, fate);
+    }
+
+    /// Calls that changed something, in order, with the netdev that they were for.
+    pub fn calls(&self) -> Vec<(Call, String)> {
+        self.lock().calls.clone()
+    }
+
+    /// Names of the netdevs that there are, in whatever namespace.
+    pub fn netdevs(&self) -> Vec<String> {
+        self.lock().devices.values().map(|device| device.link.name.clone()).collect()
+    }
+
+    /// A netdev as it is, in whatever namespace.
+    pub fn link(&self, name: &str) -> Option<Link> {
+        let state = self.lock();
+        state.find(name).map(|device| state.link(device))
+    }
+
+    /// The namespace that a netdev is in; `None`: the switch's.
+    pub fn namespace_of(&self, name: &str) -> Option<String> {
+        self.lock().find(name)?.namespace.clone()
+    }
+
+    /// Whether the offloads of a netdev were turned off that leave bytes out of packets.
+    pub fn is_plain(&self, name: &str) -> bool {
+        self.look(name, |device| device.is_plain).unwrap_or(false)
+    }
+
+    /// Whether a netdev takes frames for all addresses.
+    pub fn is_promiscuous(&self, name: &str) -> bool {
+        self.look(name, |device| Arc::strong_count(&device.promiscuous) > 1).unwrap_or(false)
+    }
+
+    /// Mode of the switch's program on a netdev, if one is attached.
+    pub fn attached(&self, name: &str) -> Option<Mode> {
+        self.look(name, |device| device.program.as_ref()?.mode)?
+    }
+
+    /// The steering set of the program on a netdev.
+    pub fn steering(&self, name: &str) -> BTreeSet<SteerKey> {
+        self.look(name, |device| device.program.as_ref().map(|program| program.steering.clone()))
+            .flatten()
+            .unwrap_or_default()
+    }
+
+    /// What the program on a netdev counted, by queue.
+    pub fn counters(&self, name: &str) -> Vec<QueueCounters> {
+        let counters = |device: &Device| device.program.as_ref().map(|program| program.counters());
+        self.look(name, counters).flatten().unwrap_or_default()
+    }
+
+    /// Lets a frame come in by a queue of a netdev. False: it did not get to the switch, as the program counts it, or for lack of
+    /// room.
+    pub fn receive(&self, name: &str, queue: u32, frame: &[u8]) -> bool {
+        self.lock().receive(name, queue, frame)
+    }
+
+    /// What was sent by a queue of a netdev since it was last asked for, in order.
+    pub fn sent(&self, name: &str, queue: u32) -> Vec<Vec<u8>> {
+        self.lock().queue(name, queue).map(|kernel| kernel.transmit()).unwrap_or_default()
+    }
+
+    /// Lets a group-addressed frame come in by a netdev that is shared with the host. False: nobody copies such frames.
+    pub fn receive_group(&self, name: &str, frame: &[u8]) -> bool {
+        let sent = self.look(name, |device| device.group_frames.as_ref().map(|socket| socket.send(frame)));
+        matches!(sent, Some(Some(Ok(_))))
+    }
+
+    /// The host's end of a tap that the switch has made: a datagram is a frame.
+    pub fn tap(&self, name: &str) -> Option<UnixDatagram> {
+        self.lock().taps.get(name)?.try_clone().ok()
+    }
+
+    /// Ports whose guests' ends are open, also without a switch.
+    pub fn guest_ends(&self) -> Vec<PortNo> {
+        self.lock().guest_ends.keys().copied().collect()
+    }
+
+    /// Says that a guest has bound so many queues of its netdev.
+    pub fn set_bound_queues(&self, name: &str, bound: u32) {
+        if let Some(device) = self.lock().find_mut(name) {
+            device.bound_queues = bound;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn look<T>(&self, name: &str, look: impl FnOnce(&Device) -> T) -> Option<T> {
+        self.lock().find(name).map(look)
+    }
+}

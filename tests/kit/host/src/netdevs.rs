@@ -1,0 +1,174 @@
+//! Made-up netdevs.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+
+use switch::host::{Link, LinkChange, Namespace, Netdev, Netdevs, Pair, PairSpec};
+use switch::{Error, ErrorKind};
+
+use crate::FakeHost;
+use crate::fate::Call;
+use crate::state::{Device, State};
+
+fn not_found(text: String) -> Error {
+    Error::new(ErrorKind::NotFound, text)
+}
+
+pub(crate) fn gone(netdev: &Netdev) -> Error {
+    not_found(format!("there is no netdev {} any more", netdev.name))
+}
+
+pub(crate) fn system(error: &std::io::Error) -> Error {
+    Error::new(ErrorKind::System, error.to_string())
+}
+
+/// A descriptor that stands for a namespace.
+pub(crate) fn namespace_file() -> Result<OwnedFd, Error> {
+    File::open("/proc/self/ns/net").map(OwnedFd::from).map_err(|error| system(&error))
+}
+
+fn is_for_pairs(name: &str) -> bool {
+    name.starts_with("xs") || name.starts_with("xg")
+}
+
+impl State {
+    fn find_here(&mut self, name: &str) -> Option<&Device> {
+        let is_it = |device: &&Device| device.link.name == name && device.namespace.is_none();
+        if self.has_everything
+            && !self.devices.values().any(|device| is_it(&device))
+            && !self.missing.contains(name)
+            && !is_for_pairs(name)
+        {
+            self.add_nic(name, 1);
+        }
+        self.devices.values().find(is_it)
+    }
+
+    fn is_there(&self, name: &str, namespace: Option<&str>) -> bool {
+        self.devices.values().any(|device| device.link.name == name && device.namespace.as_deref() == namespace)
+    }
+}
+
+impl Netdevs for FakeHost {
+    fn namespace(&self, name: &str) -> Result<Namespace, Error> {
+        if self.lock().missing.contains(name) {
+            let text = format!("netns: network namespace `{name}` can't be opened: make it with `ip netns add {name}`");
+            return Err(not_found(text));
+        }
+        Ok(Namespace::named(name, namespace_file()?))
+    }
+
+    fn find(&self, name: &str) -> Result<Option<Link>, Error> {
+        let mut state = self.lock();
+        let index = state.find_here(name).map(|device| device.link.index);
+        Ok(index.and_then(|index| state.devices.get(&index)).map(|device| state.link(device)))
+    }
+
+    fn look_at(&self, netdev: &Netdev) -> Result<Option<Link>, Error> {
+        let mut state = self.lock();
+        let index = state.device(netdev).map(|device| device.link.index);
+        Ok(index.and_then(|index| state.devices.get(&index)).map(|device| state.link(device)))
+    }
+
+    fn list(&self) -> Result<Vec<Link>, Error> {
+        let state = self.lock();
+        let here = state.devices.values().filter(|device| device.namespace.is_none());
+        Ok(here.map(|device| state.link(device)).collect())
+    }
+
+    fn find_peer(&self, link: &Link, hint: Option<&Namespace>) -> Result<Option<(Namespace, Link)>, Error> {
+        let state = self.lock();
+        let Some(peer) = link.peer.and_then(|peer| state.devices.get(&peer)) else { return Ok(None) };
+        let found = state.link(peer);
+        let namespace = match (&peer.namespace, hint) {
+            (None, _) => Namespace::Here,
+            (Some(name), Some(hint)) if hint.name() != Some(name) => return Ok(None),
+            (Some(name), _) => Namespace::named(name, namespace_file()?),
+        };
+        Ok(Some((namespace, found)))
+    }
+
+    fn make_pair(&self, spec: &PairSpec<'_>) -> Result<Pair, Error> {
+        let mut state = self.lock();
+        state.call(Call::MakePair, spec.name)?;
+        if state.missing.contains(spec.name) {
+            return Err(not_found(format!("ifname: there is no netdev {} here", spec.name)));
+        }
+        let namespace = spec.peer_namespace.name();
+        if state.is_there(spec.name, None) || state.is_there(spec.peer, namespace) {
+            return Err(Error::new(
+                ErrorKind::Exists,
+                format!("making veth pair {} and {}: a netdev of that name is there already", spec.name, spec.peer),
+            ));
+        }
+        let [near, far] = state.add_pair((spec.name, None), (spec.peer, namespace), spec.queues);
+        for index in [near, far] {
+            if let Some(device) = state.devices.get_mut(&index) {
+                device.link.mtu = spec.mtu;
+            }
+        }
+        if let Some(device) = state.devices.get_mut(&far) {
+            device.link.mac = spec.peer_mac;
+        }
+        if let Some(device) = state.devices.get_mut(&near) {
+            device.link.alias = Some(spec.alias.to_owned());
+        }
+        Ok(Pair {
+            near: Netdev { namespace: Namespace::Here, index: near, name: spec.name.to_owned() },
+            far: Netdev { namespace: spec.peer_namespace.clone(), index: far, name: spec.peer.to_owned() },
+        })
+    }
+
+    fn change(&self, netdev: &Netdev, change: &LinkChange) -> Result<(), Error> {
+        let mut state = self.lock();
+        state.call(Call::Change, &netdev.name)?;
+        let device = state.device(netdev).ok_or_else(|| gone(netdev))?;
+        let link = &mut device.link;
+        link.mac = change.mac.unwrap_or(link.mac);
+        link.mtu = change.mtu.unwrap_or(link.mtu);
+        link.up = change.up.unwrap_or(link.up);
+        device.is_plain |= change.plain;
+        Ok(())
+    }
+
+    fn move_to(&self, netdev: &Netdev, namespace: &Namespace) -> Result<Netdev, Error> {
+        let mut state = self.lock();
+        state.call(Call::MoveTo, &netdev.name)?;
+        let device = state.device(netdev).ok_or_else(|| gone(netdev))?;
+        device.namespace = namespace.name().map(str::to_owned);
+        device.link.up = false;
+        Ok(Netdev { namespace: namespace.clone(), ..netdev.clone() })
+    }
+
+    fn delete(&self, netdev: &Netdev) -> Result<(), Error> {
+        let mut state = self.lock();
+        state.call(Call::Delete, &netdev.name)?;
+        let index = state.device(netdev).ok_or_else(|| gone(netdev))?.link.index;
+        state.remove(index);
+        Ok(())
+    }
+
+    fn channels(&self, link: &Link) -> u32 {
+        link.rx_queues
+    }
+
+    fn hidden_bytes(&self, netdev: &Netdev) -> Result<Vec<String>, Error> {
+        let mut state = self.lock();
+        let device = state.device(netdev).ok_or_else(|| gone(netdev))?;
+        Ok(if device.is_plain { Vec::new() } else { vec!["tx-checksum-ip-generic".to_owned()] })
+    }
+
+    fn let_ipv6_speak(&self, _: &Netdev) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn make_tap(&self, ifname: &str) -> Result<File, Error> {
+        let mut state = self.lock();
+        state.call(Call::MakeTap, ifname)?;
+        let (ours, hosts) = UnixDatagram::pair().map_err(|error| system(&error))?;
+        ours.set_nonblocking(true).map_err(|error| system(&error))?;
+        state.taps.insert(ifname.to_owned(), hosts);
+        Ok(File::from(OwnedFd::from(ours)))
+    }
+}

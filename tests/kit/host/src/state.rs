@@ -1,0 +1,214 @@
+//! The state of the made-up machine.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+
+use switch::Error;
+use switch::host::{Link, Netdev, QueueCounters, SteerKey};
+use switch::io::memory::MemoryKernel;
+use switch::model::{MacAddr, Mode, PortNo, Steering};
+
+use crate::fate::{Call, Fate, meet};
+
+/// Bytes of the two addresses and of what tells a tag from other types.
+const ADDRESSES: usize = 12;
+const TAG: [u8; 2] = [0x81, 0x00];
+
+/// A netdev.
+#[derive(Debug)]
+pub(crate) struct Device {
+    /// What does not depend on other netdevs.
+    pub link: Link,
+    /// `None`: the switch's.
+    pub namespace: Option<String>,
+    /// The other end of a veth.
+    pub peer: Option<u32>,
+    pub is_plain: bool,
+    pub program: Option<Program>,
+    /// Shared with each socket that keeps the netdev promiscuous.
+    pub promiscuous: Arc<()>,
+    /// Where copies of group-addressed frames go.
+    pub group_frames: Option<UnixDatagram>,
+    pub bound_queues: u32,
+}
+
+/// A port's program.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub id: u32,
+    /// `None`: not attached.
+    pub mode: Option<Mode>,
+    pub steered: Steering,
+    pub steering: BTreeSet<SteerKey>,
+    /// Of each queue, whether it has a socket, and what was counted.
+    pub queues: Vec<(bool, QueueCounters)>,
+}
+
+impl Program {
+    pub fn counters(&self) -> Vec<QueueCounters> {
+        self.queues.iter().map(|(_, counters)| *counters).collect()
+    }
+}
+
+/// What is kept of a guest's end.
+#[derive(Debug)]
+pub(crate) struct GuestEnd {
+    pub netdev: u32,
+    pub mode: Mode,
+    /// Of each queue, whether its slot has a socket.
+    pub slots: Vec<bool>,
+}
+
+/// The machine.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub has_everything: bool,
+    /// By index, which no two netdevs share in whatever namespaces.
+    pub devices: BTreeMap<u32, Device>,
+    pub missing: BTreeSet<String>,
+    pub fates: BTreeMap<Call, Fate>,
+    pub calls: Vec<(Call, String)>,
+    /// The kernel's ends of open queues, by netdev and queue.
+    pub queues: BTreeMap<(u32, u32), MemoryKernel>,
+    pub guest_ends: BTreeMap<PortNo, GuestEnd>,
+    /// The host's ends of taps.
+    pub taps: BTreeMap<String, UnixDatagram>,
+    last_index: u32,
+    last_program: u32,
+}
+
+impl State {
+    /// Notes a call, and lets it meet its fate.
+    pub fn call(&mut self, call: Call, netdev: &str) -> Result<(), Error> {
+        self.calls.push((call, netdev.to_owned()));
+        meet(&mut self.fates, call, netdev)
+    }
+
+    /// The netdev of that name in whatever namespace.
+    pub fn find(&self, name: &str) -> Option<&Device> {
+        self.devices.values().find(|device| device.link.name == name)
+    }
+
+    /// The same, to change it.
+    pub fn find_mut(&mut self, name: &str) -> Option<&mut Device> {
+        self.devices.values_mut().find(|device| device.link.name == name)
+    }
+
+    /// The netdev that control means.
+    pub fn device(&mut self, netdev: &Netdev) -> Option<&mut Device> {
+        let device = self.devices.get_mut(&netdev.index)?;
+        (device.namespace.as_deref() == netdev.namespace.name()).then_some(device)
+    }
+
+    pub fn next_program(&mut self) -> u32 {
+        self.last_program += 1;
+        self.last_program
+    }
+
+    fn add(&mut self, name: &str, namespace: Option<&str>, queues: u32) -> u32 {
+        self.last_index += 1;
+        let index = self.last_index;
+        let [.., b2, b1, b0] = index.to_be_bytes();
+        let link = Link {
+            index,
+            name: name.to_owned(),
+            mtu: 1500,
+            max_mtu: 0,
+            mac: MacAddr::new([2, 0xfa, 0, b2, b1, b0]),
+            up: false,
+            carrier: false,
+            is_veth: false,
+            peer: None,
+            peer_nsid: None,
+            alias: None,
+            rx_queues: queues,
+        };
+        let device = Device {
+            link,
+            namespace: namespace.map(str::to_owned),
+            peer: None,
+            is_plain: false,
+            program: None,
+            promiscuous: Arc::default(),
+            group_frames: None,
+            bound_queues: 0,
+        };
+        self.devices.insert(index, device);
+        index
+    }
+
+    pub fn add_nic(&mut self, name: &str, queues: u32) {
+        self.add(name, None, queues);
+    }
+
+    /// Adds both ends of a pair, each with its namespace; returns their indices.
+    pub fn add_pair(&mut self, near: (&str, Option<&str>), far: (&str, Option<&str>), queues: u32) -> [u32; 2] {
+        let ends = [near, far].map(|(name, namespace)| self.add(name, namespace, queues));
+        for [end, other] in [ends, [ends[1], ends[0]]] {
+            if let Some(device) = self.devices.get_mut(&end) {
+                device.link.is_veth = true;
+                device.peer = Some(other);
+            }
+        }
+        ends
+    }
+
+    /// Deletes a netdev; of a pair both ends go.
+    pub fn remove(&mut self, index: u32) {
+        let Some(device) = self.devices.remove(&index) else { return };
+        for (_, kernel) in self.queues.range((index, 0)..=(index, u32::MAX)) {
+            kernel.remove();
+        }
+        self.queues.retain(|(netdev, _), _| *netdev != index);
+        self.guest_ends.retain(|_, end| end.netdev != index);
+        if let Some(peer) = device.peer {
+            self.remove(peer);
+        }
+    }
+
+    /// A netdev as others see it.
+    pub fn link(&self, device: &Device) -> Link {
+        let mut link = device.link.clone();
+        let peer = device.peer.and_then(|peer| self.devices.get(&peer));
+        link.carrier = link.up && peer.is_none_or(|peer| peer.link.up);
+        link.peer = device.peer;
+        link.peer_nsid = peer.filter(|peer| peer.namespace != device.namespace).map(|_| 0);
+        link
+    }
+
+    /// The kernel's end of a queue.
+    pub fn queue(&mut self, name: &str, queue: u32) -> Option<&mut MemoryKernel> {
+        let index = self.find(name)?.link.index;
+        self.queues.get_mut(&(index, queue))
+    }
+
+    /// A frame comes in by a netdev: the program says what becomes of it.
+    pub fn receive(&mut self, name: &str, queue: u32, frame: &[u8]) -> bool {
+        let Some(device) = self.find_mut(name) else { return false };
+        let index = device.link.index;
+        let Some(program) = device.program.as_mut().filter(|program| program.mode.is_some()) else { return false };
+        let to_us = program.steered == Steering::All || is_steered(&program.steering, frame);
+        let Some((has_socket, counters)) = program.queues.get_mut(queue as usize) else { return false };
+        if !to_us {
+            counters.pass += 1;
+            return false;
+        }
+        if !*has_socket {
+            counters.drop_no_socket += 1;
+            return false;
+        }
+        counters.redirect += 1;
+        self.queues.get_mut(&(index, queue)).is_some_and(|kernel| kernel.receive(frame))
+    }
+}
+
+/// Whether a frame is for a station of the steering set.
+fn is_steered(keys: &BTreeSet<SteerKey>, frame: &[u8]) -> bool {
+    let Some(mac) = frame.first_chunk::<6>() else { return false };
+    let vid = match frame.get(ADDRESSES..ADDRESSES + 4) {
+        Some(&[t1, t0, high, low]) if [t1, t0] == TAG => u16::from_be_bytes([high & 0x0f, low]),
+        _ => 0,
+    };
+    [Some(vid), None].iter().any(|&vid| keys.contains(&SteerKey { mac: *mac, vid }))
+}

@@ -4,11 +4,9 @@
 
 use std::sync::{Arc, LazyLock};
 
-use kit::Config;
-use kit::{FakeDataplane, FakeStorage, METHODS, call, state_of};
 use ctl_grpc::Dpu;
-use ctl_service::Service;
-use ctl_service::state::State;
+use ctl_service::{Declared, Service};
+use kit::{FakeDataplane, FakeStorage, Kept, METHODS, call, state_of};
 use libfuzzer_sys::fuzz_target;
 use switch::model::Capacity;
 use tokio::runtime::Runtime;
@@ -24,7 +22,7 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
 
 fn service(storage: &FakeStorage) -> Arc<Service> {
     let dataplane = Box::new(FakeDataplane::with(CAPACITY));
-    Service::start(dataplane, storage.store(), &Config::default()).expect("a service")
+    Service::start(dataplane, storage.store(), &Declared::default()).expect("a service")
 }
 
 fuzz_target!(|data: &[u8]| {
@@ -46,6 +44,6 @@ fuzz_target!(|data: &[u8]| {
         before = after;
     }
     drop((dpu, service));
-    assert_eq!(State { fdb: Vec::new(), ..storage.store().load().expect("a state") }, before);
+    assert_eq!(Kept { fdb: Vec::new(), ..Kept::load(&storage.store()).expect("a state") }, before);
     assert_eq!(state_of(&self::service(&storage)), before);
 });

@@ -4,13 +4,12 @@
 
 use std::sync::{Arc, LazyLock};
 
-use ctl_guest::protocol::{Answer, decode, encode};
 use ctl_companion::{Access, Peer, carry_out};
-use kit::Config;
-use ctl_types::ErrorBody;
-use kit::FakeDataplane;
-use ctl_service::Service;
+use ctl_guest::protocol::{Answer, decode, encode};
 use ctl_service::state::Store;
+use ctl_service::{Declared, Service};
+use ctl_types::ErrorBody;
+use kit::{FakeDataplane, tables};
 use libfuzzer_sys::fuzz_target;
 use switch::ErrorKind;
 use switch::model::{PortKind, PortSpec};
@@ -27,7 +26,7 @@ struct Rig {
 
 static RIG: LazyLock<Rig> = LazyLock::new(|| {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let store = Store::open(dir.path()).expect("a store");
+    let store = Store::open(dir.path(), tables()).expect("a store");
     let service = Service::start(Box::new(FakeDataplane::default()), store, &Declared::default()).expect("a service");
     service.look_after_guests(&dir.path().join("guests")).expect("leases");
     for name in ["vm1", "vm2"] {

@@ -7,13 +7,12 @@ use std::sync::{Arc, LazyLock, Mutex};
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
-use kit::Config;
-use kit::FakeDataplane;
 use ctl_http::router;
-use ctl_service::Service;
-use ctl_spp::Spp;
 use ctl_service::state::Store;
+use ctl_service::{Declared, Service};
+use ctl_spp::Spp;
 use http_body_util::BodyExt;
+use kit::{Config, FakeDataplane, tables};
 use libfuzzer_sys::fuzz_target;
 use tower::ServiceExt;
 
@@ -47,8 +46,9 @@ struct Api {
 impl Api {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let store = Store::open(dir.path()).expect("a store");
-        let service = Service::start(Box::new(FakeDataplane::default()), store, &Declared::default()).expect("a service");
+        let store = Store::open(dir.path(), tables()).expect("a store");
+        let service =
+            Service::start(Box::new(FakeDataplane::default()), store, &Declared::default()).expect("a service");
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let spp = Spp::start(Arc::clone(&service), &Config::default().spp);

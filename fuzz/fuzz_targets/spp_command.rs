@@ -2,13 +2,13 @@
 //! in a form that spp-ctl reads.
 #![no_main]
 
+use ctl_service::state::Store;
 use ctl_spp::StatusFormat;
-use kit::{panel, tables};
-use ctl_spp_agent::reply::{Forms, IdForm, reply};
 use ctl_spp::run::run;
 use ctl_spp::words::{Command, parse};
 use ctl_spp::{Proc, ProcType};
-use ctl_service::state::Store;
+use ctl_spp_agent::reply::{Forms, IdForm, reply};
+use kit::{panel, tables};
 use libfuzzer_sys::fuzz_target;
 
 const CONFIG: &str = r#"

@@ -2,13 +2,12 @@
 //! line changes nothing.
 #![no_main]
 
-use kit::{tables, VF_AND_NFV, panel};
+use ctl_service::state::Store;
 use ctl_spp::SppError;
 use ctl_spp::shell::execute;
 use ctl_spp_types::save;
-use ctl_spp_types::SppState;
 use ctl_spp_types::topo::{Graph, dot, text};
-use ctl_service::state::Store;
+use kit::{VF_AND_NFV, panel, tables};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::gensink::Sink;
-use tests::{Daemon, Frame, Mac, Options, narrow, shell, wait};
+use tests::{Daemon, Frame, Mac, Options, shell, wait};
 
 #[test]
 fn a_killed_daemon_starts_again_with_everything() {
@@ -155,7 +155,7 @@ fn guests_that_delete_their_netdevs_keep_no_packet_memory() {
     // Each would keep a ringful of flooded frames. Together that would be all frames.
     let raw = a.raw();
     for n in 0..1500_u16 {
-        raw.send(&Frame::ethernet(a.mac, Mac::BROADCAST).payload(0x88b5, &[narrow(n); 46]));
+        raw.send(&Frame::ethernet(a.mac, Mac::BROADCAST).payload(0x88b5, &[n.to_le_bytes()[0]; 46]));
         if n % 16 == 0 {
             std::thread::sleep(Duration::from_millis(1));
         }

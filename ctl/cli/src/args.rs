@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
-use ctl_client::query;
+use clap::{Parser, Subcommand};
 
 use crate::bridge::BridgeCommand;
 use crate::capture::CaptureArguments;
@@ -15,6 +14,7 @@ use crate::redirect::RedirectCommand;
 use crate::rule::RuleCommand;
 use crate::spp::SppArguments;
 use crate::trace::TraceArguments;
+use crate::values::seconds;
 
 /// Manages a running xswitchd.
 #[derive(Debug, Parser)]
@@ -92,38 +92,6 @@ pub enum Command {
     Workers,
     /// Show the versions of this program and of the daemon.
     Version,
-}
-
-/// Parses a value by its spelling in the API.
-pub(crate) fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
-    serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(|error| error.to_string())
-}
-
-/// A time in seconds.
-pub(crate) fn seconds(text: &str) -> Result<f64, String> {
-    text.parse::<f64>()
-        .ok()
-        .filter(|seconds| (0.05..=86_400.0).contains(seconds))
-        .ok_or_else(|| "0.05 to 86400 seconds are possible".to_owned())
-}
-
-/// A range of a long list.
-#[derive(Clone, Copy, Debug, Args)]
-pub struct PageArguments {
-    /// First number of the range.
-    #[arg(long)]
-    pub from: Option<u32>,
-    /// Maximum number of rows.
-    #[arg(long)]
-    pub limit: Option<u32>,
-}
-
-impl PageArguments {
-    /// The range as a query string.
-    pub(crate) fn query(self) -> String {
-        let text = |number: Option<u32>| number.map(|number| number.to_string());
-        query(&[("from", text(self.from)), ("limit", text(self.limit))])
-    }
 }
 
 #[cfg(test)]

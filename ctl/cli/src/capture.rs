@@ -8,8 +8,8 @@ use ctl_client::{Client, query};
 use http_body_util::BodyExt;
 use model::Direction;
 
-use crate::args::{seconds, word};
 use crate::print::ReaderGone;
+use crate::values::{seconds, word};
 
 /// `capture`.
 #[derive(Debug, Args)]

@@ -24,6 +24,7 @@ mod show;
 mod spp;
 mod top;
 mod trace;
+mod values;
 
 use anyhow::bail;
 use ctl_client::{Client, query};

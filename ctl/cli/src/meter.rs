@@ -7,8 +7,8 @@ use ctl_types::table::Table;
 use model::{MeterBinding, MeterDirection, MeterInfo, MeterMode, MeterSpec, MeterType, MeterUpdate};
 use serde_json::{Value, json};
 
-use crate::args::{self, PageArguments};
 use crate::print::Printer;
+use crate::values::{PageArguments, word};
 
 /// `meter`.
 #[derive(Debug, Subcommand)]
@@ -59,7 +59,7 @@ pub enum MeterCommand {
         /// Number of the port.
         vport: u16,
         /// Direction: from or to.
-        #[arg(value_parser = args::word::<MeterDirection>)]
+        #[arg(value_parser = word::<MeterDirection>)]
         direction: MeterDirection,
     },
     /// Remove a binding.
@@ -67,7 +67,7 @@ pub enum MeterCommand {
         /// Number of the port.
         vport: u16,
         /// Direction: from or to.
-        #[arg(value_parser = args::word::<MeterDirection>)]
+        #[arg(value_parser = word::<MeterDirection>)]
         direction: MeterDirection,
     },
 }
@@ -80,14 +80,14 @@ pub struct MeterArguments {
     /// Rate (committed rate of two-rate modes) in kbit/s, or frames/s with --type pps.
     rate: u32,
     /// Unit of the rate: kbps or pps.
-    #[arg(long = "type", default_value = "kbps", value_parser = args::word::<MeterType>)]
+    #[arg(long = "type", default_value = "kbps", value_parser = word::<MeterType>)]
     kind: MeterType,
     /// Burst (committed burst of two-rate modes) in kbit or frames. Default: 100 ms of the rate, at least ten full
     /// frames.
     #[arg(long)]
     burst: Option<u32>,
     /// Marking: single, rfc2698 or rfc4115.
-    #[arg(long, default_value = "single", value_parser = args::word::<MeterMode>)]
+    #[arg(long, default_value = "single", value_parser = word::<MeterMode>)]
     mode: MeterMode,
     /// Two-rate modes: peak or excess rate.
     #[arg(long)]
@@ -139,17 +139,19 @@ pub(crate) async fn run(client: &Client, printer: &Printer, command: MeterComman
             printer.show(&answer, |meters: Vec<MeterInfo>| meter_table(&meters))
         }
         MeterCommand::Bind { id, vport, direction } => {
-            client.put(&format!("meter-bindings/{vport}/{}", word(direction)), &json!({ "meter": id })).await?;
+            client
+                .put(&format!("meter-bindings/{vport}/{}", direction_word(direction)), &json!({ "meter": id }))
+                .await?;
             Ok(())
         }
         MeterCommand::Unbind { vport, direction } => {
-            client.delete(&format!("meter-bindings/{vport}/{}", word(direction))).await?;
+            client.delete(&format!("meter-bindings/{vport}/{}", direction_word(direction))).await?;
             Ok(())
         }
     }
 }
 
-fn word(direction: MeterDirection) -> &'static str {
+fn direction_word(direction: MeterDirection) -> &'static str {
     match direction {
         MeterDirection::From => "from",
         MeterDirection::To => "to",
@@ -182,7 +184,7 @@ fn bindings(meter: &MeterInfo) -> String {
     let implied = |binding: &MeterBinding| meter.implicit && u32::from(binding.vport) == meter.spec.id;
     let text = |binding: &MeterBinding| {
         let how = if implied(binding) { " (implied)" } else { "" };
-        format!("{} {}{how}", word(binding.direction), binding.vport)
+        format!("{} {}{how}", direction_word(binding.direction), binding.vport)
     };
     meter.bindings.iter().map(text).collect::<Vec<_>>().join(", ")
 }

@@ -5,9 +5,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use ctl_client::{Client, encode, query};
 use model::*;
 
-use crate::args::word;
 use crate::print::Printer;
 use crate::show;
+use crate::values::word;
 
 /// `port`.
 #[derive(Debug, Subcommand)]

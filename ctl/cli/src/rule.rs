@@ -10,8 +10,8 @@ use ctl_types::table::Table;
 use model::*;
 use serde_json::Value;
 
-use crate::args::{PageArguments, word};
 use crate::print::Printer;
+use crate::values::{PageArguments, word};
 
 /// `rule`.
 #[derive(Debug, Subcommand)]

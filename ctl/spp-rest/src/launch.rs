@@ -1,7 +1,7 @@
 //! `PUT /v1/primary/launch`: reads the options that an SPP process would be started with.
 
+use ctl_spp::launch::joined;
 use ctl_spp::launch::{Launch, Side, Wrong, kind_of};
-use ctl_spp::words::joined;
 use ctl_spp::{Proc, ProcType};
 use serde_json::Value;
 

@@ -11,7 +11,6 @@ use std::str::FromStr;
 use ctl_spp_types::compression_word;
 use switch::model::Compression;
 
-use super::words::joined;
 use super::{CaptureOptions, DEFAULT_CAPTURE_LIMIT, Instance, PortId, Proc, ProcType};
 
 /// Largest lcore.
@@ -243,6 +242,22 @@ fn mask(text: &str) -> Result<BTreeSet<u32>, String> {
         cores.extend((0..4).filter(|bit| bits & (1 << bit) != 0).map(|bit| at * 4 + bit));
     }
     if cores.is_empty() { Err(bad()) } else { Ok(cores) }
+}
+
+/// A command with one blank between words, and a queue joined to its port: `phy:0 nq 1` becomes `phy:0nq1`.
+pub fn joined(command: &str) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for word in command.split_ascii_whitespace() {
+        match words.as_slice() {
+            [.., port, nq] if nq == "nq" && port.contains(':') => {
+                let joined = format!("{port}nq{word}");
+                words.truncate(words.len() - 2);
+                words.push(joined);
+            }
+            _ => words.push(word.to_owned()),
+        }
+    }
+    words.join(" ")
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! Control: the ports, the tables and the components of a running switch, and their changes.
 //!
-//! All that control knows lies behind one lock ([`state`]), which no worker ever takes. What stands beside the lock is the same
-//! from start to end ([`core`]). A port is brought up from the outside in: netdevs, program loaded, queues supplied, program
-//! attached, view, workers. It is taken down the other way round. Each step waits until the other side has let go. So a frame is
-//! never where nobody looks for it, and what a later port of the same number gets was never meant for this one.
+//! All that control knows lies behind one lock ([`state`]), which no worker ever takes. What stands beside the lock
+//! is the same from start to end ([`core`]). A port is brought up from the outside in: netdevs, program loaded,
+//! queues supplied, program attached, view, workers. It is taken down the other way round. Each step waits until
+//! the other side has let go. So a frame is never where nobody looks for it, and what a later port of the same
+//! number gets was never meant for this one.
 //!
 //! Modules depend on those before them only:
 //!

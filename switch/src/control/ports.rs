@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::attach::Attachment;
+use super::sums::as_count;
 use crate::model::*;
 use crate::worker::view::PortShared;
 use crate::{Error, ErrorKind};
@@ -22,8 +23,7 @@ pub(super) struct LivePort {
 impl LivePort {
     /// Number of queues.
     pub fn queues(&self) -> u32 {
-        // There are at most `MAX_QUEUES`.
-        u32::try_from(self.shared.queues.len()).unwrap_or(MAX_QUEUES)
+        as_count(self.shared.queues.len())
     }
 }
 
@@ -115,7 +115,8 @@ impl Ports {
         self.reserved.contains_key(&no)
     }
 
-    /// Keeps numbers, with names and queues, instead of those kept so far. Of two of the same number the first one has it.
+    /// Keeps numbers, with names and queues, instead of those kept so far. Of two of the same number the first one
+    /// has it.
     pub fn reserve(&mut self, ports: Vec<(PortNo, String, u32)>) {
         self.reserved.clear();
         for (no, name, queues) in ports {

@@ -27,8 +27,8 @@ pub fn check_unique<'a>(spec: &PortSpec, others: impl Iterator<Item = &'a PortSp
     Ok(())
 }
 
-/// Checks ports that are to be added together, as far as that does not depend on netdevs and on ports that are there. The error
-/// names the port.
+/// Checks ports that are to be added together, as far as that does not depend on netdevs and on ports that are
+/// there. The error names the port.
 pub fn check_ports(specs: &[PortSpec], slots: usize) -> Result<(), Error> {
     let mut resolved: Vec<PortSpec> = Vec::with_capacity(specs.len());
     for spec in specs {
@@ -62,8 +62,8 @@ fn check_kind(spec: &PortSpec) -> Result<(), Error> {
     }
 }
 
-/// Checks everything that does not depend on netdevs, and fills in what does not either. `taken` tells which port numbers are.
-/// There can be `slots` ports.
+/// Checks everything that does not depend on netdevs, and fills in what does not either. `taken` tells which port
+/// numbers are. There can be `slots` ports.
 pub fn resolve(mut spec: PortSpec, slots: usize, taken: impl Fn(u16) -> bool) -> Result<PortSpec, Error> {
     check_name(&spec.name)?;
     spec.uuid.as_deref().map_or(Ok(()), check_uuid)?;

@@ -3,10 +3,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Threads that work at a time, the caller's included. Most of what they do is waiting, much of it in turn (`rtnl_mutex`).
+/// Threads that work at a time, the caller's included. Most of what they do is waiting, much of it in turn
+/// (`rtnl_mutex`).
 const AT_ONCE: usize = 8;
 
-/// Does `work` with each item, on several threads if there are several, and returns the results in the order of the items.
+/// Does `work` with each item, on several threads if there are several, and returns the results in the order of the
+/// items.
 ///
 /// # Panics
 /// If `work` does.

@@ -107,8 +107,9 @@ fn take(from: &mut FromComponents, count: usize) -> Vec<CapturedFrame> {
     frames
 }
 
-/// Numbered frames go through three components on two workers while all but the middle one change, workers too. The first one says by a
-/// VLAN tag which set it is of, and the last one has entries for that VLAN only: a frame that saw half would be dropped there.
+/// Numbered frames go through three components on two workers while all but the middle one change, workers too. The
+/// first one says by a VLAN tag which set it is of, and the last one has entries for that VLAN only: a frame that
+/// saw half would be dropped there.
 #[test]
 fn a_change_of_the_set_loses_nothing_and_no_frame_sees_half_of_it() {
     let switch = switch(2);

@@ -93,8 +93,8 @@ impl Views {
         self.epoch
     }
 
-    /// Puts a view in place, and lets go of old ones that no worker has any more. The workers must not be the last to have
-    /// one: they would spend their time on freeing it.
+    /// Puts a view in place, and lets go of old ones that no worker has any more. The workers must not be the last
+    /// to have one: they would spend their time on freeing it.
     pub fn put(&mut self, shared: &Shared, view: View) {
         self.old.push(shared.publish(view));
         self.forget(shared);

@@ -43,8 +43,7 @@ fn epoll_error(errno: Errno) -> Error {
     Error::new(ErrorKind::System, format!("setting up epoll: {errno}"))
 }
 
-/// Ends the process if a worker does not end by being told to: a switch that is dead and looks alive helps nobody, and a
-/// supervisor starts it again.
+/// Ends the process if a worker panics. A dead switch that looks alive helps nobody; a supervisor starts it again.
 struct AbortOnPanic;
 
 impl Drop for AbortOnPanic {

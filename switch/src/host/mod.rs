@@ -1,10 +1,11 @@
 //! What the machine knows and does for the switch: namespaces, netdevs, XDP programs, sockets.
 //!
-//! [`Host`] is all that control asks of the machine. [`kernel`] has the real one. The tests' kit has a made-up one, with which
-//! control runs without a kernel and without privileges.
+//! [`Host`] is all that control asks of the machine. [`kernel`] has the real one. The tests' kit has a made-up one,
+//! with which control runs without a kernel and without privileges.
 //!
-//! A netdev is addressed by its namespace and index ([`Netdev`]). Its name stands beside them, for messages and for the few
-//! calls that take names only. All calls may block, and may come from several threads at a time. No worker makes any of them.
+//! A netdev is addressed by its namespace and index ([`Netdev`]). Its name stands beside them, for messages and for
+//! the few calls that take names only. All calls may block, and may come from several threads at a time. No worker
+//! makes any of them.
 
 pub mod kernel;
 

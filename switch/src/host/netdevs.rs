@@ -116,11 +116,12 @@ pub trait Netdevs {
     /// Every netdev of the switch's namespace.
     fn list(&self) -> Result<Vec<Link>, Error>;
 
-    /// The other end of a veth of the switch's namespace: in that namespace, in `hint`, or without a hint in any that has a
-    /// name. `None` if it is not there, or `link` is no veth.
+    /// The other end of a veth of the switch's namespace: in that namespace, in `hint`, or without a hint in any
+    /// that has a name. `None` if it is not there, or `link` is no veth.
     fn find_peer(&self, link: &Link, hint: Option<&Namespace>) -> Result<Option<(Namespace, Link)>, Error>;
 
-    /// Makes a veth pair, both ends down. The host's IPv6 stack does not speak on the near end. On an error nothing is left.
+    /// Makes a veth pair, both ends down. The host's IPv6 stack does not speak on the near end. On an error nothing
+    /// is left.
     fn make_pair(&self, spec: &PairSpec<'_>) -> Result<Pair, Error>;
 
     /// Changes a netdev. An error may leave some of it changed.
@@ -141,7 +142,8 @@ pub trait Netdevs {
     /// Lets the host's IPv6 stack speak on a netdev again that a guest's program was on.
     fn let_ipv6_speak(&self, netdev: &Netdev) -> Result<(), Error>;
 
-    /// Makes a tap and sets it up. It goes when the file is closed. A read or write of the file is one frame, and never waits.
+    /// Makes a tap and sets it up. It goes when the file is closed. A read or write of the file is one frame, and
+    /// never waits.
     ///
     /// # Errors
     /// `Invalid`: no name of a netdev; `Busy`: the name is taken; `Denied`: no permission; `Unsupported`: no taps here.

@@ -72,7 +72,8 @@ pub trait GuestProgram: Debug + Send + Sync {
     /// Path of the pinned XSKMAP; the slot of a queue has the queue's number.
     fn map_path(&self) -> PathBuf;
 
-    /// Puts a socket, which need not be bound, into the slot of a queue unless another one is there; says whether it is in.
+    /// Puts a socket, which need not be bound, into the slot of a queue unless another one is there; says whether
+    /// it is in.
     fn offer(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<bool, Error>;
 
     /// Takes the socket out of the slot of a queue, if there is one.
@@ -93,17 +94,19 @@ pub trait Programs {
     /// Every XDP program on a netdev.
     fn programs_on(&self, netdev: &Netdev) -> Result<Vec<OtherProgram>, Error>;
 
-    /// Takes up what an earlier process has left on a guest's end; `None` if that is nothing. The host's IPv6 stack is kept
-    /// from speaking there.
+    /// Takes up what an earlier process has left on a guest's end; `None` if that is nothing. The host's IPv6 stack
+    /// is kept from speaking there.
     ///
     /// # Errors
     /// What is there goes on as it is.
     fn resume_guest_end(&self, place: &GuestEndPlace<'_>) -> Result<Option<Box<dyn GuestProgram>>, Error>;
 
-    /// Attaches a program to a guest's end. The host's IPv6 stack is kept from speaking there.
+    /// Attaches a program to a guest's end. The host's IPv6 stack is kept from speaking there. On an error nothing
+    /// is left.
     ///
     /// # Errors
-    /// `Unsupported` if nothing can be kept for later processes; `Busy` if somebody else's program is there. Nothing is left.
+    /// - `Unsupported`: nothing can be kept for later processes.
+    /// - `Busy`: somebody else's program is there.
     fn attach_guest_end(
         &self,
         place: &GuestEndPlace<'_>,

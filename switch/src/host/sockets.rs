@@ -29,8 +29,8 @@ pub struct QueueOptions<'a> {
     pub fill: u32,
 }
 
-/// The descriptor of an open queue, for programs and counters. It can't be duplicated by safe code outside of this crate: the
-/// kernel would go on with the frames of a socket that was closed.
+/// The descriptor of an open queue, for programs and counters. It can't be duplicated by safe code outside of this
+/// crate: the kernel would go on with the frames of a socket that was closed.
 #[derive(Clone, Debug)]
 pub struct PortSocket {
     fd: Arc<OwnedFd>,
@@ -108,6 +108,7 @@ pub trait Sockets {
     /// Whether it can be told which queues have an AF_XDP socket bound (kernel 6.15 and later).
     fn tells_bound_queues(&self) -> bool;
 
-    /// Queues of a netdev that have an AF_XDP socket bound, whoever has it; 0 if the netdev is down, or it can't be told.
+    /// Queues of a netdev that have an AF_XDP socket bound, whoever has it; 0 if the netdev is down, or it can't be
+    /// told.
     fn bound_queues(&self, netdev: &Netdev) -> u32;
 }

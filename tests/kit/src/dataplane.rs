@@ -5,13 +5,14 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use ctl_service::{Capture, Dataplane};
 use switch::engine::tables::Tables;
 use switch::model::*;
-use switch::outside::check_directory;
 use switch::{CaptureRequest, Error, ErrorKind, GuestSockets, KeptTables, NetdevFinding, RuleUndo, resolve};
+
+use crate::capture::Nothing;
+use crate::components::FakeComponents;
 
 /// A `phy` port on this netdev can't be brought up, until [`FakeDataplane::provided`] is set.
 pub const MISSING_NETDEV: &str = "missing0";
@@ -22,10 +23,7 @@ struct Inner {
     fdb: Vec<FdbEntry>,
     bridge: BridgeSettings,
     reserved: Vec<(u16, String, u32)>,
-    components: Vec<ComponentSpec>,
-    rings: std::collections::BTreeSet<u32>,
-    outside: std::collections::BTreeMap<u32, OutsideSpec>,
-    flow_rules: std::collections::BTreeMap<String, Vec<FlowRule>>,
+    panel: FakeComponents,
 }
 
 /// Largest MTU of every port, in bytes.
@@ -81,19 +79,6 @@ fn missing(name: &str) -> Error {
     Error::new(ErrorKind::NotFound, format!("there is no port `{name}`"))
 }
 
-struct Nothing;
-
-impl Capture for Nothing {
-    fn receive(&mut self, timeout: Duration) -> Vec<CapturedFrame> {
-        std::thread::sleep(timeout.min(Duration::from_millis(1)));
-        Vec::new()
-    }
-
-    fn missed(&self) -> u64 {
-        0
-    }
-}
-
 impl Dataplane for FakeDataplane {
     fn settings(&self) -> &DataplaneSettings {
         &self.settings
@@ -141,103 +126,53 @@ impl Dataplane for FakeDataplane {
     }
 
     fn set_components(&self, components: Vec<ComponentSpec>) -> Result<(), Error> {
-        self.lock().components = components;
+        self.lock().panel.components = components;
         Ok(())
     }
 
     fn components(&self) -> Vec<ComponentInfo> {
-        let info = |spec: &ComponentSpec| ComponentInfo {
-            name: spec.name.clone(),
-            worker: spec.worker,
-            kind: spec.kind,
-            ready: true,
-            from: spec.rx.iter().map(|end| end.port.clone()).collect(),
-            to: spec.tx.iter().map(|end| end.port.clone()).collect(),
-            rx: Count { packets: 3, bytes: 180 },
-            tx: Count { packets: 2, bytes: 120 },
-            dropped: Count { packets: 1, bytes: 60 },
-            drops: [("ring_full".to_owned(), Count { packets: 1, bytes: 60 })].into(),
-        };
-        self.lock().components.iter().map(info).collect()
+        self.lock().panel.components()
     }
 
     fn add_ring(&self, no: u32, _depth: u32) -> Result<(), Error> {
-        if self.lock().rings.insert(no) { Ok(()) } else { Err(Error::new(ErrorKind::Exists, "ring: it is there")) }
+        self.lock().panel.add_ring(no)
     }
 
     fn del_ring(&self, no: u32) -> Result<(), Error> {
-        if self.lock().rings.remove(&no) {
-            Ok(())
-        } else {
-            Err(Error::new(ErrorKind::NotFound, "ring: it is not there"))
-        }
+        self.lock().panel.del_ring(no)
     }
 
     fn add_outside(&self, no: u32, spec: OutsideSpec) -> Result<(), Error> {
-        match &spec {
-            OutsideSpec::Capture(files) => check_directory(&files.directory, files.within.as_deref())?,
-            OutsideSpec::Pcap { tx: Some(file), .. } => {
-                file.parent().map_or(Ok(()), |parent| check_directory(parent, None))?;
-            }
-            OutsideSpec::Pcap { .. } | OutsideSpec::Tap { .. } => {}
-        }
-        match self.lock().outside.insert(no, spec) {
-            None => Ok(()),
-            Some(_) => Err(Error::new(ErrorKind::Exists, "outside end: it is there")),
-        }
+        self.lock().panel.add_outside(no, spec)
     }
 
     fn del_outside(&self, no: u32) -> Result<(), Error> {
-        let gone = self.lock().outside.remove(&no);
-        gone.map(drop).ok_or_else(|| Error::new(ErrorKind::NotFound, "outside end: it is not there"))
+        self.lock().panel.del_outside(no)
     }
 
     fn outside(&self) -> Vec<OutsideInfo> {
-        let info = |(&no, spec): (&u32, &OutsideSpec)| {
-            let files = match spec {
-                OutsideSpec::Capture(files) => vec![files.directory.join(format!("{}.1.pcap.lz4", files.stem))],
-                OutsideSpec::Tap { .. } | OutsideSpec::Pcap { .. } => Vec::new(),
-            };
-            OutsideInfo { no, spec: spec.clone(), files, error: None }
-        };
-        self.lock().outside.iter().map(info).collect()
+        self.lock().panel.outside()
     }
 
     fn set_flow_rules(&self, port: &str, rules: Vec<FlowRule>) -> Result<(), Error> {
         let mut inner = self.lock();
         let queues = inner.ports.iter().find(|info| info.spec.name == port).map(|info| info.queues.len());
         let queues = queues.ok_or_else(|| missing(port))?;
-        if rules.iter().any(|rule| matches!(rule.target, FlowTarget::Queue(queue) if queue as usize >= queues)) {
-            return Err(Error::new(ErrorKind::Invalid, "flow rules: there is no such queue"));
-        }
-        inner.flow_rules.insert(port.to_owned(), rules);
-        Ok(())
+        inner.panel.set_flow_rules(port, queues, rules)
     }
 
     fn flow_rules(&self, port: &str) -> Result<Vec<FlowRule>, Error> {
         let inner = self.lock();
         let there = inner.ports.iter().any(|info| info.spec.name == port);
-        if there { Ok(inner.flow_rules.get(port).cloned().unwrap_or_default()) } else { Err(missing(port)) }
+        if there { Ok(inner.panel.flow_rules(port)) } else { Err(missing(port)) }
     }
 
     fn flow_counts(&self) -> Vec<FlowCount> {
-        let of_port = |(port, rules): (&String, &Vec<FlowRule>)| {
-            let count = |rule: &FlowRule| FlowCount { port: port.clone(), rule: rule.id, matched: Count::default() };
-            rules.iter().map(count).collect::<Vec<_>>()
-        };
-        self.lock().flow_rules.iter().flat_map(of_port).collect()
+        self.lock().panel.flow_counts()
     }
 
     fn ends(&self) -> Vec<EndInfo> {
-        let end = |&no: &u32| EndInfo {
-            end: EndPort::Ring(no),
-            rx: Count::default(),
-            tx: Count::default(),
-            tx_dropped: Count::default(),
-            rx_dropped: Count::default(),
-            queued: 0,
-        };
-        self.lock().rings.iter().map(end).collect()
+        self.lock().panel.ends()
     }
 
     fn add_ports(&self, specs: Vec<PortSpec>) -> Vec<Result<PortInfo, Error>> {
@@ -253,7 +188,7 @@ impl Dataplane for FakeDataplane {
         tables.check_port_unused(no)?;
         tables.forget_port(no);
         inner.ports.remove(at);
-        inner.flow_rules.remove(name);
+        inner.panel.forget_flow_rules(name);
         inner.fdb.retain(|row| row.port != name);
         Ok(())
     }

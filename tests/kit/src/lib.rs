@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 mod calls;
+mod capture;
+mod components;
 mod config;
 mod dataplane;
 mod kept;

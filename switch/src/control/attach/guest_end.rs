@@ -1,8 +1,9 @@
 //! The guest's end of a port for a guest that opens AF_XDP sockets itself, QEMU most of all.
 //!
-//! The guest's process may be an ordinary user's. It is given sockets that are neither bound nor have memory. It registers its
-//! own memory, and binds them. For each queue the port's pinned XSKMAP has a slot, which the kernel empties when the last copy
-//! of its socket is closed. Nothing of this is undone when the daemon ends: the next one takes it up.
+//! The guest's process may be an ordinary user's. It is given sockets that are neither bound nor have memory. It
+//! registers its own memory, and binds them. For each queue the port's pinned XSKMAP has a slot, which the kernel
+//! empties when the last copy of its socket is closed. Nothing of this is undone when the daemon ends: the next one
+//! takes it up.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -87,7 +88,8 @@ impl GuestEnd {
         (0..queues).try_for_each(|queue| self.program.withdraw(queue))
     }
 
-    /// Takes the program off and removes what is pinned. Then a kernel stack may speak there again, if there is a netdev.
+    /// Takes the program off and removes what is pinned. Then a kernel stack may speak there again, if there is a
+    /// netdev.
     pub fn remove(self, host: &dyn Host, port: &str, netdev: Option<&Netdev>) {
         if let Err(error) = self.program.remove() {
             tracing::warn!(port, %error, "the program of its guest's end stays");

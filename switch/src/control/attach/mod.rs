@@ -1,11 +1,11 @@
 //! Attachments: what ports have outside of the switch.
 //!
-//! A port is attached in two steps. [`Found::find`] looks for what it needs; what can refuse is asked there, and nothing is
-//! changed. [`Found::open`] makes it all; on an error everything is as it was. A live port has an [`Attachment`], a port that is
-//! gone has left [`Remains`].
+//! A port is attached in two steps. [`Found::find`] looks for what it needs; what can refuse is asked there, and
+//! nothing is changed. [`Found::open`] makes it all; on an error everything is as it was. A live port has an
+//! [`Attachment`], a port that is gone has left [`Remains`].
 //!
-//! Each of the three is an enum with a variant a kind of attachment. A new kind is a module here with its three types, a
-//! variant of each enum, and the choice by the port's kind in [`Found::find`].
+//! Each of the three is an enum with a variant a kind of attachment. A new kind is a module here with its three
+//! types, a variant of each enum, and the choice by the port's kind in [`Found::find`].
 
 mod ends;
 mod find;
@@ -22,6 +22,7 @@ use self::find::FoundNetdev;
 pub(super) use self::guest_side::GuestSide;
 use self::netdev::{NetdevPort, NetdevRemains};
 use super::core::Core;
+use super::sums::as_count;
 use crate::Error;
 use crate::host::{Netdev, QueueCounters, SocketCounters, SteerKey};
 use crate::io::backend::Backend;
@@ -209,7 +210,8 @@ impl Attachment {
         }
     }
 
-    /// What is left outside once the port is gone from the switch. Its queues are let go of, so that they can be closed.
+    /// What is left outside once the port is gone from the switch. Its queues are let go of, so that they can be
+    /// closed.
     pub fn into_remains(self) -> Remains {
         match self {
             Attachment::Netdev(port) => Remains::Netdev(port.into_remains()),
@@ -228,6 +230,5 @@ impl Remains {
 
 /// Queues of a port.
 fn queue_count(port: &PortShared) -> u32 {
-    // There are at most `MAX_QUEUES`.
-    u32::try_from(port.queues.len()).unwrap_or(MAX_QUEUES)
+    as_count(port.queues.len())
 }

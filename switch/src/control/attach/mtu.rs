@@ -12,7 +12,8 @@ fn frame_mtu(frame_size: u32) -> u32 {
     frame_size - HEADROOM - L2_OVERHEAD
 }
 
-/// The largest MTU of a port on such a netdev, and what sets it. `mode` is the mode in force, or the one that is asked for.
+/// The largest MTU of a port on such a netdev, and what sets it. `mode` is the mode in force, or the one that is
+/// asked for.
 pub fn mtu_limit(mode: ModeRequest, is_veth: bool, frame_size: u32) -> (u32, &'static str) {
     let frame = frame_mtu(frame_size);
     if is_veth && mode == ModeRequest::Native && VETH_NATIVE_MAX_MTU < frame {

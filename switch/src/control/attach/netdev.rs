@@ -42,7 +42,8 @@ pub struct NetdevPort {
 impl NetdevPort {
     /// Makes or takes the netdev, loads the program, opens the sockets and attaches. On an error all is as it was.
     ///
-    /// The program is attached here, a moment before the workers get the queues. What comes in meanwhile waits in the rings.
+    /// The program is attached here, a moment before the workers get the queues. What comes in meanwhile waits in
+    /// the rings.
     pub fn open(core: &Arc<Core>, found: FoundNetdev, plan: &Plan) -> Result<(Self, Vec<Backend>), Error> {
         let (ends, undo) = found.open(&*core.host, &plan.spec)?;
         let mut cache = core.frame_cache();

@@ -1,7 +1,7 @@
 //! Bringing ports up, one or many: what waits for the kernel is done for several at a time.
 //!
-//! Names, numbers, workers and frames are given out in the order that was asked for. So what a port gets does not depend on which
-//! of them is ready first. One that fails leaves nothing behind, and the others alone.
+//! Names, numbers, workers and frames are given out in the order that was asked for. So what a port gets does not
+//! depend on which of them is ready first. One that fails leaves nothing behind, and the others alone.
 
 use std::sync::Arc;
 

@@ -1,10 +1,11 @@
 //! One set of components in the place of another.
 //!
-//! Every component that changes stops taking frames from anywhere but the rings by which frames come to it from others that change.
-//! What is in these rings when they stop is treated by the old components: [`drain`] waits for it, ring by ring. Then all that change
-//! take nothing any more, queues move to the workers that are to have them, and the new set is put in place at once. Other components
-//! go on all the time. Each step is a [`Set`] that workers pick up between two turns, so that after a step no frame is in a
-//! worker's hands that was taken before it.
+//! Every component that changes stops taking frames from anywhere but the rings by which frames come to it from
+//! others that change. What is in these rings when they stop is treated by the old components: [`drain`] waits for
+//! it, ring by ring. Then all that change take nothing any more, queues move to the workers that are to have them,
+//! and the new set is put in place at once. Other components go on all the time. Each step is a [`Set`] that
+//! workers pick up between two turns, so that after a step no frame is in a worker's hands that was taken before
+//! it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use crate::Error;
 use crate::control::components::{compile, stats_of};
 use crate::control::core::Core;
 use crate::control::state::Control;
-use crate::control::sums::retire;
+use crate::control::sums::{as_count, retire};
 use crate::model::ComponentSpec;
 use crate::worker::component::{Component, Gate, Link, Set};
 use crate::worker::ends::Ring;
@@ -72,15 +73,15 @@ pub(in crate::control) fn set_components(control: &mut Control, specs: Vec<Compo
     Ok(())
 }
 
-/// The queues that are not at the worker which is to have them: that of the component that takes frames from them, else of the one
-/// that sends by them.
+/// The queues that are not at the worker which is to have them: that of the component that takes frames from them,
+/// else of the one that sends by them.
 fn moves(next: &[Arc<Component>]) -> Vec<Move> {
     let mut wanted: HashMap<(u16, u32), (Arc<PortShared>, usize)> = HashMap::new();
     let ends = next.iter().flat_map(|component| component.rx.iter().map(move |link| (component, link)));
     let ends = ends.chain(next.iter().flat_map(|component| component.tx.iter().map(move |link| (component, link))));
     for (component, link) in ends {
         let Link::Port(port, queue) = link else { continue };
-        let all = 0..port.queues.len() as u32;
+        let all = 0..as_count(port.queues.len());
         for queue in all.filter(|number| queue.is_none_or(|queue| queue == *number)) {
             let place = wanted.entry((port.no, queue));
             place.or_insert_with(|| (Arc::clone(port), component.spec.worker));
@@ -141,8 +142,9 @@ fn between(components: &[Arc<Component>], changes: &[bool]) -> Vec<Between> {
     edges
 }
 
-/// Waits until what was in those rings, or in the hands of components before them, has come out behind them; false if that took
-/// too long. A frame passes each ring once (unless they are a circle), so it is out after as many rounds as there are rings.
+/// Waits until what was in those rings, or in the hands of components before them, has come out behind them; false
+/// if that took too long. A frame passes each ring once (unless they are a circle), so it is out after as many
+/// rounds as there are rings.
 fn drain(core: &Core, set: &Arc<Set>, between: &[Between]) -> bool {
     let deadline = Instant::now() + DRAIN;
     for _ in between {
@@ -199,8 +201,8 @@ pub(super) fn put_readers(control: &Control, next: &[Arc<Component>]) {
     share_room(&unread, control.core.umem().frames());
 }
 
-/// What is sent to rings that nobody takes frames from waits there. However many there are, it is a quarter of all frames at most: the
-/// rest is for those who move.
+/// What is sent to rings that nobody takes frames from waits there. However many there are, it is a quarter of all
+/// frames at most: the rest is for those who move.
 fn share_room(unread: &[&Arc<Ring>], frames: u32) {
     let held: u64 = unread.iter().map(|ring| ring.queued().packets).sum();
     let share = u64::from(frames / 4).saturating_sub(held) / (unread.len().max(1) as u64);

@@ -23,8 +23,8 @@ pub(super) fn count_untaken(port: &PortShared, queue: u32, untaken: Count) {
     port.shards[shared.worker()].dropped_all(DropReason::PortGone, untaken);
 }
 
-/// Opens the queues of a port anew with rings of that depth. What comes in meanwhile is dropped and counted by the program. If
-/// it can't be done, the port has its old depth again.
+/// Opens the queues of a port anew with rings of that depth. What comes in meanwhile is dropped and counted by the
+/// program. If it can't be done, the port has its old depth again.
 pub(super) fn set_depth(core: &Core, port: &mut LivePort, depth: u32) -> Result<(), Error> {
     let before = port.spec.queue_depth.unwrap_or(DEFAULT_QUEUE_DEPTH);
     // First of all the program sends nothing to the old queues any more, and counts that.

@@ -1,4 +1,5 @@
-//! Changes: each is checked whole, then made, then put in place as a view. A refused change leaves everything as it was.
+//! Changes: each is checked whole, then made, then put in place as a view. A refused change leaves everything as it
+//! was.
 
 mod add;
 mod components;

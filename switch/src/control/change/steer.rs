@@ -7,7 +7,8 @@ use crate::engine::vlan;
 use crate::host::SteerKey;
 use crate::model::{MacAddr, PortNo, Steering, VlanMode};
 
-/// A station behind the switch: its address, its port, and its VLAN if it is bound to one (else any that the port carries).
+/// A station behind the switch: its address, its port, and its VLAN if it is bound to one (else any that the port
+/// carries).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Station {
     /// Address.
@@ -18,8 +19,8 @@ pub struct Station {
     pub vlan: Option<u16>,
 }
 
-/// The steering set of the NIC at port `nic`: what is addressed to stations behind other ports, with the tag that it has on
-/// that NIC's wire. A station in a VLAN that the NIC does not carry is not reached from there.
+/// The steering set of the NIC at port `nic`: what is addressed to stations behind other ports, with the tag that
+/// it has on that NIC's wire. A station in a VLAN that the NIC does not carry is not reached from there.
 pub fn keys(nic: PortNo, mode: &VlanMode, stations: &[Station]) -> BTreeSet<SteerKey> {
     let others = stations.iter().filter(|station| station.port != nic);
     others

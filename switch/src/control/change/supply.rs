@@ -6,8 +6,8 @@ use crate::{Error, ErrorKind};
 /// Least frames that a queue is supplied with.
 const MIN_FILL: u32 = 64;
 
-/// Frames for a queue with rings of that depth, when `free` ones are in the pool and its port has that many queues to come, this
-/// one included.
+/// Frames for a queue with rings of that depth, when `free` ones are in the pool and its port has that many queues
+/// to come, this one included.
 pub(super) fn fill_of(umem: &Umem, free: u32, depth: u32, queues_to_come: u32) -> Result<u32, Error> {
     if free < 2 * MIN_FILL * queues_to_come {
         return Err(Error::new(

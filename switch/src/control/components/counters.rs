@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::live::{Live, LiveOutside};
-use crate::control::sums::retire;
+use crate::control::sums::{as_count, retire};
 use crate::model::*;
 use crate::worker::component::{Component, Counters, PortFlows};
 
@@ -44,7 +44,7 @@ impl Live {
         let end = |end, tx, rx, tx_dropped, queued| EndInfo { end, rx, tx, tx_dropped, rx_dropped: only(0), queued };
         let rings = self.rings.iter().map(|(&no, ring)| {
             let [tx, rx, refused] = ring.counts();
-            end(EndPort::Ring(no), tx, rx, refused, ring.queued().packets as u32)
+            end(EndPort::Ring(no), tx, rx, refused, as_count(ring.queued().packets))
         });
         let nulls =
             self.nulls.iter().map(|(&no, null)| end(EndPort::Null(no), null.tx.read(), null.rx.read(), only(0), 0));
@@ -52,8 +52,8 @@ impl Live {
             let mut tx_dropped = outside.refused.read();
             tx_dropped.packets += thread.tx_dropped();
             let [_, rx, _] = outside.input.counts();
-            let queued = outside.input.queued().packets as usize + outside.waiting();
-            let info = end(EndPort::Outside(no), outside.tx.read(), rx, tx_dropped, queued as u32);
+            let queued = as_count(outside.input.queued().packets) + as_count(outside.waiting());
+            let info = end(EndPort::Outside(no), outside.tx.read(), rx, tx_dropped, queued);
             EndInfo { rx_dropped: only(thread.rx_dropped()), ..info }
         });
         rings.chain(nulls).chain(outside).collect()

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::live::Live;
 use crate::control::core::Core;
+use crate::control::sums::as_count;
 use crate::model::PortNo;
 use crate::worker::component::{Gate, PortFlows, Set};
 use crate::worker::ends::Ring;
@@ -19,7 +20,7 @@ impl Live {
     pub fn rings_to(&self, port: PortNo, queue: Option<u32>) -> Vec<&Arc<Ring>> {
         let Some(flows) = self.flows.get(usize::from(port)).and_then(Option::as_ref) else { return Vec::new() };
         let queue = |no: &u32| queue.is_none_or(|queue| queue == *no);
-        (0..flows.port.queues.len() as u32).filter(queue).flat_map(|queue| flows.rings_to(queue)).collect()
+        (0..as_count(flows.port.queues.len())).filter(queue).flat_map(|queue| flows.rings_to(queue)).collect()
     }
 
     /// Drops what flow rules have sent to ends that no component has any more.

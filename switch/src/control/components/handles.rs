@@ -52,7 +52,8 @@ impl ToSwitch for ToComponents {
         if self.ring.is_full() || frame.len() > self.max_frame() {
             return false;
         }
-        // As for frames that packet sockets bring: an audit that closes the gate finds each frame in the cache or in the ring.
+        // As for frames that packet sockets bring: an audit that closes the gate finds each frame in the cache or
+        // in the ring.
         let mut cache = self.gate.pass();
         let Some(mut taken) = cache.take() else { return false };
         let start = taken.start();

@@ -2,6 +2,7 @@
 
 use crate::control::core::Core;
 use crate::control::state::Control;
+use crate::control::sums::as_count;
 use crate::io::umem::Whereabouts;
 use crate::model::*;
 use crate::worker::QueueHoldings;
@@ -16,13 +17,14 @@ pub(in crate::control) fn frames(core: &Core) -> FramePlaces {
 pub(in crate::control) fn audit(control: &Control) -> FrameAudit {
     let core = &control.core;
     let umem = core.umem();
-    // The gate's threads stand still while their gate is closed; the workers while they are paused, which is to be short.
+    // The gate's threads stand still while the gate is closed, the workers while they are paused. A pause is to be
+    // short.
     let taps = core.gate.pass();
-    let in_rings = || control.components.all_rings().map(|ring| ring.queued().packets as u32).sum::<u32>();
+    let in_rings = || control.components.all_rings().map(|ring| as_count(ring.queued().packets)).sum::<u32>();
     let (holdings, census, pooled, in_rings) =
         core.workers.pause(|holdings| (holdings, umem.census(), umem.pool_len(), in_rings()));
     let mut audit = FrameAudit { frames: umem.frames(), huge_pages: umem.is_huge(), ..FrameAudit::default() };
-    audit.free = pooled + taps.len() as u32;
+    audit.free = pooled + as_count(taps.len());
     audit.in_transit = in_rings;
     drop(taps);
     for worker in holdings {

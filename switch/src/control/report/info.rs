@@ -46,8 +46,8 @@ fn links(core: &Core) -> HashMap<u32, Link> {
     core.host.list().unwrap_or_default().into_iter().map(|link| (link.index, link)).collect()
 }
 
-/// Guests' netdevs of which it is asked who has bound their queues. That is a visit to each one's namespace, so it is not done
-/// under the lock.
+/// Guests' netdevs of which it is asked who has bound their queues. That is a visit to each one's namespace, so it
+/// is not done under the lock.
 #[derive(Debug)]
 pub(in crate::control) struct BoundQueues {
     core: Arc<Core>,

@@ -7,19 +7,20 @@ use crate::control::state::Control;
 use crate::model::*;
 
 impl Switch {
-    /// Puts a set of components in the place of the one before, as a whole: no frame is treated by some of the old and some of the new
-    /// ones. Only components that change pause, and those for a moment: until what is between them is through, which may take
-    /// 200 ms at most. On an error nothing is changed.
+    /// Puts a set of components in the place of the one before, as a whole. No frame is treated by both. Components
+    /// that stay the same go on. Those that change pause until what is between them is through, for 200 ms at most.
+    /// On an error nothing is changed.
     ///
     /// # Errors
-    /// `Invalid`: a worker, end or table that does not fit; `NotFound`: a port, ring or outside end that is not there; `Busy`: an
-    /// end that two components have the same way, or a port of the bridge.
+    /// - `Invalid`: a worker, end or table does not fit.
+    /// - `NotFound`: a port, ring or outside end is not there.
+    /// - `Busy`: two components have an end the same way, or an end is a port of the bridge.
     pub fn set_components(&self, components: Vec<ComponentSpec>) -> Result<(), Error> {
         change::set_components(&mut self.lock(), components)
     }
 
-    /// The components that run, with their counters since they were made under that name. Drops at a port's way out (`tx_ring_full`,
-    /// `egress_mtu`, …) are counted at the port.
+    /// The components that run, with their counters since they were made under that name. Drops on a port's way out
+    /// (`tx_ring_full`, `egress_mtu`, …) are counted at the port.
     pub fn components(&self) -> Vec<ComponentInfo> {
         self.lock().components.infos()
     }
@@ -35,8 +36,12 @@ impl Switch {
         components.del_ring(core, no)
     }
 
-    /// Adds an outside end, and starts the thread that joins it to what is outside; `Exists` if there is one of that number.
-    /// `Full`: there are 128. Other errors are those of what is outside: a file, a device.
+    /// Adds an outside end, and starts the thread that joins it to what is outside.
+    ///
+    /// # Errors
+    /// - `Exists`: there is one of that number.
+    /// - `Full`: there are 128.
+    /// - Those of what is outside: a file, a device.
     pub fn add_outside(&self, no: u32, spec: OutsideSpec) -> Result<(), Error> {
         let Control { core, components, .. } = &mut *self.lock();
         components.add_outside(core, no, spec)
@@ -48,12 +53,14 @@ impl Switch {
         components.del_outside(core, no)
     }
 
-    /// Gives a port its flow rules, in place of those that it had, as a whole: each worker goes by all of them or by none. They go
-    /// with the port. What rules that are gone have sent to a queue's end is still taken there, within 200 ms at most.
+    /// Replaces the flow rules of a port as a whole. Each worker goes by all of them or by none. They go with the
+    /// port. What earlier rules have sent to a queue's end is still taken there, within 200 ms at most.
     ///
     /// # Errors
-    /// `NotFound`: there is no such port; `Invalid`: it is the bridge's, a rule names a queue that it has not, says what is not
-    /// possible, or there are more than [`MAX_FLOW_RULES`], or rules that can give a frame more than [`MAX_FLOW_PUSHES`] tags.
+    /// - `NotFound`: there is no such port.
+    /// - `Invalid`: the port is the bridge's, or a rule names a queue that the port has not.
+    /// - `Invalid`: a rule says what is not possible.
+    /// - `Invalid`: more than [`MAX_FLOW_RULES`] rules, or more than [`MAX_FLOW_PUSHES`] tags for a frame.
     pub fn set_flow_rules(&self, port: &str, rules: Vec<FlowRule>) -> Result<(), Error> {
         change::set_flow_rules(&mut self.lock(), port, rules)
     }

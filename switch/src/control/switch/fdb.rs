@@ -96,8 +96,8 @@ impl Switch {
         Ok(control.fdb.flush_learned(no))
     }
 
-    /// Learns addresses that an earlier switch had learned, on ports of the same names, unless they were seen here already;
-    /// returns how many.
+    /// Learns addresses that an earlier switch had learned, on ports of the same names, unless they were seen here
+    /// already; returns how many.
     pub fn relearn(&self, rows: &[FdbEntry]) -> usize {
         let control = self.lock();
         let limit = |no| control.ports.get(no).and_then(|port| port.spec.fdb_limit).unwrap_or(u32::MAX);

@@ -8,11 +8,12 @@ use crate::host::GuestSockets;
 use crate::model::GuestEndInfo;
 
 impl Switch {
-    /// Opens the guest's end of a port for a guest's own AF_XDP sockets, if it is not open yet: attaches a program there, and
-    /// pins it with its XSKMAP. It stays open until the port is deleted.
+    /// Opens the guest's end of a port for a guest's own AF_XDP sockets, if it is not open yet. A program is
+    /// attached there, and pinned with its XSKMAP. It stays open until the port is deleted.
     ///
     /// # Errors
-    /// `Unsupported` for a phy port, `Busy` if somebody else's XDP program is there.
+    /// - `Unsupported`: the port has no guest's end.
+    /// - `Busy`: somebody else's XDP program is there.
     pub fn open_guest_end(&self, name: &str) -> Result<GuestEndInfo, Error> {
         let mut control = self.lock();
         let port = control.ports.find_mut(name)?;
@@ -29,8 +30,7 @@ impl Switch {
         self.lock().ports.find(name)?.attachment.guest_side().open_sockets()
     }
 
-    /// Puts sockets that a guest has, in queue order, into their slots, should they have been lost from there; says whether
-    /// all are in.
+    /// Puts a guest's sockets, in queue order, back into slots that have lost them. Says whether all are in.
     pub fn return_guest_sockets(&self, name: &str, sockets: &[OwnedFd]) -> Result<bool, Error> {
         self.lock().ports.find(name)?.attachment.guest_side().take_back(sockets)
     }
@@ -43,7 +43,8 @@ impl Switch {
         self.lock().ports.find(name)?.attachment.guest_side().withdraw()
     }
 
-    /// Whether [`PortInfo::active_queues`](crate::model::PortInfo::active_queues) of guests can be told (kernel 6.15 and later).
+    /// Whether [`PortInfo::active_queues`](crate::model::PortInfo::active_queues) of guests can be told (kernel
+    /// 6.15 and later).
     pub fn tells_bound_queues(&self) -> bool {
         self.core.host.tells_bound_queues()
     }

@@ -28,7 +28,8 @@ use crate::model::*;
 use crate::{Error, ErrorKind};
 
 /// A running data plane. All methods may be called from any thread; they block for milliseconds at most, but for
-/// [`Switch::add_ports`] and [`Switch::del_port`], which wait for the kernel. None of them disturbs the packets of other ports.
+/// [`Switch::add_ports`] and [`Switch::del_port`], which wait for the kernel. None of them disturbs the packets of
+/// other ports.
 #[derive(Debug)]
 pub struct Switch {
     pub(super) core: Arc<Core>,
@@ -44,14 +45,14 @@ impl Switch {
         check_bridge(bridge)
     }
 
-    /// Says whether these ports could be added together, as far as that does not depend on netdevs and on ports that are there; the
-    /// error names the port.
+    /// Says whether these ports could be added together, as far as that depends neither on netdevs nor on live
+    /// ports. The error names the port.
     pub fn check_ports(settings: &DataplaneSettings, ports: &[PortSpec]) -> Result<(), Error> {
         resolve::check_ports(ports, settings.capacity.port_slots())
     }
 
-    /// Makes UMEM and starts the workers, on this machine. Without a place for pins no guest's end can be opened for AF_XDP
-    /// sockets.
+    /// Makes UMEM and starts the workers, on this machine. Without a place for pins no guest's end can be opened
+    /// for AF_XDP sockets.
     pub fn start(settings: &DataplaneSettings, bridge: BridgeSettings, pins: Option<PinPlace>) -> Result<Self, Error> {
         Self::start_on(Arc::new(KernelHost::new(pins)), settings, bridge)
     }
@@ -89,8 +90,8 @@ impl Switch {
         &self.core.settings
     }
 
-    /// Detaches all ports, brings their frames back and stops the workers; the netdevs stay, and so does what is on guests'
-    /// ends. Dropping a `Switch` does the same.
+    /// Detaches all ports, brings their frames back and stops the workers. Netdevs stay, and so does what is on
+    /// guests' ends. Dropping a `Switch` does the same.
     pub fn shutdown(self) {}
 }
 

@@ -3,27 +3,32 @@
 use super::Switch;
 use crate::control::change;
 use crate::control::report::{self, BoundQueues};
+use crate::control::sums::as_count;
 use crate::model::*;
 use crate::{Error, ErrorKind};
 
 impl Switch {
-    /// Adds a port: makes or adopts its netdevs, binds sockets, attaches the XDP program last. On an error nothing is left.
+    /// Adds a port: makes or adopts its netdevs, binds sockets, attaches the XDP program last. On an error nothing
+    /// is left.
     pub fn add_port(&self, spec: PortSpec) -> Result<PortInfo, Error> {
         let added = self.add_ports(vec![spec]).pop();
         added.unwrap_or_else(|| Err(Error::new(ErrorKind::System, "a port was neither added nor refused")))
     }
 
-    /// Adds ports as [`Switch::add_port`] does, but several at a time, which saves most of the waiting for the kernel. What one
-    /// gets does not depend on which is ready first: numbers go in the order of `specs`, and so do the results. One that fails
-    /// stops none of the others.
+    /// Adds ports as [`Switch::add_port`] does, but several at a time. That saves most of the waiting for the
+    /// kernel. Numbers and results go in the order of `specs`, whichever port is ready first. One that fails stops
+    /// no other.
     pub fn add_ports(&self, specs: Vec<PortSpec>) -> Vec<Result<PortInfo, Error>> {
         let mut control = self.lock();
         let added = change::add_ports(&mut control, specs);
         report::infos_of(&control, added)
     }
 
-    /// Removes a port: detaches first, brings its frames back, removes the veth pair if the switch made it. Its meter bindings
-    /// and its redirect go with it. `Busy` if what would go to another port is redirected to it, or a component has it.
+    /// Removes a port. It is detached first, its frames come back, and its veth pair goes if the switch made it.
+    /// Its meter bindings and its redirect go with it.
+    ///
+    /// # Errors
+    /// `Busy`: another port's frames are redirected to it, or a component has it.
     pub fn del_port(&self, name: &str) -> Result<(), Error> {
         let mut control = self.lock();
         let no = control.ports.find(name)?.shared.no;
@@ -76,17 +81,19 @@ impl Switch {
 
     /// Ports that there can be.
     pub fn port_slots(&self) -> u32 {
-        self.core.settings.capacity.ports.min(MAX_PORTS as u32)
+        as_count(self.core.settings.capacity.port_slots())
     }
 
-    /// Keeps numbers, with their names and queues, for ports that are configured and could not be brought up: other ports
-    /// don't get them, and rules, bindings and redirects may name them.
+    /// Keeps numbers, with names and queues, for ports that are configured and not up. Other ports don't get them.
+    /// Rules, bindings and redirects may name them.
     pub fn reserve_ports(&self, ports: Vec<(u16, String, u32)>) {
         self.lock().ports.reserve(ports);
     }
 
-    /// Forgets bindings and redirect of a number that was kept for a port; `Busy` if what would go elsewhere is redirected to
-    /// it.
+    /// Forgets bindings and redirect of a number that was kept for a port.
+    ///
+    /// # Errors
+    /// `Busy`: another port's frames are redirected to it.
     pub fn forget_port(&self, no: u16) -> Result<(), Error> {
         let mut control = self.lock();
         control.tables.check_port_unused(no)?;

@@ -26,8 +26,8 @@ impl Switch {
         report::workers(&self.lock())
     }
 
-    /// Says what would happen to `frame` (Ethernet without FCS) coming in from `port` by that queue, which matters for ports of
-    /// components only, and why the traffic rule `rule` does not apply to it, if it does not. Changes nothing.
+    /// Says what would happen to `frame` (Ethernet without FCS) from `port`, and why the traffic rule `rule` does
+    /// not apply to it, if it does not. The queue matters only for ports of components. Changes nothing.
     ///
     /// # Errors
     /// `NotFound`: there is no such port, or it has no such queue.
@@ -35,7 +35,7 @@ impl Switch {
         report::trace(&self.lock(), port, queue, frame, rule)
     }
 
-    /// Where the frames are. Nobody is stopped for it: those that move meanwhile are counted where they are when they are looked at.
+    /// Where the frames are. Nobody is stopped for it, so a frame that moves meanwhile is counted where it is seen.
     pub fn frames(&self) -> FramePlaces {
         report::frames(&self.core)
     }

@@ -1,7 +1,7 @@
 //! Meters, rules and redirects.
 //!
-//! Each method is one change: checked whole, made in [`Tables`], put in place as a view, and seen by every worker before the
-//! method returns. Meters change their rates in place, without a new view.
+//! Each method is one change: checked whole, made in [`Tables`], put in place as a view, and seen by every worker
+//! before the method returns. Meters change their rates in place, without a new view.
 
 use std::sync::Arc;
 
@@ -161,7 +161,8 @@ impl Switch {
         self.lock().tables.rules.current().masks()
     }
 
-    /// Sends what would go to `src` to `dest` from now on; `src` itself as `dest` undoes it. Returns where it went before.
+    /// Sends what would go to `src` to `dest` from now on. With `src` itself as `dest` that ends. Returns where it
+    /// went before.
     pub fn redirect(&self, spec: RedirectSpec) -> Result<Option<u16>, Error> {
         let mut control = self.lock();
         let before = {

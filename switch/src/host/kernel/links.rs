@@ -1,7 +1,7 @@
 //! Network devices by rtnetlink: queries, veth pairs, MTU, addresses, namespaces.
 //!
 //! Each call opens a netlink socket in the namespace of the calling thread. So the same
-//! functions serve the guest's end inside its namespace ([`super::namespaces::run`]). A call waits for its answer
+//! functions serve the guest's end inside its namespace (`namespaces::run`). A call waits for its answer
 //! without an async runtime, because a runtime and a thread would take longer than the call.
 
 use std::io;

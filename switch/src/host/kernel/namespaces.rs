@@ -1,7 +1,7 @@
 //! Doing something in another network namespace.
 //!
-//! A namespace is a property of a thread. So each visit has a thread of its own that ends with it. The caller's thread and the
-//! daemon's other threads stay where they are.
+//! A namespace is a property of a thread. So each visit has a thread of its own that ends with it. The caller's
+//! thread and the daemon's other threads stay where they are.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -64,7 +64,8 @@ pub fn run<T: Send>(namespace: &Namespace, work: impl FnOnce() -> Result<T, Erro
     })
 }
 
-/// Whether a file stands for a namespace. The name of one that is being made, or was not taken away in full, is an ordinary file.
+/// Whether a file stands for a namespace. The name of one that is being made, or was not taken away in full, is an
+/// ordinary file.
 fn is_namespace(file: &File) -> bool {
     fstatfs(file).is_ok_and(|stat| stat.filesystem_type() == NSFS_MAGIC)
 }

@@ -31,8 +31,9 @@ fn packet_error(netdev: &Netdev, errno: Errno) -> Error {
     Error::new(ErrorKind::System, format!("opening a packet socket on {}: {errno}{advice}", netdev.name))
 }
 
-/// A socket that can be bound to that netdev only: whoever gets it may not send on others. Only a privileged process could lift
-/// that (kernel 6.6 and later heed it, `xsk_bind` in `net/xdp/xsk.c`; earlier ones let it be bound anywhere in the namespace).
+/// A socket that can be bound to that netdev only: whoever gets it may not send on others. Only a privileged
+/// process could lift that (kernel 6.6 and later heed it, `xsk_bind` in `net/xdp/xsk.c`; earlier ones let it be
+/// bound anywhere in the namespace).
 fn own_socket(ifname: &str) -> Result<OwnedFd, Errno> {
     let socket = sys::socket()?;
     setsockopt(&socket, BindToDevice, &ifname.into())?;

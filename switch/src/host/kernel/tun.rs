@@ -40,9 +40,10 @@ pub fn create_tap(ifname: &str) -> Result<File, Error> {
 fn attach(file: &File, ifname: &str) -> Result<(), Errno> {
     let mut name = [0; libc::IFNAMSIZ];
     for (to, from) in name.iter_mut().zip(ifname.bytes()) {
-        *to = from as libc::c_char;
+        *to = libc::c_char::from_ne_bytes([from]);
     }
     // Without `IFF_TUN_EXCL` the call would take over somebody else's persistent tap.
+    #[expect(clippy::cast_possible_truncation, reason = "the flags are 16 bits")]
     let flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_TUN_EXCL) as libc::c_short;
     let mut request = libc::ifreq { ifr_name: name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: flags } };
     // SAFETY: `request` is a live `ifreq` with name and flags. The kernel reads and writes only that.

@@ -24,6 +24,7 @@ const GENL: usize = 4;
 /// Bits of an attribute's type that are not flags.
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
+#[expect(clippy::cast_possible_truncation, reason = "values are of some bytes")]
 fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let len = (4 + value.len()) as u16;
     let mut bytes = [len.to_ne_bytes(), kind.to_ne_bytes()].concat();
@@ -32,6 +33,7 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "flags are 16 bits, messages some bytes")]
 fn message(family: u16, flags: i32, command: u8, attribute: &[u8]) -> Vec<u8> {
     let len = (NLMSG + GENL + attribute.len()) as u32;
     let mut bytes = len.to_ne_bytes().to_vec();
@@ -102,7 +104,7 @@ pub fn bound(ifindex: u32) -> Result<Vec<u32>, Errno> {
         let id = attributes(attrs).find(|(kind, _)| *kind == CTRL_ATTR_FAMILY_ID);
         family = id.and_then(|(_, value)| number(value)).or(family);
     })?;
-    let family = family.ok_or(Errno::ENOENT)? as u16;
+    let family = family.ok_or(Errno::ENOENT)?.try_into().map_err(|_| Errno::EPROTO)?;
     let mut queues = Vec::new();
     let which = attribute(NETDEV_A_QUEUE_IFINDEX, &ifindex.to_ne_bytes());
     ask(&netlink, &message(family, libc::NLM_F_DUMP, NETDEV_CMD_QUEUE_GET, &which), |attrs| {

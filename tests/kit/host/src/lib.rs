@@ -1,7 +1,8 @@
 //! A made-up host: netdevs, programs and sockets that are values in memory, over queues in memory.
 //!
-//! A real [`Switch`] runs on it, without a kernel and without privileges. A test looks at what control has made of the netdevs,
-//! lets frames come in by them, and takes what was sent. It can take netdevs away, and say which calls fail ([`Fate`]).
+//! A real [`Switch`] runs on it, without a kernel and without privileges. A test looks at what control has made of
+//! the netdevs, lets frames come in by them, and takes what was sent. It can take netdevs away, and say which calls
+//! fail ([`Fate`]).
 
 mod fate;
 mod netdevs;
@@ -37,8 +38,8 @@ impl FakeHost {
         Self::default()
     }
 
-    /// A host that has every NIC that is asked for, with one queue. Only names of pairs that the switch makes are free: `xs…` and
-    /// `xg…`.
+    /// A host that has every NIC that is asked for, with one queue. Only names of pairs that the switch makes are
+    /// free: `xs…` and `xg…`.
     pub fn with_everything() -> Self {
         let host = Self::new();
         host.lock().has_everything = true;
@@ -74,7 +75,8 @@ impl FakeHost {
         self.lock().add_nic(name, queues);
     }
 
-    /// Adds a veth pair with that many queues, as an administrator makes it. Both ends are in the switch's namespace, and down.
+    /// Adds a veth pair with that many queues, as an administrator makes it. Both ends are in the switch's
+    /// namespace, and down.
     pub fn add_pair(&self, name: &str, peer: &str, queues: u32) {
         self.lock().add_pair((name, None), (peer, None), queues);
     }
@@ -155,8 +157,8 @@ impl FakeHost {
         self.look(name, counters).flatten().unwrap_or_default()
     }
 
-    /// Lets a frame come in by a queue of a netdev. False: it did not get to the switch, as the program counts it, or for lack of
-    /// room.
+    /// Lets a frame come in by a queue of a netdev. False: it did not get to the switch, as the program counts it,
+    /// or for lack of room.
     pub fn receive(&self, name: &str, queue: u32, frame: &[u8]) -> bool {
         self.lock().receive(name, queue, frame)
     }

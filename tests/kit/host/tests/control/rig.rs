@@ -20,7 +20,7 @@ impl Rig {
     }
 
     pub fn add(&self, spec: PortSpec) -> PortInfo {
-        self.switch.add_port(spec).unwrap()
+        self.switch.add_port(spec).expect("a port that comes up")
     }
 
     /// Waits until a port has sent as many frames by its first queue, and returns them.
@@ -81,5 +81,5 @@ pub fn frame(to: MacAddr, from: MacAddr, mark: u8) -> Vec<u8> {
 }
 
 pub fn kind<T: std::fmt::Debug>(result: Result<T, Error>) -> ErrorKind {
-    result.unwrap_err().kind()
+    result.expect_err("a refusal").kind()
 }

@@ -165,6 +165,7 @@ fn all_fragments_of_a_datagram_hash_alike_and_without_ports() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of hashes")]
 fn flow_hash_tells_flows_apart_and_ignores_what_is_not_the_flow() {
     let frame = |tags: &[(u16, u16)], port, flags| {
         flow_hash(&ethernet(tags, ETHERTYPE_IPV4, &ipv4(6, 0, 0, &tcp(port, 80, flags))))
@@ -270,6 +271,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
+    #[cfg_attr(miri, ignore = "cases of any length take minutes")]
     fn any_bytes_are_parsed_without_a_panic(
         frame in prop_oneof![plausible(), prop::collection::vec(any::<u8>(), 0..200)]
     ) {

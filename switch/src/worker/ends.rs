@@ -114,10 +114,13 @@ impl Ring {
             return 0;
         }
         let (before, mut passed) = (frames.len(), Count::default());
+        #[expect(clippy::expect_used, reason = "the chunk has as many frames as it was asked for")]
         let take = |output: &mut rtrb::Consumer<Frame>| {
             let there = output.slots().min(max);
             let Ok(chunk) = output.read_chunk(there) else { return };
-            frames.extend(chunk);
+            // Unlike `extend` it looks for room once, as the number is known.
+            let mut chunk = chunk.into_iter();
+            frames.resize_with(before + there, || chunk.next().expect("a frame for each slot"));
             passed = count(&frames[before..]);
         };
         self.output.with(take);

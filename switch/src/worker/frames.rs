@@ -50,7 +50,8 @@ pub(super) fn is_too_long(data: &[u8], mtu: usize) -> bool {
 }
 
 /// Edits a frame's tag. The change counts at `source`.
-#[inline]
+// Inlined always: it is the whole of the loops that call it, and those are not inlined themselves.
+#[inline(always)]
 pub(super) fn edit_tag(frame: &mut Frame, edit: TagEdit, source: &PortShard) {
     let (start, len) = (frame.start(), frame.len());
     let (start, len) = vlan::apply(edit, frame.chunk_mut(), start, len);

@@ -234,6 +234,8 @@ impl Upper {
         self.malformed.get_or_insert(malformed);
     }
 
+    // Not inlined, like `ipv6`. So each has all registers to itself.
+    #[inline(never)]
     fn ipv4(&mut self, bytes: &[u8]) {
         let Some(h) = bytes.first_chunk::<20>() else {
             return self.note(Malformed::IpTruncated);
@@ -272,6 +274,7 @@ impl Upper {
         }
     }
 
+    #[inline(never)]
     fn ipv6(&mut self, bytes: &[u8]) {
         let Some(h) = bytes.first_chunk::<40>() else {
             return self.note(Malformed::IpTruncated);

@@ -55,16 +55,17 @@ impl TagEdit {
 /// caller, and debug builds stop there.
 #[inline(always)]
 pub fn apply(edit: TagEdit, buf: &mut [u8], start: usize, len: usize) -> (usize, usize) {
-    // Addresses and tag begin at `first`, before a pop or after a push.
+    // Addresses and tag begin at `first`, before a pop or after a push. Without 4 bytes before `start` it wraps, and is
+    // not in `buf`.
     let (first, least) = match edit {
         TagEdit::None => return (start, len),
-        TagEdit::Push { .. } => (start.checked_sub(VLAN_TAG), ETH_HEADER),
-        TagEdit::Pop | TagEdit::SetTci(_) => (Some(start), ETH_HEADER + VLAN_TAG),
+        TagEdit::Push { .. } => (start.wrapping_sub(VLAN_TAG), ETH_HEADER),
+        TagEdit::Pop | TagEdit::SetTci(_) => (start, ETH_HEADER + VLAN_TAG),
     };
     let inside = len >= least && start.checked_add(len).is_some_and(|end| end <= buf.len());
     let size = buf.len();
-    let front =
-        first.filter(|_| inside).and_then(|first| buf.get_mut(first..)?.first_chunk_mut::<{ ADDRESSES + VLAN_TAG }>());
+    let front = if inside { buf.get_mut(first..) } else { None };
+    let front = front.and_then(|front| front.first_chunk_mut::<{ ADDRESSES + VLAN_TAG }>());
     debug_assert!(front.is_some(), "{edit:?} at {start}+{len} of {size} bytes");
     let Some(front) = front else { return (start, len) };
     // All 16 bytes as one number, the first byte lowest.

@@ -1,6 +1,5 @@
 //! A frame: the right to one chunk of UMEM, and where the packet lies in it.
 
-use std::num::NonZero;
 use std::ptr::NonNull;
 
 /// The right to read and write one chunk, and where the packet's data lies in it.
@@ -11,12 +10,13 @@ use std::ptr::NonNull;
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a frame that is not given on is lost"]
 pub struct Frame {
-    /// First byte of data, always within the chunk.
-    data: NonNull<u8>,
+    /// First byte of data, always within the chunk. Not `NonNull`: `None` of an `Option<Frame>` would be a null here.
+    /// Loops over frames then compare every pointer with null, and are no plain copies any more.
+    data: *mut u8,
     /// Bytes of data. The data ends within the chunk.
     len: u32,
-    /// Bytes of the chunk, a power of two. The chunk's address is a multiple of it.
-    chunk_size: u32,
+    /// Bytes of the chunk minus one. These bits of an address tell the place within the chunk.
+    mask: u32,
 }
 
 // SAFETY: a frame is the only access to its chunk, so the chunk moves with it to another thread.
@@ -28,13 +28,13 @@ impl Frame {
     /// A frame with `len` bytes of data at `data`.
     ///
     /// # Safety
-    /// - `data` lies in a chunk of `chunk_size` bytes that begins at a multiple of `chunk_size`, a power of two.
+    /// - `data` lies in a chunk of `mask + 1` bytes, a power of two. The chunk begins at a multiple of that.
     /// - The `len` bytes at `data` end within that chunk.
     /// - The whole chunk is readable and writable through `data`, and stays mapped while the frame exists.
     /// - Neither another `Frame` nor the kernel has this chunk while the frame exists.
     #[inline(always)]
-    pub(super) unsafe fn new(data: NonNull<u8>, len: u32, chunk_size: u32) -> Self {
-        Self { data, len, chunk_size }
+    pub(super) unsafe fn new(data: NonNull<u8>, len: u32, mask: u32) -> Self {
+        Self { data: data.as_ptr(), len, mask }
     }
 
     /// Bytes of data.
@@ -52,12 +52,12 @@ impl Frame {
     /// Bytes between the chunk's first byte and the data.
     #[inline]
     pub fn start(&self) -> usize {
-        self.addr().get() & (self.chunk_size as usize - 1)
+        self.addr() & self.mask as usize
     }
 
     /// Address of the first byte of data in this process.
     #[inline]
-    pub(super) fn addr(&self) -> NonZero<usize> {
+    pub(super) fn addr(&self) -> usize {
         self.data.addr()
     }
 
@@ -66,7 +66,7 @@ impl Frame {
     pub fn data(&self) -> &[u8] {
         // SAFETY: these bytes lie within the chunk, by the invariants of `new`, and `set` keeps them. The chunk is
         // mapped and ours alone. Nobody writes it while the frame is borrowed.
-        unsafe { std::slice::from_raw_parts(self.data.as_ptr(), self.len as usize) }
+        unsafe { std::slice::from_raw_parts(self.data, self.len as usize) }
     }
 
     /// All bytes of the chunk. The data begins at `start` and has `len` bytes.
@@ -74,8 +74,8 @@ impl Frame {
     pub fn chunk_mut(&mut self) -> &mut [u8] {
         // SAFETY: `start` is the distance to the chunk's first byte, so the result is in the same mapping.
         let chunk = unsafe { self.data.sub(self.start()) };
-        // SAFETY: the chunk has `chunk_size` bytes, is mapped, and is ours alone. The frame is borrowed exclusively.
-        unsafe { std::slice::from_raw_parts_mut(chunk.as_ptr(), self.chunk_size as usize) }
+        // SAFETY: the chunk has `mask + 1` bytes, is mapped, and is ours alone. The frame is borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(chunk, self.mask as usize + 1) }
     }
 
     /// Sets the place of the data in the chunk.
@@ -84,11 +84,11 @@ impl Frame {
     /// If `start..start + len` is not within the chunk, or `start` is its end.
     #[inline]
     pub fn set(&mut self, start: usize, len: usize) {
-        let size = self.chunk_size as usize;
+        let size = self.mask as usize + 1;
         assert!(start < size && len <= size - start, "data outside its frame");
         // SAFETY: the chunk's first byte and the byte `start` behind it both lie within the chunk.
         self.data = unsafe { self.data.sub(self.start()).add(start) };
-        #[expect(clippy::cast_possible_truncation, reason = "`len` is at most `chunk_size`, a `u32`")]
+        #[expect(clippy::cast_possible_truncation, reason = "`len` is at most a chunk, a page")]
         let len = len as u32;
         self.len = len;
     }

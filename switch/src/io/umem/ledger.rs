@@ -42,7 +42,8 @@ pub struct Page<'a> {
     owners: &'a [AtomicU32],
     base: NonNull<u8>,
     shift: u32,
-    size: u32,
+    /// Bytes of a chunk minus one.
+    mask: u32,
     owner: u32,
 }
 
@@ -55,7 +56,7 @@ impl<'a> Page<'a> {
     /// - Nobody else moves chunks of that owner while this exists.
     #[inline(always)]
     pub(super) unsafe fn new(owners: &'a [AtomicU32], base: NonNull<u8>, shift: u32, owner: u32) -> Self {
-        Self { owners, base, shift, size: 1 << shift, owner }
+        Self { owners, base, shift, mask: (1 << shift) - 1, owner }
     }
 
     /// Gives a frame to the owner. Returns the address of its data, as the kernel's rings want it.
@@ -64,7 +65,7 @@ impl<'a> Page<'a> {
     /// If the frame is of another UMEM.
     #[inline(always)]
     pub fn give(&mut self, frame: Frame) -> u64 {
-        let at = frame.addr().get().wrapping_sub(self.base.addr().get());
+        let at = frame.addr().wrapping_sub(self.base.addr().get());
         // A frame of another UMEM lies outside this mapping. Its index is too great, and the access panics.
         self.owners[at >> self.shift].store(self.owner, Ordering::Relaxed);
         at as u64
@@ -76,8 +77,9 @@ impl<'a> Page<'a> {
     /// causes either. No other frame is touched.
     #[inline(always)]
     pub fn claim(&mut self, addr: u64, len: u32) -> Option<Frame> {
-        let start = addr & u64::from(self.size - 1);
-        if u64::from(len) > u64::from(self.size) - start {
+        // Bytes from `addr` to the last one of the chunk.
+        let behind = !addr & u64::from(self.mask);
+        if u64::from(len) > behind + 1 {
             return None;
         }
         self.take(addr, HELD)?;
@@ -87,7 +89,7 @@ impl<'a> Page<'a> {
         // SAFETY: the data ends within its chunk, as checked above. The word said that our owner has the chunk, and
         // nobody else moves this owner's chunks. It says `HELD` from here on, so the mapping stays and nobody else
         // makes a frame of the chunk.
-        Some(unsafe { Frame::new(data, len, self.size) })
+        Some(unsafe { Frame::new(data, len, self.mask) })
     }
 
     /// Takes all frames of the owner, without data.

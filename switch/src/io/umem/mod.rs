@@ -215,7 +215,7 @@ impl Umem {
         let data = unsafe { self.memory.start().add(at) };
         // SAFETY: `data` lies in a chunk, and the chunk is aligned as the mapping is. Only the caller had the chunk,
         // and the ledger says that it is held. So nobody else makes a frame of it, and the mapping stays.
-        unsafe { Frame::new(data, 0, self.frame_size) }
+        unsafe { Frame::new(data, 0, self.frame_size - 1) }
     }
 
     /// Frees the chunk of a frame. Returns its index.
@@ -224,7 +224,7 @@ impl Umem {
     /// If the frame is of another UMEM.
     #[inline]
     fn free(&self, frame: Frame) -> u32 {
-        let at = frame.addr().get().wrapping_sub(self.memory.start().addr().get());
+        let at = frame.addr().wrapping_sub(self.memory.start().addr().get());
         // A frame of another UMEM lies outside this mapping. Its index is too great, and the access panics.
         let index = at >> self.frame_shift;
         self.owners[index].store(FREE, Ordering::Relaxed);

@@ -180,8 +180,22 @@ impl Dispatch<'_> {
 /// Edits the tags of frames in place, up to one that can't be edited. Returns its place, and what is wrong with it.
 #[inline(never)]
 fn edit_all(edit: VlanEdit, frames: &mut [Frame], source: &PortShard) -> Option<(usize, DropReason)> {
+    // A loop for each kind of edit, so that no frame asks for the kind.
+    match edit {
+        VlanEdit::None => None,
+        VlanEdit::Add { vid, pcp } => edit_each(frames, source, |data| tag_edit(VlanEdit::Add { vid, pcp }, data)),
+        VlanEdit::Del => edit_each(frames, source, |data| tag_edit(VlanEdit::Del, data)),
+    }
+}
+
+#[inline(always)]
+fn edit_each(
+    frames: &mut [Frame],
+    source: &PortShard,
+    edit: impl Fn(&[u8]) -> Result<TagEdit, DropReason>,
+) -> Option<(usize, DropReason)> {
     for (at, frame) in frames.iter_mut().enumerate() {
-        match tag_edit(edit, frame.data()) {
+        match edit(frame.data()) {
             Ok(TagEdit::None) => {}
             Ok(edit) => edit_tag(frame, edit, source),
             Err(reason) => return Some((at, reason)),

@@ -114,6 +114,7 @@ impl Egress {
     }
 
     /// The end of a turn: what went to queues is shown to the kernel, and workers that were sent something are woken.
+    #[inline]
     pub(super) fn flush(&mut self, shared: &Shared) {
         self.sender.queues.flush(&mut self.sender.cache);
         self.sender.peers.flush(shared);
@@ -131,12 +132,13 @@ impl Egress {
     }
 
     /// A copy of a frame, if one is free.
+    #[inline]
     pub(super) fn copy(&mut self, frame: &Frame) -> Option<Frame> {
         let mut copy = self.sender.cache.take()?;
         // It fits where the original is, also if a component has put a tag on that.
         let (start, len) = (frame.start(), frame.len());
-        copy.chunk_mut()[start..start + len].copy_from_slice(frame.data());
         copy.set(start, len);
+        copy.chunk_mut()[start..][..len].copy_from_slice(frame.data());
         Some(copy)
     }
 
@@ -172,6 +174,7 @@ impl Egress {
     }
 
     /// Sees to the rings of a queue that the bridge does not poll.
+    #[inline]
     pub(super) fn keep_up(&mut self, slot: usize) {
         self.sender.queues.at(slot).keep_up(&mut self.sender.cache);
     }

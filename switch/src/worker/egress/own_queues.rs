@@ -67,6 +67,7 @@ impl OwnQueues {
     }
 
     /// Shows the kernel what is staged at any queue.
+    #[inline]
     pub(super) fn flush(&mut self, cache: &mut FrameCache) {
         for queue in self.queues.iter_mut().filter(|queue| queue.is_dirty()) {
             queue.flush(cache, &self.watch);

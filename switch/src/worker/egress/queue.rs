@@ -62,6 +62,7 @@ impl Queue {
     }
 
     /// Sees to the rings of a queue that is not polled: what was sent comes back, what is to be filled is.
+    #[inline]
     pub(super) fn keep_up(&mut self, cache: &mut FrameCache) {
         self.reap(cache);
         if self.backend.is_short() {
@@ -107,6 +108,7 @@ impl Queue {
     }
 
     /// Counts what was sent, shows it to the kernel, and takes back what has gone out.
+    #[inline]
     pub(super) fn flush(&mut self, cache: &mut FrameCache, watch: &Watch) {
         let Count { packets, bytes } = std::mem::take(&mut self.sent);
         self.port.queues[self.number as usize].counters.tx.add(packets, bytes);

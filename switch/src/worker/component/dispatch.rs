@@ -195,9 +195,12 @@ fn edit_each(
     edit: impl Fn(&[u8]) -> Result<TagEdit, DropReason>,
 ) -> Option<(usize, DropReason)> {
     for (at, frame) in frames.iter_mut().enumerate() {
+        // An arm for each edit: within it the kind is known, and no frame pays for selecting it.
         match edit(frame.data()) {
             Ok(TagEdit::None) => {}
-            Ok(edit) => edit_tag(frame, edit, source),
+            Ok(TagEdit::Push { tpid, tci }) => edit_tag(frame, TagEdit::Push { tpid, tci }, source),
+            Ok(TagEdit::Pop) => edit_tag(frame, TagEdit::Pop, source),
+            Ok(TagEdit::SetTci(tci)) => edit_tag(frame, TagEdit::SetTci(tci), source),
             Err(reason) => return Some((at, reason)),
         }
     }

@@ -32,3 +32,4 @@ found=$(awk -v most="$lines" '
 	END { end() }
 ' "${pages[@]}")
 complain "paragraphs of more than $lines lines" "$found"
+exit "$failed"

@@ -278,8 +278,8 @@ fn resume(record: Record) -> Option<Lease> {
 fn describe(lease: &Lease) -> GuestHolder {
     let socket = |(queue, socket): (u32, &OwnedFd)| {
         let bound = is_bound(socket.as_fd());
-        // Only bound sockets are asked for their counters. The holder of an unbound one could be in a call that holds the
-        // socket's lock for ever, such as registering memory that nobody provides.
+        // Only bound sockets are asked for their counters. The holder of an unbound one could be in a call that holds
+        // the socket's lock for ever, such as registering memory that nobody provides.
         let counted = if bound { counters(socket.as_fd()).ok() } else { None };
         let xsk = counted.into_iter().flatten().map(|(label, value)| (label.to_owned(), value)).collect();
         GuestSocket { queue, bound, xsk }

@@ -1,7 +1,8 @@
 //! Flow rules of the primary, in the words of DPDK's testpmd.
 //!
 //! [`parse`] reads words into a [`Rule`], and [`Rule::compile`] turns it into a rule of the data plane. [`show`] writes
-//! it as the primary's status does, [`write`] as words again. All of these are pure. [`line`] carries out commands.
+//! it as the primary's status does, [`mod@write`] as words again. All of these are pure. [`mod@line`] carries out
+//! commands.
 
 mod compile;
 pub mod line;

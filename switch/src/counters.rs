@@ -9,6 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::model::{Count, DropReason, LookupCounts, PortStats};
 
+/// A number of frames or queues as reports have it. There are never 2³² of them.
+pub(crate) fn as_count(number: impl TryInto<u32>) -> u32 {
+    number.try_into().unwrap_or(u32::MAX)
+}
+
 /// Frames and their bytes, with a single writing thread.
 #[derive(Debug, Default)]
 pub struct FrameCounter {

@@ -16,6 +16,7 @@ mod doctor;
 mod error;
 mod explain;
 mod guest;
+pub mod netlink;
 mod pins;
 mod program;
 mod query;

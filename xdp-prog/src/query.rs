@@ -13,6 +13,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType
 
 use crate::attach::{Mode, size_u32};
 use crate::error::Error;
+use crate::netlink::attributes;
 
 /// A program on one of a netdev's hooks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,8 +87,6 @@ const IFLA_XDP_HW_PROG_ID: u16 = 7;
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 /// Offset of a link's attributes, behind `struct nlmsghdr` and `struct ifinfomsg`.
 const LINK_AT: usize = 32;
-/// Bits of an attribute's type that are not flags.
-const NLA_TYPE_MASK: u16 = 0x3fff;
 
 /// Asks the kernel for one netdev. Returns a netlink message. `bpf_xdp_query` gets all netdevs and skips the others,
 /// which makes starting with many ports quadratic.
@@ -114,17 +113,6 @@ fn ask_for_link(ifindex: u32) -> Result<Vec<u8>, Errno> {
         return Err(Errno::from_raw(-code));
     }
     Ok(answer)
-}
-
-/// The attributes of a message as type and value. Ends at the first truncated one.
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let [l0, l1, k0, k1] = *bytes.first_chunk::<4>()?;
-        let len = usize::from(u16::from_ne_bytes([l0, l1]));
-        let value = bytes.get(4..len)?;
-        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
-        Some((u16::from_ne_bytes([k0, k1]) & NLA_TYPE_MASK, value))
-    })
 }
 
 fn program_name(id: u32) -> Option<String> {

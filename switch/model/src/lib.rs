@@ -11,16 +11,7 @@
 //! With feature `schema` the types have OpenAPI schemas. Their doc comments are then the descriptions in the OpenAPI
 //! document.
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    not(test),
-    warn(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_possible_wrap,
-        clippy::unwrap_used,
-        clippy::expect_used
-    )
-)]
+#![cfg_attr(not(test), warn(clippy::expect_used))]
 
 mod bridge;
 mod capture;

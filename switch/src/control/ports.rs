@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::attach::Attachment;
-use super::sums::as_count;
+use crate::counters::as_count;
 use crate::model::*;
 use crate::worker::view::PortShared;
 use crate::{Error, ErrorKind};

@@ -3,11 +3,6 @@
 use crate::model::PortStats;
 use crate::worker::view::PortShared;
 
-/// A number of frames or queues as reports have it. There are never 2³² of them.
-pub(super) fn as_count(number: impl TryInto<u32>) -> u32 {
-    number.try_into().unwrap_or(u32::MAX)
-}
-
 /// Adds what was counted at a port to `stats`, its queues summed.
 pub(super) fn add_port(stats: &mut PortStats, port: &PortShared) {
     port.shards.iter().for_each(|shard| shard.add_to(stats));

@@ -19,16 +19,7 @@
 //! The sender of a frame is the adversary. Every function here that takes frame bytes is total, for any bytes of any
 //! length.
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    not(test),
-    warn(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_possible_wrap,
-        clippy::unwrap_used,
-        clippy::expect_used
-    )
-)]
+#![cfg_attr(not(test), warn(clippy::expect_used))]
 
 mod bits;
 pub mod bridge;

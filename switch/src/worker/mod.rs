@@ -16,16 +16,7 @@
 //! | `ingress` | takes what other workers have handed over |
 //! | `egress` | stages, meters, edits, finds the next hop, sends. The others are its clients |
 
-#![cfg_attr(
-    not(test),
-    warn(
-        clippy::cast_possible_truncation,
-        clippy::cast_possible_wrap,
-        clippy::cast_sign_loss,
-        clippy::unwrap_used,
-        clippy::expect_used
-    )
-)]
+#![cfg_attr(not(test), warn(clippy::expect_used))]
 
 mod bridge;
 mod command;
@@ -64,6 +55,7 @@ use self::ingress::Inboxes;
 use self::shared::{Shared, WorkerShared};
 use self::turn::Turn;
 use self::view::View;
+use crate::counters::as_count;
 use crate::io::umem::Frame;
 
 /// Frames that can wait between two workers.
@@ -284,9 +276,4 @@ impl Worker {
             queues: self.egress.queues().iter().map(QueueHoldings::of).collect(),
         }
     }
-}
-
-/// A number of frames that a worker holds. There are fewer than 2³² in all.
-fn as_count(frames: usize) -> u32 {
-    u32::try_from(frames).unwrap_or(u32::MAX)
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::live::{Live, LiveOutside};
-use crate::control::sums::{as_count, retire};
+use crate::control::sums::retire;
+use crate::counters::as_count;
 use crate::model::*;
 use crate::worker::component::{Component, Counters, PortFlows};
 

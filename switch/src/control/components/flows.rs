@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::live::Live;
 use crate::control::core::Core;
-use crate::control::sums::as_count;
+use crate::counters::as_count;
 use crate::model::PortNo;
 use crate::worker::component::{Gate, PortFlows, Set};
 use crate::worker::ends::Ring;

@@ -2,7 +2,7 @@
 
 use crate::control::core::Core;
 use crate::control::state::Control;
-use crate::control::sums::as_count;
+use crate::counters::as_count;
 use crate::io::umem::Whereabouts;
 use crate::model::*;
 use crate::worker::QueueHoldings;

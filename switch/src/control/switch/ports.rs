@@ -3,7 +3,7 @@
 use super::Switch;
 use crate::control::change;
 use crate::control::report::{self, BoundQueues};
-use crate::control::sums::as_count;
+use crate::counters::as_count;
 use crate::model::*;
 use crate::{Error, ErrorKind};
 

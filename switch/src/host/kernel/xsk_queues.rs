@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use xdp_prog::netlink::attributes;
 
 const GENL_ID_CTRL: u16 = 0x10;
 const CTRL_CMD_GETFAMILY: u8 = 3;
@@ -21,8 +22,6 @@ const QUEUE_TYPE_RX: u32 = 0;
 /// Bytes of a netlink message's header, and of the generic netlink header behind it.
 const NLMSG: usize = 16;
 const GENL: usize = 4;
-/// Bits of an attribute's type that are not flags.
-const NLA_TYPE_MASK: u16 = 0x3fff;
 
 #[expect(clippy::cast_possible_truncation, reason = "values are of some bytes")]
 fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
@@ -43,17 +42,6 @@ fn message(family: u16, flags: i32, command: u8, attribute: &[u8]) -> Vec<u8> {
     bytes.extend([command, 1, 0, 0]);
     bytes.extend(attribute);
     bytes
-}
-
-/// The attributes of a message as type and value. Ends at the first truncated one.
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let [l0, l1, k0, k1] = *bytes.first_chunk::<4>()?;
-        let len = usize::from(u16::from_ne_bytes([l0, l1]));
-        let value = bytes.get(4..len)?;
-        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
-        Some((u16::from_ne_bytes([k0, k1]) & NLA_TYPE_MASK, value))
-    })
 }
 
 fn number(value: &[u8]) -> Option<u32> {

@@ -1,12 +1,12 @@
-//! Fuzzes the DPU interface: several arbitrary messages to arbitrary methods, over a data plane of maps. Each gets an
-//! answer with a known status, never a panic. A refused message changes nothing. What is done is what is kept.
+//! Fuzzes the DPU interface: several arbitrary messages to arbitrary methods, over a switch on a made-up host. Each
+//! gets an answer with a known status, never a panic. A refused message changes nothing. What is done is what is kept.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
 
 use ctl_grpc::Dpu;
 use ctl_service::{Declared, Service};
-use kit::{FakeDataplane, FakeStorage, Kept, METHODS, call, state_of};
+use kit::{FakeHost, FakeStorage, Kept, METHODS, call, machine_for, start_sized, state_of};
 use libfuzzer_sys::fuzz_target;
 use switch::model::Capacity;
 use tokio::runtime::Runtime;
@@ -20,14 +20,14 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
 });
 
-fn service(storage: &FakeStorage) -> Arc<Service> {
-    let dataplane = Box::new(FakeDataplane::with(CAPACITY));
-    Service::start(dataplane, storage.store(), &Declared::default()).expect("a service")
+fn service(host: &FakeHost, storage: &FakeStorage) -> Arc<Service> {
+    Service::start(start_sized(host, CAPACITY), storage.store(), &Declared::default()).expect("a service")
 }
 
 fuzz_target!(|data: &[u8]| {
     let storage = FakeStorage::default();
-    let service = service(&storage);
+    let host = machine_for(&[]);
+    let service = service(&host, &storage);
     let dpu = Dpu::new(Arc::clone(&service));
     let mut before = state_of(&service);
     // The input repeats: method, length of the message, message.
@@ -45,5 +45,5 @@ fuzz_target!(|data: &[u8]| {
     }
     drop((dpu, service));
     assert_eq!(Kept { fdb: Vec::new(), ..Kept::load(&storage.store()).expect("a state") }, before);
-    assert_eq!(state_of(&self::service(&storage)), before);
+    assert_eq!(state_of(&self::service(&host, &storage)), before);
 });

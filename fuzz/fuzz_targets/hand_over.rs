@@ -1,5 +1,5 @@
-//! Fuzzes the hand-over socket: arbitrary requests of arbitrary users, over a data plane of maps. Each gets an answer
-//! or an error, never a panic. A user without rights gets nothing.
+//! Fuzzes the hand-over socket: arbitrary requests of arbitrary users, over a switch on a made-up host. Each gets an
+//! answer or an error, never a panic. A user without rights gets nothing.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
@@ -9,7 +9,7 @@ use ctl_guest::protocol::{Answer, decode, encode};
 use ctl_service::state::Store;
 use ctl_service::{Declared, Service};
 use ctl_types::ErrorBody;
-use kit::{FakeDataplane, tables};
+use kit::{machine_for, start, tables};
 use libfuzzer_sys::fuzz_target;
 use switch::ErrorKind;
 use switch::model::{PortKind, PortSpec};
@@ -27,7 +27,7 @@ struct Rig {
 static RIG: LazyLock<Rig> = LazyLock::new(|| {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = Store::open(dir.path(), tables()).expect("a store");
-    let service = Service::start(Box::new(FakeDataplane::default()), store, &Declared::default()).expect("a service");
+    let service = Service::start(start(&machine_for(&[])), store, &Declared::default()).expect("a service");
     service.look_after_guests(&dir.path().join("guests")).expect("leases");
     for name in ["vm1", "vm2"] {
         service.add_port(PortSpec::new(name, PortKind::Guest)).expect("a port");

@@ -1,5 +1,5 @@
-//! Fuzzes the HTTP API: arbitrary requests, over a data plane of maps. Each gets an answer in the API's form, never a
-//! panic or a 500.
+//! Fuzzes the HTTP API: arbitrary requests, over a switch on a made-up host. Each gets an answer in the API's form,
+//! never a panic or a 500.
 #![no_main]
 
 use std::sync::{Arc, LazyLock, Mutex};
@@ -10,9 +10,9 @@ use axum::http::Request;
 use ctl_http::router;
 use ctl_service::state::Store;
 use ctl_service::{Declared, Service};
-use ctl_spp::Spp;
+use ctl_spp::{Spp, SppConfig};
 use http_body_util::BodyExt;
-use kit::{Config, FakeDataplane, tables};
+use kit::{machine_for, start, tables};
 use libfuzzer_sys::fuzz_target;
 use tower::ServiceExt;
 
@@ -47,11 +47,11 @@ impl Api {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let store = Store::open(dir.path(), tables()).expect("a store");
-        let service =
-            Service::start(Box::new(FakeDataplane::default()), store, &Declared::default()).expect("a service");
+        let service = Service::start(start(&machine_for(&[])), store, &Declared::default()).expect("a service");
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-        let spp = Spp::start(Arc::clone(&service), &Config::default().spp);
+        let spp = SppConfig { directory: dir.path().to_owned(), ..SppConfig::default() };
+        let spp = Spp::start(Arc::clone(&service), &spp);
         Self { runtime, router: router(service, spp), requests: 0, _dir: dir }
     }
 }

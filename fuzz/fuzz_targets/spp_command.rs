@@ -1,5 +1,5 @@
-//! Fuzzes SPP's process commands: arbitrary lines for arbitrary processes, over a data plane of maps. Each is answered
-//! in a form that spp-ctl reads.
+//! Fuzzes SPP's process commands: arbitrary lines for arbitrary processes, over a switch on a made-up host. Each is
+//! answered in a form that spp-ctl reads.
 #![no_main]
 
 use ctl_service::state::Store;
@@ -8,7 +8,7 @@ use ctl_spp::run::run;
 use ctl_spp::words::{Command, parse};
 use ctl_spp::{Proc, ProcType};
 use ctl_spp_agent::reply::{Forms, IdForm, reply};
-use kit::{panel, tables};
+use kit::{own_directory, panel, tables};
 use libfuzzer_sys::fuzz_target;
 
 const CONFIG: &str = r#"
@@ -42,7 +42,7 @@ const PROCS: [Proc; 5] = [
 ];
 
 fuzz_target!(|data: &[u8]| {
-    let (_, spp) = panel(CONFIG, Store::in_memory(tables()));
+    let (_, _, spp) = panel(&format!("{CONFIG}{}", own_directory()), Store::in_memory(tables()));
     for line in data.split(|byte| *byte == b'\n').take(64) {
         let Some((&first, line)) = line.split_first() else { continue };
         let Ok(line) = std::str::from_utf8(line) else { continue };

@@ -1,5 +1,5 @@
-//! Fuzzes SPP's command line: arbitrary lines in SPP's words, over a data plane of maps. No line panics, and a refused
-//! line changes nothing.
+//! Fuzzes SPP's command line: arbitrary lines in SPP's words, over a switch on a made-up host. No line panics, and a
+//! refused line changes nothing.
 #![no_main]
 
 use ctl_service::state::Store;
@@ -7,11 +7,11 @@ use ctl_spp::SppError;
 use ctl_spp::shell::execute;
 use ctl_spp_types::save;
 use ctl_spp_types::topo::{Graph, dot, text};
-use kit::{VF_AND_NFV, panel, tables};
+use kit::{VF_AND_NFV, own_directory, panel, tables};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let (_, spp) = panel(VF_AND_NFV, Store::in_memory(tables()));
+    let (_, _, spp) = panel(&format!("{VF_AND_NFV}{}", own_directory()), Store::in_memory(tables()));
     for line in String::from_utf8_lossy(data).lines().take(64) {
         let before = spp.state();
         match execute(&spp, line) {

@@ -1,5 +1,5 @@
-//! Fuzzes spp-ctl's REST API: several arbitrary requests, over a data plane of maps. Each gets an answer with a code,
-//! in the form that its clients know, never a panic or a 500. A refused request changes nothing.
+//! Fuzzes spp-ctl's REST API: several arbitrary requests, over a switch on a made-up host. Each gets an answer with a
+//! code, in the form that its clients know, never a panic or a 500. A refused request changes nothing.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::http::{Request, header};
 use ctl_spp::Spp;
 use http_body_util::BodyExt;
-use kit::{FakeStorage, panel};
+use kit::{FakeStorage, own_directory, panel};
 use libfuzzer_sys::fuzz_target;
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
@@ -70,7 +70,7 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
 });
 
 fn spp() -> Arc<Spp> {
-    panel(CONFIG, FakeStorage::default().store()).1
+    panel(&format!("{CONFIG}{}", own_directory()), FakeStorage::default().store()).2
 }
 
 async fn call(router: &Router, method: &str, path: &str, body: &[u8]) -> Option<(u16, String, Vec<u8>)> {

@@ -1,4 +1,4 @@
-//! `xswitch spp` against a daemon's API over the fake data plane.
+//! `xswitch spp` against a daemon's API on a made-up host.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::io::Write;
@@ -10,13 +10,15 @@ use ctl_http::router;
 use ctl_listen::{ApiSocket, serve};
 use ctl_service::state::Store;
 use ctl_spp::Spp;
-use kit::{VF_AND_NFV, panel, tables};
+use kit::{FakeHost, VF_AND_NFV, panel, receive, tables, wait};
 use serde_json::Value;
+use switch::model::{DEFAULT_RING_DEPTH, MacAddr};
 use tokio::sync::watch;
 
 /// A served API. It ends with this value.
 struct Served {
     dir: tempfile::TempDir,
+    host: FakeHost,
     spp: Arc<Spp>,
     _stop: watch::Sender<bool>,
     _runtime: tokio::runtime::Runtime,
@@ -25,14 +27,14 @@ struct Served {
 impl Served {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (service, spp) = panel(VF_AND_NFV, Store::in_memory(tables()));
+        let (host, service, spp) = panel(VF_AND_NFV, Store::in_memory(tables()));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (stop, stopped) = watch::channel(false);
         runtime.block_on(async {
             let socket = ApiSocket::bind(&dir.path().join("api.sock"), 0o600).unwrap();
             tokio::spawn(serve(socket, router(service, Arc::clone(&spp)), stopped));
         });
-        Self { dir, spp, _stop: stop, _runtime: runtime }
+        Self { dir, host, spp, _stop: stop, _runtime: runtime }
     }
 
     fn command(&self, words: &[&str]) -> Command {
@@ -212,17 +214,20 @@ fn stats_has_components_rings_and_flow_rules_and_of_a_port_those_that_are_its_ow
     ] {
         served.say(&["spp", line]);
     }
+    // Nobody takes frames from the ring, so one is too many.
+    receive(&served.host, "eth7", MacAddr::new([2, 0, 0, 0, 0, 1]), DEFAULT_RING_DEPTH as usize + 1);
+    wait("the ring is full", || served.spp.working().0.iter().any(|component| component.dropped.packets == 1));
     let all = served.say(&["stats"]);
     let squeezed = |text: &str| {
         let line = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
         text.lines().map(line).collect::<Vec<_>>()
     };
     for line in [
-        "vf 1/in forward 0 port `east` ring 3 3 180 2 120 1",
-        "vf 1/far forward 0 ring 4 3 180 2 120 1",
-        "ring 3 0 0 0 0",
+        "vf 1/in forward 0 port `east` ring 3 1025 61500 1024 61440 1",
+        "vf 1/far forward (lacks ends) 0 ring 4 0 0 0 0 0",
+        "ring 3 1024 0 1 1024",
         "ring 4 0 0 0 0",
-        "east 0 0 0",
+        "east 0 1025 61500",
         "vf 1/in ring_full 1 60",
     ] {
         assert!(squeezed(&all).iter().any(|seen| seen == line), "{line} in\n{all}");

@@ -94,7 +94,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     make_directory(&config.spp);
     let (service, spp) = blocking(move || {
         let dataplane = Switch::start(&settings, bridge, Some(pins))?;
-        let service = Service::start(Box::new(dataplane), store, &declared.declared())?;
+        let service = Service::start(Arc::new(dataplane), store, &declared.declared())?;
         service.restore_learned(&kept);
         service.look_after_guests(&guests)?;
         let spp = Spp::start(Arc::clone(&service), &declared.spp);

@@ -8,11 +8,11 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use ctl_service::{Capture, Error, Service};
+use ctl_service::{Error, Service};
 use ctl_types::ErrorBody;
 use serde::Deserialize;
-use switch::CaptureRequest;
 use switch::model::Direction;
+use switch::{CaptureRequest, CaptureStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -86,7 +86,7 @@ struct Limits {
 
 /// Moves frames to the reader until the reader, the number of frames or the time ends it.
 fn pump(
-    mut stream: Box<dyn Capture>,
+    mut stream: CaptureStream,
     service: &Service,
     snaplen: u32,
     limits: Limits,
@@ -105,7 +105,7 @@ fn pump(
         let mut piece = Vec::new();
         // Names are looked up for each chunk, because a number may have passed to another port.
         let mut names: HashMap<u16, String> = HashMap::new();
-        for frame in stream.receive(wait) {
+        for frame in stream.recv(wait) {
             if left == 0 {
                 break;
             }

@@ -1,4 +1,4 @@
-//! The HTTP API on a fake data plane: every route, with valid and invalid requests.
+//! The HTTP API on a made-up host: every route, with valid and invalid requests.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::sync::Arc;
@@ -12,12 +12,13 @@ use ctl_service::{Ports, Service};
 use ctl_spp::Spp;
 use ctl_types::PortState;
 use http_body_util::BodyExt;
-use kit::{Config, FakeDataplane, FakeStorage, MISSING_NETDEV};
+use kit::{Config, FakeHost, FakeStorage, MISSING_NETDEV, machine_for, receive, start, wait};
 use serde_json::{Value, json};
-use switch::model::{PortKind, PortSpec};
+use switch::model::{DEFAULT_RING_DEPTH, MacAddr, PortKind, PortSpec};
 use tower::ServiceExt;
 
 struct Api {
+    host: FakeHost,
     storage: FakeStorage,
     service: Arc<Service>,
     router: Router,
@@ -29,16 +30,29 @@ impl Api {
     }
 
     fn over(storage: FakeStorage, config: &Config) -> Self {
-        let service = Service::start(Box::new(FakeDataplane::default()), storage.store(), &config.declared()).unwrap();
+        Self::on(machine_for(&config.port), storage, config)
+    }
+
+    fn on(host: FakeHost, storage: FakeStorage, config: &Config) -> Self {
+        let service = Service::start(start(&host), storage.store(), &config.declared()).unwrap();
         let spp = Spp::start(Arc::clone(&service), &config.spp);
-        Self { storage, router: router(Arc::clone(&service), spp), service }
+        Self { host, storage, router: router(Arc::clone(&service), spp), service }
     }
 
     /// A new daemon with the same state.
     fn restart(self) -> Self {
-        let Self { storage, service, router } = self;
+        let Self { host, storage, service, router } = self;
         drop((service, router));
-        Self::over(storage, &Config::default())
+        Self::on(host, storage, &Config::default())
+    }
+
+    /// Lets three frames come in from `vm1`, one of them with an address that is not its own.
+    fn receive_from_vm1(&self) {
+        let own = self.service.port("vm1").unwrap().spec.mac.unwrap();
+        receive(&self.host, "xs0", own, 2);
+        receive(&self.host, "xs0", STATION, 1);
+        let counted = || self.service.dataplane().stats().ports[0].rx.packets == 3;
+        wait("the frames are counted", counted);
     }
 
     async fn call(&self, method: &str, path: &str, body: impl Into<Option<Value>>) -> (u16, Value) {
@@ -56,6 +70,9 @@ impl Api {
         (status, if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() })
     }
 }
+
+/// A station behind the NIC. No port has its address.
+const STATION: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 1]);
 
 fn vm(name: &str) -> Value {
     json!({ "name": name, "kind": "guest" })
@@ -354,6 +371,7 @@ async fn meters_rules_and_redirects_live_from_post_to_delete() {
 async fn reads_answer_with_their_types() {
     let api = Api::new();
     api.call("POST", "ports", vm("vm1")).await;
+    api.receive_from_vm1();
     assert_eq!(api.call("GET", "stats", None).await.1["ports"][0]["rx"]["packets"], 3);
     assert_eq!(api.call("GET", "stats?port=vm1", None).await.1["ports"][0]["drops"]["mac_spoofed"]["packets"], 1);
     assert_eq!(api.call("GET", "audit", None).await.1["consistent"], true);
@@ -361,7 +379,7 @@ async fn reads_answer_with_their_types() {
     assert_eq!(api.call("GET", "version", None).await.1["name"], "xswitchd");
     assert_eq!(api.call("POST", "fdb/flush", json!({})).await.1, json!({ "flushed": 0 }));
     let report = api.call("POST", "trace", json!({ "port": "0", "packet": { "vlan": 5 } })).await.1;
-    assert_eq!(report["steps"][0]["detail"], "60 bytes from vm1");
+    assert_eq!(report["steps"][0]["detail"], "not accepted by vm1: access to the untagged segment");
 }
 
 #[test]
@@ -375,26 +393,33 @@ fn the_scrape_is_clean() {
     for line in [
         "pri; launch vf 1",
         "vf 1; component start f 1 forward",
-        "vf 1; port add ring:3 rx f",
+        "vf 1; port add phy:0 rx f",
+        "vf 1; port add ring:3 tx f",
         "pri; flow create phy:0 ingress pattern eth / end actions of_pop_vlan / end",
     ] {
         runtime.block_on(api.call("POST", "spp/commands", json!({ "line": line })));
     }
+    api.receive_from_vm1();
+    // Nobody takes frames from the ring, so one is too many.
+    receive(&api.host, "eth7", STATION, DEFAULT_RING_DEPTH as usize + 1);
+    let dataplane = api.service.dataplane();
+    wait("the ring is full", || dataplane.components().iter().any(|component| component.dropped.packets == 1));
+    let free = format!("xswitch_umem_frames{{place=\"free\"}} {}", dataplane.frames().free);
     let registry = ctl_metrics::registry(Arc::clone(&api.service)).unwrap();
     let text = ctl_metrics::scrape(&registry).unwrap();
     for line in [
         "xswitch_port_receive_packets_total{port=\"vm1\"} 3",
         "xswitch_port_dropped_packets_total{port=\"vm1\",reason=\"mac_spoofed\"} 1",
-        "xswitch_umem_frames{place=\"free\"} 1024",
-        "xswitch_component_rx_packets_total{component=\"vf 1/f\"} 3",
-        "xswitch_component_tx_packets_total{component=\"vf 1/f\"} 2",
+        &free,
+        "xswitch_component_rx_packets_total{component=\"vf 1/f\"} 1025",
+        "xswitch_component_tx_packets_total{component=\"vf 1/f\"} 1024",
         "xswitch_component_dropped_packets_total{component=\"vf 1/f\",reason=\"ring_full\"} 1",
         "xswitch_component_dropped_bytes_total{component=\"vf 1/f\",reason=\"ring_full\"} 60",
-        "xswitch_flow_rule_packets_total{port=\"phy:0\",rule=\"0\"} 0",
-        "xswitch_flow_rule_bytes_total{port=\"phy:0\",rule=\"0\"} 0",
+        "xswitch_flow_rule_packets_total{port=\"phy:0\",rule=\"0\"} 1025",
+        "xswitch_flow_rule_bytes_total{port=\"phy:0\",rule=\"0\"} 61500",
         "xswitch_ring_rx_packets_total{ring=\"3\"} 0",
-        "xswitch_ring_tx_packets_total{ring=\"3\"} 0",
-        "xswitch_ring_tx_dropped_packets_total{ring=\"3\"} 0",
+        "xswitch_ring_tx_packets_total{ring=\"3\"} 1024",
+        "xswitch_ring_tx_dropped_packets_total{ring=\"3\"} 1",
     ] {
         assert!(text.lines().any(|seen| seen == line), "{line} in\n{text}");
     }

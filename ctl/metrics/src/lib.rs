@@ -59,7 +59,7 @@ impl Collector for SwitchCollector {
             &[],
             stats.unaccounted_packets as f64,
         );
-        families.tables(dataplane);
+        families.tables(&self.0);
         dataplane.workers().iter().for_each(|worker| families.worker(worker));
         stats.running.iter().for_each(|component| families.component(component));
         stats.ends.iter().for_each(|end| families.end(end));
@@ -246,7 +246,8 @@ impl Families {
     }
 
     /// Meters, rules and redirects. Only rules that have matched get series of their own.
-    fn tables(&mut self, dataplane: &dyn ctl_service::Dataplane) {
+    fn tables(&mut self, service: &Service) {
+        let dataplane = service.dataplane();
         for (table, Usage { total, free }) in [("meters", dataplane.meter_usage()), ("rules", dataplane.rule_usage())] {
             let here = [("table", table)];
             self.gauge("xswitch_table_entries", "Entries of the table.", &here, f64::from(total - free));

@@ -15,7 +15,6 @@
 #![forbid(unsafe_code)]
 
 mod bridge;
-mod dataplane;
 pub mod doctor;
 mod error;
 mod fdb;
@@ -34,10 +33,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ctl_types::{Capability, TraceRequest};
 use switch::model::*;
-use switch::{CaptureRequest, ErrorKind, KeptTables};
+use switch::{CaptureRequest, CaptureStream, ErrorKind, KeptTables, Switch};
 
 pub use self::bridge::{Configured, RunTime};
-pub use self::dataplane::{Capture, Dataplane};
 pub use self::error::Error;
 pub use self::fdb::StaticEntries;
 pub use self::learned::LearnedFile;
@@ -87,7 +85,7 @@ struct Inner {
 
 /// The service. Its methods may be called from any thread, and may block.
 pub struct Service {
-    dataplane: Box<dyn Dataplane>,
+    dataplane: Arc<Switch>,
     store: Store,
     inner: Mutex<Inner>,
     guests: guests::Guests,
@@ -106,7 +104,7 @@ impl Service {
     ///
     /// # Errors
     /// If the state file can't be read or written. A port that can't be restored is not an error.
-    pub fn start(dataplane: Box<dyn Dataplane>, store: Store, declared: &Declared) -> Result<Arc<Self>, Error> {
+    pub fn start(dataplane: Arc<Switch>, store: Store, declared: &Declared) -> Result<Arc<Self>, Error> {
         let mut state = store.load()?;
         let bridge = bridge::restore(&mut state, &store, declared.bridge.as_ref())?;
         dataplane.set_bridge(bridge)?;
@@ -137,8 +135,8 @@ impl Service {
     }
 
     /// The data plane, for reading.
-    pub fn dataplane(&self) -> &dyn Dataplane {
-        &*self.dataplane
+    pub fn dataplane(&self) -> &Switch {
+        &self.dataplane
     }
 
     /// Takes the rows of another owner that the state file had. Later calls get none.
@@ -204,7 +202,7 @@ impl Service {
     }
 
     /// Starts a capture.
-    pub fn capture(&self, request: CaptureRequest) -> Result<Box<dyn Capture>, Error> {
+    pub fn capture(&self, request: CaptureRequest) -> Result<CaptureStream, Error> {
         Ok(self.dataplane.capture(request)?)
     }
 }

@@ -2,30 +2,31 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use ctl_service::state::Row;
 use ctl_service::*;
 use ctl_types::*;
-use kit::{Config, FakeDataplane, FakeStorage, Kept, MISSING_NETDEV};
+use kit::{Config, FakeHost, FakeStorage, Kept, MISSING_NETDEV, machine_for, start};
 use switch::ErrorKind;
 use switch::model::*;
 
 const STATION: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 1]);
 
 struct Rig {
+    host: FakeHost,
     storage: FakeStorage,
-    provided: Arc<AtomicBool>,
     service: Arc<Service>,
 }
 
 impl Rig {
     fn over(storage: FakeStorage, config: &str) -> Self {
-        let dataplane = FakeDataplane::default();
-        let provided = dataplane.provided();
+        Self::on(machine_for(&[]), storage, config)
+    }
+
+    fn on(host: FakeHost, storage: FakeStorage, config: &str) -> Self {
         let config = Config::parse(config).unwrap();
-        let service = Service::start(Box::new(dataplane), storage.store(), &config.declared()).unwrap();
-        Self { storage, provided, service }
+        let service = Service::start(start(&host), storage.store(), &config.declared()).unwrap();
+        Self { host, storage, service }
     }
 
     /// A rig whose state file has these rows.
@@ -36,9 +37,9 @@ impl Rig {
     }
 
     fn restart(self, config: &str) -> Self {
-        let Self { storage, service, .. } = self;
+        let Self { host, storage, service } = self;
         drop(service);
-        Self::over(storage, config)
+        Self::on(host, storage, config)
     }
 
     /// Ends the service and returns the state that it leaves.
@@ -58,7 +59,7 @@ impl Rig {
 
     /// Makes the netdev appear, and retries the failed ports.
     fn provide(&self) {
-        self.provided.store(true, Ordering::SeqCst);
+        self.host.set_missing(MISSING_NETDEV, false);
         self.service.retry();
     }
 }

@@ -1,12 +1,12 @@
-//! The Soft Patch Panel on the fake data plane.
+//! The Soft Patch Panel on a made-up host.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use ctl_service::Service;
 use ctl_service::state::Store;
 use ctl_spp::Spp;
 
-use crate::{Config, FakeDataplane};
+use crate::{Config, FakeHost, machine_for, start};
 
 /// A configuration with a vf instance, an nfv instance, and a port `phy:0`.
 pub const VF_AND_NFV: &str = r#"
@@ -24,13 +24,35 @@ pub const VF_AND_NFV: &str = r#"
     spp = "phy:0"
 "#;
 
-/// The service and the instances of a configuration.
+/// A section for files in a directory of this process, so that captures made at random fill no other.
+///
+/// # Panics
+/// If the directory can't be made.
+pub fn own_directory() -> &'static str {
+    static SECTION: LazyLock<String> = LazyLock::new(|| {
+        let directory = tempfile::tempdir().expect("a temporary directory").keep();
+        format!("[spp]\ndirectory = {directory:?}\n")
+    });
+    &SECTION
+}
+
+/// The service and the instances of a configuration, on a host that has its netdevs.
 ///
 /// # Panics
 /// If the configuration or the store is unusable.
-pub fn panel(config: &str, store: Store) -> (Arc<Service>, Arc<Spp>) {
+pub fn panel(config: &str, store: Store) -> (FakeHost, Arc<Service>, Arc<Spp>) {
+    let host = machine_for(&Config::parse(config).expect("a configuration").port);
+    let (service, spp) = panel_on(&host, config, store);
+    (host, service, spp)
+}
+
+/// The service and the instances of a configuration, on a host as it is.
+///
+/// # Panics
+/// As [`panel`].
+pub fn panel_on(host: &FakeHost, config: &str, store: Store) -> (Arc<Service>, Arc<Spp>) {
     let config = Config::parse(config).expect("a configuration");
-    let service = Service::start(Box::new(FakeDataplane::default()), store, &config.declared()).expect("a service");
+    let service = Service::start(start(host), store, &config.declared()).expect("a service");
     let spp = Spp::start(Arc::clone(&service), &config.spp);
     (service, spp)
 }
@@ -40,5 +62,5 @@ pub fn panel(config: &str, store: Store) -> (Arc<Service>, Arc<Spp>) {
 /// # Panics
 /// As [`panel`].
 pub fn spp_of(config: &str, store: Store) -> Arc<Spp> {
-    panel(config, store).1
+    panel(config, store).2
 }

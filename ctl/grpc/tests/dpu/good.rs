@@ -2,6 +2,7 @@
 
 use ctl_grpc::proto::classfier_change::Change;
 use ctl_grpc::proto::*;
+use kit::{receive, wait};
 
 use crate::rig::*;
 
@@ -90,6 +91,12 @@ async fn statistics_are_answered_for_each_port() {
     let rig = two_ports().await;
     let stats: GetPortStatsResponse = rig.ask("PortStats/GetPortStats", &GetPortStatsRequest { vid: Some(1) }).await;
     assert_eq!(stats.vid, Some(1));
+    let second = rig.service.port_numbered("vport", 1).unwrap();
+    receive(&rig.host, "xs1", second.spec.mac.unwrap(), 3);
+    wait("the frames are counted", || rig.service.dataplane().stats().ports[1].rx.packets == 3);
+    let stats: GetPortStatsResponse = rig.ask("PortStats/GetPortStats", &GetPortStatsRequest { vid: Some(1) }).await;
+    // The guest has sent them.
+    assert_eq!((stats.tx_packets, stats.tx_bytes, stats.rx_packets), (Some(3), Some(180), Some(0)));
 }
 
 #[tokio::test]

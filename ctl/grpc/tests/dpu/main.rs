@@ -1,4 +1,4 @@
-//! The DPU interface on a fake data plane: every message, valid and invalid, with one client and with many.
+//! The DPU interface on a made-up host: every message, valid and invalid, with one client and with many.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test")]
 
 mod concurrent;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ctl_grpc::Dpu;
 use ctl_grpc::proto::*;
 use ctl_service::{Declared, Service};
-use kit::{FakeDataplane, FakeStorage, Kept, METHODS, Said, call, state_of};
+use kit::{FakeHost, FakeStorage, Kept, METHODS, Said, call, machine_for, start_sized, state_of};
 use prost::Message;
 use switch::model::Capacity;
 
@@ -23,6 +23,7 @@ const LISTS: [&str; 7] = [
 ];
 
 pub struct Rig {
+    pub host: FakeHost,
     pub service: Arc<Service>,
     pub dpu: Dpu,
     pub storage: FakeStorage,
@@ -46,33 +47,33 @@ impl Rig {
     }
 
     pub fn sized(capacity: Capacity) -> Self {
-        Self::over(FakeStorage::default(), capacity)
+        Self::over(machine_for(&[]), FakeStorage::default(), capacity)
     }
 
-    fn over(storage: FakeStorage, capacity: Capacity) -> Self {
-        let dataplane = Box::new(FakeDataplane::with(capacity));
-        let service = Service::start(dataplane, storage.store(), &Declared::default()).unwrap();
-        Self { dpu: Dpu::new(Arc::clone(&service)), service, storage, capacity }
+    fn over(host: FakeHost, storage: FakeStorage, capacity: Capacity) -> Self {
+        let switch = start_sized(&host, capacity);
+        let service = Service::start(switch, storage.store(), &Declared::default()).unwrap();
+        Self { host, dpu: Dpu::new(Arc::clone(&service)), service, storage, capacity }
     }
 
-    fn end(self) -> (FakeStorage, Capacity) {
-        let Self { service, dpu, storage, capacity } = self;
+    fn end(self) -> (FakeHost, FakeStorage, Capacity) {
+        let Self { host, service, dpu, storage, capacity } = self;
         drop((service, dpu));
-        (storage, capacity)
+        (host, storage, capacity)
     }
 
     /// A new daemon with the same state.
     pub fn restart(self) -> Self {
-        let (storage, capacity) = self.end();
-        Self::over(storage, capacity)
+        let (host, storage, capacity) = self.end();
+        Self::over(host, storage, capacity)
     }
 
     /// Checks that the saved state equals the tables, and that a new daemon restores it. Returns that daemon.
     pub fn assert_kept(self) -> Self {
         let state = state_of(&self.service);
-        let (storage, capacity) = self.end();
+        let (host, storage, capacity) = self.end();
         assert_eq!(Kept { fdb: Vec::new(), ..Kept::load(&storage.store()).unwrap() }, state);
-        let rig = Self::over(storage, capacity);
+        let rig = Self::over(host, storage, capacity);
         assert_eq!(state_of(&rig.service), state);
         rig
     }

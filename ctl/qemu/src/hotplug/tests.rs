@@ -350,14 +350,12 @@ fn the_daemon_itself_gives_and_takes_back() {
     use model::{PortKind, PortSpec};
 
     use ctl_companion::{Access, FdsSocket, serve};
-    use ctl_service::Service;
-    use kit::Config;
-    use kit::{FakeDataplane, FakeStorage};
+    use ctl_service::{Declared, Service};
+    use kit::{FakeStorage, machine_for, start};
 
     let dir = tempfile::tempdir().unwrap();
-    let config = Config::parse("").unwrap();
-    let service =
-        Service::start(Box::new(FakeDataplane::default()), FakeStorage::default().store(), &config.declared()).unwrap();
+    let store = FakeStorage::default().store();
+    let service = Service::start(start(&machine_for(&[])), store, &Declared::default()).unwrap();
     service.look_after_guests(&dir.path().join("guests")).unwrap();
     let spec = PortSpec { guest_ifname: Some("xg0".to_owned()), ..PortSpec::new("vm1", PortKind::Guest) };
     service.add_port(spec).unwrap();

@@ -10,7 +10,9 @@ async fn every_example_of_the_references_is_answered_as_printed() {
         for content_type in
             [None, Some("text/plain"), Some("application/json"), Some("application/x-www-form-urlencoded")]
         {
-            let rig = Rig::configured(&example.config());
+            // Captures of the same second would get each other's numbers in one directory.
+            let dir = tempfile::tempdir().unwrap();
+            let rig = Rig::configured(&format!("{}\n[spp]\ndirectory = {:?}\n", example.config(), dir.path()));
             for line in example.before {
                 let (method, path, body) = reference::parts(line);
                 let said = rig.call(method, path, body).await;

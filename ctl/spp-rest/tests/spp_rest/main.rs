@@ -1,4 +1,4 @@
-//! spp-ctl's REST API over the fake data plane: the examples of its documents, whole configurations, refusals, flow
+//! spp-ctl's REST API on a made-up host: the examples of its documents, whole configurations, refusals, flow
 //! rules and arbitrary bodies.
 #![allow(clippy::unwrap_used, reason = "a test")]
 

@@ -1,4 +1,4 @@
-//! Instances behind the API over the fake data plane, and a client.
+//! Instances behind the API on a made-up host, and a client.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use ctl_spp::Spp;
 use http_body_util::BodyExt;
 pub use kit::reference::process;
 use kit::reference::{self, PORTS};
-use kit::{Config, FakeDataplane, FakeStorage};
+use kit::{Config, FakeHost, FakeStorage, machine_for, start};
 use serde_json::Value;
 use tower::ServiceExt;
 
@@ -31,6 +31,7 @@ impl Answer {
 pub struct Rig {
     pub spp: Arc<Spp>,
     pub router: Router,
+    host: FakeHost,
     storage: FakeStorage,
     config: String,
 }
@@ -43,21 +44,22 @@ impl Rig {
 
     /// A rig with a whole configuration.
     pub fn configured(config: &str) -> Self {
-        Self::over(FakeStorage::default(), config.to_owned())
+        let ports = Config::parse(config).unwrap().port;
+        Self::over(machine_for(&ports), FakeStorage::default(), config.to_owned())
     }
 
-    fn over(storage: FakeStorage, config: String) -> Self {
+    fn over(host: FakeHost, storage: FakeStorage, config: String) -> Self {
         let parsed = Config::parse(&config).unwrap();
-        let service = Service::start(Box::new(FakeDataplane::default()), storage.store(), &parsed.declared()).unwrap();
+        let service = Service::start(start(&host), storage.store(), &parsed.declared()).unwrap();
         let spp = Spp::start(service, &parsed.spp);
-        Self { router: ctl_spp_rest::router(Arc::clone(&spp)), spp, storage, config }
+        Self { router: ctl_spp_rest::router(Arc::clone(&spp)), spp, host, storage, config }
     }
 
     /// A new daemon on the same state file.
     pub fn restart(self) -> Self {
-        let Self { spp, router, storage, config } = self;
+        let Self { spp, router, host, storage, config } = self;
         drop((spp, router));
-        Self::over(storage, config)
+        Self::over(host, storage, config)
     }
 
     pub async fn call(&self, method: &str, path: &str, body: &str) -> Answer {

@@ -1,10 +1,10 @@
-//! Instances over the fake data plane, which is made of maps.
+//! Instances on a made-up host.
 
 use std::path::Path;
 
 use ctl_service::state::Store;
 use ctl_spp::*;
-use kit::{FakeStorage, VF_AND_NFV as TWO, panel, spp_of, tables};
+use kit::{FakeStorage, VF_AND_NFV as TWO, panel, panel_on, receive, spp_of, tables, wait};
 use switch::model::*;
 
 const VF: Proc = Proc { kind: ProcType::Vf, id: 1 };
@@ -192,10 +192,13 @@ fn instances_outlive_the_daemon() {
 fn a_component_whose_port_is_gone_waits_for_it() {
     let dir = tempfile::tempdir().unwrap();
     let open = || Store::open(dir.path(), tables()).unwrap();
-    forward(&spp_of(TWO, open()), "phy:0", "ring:3");
-    let text = TWO.replace("[[port]]", "[[port]]\nmode = \"auto\"");
-    let (service, spp) = panel(&text, open());
-    service.del_port("east").unwrap();
+    let before = panel(TWO, open());
+    forward(&before.2, "phy:0", "ring:3");
+    let host = before.0.clone();
+    drop(before);
+    host.set_missing("eth7", true);
+    let (service, spp) = panel_on(&host, TWO, open());
+    assert_eq!(service.dataplane().ports(), []);
     spp.retry();
     assert_eq!(spp.instance(VF).unwrap().running.components[0].rx[0].port, port("phy:0"));
 }
@@ -227,10 +230,14 @@ fn a_pipe_stands_for_its_rings() {
 
 #[test]
 fn counters_start_from_zero_at_a_clear() {
-    let spp = spp_of(TWO, Store::in_memory(tables()));
+    let (host, service, spp) = panel(TWO, Store::in_memory(tables()));
+    let counted = || service.dataplane().stats().ports[0].rx.packets;
+    receive(&host, "eth7", MacAddr::new([2, 0, 0, 0, 0, 1]), 3);
+    wait("the frames are counted", || counted() == 3);
+    let received = || spp.primary_status().unwrap().ports.iter().map(|at| (at.port, at.rx)).collect::<Vec<_>>();
+    assert_eq!(received(), [(port("phy:0"), 3)]);
     spp.clear_status().unwrap();
-    let status = spp.primary_status().unwrap();
-    assert_eq!((status.ports[0].port, status.ports[0].rx), (port("phy:0"), 0));
+    assert_eq!(received(), [(port("phy:0"), 0)]);
 }
 
 #[test]
@@ -240,7 +247,9 @@ fn a_trace_says_why_nobody_takes_what_waits() {
     let whys = || {
         let request = TraceRequest { port: "east".into(), hex: Some("00".repeat(60)), ..TraceRequest::default() };
         let steps = spp.trace(&request).unwrap().steps;
-        steps.into_iter().filter(|step| step.stage == "waiting").map(|step| step.detail).collect::<Vec<_>>()
+        // The switch says that it waits, and the panel why.
+        let whys = steps.into_iter().filter(|step| step.stage == "waiting").map(|step| step.detail);
+        whys.filter(|why| why.starts_with("phy:0")).collect::<Vec<_>>()
     };
     let say = |line: &str| drop(shell::execute(&spp, line).unwrap());
     assert_eq!(whys(), ["phy:0nq0: no component, patch or capture of any instance receives from it"]);
@@ -298,7 +307,7 @@ fn who_is_not_known_has_captures_below_directories_of_the_configuration_only() {
     shell::execute(&spp, &format!("pri; launch pcap 4 -- -c ring:4 --out-dir {}", base.display())).unwrap();
     // A directory that is swapped for a link later does not lead out.
     spp.change(Proc { kind: ProcType::Pcap, id: 2 }, &Change::Run(false)).unwrap();
-    std::fs::remove_dir(base.join("sub")).unwrap();
+    std::fs::remove_dir_all(base.join("sub")).unwrap();
     std::os::unix::fs::symlink(&secret, base.join("sub")).unwrap();
     let why = spp.change(Proc { kind: ProcType::Pcap, id: 2 }, &Change::Run(true)).unwrap_err().to_string();
     assert!(why.contains("is not below"), "{why}");
@@ -311,11 +320,11 @@ fn what_the_configuration_allows_no_more_is_not_written_after_a_restart() {
     let config = |directory: &Path| format!("[spp]\ndirectory = {directory:?}");
     let pcap = Proc { kind: ProcType::Pcap, id: 1 };
     let before = panel(&config(first.path()), storage.store());
-    launch(&before.1, 1, first.path()).unwrap();
-    before.1.change(pcap, &Change::Run(true)).unwrap();
-    assert_eq!(before.1.working().1[0].error, None);
+    launch(&before.2, 1, first.path()).unwrap();
+    before.2.change(pcap, &Change::Run(true)).unwrap();
+    assert_eq!(before.2.working().1[0].error, None);
     drop(before);
-    let (_service, spp) = panel(&config(second.path()), storage.store());
+    let (_, _service, spp) = panel(&config(second.path()), storage.store());
     let error = spp.working().1.remove(0).error.expect("it is not written");
     assert!(error.contains("is not below"), "{error}");
 }
@@ -328,12 +337,12 @@ fn an_end_that_can_not_be_had_any_more_holds_nothing_else_up() {
     let storage = FakeStorage::default();
     let config = format!("{TWO}\n[spp]\ndirectory = {:?}", directory.path());
     let before = panel(&config, storage.store());
-    launch(&before.1, 7, &gone).unwrap();
-    before.1.change(Proc { kind: ProcType::Pcap, id: 7 }, &Change::Run(true)).unwrap();
-    forward(&before.1, "phy:0", "ring:3");
+    launch(&before.2, 7, &gone).unwrap();
+    before.2.change(Proc { kind: ProcType::Pcap, id: 7 }, &Change::Run(true)).unwrap();
+    forward(&before.2, "phy:0", "ring:3");
     drop(before);
-    std::fs::remove_dir(&gone).unwrap();
-    let (_service, spp) = panel(&config, storage.store());
+    std::fs::remove_dir_all(&gone).unwrap();
+    let (_, _service, spp) = panel(&config, storage.store());
     assert!(running(&spp).contains(&"vf 1/f".to_owned()), "{:?}", running(&spp));
     let error = |spp: &Spp| spp.working().1.into_iter().find_map(|outside| outside.error);
     assert!(error(&spp).is_some_and(|error| error.contains("gone")));
@@ -346,7 +355,7 @@ fn an_end_that_can_not_be_had_any_more_holds_nothing_else_up() {
     assert_eq!(error(&spp), None);
     // A stopped capture that is started again counts as a new request.
     spp.change(Proc { kind: ProcType::Pcap, id: 7 }, &Change::Run(false)).unwrap();
-    std::fs::remove_dir(&gone).unwrap();
+    std::fs::remove_dir_all(&gone).unwrap();
     spp.change(Proc { kind: ProcType::Pcap, id: 7 }, &Change::Run(true)).unwrap_err();
     assert_eq!(error(&spp), None);
 }

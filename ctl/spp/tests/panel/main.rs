@@ -1,4 +1,4 @@
-//! The Soft Patch Panel over the fake data plane.
+//! The Soft Patch Panel on a made-up host.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod doctor;

@@ -1,4 +1,4 @@
-//! Lines over the fake data plane: answers, refusals, and recipes that make the same state again.
+//! Lines on a made-up host: answers, refusals, and recipes that make the same state again.
 
 use std::sync::Arc;
 
@@ -17,7 +17,9 @@ const VM: &str = r#"
 "#;
 
 pub(super) fn spp() -> Arc<Spp> {
-    spp_of(&format!("{TWO}{VM}"), Store::in_memory(tables()))
+    // Lines name the second queue of the NIC too.
+    let two = TWO.replace("ifname =", "queues = 2\nifname =");
+    spp_of(&format!("{two}{VM}"), Store::in_memory(tables()))
 }
 
 fn say(spp: &Spp, line: &str) -> String {

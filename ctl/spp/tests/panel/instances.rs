@@ -231,6 +231,8 @@ fn a_pipe_stands_for_its_rings() {
 #[test]
 fn counters_start_from_zero_at_a_clear() {
     let (host, service, spp) = panel(TWO, Store::in_memory(tables()));
+    // No frame is received that nobody takes.
+    forward(&spp, "phy:0", "ring:3");
     let counted = || service.dataplane().stats().ports[0].rx.packets;
     receive(&host, "eth7", MacAddr::new([2, 0, 0, 0, 0, 1]), 3);
     wait("the frames are counted", || counted() == 3);

@@ -106,8 +106,19 @@ impl XdpLink {
         Ok(())
     }
 
+    /// Whether the link is on a netdev still.
+    pub(crate) fn is_attached(&self) -> bool {
+        // The index is 0 once the link was detached (`bpf_xdp_link_fill_link_info`).
+        // SAFETY: for a link of type XDP the kernel has filled in this member of the union.
+        self.info().is_ok_and(|info| unsafe { info.__bindgen_anon_1.xdp.ifindex } != 0)
+    }
+
     /// Id of the link's program.
     pub(crate) fn program_id(&self) -> Result<u32, Error> {
+        Ok(self.info()?.prog_id)
+    }
+
+    fn info(&self) -> Result<libbpf_sys::bpf_link_info, Error> {
         let mut info = libbpf_sys::bpf_link_info::default();
         let mut len = size_u32::<libbpf_sys::bpf_link_info>();
         // SAFETY: `info` has `len` bytes and is all zero, so no pointer in it asks for more.
@@ -117,7 +128,7 @@ impl XdpLink {
         if result < 0 {
             return Err(Error::system("asking for a link's program", &Errno::from_raw(-result)));
         }
-        Ok(info.prog_id)
+        Ok(info)
     }
 
     /// Detaches the program at once. Dropping would leave it on while another copy of the descriptor lives.

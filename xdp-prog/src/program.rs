@@ -136,14 +136,19 @@ impl PortProgram {
         }
     }
 
-    /// Attaches the program.
+    /// Whether it is on its netdev. Another process can detach the link, and the link ends with the netdev.
+    pub fn is_attached(&self) -> bool {
+        self.link.as_ref().is_some_and(|(link, _)| link.is_attached())
+    }
+
+    /// Attaches the program. A link that was detached by somebody else is forgotten.
     ///
     /// # Errors
     /// - [`Error::Attached`]: it is attached already.
     /// - [`Error::Foreign`]: another program is on the netdev.
     /// - [`Error::Attach`]: the mode can't be had, with the reason.
     pub fn attach(&mut self, request: ModeRequest) -> Result<Attached, Error> {
-        if let Some(mode) = self.mode() {
+        if let Some(mode) = self.mode().filter(|_| self.is_attached()) {
             return Err(Error::Attached { ifname: self.options.ifname.clone(), mode });
         }
         let (link, attached) = attach(self.program.as_fd(), self.options.ifindex, &self.options.ifname, request)?;

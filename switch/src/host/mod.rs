@@ -13,16 +13,18 @@ mod namespace;
 mod netdevs;
 mod programs;
 mod sockets;
+mod watch;
 
 use std::fmt::Debug;
 
-pub use self::namespace::Namespace;
-pub use self::netdevs::{Link, LinkChange, MAX_IFNAME, Netdev, Netdevs, Pair, PairSpec};
+pub use self::namespace::{Named, Namespace, NamespaceId};
+pub use self::netdevs::{HostUse, Link, LinkChange, MAX_IFNAME, Netdev, Netdevs, Pair, PairSpec};
 pub use self::programs::{
     Attached, GuestEndPlace, GuestProgram, OtherProgram, PortProgram, Programs, QueueCounters, SteerKey,
     VETH_NATIVE_MAX_MTU,
 };
 pub use self::sockets::{GroupFrames, GuestSockets, PacketSocket, PortSocket, QueueOptions, SocketCounters, Sockets};
+pub use self::watch::{HostChange, HostWatch};
 
 /// The machine as control needs it.
 pub trait Host: Netdevs + Programs + Sockets + Debug + Send + Sync {}

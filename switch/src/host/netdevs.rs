@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use super::Namespace;
+use super::{HostWatch, Namespace};
 use crate::Error;
 use crate::model::MacAddr;
 
@@ -89,8 +89,8 @@ pub struct Pair {
     pub far: Netdev,
 }
 
-/// What to change of a netdev. What is so already is left alone, and so is what is `None` or false.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What to change of a netdev. What is so already is left alone, and so is what is `None`, false or empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LinkChange {
     /// Link-layer address.
     pub mac: Option<MacAddr>,
@@ -98,8 +98,19 @@ pub struct LinkChange {
     pub mtu: Option<u32>,
     /// Turn off the offloads that leave bytes out of packets that it sends: checksums, VLAN tags, segments.
     pub plain: bool,
+    /// Turn on these of the offloads again ([`Netdevs::hidden_bytes`]).
+    pub offloads: Vec<String>,
     /// Set it up, or down.
     pub up: Option<bool>,
+}
+
+/// What the host itself uses a netdev for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostUse {
+    /// Its addresses with their prefixes, link-local ones left out.
+    pub addresses: Vec<String>,
+    /// Whether a default route leads over it.
+    pub default_route: bool,
 }
 
 /// Netdevs and their namespaces.
@@ -136,6 +147,9 @@ pub trait Netdevs {
     /// Receive queues in use.
     fn channels(&self, link: &Link) -> u32;
 
+    /// What the host itself uses a netdev of the switch's namespace for.
+    fn host_use(&self, link: &Link) -> Result<HostUse, Error>;
+
     /// Names of the offloads that leave bytes out of packets that a netdev sends and are on.
     fn hidden_bytes(&self, netdev: &Netdev) -> Result<Vec<String>, Error>;
 
@@ -148,4 +162,10 @@ pub trait Netdevs {
     /// # Errors
     /// `Invalid`: no name of a netdev; `Busy`: the name is taken; `Denied`: no permission; `Unsupported`: no taps here.
     fn make_tap(&self, ifname: &str) -> Result<File, Error>;
+
+    /// Subscribes to notifications of what changes.
+    ///
+    /// # Errors
+    /// `System`: the kernel can't be subscribed to.
+    fn watch(&self) -> Result<Box<dyn HostWatch>, Error>;
 }

@@ -40,6 +40,9 @@ pub trait PortProgram: Debug + Send + Sync {
     /// Attaches the program.
     fn attach(&mut self, request: ModeRequest) -> Result<Attached, Error>;
 
+    /// Whether the program is on its netdev. Somebody else may have taken it off.
+    fn is_attached(&self) -> bool;
+
     /// Takes the program off its netdev, if it is on it.
     fn detach(&mut self) -> Result<(), Error>;
 

@@ -71,7 +71,7 @@ impl FoundNetdev {
         }
         let mtu = (mtu != link.mtu).then_some(mtu);
         let change_near = LinkChange { mtu, up: Some(true), ..LinkChange::default() };
-        let change_far = LinkChange { plain: true, ..change_near };
+        let change_far = LinkChange { plain: true, ..change_near.clone() };
         let there = There { link, far, move_far: None, channels, made: false, change_near, change_far };
         Ok(Self::There(Box::new(there)))
     }
@@ -126,13 +126,14 @@ fn adopt(host: &dyn Host, spec: &mut PortSpec, link: Link, namespace: Option<Nam
     let mac = *spec.mac.get_or_insert(peer.mac);
     let mtu = Some(*spec.mtu.get_or_insert(link.mtu));
     let change_near = LinkChange { mtu, up: Some(true), ..LinkChange::default() };
+    let change_far = LinkChange { mac: Some(mac), plain: true, ..change_near.clone() };
     Ok(There {
         made: link.alias.as_deref() == Some(ALIAS),
         move_far: namespace.filter(|_| place.name().is_none()),
         far: Some((place, peer)),
         channels,
         change_near,
-        change_far: LinkChange { mac: Some(mac), plain: true, ..change_near },
+        change_far,
         link,
     })
 }
@@ -151,7 +152,7 @@ fn make(host: &dyn Host, spec: &PortSpec, peer_namespace: &Namespace) -> Result<
     })?;
     let ends = Ends { near: pair.near, far: Some(pair.far), is_veth: true, channels: queues, made: true };
     let change_near = LinkChange { mtu: Some(mtu), up: Some(true), ..LinkChange::default() };
-    let change_far = LinkChange { mac: Some(mac), plain: true, ..change_near };
+    let change_far = LinkChange { mac: Some(mac), plain: true, ..change_near.clone() };
     match ends.change(host, &change_near, &change_far) {
         Ok(()) => Ok((ends, Undo::Delete)),
         Err(error) => {

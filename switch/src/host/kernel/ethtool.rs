@@ -119,14 +119,25 @@ pub fn hidden_bytes(ifname: &str) -> Result<Vec<String>, Errno> {
 
 /// Turns off every feature that hides bytes. Returns the names of those that stay on.
 pub fn make_plain(ifname: &str) -> Result<Vec<String>, Errno> {
+    set_features(ifname, false, hides_bytes)?;
+    hidden_bytes(ifname)
+}
+
+/// Turns on the features of these names, as far as the netdev has them.
+pub fn turn_on(ifname: &str, names: &[String]) -> Result<(), Errno> {
+    set_features(ifname, true, |feature| names.iter().any(|name| name == feature))
+}
+
+fn set_features(ifname: &str, on: bool, is_meant: impl Fn(&str) -> bool) -> Result<(), Errno> {
     let names = feature_names(ifname)?;
     // Two words for each 32 features: valid, requested.
     let mut block = feature_block(SFEATURES, names.len(), 2)?;
-    for (bit, _) in names.iter().enumerate().filter(|(_, name)| hides_bytes(name)) {
-        block[2 + 2 * (bit / 32)] |= 1 << (bit % 32);
+    for (bit, _) in names.iter().enumerate().filter(|(_, name)| is_meant(name)) {
+        let at = 2 + 2 * (bit / 32);
+        block[at] |= 1 << (bit % 32);
+        block[at + 1] |= u32::from(on) << (bit % 32);
     }
-    ioctl(ifname, &mut block)?;
-    hidden_bytes(ifname)
+    ioctl(ifname, &mut block)
 }
 
 /// Receive queues in use: the netdev's receive and combined channels. `None` if the driver does not report channels.

@@ -11,7 +11,9 @@ use nix::errno::Errno;
 use rtnetlink::packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
-use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteType};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
     LinkMessage,
@@ -21,7 +23,8 @@ use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{Socket, SocketAddr};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
-use crate::host::{Link, MAX_IFNAME, PairSpec};
+use super::namespaces;
+use crate::host::{HostUse, Link, MAX_IFNAME, Namespace, PairSpec};
 use crate::model::MacAddr;
 use crate::{Error, ErrorKind};
 
@@ -156,7 +159,11 @@ pub fn create_veth(spec: &PairSpec<'_>) -> Result<(), Error> {
         .mtu(spec.mtu)
         .address(spec.peer_mac.octets().to_vec());
     // It is made there, which takes less than moving it there.
-    if let Some(namespace) = spec.peer_namespace.file() {
+    let namespace = match spec.peer_namespace {
+        Namespace::Here => None,
+        Namespace::Named(named) => Some(namespaces::open(named)?),
+    };
+    if let Some(namespace) = &namespace {
         peer = peer.setns_by_fd(namespace.as_raw_fd());
     }
     let mut pair = LinkMessageBuilder::<LinkVeth>::new(spec.name, spec.peer).mtu(spec.mtu);
@@ -234,4 +241,44 @@ pub fn nsid(fd: BorrowedFd<'_>) -> Result<Option<i32>, Error> {
         RouteNetlinkMessage::NewNsId(message) => message.attributes.iter().find_map(id),
         _ => None,
     }))
+}
+
+/// What the host uses a netdev for.
+pub fn host_use(index: u32) -> Result<HostUse, Error> {
+    let mut host_use = HostUse::default();
+    let dump = AddressMessage::default();
+    for answer in ask("listing addresses", RouteNetlinkMessage::GetAddress(dump), NLM_F_DUMP)? {
+        let RouteNetlinkMessage::NewAddress(address) = answer else { continue };
+        if address.header.index != index || address.header.scope == AddressScope::Link {
+            continue;
+        }
+        let local = |attribute: &AddressAttribute| match attribute {
+            AddressAttribute::Local(address) => Some(*address),
+            _ => None,
+        };
+        let any = |attribute: &AddressAttribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        };
+        let attributes = &address.attributes;
+        // On a point-to-point link `Address` is the other side's (`include/uapi/linux/if_addr.h`).
+        if let Some(ip) = attributes.iter().find_map(local).or_else(|| attributes.iter().find_map(any)) {
+            host_use.addresses.push(format!("{ip}/{}", address.header.prefix_len));
+        }
+    }
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut dump = RouteMessage::default();
+        dump.header.address_family = family;
+        for answer in ask("listing routes", RouteNetlinkMessage::GetRoute(dump), NLM_F_DUMP)? {
+            let RouteNetlinkMessage::NewRoute(route) = answer else { continue };
+            let is_default = route.header.destination_prefix_length == 0 && route.header.kind == RouteType::Unicast;
+            let goes_by = |attribute: &RouteAttribute| match attribute {
+                RouteAttribute::Oif(oif) => *oif == index,
+                RouteAttribute::MultiPath(hops) => hops.iter().any(|hop| hop.interface_index == index),
+                _ => false,
+            };
+            host_use.default_route |= is_default && route.attributes.iter().any(goes_by);
+        }
+    }
+    Ok(host_use)
 }

@@ -6,20 +6,24 @@ pub mod ethtool;
 pub mod links;
 pub mod xsk_queues;
 
+mod genl;
 mod namespaces;
 mod packet;
 mod pins;
 mod programs;
 mod sockets;
 mod tun;
+mod watch;
 
 use std::fs::File;
+use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 
 use self::namespaces::run;
 pub use self::pins::PinPlace;
-use super::{Link, LinkChange, Namespace, Netdev, Netdevs, Pair, PairSpec};
+use self::watch::Watch;
+use super::{HostUse, HostWatch, Link, LinkChange, Namespace, Netdev, Netdevs, Pair, PairSpec};
 use crate::io::socket::UmemSharers;
 use crate::{Error, ErrorKind};
 
@@ -63,7 +67,7 @@ fn make_plain(ifname: &str) -> Result<(), Error> {
 
 impl Netdevs for KernelHost {
     fn namespace(&self, name: &str) -> Result<Namespace, Error> {
-        namespaces::open(name)
+        namespaces::look_up(name)
     }
 
     fn find(&self, name: &str) -> Result<Option<Link>, Error> {
@@ -85,8 +89,11 @@ impl Netdevs for KernelHost {
         }
         let candidates = hint.map_or_else(namespaces::all, |hint| vec![hint.clone()]);
         for namespace in candidates {
-            let Some(file) = namespace.file() else { continue };
-            if links::nsid(file)? == link.peer_nsid {
+            let Namespace::Named(named) = &namespace else { continue };
+            // One that was deleted since has no netdevs any more.
+            let Ok(file) = namespaces::open(named) else { continue };
+            if links::nsid(file.as_fd())? == link.peer_nsid {
+                drop(file);
                 let peer = run(&namespace, || links::find_index(index))?;
                 return Ok(peer.map(|peer| (namespace, peer)));
             }
@@ -132,6 +139,12 @@ impl Netdevs for KernelHost {
             if change.plain {
                 make_plain(&link.name)?;
             }
+            if !change.offloads.is_empty() {
+                ethtool::turn_on(&link.name, &change.offloads).map_err(|errno| {
+                    let what = format!("turning the offloads of {} on again: {errno}", link.name);
+                    Error::new(ErrorKind::System, what)
+                })?;
+            }
             match change.up.filter(|&up| up != link.up) {
                 Some(true) => links::set_up(link.index),
                 Some(false) => links::set_down(link.index),
@@ -141,10 +154,13 @@ impl Netdevs for KernelHost {
     }
 
     fn move_to(&self, netdev: &Netdev, namespace: &Namespace) -> Result<Netdev, Error> {
-        let here = namespaces::current()
-            .map_err(|error| Error::new(ErrorKind::System, format!("opening the network namespace: {error}")))?;
-        let to = namespace.file().unwrap_or(std::os::fd::AsFd::as_fd(&here));
-        run(&netdev.namespace, || links::move_to(netdev.index, to))?;
+        let to = match namespace {
+            Namespace::Here => namespaces::current()
+                .map_err(|error| Error::new(ErrorKind::System, format!("opening the network namespace: {error}")))?,
+            Namespace::Named(named) => namespaces::open(named)?,
+        };
+        run(&netdev.namespace, || links::move_to(netdev.index, to.as_fd()))?;
+        drop(to);
         let moved = run(namespace, || links::find(&netdev.name))?;
         let gone = || Error::new(ErrorKind::NotFound, format!("there is no netdev {} any more", netdev.name));
         Ok(Netdev::of(&moved.ok_or_else(gone)?, namespace.clone()))
@@ -156,6 +172,10 @@ impl Netdevs for KernelHost {
 
     fn channels(&self, link: &Link) -> u32 {
         ethtool::rx_channels(&link.name).unwrap_or(link.rx_queues)
+    }
+
+    fn host_use(&self, link: &Link) -> Result<HostUse, Error> {
+        links::host_use(link.index)
     }
 
     fn hidden_bytes(&self, netdev: &Netdev) -> Result<Vec<String>, Error> {
@@ -187,5 +207,9 @@ impl Netdevs for KernelHost {
         })?;
         links::set_up(link.index)?;
         Ok(file)
+    }
+
+    fn watch(&self) -> Result<Box<dyn HostWatch>, Error> {
+        Ok(Box::new(Watch::new()?))
     }
 }

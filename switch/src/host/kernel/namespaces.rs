@@ -2,22 +2,25 @@
 //!
 //! A namespace is a property of a thread. So each visit has a thread of its own that ends with it. The caller's
 //! thread and the daemon's other threads stay where they are.
+//!
+//! A descriptor of a namespace keeps the namespace, with all netdevs in it. So none is held longer than a visit.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::sched::{CloneFlags, setns};
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 
-use crate::host::Namespace;
+use crate::host::{Named, Namespace, NamespaceId};
 use crate::{Error, ErrorKind};
 
 /// Where `ip netns` keeps them.
-const NAMED: &str = "/run/netns";
+pub const NAMED: &str = "/run/netns";
 
-/// Opens the namespace of that name, as `ip netns` makes them.
-pub fn open(name: &str) -> Result<Namespace, Error> {
+/// Looks up the namespace of that name, as `ip netns` makes them.
+pub fn look_up(name: &str) -> Result<Namespace, Error> {
     let plain = !name.is_empty() && name != "." && name != ".." && !name.contains('/');
     if !plain {
         return Err(Error::new(ErrorKind::Invalid, format!("netns: `{name}` is not the name of a network namespace")));
@@ -31,13 +34,31 @@ pub fn open(name: &str) -> Result<Namespace, Error> {
     if !is_namespace(&file) {
         return Err(missing(&"its name is there, and no namespace behind it"));
     }
-    Ok(Namespace::named(name, file.into()))
+    Ok(Namespace::named(name, inode(&file).map_err(|error| missing(&error))?))
+}
+
+/// Opens a namespace that was looked up, for a visit.
+///
+/// # Errors
+/// `NotFound`: it is gone, or another one has its name.
+pub fn open(named: &Named) -> Result<OwnedFd, Error> {
+    let name = named.name();
+    let gone = || Error::new(ErrorKind::NotFound, format!("network namespace `{name}` is gone"));
+    let file = File::open(Path::new(NAMED).join(name)).map_err(|_| gone())?;
+    match inode(&file) {
+        Ok(inode) if inode == named.inode() && is_namespace(&file) => Ok(file.into()),
+        _ => Err(gone()),
+    }
+}
+
+fn inode(file: &File) -> std::io::Result<NamespaceId> {
+    file.metadata().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 /// Every namespace that has a name and can be opened.
 pub fn all() -> Vec<Namespace> {
     let Ok(entries) = std::fs::read_dir(NAMED) else { return Vec::new() };
-    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).filter_map(|name| open(&name).ok()).collect()
+    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).filter_map(|name| look_up(&name).ok()).collect()
 }
 
 /// The namespace of the calling thread.
@@ -47,15 +68,17 @@ pub fn current() -> std::io::Result<OwnedFd> {
 
 /// Runs `work` in a namespace.
 pub fn run<T: Send>(namespace: &Namespace, work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
-    let Some(file) = namespace.file() else { return work() };
+    let Namespace::Named(named) = namespace else { return work() };
     let enter_and_work = || {
-        setns(file, CloneFlags::CLONE_NEWNET).map_err(|errno| {
-            let name = namespace.name().unwrap_or_default();
+        let file = open(named)?;
+        setns(file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|errno| {
+            let name = named.name();
             Error::new(
                 ErrorKind::System,
                 format!("network namespace `{name}` can't be entered ({errno}): CAP_SYS_ADMIN is needed"),
             )
         })?;
+        drop(file);
         work()
     };
     std::thread::scope(|scope| {

@@ -61,6 +61,10 @@ impl PortProgram for xdp_prog::PortProgram {
         Ok(attached(self.attach(mode_request(request))?))
     }
 
+    fn is_attached(&self) -> bool {
+        self.is_attached()
+    }
+
     fn detach(&mut self) -> Result<(), Error> {
         Ok(self.detach()?)
     }

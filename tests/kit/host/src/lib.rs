@@ -14,8 +14,8 @@ use std::collections::BTreeSet;
 use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use switch::host::{Link, QueueCounters, SteerKey};
-use switch::model::{BridgeSettings, DataplaneSettings, HugePages, Mode, PortNo};
+use switch::host::{HostUse, Link, OtherProgram, QueueCounters, SteerKey};
+use switch::model::{BridgeSettings, DataplaneSettings, HugePages, MacAddr, Mode, PortNo};
 use switch::{Error, Switch};
 
 pub use self::fate::{Call, Fate};
@@ -85,7 +85,10 @@ impl FakeHost {
     pub fn set_queues(&self, name: &str, queues: u32) {
         let mut state = self.lock();
         match state.find_mut(name) {
-            Some(device) => device.link.rx_queues = queues,
+            Some(device) => {
+                device.link.rx_queues = queues;
+                state.say(None);
+            }
             None => state.add_nic(name, queues),
         }
     }
@@ -98,9 +101,85 @@ impl FakeHost {
             if let Some(index) = state.find(name).map(|device| device.link.index) {
                 state.remove(index);
             }
+            state.remove_namespace(name);
         } else {
             state.missing.remove(name);
+            state.say(None);
         }
+    }
+
+    /// Deletes a netdev, of a pair both ends. Another of that name can be made.
+    pub fn delete_netdev(&self, name: &str) {
+        let mut state = self.lock();
+        if let Some(index) = state.find(name).map(|device| device.link.index) {
+            state.remove(index);
+        }
+    }
+
+    /// Gives a netdev another name.
+    pub fn rename(&self, name: &str, to: &str) {
+        self.lock().alter(name, |device| device.link.name = to.to_owned());
+    }
+
+    /// Moves a netdev to another namespace, where it is down. `None`: one that has no name.
+    pub fn move_netdev(&self, name: &str, namespace: Option<&str>) {
+        let mut state = self.lock();
+        if let Some(namespace) = namespace {
+            state.namespace_id(namespace);
+        }
+        let to = namespace.unwrap_or(netdevs::UNNAMED).to_owned();
+        state.alter(name, |device| {
+            device.namespace = Some(to);
+            device.link.up = false;
+        });
+    }
+
+    /// Moves a netdev back to the switch's namespace, where it is down.
+    pub fn move_back(&self, name: &str) {
+        self.lock().alter(name, |device| {
+            device.namespace = None;
+            device.link.up = false;
+        });
+    }
+
+    /// Sets a netdev up or down.
+    pub fn set_up(&self, name: &str, up: bool) {
+        self.lock().alter(name, |device| device.link.up = up);
+    }
+
+    /// Sets the MTU of a netdev, as somebody else does.
+    pub fn set_mtu(&self, name: &str, mtu: u32) {
+        self.lock().alter(name, |device| device.link.mtu = mtu);
+    }
+
+    /// Sets the address of a netdev, as somebody else does.
+    pub fn set_mac(&self, name: &str, mac: MacAddr) {
+        self.lock().alter(name, |device| device.link.mac = mac);
+    }
+
+    /// Turns the offloads of a netdev on that leave bytes out of packets.
+    pub fn set_offloads(&self, name: &str) {
+        self.lock().alter(name, |device| device.is_plain = false);
+    }
+
+    /// Takes the switch's program off a netdev, as somebody else does. Nobody is told.
+    pub fn take_program_off(&self, name: &str) {
+        if let Some(program) = self.lock().find_mut(name).and_then(|device| device.program.as_mut()) {
+            program.mode = None;
+        }
+    }
+
+    /// Puts a program of somebody else on a netdev, or takes it off. Nobody is told.
+    pub fn set_other_program(&self, name: &str, id: Option<u32>) {
+        let other = id.map(|id| OtherProgram { id, text: format!("`theirs` (id {id}, native mode)") });
+        if let Some(device) = self.lock().find_mut(name) {
+            device.other_program = other;
+        }
+    }
+
+    /// Says what the host uses a netdev for.
+    pub fn set_host_use(&self, name: &str, host_use: HostUse) {
+        self.lock().alter(name, |device| device.host_use = host_use);
     }
 
     /// Says how calls of a kind go from now on.

@@ -1,15 +1,17 @@
 //! Made-up netdevs.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use switch::host::{Link, LinkChange, Namespace, Netdev, Netdevs, Pair, PairSpec};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use switch::host::{HostChange, HostUse, HostWatch, Link, LinkChange, Namespace, Netdev, Netdevs, Pair, PairSpec};
 use switch::{Error, ErrorKind};
 
 use crate::FakeHost;
 use crate::fate::Call;
-use crate::state::{Device, State};
+use crate::state::{Device, State, Watched};
 
 fn not_found(text: String) -> Error {
     Error::new(ErrorKind::NotFound, text)
@@ -27,6 +29,9 @@ pub(crate) fn system(error: &std::io::Error) -> Error {
 pub(crate) fn namespace_file() -> Result<OwnedFd, Error> {
     File::open("/proc/self/ns/net").map(OwnedFd::from).map_err(|error| system(&error))
 }
+
+/// A namespace that has no name on the made-up host.
+pub(crate) const UNNAMED: &str = "(unnamed)";
 
 fn is_for_pairs(name: &str) -> bool {
     name.starts_with("xs") || name.starts_with("xg")
@@ -52,11 +57,12 @@ impl State {
 
 impl Netdevs for FakeHost {
     fn namespace(&self, name: &str) -> Result<Namespace, Error> {
-        if self.lock().missing.contains(name) {
+        let mut state = self.lock();
+        if state.missing.contains(name) {
             let text = format!("netns: network namespace `{name}` can't be opened: make it with `ip netns add {name}`");
             return Err(not_found(text));
         }
-        Ok(Namespace::named(name, namespace_file()?))
+        Ok(Namespace::named(name, state.namespace_id(name)))
     }
 
     fn find(&self, name: &str) -> Result<Option<Link>, Error> {
@@ -78,13 +84,17 @@ impl Netdevs for FakeHost {
     }
 
     fn find_peer(&self, link: &Link, hint: Option<&Namespace>) -> Result<Option<(Namespace, Link)>, Error> {
-        let state = self.lock();
+        let mut state = self.lock();
         let Some(peer) = link.peer.and_then(|peer| state.devices.get(&peer)) else { return Ok(None) };
         let found = state.link(peer);
-        let namespace = match (&peer.namespace, hint) {
+        let namespace = match (peer.namespace.clone(), hint) {
             (None, _) => Namespace::Here,
-            (Some(name), Some(hint)) if hint.name() != Some(name) => return Ok(None),
-            (Some(name), _) => Namespace::named(name, namespace_file()?),
+            (Some(name), Some(hint)) if hint.name() != Some(name.as_str()) => return Ok(None),
+            (Some(name), _) if name == UNNAMED => return Ok(None),
+            (Some(name), _) => {
+                let id = state.namespace_id(&name);
+                Namespace::named(name, id)
+            }
         };
         Ok(Some((namespace, found)))
     }
@@ -124,11 +134,13 @@ impl Netdevs for FakeHost {
         let mut state = self.lock();
         state.call(Call::Change, &netdev.name)?;
         let device = state.device(netdev).ok_or_else(|| gone(netdev))?;
+        device.is_plain |= change.plain;
+        device.is_plain &= change.offloads.is_empty();
         let link = &mut device.link;
         link.mac = change.mac.unwrap_or(link.mac);
         link.mtu = change.mtu.unwrap_or(link.mtu);
         link.up = change.up.unwrap_or(link.up);
-        device.is_plain |= change.plain;
+        state.say(Some(netdev.index));
         Ok(())
     }
 
@@ -138,6 +150,7 @@ impl Netdevs for FakeHost {
         let device = state.device(netdev).ok_or_else(|| gone(netdev))?;
         device.namespace = namespace.name().map(str::to_owned);
         device.link.up = false;
+        state.say(Some(netdev.index));
         Ok(Netdev { namespace: namespace.clone(), ..netdev.clone() })
     }
 
@@ -151,6 +164,10 @@ impl Netdevs for FakeHost {
 
     fn channels(&self, link: &Link) -> u32 {
         link.rx_queues
+    }
+
+    fn host_use(&self, link: &Link) -> Result<HostUse, Error> {
+        Ok(self.lock().devices.get(&link.index).map(|device| device.host_use.clone()).unwrap_or_default())
     }
 
     fn hidden_bytes(&self, netdev: &Netdev) -> Result<Vec<String>, Error> {
@@ -170,5 +187,28 @@ impl Netdevs for FakeHost {
         ours.set_nonblocking(true).map_err(|error| system(&error))?;
         state.taps.insert(ifname.to_owned(), hosts);
         Ok(File::from(OwnedFd::from(ours)))
+    }
+
+    fn watch(&self) -> Result<Box<dyn HostWatch>, Error> {
+        let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+        let bell = EventFd::from_flags(flags).map_err(|errno| system(&errno.into()))?;
+        let watched = Arc::new(Watched { bell, said: Mutex::default() });
+        self.lock().watches.push(Arc::downgrade(&watched));
+        Ok(Box::new(Watch(watched)))
+    }
+}
+
+/// A subscription to changes.
+#[derive(Debug)]
+struct Watch(Arc<Watched>);
+
+impl HostWatch for Watch {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.0.bell.as_fd()
+    }
+
+    fn take(&mut self) -> HostChange {
+        let _ = self.0.bell.read();
+        std::mem::take(&mut self.0.said.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -63,8 +63,16 @@ impl PortProgram for Held {
 
     fn attach(&mut self, request: ModeRequest) -> Result<Attached, Error> {
         let mode = mode(request);
-        self.with(Some(Call::Attach), |program| program.mode = Some(mode))?;
+        self.with(Some(Call::Attach), |_| ())?;
+        if let Some(other) = self.host.lock().device(&self.netdev).and_then(|device| device.other_program.clone()) {
+            return Err(Error::new(ErrorKind::Busy, format!("{} has another XDP program: {}", self.netdev.name, other.text)));
+        }
+        self.with(None, |program| program.mode = Some(mode))?;
         Ok(Attached { mode, fallback_reason: None })
+    }
+
+    fn is_attached(&self) -> bool {
+        self.with(None, |program| program.mode.is_some()).unwrap_or(false)
     }
 
     fn detach(&mut self) -> Result<(), Error> {
@@ -171,7 +179,7 @@ impl Programs for FakeHost {
         let program = device.program.as_ref().filter(|program| program.mode.is_some());
         let other =
             |program: &Program| OtherProgram { id: program.id, text: format!("`xsw_port` (id {})", program.id) };
-        Ok(program.map(other).into_iter().collect())
+        Ok(program.map(other).into_iter().chain(device.other_program.clone()).collect())
     }
 
     fn resume_guest_end(&self, place: &GuestEndPlace<'_>) -> Result<Option<Box<dyn GuestProgram>>, Error> {

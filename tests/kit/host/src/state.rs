@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::net::UnixDatagram;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use nix::sys::eventfd::EventFd;
 use switch::Error;
-use switch::host::{Link, Netdev, QueueCounters, SteerKey};
+use switch::host::{HostChange, HostUse, Link, Namespace, NamespaceId, Netdev, OtherProgram, QueueCounters, SteerKey};
 use switch::io::memory::MemoryKernel;
 use switch::model::{MacAddr, Mode, PortNo, Steering};
 
@@ -25,6 +26,9 @@ pub(crate) struct Device {
     /// The other end of a veth.
     pub peer: Option<u32>,
     pub is_plain: bool,
+    pub host_use: HostUse,
+    /// A program of somebody else.
+    pub other_program: Option<OtherProgram>,
     pub program: Option<Program>,
     /// Shared with each socket that keeps the netdev promiscuous.
     pub promiscuous: Arc<()>,
@@ -60,6 +64,13 @@ pub(crate) struct GuestEnd {
     pub slots: Vec<bool>,
 }
 
+/// A subscription: what was said, and a bell that is readable then.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    pub bell: EventFd,
+    pub said: Mutex<HostChange>,
+}
+
 /// The machine.
 #[derive(Debug, Default)]
 pub(crate) struct State {
@@ -74,6 +85,11 @@ pub(crate) struct State {
     pub guest_ends: BTreeMap<PortNo, GuestEnd>,
     /// The host's ends of taps.
     pub taps: BTreeMap<String, UnixDatagram>,
+    /// Namespaces that were asked for, with what tells each from others that had its name.
+    pub namespaces: BTreeMap<String, u64>,
+    last_namespace: u64,
+    /// Subscriptions to changes.
+    pub watches: Vec<Weak<Watched>>,
     last_index: u32,
     last_program: u32,
 }
@@ -97,8 +113,44 @@ impl State {
 
     /// The netdev that control means.
     pub fn device(&mut self, netdev: &Netdev) -> Option<&mut Device> {
+        if let Namespace::Named(named) = &netdev.namespace
+            && self.namespaces.get(named.name()) != Some(&named.inode().1)
+        {
+            return None;
+        }
         let device = self.devices.get_mut(&netdev.index)?;
         (device.namespace.as_deref() == netdev.namespace.name()).then_some(device)
+    }
+
+    /// What tells a namespace from others that have had its name. It is made if it is not there.
+    pub fn namespace_id(&mut self, name: &str) -> NamespaceId {
+        if !self.namespaces.contains_key(name) {
+            self.last_namespace += 1;
+            self.namespaces.insert(name.to_owned(), self.last_namespace);
+        }
+        (0, self.namespaces[name])
+    }
+
+    /// Deletes a namespace, with the netdevs in it.
+    pub fn remove_namespace(&mut self, name: &str) {
+        self.namespaces.remove(name);
+        let inside = self.devices.values().filter(|device| device.namespace.as_deref() == Some(name));
+        let inside: Vec<_> = inside.map(|device| device.link.index).collect();
+        inside.into_iter().for_each(|index| self.remove(index));
+        self.say(None);
+    }
+
+    /// Says that a netdev has changed, or that anything may have.
+    pub fn say(&mut self, netdev: Option<u32>) {
+        self.watches.retain(|watch| {
+            let Some(watch) = watch.upgrade() else { return false };
+            let mut said = watch.said.lock().unwrap_or_else(PoisonError::into_inner);
+            match netdev {
+                Some(index) => drop(said.netdevs.insert(index)),
+                None => said.anything = true,
+            }
+            watch.bell.write(1).is_ok()
+        });
     }
 
     pub fn next_program(&mut self) -> u32 {
@@ -129,12 +181,15 @@ impl State {
             namespace: namespace.map(str::to_owned),
             peer: None,
             is_plain: false,
+            host_use: HostUse::default(),
+            other_program: None,
             program: None,
             promiscuous: Arc::default(),
             group_frames: None,
             bound_queues: 0,
         };
         self.devices.insert(index, device);
+        self.say(Some(index));
         index
     }
 
@@ -162,6 +217,7 @@ impl State {
         }
         self.queues.retain(|(netdev, _), _| *netdev != index);
         self.guest_ends.retain(|_, end| end.netdev != index);
+        self.say(Some(index));
         if let Some(peer) = device.peer {
             self.remove(peer);
         }
@@ -181,6 +237,14 @@ impl State {
     pub fn queue(&mut self, name: &str, queue: u32) -> Option<&mut MemoryKernel> {
         let index = self.find(name)?.link.index;
         self.queues.get_mut(&(index, queue))
+    }
+
+    /// Changes a netdev, and says so; its peer's carrier may change with it.
+    pub fn alter(&mut self, name: &str, change: impl FnOnce(&mut Device)) {
+        let Some(device) = self.find_mut(name) else { return };
+        change(device);
+        let ends = [Some(device.link.index), device.peer];
+        ends.into_iter().flatten().for_each(|index| self.say(Some(index)));
     }
 
     /// A frame comes in by a netdev: the program says what becomes of it.

@@ -36,7 +36,7 @@ mod error;
 pub mod resolve {
     pub use crate::control::{check_bridge, check_depth, check_mac, check_mtu, check_name, resolve};
 }
-pub use control::{CaptureRequest, CaptureStream, NetdevFinding, Switch};
+pub use control::{CaptureRequest, CaptureStream, NetdevFinding, PortChange, Switch};
 pub use engine::tables::{KeptTables, RuleUndo};
 pub use error::{Error, ErrorKind};
 pub use host::GuestSockets;

@@ -25,6 +25,7 @@ mod guest_end;
 mod mac;
 mod masked;
 mod meter;
+mod netdev;
 mod outside;
 mod port;
 mod redirect;
@@ -54,6 +55,7 @@ pub use guest_end::{GuestEndInfo, GuestQueue};
 pub use mac::MacAddr;
 pub use masked::{Masked, MaskedIp, MaskedMac};
 pub use meter::{MeterBinding, MeterDirection, MeterInfo, MeterMode, MeterSpec, MeterType, MeterUpdate};
+pub use netdev::{NetdevBefore, NetdevsBefore};
 pub use outside::{OutsideInfo, OutsideSpec};
 pub use port::{
     DEFAULT_MTU, DEFAULT_QUEUE_DEPTH, MAX_PORTS, MAX_QUEUES, MIN_MTU, Mode, ModeRequest, PortInfo, PortKind, PortNo,

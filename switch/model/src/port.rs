@@ -202,6 +202,10 @@ pub struct PortSpec {
     /// `phy` only: which packets come to the switch.
     #[serde(default)]
     pub steering: Steering,
+    /// `phy` with steering `all` only: take the netdev although the host has addresses or its default route there, which
+    /// it loses while the port is up; default false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
     /// Zero-copy binding.
     #[serde(default)]
     pub zero_copy: ZeroCopy,
@@ -250,6 +254,7 @@ impl PortSpec {
             queue_depth: None,
             mode: ModeRequest::Auto,
             steering: Steering::All,
+            force: false,
             zero_copy: ZeroCopy::Auto,
             vlan: None,
             isolated: false,
@@ -329,6 +334,9 @@ pub struct PortInfo {
     pub mac: Option<MacAddr>,
     /// Whether the switch's netdev has carrier.
     pub link_up: bool,
+    /// What keeps the port from its work now, and what to do: somebody else changed its netdevs. Empty if all is well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
     /// Largest MTU that this port could be set to now, in bytes, and with it the end of the range that errors name.
     pub max_mtu: u32,
     /// Its queues.

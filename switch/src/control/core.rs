@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 
+use super::changes::Changes;
 use super::gate::FrameGate;
 use super::workers::Workers;
 use crate::host::Host;
@@ -22,6 +23,7 @@ pub(super) struct Core {
     pub shared: Arc<Shared>,
     pub gate: Arc<FrameGate>,
     pub workers: Workers,
+    pub changes: Changes,
 }
 
 impl Core {
@@ -33,7 +35,7 @@ impl Core {
             .map_err(|errno| Error::new(ErrorKind::System, format!("making an eventfd: {errno}")))?;
         let workers = Workers::start(settings, &shared)?;
         let gate = Arc::new(FrameGate::new(FrameCache::new(umem)));
-        Ok(Self { settings: settings.clone(), host, shared, gate, workers })
+        Ok(Self { settings: settings.clone(), host, shared, gate, workers, changes: Changes::default() })
     }
 
     /// Packet memory.

@@ -11,14 +11,15 @@
 //! | modules | what they are |
 //! | --- | --- |
 //! | `fields`, `settings`, `resolve` | checks of what is asked for, and its defaults |
-//! | `several`, `gate`, `workers`, `core` | what stands beside the lock |
+//! | `several`, `gate`, `workers`, `changes`, `core` | what stands beside the lock |
 //! | `attach` | what ports have outside of the switch |
 //! | `ports`, `sums`, `components`, `views`, `state` | what control knows |
 //! | `change`, `report` | changes, and what is told |
-//! | `clock`, `switch` | who asks for them |
+//! | `clock`, `watcher`, `switch` | who asks for them |
 
 mod attach;
 mod change;
+mod changes;
 mod clock;
 mod components;
 mod core;
@@ -35,8 +36,10 @@ mod switch;
 #[cfg(test)]
 mod tests;
 mod views;
+mod watcher;
 mod workers;
 
+pub use self::changes::PortChange;
 pub use self::fields::{check_depth, check_mac, check_mtu, check_name};
 pub use self::resolve::resolve;
 pub use self::settings::check_bridge;

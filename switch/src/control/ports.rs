@@ -18,6 +18,26 @@ pub(super) struct LivePort {
     pub shared: Arc<PortShared>,
     /// What it has outside.
     pub attachment: Attachment,
+    /// How its netdevs are.
+    pub condition: Condition,
+}
+
+/// How the netdevs of a port are, as far as that is not for the port to say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Condition {
+    /// Whether the switch's netdev has carrier.
+    pub carrier: bool,
+    /// What of its netdevs keeps the port from its work, in words.
+    pub netdev_problems: Vec<String>,
+    /// Why its program is not on its netdev.
+    pub program_problem: Option<String>,
+}
+
+impl Condition {
+    /// All that keeps the port from its work.
+    pub fn problems(&self) -> impl Iterator<Item = &String> {
+        self.netdev_problems.iter().chain(&self.program_problem)
+    }
 }
 
 impl LivePort {
@@ -122,6 +142,16 @@ impl Ports {
         for (no, name, queues) in ports {
             self.reserved.entry(no).or_insert(Reserved { name, queues });
         }
+    }
+
+    /// Keeps the number of a port beside those that are kept.
+    pub fn keep(&mut self, no: PortNo, name: String, queues: u32) {
+        self.reserved.insert(no, Reserved { name, queues });
+    }
+
+    /// Live ports, by number, to change them.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut LivePort> {
+        self.live.values_mut()
     }
 
     /// Keeps a number no more.

@@ -118,6 +118,9 @@ pub trait Netdevs {
     /// The namespace of that name.
     fn namespace(&self, name: &str) -> Result<Namespace, Error>;
 
+    /// What tells this switch from others on the machine.
+    fn instance(&self) -> &str;
+
     /// The netdev of that name in the switch's namespace; `None` if there is none.
     fn find(&self, name: &str) -> Result<Option<Link>, Error>;
 

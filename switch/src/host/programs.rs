@@ -94,6 +94,12 @@ pub trait Programs {
     /// Loads the program of a port; nothing is attached.
     fn load_program(&self, netdev: &Netdev, queues: u32, steering: Steering) -> Result<Box<dyn PortProgram>, Error>;
 
+    /// Says that a netdev has no XDP program.
+    ///
+    /// # Errors
+    /// `Busy`: somebody has one there.
+    fn check_no_program(&self, netdev: &Netdev) -> Result<(), Error>;
+
     /// Every XDP program on a netdev.
     fn programs_on(&self, netdev: &Netdev) -> Result<Vec<OtherProgram>, Error>;
 

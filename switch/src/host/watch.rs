@@ -14,6 +14,11 @@ pub struct HostChange {
 }
 
 impl HostChange {
+    /// Whether a netdev of that index may have changed.
+    pub fn touches(&self, index: u32) -> bool {
+        self.anything || self.netdevs.contains(&index)
+    }
+
     /// Whether nothing was said.
     pub fn is_empty(&self) -> bool {
         self.netdevs.is_empty() && !self.anything

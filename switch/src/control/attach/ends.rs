@@ -1,8 +1,11 @@
 //! The netdevs of a port: changed, looked after, taken down.
 
+use super::before::put_back;
+use super::{Followed, OtherQueues, Sight};
 use crate::Error;
 use crate::ErrorKind;
-use crate::host::{Host, LinkChange, Namespace, Netdev};
+use crate::host::{Host, Link, LinkChange, Netdev};
+use crate::model::{MAX_QUEUES, NetdevsBefore, PortSpec};
 
 /// The netdevs of a port.
 #[derive(Debug)]
@@ -24,36 +27,16 @@ pub struct Ends {
 pub enum Undo {
     /// The pair was made just now, so nobody else can be using it.
     Delete,
-    /// The ends were there. A netdev that was down stays up: a link that comes and goes with each attempt helps nobody.
-    Restore {
-        /// The near end.
-        near: LinkChange,
-        /// The far end, with its namespace.
-        far: Option<(LinkChange, Namespace)>,
-    },
+    /// The ends were there.
+    Restore(NetdevsBefore),
 }
 
 impl Undo {
     /// Undoes what was done to `ends`, as far as it can.
     pub fn run(self, host: &dyn Host, ends: Ends) {
-        let failed = |ifname: &str, error: Error| tracing::warn!(ifname, %error, "a netdev can't be restored");
-        let (near, far) = match self {
-            Undo::Delete => return ends.delete(host),
-            Undo::Restore { near, far } => (near, far),
-        };
-        if let Err(error) = host.change(&ends.near, &near) {
-            failed(&ends.near.name, error);
-        }
-        let (Some(mut netdev), Some((change, namespace))) = (ends.far, far) else { return };
-        let mut restore = || {
-            if netdev.namespace.name() != namespace.name() {
-                netdev = host.move_to(&netdev, &namespace)?;
-                host.change(&netdev, &LinkChange { up: Some(true), ..LinkChange::default() })?;
-            }
-            host.change(&netdev, &change)
-        };
-        if let Err(error) = restore() {
-            failed(&netdev.name, error);
+        match self {
+            Undo::Delete => ends.delete(host),
+            Undo::Restore(before) => put_back(host, &before),
         }
     }
 }
@@ -78,6 +61,92 @@ impl Ends {
             host.change(&self.near, &to(before))?;
         }
         set
+    }
+
+    /// Goes by what was seen of the netdevs.
+    pub fn follow(
+        &mut self,
+        host: &dyn Host,
+        spec: &mut PortSpec,
+        sight: &Sight<'_>,
+        max_mtu: u32,
+    ) -> Result<Followed, OtherQueues> {
+        let Some(link) = sight.link else { return Ok(Followed::default()) };
+        let far_touched = self.far.as_ref().is_some_and(|far| sight.said.touches(far.index));
+        let moved = self.is_veth && self.far.as_ref().is_some_and(|far| link.peer != Some(far.index));
+        if !sight.said.touches(self.near.index) && !far_touched && !moved {
+            return Ok(Followed::default());
+        }
+        let mut changed = false;
+        if link.name != self.near.name {
+            tracing::info!(port = spec.name, from = self.near.name, to = link.name, "its netdev was renamed");
+            self.near.name.clone_from(&link.name);
+            spec.ifname = Some(link.name.clone());
+            changed = true;
+        }
+        changed |= self.follow_far(host, spec, link);
+        let name = &self.near.name;
+        let mut problems = Vec::new();
+        let mtu = spec.mtu.unwrap_or(link.mtu);
+        if link.mtu != mtu && link.mtu <= max_mtu {
+            tracing::info!(port = spec.name, ifname = name, from = mtu, to = link.mtu, "its MTU was changed");
+            spec.mtu = Some(link.mtu);
+            changed = true;
+        } else if link.mtu != mtu {
+            problems.push(format!(
+                "{name} has MTU {}, and the port can have {max_mtu} at most: larger frames are lost",
+                link.mtu
+            ));
+        }
+        let channels = host.channels(link);
+        if channels != self.channels {
+            let why = format!("{name} has {channels} queues now, and had {}", self.channels);
+            match channels {
+                1..=MAX_QUEUES => return Err(OtherQueues { queues: channels, why }),
+                _ => problems.push(format!("{why}: packets of the others are dropped")),
+            }
+        }
+        if !link.up {
+            problems.push(format!("{name} is down: `ip link set {name} up`"));
+        }
+        Ok(Followed { changed, netdev_problems: Some(problems), program_problem: None })
+    }
+
+    /// Looks where a veth's other end is now, and how it is. True: it is elsewhere, or has another name.
+    fn follow_far(&mut self, host: &dyn Host, spec: &mut PortSpec, link: &Link) -> bool {
+        if !self.is_veth {
+            return false;
+        }
+        let as_before = self.far.as_ref().and_then(|far| {
+            let seen = host.look_at(far).ok().flatten()?;
+            (Some(seen.index) == link.peer).then(|| (far.namespace.clone(), seen))
+        });
+        let found = as_before.or_else(|| host.find_peer(link, None).ok().flatten());
+        let Some((namespace, seen)) = found else {
+            let was_there = self.far.take();
+            if let Some(far) = &was_there {
+                tracing::info!(port = spec.name, peer = far.name, "{}", unreached_peer(&self.near.name));
+            }
+            return was_there.is_some();
+        };
+        let netdev = Netdev::of(&seen, namespace);
+        let is_same = |far: &Netdev| far.namespace == netdev.namespace && far.name == netdev.name;
+        let changed = !self.far.as_ref().is_some_and(is_same);
+        if changed && spec.kind.has_guest_end() {
+            let place = netdev.namespace.name().unwrap_or("the switch's namespace");
+            tracing::info!(port = spec.name, peer = netdev.name, place, "its guest's end was renamed or moved");
+            spec.guest_ifname = Some(netdev.name.clone());
+            spec.netns = netdev.namespace.name().map(str::to_owned);
+        }
+        if host.hidden_bytes(&netdev).is_ok_and(|features| !features.is_empty()) {
+            let plain = LinkChange { plain: true, ..LinkChange::default() };
+            match host.change(&netdev, &plain) {
+                Ok(()) => tracing::info!(port = spec.name, peer = netdev.name, "its offloads are turned off again"),
+                Err(error) => tracing::warn!(port = spec.name, peer = netdev.name, %error, "its offloads are on"),
+            }
+        }
+        self.far = Some(netdev);
+        changed
     }
 
     /// Deletes the pair if the switch made it.

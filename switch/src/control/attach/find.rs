@@ -1,14 +1,14 @@
 //! The netdev of a port, looked for. What can refuse is asked here. Nothing is changed.
 
-use super::ends::{Ends, Undo};
+use super::before::note;
+use super::ends::{Ends, Undo, unreached_peer};
+use super::mark::Mark;
 use super::mtu::mtu_limit;
+use super::Wish;
 use crate::control::fields::check_mtu;
 use crate::host::{Host, Link, LinkChange, Namespace, Netdev, PairSpec};
 use crate::model::*;
 use crate::{Error, ErrorKind};
-
-/// Marks a pair as made by the switch (`IFLA_IFALIAS`), so that it is still removed with its port after a restart.
-const ALIAS: &str = "xswitch";
 
 /// What there is of a port's netdev.
 #[derive(Debug)]
@@ -36,9 +36,20 @@ pub struct There {
 
 impl FoundNetdev {
     /// Looks for the pair of a guest port, and completes `spec` by what is found or will be made (names, address, MTU).
-    pub fn for_guest(host: &dyn Host, spec: &mut PortSpec, frame_size: u32) -> Result<Self, Error> {
+    ///
+    /// A pair that this switch made for the port is its pair, whatever it is called, and wherever its far end is.
+    pub fn for_guest(host: &dyn Host, spec: &mut PortSpec, frame_size: u32, wish: &Wish) -> Result<Self, Error> {
         let (max, why) = mtu_limit(spec.mode, true, frame_size);
         check_mtu(spec.mtu.unwrap_or(DEFAULT_MTU), max, why)?;
+        let mark = Mark::of(host);
+        let named = host.find(spec.ifname.as_deref().unwrap_or_default())?;
+        let own = match named.filter(|link| mark.port_of(link) == Some(&spec.name)) {
+            Some(link) => Some(link),
+            None => wish.links(host).iter().find(|link| mark.port_of(link) == Some(&spec.name)).cloned(),
+        };
+        if let Some(link) = own {
+            return adopt_own(host, spec, link).map(|there| Self::There(Box::new(there)));
+        }
         let namespace = spec.netns.as_deref().map(|name| host.namespace(name)).transpose()?;
         if let Some(link) = host.find(spec.ifname.as_deref().unwrap_or_default())? {
             return adopt(host, spec, link, namespace).map(|there| Self::There(Box::new(there)));
@@ -52,7 +63,7 @@ impl FoundNetdev {
     }
 
     /// Looks for the netdev of a phy port, and completes `spec` by it (MTU, queues).
-    pub fn for_phy(host: &dyn Host, spec: &mut PortSpec, frame_size: u32) -> Result<Self, Error> {
+    pub fn for_phy(host: &dyn Host, spec: &mut PortSpec, frame_size: u32, wish: &Wish) -> Result<Self, Error> {
         let ifname = spec.ifname.as_deref().unwrap_or_default();
         let missing = || Error::new(ErrorKind::NotFound, format!("ifname: there is no netdev {ifname} here"));
         let link = host.find(ifname)?.ok_or_else(missing)?;
@@ -61,19 +72,41 @@ impl FoundNetdev {
         check_mtu(mtu, max, why)?;
         let channels = host.channels(&link);
         let queues = *spec.queues.get_or_insert(channels.min(MAX_QUEUES));
-        if queues != channels {
+        if queues != channels && wish.is_known() && channels <= MAX_QUEUES {
+            // Somebody has changed them while nobody looked.
+            spec.queues = Some(channels);
+        } else if queues != channels {
             return Err(wrong_queues(&link.name, queues, channels, "…"));
+        }
+        host.check_no_program(&Netdev::here(&link))?;
+        if spec.steering == Steering::All && !spec.force {
+            check_host_use(host, &link, wish)?;
         }
         // A veth's other end is somebody's stack, whose offloads would leave checksums out; a real NIC completes them.
         let far = host.find_peer(&link, None)?;
         if link.is_veth && far.is_none() {
-            tracing::warn!("{}", super::ends::unreached_peer(&link.name));
+            tracing::warn!("{}", unreached_peer(&link.name));
         }
         let mtu = (mtu != link.mtu).then_some(mtu);
         let change_near = LinkChange { mtu, up: Some(true), ..LinkChange::default() };
         let change_far = LinkChange { plain: true, ..change_near.clone() };
         let there = There { link, far, move_far: None, channels, made: false, change_near, change_far };
         Ok(Self::There(Box::new(there)))
+    }
+
+    /// The netdevs that are there.
+    pub fn netdevs(&self) -> Vec<Netdev> {
+        let FoundNetdev::There(there) = self else { return Vec::new() };
+        let far = there.far.iter().map(|(namespace, link)| Netdev::of(link, namespace.clone()));
+        std::iter::once(Netdev::here(&there.link)).chain(far).collect()
+    }
+
+    /// The netdevs as they are before the port changes them.
+    pub fn before(&self, host: &dyn Host) -> Option<NetdevsBefore> {
+        match self {
+            FoundNetdev::There(there) => Some(there.before(host)),
+            FoundNetdev::Nothing(_) => None,
+        }
     }
 
     /// Makes or takes the netdev, and sets both ends up. On an error all is as it was.
@@ -92,6 +125,49 @@ fn wrong_queues(ifname: &str, queues: u32, channels: u32, how: &str) -> Error {
     ))
 }
 
+/// Refuses a NIC that the host itself needs. A port that was there before is brought up again: nothing is lost by it
+/// that was not lost before.
+fn check_host_use(host: &dyn Host, link: &Link, wish: &Wish) -> Result<(), Error> {
+    let host_use = host.host_use(link)?;
+    let mut uses = Vec::new();
+    if !host_use.addresses.is_empty() {
+        uses.push(format!("addresses ({})", host_use.addresses.join(", ")));
+    }
+    if host_use.default_route {
+        uses.push("its default route".to_owned());
+    }
+    if uses.is_empty() {
+        return Ok(());
+    }
+    let text = format!("the host has {} on {}, and would lose them: packets all go to the switch", uses.join(" and "), link.name);
+    if wish.is_known() {
+        tracing::warn!("{text}; steering `shared` would leave the host its own");
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Busy,
+        format!("steering: {text}; use steering `shared`, which leaves the host its own, or `force` to take it"),
+    ))
+}
+
+/// Takes the pair that this switch made for the port.
+fn adopt_own(host: &dyn Host, spec: &mut PortSpec, link: Link) -> Result<There, Error> {
+    if spec.ifname.as_ref() != Some(&link.name) {
+        tracing::info!(port = spec.name, ifname = link.name, "its pair has another name than before");
+        spec.ifname = Some(link.name.clone());
+    }
+    let far = host.find_peer(&link, None)?;
+    match &far {
+        Some((namespace, peer)) => {
+            spec.guest_ifname = Some(peer.name.clone());
+            spec.netns = namespace.name().map(str::to_owned);
+        }
+        None => tracing::warn!("{}", unreached_peer(&link.name)),
+    }
+    take_over(host, spec, link, far, None)
+}
+
+/// Takes a pair that somebody made.
 fn adopt(host: &dyn Host, spec: &mut PortSpec, link: Link, namespace: Option<Namespace>) -> Result<There, Error> {
     let name = &link.name;
     if !link.is_veth {
@@ -99,6 +175,13 @@ fn adopt(host: &dyn Host, spec: &mut PortSpec, link: Link, namespace: Option<Nam
             ErrorKind::Exists,
             format!("ifname: {name} is there and no veth: name another one, or add it as a phy port"),
         ));
+    }
+    if let Some(port) = Mark::of(host).port_of(&link) {
+        return Err(Error::new(ErrorKind::Exists, format!("ifname: {name} is the pair of port `{port}`: name another")));
+    }
+    if Mark::is_anothers(host, &link) {
+        let text = format!("ifname: {name} is the pair of another switch on this machine: name another");
+        return Err(Error::new(ErrorKind::Exists, text));
     }
     let (place, peer) = host.find_peer(&link, namespace.as_ref())?.ok_or_else(|| {
         Error::new(
@@ -109,11 +192,6 @@ fn adopt(host: &dyn Host, spec: &mut PortSpec, link: Link, namespace: Option<Nam
             ),
         )
     })?;
-    let channels = host.channels(&link);
-    let queues = *spec.queues.get_or_insert(channels);
-    if queues != channels {
-        return Err(wrong_queues(name, queues, channels, &format!("rx {queues} tx {queues}")));
-    }
     if let Some(wanted) = &spec.guest_ifname
         && *wanted != peer.name
     {
@@ -123,19 +201,31 @@ fn adopt(host: &dyn Host, spec: &mut PortSpec, link: Link, namespace: Option<Nam
         )));
     }
     spec.guest_ifname = Some(peer.name.clone());
-    let mac = *spec.mac.get_or_insert(peer.mac);
+    let move_far = namespace.filter(|_| place.name().is_none());
+    take_over(host, spec, link, Some((place, peer)), move_far)
+}
+
+/// Says how a pair that is there becomes the port's.
+fn take_over(
+    host: &dyn Host,
+    spec: &mut PortSpec,
+    link: Link,
+    far: Option<(Namespace, Link)>,
+    move_far: Option<Namespace>,
+) -> Result<There, Error> {
+    let channels = host.channels(&link);
+    let queues = *spec.queues.get_or_insert(channels);
+    if queues != channels {
+        return Err(wrong_queues(&link.name, queues, channels, &format!("rx {queues} tx {queues}")));
+    }
+    host.check_no_program(&Netdev::here(&link))?;
+    let peer_mac = far.as_ref().map_or_else(|| MacAddr::derived_from(spec.uuid()), |(_, peer)| peer.mac);
+    let mac = *spec.mac.get_or_insert(peer_mac);
     let mtu = Some(*spec.mtu.get_or_insert(link.mtu));
     let change_near = LinkChange { mtu, up: Some(true), ..LinkChange::default() };
     let change_far = LinkChange { mac: Some(mac), plain: true, ..change_near.clone() };
-    Ok(There {
-        made: link.alias.as_deref() == Some(ALIAS),
-        move_far: namespace.filter(|_| place.name().is_none()),
-        far: Some((place, peer)),
-        channels,
-        change_near,
-        change_far,
-        link,
-    })
+    let made = Mark::is_on(&link);
+    Ok(There { made, move_far, far, channels, change_near, change_far, link })
 }
 
 fn make(host: &dyn Host, spec: &PortSpec, peer_namespace: &Namespace) -> Result<(Ends, Undo), Error> {
@@ -148,7 +238,7 @@ fn make(host: &dyn Host, spec: &PortSpec, peer_namespace: &Namespace) -> Result<
         mtu,
         peer_mac: mac,
         peer_namespace,
-        alias: ALIAS,
+        alias: &Mark::of(host).for_port(&spec.name),
     })?;
     let ends = Ends { near: pair.near, far: Some(pair.far), is_veth: true, channels: queues, made: true };
     let change_near = LinkChange { mtu: Some(mtu), up: Some(true), ..LinkChange::default() };
@@ -163,14 +253,14 @@ fn make(host: &dyn Host, spec: &PortSpec, peer_namespace: &Namespace) -> Result<
 }
 
 impl There {
+    fn before(&self, host: &dyn Host) -> NetdevsBefore {
+        let far = self.far.as_ref().map(|(namespace, link)| note(host, link, namespace));
+        NetdevsBefore { near: note(host, &self.link, &Namespace::Here), far }
+    }
+
     fn take(self, host: &dyn Host) -> Result<(Ends, Undo), Error> {
+        let undo = Undo::Restore(self.before(host));
         let Self { link, far, move_far, channels, made, change_near, change_far } = self;
-        let undo = Undo::Restore {
-            near: LinkChange { mtu: Some(link.mtu), ..LinkChange::default() },
-            far: far.as_ref().map(|(namespace, link)| {
-                (LinkChange { mac: Some(link.mac), mtu: Some(link.mtu), ..LinkChange::default() }, namespace.clone())
-            }),
-        };
         let far = far.map(|(namespace, link)| Netdev::of(&link, namespace));
         let mut ends = Ends { near: Netdev::here(&link), far, is_veth: link.is_veth, channels, made };
         let mut taken = || {

@@ -43,6 +43,11 @@ impl GuestSide {
         self.netdev.as_ref()
     }
 
+    /// Goes by another name or place of the guest's netdev.
+    pub fn set_netdev(&mut self, netdev: Option<&Netdev>) {
+        self.netdev = netdev.filter(|_| self.kind.has_guest_end()).cloned();
+    }
+
     /// Whether a guest can ask for sockets.
     pub fn is_open(&self) -> bool {
         self.end.is_some()

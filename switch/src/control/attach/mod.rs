@@ -7,24 +7,28 @@
 //! Each of the three is an enum with a variant a kind of attachment. A new kind is a module here with its three
 //! types, a variant of each enum, and the choice by the port's kind in [`Found::find`].
 
+mod before;
 mod ends;
 mod find;
 mod group_tap;
 mod guest_end;
 mod guest_side;
+mod mark;
 mod mtu;
 mod netdev;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use self::find::FoundNetdev;
 pub(super) use self::guest_side::GuestSide;
+pub(super) use self::before::put_back;
+pub(super) use self::mark::Mark;
 use self::netdev::{NetdevPort, NetdevRemains};
 use super::core::Core;
 use crate::Error;
 use crate::counters::as_count;
-use crate::host::{Netdev, QueueCounters, SocketCounters, SteerKey};
+use crate::host::{Host, HostChange, Link, Netdev, QueueCounters, SocketCounters, SteerKey};
 use crate::io::backend::Backend;
 use crate::io::umem::FrameCache;
 use crate::model::*;
@@ -64,6 +68,63 @@ pub(super) enum Remains {
     Netdev(NetdevRemains),
 }
 
+/// A wish for ports that are added together.
+#[derive(Debug)]
+pub(super) struct Wish {
+    known: bool,
+    /// All netdevs of the switch's namespace, once somebody had to look among them.
+    links: OnceLock<Vec<Link>>,
+}
+
+impl Wish {
+    /// For ports that a user asks for, or that were there before and are to be there again.
+    pub fn new(known: bool) -> Self {
+        Self { known, links: OnceLock::new() }
+    }
+
+    /// Whether the ports were there before. Then their netdevs may have changed while nobody looked.
+    pub fn is_known(&self) -> bool {
+        self.known
+    }
+
+    /// The netdevs among which those of known ports are looked for.
+    pub fn links(&self, host: &dyn Host) -> &[Link] {
+        match self.known {
+            true => self.links.get_or_init(|| host.list().unwrap_or_default()),
+            false => &[],
+        }
+    }
+}
+
+/// What is seen of a port's netdev.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sight<'a> {
+    /// The switch's netdev, if it was looked at.
+    pub link: Option<&'a Link>,
+    /// Where something was said to have changed.
+    pub said: &'a HostChange,
+}
+
+/// What came of following.
+#[derive(Debug, Default)]
+pub(super) struct Followed {
+    /// Whether the port's spec is another one now.
+    pub changed: bool,
+    /// What of its netdevs keeps the port from its work, in words. `None`: they were not looked at.
+    pub netdev_problems: Option<Vec<String>>,
+    /// Why its program is not on its netdev.
+    pub program_problem: Option<String>,
+}
+
+/// A netdev that has another number of queues now. Its port must be added again with them.
+#[derive(Debug)]
+pub(super) struct OtherQueues {
+    /// The number.
+    pub queues: u32,
+    /// What happened, in words.
+    pub why: String,
+}
+
 /// What users see of an attachment.
 #[derive(Debug)]
 pub(super) struct AttachmentInfo {
@@ -86,12 +147,26 @@ pub(super) struct OutsideCounters {
 
 impl Found {
     /// Looks for what the port needs outside, and completes `spec` by what is found. Changes nothing.
-    pub fn find(core: &Core, spec: &mut PortSpec) -> Result<Self, Error> {
+    pub fn find(core: &Core, spec: &mut PortSpec, wish: &Wish) -> Result<Self, Error> {
         let (host, frame_size) = (&*core.host, core.settings.frame_size);
         Ok(match spec.kind {
-            PortKind::Guest => Found::Netdev(FoundNetdev::for_guest(host, spec, frame_size)?),
-            PortKind::Phy => Found::Netdev(FoundNetdev::for_phy(host, spec, frame_size)?),
+            PortKind::Guest => Found::Netdev(FoundNetdev::for_guest(host, spec, frame_size, wish)?),
+            PortKind::Phy => Found::Netdev(FoundNetdev::for_phy(host, spec, frame_size, wish)?),
         })
+    }
+
+    /// The netdevs that the port would have, as far as they are there.
+    pub fn netdevs(&self) -> Vec<Netdev> {
+        match self {
+            Found::Netdev(found) => found.netdevs(),
+        }
+    }
+
+    /// The netdevs as they are before the port changes them. `None`: there are none.
+    pub fn before(&self, host: &dyn Host) -> Option<NetdevsBefore> {
+        match self {
+            Found::Netdev(found) => found.before(host),
+        }
     }
 
     /// Makes what the port needs outside, and opens its queues. On an error all is as it was.
@@ -106,6 +181,13 @@ impl Found {
 }
 
 impl Attachment {
+    /// The netdevs that it has, as far as they can be reached.
+    pub fn netdevs(&self) -> impl Iterator<Item = &Netdev> {
+        match self {
+            Attachment::Netdev(port) => port.netdevs(),
+        }
+    }
+
     /// The netdev that its packets come from.
     pub fn netdev(&self) -> &Netdev {
         match self {
@@ -138,6 +220,13 @@ impl Attachment {
     pub fn counters(&self) -> OutsideCounters {
         match self {
             Attachment::Netdev(port) => port.counters(),
+        }
+    }
+
+    /// Goes by what was seen, and repairs what it can. `spec` follows names, namespace and MTU.
+    pub fn follow(&mut self, spec: &mut PortSpec, sight: &Sight<'_>) -> Result<Followed, OtherQueues> {
+        match self {
+            Attachment::Netdev(port) => port.follow(spec, sight),
         }
     }
 
@@ -224,6 +313,13 @@ impl Remains {
     pub fn remove(self) {
         match self {
             Remains::Netdev(remains) => remains.remove(),
+        }
+    }
+
+    /// Lets go of a port that was lost. What is there goes on as it is.
+    pub fn let_go(self) {
+        match self {
+            Remains::Netdev(remains) => remains.let_go(),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::find::FoundNetdev;
 use super::group_tap::GroupTap;
 use super::guest_side::GuestSide;
 use super::mtu::mtu_limit;
-use super::{AttachmentInfo, OutsideCounters, Plan};
+use super::{AttachmentInfo, Followed, OtherQueues, OutsideCounters, Plan, Sight};
 use crate::Error;
 use crate::control::core::Core;
 use crate::host::{
@@ -76,6 +76,11 @@ impl NetdevPort {
         Ok((port, queues))
     }
 
+    /// Its netdevs, as far as they can be reached.
+    pub fn netdevs(&self) -> impl Iterator<Item = &Netdev> {
+        std::iter::once(&self.ends.near).chain(&self.ends.far)
+    }
+
     /// The switch's netdev.
     pub fn netdev(&self) -> &Netdev {
         &self.ends.near
@@ -103,6 +108,16 @@ impl NetdevPort {
     /// What would break its packets now, in words.
     pub fn problems(&self, mtu: u32) -> Vec<String> {
         let mut problems = self.ends.problems(&*self.core.host, mtu);
+        if !self.program.is_attached() {
+            problems.push(format!("the XDP program was taken off {}", self.ends.near.name));
+        }
+        problems.extend(self.other_programs());
+        problems
+    }
+
+    /// What to know of programs of others on its netdev.
+    fn other_programs(&self) -> Vec<String> {
+        let mut problems = Vec::new();
         let name = &self.ends.near.name;
         match self.core.host.programs_on(&self.ends.near) {
             Ok(programs) => {
@@ -114,6 +129,35 @@ impl NetdevPort {
             Err(error) => problems.push(error.to_string()),
         }
         problems
+    }
+
+    /// Goes by what was seen of its netdevs, and repairs what it can.
+    pub fn follow(&mut self, spec: &mut PortSpec, sight: &Sight<'_>) -> Result<Followed, OtherQueues> {
+        let max_mtu = self.max_mtu().0;
+        let mut followed = self.ends.follow(&*self.core.host, spec, sight, max_mtu)?;
+        if followed.changed {
+            self.guest.set_netdev(self.ends.far.as_ref());
+        }
+        if let Some(problems) = &mut followed.netdev_problems {
+            problems.extend(self.other_programs());
+        }
+        if !self.program.is_attached() {
+            followed.program_problem = self.put_program_back(spec);
+        }
+        Ok(followed)
+    }
+
+    /// Attaches the program again that somebody else has taken off. Says why that can't be done.
+    fn put_program_back(&mut self, spec: &PortSpec) -> Option<String> {
+        let ifname = &self.ends.near.name;
+        match self.program.attach(spec.mode) {
+            Ok(Attached { mode, fallback_reason }) => {
+                tracing::warn!(port = self.shared.name, ifname, "somebody took the XDP program off; it is on again");
+                (self.mode, self.mode_reason) = (mode, fallback_reason);
+                None
+            }
+            Err(error) => Some(format!("the XDP program was taken off {ifname}, and can't be put back: {error}")),
+        }
     }
 
     /// What the program and the kernel's sockets counted, those that were closed since included.
@@ -219,6 +263,11 @@ impl NetdevRemains {
     pub fn remove(self) {
         self.guest.remove(!self.ends.made);
         self.ends.delete(&*self.core.host);
+    }
+
+    /// Lets go of netdevs that are gone, or somebody else's now.
+    pub fn let_go(self) {
+        self.guest.remove(false);
     }
 }
 

@@ -7,16 +7,16 @@ use std::sync::Arc;
 
 use super::steer::{self, Station};
 use super::supply::fill_of;
-use crate::Error;
-use crate::control::attach::{Attachment, Found, Plan};
+use crate::control::attach::{Attachment, Found, Plan, Wish};
 use crate::control::core::Core;
-use crate::control::ports::LivePort;
+use crate::control::ports::{Condition, LivePort};
 use crate::control::resolve;
 use crate::control::several::each;
 use crate::control::state::Control;
 use crate::model::*;
 use crate::worker::Queue;
 use crate::worker::view::{PortShared, QueueShared};
+use crate::{Error, ErrorKind};
 
 /// A port with everything but its place in the switch.
 struct Opened {
@@ -24,11 +24,17 @@ struct Opened {
     queues: Vec<Queue>,
 }
 
-/// Adds ports; the results are in their order.
-pub(in crate::control) fn add_ports(control: &mut Control, specs: Vec<PortSpec>) -> Vec<Result<PortNo, Error>> {
+/// Adds ports; the results are in their order. `known`: they were there before.
+pub(in crate::control) fn add_ports(
+    control: &mut Control,
+    specs: Vec<PortSpec>,
+    known: bool,
+) -> Vec<Result<PortNo, Error>> {
     let core = Arc::clone(&control.core);
     let resolved = resolve_all(control, specs);
-    let found = each(resolved, |spec| find(&core, spec?));
+    let wish = Wish::new(known);
+    let found = each(resolved, |spec| find(&core, spec?, &wish));
+    let found = check_ends(control, found);
     let planned = plan(control, found);
     let opened = each(planned, |planned| open(&core, planned?));
     let added = bring_in(control, opened);
@@ -58,9 +64,46 @@ fn resolve_one(control: &Control, earlier: &[&PortSpec], spec: &PortSpec) -> Res
 }
 
 /// Looks for what a port needs outside.
-fn find(core: &Core, mut spec: PortSpec) -> Result<(PortSpec, Found), Error> {
-    let found = Found::find(core, &mut spec)?;
+fn find(core: &Core, mut spec: PortSpec, wish: &Wish) -> Result<(PortSpec, Found), Error> {
+    let found = Found::find(core, &mut spec, wish)?;
     Ok((spec, found))
+}
+
+/// Refuses a port that has a netdev which is one end of another port: frames would go round between the two.
+fn check_ends(
+    control: &Control,
+    found: Vec<Result<(PortSpec, Found), Error>>,
+) -> Vec<Result<(PortSpec, Found), Error>> {
+    let live = control.ports.iter().flat_map(|port| {
+        port.attachment.netdevs().map(|netdev| ((netdev.namespace.clone(), netdev.index), port.spec.name.clone()))
+    });
+    let mut taken: Vec<_> = live.collect();
+    let mut one = |(spec, found): (PortSpec, Found)| {
+        for netdev in found.netdevs() {
+            let place = (netdev.namespace.clone(), netdev.index);
+            if let Some((_, port)) = taken.iter().find(|(other, _)| *other == place) {
+                let name = netdev.name;
+                return Err(Error::new(
+                    ErrorKind::Exists,
+                    format!("ifname: {name} is an end of port `{port}`: a port with the other end would be a loop"),
+                ));
+            }
+        }
+        taken.extend(found.netdevs().into_iter().map(|netdev| ((netdev.namespace, netdev.index), spec.name.clone())));
+        Ok((spec, found))
+    };
+    found.into_iter().map(|found| found.and_then(&mut one)).collect()
+}
+
+/// The netdevs that ports would change, as they are now; by the ports' names. What can't be added has none.
+pub(in crate::control) fn before(control: &Control, specs: &[PortSpec]) -> Vec<(String, NetdevsBefore)> {
+    let wish = Wish::new(false);
+    let before = |spec: &PortSpec| {
+        let mut spec = resolve_one(control, &[], spec).ok()?;
+        let found = Found::find(&control.core, &mut spec, &wish).ok()?;
+        Some((spec.name, found.before(&*control.core.host)?))
+    };
+    specs.iter().filter_map(before).collect()
 }
 
 /// Gives each port its workers, frames and stations.
@@ -123,7 +166,8 @@ fn open(core: &Arc<Core>, (plan, found): (Plan, Found)) -> Result<Opened, Error>
     let Plan { spec, shared, .. } = plan;
     let queue = |(number, backend)| Queue::new(Arc::clone(&shared), number, backend);
     let queues = (0..).zip(queues).map(queue).collect();
-    Ok(Opened { port: LivePort { spec, shared, attachment }, queues })
+    let condition = Condition { carrier: true, ..Condition::default() };
+    Ok(Opened { port: LivePort { spec, shared, attachment, condition }, queues })
 }
 
 /// Gives open ports their places: in one new view, then in the hands of the workers.

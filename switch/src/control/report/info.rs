@@ -83,6 +83,7 @@ fn describe(control: &Control, port: &LivePort, link: Option<&Link>) -> PortInfo
         mode_reason,
         mac: link.map(|link| link.mac),
         link_up: has_carrier,
+        problems: port.condition.problems().cloned().collect(),
         max_mtu,
         queues: queues
             .map(|((queue, shared), zero_copy)| QueueInfo { queue, worker: shared.worker(), zero_copy })

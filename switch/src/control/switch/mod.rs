@@ -20,6 +20,7 @@ use super::resolve;
 use super::settings::{check_bridge, check_settings};
 use super::state::{Control, lock};
 use super::views::{FIRST_EPOCH, Parts};
+use super::watcher::Watcher;
 use crate::engine::fdb::Fdb;
 use crate::engine::tables::Tables;
 use crate::host::Host;
@@ -34,8 +35,9 @@ use crate::{Error, ErrorKind};
 pub struct Switch {
     pub(super) core: Arc<Core>,
     pub(super) control: Arc<Mutex<Control>>,
-    /// Ends before the rest.
+    /// These two end before the rest.
     clock: Option<Clock>,
+    watcher: Option<Watcher>,
 }
 
 impl Switch {
@@ -78,7 +80,8 @@ impl Switch {
         };
         let control = Arc::new(Mutex::new(control));
         let clock = Clock::start(&core, &control)?;
-        Ok(Self { core, control, clock: Some(clock) })
+        let watcher = Watcher::start(&core, &control)?;
+        Ok(Self { core, control, clock: Some(clock), watcher: Some(watcher) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Control> {
@@ -97,6 +100,7 @@ impl Switch {
 
 impl Drop for Switch {
     fn drop(&mut self) {
+        self.watcher = None;
         let mut control = self.lock();
         let Control { core, components, ports, .. } = &mut *control;
         components.end(core);

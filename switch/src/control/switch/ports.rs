@@ -1,9 +1,13 @@
 //! Ports: added, removed, changed, listed.
 
+use std::time::Duration;
+
 use super::Switch;
 use crate::control::change;
 use crate::control::report::{self, BoundQueues};
 use crate::counters::as_count;
+use crate::control::PortChange;
+use crate::control::attach::put_back;
 use crate::model::*;
 use crate::{Error, ErrorKind};
 
@@ -20,8 +24,27 @@ impl Switch {
     /// no other.
     pub fn add_ports(&self, specs: Vec<PortSpec>) -> Vec<Result<PortInfo, Error>> {
         let mut control = self.lock();
-        let added = change::add_ports(&mut control, specs);
+        let added = change::add_ports(&mut control, specs, false);
         report::infos_of(&control, added)
+    }
+
+    /// Adds ports that were there before, in an earlier process or until their netdevs were lost. They take what their
+    /// netdevs have become: other names, other queues. Else it is as [`Switch::add_ports`].
+    pub fn restore_ports(&self, specs: Vec<PortSpec>) -> Vec<Result<PortInfo, Error>> {
+        let mut control = self.lock();
+        let added = change::add_ports(&mut control, specs, true);
+        report::infos_of(&control, added)
+    }
+
+    /// The netdevs that ports would change if they were added, as they are now; by the ports' names. Ports without
+    /// netdevs that are there, and ports that would be refused, are left out.
+    pub fn netdevs_before(&self, specs: &[PortSpec]) -> Vec<(String, NetdevsBefore)> {
+        change::before(&self.lock(), specs)
+    }
+
+    /// Makes netdevs again what they were before a port that was not brought up to its end.
+    pub fn put_netdevs_back(&self, before: &NetdevsBefore) {
+        put_back(&*self.core.host, before);
     }
 
     /// Removes a port. It is detached first, its frames come back, and its veth pair goes if the switch made it.
@@ -82,6 +105,23 @@ impl Switch {
     /// Ports that there can be.
     pub fn port_slots(&self) -> u32 {
         as_count(self.core.settings.capacity.port_slots())
+    }
+
+    /// Waits until something has changed on the machine, that long at most; says whether it has. Then ports may have
+    /// changed ([`Switch::take_port_changes`]), and one that could not be added may be added now.
+    pub fn wait_for_changes(&self, timeout: Duration) -> bool {
+        self.core.changes.wait(timeout)
+    }
+
+    /// Takes what became of ports without a command, in order.
+    pub fn take_port_changes(&self) -> Vec<PortChange> {
+        self.core.changes.take()
+    }
+
+    /// Removes what an earlier process of this switch has left on the machine: pairs that it made for ports that are
+    /// not `kept`, and what is pinned for their numbers.
+    pub fn clear_leftovers(&self, kept: &[PortSpec]) {
+        change::clear_leftovers(&self.lock(), kept);
     }
 
     /// Keeps numbers, with names and queues, for ports that are configured and not up. Other ports don't get them.

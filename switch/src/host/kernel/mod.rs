@@ -70,6 +70,10 @@ impl Netdevs for KernelHost {
         namespaces::look_up(name)
     }
 
+    fn instance(&self) -> &str {
+        self.pins.as_ref().map_or("", |pins| &pins.instance)
+    }
+
     fn find(&self, name: &str) -> Result<Option<Link>, Error> {
         links::find(name)
     }

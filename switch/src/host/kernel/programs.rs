@@ -138,6 +138,13 @@ impl Programs for KernelHost {
         Ok(Box::new(xdp_prog::PortProgram::load(&options)?))
     }
 
+    fn check_no_program(&self, netdev: &Netdev) -> Result<(), Error> {
+        run(&netdev.namespace, || match attached_programs(netdev.index)?.into_iter().next() {
+            Some(program) => Err(xdp_prog::Error::Foreign { ifname: netdev.name.clone(), program }.into()),
+            None => Ok(()),
+        })
+    }
+
     fn programs_on(&self, netdev: &Netdev) -> Result<Vec<OtherProgram>, Error> {
         let programs = run(&netdev.namespace, || Ok(attached_programs(netdev.index)?))?;
         Ok(programs.iter().map(|program| OtherProgram { id: program.id, text: program.to_string() }).collect())

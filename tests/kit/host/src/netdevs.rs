@@ -65,6 +65,10 @@ impl Netdevs for FakeHost {
         Ok(Namespace::named(name, state.namespace_id(name)))
     }
 
+    fn instance(&self) -> &str {
+        "made-up"
+    }
+
     fn find(&self, name: &str) -> Result<Option<Link>, Error> {
         let mut state = self.lock();
         let index = state.find_here(name).map(|device| device.link.index);

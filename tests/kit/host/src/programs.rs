@@ -173,6 +173,16 @@ impl Programs for FakeHost {
         Ok(Box::new(Held { host: self.clone(), netdev: netdev.clone(), id }))
     }
 
+    fn check_no_program(&self, netdev: &Netdev) -> Result<(), Error> {
+        match self.programs_on(netdev)?.first() {
+            Some(other) => {
+                let text = format!("{} has another XDP program: {}", netdev.name, other.text);
+                Err(Error::new(ErrorKind::Busy, text))
+            }
+            None => Ok(()),
+        }
+    }
+
     fn programs_on(&self, netdev: &Netdev) -> Result<Vec<OtherProgram>, Error> {
         let mut state = self.lock();
         let device = state.device(netdev).ok_or_else(|| gone(netdev))?;

@@ -117,6 +117,9 @@ pub struct PortOptions {
     /// Packets of a phy that go to the switch: all or shared.
     #[arg(long, default_value = "all", value_parser = word::<Steering>)]
     steering: Steering,
+    /// Takes the netdev although the host has addresses or its default route there, which it loses.
+    #[arg(long)]
+    force: bool,
     /// Zero-copy: auto, on or off.
     #[arg(long, default_value = "auto", value_parser = word::<ZeroCopy>)]
     zero_copy: ZeroCopy,
@@ -170,6 +173,7 @@ impl PortOptions {
             queue_depth: a.queue_depth,
             mode: a.mode,
             steering: a.steering,
+            force: a.force,
             zero_copy: a.zero_copy,
             vlan: a.vlan,
             isolated: a.isolated,

@@ -59,7 +59,7 @@ pub(crate) fn ports(ports: &[PortEntry]) -> String {
         ]);
     }
     let mut text = table.render();
-    for port in ports.iter().filter(|port| port.state == PortState::Failed) {
+    for port in ports.iter().filter(|port| port.state != PortState::Up) {
         text += &format!("{}: {}\n", port.name, port.error.as_deref().unwrap_or_default());
     }
     text

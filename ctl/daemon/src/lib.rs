@@ -14,6 +14,7 @@ pub mod config;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ctl_companion::FdsSocket;
@@ -119,7 +120,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     notify(NotifyState::Ready);
     tracing::info!(run_dir = %options.run_dir.display(), ports = service.ports_in_brief().len(), "ready");
 
+    let follower = Follower::start(&service, &spp)?;
     serve_signals(&mut signals, &options, config, &service, &spp, &learned).await;
+    blocking(move || {
+        drop(follower);
+        Ok(())
+    })
+    .await?;
     drop(spp);
 
     notify(NotifyState::Stopping);
@@ -191,6 +198,41 @@ fn start_metrics(
     let registry = ctl_metrics::registry(Arc::clone(service))
         .map_err(|error| Error::io("making the metrics' registry", std::io::Error::other(error)))?;
     Ok(tokio::spawn(serve_tcp(listener, ctl_metrics::router(registry), stopped)))
+}
+
+/// The thread that has ports follow what happens on the machine. It ends when this is dropped.
+struct Follower {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Follower {
+    /// How long it takes at most to end.
+    const WAIT: Duration = Duration::from_millis(200);
+
+    fn start(service: &Arc<Service>, spp: &Arc<Spp>) -> Result<Self, Error> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (service, spp, ends) = (Arc::clone(service), Arc::clone(spp), Arc::clone(&stop));
+        let follow = move || {
+            while !ends.load(Ordering::Acquire) {
+                if service.follow(Self::WAIT) {
+                    spp.retry();
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("xs-follow".to_owned()).spawn(follow);
+        let thread = thread.map_err(|error| Error::io("starting the thread that follows netdevs", error))?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 struct Signals {

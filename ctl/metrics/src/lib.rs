@@ -40,12 +40,18 @@ impl Collector for SwitchCollector {
         let ports = self.0.ports_in_brief();
         let infos: Vec<_> = ports.iter().filter_map(|port| port.info.as_ref()).collect();
         for port in &ports {
-            let up = port.state == PortState::Up && port.info.as_ref().is_some_and(|info| info.link_up);
+            let up = port.state != PortState::Failed && port.info.as_ref().is_some_and(|info| info.link_up);
             families.gauge(
                 "xswitch_port_up",
                 "Whether the port works and its netdev has carrier.",
                 &[("port", &port.name)],
                 f64::from(u8::from(up)),
+            );
+            families.gauge(
+                "xswitch_port_degraded",
+                "Whether something outside of the switch keeps the port from its work.",
+                &[("port", &port.name)],
+                f64::from(u8::from(port.state == PortState::Degraded)),
             );
         }
         infos.iter().for_each(|info| families.port_info(info));

@@ -313,6 +313,7 @@ mod tests {
             mode: Mode::Native,
             mode_reason: None,
             mac: None,
+            problems: Vec::new(),
             link_up: true,
             max_mtu: 3500,
             queues: Vec::new(),

@@ -18,6 +18,7 @@ mod bridge;
 pub mod doctor;
 mod error;
 mod fdb;
+mod follow;
 pub mod guests;
 mod learned;
 mod meters;
@@ -38,6 +39,7 @@ use switch::{CaptureRequest, CaptureStream, ErrorKind, KeptTables, Switch};
 pub use self::bridge::{Configured, RunTime};
 pub use self::error::Error;
 pub use self::fdb::StaticEntries;
+pub use self::follow::Unfinished;
 pub use self::learned::LearnedFile;
 pub use self::meters::{MeterBindings, MeterRecord, Meters};
 pub use self::ports::Ports;
@@ -52,6 +54,7 @@ pub fn tables() -> Tables {
         .with::<RunTime>()
         .with::<Configured>()
         .with::<Ports>()
+        .with::<Unfinished>()
         .with::<StaticEntries>()
         .with::<Meters>()
         .with::<MeterBindings>()
@@ -117,6 +120,7 @@ impl Service {
         for why in dataplane.restore_tables(kept) {
             tracing::error!("not restored: {why}");
         }
+        let unfinished = state.take::<Unfinished>();
         let inner = Inner { failed: Vec::new(), ports: state.take::<Ports>(), fdb: state.take::<StaticEntries>() };
         let service = Arc::new(Self {
             dataplane,
@@ -125,13 +129,17 @@ impl Service {
             guests: Default::default(),
             others: Mutex::new(state),
         });
+        service.clear_away(&unfinished)?;
         service.restore();
         service.declare(&declared.ports);
         Ok(service)
     }
 
+    /// Takes the lock. Ports are then as the machine has changed them.
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        self.take_changes(&mut inner);
+        inner
     }
 
     /// The data plane, for reading.

@@ -13,6 +13,7 @@ use switch::model::*;
 
 use crate::error::Error;
 use crate::fdb::{self, StaticEntries};
+use crate::follow::Unfinished;
 use crate::state::{Row, Table};
 use crate::{Failed, Inner, Service, busy, numbers};
 
@@ -38,7 +39,7 @@ impl Service {
         failed.extend(ports.iter().map(|spec| Failed { name: spec.name.clone(), why: "not tried yet".to_owned() }));
         self.reserve(ports, failed);
         failed.clear();
-        let results = self.bring_up(ports.clone(), fdb);
+        let results = self.bring_up(ports.clone(), fdb, true);
         for (spec, result) in ports.iter_mut().zip(results) {
             match result {
                 Ok(info) => *spec = info.spec,
@@ -56,15 +57,18 @@ impl Service {
     }
 
     /// Reserves the numbers of ports that are not up in the data plane.
-    fn reserve(&self, ports: &[PortSpec], failed: &[Failed]) {
+    pub(super) fn reserve(&self, ports: &[PortSpec], failed: &[Failed]) {
         let kept = ports.iter().filter(|spec| failed.iter().any(|port| port.name == spec.name));
         let kept = kept.filter_map(|spec| Some((spec.vport?, spec.name.clone(), spec.queues.unwrap_or(1))));
         self.dataplane.reserve_ports(kept.collect());
     }
 
-    /// Adds ports and their static FDB entries to the data plane.
-    fn bring_up(&self, specs: Vec<PortSpec>, fdb: &[FdbSpec]) -> Vec<Result<PortInfo, switch::Error>> {
-        let added = self.dataplane.add_ports(specs);
+    /// Adds ports and their static FDB entries to the data plane. `known`: they were there before.
+    fn bring_up(&self, specs: Vec<PortSpec>, fdb: &[FdbSpec], known: bool) -> Vec<Result<PortInfo, switch::Error>> {
+        let added = match known {
+            true => self.dataplane.restore_ports(specs),
+            false => self.dataplane.add_ports(specs),
+        };
         for info in added.iter().flatten() {
             for row in fdb.iter().filter(|row| row.port == info.spec.name) {
                 if let Err(error) = self.dataplane.fdb_add(row) {
@@ -104,7 +108,7 @@ impl Service {
         let Inner { ports, fdb, failed } = &mut *inner;
         failed.retain(|port| ports.iter().any(|spec| spec.name == port.name));
         let again = failed.iter().filter_map(|port| ports.iter().find(|spec| spec.name == port.name).cloned());
-        let mut results = self.bring_up(again.collect(), fdb).into_iter();
+        let mut results = self.bring_up(again.collect(), fdb, true).into_iter();
         failed.retain_mut(|port| match results.next() {
             Some(Ok(info)) => {
                 tracing::info!(port = port.name, "a configured port is up after all");
@@ -202,24 +206,47 @@ impl Service {
     /// Adds ports with different names. The results are in the order of `specs`.
     fn add(&self, inner: &mut Inner, specs: Vec<PortSpec>) -> Vec<Result<PortEntry, Error>> {
         let admitted: Vec<_> = specs.into_iter().map(|spec| self.admit(inner, spec)).collect();
-        let mut up = self.bring_up(admitted.iter().flatten().cloned().collect(), &inner.fdb).into_iter();
+        let wanted: Vec<_> = admitted.iter().flatten().cloned().collect();
+        let begun = self.begin(&wanted);
+        let mut begun = match begun {
+            Ok(begun) => begun,
+            // Nothing can be kept, so nothing is begun.
+            Err(error) => {
+                let not_kept = || {
+                    let source = std::io::Error::other(error.to_string());
+                    Err(Error::NotKept { path: self.store.path().to_owned(), source })
+                };
+                return admitted.into_iter().map(|admitted| admitted.and_then(|_| not_kept())).collect();
+            }
+        };
+        let mut up = self.bring_up(wanted, &inner.fdb, false).into_iter();
         let added = admitted.into_iter().map(|admitted| {
             let name = admitted?.name;
             Ok(up.next().ok_or_else(|| Error::not_found(format!("there is no port `{name}`")))??)
         });
         let added: Vec<Result<PortInfo, Error>> = added.collect();
         // A sync to disk is slow. If one write succeeds for all of them, no further one is needed.
-        let rows: Vec<_> = added.iter().flatten().map(|info| Row::put::<Ports>(&info.spec)).collect();
-        let kept = rows.len() > 1 && self.store.write(&rows).is_ok();
-        let keep = |added: Result<PortInfo, Error>| {
+        let rows_of = |info: &PortInfo, begun: &[String]| {
+            let finished = begun.iter().find(|port| **port == info.spec.name);
+            let finished = finished.map(|port| Row::remove::<Unfinished>(port));
+            std::iter::once(Row::put::<Ports>(&info.spec)).chain(finished).collect::<Vec<_>>()
+        };
+        let rows: Vec<_> = added.iter().flatten().flat_map(|info| rows_of(info, &begun)).collect();
+        let kept = added.iter().flatten().count() > 1 && self.store.write(&rows).is_ok();
+        let mut finished = Vec::new();
+        let mut keep = |added: Result<PortInfo, Error>| {
             let info = added?;
             if !kept {
-                self.keep(&[Row::put::<Ports>(&info.spec)], || self.take_back(inner, &info))?;
+                self.keep(&rows_of(&info, &begun), || self.take_back(inner, &info))?;
             }
+            finished.push(info.spec.name.clone());
             self.take_in(inner, &info);
             Ok(up_entry(info))
         };
-        added.into_iter().map(keep).collect()
+        let added = added.into_iter().map(&mut keep).collect();
+        begun.retain(|port| !finished.contains(port));
+        self.end(&begun);
+        added
     }
 
     /// Checks that a port may be added. Fills in the number of a failed port that it replaces.
@@ -414,7 +441,11 @@ impl Service {
 
 fn up_entry(info: PortInfo) -> PortEntry {
     let (name, spec) = (info.spec.name.clone(), info.spec.clone());
-    PortEntry { name, state: PortState::Up, error: None, spec, info: Some(info), guest: None }
+    let (state, error) = match info.problems[..] {
+        [] => (PortState::Up, None),
+        _ => (PortState::Degraded, Some(info.problems.join("; "))),
+    };
+    PortEntry { name, state, error, spec, info: Some(info), guest: None }
 }
 
 fn failed_entry(port: &Failed, spec: &PortSpec) -> PortEntry {

@@ -12,6 +12,8 @@ use crate::packet::PacketSpec;
 pub enum PortState {
     /// Part of the switch.
     Up,
+    /// Part of the switch, and something outside keeps it from its work.
+    Degraded,
     /// Configured, but could not be brought up.
     Failed,
 }
@@ -24,7 +26,7 @@ pub struct PortEntry {
     pub name: String,
     /// Whether it is in operation.
     pub state: PortState,
-    /// Why it is not in operation.
+    /// Why it is not in operation, or not as it should be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// Its configuration, with defaults filled in.

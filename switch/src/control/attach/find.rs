@@ -1,10 +1,10 @@
 //! The netdev of a port, looked for. What can refuse is asked here. Nothing is changed.
 
+use super::Wish;
 use super::before::note;
 use super::ends::{Ends, Undo, unreached_peer};
 use super::mark::Mark;
 use super::mtu::mtu_limit;
-use super::Wish;
 use crate::control::fields::check_mtu;
 use crate::host::{Host, Link, LinkChange, Namespace, Netdev, PairSpec};
 use crate::model::*;
@@ -139,7 +139,11 @@ fn check_host_use(host: &dyn Host, link: &Link, wish: &Wish) -> Result<(), Error
     if uses.is_empty() {
         return Ok(());
     }
-    let text = format!("the host has {} on {}, and would lose them: packets all go to the switch", uses.join(" and "), link.name);
+    let text = format!(
+        "the host has {} on {}, and would lose them: packets all go to the switch",
+        uses.join(" and "),
+        link.name
+    );
     if wish.is_known() {
         tracing::warn!("{text}; steering `shared` would leave the host its own");
         return Ok(());
@@ -177,7 +181,10 @@ fn adopt(host: &dyn Host, spec: &mut PortSpec, link: Link, namespace: Option<Nam
         ));
     }
     if let Some(port) = Mark::of(host).port_of(&link) {
-        return Err(Error::new(ErrorKind::Exists, format!("ifname: {name} is the pair of port `{port}`: name another")));
+        return Err(Error::new(
+            ErrorKind::Exists,
+            format!("ifname: {name} is the pair of port `{port}`: name another"),
+        ));
     }
     if Mark::is_anothers(host, &link) {
         let text = format!("ifname: {name} is the pair of another switch on this machine: name another");

@@ -20,9 +20,9 @@ mod netdev;
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
+pub(super) use self::before::put_back;
 use self::find::FoundNetdev;
 pub(super) use self::guest_side::GuestSide;
-pub(super) use self::before::put_back;
 pub(super) use self::mark::Mark;
 use self::netdev::{NetdevPort, NetdevRemains};
 use super::core::Core;

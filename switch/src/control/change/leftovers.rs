@@ -5,29 +5,22 @@ use crate::control::state::Control;
 use crate::host::Netdev;
 use crate::model::PortSpec;
 
-/// Removes pairs and pins of ports that are not `kept`.
+/// Removes pairs of ports that are not `kept`.
 pub(in crate::control) fn clear_leftovers(control: &Control, kept: &[PortSpec]) {
     let host = &*control.core.host;
+    let mark = Mark::of(host);
     let links = host.list().unwrap_or_else(|error| {
         tracing::warn!(%error, "leftovers of an earlier process can't be looked for");
         Vec::new()
     });
     for link in links {
-        let Some(port) = Mark::of(host).port_of(&link).map(str::to_owned) else { continue };
+        let Some(port) = mark.port_of(&link).map(str::to_owned) else { continue };
         if kept.iter().any(|spec| spec.name == port) {
             continue;
         }
         match host.delete(&Netdev::here(&link)) {
             Ok(()) => tracing::info!(ifname = link.name, port, "a veth pair that no port has any more is removed"),
             Err(error) => tracing::warn!(ifname = link.name, port, %error, "a veth pair that no port has stays"),
-        }
-    }
-    for no in host.kept_guest_ends() {
-        if kept.iter().any(|spec| spec.vport == Some(no)) {
-            continue;
-        }
-        if let Err(error) = host.forget_guest_end(no) {
-            tracing::warn!(vport = no, %error, "what was pinned for a port that is gone stays");
         }
     }
 }

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::Switch;
+use crate::control::PortChange;
+use crate::control::attach::put_back;
 use crate::control::change;
 use crate::control::report::{self, BoundQueues};
 use crate::counters::as_count;
-use crate::control::PortChange;
-use crate::control::attach::put_back;
 use crate::model::*;
 use crate::{Error, ErrorKind};
 
@@ -118,8 +118,7 @@ impl Switch {
         self.core.changes.take()
     }
 
-    /// Removes what an earlier process of this switch has left on the machine: pairs that it made for ports that are
-    /// not `kept`, and what is pinned for their numbers.
+    /// Removes pairs that an earlier process of this switch made for ports that are not `kept`.
     pub fn clear_leftovers(&self, kept: &[PortSpec]) {
         change::clear_leftovers(&self.lock(), kept);
     }

@@ -58,7 +58,10 @@ fn inode(file: &File) -> std::io::Result<NamespaceId> {
 /// Every namespace that has a name and can be opened.
 pub fn all() -> Vec<Namespace> {
     let Ok(entries) = std::fs::read_dir(NAMED) else { return Vec::new() };
-    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).filter_map(|name| look_up(&name).ok()).collect()
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter_map(|name| look_up(&name).ok())
+        .collect()
 }
 
 /// The namespace of the calling thread.

@@ -65,7 +65,10 @@ impl PortProgram for Held {
         let mode = mode(request);
         self.with(Some(Call::Attach), |_| ())?;
         if let Some(other) = self.host.lock().device(&self.netdev).and_then(|device| device.other_program.clone()) {
-            return Err(Error::new(ErrorKind::Busy, format!("{} has another XDP program: {}", self.netdev.name, other.text)));
+            return Err(Error::new(
+                ErrorKind::Busy,
+                format!("{} has another XDP program: {}", self.netdev.name, other.text),
+            ));
         }
         self.with(None, |program| program.mode = Some(mode))?;
         Ok(Attached { mode, fallback_reason: None })

@@ -202,8 +202,8 @@ pub struct PortSpec {
     /// `phy` only: which packets come to the switch.
     #[serde(default)]
     pub steering: Steering,
-    /// `phy` with steering `all` only: take the netdev although the host has addresses or its default route there, which
-    /// it loses while the port is up; default false.
+    /// `phy` with steering `all` only: take the netdev although the host has addresses or its default route there. It
+    /// loses them while the port is up; default false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
     /// Zero-copy binding.

@@ -1,5 +1,5 @@
-//! Shared parts of the tests of management: a running switch on a made-up host, storage that can be full, the Soft Patch
-//! Panel on both, every method of the DPU interface by name, and the examples of SPP's references.
+//! Shared parts of the tests of management: a running switch on a made-up host, storage that can be full, the
+//! Soft Patch Panel on both, every method of the DPU interface by name, and the examples of SPP's references.
 //!
 //! Product crates use it in `[dev-dependencies]` only. Unit tests of a crate that the kit depends on can't use it,
 //! because that crate would be linked twice. Such tests are integration tests.

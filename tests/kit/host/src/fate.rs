@@ -40,6 +40,27 @@ pub enum Call {
     OpenGuestSockets,
 }
 
+impl Call {
+    /// All kinds.
+    pub const ALL: [Self; 15] = [
+        Self::MakePair,
+        Self::Change,
+        Self::MoveTo,
+        Self::Delete,
+        Self::MakeTap,
+        Self::LoadProgram,
+        Self::SetSocket,
+        Self::Attach,
+        Self::Detach,
+        Self::SetSteering,
+        Self::AttachGuestEnd,
+        Self::OpenQueue,
+        Self::MakePromiscuous,
+        Self::CopyGroupFrames,
+        Self::OpenGuestSockets,
+    ];
+}
+
 /// What a call of a kind does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fate {
@@ -52,6 +73,8 @@ pub enum Fate {
     Fails(Errno),
     /// It fails once.
     FailsOnce(Errno),
+    /// It works so many times, fails once, and works again.
+    FailsOnceAfter(u32, Errno),
 }
 
 /// Carries out the fate of a call for a netdev.
@@ -64,7 +87,11 @@ pub(crate) fn meet(fates: &mut BTreeMap<Call, Fate>, call: Call, netdev: &str) -
             *fate = Fate::FailsAfter(more - 1, errno);
             return Ok(());
         }
-        Fate::FailsOnce(errno) => {
+        Fate::FailsOnceAfter(more @ 1.., errno) => {
+            *fate = Fate::FailsOnceAfter(more - 1, errno);
+            return Ok(());
+        }
+        Fate::FailsOnce(errno) | Fate::FailsOnceAfter(_, errno) => {
             *fate = Fate::Works;
             errno
         }

@@ -38,7 +38,8 @@ impl Held {
         if let Some(call) = call {
             state.call(call, &self.netdev.name)?;
         }
-        let device = state.device(&self.netdev).ok_or_else(|| gone(&self.netdev))?;
+        // A link is its netdev's, in whatever namespace that is by now.
+        let device = state.devices.get_mut(&self.netdev.index).ok_or_else(|| gone(&self.netdev))?;
         let program = device.program.as_mut().filter(|program| program.id == self.id);
         program.map(work).ok_or_else(|| gone(&self.netdev))
     }
@@ -98,7 +99,7 @@ impl PortProgram for Held {
 impl Drop for Held {
     fn drop(&mut self) {
         let mut state = self.host.lock();
-        if let Some(device) = state.device(&self.netdev) {
+        if let Some(device) = state.devices.get_mut(&self.netdev.index) {
             device.program.take_if(|program| program.id == self.id);
         }
     }

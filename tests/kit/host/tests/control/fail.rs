@@ -1,11 +1,12 @@
 //! Ports that can't be brought up leave everything as it was.
 
-use kit_host::{Call, Fate};
+use kit_host::{Call, FakeHost, Fate};
 use nix::errno::Errno;
 use switch::ErrorKind;
+use switch::host::{HostUse, Link};
 use switch::model::*;
 
-use crate::rig::{Rig, frame, guest, kind, mac, phy};
+use crate::rig::{Rig, guest, kind, mac, phy};
 
 #[test]
 fn whatever_fails_of_a_guest_leaves_no_pair_and_no_frame_behind() {
@@ -105,20 +106,135 @@ fn frames_run_out_for_the_port_that_asks_for_too_many_alone() {
     rig.assert_balanced();
 }
 
+/// Everything of a netdev that a port may change.
+fn all_of(host: &FakeHost, names: &[&str]) -> Vec<(Option<Link>, Option<String>, bool, bool, Option<Mode>)> {
+    let one = |name: &&str| {
+        let place = (host.link(name), host.namespace_of(name));
+        (place.0, place.1, host.is_plain(name), host.is_promiscuous(name), host.attached(name))
+    };
+    names.iter().map(one).collect()
+}
+
 #[test]
-fn a_netdev_that_goes_away_under_a_port_costs_its_frames_only() {
-    let rig = Rig::new();
-    rig.add(PortSpec { mac: Some(mac(1)), ..guest("a") });
-    rig.add(PortSpec { mac: Some(mac(2)), ..guest("b") });
-    rig.host.set_missing("xs1", true);
-    for mark in 0..10 {
-        assert!(rig.host.receive("xs0", 0, &frame(MacAddr::BROADCAST, mac(1), mark)));
+fn a_step_that_fails_leaves_all_of_every_netdev_as_it_was() {
+    let adopted = PortSpec {
+        ifname: Some("p0".into()),
+        netns: Some("vm".into()),
+        mac: Some(mac(9)),
+        mtu: Some(1400),
+        guest_sockets: true,
+        ..guest("vm1")
+    };
+    let nic = PortSpec { mtu: Some(2000), steering: Steering::Shared, ..phy("up", "eth0") };
+    let veth = PortSpec { mtu: Some(1400), ..phy("lan", "p0") };
+    for (wish, is_up) in
+        [(&adopted, false), (&adopted, true), (&nic, false), (&nic, true), (&veth, false), (&veth, true)]
+    {
+        for call in Call::ALL {
+            // The first call of a kind fails, or the second, or the third.
+            for fate in [0, 1, 2].map(|works| Fate::FailsOnceAfter(works, Errno::EIO)) {
+                let rig = Rig::new();
+                rig.host.add_nic("eth0", 1);
+                rig.host.add_pair("p0", "p1", 1);
+                let names = ["eth0", "p0", "p1"];
+                names.iter().for_each(|name| rig.host.set_up(name, is_up));
+                let before = all_of(&rig.host, &names);
+                rig.host.set_fate(call, fate);
+                if rig.switch.add_port(wish.clone()).is_err() {
+                    assert_eq!(all_of(&rig.host, &names), before, "{wish:?} {call:?} {fate:?}");
+                    assert!(rig.host.guest_ends().is_empty(), "{wish:?} {call:?} {fate:?}");
+                    rig.assert_empty();
+                }
+            }
+        }
     }
-    rig.assert_balanced();
-    let problems = rig.switch.check_netdevs();
-    assert!(problems.iter().any(|found| found.port == "b" && found.message.contains("xs1 is gone")), "{problems:?}");
-    assert_eq!(rig.switch.port("b").unwrap().mac, None);
-    rig.switch.del_port("b").unwrap();
-    rig.switch.del_port("a").unwrap();
-    rig.assert_empty();
+}
+
+#[test]
+fn a_change_that_fails_leaves_all_of_every_netdev_as_it_was() {
+    let update = PortUpdate {
+        mtu: Some(1400),
+        mac: Some(mac(9)),
+        guest_sockets: Some(true),
+        queue_depth: Some(64),
+        ..PortUpdate::default()
+    };
+    for call in Call::ALL {
+        for works in 0..4 {
+            let rig = Rig::new();
+            let port = rig.add(guest("vm1"));
+            let names = ["xs0", "xg0"];
+            let before = all_of(&rig.host, &names);
+            rig.host.set_fate(call, Fate::FailsOnceAfter(works, Errno::EIO));
+            if rig.switch.update_port("vm1", update.clone()).is_err() {
+                assert_eq!(all_of(&rig.host, &names), before, "{call:?} {works}");
+                assert!(rig.host.guest_ends().is_empty(), "{call:?} {works}");
+                assert_eq!(rig.switch.port("vm1").unwrap().spec, port.spec, "{call:?} {works}");
+                rig.assert_balanced();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_program_of_somebody_else_is_refused_before_anything_is_changed() {
+    let rig = Rig::new();
+    rig.host.add_nic("eth0", 1);
+    rig.host.add_pair("p0", "p1", 1);
+    for name in ["eth0", "p0"] {
+        rig.host.set_other_program(name, Some(7));
+    }
+    for wish in [phy("up", "eth0"), phy("lan", "p0"), PortSpec { ifname: Some("p0".into()), ..guest("vm1") }] {
+        assert_eq!(kind(rig.switch.add_port(wish)), ErrorKind::Busy);
+    }
+    assert_eq!(rig.host.calls(), []);
+}
+
+#[test]
+fn a_nic_that_the_host_needs_is_taken_by_force_only_or_shared() {
+    let rig = Rig::new();
+    let uses = [
+        HostUse { addresses: vec!["10.0.0.5/24".into()], default_route: false },
+        HostUse { addresses: Vec::new(), default_route: true },
+    ];
+    for host_use in uses {
+        rig.host.add_nic("eth0", 1);
+        rig.host.set_host_use("eth0", host_use);
+        let error = rig.switch.add_port(phy("up", "eth0")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Busy);
+        assert!(error.to_string().contains("shared") && error.to_string().contains("force"), "{error}");
+        for wish in [
+            PortSpec { force: true, ..phy("up", "eth0") },
+            PortSpec { steering: Steering::Shared, ..phy("up", "eth0") },
+        ] {
+            rig.add(wish);
+            rig.switch.del_port("up").unwrap();
+        }
+        // A port that was there before is not lost for it.
+        assert!(rig.switch.restore_ports(vec![phy("up", "eth0")])[0].is_ok());
+        rig.switch.del_port("up").unwrap();
+        rig.host.delete_netdev("eth0");
+    }
+}
+
+#[test]
+fn both_ends_of_a_pair_are_no_two_ports() {
+    let rig = Rig::new();
+    rig.host.add_pair("p0", "p1", 1);
+    rig.add(guest("vm1"));
+    rig.add(phy("lan", "p0"));
+    for (wish, owner) in [
+        (phy("a", "p1"), "`lan`"),
+        (phy("b", "xg0"), "`vm1`"),
+        (PortSpec { ifname: Some("p1".into()), ..guest("c") }, "`lan`"),
+        (PortSpec { ifname: Some("xg0".into()), ..guest("d") }, "`vm1`"),
+    ] {
+        let error = rig.switch.add_port(wish).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Exists, "{error}");
+        assert!(error.to_string().contains(owner), "{error}");
+    }
+    // Also if both are asked for at once.
+    rig.host.add_pair("q0", "q1", 1);
+    let both = rig.switch.add_ports(vec![phy("e", "q0"), phy("f", "q1")]);
+    assert_eq!((both[0].is_ok(), both[1].is_ok()), (true, false));
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod fail;
+mod follow;
 mod guests;
 mod observe;
 mod ports;

@@ -19,6 +19,13 @@ impl Rig {
         Self { host, switch }
     }
 
+    /// A switch on a host without netdevs.
+    pub fn bare() -> Self {
+        let host = FakeHost::new();
+        let switch = host.start();
+        Self { host, switch }
+    }
+
     pub fn add(&self, spec: PortSpec) -> PortInfo {
         self.switch.add_port(spec).expect("a port that comes up")
     }

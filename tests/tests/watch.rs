@@ -1,0 +1,487 @@
+//! What others do to netdevs of ports, on a real kernel: each kind of change, at random, and a daemon that is killed.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tests::{Daemon, Frame, shell, wait};
+
+/// Longest time that a port takes to follow.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A namespace that nobody holds open, as a container runtime has it. It goes with the guard, if it is there.
+struct Plain(String);
+
+impl Plain {
+    fn new(daemon: &Daemon, label: &str) -> Self {
+        let plain = Self(format!("{}-{label}", daemon.ns.name()));
+        plain.add();
+        plain
+    }
+
+    fn add(&self) {
+        shell::run(Command::new("ip").args(["netns", "add", &self.0]));
+        self.sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1");
+    }
+
+    fn delete(&self) {
+        shell::run(Command::new("ip").args(["netns", "del", &self.0]));
+    }
+
+    fn try_sh(&self, line: &str) -> bool {
+        let mut command = Command::new("ip");
+        shell::output(command.args(["netns", "exec", &self.0]).args(line.split_whitespace())).status.success()
+    }
+
+    fn sh(&self, line: &str) {
+        assert!(self.try_sh(line), "{line} in {}", self.0);
+    }
+
+    fn pings(&self, ip: &str) -> bool {
+        wait::until(PATIENCE, || self.try_sh(&format!("ping -c 1 -W 1 {ip}")).then_some(())).is_some()
+    }
+}
+
+impl Drop for Plain {
+    fn drop(&mut self) {
+        let _ = shell::output(Command::new("ip").args(["netns", "del", &self.0]));
+    }
+}
+
+fn state(daemon: &Daemon, port: &str) -> (String, String) {
+    let entry = daemon.get(&format!("ports/{port}"));
+    (entry["state"].as_str().unwrap_or_default().to_owned(), entry["error"].as_str().unwrap_or_default().to_owned())
+}
+
+fn expect_state(daemon: &Daemon, port: &str, wanted: &str) {
+    wait::expect(&format!("{port} is {wanted}"), PATIENCE, || state(daemon, port).0 == wanted);
+}
+
+fn spec(daemon: &Daemon, port: &str, field: &str) -> Value {
+    daemon.get(&format!("ports/{port}"))["spec"][field].clone()
+}
+
+fn expect_spec(daemon: &Daemon, port: &str, field: &str, wanted: &Value) {
+    wait::expect(&format!("{field} of {port} is {wanted}"), PATIENCE, || spec(daemon, port, field) == *wanted);
+}
+
+/// A port `a` of a kind, with a station behind it, and a guest `b` as its peer.
+struct Bed {
+    daemon: Daemon,
+    /// Where the station is.
+    far: Plain,
+    /// The station's netdev.
+    eth: String,
+    /// The switch's netdev.
+    near: &'static str,
+    kind: &'static str,
+    b: tests::Guest,
+}
+
+impl Bed {
+    fn new(kind: &'static str) -> Self {
+        let daemon = Daemon::start(&format!("watch{kind}"));
+        let far = Plain::new(&daemon, "a");
+        let b = daemon.guest("b", json!({}));
+        b.address("10.0.0.2/24");
+        let bed = Self { daemon, far, eth: "eth0".to_owned(), near: "sw0", kind, b };
+        if kind == "phy" {
+            bed.make_pair();
+            bed.daemon.ok("POST", "ports", json!({ "name": "a", "kind": "phy", "ifname": "sw0" }));
+        } else {
+            let place = json!({ "netns": bed.far.0, "guest_ifname": "eth0", "ifname": "sw0" });
+            bed.daemon.ok("POST", "ports", merged(json!({ "name": "a", "kind": "guest" }), place));
+        }
+        bed.set_station_up();
+        assert!(bed.works(), "at the start");
+        bed
+    }
+
+    fn make_pair(&self) {
+        let queues = "numrxqueues 4 numtxqueues 4";
+        self.daemon.ns.sh(&format!("ip link add sw0 {queues} type veth peer name eth0 {queues} netns {}", self.far.0));
+        self.daemon.ns.sh("ip link set sw0 up");
+        self.daemon.ns.sh("ethtool -L sw0 rx 1 tx 1");
+        self.far.sh("ethtool -L eth0 rx 1 tx 1");
+    }
+
+    fn set_station_up(&self) {
+        self.far.sh(&format!("ip addr replace 10.0.0.1/24 dev {}", self.eth));
+        self.far.sh(&format!("ip link set {} up", self.eth));
+    }
+
+    /// Whether the two reach each other.
+    fn works(&self) -> bool {
+        let _ = self.far.try_sh("ip neigh flush all");
+        self.far.pings("10.0.0.2")
+    }
+}
+
+fn merged(mut base: Value, more: Value) -> Value {
+    base.as_object_mut().expect("an object").extend(more.as_object().cloned().unwrap_or_default());
+    base
+}
+
+#[test]
+fn a_renamed_netdev_is_followed_and_its_old_name_is_free() {
+    for kind in ["guest", "phy"] {
+        let bed = Bed::new(kind);
+        bed.daemon.ns.sh("ip link set sw0 down");
+        expect_state(&bed.daemon, "a", "degraded");
+        bed.daemon.ns.sh("ip link set sw0 name other0");
+        bed.daemon.ns.sh("ip link set other0 up");
+        expect_spec(&bed.daemon, "a", "ifname", &json!("other0"));
+        expect_state(&bed.daemon, "a", "up");
+        assert!(bed.works(), "{kind}");
+        let twice = json!({ "name": "twice", "kind": "phy", "ifname": "other0" });
+        let (status, error) = bed.daemon.call("POST", "ports", &twice);
+        assert_eq!(status, 409, "{error}");
+        assert!(error.to_string().contains("`a`"), "{error}");
+        bed.daemon.ns.sh("ip link add sw0 type veth peer name sw1");
+        bed.daemon.ok("POST", "ports", json!({ "name": "c", "kind": "phy", "ifname": "sw0" }));
+        assert!(bed.works(), "{kind}");
+        let mut bed = bed;
+        bed.daemon.stop();
+        bed.daemon.launch();
+        assert_eq!(spec(&bed.daemon, "a", "ifname"), "other0");
+        assert!(bed.works(), "{kind} after a restart");
+        bed.daemon.finish();
+    }
+}
+
+#[test]
+fn a_netdev_that_is_gone_is_told_and_taken_up_again() {
+    for kind in ["guest", "phy"] {
+        let bed = Bed::new(kind);
+        bed.daemon.ns.sh("ip link del sw0");
+        if kind == "phy" {
+            expect_state(&bed.daemon, "a", "failed");
+            assert!(state(&bed.daemon, "a").1.contains("sw0"));
+            bed.make_pair();
+        }
+        // The pair of a guest port is made again by the switch.
+        expect_state(&bed.daemon, "a", "up");
+        bed.set_station_up();
+        assert!(bed.works(), "{kind}");
+        bed.daemon.finish();
+    }
+}
+
+#[test]
+fn a_netdev_that_is_moved_away_and_back_is_taken_up_again() {
+    for kind in ["guest", "phy"] {
+        let bed = Bed::new(kind);
+        let elsewhere = Plain::new(&bed.daemon, "e");
+        bed.daemon.ns.sh(&format!("ip link set {} netns {}", bed.near, elsewhere.0));
+        if kind == "phy" {
+            expect_state(&bed.daemon, "a", "failed");
+            let back = format!("ip -n {} link set {} netns {}", elsewhere.0, bed.near, bed.daemon.ns.name());
+            shell::run(&mut shell::words(&back));
+            expect_state(&bed.daemon, "a", "up");
+            assert!(bed.works(), "{kind}");
+        } else {
+            // The guest's end keeps its name there, so that no other pair can be made.
+            wait::expect("it is told", PATIENCE, || state(&bed.daemon, "a").0 == "failed");
+        }
+        bed.daemon.finish();
+    }
+}
+
+#[test]
+fn a_namespace_that_is_deleted_takes_its_guest_along() {
+    let bed = Bed::new("guest");
+    bed.daemon.ns.sh(&format!("ip link add nic0 type veth peer name nic1 netns {}", bed.far.0));
+    bed.far.delete();
+    expect_state(&bed.daemon, "a", "failed");
+    wait::expect("the other netdev in it is gone too", PATIENCE, || bed.daemon.ns.find_ifindex("nic0").is_none());
+    bed.far.add();
+    expect_state(&bed.daemon, "a", "up");
+    bed.set_station_up();
+    assert!(bed.works());
+    bed.daemon.finish();
+}
+
+#[test]
+fn a_guests_end_is_followed_by_name_and_namespace_over_a_restart() {
+    let mut bed = Bed::new("guest");
+    bed.far.sh("ip link set eth0 down");
+    bed.far.sh("ip link set eth0 name lan0");
+    bed.eth = "lan0".to_owned();
+    bed.set_station_up();
+    expect_spec(&bed.daemon, "a", "guest_ifname", &json!("lan0"));
+    assert!(bed.works());
+    let new = Plain::new(&bed.daemon, "n");
+    bed.far.sh(&format!("ip link set lan0 netns {}", new.0));
+    bed.far = new;
+    bed.set_station_up();
+    expect_spec(&bed.daemon, "a", "netns", &json!(bed.far.0));
+    assert!(bed.works());
+    // While nobody looks too.
+    bed.daemon.stop();
+    bed.far.sh("ip link set lan0 down");
+    bed.far.sh("ip link set lan0 name wan0");
+    bed.eth = "wan0".to_owned();
+    bed.set_station_up();
+    bed.daemon.launch();
+    assert_eq!(spec(&bed.daemon, "a", "guest_ifname"), "wan0");
+    assert!(bed.works());
+    bed.daemon.finish();
+}
+
+#[test]
+fn mtu_queues_link_and_offloads_are_followed_told_or_repaired() {
+    for kind in ["guest", "phy"] {
+        let bed = Bed::new(kind);
+        bed.daemon.ns.sh("ip link set sw0 mtu 1400");
+        expect_spec(&bed.daemon, "a", "mtu", &json!(1400));
+        bed.far.sh(&format!("ethtool -K {} tx on", bed.eth));
+        wait::expect("checksums are computed again", PATIENCE, || {
+            let mut command = Command::new("ip");
+            let features = command.args(["netns", "exec", &bed.far.0, "ethtool", "-k", &bed.eth]);
+            shell::text(&shell::output(features)).contains("tx-checksum-ip-generic: off")
+        });
+        let learned = || bed.daemon.get("fdb").as_array().is_some_and(|rows| rows.iter().any(|row| row["port"] == "a"));
+        assert!(bed.works() && learned(), "{kind}");
+        bed.far.sh(&format!("ip link set {} down", bed.eth));
+        wait::expect("what was learned is forgotten", PATIENCE, || !learned());
+        bed.set_station_up();
+        assert!(bed.works(), "{kind}");
+        if kind == "phy" {
+            bed.daemon.ns.sh("ethtool -L sw0 rx 4 tx 4");
+            bed.far.sh("ethtool -L eth0 rx 4 tx 4");
+            expect_spec(&bed.daemon, "a", "queues", &json!(4));
+            expect_state(&bed.daemon, "a", "up");
+            assert!(bed.works());
+        }
+        bed.daemon.finish();
+    }
+}
+
+#[test]
+fn a_killed_add_is_undone_or_finished() {
+    let mut daemon = Daemon::start("killedadd");
+    let far = Plain::new(&daemon, "f");
+    daemon.ns.sh("ip link add p0 type veth peer name p1 mtu 1420");
+    daemon.ns.sh("ip link set p0 mtu 1430");
+    let links = |daemon: &Daemon| -> BTreeSet<String> {
+        let kept = |link: &Value| {
+            let of = |field: &str| link[field].to_string();
+            format!("{} {} {} {}", of("ifname"), of("mtu"), of("address"), link["flags"].to_string().contains("\"UP\""))
+        };
+        daemon.ns.links().iter().map(kept).collect()
+    };
+    let offloads = |daemon: &Daemon| daemon.ns.sh("ethtool -k p1");
+    let before = (links(&daemon), offloads(&daemon));
+    let mut outcomes = BTreeSet::new();
+    // Times from before the first step to after the last one.
+    for step in 0..24_u32 {
+        let body = json!({
+            "name": "a", "kind": "guest", "ifname": "p0", "netns": far.0, "mac": "02:00:00:00:00:77", "mtu": 1400,
+        });
+        let socket = daemon.path("run/api.sock");
+        let add = std::thread::spawn(move || {
+            let _ = tests::http::over_unix(&socket, "POST", "/api/v1/ports", body.to_string().as_bytes());
+        });
+        std::thread::sleep(Duration::from_micros(u64::from(step) * 700));
+        daemon.kill();
+        add.join().expect("the client ends");
+        daemon.launch();
+        let there = daemon.get("ports").as_array().is_some_and(|ports| !ports.is_empty());
+        outcomes.insert(there);
+        if there {
+            expect_state(&daemon, "a", "up");
+            daemon.ok("DELETE", "ports/a", Value::Null);
+            // What was acknowledged was the user's wish. The pair is made anew for the next round.
+            daemon.ns.sh("ip link del p0");
+            daemon.ns.sh("ip link add p0 type veth peer name p1 mtu 1420");
+            daemon.ns.sh("ip link set p0 mtu 1430");
+        } else {
+            let after = (links(&daemon), offloads(&daemon));
+            assert_eq!(after.0.len(), before.0.len(), "step {step}: {after:?}");
+            assert!(after.0.iter().any(|link| link.contains("\"p0\" 1430") && link.ends_with("false")), "{after:?}");
+            assert!(after.0.iter().any(|link| link.contains("\"p1\" 1420") && link.ends_with("false")), "{after:?}");
+            assert_eq!(after.1, before.1, "step {step}");
+        }
+    }
+    assert!(outcomes.contains(&false), "no add was interrupted");
+    daemon.finish();
+}
+
+#[test]
+fn a_killed_add_or_del_of_a_made_pair_leaves_no_pair_without_a_port() {
+    let mut daemon = Daemon::start("killedpair");
+    for step in 0..16_u32 {
+        let socket = daemon.path("run/api.sock");
+        let work = std::thread::spawn(move || {
+            let body = json!({ "name": "a", "kind": "guest" }).to_string();
+            let _ = tests::http::over_unix(&socket, "POST", "/api/v1/ports", body.as_bytes());
+            let _ = tests::http::over_unix(&socket, "DELETE", "/api/v1/ports/a", b"");
+        });
+        std::thread::sleep(Duration::from_millis(u64::from(step) * 3));
+        daemon.kill();
+        work.join().expect("the client ends");
+        daemon.launch();
+        let ports = daemon.get("ports").as_array().map_or(0, Vec::len);
+        let pairs =
+            daemon.ns.links().iter().filter(|link| link["ifname"].as_str().is_some_and(|n| n.starts_with("xs")));
+        assert_eq!(pairs.count(), ports, "step {step}");
+        if ports == 1 {
+            daemon.ok("DELETE", "ports/a", Value::Null);
+        }
+    }
+    daemon.finish();
+}
+
+/// Numbers that look random and are the same for each seed (xorshift).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+}
+
+/// Does something to one of the netdevs, or asks the switch for something. Much of it fails, which is right.
+fn do_something(daemon: &Daemon, random: &mut Random, spaces: &[Plain]) {
+    let quietly = |line: &str| drop(shell::output(&mut shell::words(line)));
+    let ns = daemon.ns.name();
+    let near = format!("t{}", random.below(3));
+    let space = &spaces[random.below(spaces.len() as u64) as usize].0;
+    let other = &spaces[random.below(spaces.len() as u64) as usize].0;
+    match random.below(14) {
+        0 => quietly(&format!("ip -n {ns} link del {near}")),
+        1 | 2 => quietly(&format!("ip -n {ns} link add {near} type veth peer name e{near} netns {space}")),
+        3 => quietly(&format!("ip -n {ns} link set {near} down")),
+        4 => quietly(&format!("ip -n {ns} link set {near} up")),
+        5 => quietly(&format!("ip -n {ns} link set {near} mtu {}", 1000 + random.below(800))),
+        6 => {
+            quietly(&format!("ip -n {ns} link set {near} down"));
+            quietly(&format!("ip -n {ns} link set {near} name t{}", random.below(3)));
+            quietly(&format!("ip -n {ns} link set {near} up"));
+        }
+        7 => quietly(&format!("ip -n {ns} link set {near} netns {space}")),
+        8 => quietly(&format!("ip -n {space} link set {near} netns {ns}")),
+        9 => quietly(&format!("ip -n {space} link set e{near} netns {other}")),
+        10 => {
+            quietly(&format!("ip netns del {space}"));
+            quietly(&format!("ip netns add {space}"));
+        }
+        11 => {
+            let body = json!({ "name": format!("phy-{near}"), "kind": "phy", "ifname": near });
+            daemon.call("POST", "ports", &body);
+        }
+        12 => {
+            let body = json!({ "name": format!("vm-{near}"), "kind": "guest", "netns": space });
+            daemon.call("POST", "ports", &body);
+        }
+        _ => {
+            let kind = if random.below(2) == 0 { "phy" } else { "vm" };
+            daemon.call("DELETE", &format!("ports/{kind}-{near}"), &Value::Null);
+        }
+    }
+}
+
+/// At rest the switch's view is the kernel's.
+fn check_rest(daemon: &Daemon) {
+    let agrees = || {
+        let links = daemon.ns.links();
+        let find = |index: &Value| links.iter().find(|link| link["ifindex"] == *index);
+        let ports = daemon.get("ports");
+        ports.as_array().expect("a list").iter().all(|port| match port["state"].as_str() {
+            Some("failed") => port["error"].as_str().is_some_and(|why| !why.is_empty()),
+            _ => find(&port["info"]["ifindex"]).is_some_and(|link| {
+                let flags = link["flags"].to_string();
+                let degraded = port["state"] == "degraded";
+                link["ifname"] == port["spec"]["ifname"]
+                    && (link["mtu"] == port["spec"]["mtu"] || degraded)
+                    && port["info"]["link_up"] == json!(flags.contains("LOWER_UP") && flags.contains("\"UP\""))
+                    && (flags.contains("\"UP\"") || degraded)
+                    && !link["xdp"].is_null()
+            }),
+        })
+    };
+    wait::expect("the switch's view is the kernel's", PATIENCE, agrees);
+    daemon.assert_balanced();
+}
+
+#[test]
+fn random_changes_leave_a_view_that_is_the_kernels_and_nothing_behind() {
+    let seed = 0x5eed_0000 + u64::from(std::process::id());
+    println!("seed {seed:#x}");
+    let mut random = Random(seed);
+    let mut daemon = Daemon::start("random");
+    let spaces = ["x", "y"].map(|label| Plain::new(&daemon, label));
+    for round in 0..8 {
+        for _ in 0..25 {
+            do_something(&daemon, &mut random, &spaces);
+        }
+        check_rest(&daemon);
+        match round % 3 {
+            1 => {
+                daemon.stop();
+                daemon.launch();
+                check_rest(&daemon);
+            }
+            2 => {
+                daemon.kill();
+                daemon.launch();
+                check_rest(&daemon);
+            }
+            _ => {}
+        }
+    }
+    let ports = daemon.get("ports");
+    for port in ports.as_array().expect("a list") {
+        daemon.ok("DELETE", &format!("ports/{}", port["name"].as_str().expect("a name")), Value::Null);
+    }
+    let of_switch = |link: &&Value| link["ifalias"].as_str().is_some_and(|alias| alias.starts_with("xswitch"));
+    assert_eq!(daemon.ns.links().iter().filter(of_switch).count(), 0, "pairs are left");
+    assert_eq!(daemon.get("audit")["free"], daemon.get("audit")["frames"]);
+    daemon.finish();
+}
+
+#[test]
+fn a_stream_between_two_others_loses_nothing_while_the_world_changes() {
+    let seconds = std::env::var("XSWITCH_SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
+    let daemon = Daemon::start("soak");
+    let (a, b) = (daemon.guest("one", json!({})), daemon.guest("two", json!({})));
+    let (from, to) = (a.raw(), b.raw());
+    let stop = AtomicBool::new(false);
+    let spaces = ["x", "y"].map(|label| Plain::new(&daemon, label));
+    let frame = |number: u64| Frame::ethernet(a.mac, b.mac).stream(7, number, 60);
+    std::thread::scope(|scope| {
+        let send = scope.spawn(|| {
+            let mut number = 0;
+            while !stop.load(Ordering::Relaxed) {
+                from.send(&frame(number));
+                number += 1;
+                std::thread::sleep(Duration::from_micros(500));
+            }
+            number
+        });
+        let receive = scope.spawn(|| {
+            let mut expected = 0;
+            while let Some(frame) = to.recv_if(Duration::from_secs(3), |frame| frame.mark().is_some()) {
+                let (_, number) = frame.mark().expect("a mark");
+                assert_eq!(number, expected, "frames of the stream are lost");
+                expected += 1;
+            }
+            expected
+        });
+        let mut random = Random(0x50a4 + u64::from(std::process::id()));
+        let end = Instant::now() + Duration::from_secs(seconds);
+        while Instant::now() < end && !receive.is_finished() {
+            do_something(&daemon, &mut random, &spaces);
+        }
+        stop.store(true, Ordering::Relaxed);
+        let sent = send.join().expect("the sender ends");
+        assert_eq!(receive.join().expect("each frame came, in order"), sent);
+    });
+    check_rest(&daemon);
+    daemon.finish();
+}

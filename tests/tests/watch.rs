@@ -324,9 +324,9 @@ fn a_killed_add_or_del_of_a_made_pair_leaves_no_pair_without_a_port() {
         work.join().expect("the client ends");
         daemon.launch();
         let ports = daemon.get("ports").as_array().map_or(0, Vec::len);
-        let pairs =
-            daemon.ns.links().iter().filter(|link| link["ifname"].as_str().is_some_and(|n| n.starts_with("xs")));
-        assert_eq!(pairs.count(), ports, "step {step}");
+        let links = daemon.ns.links();
+        let is_ours = |link: &&Value| link["ifname"].as_str().is_some_and(|name| name.starts_with("xs"));
+        assert_eq!(links.iter().filter(is_ours).count(), ports, "step {step}");
         if ports == 1 {
             daemon.ok("DELETE", "ports/a", Value::Null);
         }

@@ -209,6 +209,8 @@ struct Follower {
 impl Follower {
     /// How long it takes at most to end.
     const WAIT: Duration = Duration::from_millis(200);
+    /// Pause after a change. A guest that makes and deletes netdevs all the time must not keep the service busy.
+    const PAUSE: Duration = Duration::from_millis(50);
 
     fn start(service: &Arc<Service>, spp: &Arc<Spp>) -> Result<Self, Error> {
         let stop = Arc::new(AtomicBool::new(false));
@@ -217,6 +219,7 @@ impl Follower {
             while !ends.load(Ordering::Acquire) {
                 if service.follow(Self::WAIT) {
                     spp.retry();
+                    std::thread::sleep(Self::PAUSE);
                 }
             }
         };

@@ -39,10 +39,13 @@ impl Service {
         }
         for change in changes {
             match change {
+                // One that was deleted meanwhile is nobody's any more.
+                PortChange::Lost { spec, .. } if inner.ports.iter().all(|port| port.name != spec.name) => {}
                 PortChange::Lost { spec, why } => {
                     self.end_lease(&spec.name);
                     if !inner.failed.iter().any(|port| port.name == spec.name) {
-                        inner.failed.push(Failed { name: spec.name.clone(), why });
+                        let name = spec.name.clone();
+                        inner.failed.push(Failed { name, why: why.clone(), lost: Some(why) });
                     }
                     self.note(inner, *spec);
                 }

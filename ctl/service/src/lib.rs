@@ -75,7 +75,24 @@ pub struct Declared {
 #[derive(Debug)]
 struct Failed {
     name: String,
+    /// Why it is not up now.
     why: String,
+    /// How it was lost, if it was up before.
+    lost: Option<String>,
+}
+
+impl Failed {
+    fn new(name: &str, why: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), why: why.into(), lost: None }
+    }
+
+    /// Notes why another try failed.
+    fn fails(&mut self, why: &switch::Error) {
+        self.why = match &self.lost {
+            Some(lost) => format!("{lost}; it can't be taken up again: {why}"),
+            None => why.to_string(),
+        };
+    }
 }
 
 /// Data guarded by the mutex.

@@ -9,6 +9,7 @@
 use std::sync::{MutexGuard, PoisonError};
 
 use ctl_types::{PortEntry, PortState};
+use switch::ErrorKind;
 use switch::model::*;
 
 use crate::error::Error;
@@ -36,7 +37,7 @@ impl Service {
         let Inner { ports, fdb, failed } = &mut *inner;
         // All numbers are reserved before the first port comes up. Otherwise a port without a number could take
         // another's.
-        failed.extend(ports.iter().map(|spec| Failed { name: spec.name.clone(), why: "not tried yet".to_owned() }));
+        failed.extend(ports.iter().map(|spec| Failed::new(&spec.name, "not tried yet")));
         self.reserve(ports, failed);
         failed.clear();
         let results = self.bring_up(ports.clone(), fdb, true);
@@ -49,7 +50,7 @@ impl Service {
                         %error,
                         "a configured port can't be brought up; it will be tried again"
                     );
-                    failed.push(Failed { name: spec.name.clone(), why: error.to_string() });
+                    failed.push(Failed::new(&spec.name, error.to_string()));
                 }
             }
         }
@@ -94,7 +95,7 @@ impl Service {
             let Err(error) = added else { continue };
             tracing::error!(port = spec.name, %error, "a port of the configuration file can't be brought up");
             inner.ports.push((*spec).clone());
-            inner.failed.push(Failed { name: spec.name.clone(), why: error.to_string() });
+            inner.failed.push(Failed::new(&spec.name, error.to_string()));
         }
         self.reserve(&inner.ports, &inner.failed);
     }
@@ -124,7 +125,7 @@ impl Service {
                 false
             }
             Some(Err(error)) => {
-                port.why = error.to_string();
+                port.fails(&error);
                 true
             }
             None => true,
@@ -193,8 +194,20 @@ impl Service {
         if let Some(port) = inner.failed.iter().find(|port| port.name == name) {
             return Ok(failed_entry(port, spec));
         }
+        let spec = spec.clone();
         drop(inner);
-        Ok(PortEntry { guest: self.holder(name), ..up_entry(self.dataplane.port(name)?) })
+        match self.dataplane.port(name) {
+            Ok(info) => Ok(PortEntry { guest: self.holder(name), ..up_entry(info) }),
+            // It was lost just now.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let inner = self.lock();
+                let failed = inner.failed.iter().find(|port| port.name == name);
+                let again = Failed::new(name, "it is taken up again");
+                self.find(&inner, name)?;
+                Ok(failed_entry(failed.unwrap_or(&again), &spec))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Adds a port. If it replaces a failed one of the same name, it inherits number and static FDB entries.
@@ -341,7 +354,11 @@ impl Service {
         let hanging: Vec<_> = vport.into_iter().flat_map(|no| self.rows_of(no)).collect();
         self.store.write(&rows)?;
         let deleted = match (up, vport) {
-            (true, _) => self.dataplane.del_port(&name),
+            (true, _) => self.dataplane.del_port(&name).or_else(|error| match (error.kind(), vport) {
+                // It was lost just now.
+                (ErrorKind::NotFound, Some(no)) => self.dataplane.forget_port(no),
+                _ => Err(error),
+            }),
             (false, Some(no)) => self.dataplane.forget_port(no),
             (false, None) => Ok(()),
         };

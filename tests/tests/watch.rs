@@ -76,8 +76,8 @@ struct Bed {
     eth: String,
     /// The switch's netdev.
     near: &'static str,
-    kind: &'static str,
-    b: tests::Guest,
+    /// The peer, whose namespace goes with it.
+    _b: tests::Guest,
 }
 
 impl Bed {
@@ -86,7 +86,7 @@ impl Bed {
         let far = Plain::new(&daemon, "a");
         let b = daemon.guest("b", json!({}));
         b.address("10.0.0.2/24");
-        let bed = Self { daemon, far, eth: "eth0".to_owned(), near: "sw0", kind, b };
+        let bed = Self { daemon, far, eth: "eth0".to_owned(), near: "sw0", _b: b };
         if kind == "phy" {
             bed.make_pair();
             bed.daemon.ok("POST", "ports", json!({ "name": "a", "kind": "phy", "ifname": "sw0" }));
@@ -344,6 +344,11 @@ impl Random {
         self.0 ^= self.0 << 17;
         self.0 % end
     }
+
+    fn one_of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
+        let at = self.below(all.len() as u64);
+        &all[usize::try_from(at).expect("a small number")]
+    }
 }
 
 /// Does something to one of the netdevs, or asks the switch for something. Much of it fails, which is right.
@@ -351,8 +356,8 @@ fn do_something(daemon: &Daemon, random: &mut Random, spaces: &[Plain]) {
     let quietly = |line: &str| drop(shell::output(&mut shell::words(line)));
     let ns = daemon.ns.name();
     let near = format!("t{}", random.below(3));
-    let space = &spaces[random.below(spaces.len() as u64) as usize].0;
-    let other = &spaces[random.below(spaces.len() as u64) as usize].0;
+    let space = &random.one_of(spaces).0;
+    let other = &random.one_of(spaces).0;
     match random.below(14) {
         0 => quietly(&format!("ip -n {ns} link del {near}")),
         1 | 2 => quietly(&format!("ip -n {ns} link add {near} type veth peer name e{near} netns {space}")),

@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use ctl_stdio::complain;
 use xswitch::args::Arguments;
 use xswitch::{ReaderGone, run};
 
@@ -14,7 +15,7 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) if error.is::<ReaderGone>() => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("xswitch: {error:#}");
+            complain(format_args!("xswitch: {error:#}"));
             ExitCode::FAILURE
         }
     }

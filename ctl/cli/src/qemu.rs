@@ -9,6 +9,7 @@ use ctl_guest::protocol::Request;
 use ctl_qemu::check::warn_of_queues;
 use ctl_qemu::hotplug::{AttachOptions, DetachOptions, attach, detach};
 use ctl_qemu::options::{DEFAULT_DRIVER, Sockets, command_line, libvirt_xml};
+use ctl_stdio::complain;
 use serde_json::{Value, json};
 
 use crate::print::{Printer, print};
@@ -100,7 +101,7 @@ pub async fn run(run_dir: &Path, json: bool, command: QemuCommand) -> anyhow::Re
             let done = attach(run_dir, &AttachOptions { port, qmp, bus, driver, pid })?;
             let offer = &done.offer;
             if let Some(warning) = warn_of_queues(&offer.port, offer.queues) {
-                eprintln!("xswitch: {warning}");
+                complain(format_args!("xswitch: {warning}"));
             }
             let answer = json!({
                 "port": offer.port, "pid": done.pid, "netdev": done.netdev, "device": done.device,

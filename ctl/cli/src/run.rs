@@ -7,6 +7,7 @@ use anyhow::bail;
 use clap::{Args, ValueEnum};
 use ctl_client::{Client, ClientError, encode};
 use ctl_qemu::launch::{Launch, NOT_LAUNCHED, exit_code, keep_running, one_start, run};
+use ctl_stdio::complain;
 use model::PortKind;
 
 use crate::port::PortOptions;
@@ -49,7 +50,7 @@ pub struct RunArguments {
 pub async fn launch(run_dir: &Path, arguments: RunArguments) -> anyhow::Result<u8> {
     let RunArguments { ports, user, restart, create, port, command } = arguments;
     if let Err(error) = prepare(run_dir, &ports, create, port).await {
-        eprintln!("xswitch: {error:#}");
+        complain(format_args!("xswitch: {error:#}"));
         return Ok(NOT_LAUNCHED);
     }
     let launch = Launch { run_dir: run_dir.to_owned(), ports, user, command };
@@ -57,7 +58,7 @@ pub async fn launch(run_dir: &Path, arguments: RunArguments) -> anyhow::Result<u
         Restart::OnFailure => keep_running(&one_start(run_dir, &launch)).await,
         Restart::No => {
             let error = run(&launch);
-            eprintln!("xswitch: {error:#}");
+            complain(format_args!("xswitch: {error:#}"));
             Ok(exit_code(&error))
         }
     }

@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ctl_client::{Client, ClientError};
 use ctl_spp_types::{Answer, SppState, is_comment, save, topo};
+use ctl_stdio::complain;
 use serde_json::{Value, json};
 
 use crate::print::{Printer, print};
@@ -189,7 +190,7 @@ async fn play(client: &Client, printer: &Printer, file: &Path, keep_going: bool)
             }
             Ok(answer) => print(&serde_json::from_value::<Answer>(answer)?.text)?,
             Err(ClientError::Refused(body)) if keep_going => {
-                eprintln!("xswitch: {name}:{no}: {}", body.error);
+                complain(format_args!("xswitch: {name}:{no}: {}", body.error));
                 failed += 1;
             }
             Err(error) => return Err(error).with_context(|| format!("{name}:{no}")),

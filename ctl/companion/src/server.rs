@@ -6,23 +6,21 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
+use std::os::unix::net::UnixStream as StdStream;
 use std::path::Path;
 use std::sync::mpsc::TrySendError;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ctl_guest::protocol::{Answer, Offer, Request, SOCKET, decode, encode, receive, send};
-use ctl_listen::SocketFile;
+use ctl_listen::{ApiSocket, Kind, SocketType};
 use ctl_service::guests::Process;
 use ctl_service::{Error, Service};
 use ctl_types::ErrorBody;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 use switch::io::sys::refuse_descriptors;
 use switch::{ErrorKind, GuestSockets};
-use tokio::net::UnixListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 
@@ -91,36 +89,21 @@ pub struct Peer {
 
 /// A listening hand-over socket.
 #[derive(Debug)]
-pub struct FdsSocket {
-    listener: UnixListener,
-    _file: SocketFile,
-}
+pub struct FdsSocket(ApiSocket);
 
 impl FdsSocket {
     /// Listens in a run directory that no other daemon uses. If any user is configured, everybody may connect.
     /// Permissions are checked with each request.
     pub fn bind(run_dir: &Path, access: &Access) -> Result<Self, Error> {
-        let path = run_dir.join(SOCKET);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io(format!("removing {}", path.display()), error));
-            }
-            _ => {}
-        }
         let mode = if access.is_empty() { 0o600 } else { 0o666 };
-        let open = || -> std::io::Result<UnixListener> {
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-            bind(&socket, &SocketAddrUnix::new(&path)?)?;
-            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode))?;
-            // Older kernels don't support it. There, received descriptors are closed instead.
-            let _ = refuse_descriptors(socket.as_fd());
-            listen(&socket, 128)?;
-            // Tokio has no SEQPACKET listener, but accepting works the same as for STREAM.
-            UnixListener::from_std(StdListener::from(socket))
+        // Older kernels can't refuse descriptors. There, received ones are closed instead.
+        let kind = Kind {
+            socket: SocketType::SEQPACKET,
+            set_up: |socket| {
+                let _ = refuse_descriptors(socket);
+            },
         };
-        let listener = open().map_err(|error| Error::io(format!("listening on {}", path.display()), error))?;
-        Ok(Self { listener, _file: SocketFile::at(&path) })
+        ApiSocket::of_kind(&run_dir.join(SOCKET), mode, kind).map(Self)
     }
 }
 
@@ -134,6 +117,7 @@ pub fn serve(
     access: Access,
     mut stop: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
+    let socket = FdsSocket(socket.0.noted("guests_socket", service.upkeep()));
     let (service, access) = (Arc::downgrade(service), Arc::new(access));
     let (closer, closing) = std::sync::mpsc::sync_channel::<StdStream>(CLOSING);
     let thread = || std::thread::Builder::new().stack_size(STACK).name("xs-fds".to_owned());
@@ -141,12 +125,12 @@ pub fn serve(
         tracing::warn!(%error, "hand-over connections too many are closed in their turn");
     }
     tokio::spawn(async move {
-        // Moves the whole socket into the task. Its file is removed when the task ends.
-        let socket = socket;
+        // Its file is removed when the task ends.
+        let mut socket = socket;
         let mut rooms = Rooms::default();
         loop {
             let accepted = tokio::select! {
-                accepted = accept(&socket.listener) => accepted,
+                accepted = accept(&mut socket.0) => accepted,
                 _ = stop.wait_for(|stop| *stop) => return,
             };
             match accepted {
@@ -201,9 +185,8 @@ impl Rooms {
     }
 }
 
-async fn accept(listener: &UnixListener) -> std::io::Result<(StdStream, Peer)> {
-    let (stream, _) = listener.accept().await?;
-    let stream = stream.into_std()?;
+async fn accept(socket: &mut ApiSocket) -> std::io::Result<(StdStream, Peer)> {
+    let stream = socket.accept().await?.into_std()?;
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(IDLE))?;
     stream.set_write_timeout(Some(IDLE))?;

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+mod keeper;
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use ctl_companion::FdsSocket;
 use ctl_listen::{ApiSocket, serve, serve_tcp};
-use ctl_service::state::{DirLock, Store, Tables};
+use ctl_service::state::{Store, Tables};
 use ctl_service::{Error, LearnedFile, Service};
 use ctl_spp::{Spp, SppConfig};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -30,6 +31,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use self::config::Config;
+use self::keeper::{Directory, Keeper};
 
 /// Period of retrying ports that could not be brought up.
 const RETRY: Duration = Duration::from_secs(5);
@@ -74,10 +76,14 @@ pub fn check(options: &Options) -> anyhow::Result<()> {
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(options: Options) -> anyhow::Result<()> {
+    // A file that would become longer than its limit (RLIMIT_FSIZE) is an error, and not the end.
+    let _too_long = signal(SignalKind::from_raw(libc::SIGXFSZ))?;
     let config = Config::load(options.config.as_deref())?;
     raise_descriptor_limit();
-    let _run_lock = DirLock::take(&options.run_dir)?;
-    let _state_lock = DirLock::take(&options.state_dir)?;
+    let directories = vec![
+        Directory::take("run_directory", &options.run_dir)?,
+        Directory::take("state_directory", &options.state_dir)?,
+    ];
     let store = Store::open(&options.state_dir, tables())?;
     let mut signals = Signals::new()?;
 
@@ -104,8 +110,12 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     .await?;
 
     let mode = config.api.mode().map_err(Error::invalid)?;
-    let socket = ApiSocket::bind(&options.run_dir.join("api.sock"), mode)?;
-    let dpu = ApiSocket::bind(&options.run_dir.join("dpu.sock"), config.dpu.mode().map_err(Error::invalid)?)?;
+    let keeper = Keeper::start(&service, directories)?;
+    let bind = |name, file, mode| -> Result<ApiSocket, Error> {
+        Ok(ApiSocket::bind(&options.run_dir.join(file), mode)?.noted(name, service.upkeep()))
+    };
+    let socket = bind("api_socket", "api.sock", mode)?;
+    let dpu = bind("dpu_socket", "dpu.sock", config.dpu.mode().map_err(Error::invalid)?)?;
     let (stop, stopped) = watch::channel(false);
     let dpu = ctl_grpc::serve_unix(dpu, &service, stopped.clone())?;
     let dpu_tcp = ctl_grpc::serve_tcp(&config.dpu, &service, stopped.clone()).await?;
@@ -114,10 +124,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let fds = ctl_companion::serve(FdsSocket::bind(&options.run_dir, &access)?, &service, access, stopped.clone());
     let rest =
         spp_listener.map(|listener| tokio::spawn(ctl_spp_rest::serve(listener, Arc::clone(&spp), stopped.clone())));
-    let scrape = listener.map(|listener| start_metrics(listener, &service, stopped.clone())).transpose()?;
+    let scrape = listener
+        .map(|listener| tokio::spawn(serve_tcp(listener, ctl_metrics::router(Arc::clone(&service)), stopped.clone())));
     // The API comes last: once it answers, all other sockets work.
     let api = tokio::spawn(serve(socket, ctl_http::router(Arc::clone(&service), Arc::clone(&spp)), stopped));
-    notify(NotifyState::Ready);
+    notify_all(&[NotifyState::Ready, NotifyState::Status("running")]);
     tracing::info!(run_dir = %options.run_dir.display(), ports = service.ports_in_brief().len(), "ready");
 
     let follower = Follower::start(&service, &spp)?;
@@ -142,6 +153,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     }
     // Dropping the last reference detaches the ports. A capture that is ending may hold one for a moment longer.
     blocking(move || {
+        let _locks = keeper.end();
         service.keep_learned(&learned, true);
         drop(service);
         Ok(())
@@ -188,16 +200,6 @@ fn make_directory(spp: &SppConfig) {
     if let Err(error) = std::fs::DirBuilder::new().recursive(true).mode(0o750).create(directory) {
         tracing::warn!(directory = %directory.display(), %error, "spp.directory can't be made: pcap ports will be refused");
     }
-}
-
-fn start_metrics(
-    listener: TcpListener,
-    service: &Arc<Service>,
-    stopped: watch::Receiver<bool>,
-) -> Result<tokio::task::JoinHandle<()>, Error> {
-    let registry = ctl_metrics::registry(Arc::clone(service))
-        .map_err(|error| Error::io("making the metrics' registry", std::io::Error::other(error)))?;
-    Ok(tokio::spawn(serve_tcp(listener, ctl_metrics::router(registry), stopped)))
 }
 
 /// The thread that has ports follow what happens on the machine. It ends when this is dropped.

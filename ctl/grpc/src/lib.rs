@@ -26,20 +26,21 @@ pub mod proto {
 mod meter;
 mod redirect;
 mod rule;
+mod secured;
 mod traffic;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ctl_listen::ApiSocket;
+use ctl_listen::{ApiSocket, Deadlines, accept_tcp, accept_unix};
 use ctl_service::{Error, Service};
 use ctl_types::ErrorBody;
 use switch::ErrorKind;
 use switch::model::MacAddr;
 use tokio::sync::watch;
 use tokio_stream::StreamExt;
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Router;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Response, Status};
@@ -52,6 +53,7 @@ use self::proto::meter_server::MeterServer;
 use self::proto::port_stats_server::PortStatsServer;
 use self::proto::traffic_control_server::TrafficControlServer;
 use self::proto::vdisk_server::VdiskServer;
+use self::secured::Secured;
 
 /// Longest message, in bytes. A batch of 65,536 rules with all fields fits.
 const MAX_MESSAGE: usize = 64 << 20;
@@ -59,10 +61,11 @@ const MAX_MESSAGE: usize = 64 << 20;
 const MAX_CALLS: usize = 64;
 /// Time limit for the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Pause after a failed accept. The usual reason is a lack of descriptors.
-const BREATH: Duration = Duration::from_millis(100);
 /// Period of HTTP/2 pings to an idle client.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+/// Deadlines of a connection. A client that lives answers the pings, so it is never silent for so long.
+const DEADLINES: Deadlines =
+    Deadlines { silence: Some(Duration::from_secs(60)), stall: Duration::from_secs(30), least: 16 << 10 };
 
 /// All six services of the interface.
 #[derive(Clone, Debug)]
@@ -215,15 +218,6 @@ async fn until(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Delays a failed accept, because the server would retry at once.
-async fn unhurried<T>(accepted: std::io::Result<T>) -> std::io::Result<T> {
-    if let Err(error) = &accepted {
-        tracing::warn!(%error, "accepting a gRPC connection");
-        tokio::time::sleep(BREATH).await;
-    }
-    accepted
-}
-
 fn ended(result: Result<(), tonic::transport::Error>) {
     if let Err(error) = result {
         tracing::error!(%error, "a gRPC server ended");
@@ -240,10 +234,9 @@ pub fn serve_unix(
     stop: watch::Receiver<bool>,
 ) -> Result<tokio::task::JoinHandle<()>, Error> {
     let router = router(&mut server(), service)?;
-    let (listener, file) = socket.split();
+    let accepted = accept_unix(socket, DEADLINES, stop.clone());
     Ok(tokio::spawn(async move {
-        let _file = file;
-        let incoming = UnixListenerStream::new(listener).then(unhurried).map(|accepted| accepted.map(Tolerant::new));
+        let incoming = ReceiverStream::new(accepted).map(|stream| std::io::Result::Ok(Tolerant::new(stream)));
         ended(router.serve_with_incoming_shutdown(incoming, until(stop)).await);
     }))
 }
@@ -275,8 +268,9 @@ pub async fn serve_tcp(
     let listener = tokio::net::TcpListener::bind(listen)
         .await
         .map_err(|error| Error::io(format!("dpu.listen: listening on {listen}"), error))?;
+    let accepted = accept_tcp(listener, DEADLINES, stop.clone());
     Ok(Some(tokio::spawn(async move {
-        let incoming = TcpListenerStream::new(listener).then(unhurried);
+        let incoming = ReceiverStream::new(accepted).map(|stream| std::io::Result::Ok(Secured(stream)));
         ended(router.serve_with_incoming_shutdown(incoming, until(stop)).await);
     })))
 }

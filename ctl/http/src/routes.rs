@@ -214,6 +214,7 @@ async fn doctor(State(service): Shared, Query(query): Query<DoctorQuery>) -> Ans
             .map(str::to_owned)
             .collect();
         let mut checks = local_checks(service.dataplane().settings(), &ifnames);
+        checks.extend(service.upkeep().checks());
         for port in service.ports() {
             let guest_end = check_port(&port);
             let name = format!("port {}", port.name);

@@ -407,8 +407,7 @@ fn the_scrape_is_clean() {
     let dataplane = api.service.dataplane();
     wait("the ring is full", || dataplane.components().iter().any(|component| component.dropped.packets == 1));
     let free = format!("xswitch_umem_frames{{place=\"free\"}} {}", dataplane.frames().free);
-    let registry = ctl_metrics::registry(Arc::clone(&api.service)).unwrap();
-    let text = ctl_metrics::scrape(&registry).unwrap();
+    let text = ctl_metrics::scrape(&api.service);
     for line in [
         "xswitch_port_receive_packets_total{port=\"vm1\"} 3",
         "xswitch_port_dropped_packets_total{port=\"vm1\",reason=\"mac_spoofed\"} 1",

@@ -7,114 +7,75 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod endpoint;
+mod text;
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
-use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use ctl_service::Service;
 use ctl_types::{GuestSocket, PortEntry, PortState};
 use model::*;
-use prometheus::core::{Collector, Desc};
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
-use prometheus::{Encoder, Registry, TextEncoder};
 
 pub use self::config::MetricsConfig;
+pub use self::endpoint::router;
+use self::text::Families;
 
-/// Reads the switch at each scrape.
-struct SwitchCollector(Arc<Service>);
-
-impl Collector for SwitchCollector {
-    fn desc(&self) -> Vec<&Desc> {
-        // The families change with the ports, so none are described in advance.
-        Vec::new()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let dataplane = self.0.dataplane();
-        let mut families = Families::default();
-        let ports = self.0.ports_in_brief();
-        let infos: Vec<_> = ports.iter().filter_map(|port| port.info.as_ref()).collect();
-        for port in &ports {
-            let up = port.state != PortState::Failed && port.info.as_ref().is_some_and(|info| info.link_up);
-            families.gauge(
-                "xswitch_port_up",
-                "Whether the port works and its netdev has carrier.",
-                &[("port", &port.name)],
-                f64::from(u8::from(up)),
-            );
-            families.gauge(
-                "xswitch_port_degraded",
-                "Whether something outside of the switch keeps the port from its work.",
-                &[("port", &port.name)],
-                f64::from(u8::from(port.state == PortState::Degraded)),
-            );
-        }
-        infos.iter().for_each(|info| families.port_info(info));
-        ports.iter().for_each(|port| families.guest(port));
-        let stats = dataplane.stats();
-        stats.ports.iter().for_each(|port| families.port(port));
-        families.retired(&stats.retired);
+/// The text of a scrape.
+pub fn scrape(service: &Service) -> String {
+    let dataplane = service.dataplane();
+    let mut families = Families::default();
+    let ports = service.ports_in_brief();
+    let infos: Vec<_> = ports.iter().filter_map(|port| port.info.as_ref()).collect();
+    for port in &ports {
+        let up = port.state != PortState::Failed && port.info.as_ref().is_some_and(|info| info.link_up);
         families.gauge(
-            "xswitch_unaccounted_packets",
-            "Packets that went in and neither came out nor were dropped yet.",
-            &[],
-            stats.unaccounted_packets as f64,
+            "xswitch_port_up",
+            "Whether the port works and its netdev has carrier.",
+            &[("port", &port.name)],
+            f64::from(u8::from(up)),
         );
-        families.tables(&self.0);
-        dataplane.workers().iter().for_each(|worker| families.worker(worker));
-        stats.running.iter().for_each(|component| families.component(component));
-        stats.ends.iter().for_each(|end| families.end(end));
-        for FlowCount { port, rule, matched } in &stats.flow_rules {
-            let spp = ports.iter().find(|entry| entry.name == *port).and_then(|entry| entry.spec.spp.as_ref());
-            families.flow_rule(spp.unwrap_or(port), *rule, *matched);
-        }
-        families.frames(dataplane.frames());
-        families.gauge("xswitch_build_info", "Version of the daemon.", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
-        families.finish()
+        families.gauge(
+            "xswitch_port_degraded",
+            "Whether something outside of the switch keeps the port from its work.",
+            &[("port", &port.name)],
+            f64::from(u8::from(port.state == PortState::Degraded)),
+        );
     }
+    infos.iter().for_each(|info| families.port_info(info));
+    ports.iter().for_each(|port| families.guest(port));
+    let stats = dataplane.stats();
+    stats.ports.iter().for_each(|port| families.port(port));
+    families.retired(&stats.retired);
+    families.gauge(
+        "xswitch_unaccounted_packets",
+        "Packets that went in and neither came out nor were dropped yet.",
+        &[],
+        stats.unaccounted_packets as f64,
+    );
+    families.tables(service);
+    dataplane.workers().iter().for_each(|worker| families.worker(worker));
+    stats.running.iter().for_each(|component| families.component(component));
+    stats.ends.iter().for_each(|end| families.end(end));
+    for FlowCount { port, rule, matched } in &stats.flow_rules {
+        let spp = ports.iter().find(|entry| entry.name == *port).and_then(|entry| entry.spec.spp.as_ref());
+        families.flow_rule(spp.unwrap_or(port), *rule, *matched);
+    }
+    families.frames(dataplane.frames());
+    families.gauge("xswitch_build_info", "Version of the daemon.", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    families.daemon(service);
+    families.finish()
 }
-
-/// Metric families under construction. `places` has their indices by name.
-#[derive(Default)]
-struct Families {
-    families: Vec<MetricFamily>,
-    places: HashMap<&'static str, usize>,
-}
-
-type Labels<'a> = &'a [(&'a str, &'a str)];
 
 impl Families {
-    fn family(&mut self, name: &'static str, help: &str, kind: MetricType) -> &mut MetricFamily {
-        let at = *self.places.entry(name).or_insert_with(|| {
-            let mut family = MetricFamily::default();
-            family.set_name(name.to_owned());
-            family.set_help(help.to_owned());
-            family.set_field_type(kind);
-            self.families.push(family);
-            self.families.len() - 1
-        });
-        &mut self.families[at]
-    }
-
-    fn counter(&mut self, name: &'static str, help: &str, labels: Labels<'_>, value: u64) {
-        let mut counter = Counter::default();
-        counter.set_value(value as f64);
-        let mut metric = metric(labels);
-        metric.set_counter(counter);
-        self.family(name, help, MetricType::COUNTER).mut_metric().push(metric);
-    }
-
-    fn gauge(&mut self, name: &'static str, help: &str, labels: Labels<'_>, value: f64) {
-        let mut gauge = Gauge::default();
-        gauge.set_value(value);
-        let mut metric = metric(labels);
-        metric.set_gauge(gauge);
-        self.family(name, help, MetricType::GAUGE).mut_metric().push(metric);
+    /// What concerns the daemon as a process.
+    fn daemon(&mut self, service: &Service) {
+        let lost = "Lines of the log that were lost, because standard error was full, slow or gone.";
+        self.counter("xswitch_log_lines_lost_total", lost, &[], ctl_stdio::lost_lines());
+        for (file, part) in service.upkeep().parts() {
+            let missing = f64::from(u8::from(part.missing.is_some()));
+            let help = "Whether a file or socket of the daemon is gone or can't be written.";
+            self.gauge("xswitch_file_lost", help, &[("file", file)], missing);
+            let help = "Times that a file or socket of the daemon was removed or replaced, and made again.";
+            self.counter("xswitch_file_repairs_total", help, &[("file", file)], part.repairs);
+        }
     }
 
     fn port_info(&mut self, info: &PortInfo) {
@@ -372,51 +333,5 @@ impl Families {
             let help = "Frames of packet memory, by where they are.";
             self.gauge("xswitch_umem_frames", help, &[("place", place)], f64::from(frames));
         }
-    }
-
-    fn finish(self) -> Vec<MetricFamily> {
-        self.families
-    }
-}
-
-fn metric(labels: Labels<'_>) -> Metric {
-    let pair = |(name, value): &(&str, &str)| {
-        let mut pair = LabelPair::default();
-        pair.set_name((*name).to_owned());
-        pair.set_value((*value).to_owned());
-        pair
-    };
-    Metric::from_label(labels.iter().map(pair).collect())
-}
-
-/// The text of a scrape.
-///
-/// # Errors
-/// Those of the encoder. Writing itself can't fail, because it goes to memory.
-pub fn scrape(registry: &Registry) -> prometheus::Result<String> {
-    let mut text = Vec::new();
-    TextEncoder::new().encode(&registry.gather(), &mut text)?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
-}
-
-/// A registry with the switch as its only collector.
-///
-/// # Errors
-/// None in practice, because the registry is empty before.
-pub fn registry(service: Arc<Service>) -> prometheus::Result<Registry> {
-    let registry = Registry::new();
-    registry.register(Box::new(SwitchCollector(service)))?;
-    Ok(registry)
-}
-
-/// `GET /metrics`.
-pub fn router(registry: Registry) -> Router {
-    Router::new().route("/metrics", get(metrics)).with_state(registry)
-}
-
-async fn metrics(State(registry): State<Registry>) -> Response {
-    match tokio::task::spawn_blocking(move || scrape(&registry)).await {
-        Ok(Ok(text)) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
-        failed => (StatusCode::INTERNAL_SERVER_ERROR, format!("{failed:?}\n")).into_response(),
     }
 }

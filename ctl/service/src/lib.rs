@@ -24,10 +24,12 @@ mod learned;
 mod meters;
 mod numbers;
 mod packet;
+mod place;
 mod ports;
 mod redirects;
 mod rules;
 pub mod state;
+pub mod upkeep;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,11 +44,13 @@ pub use self::fdb::StaticEntries;
 pub use self::follow::Unfinished;
 pub use self::learned::LearnedFile;
 pub use self::meters::{MeterBindings, MeterRecord, Meters};
+pub use self::place::Place;
 pub use self::ports::Ports;
 pub use self::redirects::Redirects;
 pub use self::rules::Rules;
 use crate::packet::{build, from_hex};
 use crate::state::{Row, State, Store, Table, Tables};
+use crate::upkeep::Upkeep;
 
 /// Kinds of rows that belong to the service.
 pub fn tables() -> Tables {
@@ -109,6 +113,7 @@ pub struct Service {
     store: Store,
     inner: Mutex<Inner>,
     guests: guests::Guests,
+    upkeep: Arc<Upkeep>,
     /// Rows of the state file that belong to other owners, until [`Service::take_rows`] takes them.
     others: Mutex<State>,
 }
@@ -144,6 +149,7 @@ impl Service {
             store,
             inner: Mutex::new(inner),
             guests: Default::default(),
+            upkeep: Arc::default(),
             others: Mutex::new(state),
         });
         service.clear_away(&unfinished)?;
@@ -162,6 +168,21 @@ impl Service {
     /// The data plane, for reading.
     pub fn dataplane(&self) -> &Switch {
         &self.dataplane
+    }
+
+    /// The daemon's own files and sockets.
+    pub fn upkeep(&self) -> &Arc<Upkeep> {
+        &self.upkeep
+    }
+
+    /// Looks whether the state file and the records of guests are in their places. Makes them again if not.
+    pub fn look_after_files(&self) {
+        let look = self.store.look_after().map_err(|error| match error {
+            Error::NotKept { source, .. } => source.to_string(),
+            error => error.to_string(),
+        });
+        self.upkeep.note("state_file", self.store.path(), look);
+        self.guests.look_after_records(&self.upkeep);
     }
 
     /// Takes the rows of another owner that the state file had. Later calls get none.

@@ -1,6 +1,11 @@
 //! The state file: written rows can be read again, and an unreadable file is left alone.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
 use ctl_service::state::{Row, Store, Table};
 use ctl_service::*;
 use ctl_spp::flow::{NumberedRule, PortRules, Rule, parse};
@@ -40,6 +45,20 @@ fn whole() -> Kept {
         instances: vec![Instance::new(Proc::PRIMARY, vec![0, 1], None)],
         flow_rules: vec![flow_rules()],
     }
+}
+
+/// [`whole`] with these rules before its own.
+fn with_rules(numbers: std::ops::Range<u32>) -> Kept {
+    Kept { rules: numbers.map(rule).chain(whole().rules).collect(), ..whole() }
+}
+
+/// A store on a copy of a file that is open.
+fn copy(file: &Path) -> Store {
+    let dir = tempfile::tempdir().unwrap().keep();
+    std::fs::copy(file, dir.join("state.redb")).unwrap();
+    let store = Store::open(&dir, tables()).unwrap();
+    std::fs::remove_dir_all(dir).unwrap();
+    store
 }
 
 /// A kind of rows that is unknown, or has another form.
@@ -98,6 +117,120 @@ fn a_damaged_or_foreign_file_is_refused_and_kept() {
         assert!(Store::check(dir.path(), &tables()).is_err());
         assert_eq!(std::fs::read(&path).unwrap(), bytes, "it is left as it was");
     }
+}
+
+#[test]
+fn not_a_byte_of_a_refused_file_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), tables()).unwrap();
+    store.write(&(0..40).map(|n| Row::put::<Rules>(&rule(n))).collect::<Vec<_>>()).unwrap();
+    let killed = std::fs::read(store.path()).unwrap();
+    let path = store.path().to_owned();
+    drop(store);
+    let mut refused = 0;
+    for file in [std::fs::read(&path).unwrap(), killed] {
+        for at in (64..file.len() - 4).step_by(1009) {
+            let mut damaged = file.clone();
+            damaged[at..at + 4].iter_mut().for_each(|byte| *byte = !*byte);
+            std::fs::write(&path, &damaged).unwrap();
+            let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_577_836_800);
+            File::options().write(true).open(&path).unwrap().set_modified(old).unwrap();
+            let checked = Store::check(dir.path(), &tables());
+            match Store::open(dir.path(), tables()) {
+                Ok(store) => {
+                    // What is loaded is what was written: the damage was in pages that are not in use.
+                    assert_eq!(Kept::load(&store).unwrap().rules.len(), 40, "{at}");
+                    assert!(checked.is_ok(), "{at}");
+                }
+                Err(error) => {
+                    assert!(matches!(error, Error::State { .. }) && checked.is_err(), "{at}: {error}");
+                    assert!(std::fs::read(&path).unwrap() == damaged, "{at}: it was written to");
+                    assert_eq!(std::fs::metadata(&path).unwrap().modified().unwrap(), old, "{at}");
+                    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "{at}");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(refused > 3, "{refused}");
+}
+
+#[test]
+fn the_file_is_for_the_daemons_user_even_if_somebody_has_it_locked() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), tables()).unwrap();
+    let mode = || std::fs::metadata(dir.path().join("state.redb")).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(), 0o600);
+    store.write(&[Row::put::<Rules>(&rule(1))]).unwrap();
+    drop(store);
+    let path = dir.path().join("state.redb");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+    let stranger = File::open(&path).unwrap();
+    stranger.lock_shared().unwrap();
+    let store = Store::open(dir.path(), tables()).unwrap();
+    assert_eq!((mode(), Kept::load(&store).unwrap().rules), (0o600, vec![rule(1)]));
+}
+
+#[test]
+fn a_file_that_is_gone_or_replaced_is_written_anew_in_full() {
+    let outer = tempfile::tempdir().unwrap();
+    let dir = outer.path().join("state");
+    let store = Store::open(&dir, tables()).unwrap();
+    store.write(&whole().rows()).unwrap();
+    let file = dir.join("state.redb");
+    let foreign = || {
+        std::fs::remove_file(&file).unwrap();
+        std::fs::write(&file, "foreign").unwrap();
+    };
+    let steps: [&dyn Fn(); 4] = [
+        &|| std::fs::remove_dir_all(&dir).unwrap(),
+        &|| std::fs::remove_file(&file).unwrap(),
+        &|| std::fs::rename(&dir, outer.path().join("moved")).unwrap(),
+        &foreign,
+    ];
+    for (no, remove) in (0..).zip(steps) {
+        assert!(!store.look_after().unwrap());
+        remove();
+        assert!(store.look_after().unwrap());
+        assert_eq!(Kept::load(&copy(&file)).unwrap(), with_rules(0..no));
+        remove();
+        store.write(&[Row::put::<Rules>(&rule(no))]).unwrap();
+        assert_eq!(Kept::load(&copy(&file)).unwrap(), with_rules(0..no + 1));
+        let _ = std::fs::remove_dir_all(outer.path().join("moved"));
+    }
+    let found = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap());
+    let found: Vec<_> = found.filter(|entry| entry.file_name().to_string_lossy().contains(".found-")).collect();
+    assert!(!found.is_empty(), "what somebody put there is kept");
+    assert_eq!(std::fs::read(found[0].path()).unwrap(), b"foreign");
+}
+
+#[test]
+fn nothing_is_acknowledged_while_the_file_can_not_be_written_anew() {
+    let outer = tempfile::tempdir().unwrap();
+    let dir = outer.path().join("state");
+    let store = Store::open(&dir, tables()).unwrap();
+    store.write(&whole().rows()).unwrap();
+    std::fs::remove_dir_all(&dir).unwrap();
+    std::fs::write(&dir, "in the way").unwrap();
+    for _ in 0..2 {
+        assert!(matches!(store.look_after(), Err(Error::NotKept { .. })));
+        assert!(matches!(store.write(&[Row::clear::<Rules>()]), Err(Error::NotKept { .. })));
+    }
+    std::fs::remove_file(&dir).unwrap();
+    assert!(store.look_after().unwrap());
+    assert_eq!(Kept::load(&copy(store.path())).unwrap(), whole());
+}
+
+#[test]
+fn a_store_that_could_not_write_looks_whether_it_can_again() {
+    let storage = FakeStorage::default();
+    let store = storage.store();
+    storage.set_full(true);
+    assert!(store.write(&[Row::put::<Rules>(&rule(1))]).is_err());
+    assert!(matches!(store.look_after(), Err(Error::NotKept { .. })));
+    storage.set_full(false);
+    assert!(!store.look_after().unwrap());
+    assert_eq!(Kept::load(&store).unwrap(), Kept::default());
 }
 
 #[test]

@@ -16,6 +16,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use ctl_guest::client::HandOver;
 use ctl_guest::protocol::{Offer, Request};
+use ctl_stdio::complain;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use self::privileges::{Account, drop_privileges, enter, raise_memlock};
@@ -106,7 +107,7 @@ fn prepare(launch: &Launch) -> anyhow::Result<(Command, Vec<OwnedFd>)> {
             bail!("port {port}: the daemon sent {} sockets for {} queues", fds.len(), offer.queues);
         }
         if let Some(warning) = warn_of_queues(&offer.port, offer.queues) {
-            eprintln!("xswitch: {warning}");
+            complain(format_args!("xswitch: {warning}"));
         }
         if nics.iter().any(|nic: &Nic| nic.offer.port == offer.port) {
             bail!("port {} is named twice", offer.port);

@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
+use ctl_stdio::complain;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -146,9 +147,9 @@ pub(super) fn drop_privileges(account: Option<&Account>, memlock: Memlock) -> an
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: kept };
     set_capabilities(None, sets).context("giving up capabilities")?;
     if memlock == Memlock::Capability {
-        eprintln!(
+        complain(format_args!(
             "xswitch: RLIMIT_MEMLOCK can't be raised without CAP_SYS_RESOURCE: QEMU keeps CAP_IPC_LOCK, and no other capability"
-        );
+        ));
         configure_capability_in_ambient_set(CapabilitySet::IPC_LOCK, true).context("keeping CAP_IPC_LOCK")?;
     }
     Ok(())

@@ -7,6 +7,7 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use ctl_stdio::complain;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{CANNOT_RUN, Launch, NO_PROGRAM, NOT_LAUNCHED};
@@ -84,7 +85,7 @@ pub async fn keep_running(arguments: &[OsString]) -> anyhow::Result<u8> {
             Next::Again if started.elapsed() >= SETTLED => pause = FIRST_PAUSE,
             Next::Again => {}
         }
-        eprintln!("xswitch: QEMU ended with {status}; it is started again in {} s", pause.as_secs());
+        complain(format_args!("xswitch: QEMU ended with {status}; it is started again in {} s", pause.as_secs()));
         first = false;
         let wait = tokio::time::sleep(pause);
         tokio::pin!(wait);

@@ -8,9 +8,9 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -22,6 +22,7 @@ use switch::io::socket::counters;
 use switch::io::sys::is_bound;
 
 use super::process::Process;
+use crate::place::Place;
 
 /// Period of checking whether a process still has its sockets, and has bound them.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -81,6 +82,8 @@ impl Lease {
 #[derive(Debug)]
 pub struct Leases {
     dir: PathBuf,
+    /// The directory itself, open so that its identity stays its own.
+    place: Mutex<(File, Place)>,
     book: Mutex<BTreeMap<String, Lease>>,
     /// When the last lease of each port ended.
     ended: Mutex<BTreeMap<String, Instant>>,
@@ -92,15 +95,23 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// Opens the directory of the records, and creates it if needed. Only the daemon's user may learn who is at which port.
+fn directory(dir: &Path) -> io::Result<(File, Place)> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+    let file = File::open(dir)?;
+    let place = Place::of(&file, dir)?;
+    Ok((file, place))
+}
+
 impl Leases {
     /// Resumes the leases recorded in `dir` that still hold, and starts the supervising thread. The thread ends when
     /// the last reference is dropped. Creates the directory if needed.
     pub fn open(dir: &Path) -> io::Result<Arc<Self>> {
-        // Only the daemon's user may learn who is at which port.
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        let place = Mutex::new(directory(dir)?);
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let (book, ended, bell) = (Mutex::default(), Mutex::default(), Arc::new(bell));
-        let leases = Arc::new(Self { dir: dir.to_owned(), book, ended, bell });
+        let leases = Arc::new(Self { dir: dir.to_owned(), place, book, ended, bell });
         leases.restore()?;
         let weak = Arc::downgrade(&leases);
         std::thread::Builder::new().name("xs-guests".to_owned()).spawn(move || supervise(&weak))?;
@@ -109,6 +120,22 @@ impl Leases {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Lease>> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The directory of the records.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Writes all records again if their directory is not in its place any more. Returns whether it did.
+    pub fn restore_records(&self) -> io::Result<bool> {
+        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        if place.1.is_taken() {
+            return Ok(false);
+        }
+        *place = directory(&self.dir)?;
+        self.lock().values().for_each(|lease| self.write(&lease.record));
+        Ok(true)
     }
 
     fn path(&self, port: &str) -> PathBuf {
@@ -129,12 +156,14 @@ impl Leases {
         Ok(())
     }
 
-    /// Writes a lease to its file. Failure costs only the memory of it after a restart.
+    /// Writes a lease to its file, for the daemon's user only. Failure costs only the memory of it after a restart.
     fn write(&self, record: &Record) {
         let path = self.path(&record.port);
         let new = path.with_extension("new");
         let bytes = serde_json::to_vec(record).unwrap_or_default();
-        if let Err(error) = fs::write(&new, bytes).and_then(|()| fs::rename(&new, &path)) {
+        let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new);
+        let written = file.and_then(|mut file| file.write_all(&bytes));
+        if let Err(error) = written.and_then(|()| fs::rename(&new, &path)) {
             tracing::warn!(port = record.port, %error, "a guest is not known any more after a restart");
         }
     }

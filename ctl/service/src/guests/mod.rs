@@ -28,6 +28,7 @@ pub use self::process::Process;
 use crate::error::Error;
 use crate::ports::Ports;
 use crate::state::Row;
+use crate::upkeep::Upkeep;
 use crate::{Service, busy};
 
 /// Time for the kernel to free a queue after its socket was closed.
@@ -45,6 +46,15 @@ pub(super) struct Guests {
     leases: OnceLock<Arc<Leases>>,
     /// A lock per port, held during a hand-over. See [`Service::turn`].
     turns: Mutex<BTreeMap<String, Arc<Mutex<()>>>>,
+}
+
+impl Guests {
+    /// Writes the leases again if their directory is not in its place any more.
+    pub(super) fn look_after_records(&self, upkeep: &Upkeep) {
+        if let Some(leases) = self.leases.get() {
+            upkeep.note("guests_directory", leases.dir(), leases.restore_records());
+        }
+    }
 }
 
 impl Service {

@@ -134,6 +134,7 @@ fn the_command_line_ends_quietly_when_nobody_reads_it() {
     for words in ["port list", "--json stats", "top --interval 0.01", "--help", "bridge show"] {
         assert_eq!(code(&daemon, "| true", words), Some(0), "{words}");
     }
+    assert_eq!(code(&daemon, "| head -c 8", "capture"), Some(0), "without a frame");
     // A refusal keeps its exit code, even if nobody can be told.
     for redirected in ["2>/dev/full", "2>&-", "2> >(true)"] {
         assert_eq!(code(&daemon, redirected, "port show nothing"), Some(1), "{redirected}");

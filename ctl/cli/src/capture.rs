@@ -1,15 +1,22 @@
 //! `capture`: writes frames of ports to a file or a pipe, in pcapng format.
 
+use std::fs::OpenOptions;
 use std::io::{IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use ctl_client::{Client, query};
+use ctl_stdio::output_has_reader;
 use http_body_util::BodyExt;
 use model::Direction;
 
 use crate::print::ReaderGone;
 use crate::values::{seconds, word};
+
+/// Period of looking whether standard output is still read.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// `capture`.
 #[derive(Debug, Args)]
@@ -54,14 +61,20 @@ pub(crate) async fn run(client: &Client, arguments: &CaptureArguments) -> anyhow
     let mut file: Box<dyn Write> = if to_stdout {
         Box::new(std::io::stdout())
     } else {
-        let file = std::fs::File::create(&arguments.write).with_context(|| format!("making {}", arguments.write))?;
-        Box::new(file)
+        // Packets of guests are for nobody else's eyes.
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&arguments.write);
+        Box::new(file.with_context(|| format!("making {}", arguments.write))?)
     };
+    let mut look = tokio::time::interval(LOOK);
     loop {
         // A received chunk is always written whole, so an interrupted file ends at the end of a block.
         let frame = tokio::select! {
             frame = body.frame() => frame,
             _ = tokio::signal::ctrl_c() => break,
+            // Without traffic there is no write that would tell.
+            _ = look.tick(), if to_stdout => {
+                if output_has_reader() { continue } else { return Err(ReaderGone.into()) }
+            }
         };
         let Some(frame) = frame else { break };
         let Ok(data) = frame?.into_data() else { continue };

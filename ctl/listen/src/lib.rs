@@ -6,10 +6,10 @@
 //!
 //! A socket whose file was removed is made again ([`ApiSocket`]). All transports depend on this crate. Servers run on
 //! the caller's tokio runtime.
-#![forbid(unsafe_code)]
 
 pub mod clients;
 pub mod config;
+mod heap;
 mod serve;
 mod socket;
 mod stream;

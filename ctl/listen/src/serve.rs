@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{mpsc, watch};
 
 use crate::clients::{Clients, Peer};
+use crate::heap::{Heap, give_back};
 use crate::socket::ApiSocket;
 use crate::stream::{Deadlines, Guarded};
 
@@ -132,8 +133,11 @@ async fn serve_on<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     mut streams: mpsc::Receiver<Guarded<S>>,
     router: Router,
 ) {
-    let mut connections = tokio::task::JoinSet::new();
+    let (mut connections, mut heap) = (tokio::task::JoinSet::new(), Heap::default());
     loop {
+        if heap.note(connections.len()) {
+            tokio::task::spawn_blocking(give_back);
+        }
         tokio::select! {
             stream = streams.recv() => match stream {
                 Some(stream) => drop(connections.spawn(connection(stream, router.clone()))),

@@ -128,7 +128,7 @@ fn not_a_byte_of_a_refused_file_is_written() {
     let path = store.path().to_owned();
     drop(store);
     let mut refused = 0;
-    for file in [std::fs::read(&path).unwrap(), killed] {
+    for (file, is_killed) in [(std::fs::read(&path).unwrap(), false), (killed, true)] {
         for at in (64..file.len() - 4).step_by(1009) {
             let mut damaged = file.clone();
             damaged[at..at + 4].iter_mut().for_each(|byte| *byte = !*byte);
@@ -138,8 +138,10 @@ fn not_a_byte_of_a_refused_file_is_written() {
             let checked = Store::check(dir.path(), &tables());
             match Store::open(dir.path(), tables()) {
                 Ok(store) => {
-                    // What is loaded is what was written: the damage was in pages that are not in use.
-                    assert_eq!(Kept::load(&store).unwrap().rules.len(), 40, "{at}");
+                    // The damage was in pages that are not in use. Or the last change of a killed daemon is taken for
+                    // one that was not finished.
+                    let rules = Kept::load(&store).unwrap().rules.len();
+                    assert!(rules == 40 || (is_killed && rules == 0), "{at}: {rules} rules");
                     assert!(checked.is_ok(), "{at}");
                 }
                 Err(error) => {
@@ -185,7 +187,10 @@ fn a_file_that_is_gone_or_replaced_is_written_anew_in_full() {
     let steps: [&dyn Fn(); 4] = [
         &|| std::fs::remove_dir_all(&dir).unwrap(),
         &|| std::fs::remove_file(&file).unwrap(),
-        &|| std::fs::rename(&dir, outer.path().join("moved")).unwrap(),
+        &|| {
+            let _ = std::fs::remove_dir_all(outer.path().join("moved"));
+            std::fs::rename(&dir, outer.path().join("moved")).unwrap();
+        },
         &foreign,
     ];
     for (no, remove) in (0..).zip(steps) {

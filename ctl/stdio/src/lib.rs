@@ -23,6 +23,15 @@ pub use self::log::{Log, lost_lines};
 /// Longest wait for room in standard error, in milliseconds.
 const PATIENCE_MS: u16 = 1000;
 
+/// Whether somebody can still read standard output. True for a file or a terminal.
+pub fn output_has_reader() -> bool {
+    let out = std::io::stdout();
+    let mut fds = [PollFd::new(out.as_fd(), PollFlags::empty())];
+    // A pipe without readers has POLLERR, a socket or terminal whose other end is gone POLLHUP.
+    let over = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
+    poll(&mut fds, PollTimeout::ZERO).is_err() || !fds[0].revents().is_some_and(|events| events.intersects(over))
+}
+
 /// Says a line on standard error. If that is not possible within a second, the line is lost.
 pub fn complain(text: impl Display) {
     let mut out = std::io::stderr().lock();

@@ -139,17 +139,24 @@ impl StateFile {
     /// a complete file. A file that is there is kept under a third name.
     pub(super) fn make(path: &Path, rows: &[Row]) -> Result<Self, Error> {
         let new = with_suffix(path, "new");
+        Self::make_as(path, &new, rows).inspect_err(|_| {
+            // On a full disk its room is needed.
+            let _ = std::fs::remove_file(&new);
+        })
+    }
+
+    fn make_as(path: &Path, new: &Path, rows: &[Row]) -> Result<Self, Error> {
         let failed = |error| Error::io(format!("making {}", path.display()), error);
-        let file = create(&new).map_err(failed)?;
+        let file = create(new).map_err(failed)?;
         let made = Self::of(file, path).map_err(failed)?;
-        write(&made.database(&new)?, rows).map_err(|error| not_kept(&new, error))?;
+        write(&made.database(new)?, rows).map_err(|error| not_kept(new, error))?;
         let in_place = || {
             made.file.sync_all()?;
             if path.exists() {
                 let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
                 std::fs::rename(path, with_suffix(path, &format!("found-{seconds}")))?;
             }
-            std::fs::rename(&new, path)?;
+            std::fs::rename(new, path)?;
             path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
         };
         in_place().map_err(failed)?;

@@ -13,22 +13,43 @@ use tests::{Daemon, http, shell, wait};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Makes the daemon say something.
-fn speak(pid: u32) {
-    for _ in 0..40 {
-        kill(Pid::from_raw(pid.cast_signed()), Signal::SIGHUP).expect("it lives");
-        std::thread::sleep(Duration::from_millis(2));
+/// A daemon with a standard error of the test's choice. Dropping it kills it.
+struct Running(Child);
+
+impl Running {
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.0.id().cast_signed()), signal).expect("it lives");
+    }
+
+    /// Makes the daemon say something.
+    fn speak(&self) {
+        for _ in 0..40 {
+            self.signal(Signal::SIGHUP);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
 /// Starts the daemon of those directories with that standard error, and waits until it answers.
-fn start(daemon: &Daemon, stderr: impl Into<Stdio>) -> Child {
-    let mut child =
-        daemon.command().stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn().expect("it starts");
+fn start(daemon: &Daemon, stderr: impl Into<Stdio>) -> Running {
+    let mut command = daemon.command();
+    running(daemon, command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr))
+}
+
+/// Starts the daemon of those directories by this command, and waits until it answers.
+fn running(daemon: &Daemon, command: &mut Command) -> Running {
+    let mut running = Running(command.spawn().expect("it starts"));
     let socket = daemon.path("run/api.sock");
     let answers = wait::until(PATIENCE, || http::over_unix(&socket, "GET", "/api/v1/version", b"").ok());
-    assert!(answers.is_some(), "it does not answer: {:?}", child.try_wait());
-    child
+    assert!(answers.is_some(), "it does not answer: {:?}", running.0.try_wait());
+    running
 }
 
 /// Lines that the daemon says it has lost.
@@ -40,15 +61,15 @@ fn lost(daemon: &Daemon) -> u64 {
 }
 
 /// Checks that the daemon works, and ends it.
-fn works_and_ends(daemon: &Daemon, mut child: Child) {
+fn works_and_ends(daemon: &Daemon, mut running: Running) {
     let port = json!({ "name": "vm1", "kind": "guest" });
     daemon.ok("POST", "ports", port);
     assert_eq!(daemon.get("ports/vm1")["state"], "up");
     daemon.ok("DELETE", "ports/vm1", Value::Null);
     let log = daemon.get("doctor").as_array().expect("checks").iter().find(|check| check["name"] == "log").cloned();
     assert_eq!(log.expect("a check of the log")["status"], if lost(daemon) > 0 { "warn" } else { "ok" });
-    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).expect("it lives");
-    let ended = wait::until(PATIENCE, || child.try_wait().expect("it can be waited for"));
+    running.signal(Signal::SIGTERM);
+    let ended = wait::until(PATIENCE, || running.0.try_wait().expect("it can be waited for"));
     assert!(ended.is_some_and(|status| status.success()), "{ended:?}");
 }
 
@@ -60,21 +81,21 @@ fn the_daemon_goes_on_when_nobody_reads_its_log() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     let child = start(&daemon, OwnedFd::from(writer));
     drop(reader);
-    speak(child.id());
+    child.speak();
     wait::expect("lines are lost", PATIENCE, || lost(&daemon) > 0);
     works_and_ends(&daemon, child);
     // The reader does not read: a pipe of one page is full at once.
     let (mut reader, writer) = std::io::pipe().expect("a pipe");
     nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).expect("a small pipe");
     let child = start(&daemon, OwnedFd::from(writer));
-    speak(child.id());
+    child.speak();
     works_and_ends(&daemon, child);
     let mut said = String::new();
     reader.read_to_string(&mut said).expect("text");
     assert!(said.contains("ready"), "{said}");
     // The disk is full (ENOSPC).
     let child = start(&daemon, File::options().write(true).open("/dev/full").expect("/dev/full"));
-    speak(child.id());
+    child.speak();
     wait::expect("lines are lost", PATIENCE, || lost(&daemon) > 0);
     works_and_ends(&daemon, child);
 }
@@ -90,11 +111,8 @@ fn a_log_file_that_may_not_grow_ends_nothing() {
     let mut command = daemon.ns.command("prlimit");
     command.args(["--fsize=8388608", "--"]).arg(tests::programs::product("xswitchd"));
     command.args(daemon.command().get_args());
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("prlimit starts");
-    wait::expect("it answers", PATIENCE, || {
-        http::over_unix(&daemon.path("run/api.sock"), "GET", "/api/v1/version", b"").is_ok()
-    });
-    speak(child.id());
+    let child = running(&daemon, command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log));
+    child.speak();
     wait::expect("lines are lost", PATIENCE, || lost(&daemon) > 0);
     works_and_ends(&daemon, child);
 }
@@ -106,16 +124,13 @@ fn closed_standard_streams_are_not_taken_by_other_files() {
     let mut command = daemon.ns.command("bash");
     command.args(["-c", "exec \"$@\" <&- >&- 2>&-", "bash"]).arg(tests::programs::product("xswitchd"));
     command.args(daemon.command().get_args());
-    let child = command.spawn().expect("bash starts");
-    wait::expect("it answers", PATIENCE, || {
-        http::over_unix(&daemon.path("run/api.sock"), "GET", "/api/v1/version", b"").is_ok()
-    });
+    let child = running(&daemon, &mut command);
     for number in 0..3 {
-        let file = std::fs::read_link(format!("/proc/{}/fd/{number}", child.id())).expect("it is open");
+        let file = std::fs::read_link(format!("/proc/{}/fd/{number}", child.0.id())).expect("it is open");
         assert_eq!(file.to_str(), Some("/dev/null"), "{number}");
     }
     let before = std::fs::read(daemon.path("state/state.redb")).expect("a state file");
-    speak(child.id());
+    child.speak();
     assert!(std::fs::read(daemon.path("state/state.redb")).expect("it is there") == before, "the log went into it");
     works_and_ends(&daemon, child);
 }

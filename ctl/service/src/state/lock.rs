@@ -93,7 +93,10 @@ fn show(dir: &Path) -> Result<(Shown, Place), Error> {
             None => Err(file),
         },
     };
-    let mut file: &File = shown.as_ref().map_or_else(|file| file, |locked| locked);
+    let mut file: &File = match &shown {
+        Ok(locked) => locked,
+        Err(file) => file,
+    };
     nix::unistd::ftruncate(file.as_fd(), 0)
         .map_err(std::io::Error::from)
         .and_then(|()| file.write_all(std::process::id().to_string().as_bytes()))

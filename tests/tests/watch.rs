@@ -260,6 +260,38 @@ fn mtu_queues_link_and_offloads_are_followed_told_or_repaired() {
 }
 
 #[test]
+fn ports_of_components_are_taken_up_again_too() {
+    let daemon = Daemon::start("watchspp");
+    let [left, right] = ["l", "r"].map(|label| Plain::new(&daemon, label));
+    let make = |no: u32, far: &Plain| {
+        daemon.ns.sh(&format!("ip link add sw{no} type veth peer name eth0 netns {}", far.0));
+        daemon.ns.sh(&format!("ip link set sw{no} up"));
+        far.sh(&format!("ip addr add 10.0.0.{}/24 dev eth0", no + 1));
+        far.sh("ip link set eth0 up");
+    };
+    for (no, far) in [(0, &left), (1, &right)] {
+        make(no, far);
+        let spec = json!({ "name": format!("p{no}"), "kind": "phy", "ifname": format!("sw{no}"), "spp": format!("phy:{no}") });
+        daemon.ok("POST", "ports", spec);
+    }
+    for line in ["pri; launch nfv 1", "nfv 1; patch phy:0 phy:1", "nfv 1; patch phy:1 phy:0", "nfv 1; forward"] {
+        daemon.ok("POST", "spp/commands", json!({ "line": line }));
+    }
+    assert!(left.pings("10.0.0.2"));
+    daemon.ns.sh("ip link del sw0");
+    expect_state(&daemon, "p0", "failed");
+    make(0, &left);
+    expect_state(&daemon, "p0", "up");
+    assert!(left.pings("10.0.0.2"));
+    daemon.ns.sh("ip link set sw1 down");
+    daemon.ns.sh("ip link set sw1 name other1");
+    daemon.ns.sh("ip link set other1 up");
+    expect_spec(&daemon, "p1", "ifname", &json!("other1"));
+    assert!(left.pings("10.0.0.2"));
+    daemon.finish();
+}
+
+#[test]
 fn a_killed_add_is_undone_or_finished() {
     let mut daemon = Daemon::start("killedadd");
     let far = Plain::new(&daemon, "f");

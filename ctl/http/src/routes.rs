@@ -7,8 +7,9 @@ use axum::http::StatusCode;
 use ctl_qemu::check::check_port;
 use ctl_service::doctor::local_checks;
 use ctl_service::{Error, Service};
-use ctl_types::{BridgeUpdate, Capability, Check, ErrorBody, FdbFilter, PortEntry, Status};
+use ctl_types::{BridgeUpdate, Capability, Check, ErrorBody, FdbFilter, PortEntry, PortState, Status};
 use serde::{Deserialize, Serialize};
+use switch::NetdevFinding;
 use switch::model::*;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -215,12 +216,18 @@ async fn doctor(State(service): Shared, Query(query): Query<DoctorQuery>) -> Ans
             .collect();
         let mut checks = local_checks(service.dataplane().settings(), &ifnames);
         checks.extend(service.upkeep().checks());
+        let mut told = Vec::new();
         for port in service.ports() {
             let guest_end = check_port(&port);
             let name = format!("port {}", port.name);
+            told.extend(port.info.iter().flat_map(|info| info.problems.clone()).map(|text| (port.name.clone(), text)));
             match (port.error, port.info.and_then(|info| info.mode_reason)) {
+                (Some(error), _) if port.state == PortState::Degraded => {
+                    checks.push(Check::bad(Status::Warn, name, error, "it works again once that is mended"));
+                }
                 (Some(error), _) => {
-                    checks.push(Check::bad(Status::Fail, name, error, "it is tried again every few seconds"))
+                    let advice = "it is tried again when something changes, and every few seconds";
+                    checks.push(Check::bad(Status::Fail, name, error, advice));
                 }
                 (None, Some(reason)) => checks.push(Check::bad(Status::Warn, name, "generic XDP mode", reason)),
                 (None, None) => checks.push(Check::ok(name, "up")),
@@ -234,7 +241,8 @@ async fn doctor(State(service): Shared, Query(query): Query<DoctorQuery>) -> Ans
             checks.push(Check::bad(Status::Warn, "traffic rules".to_owned(), text, advice));
         }
         let findings = service.dataplane().check_netdevs();
-        checks.extend(findings.into_iter().map(|finding| Check {
+        let is_new = |finding: &NetdevFinding| !told.contains(&(finding.port.clone(), finding.message.clone()));
+        checks.extend(findings.into_iter().filter(is_new).map(|finding| Check {
             name: format!("port {}", finding.port),
             status: Status::Warn,
             text: finding.message,

@@ -31,12 +31,7 @@ mod capture;
 mod control;
 mod error;
 
-/// Checks of ports, for code that makes up names, and for test doubles of this data plane.
-#[doc(hidden)]
-pub mod resolve {
-    pub use crate::control::{check_bridge, check_depth, check_mac, check_mtu, check_name, resolve};
-}
-pub use control::{CaptureRequest, CaptureStream, NetdevFinding, PortChange, Switch};
+pub use control::{CaptureRequest, CaptureStream, NetdevFinding, PortChange, Switch, check_name};
 pub use engine::tables::{KeptTables, RuleUndo};
 pub use error::{Error, ErrorKind};
 pub use host::GuestSockets;

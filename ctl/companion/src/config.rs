@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use switch::resolve;
+use switch::check_name;
 
 use crate::Access;
 
@@ -46,7 +46,7 @@ impl GuestsConfig {
         };
         let everywhere = numbers("guests.users", &self.users)?;
         let ports = self.ports.iter().map(|(port, users)| {
-            resolve::check_name(port).map_err(|error| format!("guests.ports: {error}"))?;
+            check_name(port).map_err(|error| format!("guests.ports: {error}"))?;
             Ok::<_, String>((port.clone(), numbers(&format!("guests.ports.{port}"), users)?))
         });
         Ok(Access { everywhere, ports: ports.collect::<Result<_, _>>()? })

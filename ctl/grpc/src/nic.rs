@@ -49,7 +49,7 @@ fn number(vport: u32, slots: u32) -> Result<u16, Error> {
 
 /// A name for a port: its uuid if that is valid and free, otherwise one derived from it.
 fn name_for(service: &Service, uuid: &str) -> String {
-    if switch::resolve::check_name(uuid).is_ok() && service.name_of(uuid).is_err() {
+    if switch::check_name(uuid).is_ok() && service.name_of(uuid).is_err() {
         return uuid.to_owned();
     }
     format!("nic-{}", MacAddr::derived_from(uuid).to_string().replace(':', ""))

@@ -40,7 +40,5 @@ mod watcher;
 mod workers;
 
 pub use self::changes::PortChange;
-pub use self::fields::{check_depth, check_mac, check_mtu, check_name};
-pub use self::resolve::resolve;
-pub use self::settings::check_bridge;
+pub use self::fields::check_name;
 pub use self::switch::{CaptureRequest, CaptureStream, NetdevFinding, Switch};

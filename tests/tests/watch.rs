@@ -181,6 +181,11 @@ fn a_netdev_that_is_moved_away_and_back_is_taken_up_again() {
             shell::run(&mut shell::words(&back));
             expect_state(&bed.daemon, "a", "up");
             assert!(bed.works(), "{kind}");
+            // For a moment only, so that it is there again before anybody looks.
+            let away = format!("ip -n {} link set {} netns {}", bed.daemon.ns.name(), bed.near, elsewhere.0);
+            shell::run(Command::new("sh").args(["-c", &format!("{away} && {back}")]));
+            bed.daemon.ns.sh("ip link set sw0 up");
+            assert!(bed.works(), "{kind} after a moment");
         } else {
             // The guest's end keeps its name there, so that no other pair can be made.
             wait::expect("it is told", PATIENCE, || state(&bed.daemon, "a").0 == "failed");
@@ -271,7 +276,8 @@ fn ports_of_components_are_taken_up_again_too() {
     };
     for (no, far) in [(0, &left), (1, &right)] {
         make(no, far);
-        let spec = json!({ "name": format!("p{no}"), "kind": "phy", "ifname": format!("sw{no}"), "spp": format!("phy:{no}") });
+        let spec =
+            json!({ "name": format!("p{no}"), "kind": "phy", "ifname": format!("sw{no}"), "spp": format!("phy:{no}") });
         daemon.ok("POST", "ports", spec);
     }
     for line in ["pri; launch nfv 1", "nfv 1; patch phy:0 phy:1", "nfv 1; patch phy:1 phy:0", "nfv 1; forward"] {

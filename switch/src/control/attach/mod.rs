@@ -116,10 +116,10 @@ pub(super) struct Followed {
     pub program_problem: Option<String>,
 }
 
-/// A netdev that has another number of queues now. Its port must be added again with them.
+/// A netdev whose queues are no more those that the port has opened. Its port must be added again.
 #[derive(Debug)]
 pub(super) struct OtherQueues {
-    /// The number.
+    /// Their number.
     pub queues: u32,
     /// What happened, in words.
     pub why: String,

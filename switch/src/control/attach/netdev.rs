@@ -138,6 +138,9 @@ impl NetdevPort {
         if followed.changed {
             self.guest.set_netdev(self.ends.far.as_ref());
         }
+        if followed.netdev_problems.is_some() && sight.link.is_some_and(|link| link.up) {
+            self.check_bound()?;
+        }
         if let Some(problems) = &mut followed.netdev_problems {
             problems.extend(self.other_programs());
         }
@@ -145,6 +148,17 @@ impl NetdevPort {
             followed.program_problem = self.put_program_back(spec);
         }
         Ok(followed)
+    }
+
+    /// Says that the kernel has let go of the sockets: the netdev was moved away, and is back. It is the same one then,
+    /// but nothing comes by the old sockets any more.
+    fn check_bound(&self) -> Result<(), OtherQueues> {
+        let (host, near) = (&*self.core.host, &self.ends.near);
+        if host.bound_queues(near) != 0 || !host.tells_bound_queues() {
+            return Ok(());
+        }
+        let why = format!("{} was away, and has let go of its sockets", near.name);
+        Err(OtherQueues { queues: self.queue_count(), why })
     }
 
     /// Attaches the program again that somebody else has taken off. Says why that can't be done.

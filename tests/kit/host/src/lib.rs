@@ -128,6 +128,9 @@ impl FakeHost {
             state.namespace_id(namespace);
         }
         let to = namespace.unwrap_or(netdevs::UNNAMED).to_owned();
+        if let Some(index) = state.find(name).map(|device| device.link.index) {
+            state.unbind(index);
+        }
         state.alter(name, |device| {
             device.namespace = Some(to);
             device.link.up = false;

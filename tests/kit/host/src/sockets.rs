@@ -99,6 +99,10 @@ impl Sockets for FakeHost {
     }
 
     fn bound_queues(&self, netdev: &Netdev) -> u32 {
-        self.lock().device(netdev).map_or(0, |device| device.bound_queues)
+        let mut state = self.lock();
+        let guests = state.device(netdev).map(|device| device.bound_queues);
+        let index = netdev.index;
+        let own = state.queues.range((index, 0)..=(index, u32::MAX)).count();
+        guests.map_or(0, |guests| guests + u32::try_from(own).unwrap_or(u32::MAX))
     }
 }

@@ -209,13 +209,18 @@ impl State {
         ends
     }
 
-    /// Deletes a netdev; of a pair both ends go.
-    pub fn remove(&mut self, index: u32) {
-        let Some(device) = self.devices.remove(&index) else { return };
+    /// The kernel lets go of the sockets of a netdev.
+    pub fn unbind(&mut self, index: u32) {
         for (_, kernel) in self.queues.range((index, 0)..=(index, u32::MAX)) {
             kernel.remove();
         }
         self.queues.retain(|(netdev, _), _| *netdev != index);
+    }
+
+    /// Deletes a netdev; of a pair both ends go.
+    pub fn remove(&mut self, index: u32) {
+        let Some(device) = self.devices.remove(&index) else { return };
+        self.unbind(index);
         self.guest_ends.retain(|_, end| end.netdev != index);
         self.say(Some(index));
         if let Some(peer) = device.peer {

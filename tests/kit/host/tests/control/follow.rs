@@ -132,6 +132,19 @@ fn a_netdev_that_is_gone_takes_its_port_along_and_back() {
 }
 
 #[test]
+fn a_netdev_that_was_away_for_a_moment_is_taken_up_again() {
+    for kind in KINDS {
+        let (rig, name) = rig_with(kind);
+        rig.host.move_netdev(name, Some("elsewhere"));
+        rig.host.move_back(name);
+        rig.host.set_up(name, true);
+        let (spec, _) = lost(&rig);
+        rig.switch.restore_ports(vec![spec]).remove(0).unwrap();
+        works(&rig, name, "xs1");
+    }
+}
+
+#[test]
 fn what_names_a_lost_port_stays() {
     let (rig, name) = rig_with("nic");
     rig.switch.redirect(RedirectSpec { src: 1, dest: 0 }).unwrap();

@@ -1,8 +1,8 @@
 //! `GET /metrics`, for any number of readers at the cost of few texts.
 //!
 //! Requests that come while a text is made share the next one, so each reader gets counters from after its request.
-//! Making texts takes a quarter of a CPU at most. A reader is sent small pieces, so a slow one keeps no copy of its own.
-//! Readers that are too slow are cut off. While too many texts are kept by slow readers, others share the newest.
+//! Making texts takes a quarter of a CPU at most. A reader is sent small pieces, so a slow one keeps no copy of its
+//! own. Readers that are too slow are cut off. While too many texts are kept by slow readers, others share the newest.
 
 use std::pin::Pin;
 use std::sync::{Arc, Weak};

@@ -107,10 +107,22 @@ fn frames_run_out_for_the_port_that_asks_for_too_many_alone() {
 }
 
 /// Everything of a netdev that a port may change.
-fn all_of(host: &FakeHost, names: &[&str]) -> Vec<(Option<Link>, Option<String>, bool, bool, Option<Mode>)> {
-    let one = |name: &&str| {
-        let place = (host.link(name), host.namespace_of(name));
-        (place.0, place.1, host.is_plain(name), host.is_promiscuous(name), host.attached(name))
+#[derive(Debug, PartialEq, Eq)]
+struct Looks {
+    link: Option<Link>,
+    namespace: Option<String>,
+    is_plain: bool,
+    is_promiscuous: bool,
+    program: Option<Mode>,
+}
+
+fn all_of(host: &FakeHost, names: &[&str]) -> Vec<Looks> {
+    let one = |name: &&str| Looks {
+        link: host.link(name),
+        namespace: host.namespace_of(name),
+        is_plain: host.is_plain(name),
+        is_promiscuous: host.is_promiscuous(name),
+        program: host.attached(name),
     };
     names.iter().map(one).collect()
 }

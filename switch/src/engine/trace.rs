@@ -57,14 +57,20 @@ pub fn trace(input: &TraceInput<'_>, ingress: PortNo, frame: &[u8]) -> TraceRepo
     let decision = bridge::decide(&context, frame, &mut DryRunLookup::default(), &mut tracer);
     let mut mirrored = None;
     if let Some(rule) = decision.rule {
-        if let Some(mirror) = rule.action.mirror {
-            mirrored = tracer.mirror(ingress, snapshot.exit(mirror), frame);
+        let mut mirror = rule.action.mirror.map(|mirror| snapshot.exit(mirror));
+        let needs_copy = |to: &mut PortNo| !bridge::is_receiver(snapshot, ingress, &decision, *to, frame.len());
+        if let Some(to) = mirror.take_if(needs_copy) {
+            mirrored = tracer.mirror(ingress, to, frame);
         }
         let what = format!("rule {}", rule.index);
         if !matches!(decision.verdict, Verdict::Drop(_))
             && tracer.meter(rule.meter.as_ref(), &what, frame.len()) == Color::Red
         {
+            mirrored = mirror.map_or(mirrored, |to| tracer.mirror(ingress, to, frame));
             return with_rule(tracer.dropped(DropReason::MeterRule, None), decision.rule, mirrored);
+        }
+        if let Some(to) = mirror {
+            tracer.say("mirror", format!("no copy to {}: it gets the frame itself", names(to)));
         }
     }
     let report = match decision.verdict {

@@ -11,7 +11,7 @@ use super::turn::{SendContext, Turn};
 use super::view::PortShared;
 use crate::engine::PortNo;
 use crate::engine::bridge::{
-    self, BurstContext, Decision, FloodVerdict, FlowCache, Verdict, flood_verdict, mirror_check,
+    self, BurstContext, Decision, FloodVerdict, FlowCache, Verdict, flood_verdict, is_receiver, mirror_check,
 };
 use crate::engine::meter::{Color, Meter};
 use crate::engine::parse::Tag;
@@ -125,14 +125,20 @@ impl<'s> Job<'_, 's> {
         let (source, turn) = (self.cx.source, &self.cx.turn);
         if let Some(rule) = decision.rule {
             rule.applied(turn.worker, frame.len());
-            if let Some(mirror) = rule.action.mirror {
-                self.mirror(&frame, mirror, color);
+            let mut mirror = rule.action.mirror;
+            // A receiver's own copy is enough, unless the rule's meter takes it away.
+            if let Some(to) = mirror.take_if(|to| !self.is_receiver(&decision, *to, frame.len())) {
+                self.mirror(&frame, to, color);
             }
             if let Some(meter) = &rule.meter
                 && !matches!(decision.verdict, Verdict::Drop(_))
             {
+                let before = color;
                 color = self.color(meter, &mut frame, color);
                 if color == Color::Red {
+                    if let Some(to) = mirror {
+                        self.mirror(&frame, to, before);
+                    }
                     return self.egress.discard(frame, source, DropReason::MeterRule);
                 }
             }
@@ -157,6 +163,12 @@ impl<'s> Job<'_, 's> {
     fn color(&self, meter: &Meter, frame: &mut Frame, before: Color) -> Color {
         let len = frame.len();
         self.cx.color(meter, frame, len, before)
+    }
+
+    /// Whether the port where a rule's mirror ends gets a frame of that length anyway.
+    fn is_receiver(&self, decision: &Decision<'_>, mirror: PortNo, len: usize) -> bool {
+        let snapshot = self.context.snap;
+        is_receiver(snapshot, self.context.ingress, decision, snapshot.exit(mirror), len)
     }
 
     /// Sends a copy of a frame as it is to a rule's mirror.

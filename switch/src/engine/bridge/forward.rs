@@ -1,7 +1,7 @@
 //! The way out: what holds between the ingress port and a port that a frame is for.
 
 use super::tracer::StepTracer;
-use super::verdict::{FloodVerdict, Verdict};
+use super::verdict::{Decision, FloodVerdict, Verdict};
 use crate::engine::PortNo;
 use crate::engine::parse::{self, ETH_HEADER, Tag, VLAN_TAG};
 use crate::engine::snapshot::{PortPolicy, Snapshot};
@@ -99,6 +99,20 @@ pub fn flood_verdict(
             FloodVerdict::Drop(DropReason::PortGone)
         }
         Err(_) => FloodVerdict::Skip,
+    }
+}
+
+/// Whether `port` gets a frame by what was decided on it, so that a mirror there needs no copy of its own.
+///
+/// A frame that is dropped for `port` because it is too long counts too: the mirror's copy would be dropped as well.
+pub fn is_receiver(snap: &Snapshot, ingress: PortNo, decision: &Decision<'_>, port: PortNo, len: usize) -> bool {
+    match decision.verdict {
+        Verdict::Unicast { port: exit, .. } => exit == port,
+        Verdict::Drop(reason) => reason == DropReason::EgressMtu && decision.drop_port == port,
+        Verdict::Flood { vid, tag } => {
+            let mut leading_here = snap.flood_ports(vid).iter().filter(|member| snap.exit(**member) == port);
+            leading_here.any(|member| flood_verdict(snap, ingress, *member, vid, tag, len) != FloodVerdict::Skip)
+        }
     }
 }
 

@@ -27,7 +27,7 @@ pub use decide::decide;
 pub use egress::{Egress, Run};
 pub use flow_cache::FlowCache;
 pub(crate) use forward::packet_len;
-pub use forward::{flood_verdict, mirror_check};
+pub use forward::{flood_verdict, is_receiver, mirror_check};
 pub use lookup::{DirectLookup, DryRunLookup, Lookup};
 pub use tracer::{NoTrace, PortNames, StepTracer};
 pub use verdict::{Decision, FloodVerdict, Verdict};

@@ -140,28 +140,32 @@ proptest! {
                 let ingress = port as PortNo;
                 let context = BurstContext { snap, fdb: &fdb, now: 0, ingress, worker: 0 };
                 let decision = decide(&context, &data, &mut DirectLookup, &mut NoTrace);
-                let mut send = |port: PortNo, edit| {
-                    let mut buf = [&[0; 4][..], &data].concat();
-                    let (start, len) = vlan::apply(edit, &mut buf, 4, data.len());
-                    expected[usize::from(port)].push(buf[start..start + len].to_vec());
-                };
-                if let Some(rule) = decision.rule {
-                    counted.entry(rule.index).or_default().add(Count { packets: 1, bytes: data.len() as u64 });
-                    if let Some(mirror) = rule.action.mirror && mirror_check(snap, ingress, mirror, &data).is_ok() {
-                        send(mirror, TagEdit::None);
-                    }
-                }
+                let mut receivers = Vec::new();
                 match decision.verdict {
                     Verdict::Drop(_) => {}
-                    Verdict::Unicast { port, edit, .. } => send(port, edit),
+                    Verdict::Unicast { port, edit, .. } => receivers.push((port, edit)),
                     Verdict::Flood { vid, tag } => {
                         for &port in snap.flood_ports(vid) {
                             let verdict = flood_verdict(snap, ingress, port, vid, tag, data.len());
                             if let FloodVerdict::Send { port, edit } = verdict {
-                                send(port, edit);
+                                receivers.push((port, edit));
                             }
                         }
                     }
+                }
+                if let Some(rule) = decision.rule {
+                    counted.entry(rule.index).or_default().add(Count { packets: 1, bytes: data.len() as u64 });
+                    if let Some(mirror) = rule.action.mirror
+                        && !receivers.iter().any(|(port, _)| *port == mirror)
+                        && mirror_check(snap, ingress, mirror, &data).is_ok()
+                    {
+                        receivers.push((mirror, TagEdit::None));
+                    }
+                }
+                for (port, edit) in receivers {
+                    let mut buf = [&[0; 4][..], &data].concat();
+                    let (start, len) = vlan::apply(edit, &mut buf, 4, data.len());
+                    expected[usize::from(port)].push(buf[start..start + len].to_vec());
                 }
             }
             prop_assert_eq!(bed.settle(), expected);

@@ -4,6 +4,7 @@ mod bed;
 mod bridge;
 mod components;
 mod flows;
+mod mirrors;
 mod trace;
 mod turns;
 

@@ -40,11 +40,14 @@ SEC("xdp")
 int xswitch_guest(struct xdp_md *ctx)
 {
 	__u32 queue = ctx->rx_queue_index;
-	__u32 row = queue < MAX_QUEUES ? queue : 0;
-	struct xsw_counters *counts = bpf_map_lookup_elem(&counters, &row);
+	__u32 first = 0;
+	struct xsw_counters *counts = bpf_map_lookup_elem(&counters, &queue);
 	const struct bpf_xdp_sock *socket = bpf_map_lookup_elem(&sockets, &queue);
 	enum xsw_outcome outcome = !socket ? XSW_DROP_NO_SOCKET : is_bound(socket) ? XSW_REDIRECT : XSW_DROP_UNBOUND;
 
+	/* Packets from a queue that the port does not have count at its queue 0. */
+	if (!counts)
+		counts = bpf_map_lookup_elem(&counters, &first);
 	if (counts)
 		counts->outcomes[outcome]++;
 	return outcome == XSW_REDIRECT ? bpf_redirect_map(&sockets, queue, XDP_DROP) : XDP_DROP;

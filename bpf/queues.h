@@ -8,18 +8,17 @@
 
 #include "xswitch.h"
 
-#define MAX_QUEUES 64
-
+/* The loader gives both maps the number of queues of the port. */
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);
-	__uint(max_entries, MAX_QUEUES);
+	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, __u32);
 } sockets SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, MAX_QUEUES);
+	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct xsw_counters);
 } counters SEC(".maps");

@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tests::raw::RawSocket;
 use tests::veth::{End, Veth, address};
 use tests::xsk_guest::XskGuest;
 use tests::{Daemon, Frame, Mac, NetNs, shell, wait};
@@ -254,6 +255,36 @@ fn the_command_line_says_what_the_api_says() {
     let nobody = nobody.expect("it starts");
     assert_eq!(nobody.status.code(), Some(1));
     assert!(shell::text(&nobody).contains("start xswitchd"), "{}", shell::text(&nobody));
+    daemon.finish();
+}
+
+#[test]
+fn a_nic_with_more_than_64_queues_carries_packets_on_each() {
+    let daemon = Daemon::start("queues");
+    let far = NetNs::new("far");
+    Veth { queues: 100, ..Veth::default() }
+        .connect(End { ns: &daemon.ns, ifname: "up0" }, End { ns: &far, ifname: "h0" });
+    let up = daemon.ok("POST", "ports", json!({ "name": "up", "kind": "phy", "ifname": "up0", "queue_depth": 64 }));
+    assert_eq!(up["queues"].as_array().expect("a list").len(), 100);
+    let guest = daemon.guest("vm", json!({ "queue_depth": 64 }));
+    let (outside, inside) = (RawSocket::open(&far, "h0"), guest.raw());
+    // By their hashes the flows spread over all queues.
+    for n in 0..200 {
+        let ip = |last| std::net::Ipv4Addr::new(10, 0, 0, last);
+        let frame = Frame::ethernet(Mac::stranger(1), guest.mac).udp4((ip(1), 1000 + n), (ip(2), 7), &[0; 18]);
+        outside.send(&frame);
+        assert_eq!(inside.recv(SOON).map(|got| got.hex()), Some(frame.hex()), "flow {n}");
+    }
+    let stats = daemon.stats("up");
+    let used = |queue: &&Value| queue["queue"].as_u64() >= Some(64) && queue["rx"]["packets"] != 0;
+    assert!(stats["queues"].as_array().expect("a list").iter().filter(used).count() > 0, "{stats}");
+    daemon.ok("PUT", "rules/1", json!({ "action": { "vid": 0, "qid": 99 } }));
+    let frame = Frame::ethernet(guest.mac, Mac::stranger(1)).payload(0x88b5, &[0; 46]);
+    inside.send(&frame);
+    assert_eq!(outside.recv(SOON).map(|got| got.hex()), Some(frame.hex()));
+    wait::expect("it left by that queue", SOON, || daemon.stats("up")["queues"][99]["tx"]["packets"] == 1);
+    let (status, error) = daemon.call("POST", "ports", &json!({ "name": "x", "kind": "guest", "queues": 1025 }));
+    assert_eq!((status, error["error"].as_str().map(|text| text.starts_with("queues: 1025"))), (400, Some(true)));
     daemon.finish();
 }
 

@@ -57,10 +57,12 @@ fn is_current(id: u32) -> bool {
     current.is_some() && tag() == current
 }
 
-/// Maps that a program of another version left.
-struct Pinned<'a> {
-    sockets: &'a MapHandle,
-    counters: &'a MapHandle,
+/// Maps for a program that is loaded.
+enum Maps<'a> {
+    /// New ones, for so many queues.
+    New(u32),
+    /// Those that a program of another version left.
+    Pinned { sockets: &'a MapHandle, counters: &'a MapHandle },
 }
 
 /// A program that was taken up.
@@ -101,10 +103,16 @@ impl GuestProgram {
                 .map_err(|error| Error::system(format!("opening the pinned map {}", path.display()), &error))
         };
         let (sockets, counters) = (map(SOCKETS)?, map(COUNTERS)?);
+        if [&sockets, &counters].iter().any(|map| map.max_entries() < options.queues) {
+            // They are those of a port that had fewer queues.
+            link.detach()?;
+            forget_pins(&options.pins)?;
+            return Ok(None);
+        }
         let mut replace_failed = None;
         if !is_current(id) {
-            let pinned = Pinned { sockets: &sockets, counters: &counters };
-            let replaced = load(&options.ifname, Some(&pinned)).and_then(|loaded| link.replace(loaded.0.as_fd()));
+            let pinned = Maps::Pinned { sockets: &sockets, counters: &counters };
+            let replaced = load(&options.ifname, &pinned).and_then(|loaded| link.replace(loaded.0.as_fd()));
             replace_failed = replaced.err();
         }
         let program = Self { options: options.clone(), link, mode, sockets, counters };
@@ -117,7 +125,7 @@ impl GuestProgram {
     /// Those of loading and attaching. Nothing is left pinned.
     pub fn attach(options: &GuestOptions, request: ModeRequest) -> Result<(Self, Attached), Error> {
         check_queues(options)?;
-        let (program, mut sockets, mut counters) = load(&options.ifname, None)?;
+        let (program, mut sockets, mut counters) = load(&options.ifname, &Maps::New(options.queues))?;
         let pins = &options.pins;
         // Existing pins are left from a deleted port or an interrupted start.
         forget_pins(pins)?;
@@ -199,7 +207,8 @@ fn check_queues(options: &GuestOptions) -> Result<(), Error> {
     Err(Error::Queues { ifname: options.ifname.clone(), queues: options.queues, max: MAX_QUEUES })
 }
 
-fn load(ifname: &str, pinned: Option<&Pinned<'_>>) -> Result<(OwnedFd, MapHandle, MapHandle), Error> {
+/// The program and its maps: those that are pinned, or new ones for so many queues.
+fn load(ifname: &str, maps: &Maps<'_>) -> Result<(OwnedFd, MapHandle, MapHandle), Error> {
     let failed = |error: &libbpf_rs::Error| {
         let advice = match Path::new(KERNEL_TYPES).exists() {
             true => "",
@@ -209,9 +218,15 @@ fn load(ifname: &str, pinned: Option<&Pinned<'_>>) -> Result<(OwnedFd, MapHandle
     };
     let mut storage = MaybeUninit::uninit();
     let mut open = GuestSkelBuilder::default().open(&mut storage).map_err(|error| failed(&error))?;
-    if let Some(Pinned { sockets, counters }) = pinned {
-        open.maps.sockets.reuse_fd(sockets.as_fd()).map_err(|error| failed(&error))?;
-        open.maps.counters.reuse_fd(counters.as_fd()).map_err(|error| failed(&error))?;
+    match maps {
+        Maps::New(queues) => {
+            open.maps.sockets.set_max_entries(*queues).map_err(|error| failed(&error))?;
+            open.maps.counters.set_max_entries(*queues).map_err(|error| failed(&error))?;
+        }
+        Maps::Pinned { sockets, counters } => {
+            open.maps.sockets.reuse_fd(sockets.as_fd()).map_err(|error| failed(&error))?;
+            open.maps.counters.reuse_fd(counters.as_fd()).map_err(|error| failed(&error))?;
+        }
     }
     let skeleton = open.load().map_err(|error| failed(&error))?;
     let maps = || -> libbpf_rs::Result<_> {

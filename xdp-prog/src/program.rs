@@ -14,8 +14,8 @@ use crate::error::Error;
 use crate::query;
 use crate::skeleton::PortSkelBuilder;
 
-/// Highest number of queues of a port (`MAX_QUEUES` in `bpf/queues.h`).
-pub const MAX_QUEUES: u32 = 64;
+/// Highest number of queues of a port. The maps have as many slots and rows as the port has queues.
+pub const MAX_QUEUES: u32 = 1024;
 /// Highest number of stations of a steering set (`MAX_STATIONS` in `bpf/port.bpf.c`).
 pub const STATIONS: u32 = 16_384;
 /// VID of a key that stands for any VLAN (`XSW_ANY_VID`).
@@ -93,6 +93,8 @@ impl PortProgram {
             rodata.queue_count = options.queues;
             rodata.steer_shared = options.steering == Steering::Shared;
         }
+        open.maps.sockets.set_max_entries(options.queues).map_err(|error| failed(&error))?;
+        open.maps.counters.set_max_entries(options.queues).map_err(|error| failed(&error))?;
         if options.steering == Steering::All {
             // The program looks up nothing, and the map's buckets would take half a megabyte.
             open.maps.stations.set_max_entries(1).map_err(|error| failed(&error))?;

@@ -147,6 +147,25 @@ fn pins_of_another_netdev_or_of_none_are_removed() {
 }
 
 #[test]
+fn pins_of_a_port_with_fewer_queues_give_way() {
+    with_veth(|| {
+        let pins = Pins::new();
+        drop(GuestProgram::attach(&pins.options(), ModeRequest::Auto).unwrap());
+        let more = GuestOptions { queues: 200, ..pins.options() };
+        assert!(GuestProgram::resume(&more).unwrap().is_none());
+        assert_eq!(attached_programs(ifindex("sw")).unwrap(), []);
+        let (program, _) = GuestProgram::attach(&more, ModeRequest::Auto).unwrap();
+        assert!(program.offer(199, xdp_socket().as_fd()).unwrap());
+        assert_eq!(program.counters().unwrap().len(), 200);
+        // A map with room for more is as good.
+        drop(program);
+        let program = GuestProgram::resume(&pins.options()).unwrap().expect("it is pinned").program;
+        assert_eq!(program.counters().unwrap().len(), 2);
+        program.remove().unwrap();
+    });
+}
+
+#[test]
 fn a_netdev_with_somebody_elses_program_is_left_alone() {
     with_veth(|| {
         let pins = Pins::new();

@@ -107,7 +107,19 @@ fn a_number_of_queues_out_of_range_is_refused() {
     with_veth(|| {
         for queues in [0, xdp_prog::MAX_QUEUES + 1] {
             let error = load_for("sw", queues, Steering::All).unwrap_err();
-            assert!(error.to_string().contains("1 to 64"), "{error}");
+            assert!(error.to_string().contains("1 to 1024"), "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_port_has_a_slot_and_a_row_for_each_of_its_queues() {
+    with_veth(|| {
+        for queues in [1, 65, xdp_prog::MAX_QUEUES] {
+            let program = load_for("sw", queues, Steering::All).unwrap();
+            assert_eq!(program.counters().unwrap().len(), queues as usize);
+            program.set_socket(queues - 1, xdp_socket().as_fd()).unwrap();
+            assert!(program.set_socket(queues, xdp_socket().as_fd()).is_err(), "the map is no larger than the port");
         }
     });
 }

@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ctl_types::ErrorBody;
-use model::{MAX_QUEUES, MacAddr, Mode};
+use model::{MacAddr, Mode};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
@@ -21,8 +21,11 @@ use serde::{Deserialize, Serialize};
 pub const SOCKET: &str = "fds.sock";
 /// Longest message, in bytes.
 pub const MAX_MESSAGE: usize = 4096;
-/// Most descriptors in a message: one per queue, and one for a network namespace.
-const MAX_FDS: usize = MAX_QUEUES as usize + 1;
+/// Most descriptors in a message (`SCM_MAX_FD` of the kernel).
+const MAX_FDS: usize = 253;
+/// Most sockets that a process can be handed: those of a message, less one for a network namespace.
+pub const MAX_SOCKETS: u32 = 252;
+const _: () = assert!(MAX_SOCKETS as usize + 1 == MAX_FDS);
 
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

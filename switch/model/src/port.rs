@@ -9,7 +9,7 @@ pub const MAX_PORTS: usize = 1024;
 /// Number of a port (vport), below [`MAX_PORTS`].
 pub type PortNo = u16;
 /// Largest number of queues of one port.
-pub const MAX_QUEUES: u32 = 64;
+pub const MAX_QUEUES: u32 = 1024;
 /// Smallest MTU of a port, in bytes: the least that IPv4 allows (RFC 791).
 pub const MIN_MTU: u32 = 68;
 /// MTU of a port that names none, in bytes.
@@ -190,7 +190,7 @@ pub struct PortSpec {
     /// Layer 3 MTU in bytes, without Ethernet header and VLAN tag; default 1500 (`phy`: what the netdev has).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
-    /// Queues, 1–64; default 1 (`phy`: as many as the netdev has).
+    /// Queues, 1–1024; default 1 (`phy`: as many as the netdev has).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queues: Option<u32>,
     /// Descriptors of each ring, a power of two, 64–32768; default 2048.

@@ -177,7 +177,7 @@ mod tests {
             ("guest_ifname", |s| (s.ifname, s.guest_ifname) = (Some("x".into()), Some("x".into()))),
             ("mac", |s| s.mac = Some(MacAddr::BROADCAST)),
             ("vlan", |s| s.vlan = Some(VlanMode::Access { vid: 4095 })),
-            ("queues", |s| s.queues = Some(65)),
+            ("queues", |s| s.queues = Some(MAX_QUEUES + 1)),
             ("queue_depth", |s| s.queue_depth = Some(1000)),
             ("fdb_limit", |s| s.fdb_limit = Some(0)),
             ("ifname", |s| s.kind = PortKind::Phy),

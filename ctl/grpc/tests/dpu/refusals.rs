@@ -49,7 +49,7 @@ async fn a_new_port_is_refused_for_the_field_that_is_wrong() {
         (EINVAL, "vport", |r| r.vport = Some(u32::MAX)),
         (EEXIST, "vport", |r| r.vport = Some(1)),
         (EINVAL, "max_qpair", |r| r.max_qpair = Some(0)),
-        (EINVAL, "max_qpair", |r| r.max_qpair = Some(65)),
+        (EINVAL, "max_qpair", |r| r.max_qpair = Some(1025)),
         (EINVAL, "mtu", |r| r.mtu = Some(0)),
         (EINVAL, "mtu", |r| r.mtu = Some(67)),
         (EINVAL, "mtu", |r| r.mtu = Some(3823)),

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use ctl_guest::limits::memlock;
-use ctl_guest::protocol::Offer;
+use ctl_guest::protocol::{MAX_SOCKETS, Offer};
 use ctl_types::GuestHolder;
 use switch::model::*;
 use switch::{ErrorKind, GuestSockets};
@@ -96,6 +96,8 @@ impl Service {
     pub fn describe_guest(&self, key: &str, open: bool) -> Result<Offer, Error> {
         let name = self.live(&self.lock(), key)?.name.clone();
         if open {
+            // Errors that are certain come before anything is opened.
+            self.offer(&self.dataplane.port(&name)?)?;
             self.open(&name)?;
         }
         self.offer(&self.dataplane.port(&name)?)
@@ -140,10 +142,21 @@ impl Service {
             let why = format!("port `{}` is a phy: only guest ports have an end for a guest's sockets", spec.name);
             return Err(Error::Switch(switch::Error::new(ErrorKind::Unsupported, why)));
         };
+        let queues = u32::try_from(port.queues.len()).unwrap_or(u32::MAX);
+        if queues > MAX_SOCKETS {
+            return Err(Error::Switch(switch::Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "port `{}` has {queues} queues, and a process can be handed the sockets of {MAX_SOCKETS}: a message carries \
+                     no more descriptors; add the port with fewer queues",
+                    spec.name
+                ),
+            )));
+        }
         // Sums the queues of all guest ports, whatever user runs them. Any process may be the last one to start.
         let inner = self.lock();
         let guests = inner.ports.iter().filter(|spec| spec.kind == PortKind::Guest);
-        let queues = guests.map(|spec| u64::from(spec.queues.unwrap_or(1))).sum();
+        let guests_queues = guests.map(|spec| u64::from(spec.queues.unwrap_or(1))).sum();
         let end = port.guest_end.as_ref();
         Ok(Offer {
             port: spec.name.clone(),
@@ -153,8 +166,8 @@ impl Service {
             mac,
             mtu: spec.mtu.unwrap_or(DEFAULT_MTU),
             mode: end.map_or(port.mode, |end| end.mode),
-            queues: u32::try_from(port.queues.len()).unwrap_or(u32::MAX),
-            memlock: memlock(queues),
+            queues,
+            memlock: memlock(guests_queues),
             map_path: end.map(|end| end.map_path.clone()),
         })
     }

@@ -71,13 +71,11 @@ impl FoundNetdev {
         let mtu = *spec.mtu.get_or_insert(link.mtu);
         check_mtu(mtu, max, why)?;
         let channels = host.channels(&link);
-        let queues = *spec.queues.get_or_insert(channels.min(MAX_QUEUES));
-        if queues != channels && wish.is_known() && channels <= MAX_QUEUES {
+        if wish.is_known() && spec.queues != Some(channels) && channels <= MAX_QUEUES {
             // Somebody has changed them while nobody looked.
             spec.queues = Some(channels);
-        } else if queues != channels {
-            return Err(wrong_queues(&link.name, queues, channels, "…"));
         }
+        check_channels(spec, &link, channels)?;
         host.check_no_program(&Netdev::here(&link))?;
         if spec.steering == Steering::All && !spec.force {
             check_host_use(host, &link, wish)?;
@@ -118,11 +116,30 @@ impl FoundNetdev {
     }
 }
 
-fn wrong_queues(ifname: &str, queues: u32, channels: u32, how: &str) -> Error {
-    Error::invalid(format!(
-        "queues: {ifname} has {channels} queues and the port asks for {queues}: packets of the others would be lost; ask for \
-         {channels}, or change the netdev (`ethtool -L {ifname} {how}`)"
-    ))
+/// Checks that the port has a queue for each channel of the netdev, or gives it as many.
+fn check_channels(spec: &mut PortSpec, link: &Link, channels: u32) -> Result<(), Error> {
+    let name = &link.name;
+    // A veth counts both directions apart. NICs mostly do not.
+    let change = |count: u32| match link.is_veth {
+        true => format!("`ethtool -L {name} rx {count} tx {count}`"),
+        false => format!("`ethtool -L {name} combined {count}`, or `rx {count}` where the driver has those"),
+    };
+    if channels > MAX_QUEUES {
+        let change = change(spec.queues.unwrap_or(MAX_QUEUES));
+        return Err(Error::invalid(format!(
+            "queues: {name} has {channels} queues and a port can have {MAX_QUEUES}: packets of the others would be lost; change \
+             the netdev ({change})"
+        )));
+    }
+    let queues = *spec.queues.get_or_insert(channels);
+    if queues != channels {
+        return Err(Error::invalid(format!(
+            "queues: {name} has {channels} queues and the port asks for {queues}: packets of the others would be lost; ask for \
+             {channels}, or change the netdev ({})",
+            change(queues)
+        )));
+    }
+    Ok(())
 }
 
 /// Refuses a NIC that the host itself needs. A port that was there before is brought up again: nothing is lost by it
@@ -221,10 +238,7 @@ fn take_over(
     move_far: Option<Namespace>,
 ) -> Result<There, Error> {
     let channels = host.channels(&link);
-    let queues = *spec.queues.get_or_insert(channels);
-    if queues != channels {
-        return Err(wrong_queues(&link.name, queues, channels, &format!("rx {queues} tx {queues}")));
-    }
+    check_channels(spec, &link, channels)?;
     host.check_no_program(&Netdev::here(&link))?;
     let peer_mac = far.as_ref().map_or_else(|| MacAddr::derived_from(spec.uuid()), |(_, peer)| peer.mac);
     let mac = *spec.mac.get_or_insert(peer_mac);

@@ -9,7 +9,7 @@ use crate::model::MAX_QUEUES;
 /// Port, queue and tag edit. They are one word, because each frame's is compared with that of the frame before.
 ///
 /// ```text
-///  63 … 48   47 … 32   31 … 24   23 … 16      15 … 0
+///  63 … 48   47 … 32   31 … 28   27 … 16      15 … 0
 /// | TPID    | TCI     | edit    | 1 + queue  | port |
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ const POP: u64 = 1;
 const SET_TCI: u64 = 2;
 const PUSH: u64 = 3;
 const QUEUE: u32 = 16;
-const EDIT: u32 = 24;
+const EDIT: u32 = 28;
 const TCI: u32 = 32;
 const TPID: u32 = 48;
 const _: () = assert!(MAX_QUEUES < 1 << (EDIT - QUEUE));
@@ -50,14 +50,14 @@ impl Egress {
     /// Queue of the port; `None`: by flow hash.
     #[inline]
     pub fn queue(self) -> Option<u32> {
-        low_u32(self.0 >> QUEUE & 0xff).checked_sub(1)
+        low_u32(self.0 >> QUEUE & 0xfff).checked_sub(1)
     }
 
     /// What to do to the tag first.
     #[inline]
     pub fn edit(self) -> TagEdit {
         let (tci, tpid) = (low_u16(self.0 >> TCI), low_u16(self.0 >> TPID));
-        match self.0 >> EDIT & 0xff {
+        match self.0 >> EDIT & 0xf {
             POP => TagEdit::Pop,
             SET_TCI => TagEdit::SetTci(tci),
             PUSH => TagEdit::Push { tpid, tci },

@@ -67,6 +67,45 @@ fn a_nic_is_taken_as_it_is_and_given_back() {
 }
 
 #[test]
+fn a_nic_with_many_queues_has_a_socket_for_each() {
+    let rig = Rig::new();
+    rig.host.add_nic("eth0", 100);
+    let port = rig.add(PortSpec { queue_depth: Some(64), ..phy("up", "eth0") });
+    assert_eq!((port.queues.len(), port.spec.queues), (100, Some(100)));
+    rig.add(PortSpec { mac_check: Some(false), ..guest("a") });
+    assert!(rig.host.receive("eth0", 99, &frame(MacAddr::BROADCAST, mac(9), 1)));
+    assert_eq!(rig.sent("xs1", 1), [frame(MacAddr::BROADCAST, mac(9), 1)]);
+    // A rule's queue is any of them.
+    let action = RuleAction { queue: Some(90), ..RuleAction::to(RuleTarget::Port(0)) };
+    let rule = RuleSpec { key_index: 1, key: RuleKey::default(), action };
+    rig.switch.change_rules(vec![RuleChange::Write(rule)]).unwrap();
+    assert!(rig.host.receive("xs1", 0, &frame(mac(9), mac(1), 2)));
+    wait("it is sent by that queue", || rig.host.sent("eth0", 90) == [frame(mac(9), mac(1), 2)]);
+    rig.assert_balanced();
+}
+
+#[test]
+fn what_is_said_about_a_number_of_queues_works_as_it_stands() {
+    let rig = Rig::new();
+    rig.host.add_nic("eth0", 100);
+    let error = rig.switch.add_port(PortSpec { queues: Some(4), ..phy("up", "eth0") }).unwrap_err();
+    assert!(error.to_string().contains("ask for 100, or change the netdev (`ethtool -L eth0 combined 4`"), "{error}");
+    rig.add(PortSpec { queues: Some(100), queue_depth: Some(64), ..phy("up", "eth0") });
+    for (name, command) in [("eth1", "ethtool -L eth1 combined 1024"), ("tap0", "ethtool -L tap0 rx 1024 tx 1024")] {
+        match name {
+            "eth1" => rig.host.add_nic(name, MAX_QUEUES + 1),
+            _ => rig.host.add_pair(name, "tap1", MAX_QUEUES + 1),
+        }
+        let error = rig.switch.add_port(phy("more", name)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        let text = error.to_string();
+        assert!(text.starts_with("queues: ") && text.contains(command) && !text.contains("ask for"), "{text}");
+    }
+    let error = rig.switch.add_port(PortSpec { ifname: Some("tap0".into()), ..guest("vm") }).unwrap_err();
+    assert!(error.to_string().contains("a port can have 1024"), "{error}");
+}
+
+#[test]
 fn a_nic_that_is_missing_is_refused_by_name_and_taken_once_it_is_there() {
     let rig = Rig::new();
     rig.host.set_missing("eth0", true);

@@ -102,6 +102,9 @@ pub struct PortOptions {
     /// MAC address of the guest.
     #[arg(long)]
     mac: Option<MacAddr>,
+    /// Other ports may have the same MAC address, if they share it too.
+    #[arg(long)]
+    shared_mac: bool,
     /// Layer 3 MTU in bytes.
     #[arg(long)]
     mtu: Option<u32>,
@@ -168,6 +171,7 @@ impl PortOptions {
             guest_ifname: a.guest_ifname,
             netns: a.netns,
             mac: a.mac,
+            shared_mac: a.shared_mac,
             mtu: a.mtu,
             queues: a.queues,
             queue_depth: a.queue_depth,
@@ -196,6 +200,9 @@ pub struct PortSetArguments {
     /// MAC address of the guest.
     #[arg(long)]
     mac: Option<MacAddr>,
+    /// Other ports may have the same MAC address, if they share it too.
+    #[arg(long)]
+    shared_mac: Option<OnOff>,
     /// VLAN mode.
     #[arg(long, value_parser = vlan_mode)]
     vlan: Option<VlanMode>,
@@ -222,6 +229,7 @@ impl PortSetArguments {
         PortUpdate {
             mtu: self.mtu,
             mac: self.mac,
+            shared_mac: self.shared_mac.map(bool::from),
             vlan: self.vlan.clone(),
             isolated: self.isolated.map(bool::from),
             mac_check: self.mac_check.map(bool::from),

@@ -87,7 +87,8 @@ pub(crate) fn port(port: &PortEntry) -> String {
         let netns = spec.netns.as_ref().map(|netns| format!(" in namespace {netns}")).unwrap_or_default();
         lines.push(("guest end", format!("{ifname}{netns}")));
     }
-    lines.extend(spec.mac.map(|mac| ("MAC", mac.to_string())));
+    let shared = if spec.shared_mac { " (shared)" } else { "" };
+    lines.extend(spec.mac.map(|mac| ("MAC", format!("{mac}{shared}"))));
     let max = port.info.as_ref().map(|info| format!(" (at most {})", info.max_mtu)).unwrap_or_default();
     lines.extend(spec.mtu.map(|mtu| ("MTU", format!("{mtu}{max}"))));
     lines.push(("VLAN", vlan(spec.vlan.as_ref())));

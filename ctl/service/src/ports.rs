@@ -417,6 +417,7 @@ impl Service {
         let undo = PortUpdate {
             mtu: before.mtu,
             mac: before.mac,
+            shared_mac: Some(before.shared_mac),
             vlan: before.vlan,
             isolated: Some(before.isolated),
             mac_check: before.mac_check,

@@ -167,7 +167,7 @@ mod tests {
             "nic:0",
             "ring:1024",
             "ring:0nq1",
-            "phy:0nq64",
+            "phy:0nq1024",
             "phy:0nq",
             "phy:0:1",
         ] {

@@ -53,6 +53,11 @@ drop_reasons! {
     MacSpoofed "mac_spoofed"
         "The source address is not the one of the port; set the port's `mac` to the guest's, or its `mac_check` to \
          false if the guest is trusted with others.";
+    /// The source is an address that the host has on a NIC which it shares with the switch.
+    HostAddress "host_address"
+        "The source is an address of the host itself, on a NIC that it shares with the switch: somebody forges it, or \
+         the host's own frame came back by another port; `port show` of the NIC tells its address, and a second uplink \
+         into the same network needs a bond or spanning tree.";
     /// ARP or RARP claims a hardware address that is not the port's.
     ArpSpoofed "arp_spoofed"
         "The sender hardware address inside the ARP packet is not the one of the port; the guest speaks for another \

@@ -164,6 +164,11 @@ pub enum VlanMode {
 }
 
 impl VlanMode {
+    /// Whether such a port and one of mode `other` are members of the same VLAN.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        (0..=MAX_VID).any(|vid| self.is_member(vid) && other.is_member(vid))
+    }
+
     /// Whether frames of `vid` go out of such a port.
     #[inline]
     pub fn is_member(&self, vid: Vid) -> bool {

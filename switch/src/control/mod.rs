@@ -13,7 +13,7 @@
 //! | `fields`, `settings`, `resolve` | checks of what is asked for, and its defaults |
 //! | `several`, `gate`, `workers`, `changes`, `core` | what stands beside the lock |
 //! | `attach` | what ports have outside of the switch |
-//! | `ports`, `sums`, `components`, `views`, `state` | what control knows |
+//! | `ports`, `host_addresses`, `sums`, `components`, `views`, `state` | what control knows |
 //! | `change`, `report` | changes, and what is told |
 //! | `clock`, `watcher`, `switch` | who asks for them |
 
@@ -25,6 +25,7 @@ mod components;
 mod core;
 mod fields;
 mod gate;
+mod host_addresses;
 mod ports;
 mod report;
 mod resolve;

@@ -19,12 +19,39 @@ pub fn check_unique<'a>(spec: &PortSpec, others: impl Iterator<Item = &'a PortSp
         let ifname = port.ifname.as_deref().unwrap_or_default();
         return exists(format!("ifname: {ifname} belongs to port `{}`", port.name));
     }
+    check_unique_mac(spec, others.clone())?;
     if let Some(spp) = &spec.spp
         && let Some(port) = others.clone().find(|port| port.spp.as_ref() == Some(spp))
     {
         return exists(format!("spp: {spp} is port `{}`", port.name));
     }
     Ok(())
+}
+
+/// Checks that no other port of the bridge has the address of a port, unless both say that they share it. The same
+/// address in VLANs that have nothing in common is another station.
+///
+/// # Errors
+/// `Exists`, with the other port's name.
+pub fn check_unique_mac<'a>(spec: &PortSpec, others: impl Iterator<Item = &'a PortSpec>) -> Result<(), Error> {
+    let Some(mac) = spec.mac else { return Ok(()) };
+    match others.filter(|port| same_station(spec, port)).find(|port| !(spec.shared_mac && port.shared_mac)) {
+        None => Ok(()),
+        Some(port) => Err(Error::new(
+            ErrorKind::Exists,
+            format!(
+                "mac: {mac} belongs to port `{}`: name another one, or set shared_mac on both if a service moves between them",
+                port.name
+            ),
+        )),
+    }
+}
+
+/// Whether two ports of the bridge stand for one station: the same address in a VLAN that both carry.
+pub fn same_station(one: &PortSpec, other: &PortSpec) -> bool {
+    let vlan = |port: &PortSpec| port.vlan.clone().unwrap_or_else(|| port.kind.default_vlan());
+    let bridged = one.spp.is_none() && other.spp.is_none();
+    one.name != other.name && bridged && one.mac.is_some() && one.mac == other.mac && vlan(one).overlaps(&vlan(other))
 }
 
 /// Checks ports that are to be added together, as far as that does not depend on netdevs and on ports that are

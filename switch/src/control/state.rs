@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::components::Live;
 use super::core::Core;
+use super::host_addresses::HostAddresses;
 use super::ports::Ports;
 use super::views::{Parts, Views, with_redirects};
 use crate::capture::Tap;
@@ -21,6 +22,8 @@ pub(super) struct Control {
     pub ports: Ports,
     pub bridge: BridgeSettings,
     pub fdb: Arc<Fdb>,
+    /// Addresses that stay the host's.
+    pub host_addresses: HostAddresses,
     /// Meters, rules and redirects.
     pub tables: Tables,
     pub components: Live,
@@ -35,8 +38,8 @@ impl Control {
     /// Builds the view that this describes, and puts it in place.
     pub fn publish(&mut self) {
         let epoch = self.views.next_epoch();
-        let Self { core, ports, bridge, fdb, tables, captures, views, .. } = self;
-        let view = Parts { ports, bridge, fdb, tables, captures }.build(epoch);
+        let Self { core, ports, bridge, fdb, host_addresses, tables, captures, views, .. } = self;
+        let view = Parts { ports, bridge, fdb, host_addresses, tables, captures }.build(epoch);
         views.put(&core.shared, view);
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::host_addresses::HostAddresses;
 use super::ports::{LivePort, Ports};
 use crate::capture::Tap;
 use crate::engine::fdb::Fdb;
@@ -19,6 +20,7 @@ pub(super) struct Parts<'a> {
     pub ports: &'a Ports,
     pub bridge: &'a BridgeSettings,
     pub fdb: &'a Arc<Fdb>,
+    pub host_addresses: &'a HostAddresses,
     pub tables: &'a Tables,
     pub captures: &'a [Arc<Tap>],
 }
@@ -26,7 +28,7 @@ pub(super) struct Parts<'a> {
 impl Parts<'_> {
     /// The view that they make.
     pub fn build(&self, epoch: u64) -> View {
-        let Self { ports, bridge, fdb, tables, captures } = *self;
+        let Self { ports, bridge, fdb, host_addresses, tables, captures } = *self;
         let bridge = BridgePolicy { forward_reserved: bridge.forward_reserved };
         let policies = ports.bridged().map(|port| (port.shared.no, policy(&port.spec))).collect();
         let slots = ports.iter().next_back().map_or(0, |last| usize::from(last.shared.no) + 1);
@@ -39,7 +41,7 @@ impl Parts<'_> {
                 *taps = taps_on(port, captures);
             }
         }
-        let snapshot = Snapshot::build(epoch, &bridge, policies);
+        let snapshot = Snapshot::build(epoch, &bridge, policies).with_host_addresses(host_addresses.iter());
         View {
             snapshot: with_redirects(snapshot, tables).with_rules(epoch, tables.rules.current().clone()),
             ports_epoch: epoch,

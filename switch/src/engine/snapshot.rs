@@ -51,6 +51,8 @@ pub struct Snapshot {
     topology: Arc<Topology>,
     /// By port number: the port where its redirects end. Empty if nothing is redirected.
     exits: Arc<[PortNo]>,
+    /// Addresses of the host on NICs that it shares with the switch, ascending.
+    host_addresses: Arc<[MacAddr]>,
     /// By port number: whether the redirects of several ports end there. Empty if nothing is redirected.
     shared_exits: Arc<[bool]>,
 }
@@ -91,6 +93,7 @@ impl Snapshot {
             bridge: *bridge,
             rules: Rules::default(),
             topology,
+            host_addresses: Arc::default(),
             exits: Arc::default(),
             shared_exits: Arc::default(),
         }
@@ -99,6 +102,19 @@ impl Snapshot {
     /// The same policy with other rules, as the policy `epoch`.
     pub fn with_rules(&self, epoch: u64, rules: Rules) -> Self {
         Self { epoch, rules, ..self.clone() }
+    }
+
+    /// The same policy with those addresses of the host. No port may send from them.
+    pub fn with_host_addresses(self, addresses: impl IntoIterator<Item = MacAddr>) -> Self {
+        let mut host_addresses: Vec<_> = addresses.into_iter().collect();
+        host_addresses.sort_unstable();
+        Self { host_addresses: host_addresses.into(), ..self }
+    }
+
+    /// Whether it is an address of the host on a NIC that it shares with the switch.
+    #[inline]
+    pub fn is_host_address(&self, mac: MacAddr) -> bool {
+        !self.host_addresses.is_empty() && self.host_addresses.binary_search(&mac).is_ok()
     }
 
     /// The same policy with other redirects: each source port with the port where its chain ends.

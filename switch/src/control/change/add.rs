@@ -3,16 +3,20 @@
 //! Names, numbers, workers and frames are given out in the order that was asked for. So what a port gets does not
 //! depend on which of them is ready first. One that fails leaves nothing behind, and the others alone.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::steer::{self, Station};
 use super::supply::fill_of;
+use super::unique::Known;
 use crate::control::attach::{Attachment, Found, Plan, Wish};
 use crate::control::core::Core;
+use crate::control::host_addresses::HostAddresses;
 use crate::control::ports::{Condition, LivePort};
 use crate::control::resolve;
 use crate::control::several::each;
 use crate::control::state::Control;
+use crate::host::SteerKey;
 use crate::model::*;
 use crate::worker::Queue;
 use crate::worker::view::{PortShared, QueueShared};
@@ -115,13 +119,17 @@ fn plan(control: &mut Control, found: Vec<Result<(PortSpec, Found), Error>>) -> 
         false => Vec::new(),
     };
     let mut free = core.umem().pool_len();
+    let mut known = Known::of(control);
+    let mut admit = |(spec, found): (PortSpec, Found)| known.admit(&spec).map(|()| (spec, found));
+    let admitted: Vec<_> = found.into_iter().map(|found| found.and_then(&mut admit)).collect();
+    let host = known.into_host_addresses();
     let mut one = |(spec, found): (PortSpec, Found)| {
         let fills = fills(&core, &spec, &mut free)?;
         let shared = Arc::new(share(&core, &spec, control.ports.next_generation()));
-        let steering = steering(&spec, &stations);
+        let steering = steering(&spec, &stations, &host);
         Ok((Plan { spec, shared, fills, steering }, found))
     };
-    found.into_iter().map(|found| found.and_then(&mut one)).collect()
+    admitted.into_iter().map(|admitted| admitted.and_then(&mut one)).collect()
 }
 
 /// Frames for the queues of a port, which are `free` no more.
@@ -153,9 +161,9 @@ fn share(core: &Core, spec: &PortSpec, generation: u32) -> PortShared {
     }
 }
 
-fn steering(spec: &PortSpec, stations: &[Station]) -> std::collections::BTreeSet<crate::host::SteerKey> {
+fn steering(spec: &PortSpec, stations: &[Station], host: &HostAddresses) -> BTreeSet<SteerKey> {
     match (spec.steering, &spec.vlan) {
-        (Steering::Shared, Some(mode)) => steer::keys(spec.vport.unwrap_or_default(), mode, stations),
+        (Steering::Shared, Some(mode)) => steer::keys(spec.vport.unwrap_or_default(), mode, stations, host),
         _ => Default::default(),
     }
 }
@@ -181,7 +189,9 @@ fn bring_in(control: &mut Control, opened: Vec<Result<Opened, Error>>) -> Vec<Re
     };
     let numbers = opened.into_iter().map(|opened| opened.map(&mut place)).collect();
     if !all_queues.is_empty() {
+        steer::look_up_host(control);
         control.publish();
+        steer::forget_host(control);
     }
     for queue in all_queues {
         control.core.workers.add(queue);

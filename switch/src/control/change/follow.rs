@@ -79,6 +79,7 @@ pub(in crate::control) fn follow(control: &mut Control, said: &HostChange) {
         control.publish();
     }
     if links.is_some() {
+        steer::follow_host(control);
         steer::steer(control);
     }
     if !lost.is_empty() {

@@ -10,6 +10,7 @@ mod leftovers;
 mod remove;
 mod steer;
 mod supply;
+mod unique;
 mod update;
 
 pub(super) use self::add::{add_ports, before};

@@ -17,6 +17,7 @@ pub(in crate::control) fn remove_ports(control: &mut Control, numbers: &[PortNo]
         port
     });
     flows::forget(control, numbers);
+    steer::look_up_host(control);
     // No worker sends to the ports any more, and none learns for them.
     control.publish();
     let core = &control.core;

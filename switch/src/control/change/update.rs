@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::depth::set_depth;
-use super::steer;
+use super::{steer, unique};
 use crate::control::core::Core;
 use crate::control::fields::{check_depth, check_mac, check_mtu, check_vlan};
 use crate::control::ports::LivePort;
@@ -15,14 +15,33 @@ use crate::{Error, ErrorKind};
 /// Changes a live port, or nothing.
 pub(in crate::control) fn update_port(control: &mut Control, name: &str, update: PortUpdate) -> Result<PortNo, Error> {
     let core = Arc::clone(&control.core);
+    check_address(control, control.ports.find(name)?, &update)?;
     let port = control.ports.find_mut(name)?;
     check(port, &update)?;
     let no = port.shared.no;
     change_outside(&core, port, &update)?;
     change_policy(port, update);
+    steer::look_up_host(control);
     control.publish();
+    steer::forget_host(control);
     steer::steer(control);
     Ok(no)
+}
+
+/// Refuses an address that is the host's, or another port's in the same VLAN.
+fn check_address(control: &Control, port: &LivePort, update: &PortUpdate) -> Result<(), Error> {
+    update.mac.map_or(Ok(()), |mac| control.host_addresses.check(mac))?;
+    if update.mac.is_none() && update.vlan.is_none() && update.shared_mac.is_none() {
+        return Ok(());
+    }
+    let spec = &port.spec;
+    let changed = PortSpec {
+        mac: update.mac.or(spec.mac),
+        vlan: update.vlan.clone().or_else(|| spec.vlan.clone()),
+        shared_mac: update.shared_mac.unwrap_or(spec.shared_mac),
+        ..spec.clone()
+    };
+    unique::check_mac(&changed, control.ports.iter().map(|port| &port.spec))
 }
 
 /// Refuses what can't be, before anything is changed.
@@ -111,12 +130,12 @@ fn change_each(core: &Core, port: &mut LivePort, update: &PortUpdate, done: &mut
 
 /// Changes what the next view says of a port.
 fn change_policy(port: &mut LivePort, update: PortUpdate) {
-    let PortUpdate { mtu, mac, vlan, isolated, mac_check, fdb_limit, guest_sockets, queue_depth: _, queues: _ } =
-        update;
+    let PortUpdate { mtu, mac, shared_mac, vlan, isolated, mac_check, fdb_limit, guest_sockets, .. } = update;
     let spec = &mut port.spec;
     spec.mtu = mtu.or(spec.mtu);
     port.shared.mtu.store(spec.mtu.unwrap_or(DEFAULT_MTU), Ordering::Relaxed);
     spec.mac = mac.or(spec.mac);
+    spec.shared_mac = shared_mac.unwrap_or(spec.shared_mac);
     spec.vlan = vlan.or(spec.vlan.take());
     spec.isolated = isolated.unwrap_or(spec.isolated);
     spec.mac_check = mac_check.or(spec.mac_check);

@@ -55,6 +55,7 @@ impl Switch {
         })?;
         let control = self.lock();
         let no = control.ports.bridged_number(&entry.port)?;
+        control.host_addresses.check(entry.mac)?;
         let same = |row: &Row| row.is_static && row.mac == entry.mac && row.vid == entry.vlan;
         if let Some(row) = control.fdb.entries(self.core.now()).iter().find(|row| same(row))
             && row.port != no
@@ -103,7 +104,7 @@ impl Switch {
         let limit = |no| control.ports.get(no).and_then(|port| port.spec.fdb_limit).unwrap_or(u32::MAX);
         let relearn = |row: &&FdbEntry| {
             let Ok(no) = control.ports.bridged_number(&row.port) else { return false };
-            if control.fdb.lookup(row.mac, row.vlan).is_some() {
+            if control.host_addresses.contains(row.mac) || control.fdb.lookup(row.mac, row.vlan).is_some() {
                 return false;
             }
             let learn = || control.fdb.learn(row.mac, row.vlan, no, limit(no), self.core.now());

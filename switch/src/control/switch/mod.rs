@@ -15,6 +15,7 @@ pub use self::state::NetdevFinding;
 use super::change;
 use super::clock::Clock;
 use super::core::Core;
+use super::host_addresses::HostAddresses;
 use super::ports::Ports;
 use super::resolve;
 use super::settings::{check_bridge, check_settings};
@@ -65,13 +66,22 @@ impl Switch {
         let fdb = Arc::new(Fdb::new(bridge.fdb_limit, bridge.fdb_ageing_seconds, random_seed()?));
         let tables = Tables::new(settings.capacity, settings.workers);
         let ports = Ports::default();
-        let parts = Parts { ports: &ports, bridge: &bridge, fdb: &fdb, tables: &tables, captures: &[] };
+        let host_addresses = HostAddresses::default();
+        let parts = Parts {
+            ports: &ports,
+            bridge: &bridge,
+            fdb: &fdb,
+            host_addresses: &host_addresses,
+            tables: &tables,
+            captures: &[],
+        };
         let core = Arc::new(Core::start(settings, host, parts.build(FIRST_EPOCH))?);
         let control = Control {
             core: Arc::clone(&core),
             ports,
             bridge,
             fdb,
+            host_addresses,
             tables,
             components: Default::default(),
             captures: Vec::new(),

@@ -4,15 +4,25 @@ use super::Switch;
 use crate::Error;
 use crate::control::ports::LivePort;
 use crate::control::report;
+use crate::control::resolve::same_station;
 use crate::model::*;
 
-/// A finding about the netdevs of a live port, for `doctor`.
+/// A finding about a live port, for `doctor`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetdevFinding {
     /// Port name.
     pub port: String,
     /// What is wrong and what to do.
     pub message: String,
+}
+
+/// The finding about a port whose address another one has too.
+fn shared_address<'a>(port: &LivePort, mut others: impl Iterator<Item = &'a LivePort>) -> Option<NetdevFinding> {
+    let other = others.find(|other| port.spec.shared_mac && same_station(&port.spec, &other.spec))?;
+    let (mac, name) = (port.spec.mac?, &other.spec.name);
+    let message =
+        format!("its address {mac} is that of port `{name}` too: frames go to the one that last sent from it");
+    Some(NetdevFinding { port: port.spec.name.clone(), message })
 }
 
 impl Switch {
@@ -45,13 +55,16 @@ impl Switch {
         report::audit(&self.lock())
     }
 
-    /// Looks at the netdevs of all live ports: offloads that would break checksums, MTU, carrier, foreign programs.
+    /// Looks at the netdevs of all live ports: offloads that would break checksums, MTU, carrier, foreign programs. Tells
+    /// also which ports share an address.
     pub fn check_netdevs(&self) -> Vec<NetdevFinding> {
         let findings = |port: &LivePort| {
             let name = port.spec.name.clone();
             let problems = port.attachment.problems(port.spec.mtu.unwrap_or(DEFAULT_MTU)).into_iter();
             problems.map(move |message| NetdevFinding { port: name.clone(), message }).collect::<Vec<_>>()
         };
-        self.lock().ports.iter().flat_map(findings).collect()
+        let control = self.lock();
+        let ports = || control.ports.iter();
+        ports().flat_map(findings).chain(ports().filter_map(|port| shared_address(port, ports()))).collect()
     }
 }

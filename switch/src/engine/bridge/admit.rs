@@ -24,6 +24,10 @@ pub(super) fn admit<'a, T: StepTracer>(
         tracer.step("ingress", |name| format!("{} does not exist", name(ingress)));
         return Err(DropReason::PortGone);
     };
+    if snap.is_host_address(l2.src) {
+        tracer.step("anti-spoof", |_| format!("{} is the host's own, on a NIC that it shares", l2.src));
+        return Err(DropReason::HostAddress);
+    }
     let vid = match vlan::ingress(&from.vlan, l2.tag) {
         Ok(vid) => vid,
         Err(reason) => {

@@ -81,6 +81,11 @@ impl FakeHost {
         self.lock().add_pair((name, None), (peer, None), queues);
     }
 
+    /// Adds a netdev on top of another one, as a VLAN or a macvlan is.
+    pub fn add_on_top(&self, name: &str, lower: &str) {
+        self.lock().add_on_top(name, lower);
+    }
+
     /// Gives a NIC that many queues. It is made if it is not there.
     pub fn set_queues(&self, name: &str, queues: u32) {
         let mut state = self.lock();

@@ -209,6 +209,15 @@ impl State {
         ends
     }
 
+    /// Adds a netdev on top of another one.
+    pub fn add_on_top(&mut self, name: &str, lower: &str) {
+        let below = self.find(lower).map(|device| device.link.index);
+        let index = self.add(name, None, 1);
+        if let Some(device) = self.devices.get_mut(&index) {
+            device.peer = below;
+        }
+    }
+
     /// The kernel lets go of the sockets of a netdev.
     pub fn unbind(&mut self, index: u32) {
         for (_, kernel) in self.queues.range((index, 0)..=(index, u32::MAX)) {
@@ -223,7 +232,7 @@ impl State {
         self.unbind(index);
         self.guest_ends.retain(|_, end| end.netdev != index);
         self.say(Some(index));
-        if let Some(peer) = device.peer {
+        if let Some(peer) = device.peer.filter(|_| device.link.is_veth) {
             self.remove(peer);
         }
     }

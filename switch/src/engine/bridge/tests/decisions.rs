@@ -62,6 +62,22 @@ fn senders_are_checked_before_anything_is_learned() {
 }
 
 #[test]
+fn the_hosts_own_addresses_are_nobody_elses_and_are_not_learned() {
+    let mut switch =
+        Switch::new(vec![access(0), access(5), PortPolicy { mac: Some(mac(7)), mac_check: true, ..access(0) }]);
+    switch.snap = switch.snap.clone().with_host_addresses([mac(9), mac(7), mac(3)]);
+    let from = |ingress, src| switch.decide(ingress, &frame(MacAddr::BROADCAST, src, &[], 0x1234, &[]));
+    for (ingress, host) in [(0, 3), (0, 7), (0, 9), (1, 9), (2, 7)] {
+        assert_eq!(from(ingress, mac(host)), Verdict::Drop(DropReason::HostAddress), "{host} at {ingress}");
+    }
+    assert!(switch.fdb.is_empty());
+    assert!(matches!(from(0, mac(1)), Verdict::Flood { .. }));
+    let report = switch.trace(0, &frame(mac(1), mac(9), &[], 0x1234, &[]), &|port| format!("vm{port}"));
+    assert_eq!(report.drop_reason.as_deref(), Some("host_address"));
+    assert!(report.steps.iter().any(|step| step.detail.contains("is the host's own")), "{report:?}");
+}
+
+#[test]
 fn reserved_group_addresses_stay_unless_told_otherwise() {
     let mut switch = Switch::new(vec![access(0), access(0)]);
     let to = |last| frame(MacAddr::new([1, 0x80, 0xc2, 0, 0, last]), mac(1), &[], 0x88cc, &[0; 46]);

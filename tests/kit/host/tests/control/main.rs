@@ -4,8 +4,10 @@
 mod fail;
 mod follow;
 mod guests;
+mod host_addresses;
 mod observe;
 mod ports;
 mod rig;
+mod same_mac;
 mod steering;
 mod update;

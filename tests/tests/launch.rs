@@ -255,3 +255,37 @@ fn the_namespace_of_a_port_is_entered() {
     daemon.finish();
     drop(ports);
 }
+
+#[test]
+fn a_command_that_never_binds_gives_the_guests_end_back() {
+    let daemon = Daemon::start("lnobind");
+    let (a, b) = (daemon.guest("a", json!({})), daemon.guest("b", json!({})));
+    a.address("10.0.0.1/24");
+    b.address("10.0.0.2/24");
+    assert!(a.pings("10.0.0.2"));
+    let run = |command: &str| {
+        let mut run = daemon.cli_command();
+        run.args(["qemu", "run", "a", "--"]).args(command.split(' '));
+        run
+    };
+    let is_open = || daemon.get("ports/a")["spec"]["guest_sockets"] == true;
+    for (command, code) in [("true", 0), ("false", 1), ("/nonexistent", 127)] {
+        ends_with(&mut run(command), code);
+        wait::expect(&format!("after {command} it is given back"), PATIENCE, || !is_open());
+        assert!(a.pings("10.0.0.2"), "after {command}");
+    }
+    // One that goes on without binding is told of, with the way out.
+    let mut sleeper = run("sleep 1000").spawn().expect("it starts");
+    wait::expect("the log tells", PATIENCE, || daemon.log().contains("has not bound them"));
+    assert!(daemon.log().contains("xswitch qemu release a --force") && is_open());
+    sleeper.kill().expect("it runs");
+    sleeper.wait().expect("it ends");
+    wait::expect("it is given back", PATIENCE, || !is_open());
+    assert!(a.pings("10.0.0.2"));
+    // What an operator has opened stays open.
+    daemon.ok("PATCH", "ports/a", json!({ "guest_sockets": true }));
+    ends_with(&mut run("true"), 0);
+    expect_free(&daemon, "a");
+    assert!(is_open());
+    daemon.finish();
+}

@@ -6,6 +6,9 @@
 //!
 //! A thread of its own supervises the leases. All methods may be called from any thread.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -28,6 +31,8 @@ use crate::place::Place;
 const PERIOD: Duration = Duration::from_secs(2);
 /// The same while a process has not bound its sockets yet.
 const BINDING_PERIOD: Duration = Duration::from_millis(100);
+/// Time after which a process that has not bound its sockets is told of in the log.
+const UNBOUND: Duration = Duration::from_secs(5);
 /// Time for sockets to reach the process that will bind them.
 const ON_THE_WAY: Duration = Duration::from_secs(60);
 
@@ -44,6 +49,9 @@ struct Record {
     bound_since: Option<u64>,
     /// Inodes of the sockets, in queue order.
     inodes: Vec<u64>,
+    /// Whether the guest's end was opened for this lease.
+    #[serde(default)]
+    opened: bool,
 }
 
 #[derive(Debug)]
@@ -54,6 +62,15 @@ struct Lease {
     /// Copies of the sockets, in queue order. Empty if an earlier daemon handed them over and they can't be copied
     /// back.
     sockets: Vec<OwnedFd>,
+    /// Whether the log tells that it is not bound.
+    told: bool,
+}
+
+impl Record {
+    /// Whether the guest's end was opened for sockets that have not been bound.
+    fn is_unused(&self) -> bool {
+        self.opened && self.bound_since.is_none()
+    }
 }
 
 impl Lease {
@@ -87,7 +104,9 @@ pub struct Leases {
     book: Mutex<BTreeMap<String, Lease>>,
     /// When the last lease of each port ended.
     ended: Mutex<BTreeMap<String, Instant>>,
-    /// An eventfd that wakes the supervisor when a lease is added.
+    /// Ports whose guests' ends were opened for a lease that ended without having been bound.
+    unused: Mutex<Vec<String>>,
+    /// An eventfd that wakes the supervisor when a lease is added or has ended unbound.
     bell: Arc<OwnedFd>,
 }
 
@@ -107,14 +126,18 @@ fn directory(dir: &Path) -> io::Result<(File, Place)> {
 impl Leases {
     /// Resumes the leases recorded in `dir` that still hold, and starts the supervising thread. The thread ends when
     /// the last reference is dropped. Creates the directory if needed.
-    pub fn open(dir: &Path) -> io::Result<Arc<Self>> {
+    ///
+    /// The thread calls `unused` with each port whose guest's end was opened for a lease that was never bound, once that
+    /// is over.
+    pub fn open(dir: &Path, unused: impl Fn(&str) + Send + 'static) -> io::Result<Arc<Self>> {
         let place = Mutex::new(directory(dir)?);
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let (book, ended, bell) = (Mutex::default(), Mutex::default(), Arc::new(bell));
-        let leases = Arc::new(Self { dir: dir.to_owned(), place, book, ended, bell });
+        let bell = Arc::new(bell);
+        let (book, ended, unbound) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let leases = Arc::new(Self { dir: dir.to_owned(), place, book, ended, unused: unbound, bell });
         leases.restore()?;
         let weak = Arc::downgrade(&leases);
-        std::thread::Builder::new().name("xs-guests".to_owned()).spawn(move || supervise(&weak))?;
+        std::thread::Builder::new().name("xs-guests".to_owned()).spawn(move || supervise(&weak, &unused))?;
         Ok(leases)
     }
 
@@ -148,12 +171,24 @@ impl Leases {
             let path = entry?.path();
             let written = path.extension().is_some_and(|extension| extension == "json");
             let record = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
+            let port = record.as_ref().filter(|record| record.is_unused()).map(|record| record.port.clone());
             match record.filter(|_| written).and_then(resume) {
                 Some(lease) => drop(book.insert(lease.record.port.clone(), lease)),
-                None => drop(fs::remove_file(&path)),
+                None => {
+                    self.unused().extend(port);
+                    drop(fs::remove_file(&path));
+                }
             }
         }
         Ok(())
+    }
+
+    fn unused(&self) -> MutexGuard<'_, Vec<String>> {
+        self.unused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ring(&self) {
+        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
     }
 
     /// Writes a lease to its file, for the daemon's user only. Failure costs only the memory of it after a restart.
@@ -191,8 +226,9 @@ impl Leases {
         book.iter().map(|(port, lease)| (port.clone(), describe(lease))).collect()
     }
 
-    /// Records that a process gets the sockets of a port. Any earlier lease of the port was never bound.
-    pub fn give(&self, port: &str, process: Process, sockets: Vec<OwnedFd>) -> io::Result<()> {
+    /// Records that a process gets the sockets of a port. Any earlier lease of the port was never bound. `opened` says
+    /// whether the guest's end was opened for it.
+    pub fn give(&self, port: &str, process: Process, sockets: Vec<OwnedFd>, opened: bool) -> io::Result<()> {
         let record = Record {
             port: port.to_owned(),
             pid: process.pid(),
@@ -200,12 +236,18 @@ impl Leases {
             since: now(),
             bound_since: None,
             inodes: sockets.iter().map(inode).collect::<io::Result<_>>()?,
+            opened,
         };
         self.write(&record);
-        let lease = Lease { record, process: Arc::new(process), given: Instant::now(), sockets };
+        let lease = Lease { record, process: Arc::new(process), given: Instant::now(), sockets, told: false };
         self.lock().insert(port.to_owned(), lease);
-        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+        self.ring();
         Ok(())
+    }
+
+    /// Whether the guest's end of a port was opened for a lease that is there and not bound yet.
+    pub fn is_opened_for(&self, port: &str) -> bool {
+        self.lock().get(port).is_some_and(|lease| lease.record.is_unused())
     }
 
     /// When the last lease of a port ended, if there was one.
@@ -220,7 +262,11 @@ impl Leases {
 
     /// Removes a lease and its file.
     fn strike(&self, book: &mut BTreeMap<String, Lease>, port: &str) {
-        if book.remove(port).is_some() {
+        if let Some(lease) = book.remove(port) {
+            if lease.record.is_unused() {
+                self.unused().push(port.to_owned());
+                self.ring();
+            }
             let _ = fs::remove_file(self.path(port));
             self.ended.lock().unwrap_or_else(PoisonError::into_inner).insert(port.to_owned(), Instant::now());
         }
@@ -262,6 +308,16 @@ impl Leases {
             tracing::info!(port = lease.record.port, pid = lease.record.pid, "a guest has bound its sockets");
             self.write(&lease.record);
         }
+        if lease.record.bound_since.is_none() && !lease.told && lease.given.elapsed() >= UNBOUND {
+            lease.told = true;
+            let (port, command) = (&lease.record.port, lease.process.command());
+            tracing::warn!(
+                port,
+                pid = lease.record.pid,
+                "{command} was given sockets and has not bound them: nobody gets the guest's packets until it does; end it, or take \
+                 them back by `xswitch qemu release {port} --force`"
+            );
+        }
         true
     }
 
@@ -301,7 +357,7 @@ fn resume(record: Record) -> Option<Lease> {
             "the counters of a guest's sockets can't be read any more"
         );
     }
-    Some(Lease { record, process: Arc::new(process), given: Instant::now(), sockets })
+    Some(Lease { record, process: Arc::new(process), given: Instant::now(), sockets, told: false })
 }
 
 fn describe(lease: &Lease) -> GuestHolder {
@@ -323,7 +379,7 @@ fn describe(lease: &Lease) -> GuestHolder {
     }
 }
 
-fn supervise(leases: &Weak<Leases>) {
+fn supervise(leases: &Weak<Leases>, unused: &impl Fn(&str)) {
     let mut swept = None;
     loop {
         let Some(held) = leases.upgrade() else { return };
@@ -334,8 +390,10 @@ fn supervise(leases: &Weak<Leases>) {
         let period = if held.sweep(all) { BINDING_PERIOD } else { PERIOD };
         let processes: Vec<_> = held.lock().values().map(|lease| Arc::clone(&lease.process)).collect();
         let bell = Arc::clone(&held.bell);
+        let ports = std::mem::take(&mut *held.unused());
         // The supervisor must not keep the leases alive while it waits.
         drop(held);
+        ports.iter().for_each(|port| unused(port));
         let mut fds = vec![PollFd::new(&*bell, PollFlags::IN)];
         fds.extend(processes.iter().map(|process| PollFd::new(&**process, PollFlags::IN)));
         let timeout = Timespec { tv_sec: period.as_secs().cast_signed(), tv_nsec: period.subsec_nanos().into() };
@@ -346,112 +404,5 @@ fn supervise(leases: &Weak<Leases>) {
             Err(_) => std::thread::sleep(BINDING_PERIOD),
         }
         let _ = rustix::io::read(&*bell, &mut [0; 8]);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::net::UnixStream;
-    use std::process::{Child, Command, Stdio};
-
-    use super::*;
-
-    fn sleeper() -> Child {
-        Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap()
-    }
-
-    fn socket() -> (OwnedFd, UnixStream) {
-        let (one, other) = UnixStream::pair().unwrap();
-        (one.into(), other)
-    }
-
-    fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while !is_so() {
-            assert!(Instant::now() < deadline, "{what}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    /// Whether all copies of the peer's socket are closed.
-    fn is_closed(other: &UnixStream) -> bool {
-        let mut fds = [PollFd::new(other, PollFlags::IN)];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut fds, Some(&now)).unwrap() == 1 && fds[0].revents().contains(PollFlags::HUP)
-    }
-
-    #[test]
-    fn a_lease_ends_with_its_process_and_the_copies_are_closed() {
-        let dir = tempfile::tempdir().unwrap();
-        let leases = Leases::open(&dir.path().join("guests")).unwrap();
-        let mut child = sleeper();
-        let (sent, other) = socket();
-        leases.give("vm1", Process::open(child.id().cast_signed()).unwrap(), vec![sent]).unwrap();
-        let holder = leases.holder("vm1").unwrap();
-        assert_eq!((holder.pid, holder.command.as_str()), (child.id().cast_signed(), "sleep"));
-        assert_eq!((holder.bound_since, holder.sockets[0].bound), (None, false));
-        assert!(!is_closed(&other) && leases.holders().len() == 1);
-        child.kill().unwrap();
-        until("nobody asked, and it is over", || is_closed(&other));
-        assert_eq!(leases.holder("vm1"), None);
-        assert_eq!(fs::read_dir(dir.path().join("guests")).unwrap().count(), 0);
-        child.wait().unwrap();
-    }
-
-    #[test]
-    fn a_lease_outlives_the_daemon_but_not_its_process() {
-        let dir = tempfile::tempdir().unwrap();
-        let (sent, _other) = socket();
-        // This process holds the socket, in place of a guest's.
-        let mine = sent.try_clone().unwrap();
-        let this = || Process::open(std::process::id().cast_signed()).unwrap();
-        let leases = Leases::open(dir.path()).unwrap();
-        leases.give("vm1", this(), vec![sent]).unwrap();
-        let before = leases.holder("vm1").unwrap();
-        drop(leases);
-        let leases = Leases::open(dir.path()).unwrap();
-        assert_eq!(leases.holder("vm1"), Some(before));
-        leases.end("vm1");
-        assert_eq!(Leases::open(dir.path()).unwrap().holder("vm1"), None);
-
-        let mut child = sleeper();
-        let leases = Leases::open(dir.path()).unwrap();
-        leases.give("vm2", Process::open(child.id().cast_signed()).unwrap(), vec![mine]).unwrap();
-        drop(leases);
-        child.kill().unwrap();
-        child.wait().unwrap();
-        fs::write(dir.path().join("damaged.json"), b"{").unwrap();
-        let leases = Leases::open(dir.path()).unwrap();
-        assert!(leases.holders().is_empty());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn only_the_lease_of_those_sockets_is_ended() {
-        let dir = tempfile::tempdir().unwrap();
-        let leases = Leases::open(dir.path()).unwrap();
-        let this = Process::open(std::process::id().cast_signed()).unwrap();
-        let ((sent, _other), (stranger, _another)) = (socket(), socket());
-        let copy = sent.try_clone().unwrap();
-        leases.give("vm1", this, vec![sent]).unwrap();
-        leases.end_of("vm1", &[stranger]);
-        leases.end_of("vm2", &[copy.try_clone().unwrap()]);
-        assert!(leases.holder("vm1").is_some());
-        leases.end_of("vm1", &[copy]);
-        assert_eq!(leases.holder("vm1"), None);
-    }
-
-    #[test]
-    fn another_process_of_the_same_number_has_no_lease() {
-        let dir = tempfile::tempdir().unwrap();
-        let (sent, _other) = socket();
-        let leases = Leases::open(dir.path()).unwrap();
-        leases.give("vm1", Process::open(std::process::id().cast_signed()).unwrap(), vec![sent]).unwrap();
-        drop(leases);
-        let path = dir.path().join("vm1.json");
-        let mut record: Record = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        record.started += 1;
-        fs::write(&path, serde_json::to_vec(&record).unwrap()).unwrap();
-        assert!(Leases::open(dir.path()).unwrap().holders().is_empty());
     }
 }

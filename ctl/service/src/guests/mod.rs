@@ -59,8 +59,14 @@ impl Guests {
 
 impl Service {
     /// Resumes the leases recorded in `dir`, and supervises them from now on. Nobody gets sockets before this call.
-    pub fn look_after_guests(&self, dir: &Path) -> Result<(), Error> {
-        let leases = Leases::open(dir)
+    pub fn look_after_guests(self: &Arc<Self>, dir: &Path) -> Result<(), Error> {
+        let service = Arc::downgrade(self);
+        let unused = move |port: &str| {
+            if let Some(service) = service.upgrade() {
+                service.give_back(port);
+            }
+        };
+        let leases = Leases::open(dir, unused)
             .map_err(|error| Error::io(format!("keeping guests' processes in {}", dir.display()), error))?;
         self.dataplane.forget_stale_pins();
         let known = self.lock().ports.iter().map(|spec| spec.name.clone()).collect::<Vec<_>>();
@@ -68,6 +74,22 @@ impl Service {
         let _ = self.guests.leases.set(leases);
         known.iter().for_each(|port| self.return_sockets(port));
         Ok(())
+    }
+
+    /// Gives the guest's end of a port back to the kernel's stack there. It was opened for a process that never bound
+    /// the sockets. Another process may have them by now, or the port may be gone. Then it stays as it is.
+    fn give_back(&self, name: &str) {
+        if !self.port(name).is_ok_and(|port| port.spec.guest_sockets && port.guest.is_none()) {
+            return;
+        }
+        let closed = PortUpdate { guest_sockets: Some(false), ..PortUpdate::default() };
+        match self.update_port(name, closed) {
+            Ok(_) => tracing::info!(
+                port = name,
+                "no process bound the sockets that it was given: the guest's end is the kernel stack's again"
+            ),
+            Err(error) => tracing::info!(port = name, %error, "a guest's end that was opened in vain stays open"),
+        }
     }
 
     pub(super) fn holder(&self, name: &str) -> Option<GuestHolder> {
@@ -184,6 +206,7 @@ impl Service {
         // Errors that are certain come before any waiting.
         self.offer(&self.dataplane.port(&name)?)?;
         let pid = process.pid();
+        let mut opened = !self.live(&self.lock(), &name)?.guest_sockets;
         if let Some(holder) = leases.holder(&name) {
             let used = holder.bound_since.is_some() || holder.sockets.iter().any(|socket| socket.bound);
             if holder.pid != pid || used {
@@ -195,6 +218,7 @@ impl Service {
             }
             // The same process asks again before it has bound them, so it has lost the first ones.
             self.dataplane.withdraw_guest_sockets(&name)?;
+            opened |= leases.is_opened_for(&name);
             leases.end(&name);
         }
         self.await_free_queues(leases, &name)?;
@@ -202,7 +226,7 @@ impl Service {
         let offer = self.offer(&self.dataplane.port(&name)?)?;
         let given = self.dataplane.guest_sockets(&name)?;
         let kept = given.sockets.iter().map(OwnedFd::try_clone).collect::<std::io::Result<Vec<_>>>();
-        kept.and_then(|kept| leases.give(&name, process, kept))
+        kept.and_then(|kept| leases.give(&name, process, kept, opened))
             .map_err(|error| Error::io(format!("keeping copies of the sockets of {name}"), error))?;
         if self.name_of(&name).is_err() {
             // The port was deleted meanwhile. That did not end this lease, which came later.

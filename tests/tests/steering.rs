@@ -5,8 +5,8 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tests::veth::{End, Veth, address};
-use tests::{Daemon, NetNs, wait};
+use tests::veth::{End, Veth, address, mac};
+use tests::{Daemon, Frame, Mac, NetNs, shell, wait};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -104,5 +104,68 @@ fn a_learned_station_behind_a_guest_is_steered_as_well() {
         attempts += 1;
         guest.pings("10.0.0.9")
     });
+    daemon.finish();
+}
+
+/// Two uplinks into one network, isolated from each other. What the host sends by one comes back by the other.
+#[test]
+fn the_host_keeps_its_own_addresses_behind_two_uplinks() {
+    let daemon = Daemon::start("twoup");
+    let lan = NetNs::new("lan");
+    lan.sh("ip link add br0 type bridge");
+    lan.sh("ip link set br0 up");
+    address(End { ns: &lan, ifname: "br0" }, "10.0.0.9/24");
+    for n in 0..2 {
+        let (near, far) = (format!("p{n}"), format!("e{n}"));
+        Veth::default().connect(End { ns: &daemon.ns, ifname: &near }, End { ns: &lan, ifname: &far });
+        lan.sh(&format!("ip link set {far} master br0"));
+    }
+    let nic = End { ns: &daemon.ns, ifname: "p0" };
+    address(nic, "10.0.0.5/24");
+    daemon.ns.sh("ip link add link p0 name p0.7 type vlan id 7");
+    daemon.ns.sh("ip link set p0.7 address 02:00:00:00:07:07");
+    let pings = || {
+        let mut ping = daemon.ns.command("ping");
+        shell::output(ping.args(["-c", "3", "-i", "0.2", "-W", "1", "10.0.0.9"])).status.success()
+    };
+    assert!(pings(), "before the switch has the NICs");
+    for n in 0..2 {
+        let spec = json!({ "name": format!("up{n}"), "kind": "phy", "ifname": format!("p{n}"), "steering": "shared",
+                           "isolated": true });
+        daemon.ok("POST", "ports", spec);
+    }
+    let guest = daemon.guest("vm", json!({ "mac_check": false }));
+    let own = mac(nic);
+    // The host asks by broadcast, and the question comes back by the other uplink.
+    for _ in 0..3 {
+        daemon.ns.sh("ip neighbour flush all");
+        lan.sh("ip neighbour flush all");
+        assert!(pings());
+    }
+    wait::expect("it was dropped there", SOON, || daemon.dropped("up1", "host_address") > 0);
+    // A guest sends from the addresses of the NIC and of the VLAN on it.
+    for address in [own, "02:00:00:00:07:07".parse().expect("an address")] {
+        let before = daemon.dropped("vm", "host_address");
+        guest.raw().send(&Frame::ethernet(address, Mac::BROADCAST).payload(0x88b5, &[0; 46]));
+        daemon.expect_dropped("vm", "host_address", before + 1);
+        let text = address.to_string();
+        assert!(!daemon.get("fdb").to_string().contains(&text));
+        for (method, target, body) in [
+            ("POST", "ports", json!({ "name": "thief", "kind": "guest", "mac": text })),
+            ("PATCH", "ports/vm", json!({ "mac": text })),
+            ("POST", "fdb", json!({ "mac": text, "port": "vm" })),
+        ] {
+            let (status, error) = daemon.call(method, target, &body);
+            assert_eq!((status, error["code"].as_str()), (409, Some("EEXIST")), "{error}");
+            assert!(error["error"].as_str().expect("a text").contains("p0"), "{error}");
+        }
+    }
+    assert!(pings());
+    daemon.ns.sh("ip link set p0 address 02:00:00:00:00:55");
+    wait::expect("the old address is free", SOON, || {
+        daemon.call("PATCH", "ports/vm", &json!({ "mac": own.to_string() })).0 == 200
+    });
+    let (status, _) = daemon.call("PATCH", "ports/vm", &json!({ "mac": "02:00:00:00:00:55" }));
+    assert_eq!(status, 409);
     daemon.finish();
 }

@@ -24,14 +24,17 @@ pub enum BridgeCommand {
         /// Forward frames to 01:80:c2:00:00:00-0f.
         #[arg(long)]
         forward_reserved: Option<bool>,
+        /// Moves of an address between ports within a second that are honest. 0: any number.
+        #[arg(long)]
+        flap_limit: Option<u32>,
     },
 }
 
 pub(crate) async fn run(client: &Client, printer: &Printer, command: BridgeCommand) -> anyhow::Result<()> {
     let answer = match command {
         BridgeCommand::Show => client.get("bridge").await?,
-        BridgeCommand::Set { fdb_limit, fdb_ageing_seconds, forward_reserved } => {
-            let update = BridgeUpdate { fdb_limit, fdb_ageing_seconds, forward_reserved };
+        BridgeCommand::Set { fdb_limit, fdb_ageing_seconds, forward_reserved, flap_limit } => {
+            let update = BridgeUpdate { fdb_limit, fdb_ageing_seconds, forward_reserved, flap_limit };
             client.patch("bridge", &update).await?
         }
     };

@@ -272,7 +272,8 @@ pub(crate) fn fdb(rows: &[FdbEntry]) -> String {
     let mut table = Table::new(&["MAC", "VLAN", "PORT", "KIND", "AGE"]);
     for row in rows {
         let age = if row.kind == FdbKind::Static { String::new() } else { format!("{} s", row.age_seconds) };
-        table.row([row.mac.to_string(), row.vlan.to_string(), row.port.clone(), word(&row.kind), age]);
+        let kind = if row.held { format!("{}, held", word(&row.kind)) } else { word(&row.kind) };
+        table.row([row.mac.to_string(), row.vlan.to_string(), row.port.clone(), kind, age]);
     }
     table.render()
 }
@@ -280,8 +281,8 @@ pub(crate) fn fdb(rows: &[FdbEntry]) -> String {
 /// `bridge show`.
 pub(crate) fn bridge(bridge: &BridgeSettings) -> String {
     format!(
-        "MAC table limit       {}\nMAC ageing            {} s\nforward reserved MACs {}\n",
-        bridge.fdb_limit, bridge.fdb_ageing_seconds, bridge.forward_reserved
+        "MAC table limit       {}\nMAC ageing            {} s\nforward reserved MACs {}\nmoves of a MAC        {} a second, at most\n",
+        bridge.fdb_limit, bridge.fdb_ageing_seconds, bridge.forward_reserved, bridge.flap_limit
     )
 }
 

@@ -50,6 +50,10 @@ pub fn scrape(service: &Service) -> String {
         &[],
         stats.unaccounted_packets as f64,
     );
+    let help = "MAC addresses that flapped between ports and are held at the first one.";
+    families.gauge("xswitch_fdb_held_addresses", help, &[], dataplane.held_addresses().len() as f64);
+    let help = "Times that a MAC address was held because it flapped between ports.";
+    families.counter("xswitch_fdb_holds_total", help, &[], dataplane.address_holds());
     families.tables(service);
     dataplane.workers().iter().for_each(|worker| families.worker(worker));
     stats.running.iter().for_each(|component| families.component(component));

@@ -108,7 +108,7 @@ mod tests {
 
     fn row(n: u8) -> FdbEntry {
         let mac = MacAddr::new([2, 0, 0, 0, 0, n]);
-        FdbEntry { mac, vlan: 0, port: "vm1".into(), kind: FdbKind::Learned, age_seconds: 3 }
+        FdbEntry { mac, vlan: 0, port: "vm1".into(), kind: FdbKind::Learned, age_seconds: 3, held: false }
     }
 
     const LONG: Duration = Duration::from_secs(300);

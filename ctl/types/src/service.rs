@@ -106,6 +106,9 @@ pub struct BridgeUpdate {
     /// As in `BridgeSettings`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forward_reserved: Option<bool>,
+    /// As in `BridgeSettings`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flap_limit: Option<u32>,
 }
 
 /// Selects FDB entries. Absent fields match any.

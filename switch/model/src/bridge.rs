@@ -30,6 +30,25 @@ pub struct FdbEntry {
     pub kind: FdbKind,
     /// Seconds since a frame from it was last seen; 0 for a static one.
     pub age_seconds: u32,
+    /// Whether it is held at the port because it flapped: what comes in from it at other ports is dropped with reason
+    /// `mac_flap`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
+}
+
+/// An address that was seen behind two ports in turn, faster than a guest moves, and is held at the first one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct HeldAddress {
+    /// MAC address.
+    #[cfg_attr(feature = "schema", schema(value_type = String, example = "02:00:00:00:00:01"))]
+    pub mac: MacAddr,
+    /// VLAN, 0 for the untagged segment.
+    pub vlan: u16,
+    /// Name of the port that it is held at.
+    pub port: String,
+    /// Name of the port that it moved to last.
+    pub other: String,
 }
 
 /// A static FDB entry as a user asks for it.
@@ -59,10 +78,14 @@ pub struct BridgeSettings {
     /// Forward 01:80:c2:00:00:00–0f (STP, LACP, pause, LLDP), which a bridge keeps to itself (IEEE 802.1D table
     /// 7-10); default false: dropped with reason `reserved_multicast`.
     pub forward_reserved: bool,
+    /// Moves of an address between ports within a second that are honest, 0–1,000,000; default 10. One that moves more
+    /// often is held at its first port for ten seconds, and what comes from it at others is dropped with reason
+    /// `mac_flap`. 0: no address is held.
+    pub flap_limit: u32,
 }
 
 impl Default for BridgeSettings {
     fn default() -> Self {
-        Self { fdb_limit: 131_072, fdb_ageing_seconds: 300, forward_reserved: false }
+        Self { fdb_limit: 131_072, fdb_ageing_seconds: 300, forward_reserved: false, flap_limit: 10 }
     }
 }

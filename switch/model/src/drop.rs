@@ -58,6 +58,10 @@ drop_reasons! {
         "The source is an address of the host itself, on a NIC that it shares with the switch: somebody forges it, or \
          the host's own frame came back by another port; `port show` of the NIC tells its address, and a second uplink \
          into the same network needs a bond or spanning tree.";
+    /// The source is held at another port, because it was seen behind two ports in turn.
+    MacFlap "mac_flap"
+        "The source address was seen behind two ports in turn, faster than any guest moves, and is held at the first one \
+         for some seconds; look for a loop outside of the switch, or for two stations with that address (`fdb list`).";
     /// ARP or RARP claims a hardware address that is not the port's.
     ArpSpoofed "arp_spoofed"
         "The sender hardware address inside the ARP packet is not the one of the port; the guest speaks for another \

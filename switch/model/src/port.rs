@@ -187,8 +187,8 @@ pub struct PortSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>, example = "02:00:00:00:00:01"))]
     pub mac: Option<MacAddr>,
-    /// Other ports may have the same `mac`, if they say so too: a service moves between them. Frames go to the port that
-    /// last sent from it; default false: a second port with that address is refused.
+    /// Other ports may have the same `mac`, if they say so too: a service moves between them. Frames go to the port
+    /// that last sent from it; default false: a second port with that address is refused.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shared_mac: bool,
     /// Layer 3 MTU in bytes, without Ethernet header and VLAN tag; default 1500 (`phy`: what the netdev has).

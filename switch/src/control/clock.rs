@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::change;
 use super::core::Core;
+use super::flaps::FlapLog;
 use super::state::Control;
 use crate::{Error, ErrorKind};
 
@@ -45,7 +46,7 @@ impl Drop for Clock {
 }
 
 fn run((stopped, bell): &(Mutex<bool>, Condvar), core: &Weak<Core>, control: &Weak<Mutex<Control>>) {
-    let start = Instant::now();
+    let (start, mut flap_log) = (Instant::now(), FlapLog::default());
     let mut guard = stopped.lock().unwrap_or_else(PoisonError::into_inner);
     while !*guard {
         guard = bell.wait_timeout(guard, TICK).unwrap_or_else(PoisonError::into_inner).0;
@@ -56,11 +57,13 @@ fn run((stopped, bell): &(Mutex<bool>, Condvar), core: &Weak<Core>, control: &We
         core.shared.now.store(u32::try_from(start.elapsed().as_secs()).unwrap_or(u32::MAX), Ordering::Relaxed);
         let fdb = Arc::clone(&core.shared.view.load().fdb);
         fdb.age(core.now());
+        fdb.release(core.now());
         // Control may be busy, or waiting for this thread: the next tick will do.
         if let Ok(mut control) = control.try_lock() {
             let Control { core, views, .. } = &mut *control;
             views.forget(&core.shared);
             change::steer(&control);
+            flap_log.tell(&control);
         }
     }
 }

@@ -14,7 +14,7 @@
 //! | `several`, `gate`, `workers`, `changes`, `core` | what stands beside the lock |
 //! | `attach` | what ports have outside of the switch |
 //! | `ports`, `host_addresses`, `sums`, `components`, `views`, `state` | what control knows |
-//! | `change`, `report` | changes, and what is told |
+//! | `change`, `report`, `flaps` | changes, and what is told |
 //! | `clock`, `watcher`, `switch` | who asks for them |
 
 mod attach;
@@ -24,6 +24,7 @@ mod clock;
 mod components;
 mod core;
 mod fields;
+mod flaps;
 mod gate;
 mod host_addresses;
 mod ports;

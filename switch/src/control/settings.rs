@@ -45,6 +45,12 @@ pub fn check_bridge(bridge: &BridgeSettings) -> Result<(), Error> {
             bridge.fdb_ageing_seconds
         )));
     }
+    if bridge.flap_limit > 1_000_000 {
+        return Err(Error::invalid(format!(
+            "flap_limit: {} is out of range, 0 (off) to 1000000 are possible",
+            bridge.flap_limit
+        )));
+    }
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Switch;
 use crate::control::change;
 use crate::control::fields::{check_mac, check_vlan};
+use crate::control::flaps;
 use crate::control::settings::check_bridge;
 use crate::engine::fdb::{Learn, Row, StaticError};
 use crate::model::*;
@@ -24,6 +25,7 @@ impl Switch {
             control.fdb = Arc::new(control.fdb.resized(bridge.fdb_limit));
         }
         control.fdb.set_ageing(bridge.fdb_ageing_seconds);
+        control.fdb.set_flap_limit(bridge.flap_limit);
         control.bridge = bridge;
         control.publish();
         Ok(())
@@ -40,8 +42,19 @@ impl Switch {
             port: control.ports.name_of(row.port),
             kind: if row.is_static { FdbKind::Static } else { FdbKind::Learned },
             age_seconds: row.age,
+            held: row.is_held,
         };
         rows.into_iter().map(entry).collect()
+    }
+
+    /// Addresses that flapped, and are held at a port now.
+    pub fn held_addresses(&self) -> Vec<HeldAddress> {
+        flaps::held(&self.lock())
+    }
+
+    /// How often an address was held since the start.
+    pub fn address_holds(&self) -> u64 {
+        self.lock().fdb.holds()
     }
 
     /// Adds a static row, or turns a learned one into it. A static row of another port is an error of kind `Exists`.

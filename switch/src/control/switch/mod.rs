@@ -64,6 +64,7 @@ impl Switch {
     pub fn start_on(host: Arc<dyn Host>, settings: &DataplaneSettings, bridge: BridgeSettings) -> Result<Self, Error> {
         Self::check(settings, &bridge)?;
         let fdb = Arc::new(Fdb::new(bridge.fdb_limit, bridge.fdb_ageing_seconds, random_seed()?));
+        fdb.set_flap_limit(bridge.flap_limit);
         let tables = Tables::new(settings.capacity, settings.workers);
         let ports = Ports::default();
         let host_addresses = HostAddresses::default();

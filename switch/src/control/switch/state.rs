@@ -2,6 +2,7 @@
 
 use super::Switch;
 use crate::Error;
+use crate::control::flaps;
 use crate::control::ports::LivePort;
 use crate::control::report;
 use crate::control::resolve::same_station;
@@ -23,6 +24,16 @@ fn shared_address<'a>(port: &LivePort, mut others: impl Iterator<Item = &'a Live
     let message =
         format!("its address {mac} is that of port `{name}` too: frames go to the one that last sent from it");
     Some(NetdevFinding { port: port.spec.name.clone(), message })
+}
+
+/// The finding about an address that is held at a port.
+fn flapping_address(held: HeldAddress) -> NetdevFinding {
+    let HeldAddress { mac, vlan, port, other } = held;
+    let message = format!(
+        "{mac} in VLAN {vlan} flaps between this port and `{other}`, and is held here: look for a loop outside of the switch, \
+         or for two stations with that address"
+    );
+    NetdevFinding { port, message }
 }
 
 impl Switch {
@@ -55,8 +66,8 @@ impl Switch {
         report::audit(&self.lock())
     }
 
-    /// Looks at the netdevs of all live ports: offloads that would break checksums, MTU, carrier, foreign programs. Tells
-    /// also which ports share an address.
+    /// Looks at the netdevs of all live ports: offloads that would break checksums, MTU, carrier, foreign programs.
+    /// Tells also which ports share an address, and which addresses flap.
     pub fn check_netdevs(&self) -> Vec<NetdevFinding> {
         let findings = |port: &LivePort| {
             let name = port.spec.name.clone();
@@ -65,6 +76,8 @@ impl Switch {
         };
         let control = self.lock();
         let ports = || control.ports.iter();
-        ports().flat_map(findings).chain(ports().filter_map(|port| shared_address(port, ports()))).collect()
+        let flapping = flaps::held(&control).into_iter().map(flapping_address);
+        let shared = ports().filter_map(|port| shared_address(port, ports()));
+        ports().flat_map(findings).chain(shared).chain(flapping).collect()
     }
 }

@@ -25,7 +25,9 @@ pub fn decide<'a, L: Lookup, T: StepTracer>(
         Err(reason) => return Decision { verdict: Verdict::Drop(reason), drop_port: ingress, rule: None },
     };
     tracer.step("learn", |name| describe_learning(fdb, l2.src, vid, ingress, &name(ingress)));
-    lookup.learn(context, l2.src, vid, from.fdb_limit);
+    if !lookup.learn(context, l2.src, vid, from.fdb_limit) {
+        return Decision { verdict: Verdict::Drop(DropReason::MacFlap), drop_port: ingress, rule: None };
+    }
     let rule = if snap.rules.is_empty() {
         None
     } else {
@@ -90,6 +92,7 @@ fn describe_learning(fdb: &Fdb, src: MacAddr, vid: Vid, ingress: PortNo, name: &
     match fdb.preview(src, vid, ingress) {
         Learn::Learned => format!("{src} in VLAN {vid} is new and would be learned on {name}"),
         Learn::Moved => format!("{src} in VLAN {vid} would move to {name}"),
+        Learn::Held => format!("{src} in VLAN {vid} is held at another port, because it flapped"),
         Learn::Static => format!("{src} in VLAN {vid} is static and stays where it is"),
         Learn::Known | Learn::Refreshed | Learn::Skipped => format!("{src} in VLAN {vid} is known on {name}"),
     }

@@ -13,8 +13,9 @@ pub trait Lookup {
     /// The rule that applies to a frame with that key. `key` is called only if the answer depends on it.
     fn classify<'a>(&mut self, rules: &'a Rules, key: impl FnOnce() -> Key) -> Option<&'a Rule>;
 
-    /// Learns that a station is behind the burst's ingress port, which may have at most `port_limit` of them.
-    fn learn(&mut self, context: &BurstContext<'_>, mac: MacAddr, vid: Vid, port_limit: u32);
+    /// Learns that a station is behind the burst's ingress port, which may have at most `port_limit` of them. False if
+    /// it is held at another port.
+    fn learn(&mut self, context: &BurstContext<'_>, mac: MacAddr, vid: Vid, port_limit: u32) -> bool;
 
     /// The port that a station is behind.
     #[inline]
@@ -34,8 +35,8 @@ impl Lookup for DirectLookup {
     }
 
     #[inline]
-    fn learn(&mut self, context: &BurstContext<'_>, mac: MacAddr, vid: Vid, port_limit: u32) {
-        context.fdb.learn(mac, vid, context.ingress, port_limit, context.now);
+    fn learn(&mut self, context: &BurstContext<'_>, mac: MacAddr, vid: Vid, port_limit: u32) -> bool {
+        context.fdb.learn(mac, vid, context.ingress, port_limit, context.now) != Learn::Held
     }
 }
 
@@ -50,9 +51,10 @@ impl Lookup for DryRunLookup {
         DirectLookup.classify(rules, key)
     }
 
-    fn learn(&mut self, context: &BurstContext<'_>, mac: MacAddr, vid: Vid, _port_limit: u32) {
-        let is_static = context.fdb.preview(mac, vid, context.ingress) == Learn::Static;
-        self.sender = (!is_static).then_some((mac, vid, context.ingress));
+    fn learn(&mut self, context: &BurstContext<'_>, mac: MacAddr, vid: Vid, _port_limit: u32) -> bool {
+        let learn = context.fdb.preview(mac, vid, context.ingress);
+        self.sender = (learn != Learn::Static).then_some((mac, vid, context.ingress));
+        learn != Learn::Held
     }
 
     fn find_station(&mut self, fdb: &Fdb, mac: MacAddr, vid: Vid) -> Option<PortNo> {

@@ -4,6 +4,7 @@
 //! static ones. A learned list has the oldest entry first, by when it was learned or last got a second chance. The
 //! lists belong to whoever holds the table's lock.
 
+use super::flaps::Flaps;
 use crate::engine::PortNo;
 use crate::model::MAX_PORTS;
 
@@ -36,6 +37,8 @@ pub struct Lists {
     /// No learned list is longer than this. It is exact after a search for the fullest. Under a MAC flood the
     /// flooder's own list is as long, so no search is needed.
     longest: u32,
+    /// Stations that move between ports.
+    pub flaps: Flaps,
 }
 
 impl Lists {
@@ -45,6 +48,7 @@ impl Lists {
             heads: vec![List { first: NONE, last: NONE, len: 0 }; 2 * MAX_PORTS].into(),
             ports: 0,
             longest: 0,
+            flaps: Flaps::default(),
         }
     }
 

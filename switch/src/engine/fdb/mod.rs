@@ -16,19 +16,23 @@
 //! **Ageing** is a sweep by control, [`Fdb::age`], about once a second. Entries go at most that much late, and
 //! lookups need not look at the time. An expired entry that is not swept yet is refreshed if its station speaks up.
 //!
+//! **Flapping.** A station that moves between ports more often than [`Fdb::set_flap_limit`] says is held at the first
+//! one for a while (`flaps`).
+//!
 //! **Static entries** count in the limit of the table. They neither age, nor move, nor give way.
 
+mod flaps;
 mod lists;
 mod table;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError, TryLockError};
 
 use self::lists::{Lists, NONE};
-use self::table::{Table, Word, key};
+use self::table::{Table, Word, key, station};
 use self::writer::{Entries, Writer};
 use super::PortNo;
 use crate::model::{MAX_PORTS, MAX_VID, MacAddr, Vid};
@@ -55,6 +59,8 @@ pub enum Learn {
     Moved,
     /// It is static, on this or another port.
     Static,
+    /// It is held at another port, because it flapped.
+    Held,
     /// Not now: another writer is at work, or nothing may give way for it.
     Skipped,
 }
@@ -81,8 +87,23 @@ pub struct Row {
     pub port: PortNo,
     /// Whether it is static.
     pub is_static: bool,
+    /// Whether it is held at the port, because it flapped.
+    pub is_held: bool,
     /// Seconds since it was last seen; 0 for a static one.
     pub age: u32,
+}
+
+/// A station that is held, because it flapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Address.
+    pub mac: MacAddr,
+    /// VLAN.
+    pub vid: Vid,
+    /// The port that it is held at.
+    pub port: PortNo,
+    /// The port that it moved to last.
+    pub other: PortNo,
 }
 
 /// An entry that was found: its slot, and the word that was there.
@@ -114,11 +135,15 @@ pub struct Fdb {
     ageing: AtomicU32,
     /// Second before which no entry can expire.
     sweep_at: AtomicU32,
+    /// Moves of a station within a second that are honest; 0 if any are.
+    flap_limit: AtomicU32,
+    /// How often a station was held.
+    holds: AtomicU64,
 }
 
 impl Fdb {
     /// An empty table for `limit` entries ([`MIN_LIMIT`] to [`MAX_LIMIT`], else the nearest of them). Learned ones
-    /// expire `ageing_seconds` after they were last seen.
+    /// expire `ageing_seconds` after they were last seen. Stations may flap.
     ///
     /// `seed` should be random and secret, so that nobody can choose addresses that collide. The table takes 24 to 48
     /// bytes an entry, from the start.
@@ -130,14 +155,18 @@ impl Fdb {
             seed,
             ageing: AtomicU32::new(ageing_seconds.max(1)),
             sweep_at: AtomicU32::new(0),
+            flap_limit: AtomicU32::new(0),
+            holds: AtomicU64::new(0),
         }
     }
 
     /// A table for another number of entries, with what this one holds. If that is too much, the fullest ports'
     /// oldest learned entries are left out, and static ones beyond the limit. What workers learn in this one
-    /// meanwhile is learned again.
+    /// meanwhile is learned again. Nothing is held in the new one.
     pub fn resized(&self, new_limit: u32) -> Self {
-        let new = Self::new(new_limit, self.ageing.load(Relaxed), self.seed);
+        let mut new = Self::new(new_limit, self.ageing.load(Relaxed), self.seed);
+        new.flap_limit = self.flap_limit.load(Relaxed).into();
+        new.holds = self.holds.load(Relaxed).into();
         // The lock is held throughout, for a consistent copy. Workers only skip learning meanwhile.
         let from = self.writer();
         let mut to = new.writer();
@@ -206,6 +235,7 @@ impl Fdb {
                 seen.store(now, Relaxed);
                 Learn::Refreshed
             }
+            Some((_, word)) if word.is_held() => Learn::Held,
             _ => self.learn_slowly(key, port, port_limit, now),
         }
     }
@@ -217,6 +247,7 @@ impl Fdb {
             Some(None) => Learn::Learned,
             Some(Some((_, word))) if word.is_static() => Learn::Static,
             Some(Some((_, word))) if word.port() == port => Learn::Known,
+            Some(Some((_, word))) if word.is_held() => Learn::Held,
             Some(Some(_)) => Learn::Moved,
         }
     }
@@ -237,7 +268,17 @@ impl Fdb {
         match found {
             Some((_, word)) if word.is_static() => return Learn::Static,
             Some((_, word)) if word.port() == port => return Learn::Known,
-            _ => {}
+            Some((_, word)) if word.is_held() => return Learn::Held,
+            Some((slot, word)) => {
+                let (ports, limit) = ([word.port(), port], self.flap_limit.load(Relaxed));
+                let first = (limit > 0).then(|| writer.lists.flaps.moved(slot, key, ports, now, limit)).flatten();
+                if let Some(first) = first {
+                    writer.hold(slot, word, first, now);
+                    self.holds.fetch_add(1, Relaxed);
+                    return if first == port { Learn::Moved } else { Learn::Held };
+                }
+            }
+            None => {}
         }
         for _ in 0..EVICTIONS {
             if writer.lists.len(port, false) < port_limit {
@@ -300,6 +341,36 @@ impl Fdb {
         removed
     }
 
+    /// Changes how many moves of a station between ports within a second are honest. With more it is held. 0: none is,
+    /// and those that are held are let go within a moment.
+    pub fn set_flap_limit(&self, moves: u32) {
+        self.flap_limit.store(moves, Relaxed);
+    }
+
+    /// Lets stations move again that were held long enough. For one caller, about once a second.
+    pub fn release(&self, now: u32) {
+        let mut writer = self.writer();
+        let now = if self.flap_limit.load(Relaxed) == 0 { u32::MAX } else { now };
+        for key in writer.lists.flaps.release(now) {
+            writer.release(key);
+        }
+    }
+
+    /// Stations that are held now.
+    pub fn held(&self) -> Vec<Held> {
+        let writer = self.writer();
+        let held = writer.lists.flaps.held().map(|flap| {
+            let (mac, vid) = station(flap.key);
+            Held { mac, vid, port: flap.first, other: flap.other }
+        });
+        held.collect()
+    }
+
+    /// How often a station was held.
+    pub fn holds(&self) -> u64 {
+        self.holds.load(Relaxed)
+    }
+
     /// Changes the ageing time, in seconds, also for what is in the table.
     pub fn set_ageing(&self, seconds: u32) {
         self.ageing.store(seconds.max(1), Relaxed);
@@ -335,6 +406,7 @@ impl Fdb {
     /// Removes all entries of a port, static ones too. Returns how many. To be called when workers no longer let the
     /// port learn.
     pub fn flush_port(&self, port: PortNo) -> usize {
+        self.writer().lists.flaps.forget(port);
         self.flush(port, false) + self.flush(port, true)
     }
 
@@ -369,7 +441,7 @@ impl Fdb {
         let rows = slots.filter(|(_, word)| word.is_valid()).map(|(slot, word)| {
             let (mac, vid) = self.table().key_of(slot, word);
             let age = if word.is_static() { 0 } else { self.entries.seconds_since(slot, now) };
-            Row { mac, vid, port: word.port(), is_static: word.is_static(), age }
+            Row { mac, vid, port: word.port(), is_static: word.is_static(), is_held: word.is_held(), age }
         });
         rows.collect()
     }

@@ -7,8 +7,8 @@
 //! bucket, and only the rest is stored (quotienting).
 //!
 //! ```text
-//!  63                      13   12      11       10      9 … 0
-//! | rest of the permuted key | choice | valid | static | port |
+//!  63                      14   13      12      11     10      9 … 0
+//! | rest of the permuted key | choice | valid | held | static | port |
 //! ```
 //!
 //! Each key has one bucket under each of two permutations. `choice` says which one the entry is in. A bucket is a
@@ -28,12 +28,13 @@ const KEY_BITS: u32 = 60;
 const KEY_MASK: u64 = (1 << KEY_BITS) - 1;
 const PORT_BITS: u32 = 10;
 const STATIC: u64 = 1 << PORT_BITS;
-const VALID: u64 = 1 << (PORT_BITS + 1);
-const CHOICE: u32 = PORT_BITS + 2;
-const REST: u32 = PORT_BITS + 3;
+const HELD: u64 = 1 << (PORT_BITS + 1);
+const VALID: u64 = 1 << (PORT_BITS + 2);
+const CHOICE: u32 = PORT_BITS + 3;
+const REST: u32 = PORT_BITS + 4;
 /// The bits of a word that do not belong to the key.
-const VALUE: u64 = STATIC | (STATIC - 1);
-/// Buckets of the smallest table: the bucket number must take 9 bits off the key for the rest to fit its word.
+const VALUE: u64 = HELD | STATIC | (STATIC - 1);
+/// Buckets of the smallest table: the bucket number must take 10 bits off the key for the rest to fit its word.
 const MIN_BUCKETS: usize = 1 << (KEY_BITS + REST - 64);
 
 const _: () = assert!(MAX_PORTS <= 1 << PORT_BITS);
@@ -42,6 +43,11 @@ const _: () = assert!(MAX_PORTS <= 1 << PORT_BITS);
 #[inline]
 pub fn key(mac: MacAddr, vid: Vid) -> Option<u64> {
     (usize::from(vid) < VID_COUNT).then(|| mac.to_u64() << 12 | u64::from(vid))
+}
+
+/// The address and VLAN of a key.
+pub fn station(key: u64) -> (MacAddr, Vid) {
+    (MacAddr::from_u64(key >> 12), low_u16(key & 0xfff))
 }
 
 /// The word of a slot.
@@ -62,12 +68,23 @@ impl Word {
         self.0 & STATIC != 0
     }
 
+    /// Whether the station does not move now.
+    #[inline]
+    pub fn is_held(self) -> bool {
+        self.0 & HELD != 0
+    }
+
+    /// The same, held.
+    pub fn held(self) -> Self {
+        Word(self.0 | HELD)
+    }
+
     #[inline]
     pub fn port(self) -> PortNo {
         low_u16(self.0 & (STATIC - 1))
     }
 
-    /// The same key with another value.
+    /// The same key with another value, not held.
     pub fn with(self, port: PortNo, is_static: bool) -> Self {
         debug_assert!(usize::from(port) < MAX_PORTS);
         Word(self.0 & !VALUE | u64::from(port) & (STATIC - 1) | if is_static { STATIC } else { 0 })
@@ -220,7 +237,7 @@ impl Table {
     pub fn key_of(&self, slot: usize, word: Word) -> (MacAddr, Vid) {
         let permutation = &self.permutations[low_index(word.0 >> CHOICE & 1)];
         let key = permutation.backward((word.0 >> REST) << self.bits | (slot / BUCKET) as u64);
-        (MacAddr::from_u64(key >> 12), low_u16(key & 0xfff))
+        station(key)
     }
 }
 

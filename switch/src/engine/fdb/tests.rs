@@ -190,7 +190,7 @@ fn learning_never_overwrites_a_static_entry() {
     let fdb = Fdb::new(100, 10, 7);
     fdb.add_static(mac(1), 5, 3).unwrap();
     let row = |fdb: &Fdb, now| fdb.entries(now).into_iter().find(|row| (row.mac, row.vid) == (mac(1), 5));
-    let expected = Some(Row { mac: mac(1), vid: 5, port: 3, is_static: true, age: 0 });
+    let expected = Some(Row { mac: mac(1), vid: 5, port: 3, is_static: true, is_held: false, age: 0 });
     for (now, port) in [(0, 1), (0, 3), (1, 2), (1000, 1)] {
         assert_eq!(
             (fdb.preview(mac(1), 5, port), fdb.learn(mac(1), 5, port, 4096, now)),
@@ -334,4 +334,63 @@ fn colliding_addresses_displace_only_entries_of_fuller_ports() {
     (0..16).for_each(|_| assert_eq!(fdb.add_static(mac(same.next().unwrap()), 0, 4), Ok(())));
     assert_eq!(fdb.add_static(mac(same.next().unwrap()), 0, 4), Err(StaticError::Full));
     assert_eq!((fdb.count(1), fdb.count(2), fdb.len()), (0, 0, 66));
+}
+
+#[test]
+fn a_held_station_is_known_at_its_first_port_and_refused_at_others() {
+    let fdb = Fdb::new(100, 300, 3);
+    fdb.set_flap_limit(3);
+    assert_eq!(fdb.learn(mac(1), 0, 5, 100, 9), Learn::Learned);
+    for port in [6, 5, 6] {
+        assert_eq!(fdb.learn(mac(1), 0, port, 100, 9), Learn::Moved);
+    }
+    assert_eq!(fdb.learn(mac(1), 0, 7, 100, 9), Learn::Held);
+    assert_eq!(fdb.preview(mac(1), 0, 7), Learn::Held);
+    assert_eq!((fdb.lookup(mac(1), 0), fdb.learn(mac(1), 0, 5, 100, 9)), (Some(5), Learn::Known));
+    assert_eq!(fdb.learn(mac(1), 1, 7, 100, 9), Learn::Learned, "another VLAN is another station");
+    assert_eq!(fdb.held(), [Held { mac: mac(1), vid: 0, port: 5, other: 7 }]);
+    assert_eq!((fdb.holds(), fdb.count(5), fdb.count(6)), (1, 1, 0));
+    assert!(fdb.entries(9).iter().all(|row| row.is_held == (row.vid == 0)));
+    fdb.release(10);
+    assert_eq!(fdb.learn(mac(1), 0, 6, 100, 10), Learn::Held);
+    fdb.release(9 + flaps::HOLD);
+    assert_eq!((fdb.held(), fdb.learn(mac(1), 0, 6, 100, 20)), (vec![], Learn::Moved));
+}
+
+#[test]
+fn what_is_done_to_a_held_entry_is_done() {
+    let held = |fdb: &Fdb| {
+        fdb.set_flap_limit(1);
+        fdb.learn(mac(1), 0, 5, 100, 0);
+        fdb.learn(mac(1), 0, 6, 100, 0);
+        assert_eq!(fdb.learn(mac(1), 0, 6, 100, 0), Learn::Known);
+        assert_eq!(fdb.learn(mac(1), 0, 5, 100, 0), Learn::Moved, "home again, and held there");
+        assert_eq!(fdb.learn(mac(1), 0, 6, 100, 0), Learn::Held);
+    };
+    type Undo = fn(&Fdb);
+    let undone: [(&str, Undo); 5] = [
+        ("removed", |fdb| assert!(fdb.remove(mac(1), 0))),
+        ("flushed", |fdb| assert_eq!(fdb.flush_learned(None), 1)),
+        ("its port went", |fdb| assert_eq!(fdb.flush_port(5), 1)),
+        ("aged", |fdb| assert_eq!(fdb.age(1000), 1)),
+        ("no limit any more", |fdb| {
+            fdb.set_flap_limit(0);
+            fdb.release(1);
+        }),
+    ];
+    for (how, undo) in undone {
+        let fdb = Fdb::new(100, 300, 3);
+        held(&fdb);
+        undo(&fdb);
+        assert!(matches!(fdb.learn(mac(1), 0, 6, 100, 1), Learn::Learned | Learn::Moved), "{how}");
+    }
+    let fdb = Fdb::new(100, 300, 3);
+    held(&fdb);
+    fdb.add_static(mac(1), 0, 6).unwrap();
+    fdb.release(flaps::HOLD);
+    assert_eq!((fdb.lookup(mac(1), 0), fdb.learn(mac(1), 0, 5, 100, 20)), (Some(6), Learn::Static));
+    let fdb = Fdb::new(100, 300, 3);
+    held(&fdb);
+    let resized = fdb.resized(200);
+    assert_eq!((resized.holds(), resized.learn(mac(1), 0, 6, 100, 1)), (1, Learn::Moved));
 }

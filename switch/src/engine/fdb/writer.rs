@@ -77,6 +77,20 @@ impl<'a> Writer<'a> {
         self.enter(slot, new.port(), new.is_static(), now);
     }
 
+    /// Holds a station at a port: its entry says so.
+    pub(super) fn hold(&mut self, slot: usize, old: Word, port: PortNo, now: u32) {
+        self.replace(slot, old, old.with(port, false).held(), now);
+    }
+
+    /// Holds a station no more, if it is held.
+    pub(super) fn release(&mut self, key: u64) {
+        if let Some((slot, word)) = self.entries.table.find(key)
+            && word.is_held()
+        {
+            self.entries.table.store(slot, word.with(word.port(), word.is_static()));
+        }
+    }
+
     /// Removes an entry.
     pub(super) fn remove(&mut self, slot: usize, word: Word) {
         self.entries.table.store(slot, Word::EMPTY);

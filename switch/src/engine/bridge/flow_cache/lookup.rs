@@ -33,10 +33,12 @@ impl Lookup for WorkerLookup {
     }
 
     #[inline]
-    fn learn(&mut self, context: &BurstContext<'_>, mac: MacAddr, vid: Vid, port_limit: u32) {
+    fn learn(&mut self, context: &BurstContext<'_>, mac: MacAddr, vid: Vid, port_limit: u32) -> bool {
         let station = Station::new(mac, vid);
         if self.learned != station {
-            self.learned = station.learned(context, port_limit);
+            let Some(learned) = station.learned(context, port_limit) else { return false };
+            self.learned = learned;
         }
+        true
     }
 }

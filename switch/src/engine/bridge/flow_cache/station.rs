@@ -19,20 +19,21 @@ impl Station {
     }
 
     /// Learns that the station is behind the burst's ingress port. Returns the station, or [`Station::NONE`] if the FDB
-    /// skipped it, so that the next frame tries again.
+    /// skipped it, so that the next frame tries again. `None` if it is held at another port.
     #[inline]
-    pub(super) fn learned(self, context: &BurstContext<'_>, port_limit: u32) -> Self {
+    pub(super) fn learned(self, context: &BurstContext<'_>, port_limit: u32) -> Option<Self> {
         let (mac, vid) = (MacAddr::from_u64(self.0 >> 16), low_u16(self.0));
         match context.fdb.learn(mac, vid, context.ingress, port_limit, context.now) {
-            Learn::Skipped => Self::NONE,
-            _ => self,
+            Learn::Held => None,
+            Learn::Skipped => Some(Self::NONE),
+            _ => Some(self),
         }
     }
 
-    /// The same with the limit that the ingress port has; `None` if there is no such port.
+    /// The same with the limit that the ingress port has; `None` also if there is no such port.
     #[inline(never)]
     pub(super) fn learned_at_ingress(self, context: &BurstContext<'_>) -> Option<Self> {
         let limit = context.snap.port(context.ingress)?.fdb_limit;
-        Some(self.learned(context, limit))
+        self.learned(context, limit)
     }
 }

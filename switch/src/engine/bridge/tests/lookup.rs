@@ -24,9 +24,9 @@ impl Lookup for NotingLookup {
         DirectLookup.classify(rules, key)
     }
 
-    fn learn(&mut self, context: &BurstContext<'_>, mac: MacAddr, vid: Vid, port_limit: u32) {
+    fn learn(&mut self, context: &BurstContext<'_>, mac: MacAddr, vid: Vid, port_limit: u32) -> bool {
         self.0.push(Asked::Learn(mac, vid));
-        DirectLookup.learn(context, mac, vid, port_limit);
+        DirectLookup.learn(context, mac, vid, port_limit)
     }
 
     fn find_station(&mut self, fdb: &Fdb, mac: MacAddr, vid: Vid) -> Option<PortNo> {

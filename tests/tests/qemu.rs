@@ -73,7 +73,8 @@ fn a_service_moves_to_another_guest_under_a_running_ping() {
     let daemon = Daemon::start("qmove");
     let (mut a, _b) = pair(&daemon);
     let mac = daemon.get("ports/b")["spec"]["mac"].clone();
-    port(&daemon, "c", json!({ "mac": mac }));
+    daemon.ok("PATCH", "ports/b", json!({ "shared_mac": true }));
+    port(&daemon, "c", json!({ "mac": mac, "shared_mac": true }));
     let mut c = start(&daemon, "c", "10.0.0.2/24");
     assert!(a.pings("10.0.0.2"));
     a.sh("ping -i 0.1 -c 600 10.0.0.2 > /tmp/ping & echo $! > /tmp/pid");

@@ -79,6 +79,7 @@ fn new_port(service: &Service, request: NewPortRequest) -> Result<PortOpsRep, Er
     spec.mtu = request.mtu;
     spec.mac = request.mac.map(|bytes| mac("mac", &bytes)).transpose()?;
     spec.queue_depth = request.queue_depth;
+    spec.shared_mac = request.shared_mac.unwrap_or(false);
     (spec.ifname, spec.guest_ifname, spec.netns) = (request.ifname, request.guest_ifname, request.netns);
     // A repeated uuid is refused before a name is derived from it, because `add_port` replaces a failed port of the
     // same name.
@@ -100,6 +101,7 @@ fn set_port(service: &Service, request: SetPortCfgRequest) -> Result<PortOpsRep,
     let update = PortUpdate {
         mtu: request.mtu,
         mac: request.mac.map(|bytes| mac("mac", &bytes)).transpose()?,
+        shared_mac: request.shared_mac,
         queue_depth: request.queue_depth,
         queues: request.max_qpair,
         ..PortUpdate::default()

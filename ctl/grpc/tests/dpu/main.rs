@@ -8,3 +8,4 @@ mod random;
 mod refusals;
 mod restart;
 mod rig;
+mod shared_mac;

@@ -490,7 +490,7 @@ fn random_changes_leave_a_view_that_is_the_kernels_and_nothing_behind() {
 
 #[test]
 fn a_stream_between_two_others_loses_nothing_while_the_world_changes() {
-    let seconds = std::env::var("XSWITCH_SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
+    let seconds = std::env::var("XSWITCH_SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(120);
     let daemon = Daemon::start("soak");
     let (a, b) = (daemon.guest("one", json!({})), daemon.guest("two", json!({})));
     let (from, to) = (a.raw(), b.raw());

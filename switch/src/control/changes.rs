@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::model::PortSpec;
 
@@ -35,7 +35,16 @@ struct Waiting {
     ports: Vec<PortChange>,
     /// Something on the machine has changed: a port that could not be added may be added now.
     host: bool,
+    /// Ports that failed one after the other with their netdevs changed already.
+    failures: u32,
+    /// Until then changes of the machine are what such a port has left.
+    echo_until: Option<Instant>,
 }
+
+/// How long changes of the machine mean nothing after a port has failed, for the first time and at most. Whoever
+/// tries again at each change would else answer himself for ever.
+const ECHO: Duration = Duration::from_millis(100);
+const MAX_ECHO: Duration = Duration::from_secs(5);
 
 impl Changes {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -48,10 +57,29 @@ impl Changes {
         self.any.store(true, Ordering::Release);
     }
 
-    /// Wakes who waits.
+    /// Wakes who waits: a port has changed.
     pub fn ring(&self) {
         self.lock().host = true;
         self.bell.notify_all();
+    }
+
+    /// Wakes who waits: something on the machine has changed.
+    pub fn ring_for_host(&self) {
+        if self.lock().echo_until.is_none_or(|until| until <= Instant::now()) {
+            self.ring();
+        }
+    }
+
+    /// Notes whether a port came up whose netdevs were changed for it.
+    pub fn tried(&self, is_up: bool) {
+        let mut waiting = self.lock();
+        if is_up {
+            (waiting.failures, waiting.echo_until) = (0, None);
+            return;
+        }
+        let echo = (ECHO * 2_u32.saturating_pow(waiting.failures.min(10))).min(MAX_ECHO);
+        waiting.failures += 1;
+        waiting.echo_until = Some(Instant::now() + echo);
     }
 
     /// Waits until something has changed, that long at most. False if nothing has.

@@ -170,7 +170,9 @@ fn steering(spec: &PortSpec, stations: &[Station], host: &HostAddresses) -> BTre
 
 /// Makes what a port needs outside.
 fn open(core: &Arc<Core>, (plan, found): (Plan, Found)) -> Result<Opened, Error> {
-    let (attachment, queues): (Attachment, _) = found.open(core, &plan)?;
+    let opened = found.open(core, &plan);
+    core.changes.tried(opened.is_ok());
+    let (attachment, queues): (Attachment, _) = opened?;
     let Plan { spec, shared, .. } = plan;
     let queue = |(number, backend)| Queue::new(Arc::clone(&shared), number, backend);
     let queues = (0..).zip(queues).map(queue).collect();

@@ -21,7 +21,7 @@ use crate::model::*;
 pub(in crate::control) fn follow(control: &mut Control, said: &HostChange) {
     let core = Arc::clone(&control.core);
     if !said.is_empty() {
-        core.changes.ring();
+        core.changes.ring_for_host();
     }
     // What nobody tells of is looked at for each port; the rest only if somebody told.
     let links = match said.is_empty() {

@@ -1,6 +1,6 @@
 //! Ports follow what others do to their netdevs.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kit_host::{Call, FakeHost, Fate};
 use nix::errno::Errno;
@@ -257,6 +257,22 @@ fn other_queues_have_the_port_added_again_with_them() {
         works(&rig, name, "xs1");
         assert!(rig.host.receive(name, 3, &frame(MacAddr::BROADCAST, mac(1), 1)));
     }
+}
+
+#[test]
+fn a_port_that_fails_for_good_does_not_wake_who_tries_it_again() {
+    let (rig, _) = rig_with("nic");
+    rig.host.set_fate(Call::Attach, Fate::Fails(Errno::EOPNOTSUPP));
+    let end = Instant::now() + Duration::from_secs(2);
+    let mut tries = 0;
+    while Instant::now() < end {
+        if rig.switch.wait_for_changes(Duration::from_millis(100)) {
+            tries += 1;
+            // A pair is made and deleted again, and the kernel tells of both.
+            rig.switch.restore_ports(vec![guest("never")]).remove(0).unwrap_err();
+        }
+    }
+    assert!(tries < 12, "{tries} tries");
 }
 
 #[test]

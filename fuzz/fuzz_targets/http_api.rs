@@ -17,7 +17,7 @@ use libfuzzer_sys::fuzz_target;
 use tower::ServiceExt;
 
 const METHODS: [&str; 5] = ["GET", "POST", "PATCH", "DELETE", "PUT"];
-const PATHS: [&str; 15] = [
+const PATHS: [&str; 18] = [
     "ports",
     "ports/vm1",
     "stats",
@@ -25,6 +25,9 @@ const PATHS: [&str; 15] = [
     "fdb/02:00:00:00:00:01",
     "fdb/flush",
     "bridge",
+    "config",
+    "config/apply",
+    "config/diff",
     "trace",
     "workers",
     "audit",

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::bridge::BridgeCommand;
 use crate::capture::CaptureArguments;
+use crate::config::ConfigCommand;
 use crate::fdb::FdbCommand;
 use crate::meter::MeterCommand;
 use crate::port::PortCommand;
@@ -59,6 +60,9 @@ pub enum Command {
     /// Settings of the bridge.
     #[command(subcommand)]
     Bridge(BridgeCommand),
+    /// The configuration of ports and tables: check, compare, apply, export.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Show step by step what would happen to a packet.
     Trace(TraceArguments),
     /// Capture frames of ports in pcapng format.

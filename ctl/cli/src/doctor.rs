@@ -15,7 +15,7 @@ use crate::show;
 const DAEMON: &str = "xswitchd";
 
 /// The daemon's program, next to this one or in `PATH`.
-fn daemon() -> PathBuf {
+pub(crate) fn daemon() -> PathBuf {
     let beside = std::env::current_exe().ok().map(|own| own.with_file_name(DAEMON));
     beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(DAEMON))
 }

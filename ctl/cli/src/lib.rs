@@ -11,6 +11,7 @@ pub mod args;
 mod bridge;
 mod capability;
 mod capture;
+mod config;
 mod doctor;
 mod fdb;
 mod meter;
@@ -55,6 +56,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<u8> {
         Command::Redirect(command) => redirect::run(&client, &printer, command).await,
         Command::Capability => capability::run(&client, &printer).await,
         Command::Bridge(command) => bridge::run(&client, &printer, command).await,
+        Command::Config(command) => return config::run(&client, &printer, command).await,
         Command::Trace(arguments) => trace::run(&client, &printer, &arguments).await,
         Command::Capture(arguments) => capture::run(&client, &arguments).await,
         Command::Top { interval, count } => top::run(&client, &printer, interval, count).await,

@@ -33,6 +33,7 @@ pub enum RuleCommand {
     /// List rules.
     List(PageArguments),
     /// Apply a batch of changes from a file at once: a JSON array of {"write": RULE}, {"delete": INDEX} and "clear".
+    /// Rules as `rule list --json` prints them are written.
     Load {
         /// File, or `-` for standard input.
         file: String,
@@ -144,8 +145,8 @@ pub(crate) async fn run(client: &Client, printer: &Printer, command: RuleCommand
             } else {
                 std::fs::read_to_string(&file).with_context(|| format!("reading {file}"))?
             };
-            let changes: Vec<RuleChange> = serde_json::from_str(&text).with_context(|| {
-                format!("{file} is no JSON array of {{\"write\": RULE}}, {{\"delete\": INDEX}} and \"clear\"")
+            let changes = batch(&text).with_context(|| {
+                format!("{file} is no JSON array of {{\"write\": RULE}}, {{\"delete\": INDEX}}, \"clear\" and rules")
             })?;
             let count = changes.len();
             let answer = client.post("rules/batch", &changes).await?;
@@ -156,6 +157,19 @@ pub(crate) async fn run(client: &Client, printer: &Printer, command: RuleCommand
             Ok(())
         }
     }
+}
+
+/// A batch of changes. A rule by itself, as a list has it, is one to be written.
+fn batch(text: &str) -> serde_json::Result<Vec<RuleChange>> {
+    let change = |mut change: Value| match change.as_object_mut() {
+        Some(rule) if rule.contains_key("key_index") => {
+            // What it has counted.
+            rule.remove("matched");
+            serde_json::from_value(change).map(RuleChange::Write)
+        }
+        _ => serde_json::from_value(change),
+    };
+    serde_json::from_str::<Vec<Value>>(text)?.into_iter().map(change).collect()
 }
 
 /// A rule's key in words.
@@ -229,5 +243,18 @@ mod tests {
         assert_eq!(RuleWrite::from(*arguments), serde_json::from_str(expected).unwrap());
         let Command::Rule(RuleCommand::Add(arguments)) = parse("xswitch rule add 3 --to drop") else { panic!() };
         assert_eq!(RuleWrite::from(*arguments).key_index, Some(3));
+    }
+
+    #[test]
+    fn a_list_of_rules_is_a_batch_that_writes_them() {
+        let spec = RuleSpec { key_index: 7, key: RuleKey::default(), action: RuleAction::to(RuleTarget::Drop) };
+        let listed = RuleInfo { spec: spec.clone(), matched: Count { packets: 3, bytes: 180 } };
+        let text = serde_json::to_string_pretty(&[listed]).unwrap();
+        assert_eq!(batch(&text).unwrap(), [RuleChange::Write(spec.clone())]);
+        let mixed = r#"["clear", {"delete": 3}, {"key_index": 7, "action": {"vid": "drop"}}]"#;
+        assert_eq!(batch(mixed).unwrap(), [RuleChange::Clear, RuleChange::Delete(3), RuleChange::Write(spec)]);
+        for bad in [r#"[{"key_index": 7, "kye": {}, "action": {"vid": "drop"}}]"#, r#"[{"action": {"vid": "drop"}}]"#, "{}"] {
+            assert!(batch(bad).is_err(), "{bad}");
+        }
     }
 }

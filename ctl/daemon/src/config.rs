@@ -1,7 +1,7 @@
-//! The configuration file: settings that are fixed for a run of the daemon, and declared ports.
+//! The configuration file: settings that are fixed for a run of the daemon, and declared ports and tables.
 //!
-//! Unknown keys are errors, which name line and key. SIGHUP applies `[bridge]` and `[[port]]`. All other sections need
-//! a restart.
+//! Unknown keys are errors, which name line and key. SIGHUP applies bridge, ports and tables. All other sections need a
+//! restart.
 
 use std::path::{Path, PathBuf};
 
@@ -9,10 +9,12 @@ use ctl_companion::GuestsConfig;
 use ctl_grpc::DpuConfig;
 use ctl_http::ApiConfig;
 use ctl_metrics::MetricsConfig;
-use ctl_service::Declared;
 use ctl_spp::SppConfig;
+use ctl_types::{MeterConfig, SwitchConfig};
 use serde::{Deserialize, Serialize};
-use switch::model::{BridgeSettings, DataplaneSettings, PortSpec};
+use switch::model::{
+    BridgeSettings, DataplaneSettings, FdbSpec, MeterBinding, PortSpec, RedirectSpec, RuleSpec,
+};
 
 /// Path that is used if none is named.
 pub const DEFAULT_PATH: &str = "/etc/xswitch/xswitch.toml";
@@ -23,7 +25,7 @@ pub const DEFAULT_PATH: &str = "/etc/xswitch/xswitch.toml";
 pub struct Config {
     /// Workers and packet memory. Fixed until a restart.
     pub dataplane: DataplaneSettings,
-    /// The bridge. Applied if the state file has no settings yet, and on SIGHUP if it changed.
+    /// The bridge.
     pub bridge: Option<BridgeSettings>,
     /// The Prometheus endpoint.
     pub metrics: MetricsConfig,
@@ -35,8 +37,18 @@ pub struct Config {
     pub guests: GuestsConfig,
     /// The Soft Patch Panel.
     pub spp: SppConfig,
-    /// Ports that are added at start and on SIGHUP, unless a port of that name exists.
+    /// Ports.
     pub port: Vec<PortSpec>,
+    /// Static FDB entries.
+    pub fdb: Vec<FdbSpec>,
+    /// Meters.
+    pub meter: Vec<MeterConfig>,
+    /// Bindings of meters to ports.
+    pub binding: Vec<MeterBinding>,
+    /// Traffic rules.
+    pub rule: Vec<RuleSpec>,
+    /// Redirects.
+    pub redirect: Vec<RedirectSpec>,
 }
 
 /// A configuration file is unusable.
@@ -51,13 +63,26 @@ pub struct ConfigError {
 
 impl Config {
     /// The part that concerns the switch itself.
-    pub fn declared(&self) -> Declared {
-        Declared { bridge: self.bridge.clone(), ports: self.port.clone() }
+    pub fn switch_config(&self) -> SwitchConfig {
+        SwitchConfig {
+            bridge: self.bridge.clone(),
+            ports: self.port.clone(),
+            fdb: self.fdb.clone(),
+            meters: self.meter.clone(),
+            bindings: self.binding.clone(),
+            rules: self.rule.clone(),
+            redirects: self.redirect.clone(),
+        }
+    }
+
+    /// Path of the named file, or of the default one.
+    pub fn path(named: Option<&Path>) -> PathBuf {
+        named.map_or_else(|| PathBuf::from(DEFAULT_PATH), Path::to_owned)
     }
 
     /// Reads the named file. Without a name it reads the default file, or takes the defaults if there is none.
     pub fn load(named: Option<&Path>) -> Result<Self, ConfigError> {
-        let path = named.map_or_else(|| PathBuf::from(DEFAULT_PATH), Path::to_owned);
+        let path = Self::path(named);
         match std::fs::read_to_string(&path) {
             Ok(text) => Self::parse(&text).map_err(|why| ConfigError { path, why }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => Ok(Self::default()),

@@ -21,7 +21,7 @@ use std::time::Duration;
 use ctl_companion::FdsSocket;
 use ctl_listen::{ApiSocket, serve, serve_tcp};
 use ctl_service::state::{Store, Tables};
-use ctl_service::{Error, LearnedFile, Service};
+use ctl_service::{Declared, Error, LearnedFile, Service};
 use ctl_spp::{Spp, SppConfig};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
@@ -30,7 +30,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use self::config::Config;
+use self::config::{Config, ConfigError};
 use self::keeper::{Directory, Keeper};
 
 /// Period of retrying ports that could not be brought up.
@@ -68,17 +68,28 @@ fn tables() -> Tables {
 
 /// Checks that configuration and state are usable. Changes nothing.
 pub fn check(options: &Options) -> anyhow::Result<()> {
-    let config = Config::load(options.config.as_deref())?;
-    Switch::check(&config.dataplane, &config.bridge.unwrap_or_default())?;
-    Switch::check_ports(&config.dataplane, &config.port)?;
+    check_config(options.config.as_deref())?;
     Ok(Store::check(&options.state_dir, &tables())?)
+}
+
+/// Checks that a configuration file is usable. Looks at nothing else.
+pub fn check_config(file: Option<&Path>) -> anyhow::Result<()> {
+    Ok(load(file).map(drop)?)
+}
+
+/// Reads a configuration file, and checks what does not depend on the machine.
+fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
+    let config = Config::load(file)?;
+    let checked = ctl_service::check_config(&config.dataplane, &config.switch_config());
+    checked.map_err(|error| ConfigError { path: Config::path(file), why: error.to_string() })?;
+    Ok(config)
 }
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     // A file that would become longer than its limit (RLIMIT_FSIZE) is an error, and not the end.
     let _too_long = signal(SignalKind::from_raw(libc::SIGXFSZ))?;
-    let config = Config::load(options.config.as_deref())?;
+    let config = load(options.config.as_deref())?;
     raise_descriptor_limit();
     let directories = vec![
         Directory::take("run_directory", &options.run_dir)?,
@@ -89,7 +100,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 
     let settings = config.dataplane.clone();
     let bridge = config.bridge.clone().unwrap_or_default();
-    let declared = config.clone();
+    let path = Config::path(options.config.as_deref());
+    let declared = Declared { file: path.canonicalize().ok(), config: config.switch_config() };
+    let panel = config.spp.clone();
     let access = config.guests.access().map_err(Error::invalid)?;
     let pins = PinPlace { mount: config.guests.bpffs.clone(), instance: instance(&options.run_dir)? };
     let guests = options.run_dir.join("guests");
@@ -101,10 +114,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     make_directory(&config.spp);
     let (service, spp) = blocking(move || {
         let dataplane = Switch::start(&settings, bridge, Some(pins))?;
-        let service = Service::start(Arc::new(dataplane), store, &declared.declared())?;
+        let service = Service::start(Arc::new(dataplane), store, &declared)?;
         service.restore_learned(&kept);
         service.look_after_guests(&guests)?;
-        let spp = Spp::start(Arc::clone(&service), &declared.spp);
+        let spp = Spp::start(Arc::clone(&service), &panel);
         Ok((service, spp))
     })
     .await?;
@@ -311,7 +324,7 @@ fn watchdog_period() -> Option<Duration> {
 
 /// Applies what may change at run time, and warns about the rest.
 async fn reload(options: &Options, config: &mut Config, service: &Arc<Service>) {
-    let new = match Config::load(options.config.as_deref()) {
+    let new = match load(options.config.as_deref()) {
         Ok(new) => new,
         Err(error) => {
             tracing::error!(%error, "the configuration stays as it was");
@@ -327,20 +340,15 @@ async fn reload(options: &Options, config: &mut Config, service: &Arc<Service>) 
     {
         tracing::warn!("[dataplane], [metrics], [api], [dpu], [guests] and [spp] are taken up by a restart only");
     }
-    let (service, bridge, ports) = (Arc::clone(service), new.bridge.clone(), new.port.clone());
-    let changed = new.bridge != config.bridge;
+    let (service, declared) = (Arc::clone(service), new.switch_config());
     let result = blocking(move || {
-        if changed {
-            service.configure_bridge(bridge.as_ref())?;
-        }
         service.retry();
-        service.declare(&ports);
-        Ok(())
+        service.reload_config(&declared)
     })
     .await;
     match result {
-        Ok(()) => tracing::info!("the configuration was read again"),
-        Err(error) => tracing::error!(%error, "the configuration was not taken up in full"),
+        Ok(done) => tracing::info!(changes = done.changes.len(), "the configuration was read again"),
+        Err(error) => tracing::error!(%error, "the configuration can't be applied in full: ports and tables stay as they were"),
     }
     *config = new;
 }

@@ -36,13 +36,16 @@ struct Arguments {
     /// Only check whether configuration and state are usable.
     #[arg(long)]
     check: bool,
+    /// Only check this configuration file.
+    #[arg(long, hide = true, value_name = "FILE", conflicts_with = "config")]
+    check_config: Option<PathBuf>,
     /// Check the machine and these netdevs, print the findings as JSON, and exit.
     #[arg(long, hide = true, value_name = "IFNAME", num_args = 0..)]
     doctor: Option<Vec<String>>,
 }
 
 fn main() -> ExitCode {
-    let Arguments { config, run_dir, state_dir, check, doctor } = Arguments::parse();
+    let Arguments { config, run_dir, state_dir, check, check_config, doctor } = Arguments::parse();
     let log = match Log::to_stderr() {
         Ok(log) => log,
         Err(error) => {
@@ -65,7 +68,9 @@ fn main() -> ExitCode {
         return print_checks(&ifnames);
     }
     let options = Options { config, run_dir, state_dir };
-    let result = if check {
+    let result = if check_config.is_some() {
+        xswitchd::check_config(check_config.as_deref())
+    } else if check {
         xswitchd::check(&options)
     } else {
         tokio::runtime::Builder::new_multi_thread()

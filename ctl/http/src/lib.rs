@@ -10,6 +10,7 @@
 
 mod capture;
 mod config;
+mod configuration;
 mod extract;
 mod meters;
 mod pcapng;
@@ -51,7 +52,8 @@ struct Document;
 
 /// All routes, without the API's prefix.
 fn all(spp: Arc<Spp>) -> OpenApiRouter<Arc<Service>> {
-    routes::all().merge(meters::all()).merge(rules::all()).merge(redirects::all()).merge(spp::all().with_state(spp))
+    let tables = meters::all().merge(rules::all()).merge(redirects::all());
+    routes::all().merge(tables).merge(configuration::all()).merge(spp::all().with_state(spp))
 }
 
 /// All routes.

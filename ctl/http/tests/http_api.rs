@@ -232,10 +232,23 @@ async fn a_port_that_cannot_be_restored_is_kept_and_shown_as_failed() {
 }
 
 #[tokio::test]
-async fn ports_of_the_configuration_are_added_once() {
-    let config = Config::parse("[[port]]\nname = \"vm1\"\nkind = \"guest\"\n").unwrap();
-    let api = Api::over(FakeStorage::default(), &config);
-    api.service.declare(&config.port);
+async fn a_configuration_is_compared_applied_and_exported() {
+    let api = Api::new();
+    let request = json!({ "config": { "port": [{ "name": "vm1", "kind": "guest" }] } });
+    let (status, told) = api.call("POST", "config/diff", request.clone()).await;
+    assert_eq!((status, told["changes"][0]["action"].as_str()), (200, Some("add")), "{told}");
+    assert_eq!(api.service.ports().len(), 0);
+    let (status, told) = api.call("POST", "config/apply", request.clone()).await;
+    assert_eq!((status, told["changes"][0]["key"].as_str()), (200, Some("vm1")), "{told}");
+    assert_eq!(api.call("POST", "config/apply", request).await.1["changes"], json!([]));
+    let (status, exported) = api.call("GET", "config", None).await;
+    assert_eq!((status, exported["port"][0]["vport"].as_u64()), (200, Some(0)), "{exported}");
+    let (_, told) = api.call("POST", "config/diff", json!({ "config": exported, "prune": true })).await;
+    assert_eq!(told["changes"], json!([]));
+    let bad = json!({ "config": { "port": [{ "name": "vm2", "kind": "guest" }, { "name": "vm3", "kind": "phy" }] } });
+    let (status, error) = api.call("POST", "config/apply", bad).await;
+    assert_eq!(status, 400);
+    assert!(error["error"].as_str().unwrap().starts_with("port `vm3`: ifname: "), "{error}");
     assert_eq!(api.service.ports().len(), 1);
 }
 
@@ -250,6 +263,9 @@ async fn the_openapi_document_has_every_route() {
         "bridge",
         "capability",
         "capture",
+        "config",
+        "config/apply",
+        "config/diff",
         "doctor",
         "fdb",
         "fdb/flush",

@@ -1,13 +1,13 @@
-//! Settings of the bridge. Those made at run time hold until the configuration file is edited.
+//! Settings of the bridge.
 
 use ctl_types::BridgeUpdate;
 use switch::model::BridgeSettings;
 
 use crate::Service;
 use crate::error::Error;
-use crate::state::{Row, State, Store, Table};
+use crate::state::{Row, Table};
 
-/// The row of settings made at run time. Absent if there are none.
+/// The row of the settings in force. Absent if they are the defaults.
 #[derive(Debug)]
 pub struct RunTime;
 
@@ -20,7 +20,7 @@ impl Table for RunTime {
     }
 }
 
-/// The row of `[bridge]` in the configuration file, as last applied. Absent if it had none.
+/// The row of `[bridge]` as earlier daemons kept it. [`DeclaredRows`](crate::DeclaredRows) have it now.
 #[derive(Debug)]
 pub struct Configured;
 
@@ -31,25 +31,6 @@ impl Table for Configured {
     fn key(_: &BridgeSettings) -> String {
         String::new()
     }
-}
-
-fn configured(bridge: Option<&BridgeSettings>) -> Row {
-    bridge.map_or_else(|| Row::remove::<Configured>(""), Row::put::<Configured>)
-}
-
-/// The settings to start with: those made at run time, unless the file was edited since.
-pub(super) fn restore(
-    state: &mut State,
-    store: &Store,
-    declared: Option<&BridgeSettings>,
-) -> Result<BridgeSettings, Error> {
-    let mut bridge = state.take::<RunTime>().pop();
-    if declared != state.take::<Configured>().first() {
-        // The file was edited, so its settings are newer than those made at run time.
-        bridge = None;
-        store.write(&[Row::remove::<RunTime>(""), configured(declared)])?;
-    }
-    Ok(bridge.or_else(|| declared.cloned()).unwrap_or_default())
 }
 
 impl Service {
@@ -66,13 +47,5 @@ impl Service {
         self.dataplane.set_bridge(bridge.clone())?;
         self.keep(&[Row::put::<RunTime>(&bridge)], || self.dataplane.set_bridge(before))?;
         Ok(bridge)
-    }
-
-    /// Applies the bridge settings of an edited configuration file. They replace those made at run time.
-    pub fn configure_bridge(&self, bridge: Option<&BridgeSettings>) -> Result<(), Error> {
-        let _inner = self.lock();
-        let before = self.dataplane.bridge();
-        self.dataplane.set_bridge(bridge.cloned().unwrap_or_default())?;
-        self.keep(&[Row::remove::<RunTime>(""), configured(bridge)], || self.dataplane.set_bridge(before))
     }
 }

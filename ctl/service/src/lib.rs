@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod bridge;
+mod declared;
 pub mod doctor;
 mod error;
 mod fdb;
@@ -32,6 +33,7 @@ pub mod state;
 pub mod upkeep;
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ctl_types::{Capability, TraceRequest};
@@ -39,6 +41,7 @@ use switch::model::*;
 use switch::{CaptureRequest, CaptureStream, ErrorKind, KeptTables, Switch};
 
 pub use self::bridge::{Configured, RunTime};
+pub use self::declared::{Declared, DeclaredRow, DeclaredRows, check_config};
 pub use self::error::Error;
 pub use self::fdb::StaticEntries;
 pub use self::follow::Unfinished;
@@ -48,6 +51,7 @@ pub use self::place::Place;
 pub use self::ports::Ports;
 pub use self::redirects::Redirects;
 pub use self::rules::Rules;
+use crate::declared::{Kept, Marks};
 use crate::packet::{build, from_hex};
 use crate::state::{Row, State, Store, Table, Tables};
 use crate::upkeep::Upkeep;
@@ -64,15 +68,7 @@ pub fn tables() -> Tables {
         .with::<MeterBindings>()
         .with::<Rules>()
         .with::<Redirects>()
-}
-
-/// The part of the configuration file that concerns the switch itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Declared {
-    /// Settings of the bridge. They apply if the state file has none yet, and when they were edited.
-    pub bridge: Option<BridgeSettings>,
-    /// Ports to add, unless one of that name exists.
-    pub ports: Vec<PortSpec>,
+        .with::<DeclaredRows>()
 }
 
 /// A configured port that is not up.
@@ -105,6 +101,8 @@ struct Inner {
     ports: Vec<PortSpec>,
     fdb: Vec<FdbSpec>,
     failed: Vec<Failed>,
+    /// Rows that files have declared.
+    marks: Marks,
 }
 
 /// The service. Its methods may be called from any thread, and may block.
@@ -116,6 +114,8 @@ pub struct Service {
     upkeep: Arc<Upkeep>,
     /// Rows of the state file that belong to other owners, until [`Service::take_rows`] takes them.
     others: Mutex<State>,
+    /// The daemon's configuration file.
+    config_file: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for Service {
@@ -128,22 +128,25 @@ impl Service {
     /// Creates the service for a data plane without ports, and restores state file and configuration.
     ///
     /// # Errors
-    /// If the state file can't be read or written. A port that can't be restored is not an error.
+    /// If the configuration has a mistake, or the state file can't be read. A port that can't be brought up is not an
+    /// error.
     pub fn start(dataplane: Arc<Switch>, store: Store, declared: &Declared) -> Result<Arc<Self>, Error> {
+        check_config(dataplane.settings(), &declared.config)?;
         let mut state = store.load()?;
-        let bridge = bridge::restore(&mut state, &store, declared.bridge.as_ref())?;
-        dataplane.set_bridge(bridge)?;
-        let kept = KeptTables {
-            meters: state.take::<Meters>().into_iter().map(|meter| (meter.spec, meter.implicit)).collect(),
-            bindings: state.take::<MeterBindings>(),
-            rules: state.take::<Rules>(),
-            redirects: state.take::<Redirects>(),
+        let kept = Kept::load(&mut state);
+        let first = kept.first(declared, dataplane.port_slots() as usize);
+        dataplane.set_bridge(first.bridge.unwrap_or_default())?;
+        let tables = KeptTables {
+            meters: first.meters.into_iter().map(|meter| (meter.spec, meter.implicit)).collect(),
+            bindings: first.bindings,
+            rules: first.rules,
+            redirects: first.redirects,
         };
-        for why in dataplane.restore_tables(kept) {
+        for why in dataplane.restore_tables(tables) {
             tracing::error!("not restored: {why}");
         }
         let unfinished = state.take::<Unfinished>();
-        let inner = Inner { failed: Vec::new(), ports: state.take::<Ports>(), fdb: state.take::<StaticEntries>() };
+        let inner = Inner { failed: Vec::new(), ports: first.ports, fdb: first.fdb, marks: kept.marks.clone() };
         let service = Arc::new(Self {
             dataplane,
             store,
@@ -151,10 +154,11 @@ impl Service {
             guests: Default::default(),
             upkeep: Arc::default(),
             others: Mutex::new(state),
+            config_file: declared.file.clone(),
         });
         service.clear_away(&unfinished)?;
         service.restore();
-        service.declare(&declared.ports);
+        service.take_up(&kept, declared);
         Ok(service)
     }
 

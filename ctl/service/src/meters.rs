@@ -33,7 +33,7 @@ impl Table for Meters {
     }
 }
 
-fn meter_key(id: u32) -> String {
+pub(crate) fn meter_key(id: u32) -> String {
     format!("{id:010}")
 }
 
@@ -50,7 +50,7 @@ impl Table for MeterBindings {
     }
 }
 
-fn binding_key(vport: u16, direction: MeterDirection) -> String {
+pub(crate) fn binding_key(vport: u16, direction: MeterDirection) -> String {
     format!("{vport:05}/{direction:?}")
 }
 

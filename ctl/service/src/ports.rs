@@ -34,7 +34,7 @@ impl Table for Ports {
 impl Service {
     pub(super) fn restore(&self) {
         let mut inner = self.lock();
-        let Inner { ports, fdb, failed } = &mut *inner;
+        let Inner { ports, fdb, failed, .. } = &mut *inner;
         // All numbers are reserved before the first port comes up. Otherwise a port without a number could take
         // another's.
         failed.extend(ports.iter().map(|spec| Failed::new(&spec.name, "not tried yet")));
@@ -58,14 +58,19 @@ impl Service {
     }
 
     /// Reserves the numbers of ports that are not up in the data plane.
-    pub(super) fn reserve(&self, ports: &[PortSpec], failed: &[Failed]) {
+    pub(crate) fn reserve(&self, ports: &[PortSpec], failed: &[Failed]) {
         let kept = ports.iter().filter(|spec| failed.iter().any(|port| port.name == spec.name));
         let kept = kept.filter_map(|spec| Some((spec.vport?, spec.name.clone(), spec.queues.unwrap_or(1))));
         self.dataplane.reserve_ports(kept.collect());
     }
 
     /// Adds ports and their static FDB entries to the data plane. `known`: they were there before.
-    fn bring_up(&self, specs: Vec<PortSpec>, fdb: &[FdbSpec], known: bool) -> Vec<Result<PortInfo, switch::Error>> {
+    pub(crate) fn bring_up(
+        &self,
+        specs: Vec<PortSpec>,
+        fdb: &[FdbSpec],
+        known: bool,
+    ) -> Vec<Result<PortInfo, switch::Error>> {
         let added = match known {
             true => self.dataplane.restore_ports(specs),
             false => self.dataplane.add_ports(specs),
@@ -81,32 +86,13 @@ impl Service {
         added
     }
 
-    /// Adds the ports that a configuration file declares, unless a port of that name exists. A port that can't be
-    /// brought up is kept as failed and retried.
-    pub fn declare(&self, ports: &[PortSpec]) {
-        let mut inner = self.lock();
-        let mut new: Vec<&PortSpec> = Vec::new();
-        for spec in ports {
-            if inner.ports.iter().chain(new.iter().copied()).all(|port| port.name != spec.name) {
-                new.push(spec);
-            }
-        }
-        for (spec, added) in new.iter().zip(self.add(&mut inner, new.iter().copied().cloned().collect())) {
-            let Err(error) = added else { continue };
-            tracing::error!(port = spec.name, %error, "a port of the configuration file can't be brought up");
-            inner.ports.push((*spec).clone());
-            inner.failed.push(Failed::new(&spec.name, error.to_string()));
-        }
-        self.reserve(&inner.ports, &inner.failed);
-    }
-
     /// Retries the failed ports.
     pub fn retry(&self) {
         let mut inner = self.lock();
         if inner.failed.is_empty() {
             return;
         }
-        let Inner { ports, fdb, failed } = &mut *inner;
+        let Inner { ports, fdb, failed, .. } = &mut *inner;
         failed.retain(|port| ports.iter().any(|spec| spec.name == port.name));
         let again = failed.iter().filter_map(|port| ports.iter().find(|spec| spec.name == port.name).cloned());
         let mut results = self.bring_up(again.collect(), fdb, true).into_iter();
@@ -287,7 +273,7 @@ impl Service {
     }
 
     /// Records a port that is up and saved. It replaces a failed one of its name.
-    fn take_in(&self, inner: &mut Inner, info: &PortInfo) {
+    pub(crate) fn take_in(&self, inner: &mut Inner, info: &PortInfo) {
         let replaced = inner.ports.iter().position(|port| port.name == info.spec.name);
         let before = replaced.map(|at| inner.ports.remove(at));
         inner.ports.push(info.spec.clone());

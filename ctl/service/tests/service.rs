@@ -64,6 +64,9 @@ impl Rig {
     }
 }
 
+/// [`failing`] in a configuration file.
+const FAILING: &str = "[[port]]\nname = \"up\"\nkind = \"phy\"\nvport = 0\nifname = \"missing0\"\n";
+
 fn guest(name: &str) -> PortSpec {
     PortSpec::new(name, PortKind::Guest)
 }
@@ -216,40 +219,17 @@ fn a_failed_port_whose_number_another_has_takes_nothing_from_it() {
     rig.service.add_meter(MeterSpec::new(7, 1000)).unwrap();
     rig.service.bind_meter(&MeterBinding { vport: 0, direction: MeterDirection::To, meter: 7 }).unwrap();
     rig.service.redirect(RedirectSpec { src: 0, dest: 1 }).unwrap();
-    rig.service.declare(&[failing()]);
+    let rig = rig.restart(FAILING);
     assert!(!rig.is_up("up"));
     assert_eq!(rig.service.port_numbered("vport", 0).unwrap().name, "vm0");
     rig.service.del_port("up").unwrap();
     assert_eq!((rig.service.meter_bindings().len(), rig.service.redirects().len()), (1, 1));
     // The other way round: bindings and redirects of the port that is up go with it.
-    rig.service.declare(&[failing()]);
+    let rig = rig.restart(FAILING);
     rig.service.del_port("vm0").unwrap();
     assert_eq!((rig.service.meter_bindings().len(), rig.service.redirects().len()), (0, 0));
     let kept = rig.kept();
     assert_eq!((kept.bindings.len(), kept.redirects.len()), (0, 0));
-}
-
-#[test]
-fn an_edited_bridge_of_the_configuration_replaces_what_was_set_at_run_time() {
-    let rig = Rig::over(FakeStorage::default(), "[bridge]\nfdb_limit = 99\n");
-    let ageing = BridgeUpdate { fdb_ageing_seconds: Some(60), ..BridgeUpdate::default() };
-    rig.service.update_bridge(&ageing).unwrap();
-    let rig = rig.restart("[bridge]\nfdb_limit = 50\n");
-    let edited = BridgeSettings { fdb_limit: 50, ..BridgeSettings::default() };
-    assert_eq!(rig.service.dataplane().bridge(), edited);
-    let rig = rig.restart("[bridge]\nfdb_limit = 50\n");
-    assert_eq!(rig.service.dataplane().bridge(), edited);
-    assert_eq!(rig.restart("").service.dataplane().bridge(), BridgeSettings::default(), "taking it out is an edit");
-}
-
-#[test]
-fn an_unchanged_bridge_of_the_configuration_leaves_what_was_set_at_run_time() {
-    for config in ["", "[bridge]\nfdb_limit = 99\n"] {
-        let rig = Rig::over(FakeStorage::default(), config);
-        let ageing = BridgeUpdate { fdb_ageing_seconds: Some(60), ..BridgeUpdate::default() };
-        let set = rig.service.update_bridge(&ageing).unwrap();
-        assert_eq!(rig.restart(config).restart(config).service.dataplane().bridge(), set);
-    }
 }
 
 #[test]
@@ -289,26 +269,10 @@ fn a_port_that_a_redirect_points_to_stays_with_all_that_it_has() {
 #[test]
 fn ports_of_the_configuration_are_kept_and_numbered_in_its_order() {
     let config = (0..5).map(|n| format!("[[port]]\nname = \"p{n}\"\nkind = \"guest\"\n")).collect::<String>();
-    // The name is declared twice. The first declaration counts.
-    let config = config + "[[port]]\nname = \"p0\"\nkind = \"guest\"\nisolated = true\n";
     let rig = Rig::over(FakeStorage::default(), &config);
     let numbers: Vec<_> = rig.service.ports().into_iter().map(|port| (port.name, port.spec.vport)).collect();
     assert_eq!(numbers, (0..5).map(|n| (format!("p{n}"), Some(n))).collect::<Vec<_>>());
     let kept = rig.kept().ports;
     assert_eq!(kept.len(), 5);
     assert!(kept.iter().all(|spec| !spec.isolated && spec.vport.is_some()), "{kept:?}");
-}
-
-#[test]
-fn ports_of_the_configuration_that_cant_be_kept_are_not_up() {
-    let rig = Rig::over(FakeStorage::default(), "");
-    rig.storage.set_full(true);
-    rig.service.declare(&[guest("p0"), guest("p1"), guest("p2")]);
-    let entries = rig.service.ports();
-    assert_eq!(entries.len(), 3);
-    for port in &entries {
-        assert_eq!(port.state, PortState::Failed, "{port:?}");
-        assert!(port.error.as_deref().unwrap().contains("can't be kept"), "{port:?}");
-    }
-    assert_eq!(rig.service.dataplane().ports(), []);
 }

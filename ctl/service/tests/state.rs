@@ -31,6 +31,10 @@ fn flow_rules() -> PortRules {
     PortRules { port: 3, rules: vec![NumberedRule { rule_id: 9, rule }] }
 }
 
+fn declared() -> DeclaredRow {
+    DeclaredRow { name: "port/vm1".into(), file: Some("/etc/x.toml".into()), row: json!({ "name": "vm1" }) }
+}
+
 fn whole() -> Kept {
     let meter = MeterSpec::new(4_000_000_000, 64);
     Kept {
@@ -44,6 +48,7 @@ fn whole() -> Kept {
         redirects: vec![RedirectSpec { src: 1, dest: 2 }],
         instances: vec![Instance::new(Proc::PRIMARY, vec![0, 1], None)],
         flow_rules: vec![flow_rules()],
+        declared: vec![declared()],
     }
 }
 
@@ -96,6 +101,7 @@ fn what_was_written_is_loaded_and_what_was_removed_is_gone() {
         Row::remove::<Redirects>("00001"),
         rows::no_instance(Proc::PRIMARY),
         rows::flow_rules(&PortRules { rules: Vec::new(), ..flow_rules() }),
+        Row::remove::<DeclaredRows>("port/vm1"),
     ];
     store.write(&gone).unwrap();
     assert_eq!(Kept::load(&store).unwrap(), Kept { rules: vec![rule(10), rule(65_535)], ..Kept::default() });

@@ -7,12 +7,16 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod config;
 mod error;
 mod packet;
 mod service;
 pub mod table;
 
 pub use self::check::{Check, Status};
+pub use self::config::{
+    ConfigAction, ConfigChange, ConfigChanges, ConfigRequest, ConfigSection, FieldChange, MeterConfig, SwitchConfig,
+};
 pub use self::error::ErrorBody;
 pub use self::packet::PacketSpec;
 pub use self::service::{

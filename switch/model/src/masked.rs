@@ -82,6 +82,12 @@ impl<'de, const BITS: u32> Deserialize<'de> for Masked<BITS> {
                     .map_err(|_| E::invalid_value(Unexpected::Unsigned(value), &self))
             }
 
+            fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Self::Value, E> {
+                u32::try_from(value)
+                    .map(Masked::exactly)
+                    .map_err(|_| E::invalid_value(Unexpected::Signed(value), &self))
+            }
+
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
                 text.parse().map_err(E::custom)
             }

@@ -16,6 +16,8 @@ pub const MIN_MTU: u32 = 68;
 pub const DEFAULT_MTU: u32 = 1500;
 /// Ring size of a port that names none, in descriptors.
 pub const DEFAULT_QUEUE_DEPTH: u32 = 2048;
+/// Most MAC addresses learned on a port that names no limit.
+pub const DEFAULT_FDB_LIMIT: u32 = 4096;
 
 /// What sits at the other end of a port. The names are the Soft Patch Panel's where it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -128,6 +128,12 @@ impl<'de> Deserialize<'de> for RuleTarget {
                     .map_err(|_| E::custom(format!("vid: {value} is not a port number")))
             }
 
+            fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<RuleTarget, E> {
+                u16::try_from(value)
+                    .map(RuleTarget::Port)
+                    .map_err(|_| E::custom(format!("vid: {value} is not a port number")))
+            }
+
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<RuleTarget, E> {
                 text.parse().map_err(E::custom)
             }

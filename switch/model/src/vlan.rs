@@ -152,9 +152,9 @@ pub enum VlanMode {
     },
     /// Frames of several VLANs with their tags, those of the native VLAN without.
     Trunk {
-        /// VLAN of frames without a tag, 0 (default) for the untagged segment; absent (`null`): such frames are
+        /// VLAN of frames without a tag, 0 (default) for the untagged segment; `null`, or `"none"`: such frames are
         /// dropped.
-        #[serde(default = "untagged_segment")]
+        #[serde(default = "untagged_segment", deserialize_with = "vid_or_none")]
         native: Option<Vid>,
         /// VLANs that it carries with a tag; default all.
         #[serde(default = "VlanSet::all")]
@@ -181,4 +181,23 @@ impl VlanMode {
 
 fn untagged_segment() -> Option<Vid> {
     Some(0)
+}
+
+/// A VID, `null`, or `"none"` for the same. TOML has no `null`.
+fn vid_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vid>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Word {
+        None,
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a VLAN number, or \"none\", is expected")]
+    enum Native {
+        Vid(Vid),
+        Word(Word),
+    }
+    Ok(match Option::deserialize(deserializer)? {
+        Some(Native::Vid(vid)) => Some(vid),
+        Some(Native::Word(Word::None)) | None => None,
+    })
 }

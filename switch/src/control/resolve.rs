@@ -4,8 +4,6 @@ use super::fields::{check_depth, check_ifname, check_mac, check_name, check_spp,
 use crate::model::*;
 use crate::{Error, ErrorKind};
 
-const DEFAULT_FDB_LIMIT: u32 = 4096;
-
 /// Checks that a port that was resolved is another one than all of `others`.
 pub fn check_unique<'a>(spec: &PortSpec, others: impl Iterator<Item = &'a PortSpec> + Clone) -> Result<(), Error> {
     let exists = |text: String| Err(Error::new(ErrorKind::Exists, text));

@@ -3,7 +3,8 @@
 use ctl_service::Declared;
 use ctl_spp::SppConfig;
 use serde::Deserialize;
-use switch::model::{BridgeSettings, DataplaneSettings, PortSpec};
+use ctl_types::{MeterConfig, SwitchConfig};
+use switch::model::{BridgeSettings, DataplaneSettings, FdbSpec, MeterBinding, PortSpec, RedirectSpec, RuleSpec};
 
 /// Contents of the file. Every part is optional.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -17,6 +18,16 @@ pub struct Config {
     pub spp: SppConfig,
     /// As in the daemon's.
     pub port: Vec<PortSpec>,
+    /// As in the daemon's.
+    pub fdb: Vec<FdbSpec>,
+    /// As in the daemon's.
+    pub meter: Vec<MeterConfig>,
+    /// As in the daemon's.
+    pub binding: Vec<MeterBinding>,
+    /// As in the daemon's.
+    pub rule: Vec<RuleSpec>,
+    /// As in the daemon's.
+    pub redirect: Vec<RedirectSpec>,
 }
 
 impl Config {
@@ -32,6 +43,19 @@ impl Config {
 
     /// The part that concerns the switch itself.
     pub fn declared(&self) -> Declared {
-        Declared { bridge: self.bridge.clone(), ports: self.port.clone() }
+        Declared { file: None, config: self.switch_config() }
+    }
+
+    /// Ports and tables.
+    pub fn switch_config(&self) -> SwitchConfig {
+        SwitchConfig {
+            bridge: self.bridge.clone(),
+            ports: self.port.clone(),
+            fdb: self.fdb.clone(),
+            meters: self.meter.clone(),
+            bindings: self.binding.clone(),
+            rules: self.rule.clone(),
+            redirects: self.redirect.clone(),
+        }
     }
 }

@@ -35,6 +35,8 @@ pub struct Kept {
     pub instances: Vec<Instance>,
     /// Flow rules of its ports.
     pub flow_rules: Vec<PortRules>,
+    /// Rows that files have declared.
+    pub declared: Vec<DeclaredRow>,
 }
 
 impl Kept {
@@ -55,6 +57,7 @@ impl Kept {
             redirects: state.take::<Redirects>(),
             instances: state.take::<Instances>(),
             flow_rules: state.take::<FlowRules>(),
+            declared: state.take::<DeclaredRows>(),
         };
         assert!(state.is_empty(), "a kind of rows is not known here");
         Ok(kept)
@@ -72,6 +75,7 @@ impl Kept {
         rows.extend(self.redirects.iter().map(Row::put::<Redirects>));
         rows.extend(self.instances.iter().map(Row::put::<Instances>));
         rows.extend(self.flow_rules.iter().map(Row::put::<FlowRules>));
+        rows.extend(self.declared.iter().map(Row::put::<DeclaredRows>));
         rows
     }
 }

@@ -88,6 +88,7 @@ fn expected() -> Kept {
             { "proc": { "kind": "vf", "id": 1 }, "cores": [0, 1], "flush_mode": false, "running": running },
         ])),
         flow_rules: of(json!([{ "port": 0, "rules": [{ "rule_id": 0, "rule": flow_rule }] }])),
+        declared: Vec::new(),
     }
 }
 

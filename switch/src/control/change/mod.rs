@@ -20,4 +20,4 @@ pub(super) use self::follow::follow;
 pub(super) use self::leftovers::clear_leftovers;
 pub(super) use self::remove::remove_ports;
 pub(super) use self::steer::steer;
-pub(super) use self::update::update_port;
+pub(super) use self::update::{check_update, update_port};

@@ -17,7 +17,7 @@ pub(in crate::control) fn update_port(control: &mut Control, name: &str, update:
     let core = Arc::clone(&control.core);
     check_address(control, control.ports.find(name)?, &update)?;
     let port = control.ports.find_mut(name)?;
-    check(port, &update)?;
+    check_update(port, &update)?;
     let no = port.shared.no;
     change_outside(&core, port, &update)?;
     change_policy(port, update);
@@ -45,7 +45,7 @@ fn check_address(control: &Control, port: &LivePort, update: &PortUpdate) -> Res
 }
 
 /// Refuses what can't be, before anything is changed.
-fn check(port: &LivePort, update: &PortUpdate) -> Result<(), Error> {
+pub(in crate::control) fn check_update(port: &LivePort, update: &PortUpdate) -> Result<(), Error> {
     let spec = &port.spec;
     if let Some(queues) = update.queues.filter(|&queues| Some(queues) != spec.queues) {
         return Err(Error::new(

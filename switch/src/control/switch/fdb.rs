@@ -57,15 +57,15 @@ impl Switch {
         self.lock().fdb.holds()
     }
 
+    /// Checks the fields of a static row.
+    pub fn check_fdb(entry: &FdbSpec) -> Result<(), Error> {
+        check_mac(entry.mac)?;
+        check_vlan(&VlanMode::Access { vid: entry.vlan })
+    }
+
     /// Adds a static row, or turns a learned one into it. A static row of another port is an error of kind `Exists`.
     pub fn fdb_add(&self, entry: &FdbSpec) -> Result<(), Error> {
-        check_mac(entry.mac)?;
-        check_vlan(&VlanMode::Access { vid: entry.vlan }).map_err(|_| {
-            Error::invalid(format!(
-                "vlan: {} is not a VLAN: 1 to 4094, or 0 for the untagged segment, are possible",
-                entry.vlan
-            ))
-        })?;
+        Self::check_fdb(entry)?;
         let control = self.lock();
         let no = control.ports.bridged_number(&entry.port)?;
         control.host_addresses.check(entry.mac)?;

@@ -71,6 +71,25 @@ impl Switch {
         Ok(report::info(&control, control.ports.find(name)?))
     }
 
+    /// Says whether a live port could be changed so. Changes nothing.
+    pub fn check_update(&self, name: &str, update: &PortUpdate) -> Result<(), Error> {
+        change::check_update(self.lock().ports.find(name)?, update)
+    }
+
+    /// Says whether there is what a port needs that is added in the place of another: the netdev of a `phy`, the
+    /// namespace of a guest. Changes nothing.
+    pub fn check_outside(&self, spec: &PortSpec) -> Result<(), Error> {
+        match (spec.kind, &spec.netns) {
+            (PortKind::Phy, _) => {
+                let ifname = spec.ifname.as_deref().unwrap_or_default();
+                let missing = || Error::new(ErrorKind::NotFound, format!("ifname: there is no netdev {ifname} here"));
+                self.core.host.find(ifname)?.map(drop).ok_or_else(missing)
+            }
+            (PortKind::Guest, Some(name)) => self.core.host.namespace(name).map(drop),
+            (PortKind::Guest, None) => Ok(()),
+        }
+    }
+
     /// Live ports, by number.
     pub fn ports(&self) -> Vec<PortInfo> {
         let control = self.lock();

@@ -33,6 +33,11 @@ impl Switch {
         refused
     }
 
+    /// Says which of these rows could not be in the tables together, in words. Ports are not asked for.
+    pub fn check_tables(settings: &DataplaneSettings, tables: KeptTables) -> Vec<String> {
+        Tables::new(settings.capacity, 1).restore(tables, 0)
+    }
+
     /// Meters there can be.
     pub fn meter_usage(&self) -> Usage {
         self.lock().tables.meters.usage()

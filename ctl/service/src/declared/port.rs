@@ -1,0 +1,222 @@
+//! Ports of a configuration: what a port becomes that is declared in part, and how it gets there. Pure.
+//!
+//! A field that the file leaves out has its default. Defaults that a netdev gives stay as they are: `mac`, `mtu`,
+//! names, the queues of a NIC. So does the number of a port. If the file named such a field before, and names it no
+//! more, address and MTU of a guest become the switch's defaults.
+//!
+//! A port follows its netdevs when they are renamed or moved, and a NIC's number of queues. So names, namespace and a
+//! NIC's queues are compared with the file only if they were edited there.
+
+use switch::model::*;
+
+/// The port that `wish` means. `is` is the port of that name that there is, and `before` what the file declared before.
+/// A port that is new has no number yet, unless `wish` names one.
+pub(super) fn complete(wish: &PortSpec, is: Option<&PortSpec>, before: Option<&PortSpec>) -> PortSpec {
+    let kind = wish.kind;
+    // A port of another kind is another port, but for its number.
+    let same = is.filter(|port| port.kind == kind);
+    let was = |field: fn(&PortSpec) -> bool| before.is_some_and(field);
+    // A name, which the port may have followed.
+    let name = |field: fn(&PortSpec) -> &Option<String>| match (same, before) {
+        (Some(is), Some(before)) if field(before) == field(wish) => field(is).clone(),
+        _ => field(wish).clone(),
+    };
+    let queues = match (same, before) {
+        (Some(is), Some(before)) if !kind.has_guest_end() && before.queues == wish.queues => is.queues,
+        _ => wish.queues,
+    };
+    let vport = wish.vport.or_else(|| is?.vport);
+    let own_mac = || kind.has_guest_end().then(|| MacAddr::derived_from(wish.uuid()));
+    let mac = match same {
+        Some(_) if was(|port| port.mac.is_some()) => own_mac(),
+        Some(port) => port.mac,
+        None => None,
+    };
+    let mtu = match same {
+        Some(_) if was(|port| port.mtu.is_some()) && kind.has_guest_end() => Some(DEFAULT_MTU),
+        Some(port) => port.mtu,
+        None => None,
+    };
+    PortSpec {
+        name: wish.name.clone(),
+        uuid: same.filter(|port| port.uuid() == wish.uuid()).map_or_else(|| wish.uuid.clone(), |port| port.uuid.clone()),
+        kind,
+        vport,
+        ifname: name(|port| &port.ifname).or_else(|| same?.ifname.clone()).or_else(|| kind.default_ifname(vport?)),
+        guest_ifname: name(|port| &port.guest_ifname).or_else(|| same?.guest_ifname.clone()),
+        netns: name(|port| &port.netns),
+        mac: wish.mac.or(mac),
+        shared_mac: wish.shared_mac,
+        mtu: wish.mtu.or(mtu),
+        queues: queues.or(kind.default_queues()).or_else(|| same?.queues),
+        queue_depth: wish.queue_depth.or(Some(DEFAULT_QUEUE_DEPTH)),
+        mode: wish.mode,
+        steering: wish.steering,
+        zero_copy: wish.zero_copy,
+        force: wish.force,
+        vlan: wish.vlan.clone().or_else(|| Some(kind.default_vlan())),
+        isolated: wish.isolated,
+        mac_check: wish.mac_check.or(Some(kind.default_mac_check())),
+        fdb_limit: wish.fdb_limit.or(Some(DEFAULT_FDB_LIMIT)),
+        // Set by itself when a guest first asks for sockets.
+        guest_sockets: wish.guest_sockets || same.is_some_and(|port| port.guest_sockets),
+        spp: wish.spp.clone(),
+    }
+}
+
+/// The change of a live port from `is` to `to`. `None`: it has to be deleted and added anew.
+pub(super) fn update(is: &PortSpec, to: &PortSpec) -> Option<PortUpdate> {
+    fn new<T: Clone + PartialEq>(is: &Option<T>, to: &Option<T>) -> Option<T> {
+        if is == to { None } else { to.clone() }
+    }
+    let flag = |is: bool, to: bool| (is != to).then_some(to);
+    let update = PortUpdate {
+        mtu: new(&is.mtu, &to.mtu),
+        mac: new(&is.mac, &to.mac),
+        shared_mac: flag(is.shared_mac, to.shared_mac),
+        vlan: new(&is.vlan, &to.vlan),
+        isolated: flag(is.isolated, to.isolated),
+        mac_check: new(&is.mac_check, &to.mac_check),
+        fdb_limit: new(&is.fdb_limit, &to.fdb_limit),
+        queue_depth: new(&is.queue_depth, &to.queue_depth),
+        guest_sockets: flag(is.guest_sockets, to.guest_sockets),
+        queues: None,
+    };
+    (updated(is, &update) == *to).then_some(update)
+}
+
+/// A port after a change.
+fn updated(is: &PortSpec, update: &PortUpdate) -> PortSpec {
+    let update = update.clone();
+    PortSpec {
+        mtu: update.mtu.or(is.mtu),
+        mac: update.mac.or(is.mac),
+        shared_mac: update.shared_mac.unwrap_or(is.shared_mac),
+        vlan: update.vlan.or_else(|| is.vlan.clone()),
+        isolated: update.isolated.unwrap_or(is.isolated),
+        mac_check: update.mac_check.or(is.mac_check),
+        fdb_limit: update.fdb_limit.or(is.fdb_limit),
+        queue_depth: update.queue_depth.or(is.queue_depth),
+        guest_sockets: update.guest_sockets.unwrap_or(is.guest_sockets),
+        ..is.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A guest port as the switch has it.
+    fn live() -> PortSpec {
+        let spec = PortSpec { vport: Some(3), ..PortSpec::new("vm1", PortKind::Guest) };
+        PortSpec {
+            guest_ifname: Some("xg3".into()),
+            mac: Some(MacAddr::derived_from("vm1")),
+            mtu: Some(1500),
+            ..complete(&spec, None, None)
+        }
+    }
+
+    fn wish() -> PortSpec {
+        PortSpec::new("vm1", PortKind::Guest)
+    }
+
+    #[test]
+    fn a_port_as_declared_stays_as_it_is() {
+        let live = live();
+        assert_eq!(live.ifname.as_deref(), Some("xs3"));
+        assert_eq!(complete(&wish(), Some(&live), Some(&wish())), live);
+        assert_eq!(update(&live, &live), Some(PortUpdate::default()));
+    }
+
+    #[test]
+    fn fields_that_the_file_leaves_out_have_their_defaults() {
+        let mode = VlanMode::Access { vid: 20 };
+        let changed = PortSpec {
+            vlan: Some(mode),
+            isolated: true,
+            mac_check: Some(false),
+            fdb_limit: Some(7),
+            queue_depth: Some(64),
+            ..live()
+        };
+        assert_eq!(complete(&wish(), Some(&changed), None), live());
+        // What the netdev gives stays, and so do sockets that a guest has opened.
+        let other = PortSpec {
+            mac: Some(MacAddr::new([2, 0, 0, 0, 0, 9])),
+            mtu: Some(1400),
+            guest_sockets: true,
+            ..live()
+        };
+        assert_eq!(complete(&wish(), Some(&other), Some(&wish())), other);
+        // Not if the file had named them.
+        let named = PortSpec { mac: other.mac, mtu: other.mtu, ..wish() };
+        let plain = PortSpec { guest_sockets: true, ..live() };
+        assert_eq!(complete(&wish(), Some(&other), Some(&named)), plain);
+    }
+
+    #[test]
+    fn a_field_is_changed_in_operation_or_the_port_is_made_anew() {
+        type Change = fn(&mut PortSpec);
+        let in_operation: [Change; 9] = [
+            |port| port.shared_mac = true,
+            |port| port.mtu = Some(1400),
+            |port| port.mac = Some(MacAddr::new([2, 0, 0, 0, 0, 9])),
+            |port| port.vlan = Some(VlanMode::Access { vid: 20 }),
+            |port| port.isolated = true,
+            |port| port.mac_check = Some(false),
+            |port| port.fdb_limit = Some(7),
+            |port| port.queue_depth = Some(64),
+            |port| port.guest_sockets = true,
+        ];
+        for change in in_operation {
+            let mut to = live();
+            change(&mut to);
+            let update = update(&live(), &to).unwrap();
+            assert_ne!(update, PortUpdate::default());
+            assert_eq!(updated(&live(), &update), to);
+        }
+        let anew: [Change; 12] = [
+            |port| port.uuid = Some("x".into()),
+            |port| port.kind = PortKind::Phy,
+            |port| port.vport = Some(9),
+            |port| port.ifname = Some("eth1".into()),
+            |port| port.guest_ifname = Some("eth1".into()),
+            |port| port.netns = Some("n".into()),
+            |port| port.queues = Some(2),
+            |port| port.mode = ModeRequest::Generic,
+            |port| port.steering = Steering::Shared,
+            |port| port.zero_copy = ZeroCopy::Off,
+            |port| port.spp = Some("vhost:0".into()),
+            |port| port.mac = None,
+        ];
+        for change in anew {
+            let mut to = live();
+            change(&mut to);
+            assert_eq!(update(&live(), &to), None, "{to:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_port_has_followed_stays_until_the_file_is_edited() {
+        let wish = PortSpec { netns: Some("n".into()), ifname: Some("x0".into()), ..wish() };
+        let is = PortSpec { netns: Some("m".into()), ifname: Some("x1".into()), ..live() };
+        assert_eq!(complete(&wish, Some(&is), Some(&wish)), is);
+        let edited = PortSpec { netns: Some("o".into()), ..wish.clone() };
+        let to = complete(&edited, Some(&is), Some(&wish));
+        assert_eq!((to.netns.as_deref(), to.ifname.as_deref()), (Some("o"), Some("x1")));
+        let to = complete(&wish, Some(&is), None);
+        assert_eq!((to.netns, to.ifname), (wish.netns, wish.ifname));
+        let nic = PortSpec { ifname: Some("x0".into()), queues: Some(4), ..PortSpec::new("up", PortKind::Phy) };
+        let is = PortSpec { queues: Some(2), ..complete(&nic, None, None) };
+        assert_eq!(complete(&nic, Some(&is), Some(&nic)).queues, Some(2));
+        assert_eq!(complete(&PortSpec { queues: Some(8), ..nic.clone() }, Some(&is), Some(&nic)).queues, Some(8));
+    }
+
+    #[test]
+    fn a_port_of_another_kind_keeps_only_its_number() {
+        let phy = PortSpec { ifname: Some("eth1".into()), ..PortSpec::new("vm1", PortKind::Phy) };
+        let to = complete(&phy, Some(&live()), Some(&wish()));
+        assert_eq!((to.vport, to.ifname.as_deref(), to.mac, to.guest_ifname), (Some(3), Some("eth1"), None, None));
+    }
+}

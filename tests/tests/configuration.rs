@@ -14,7 +14,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 fn guest(name: &str, ns: &NetNs, vid: u16) -> String {
     let ns = ns.name();
-    format!("[[port]]\nname = \"{name}\"\nkind = \"guest\"\nnetns = \"{ns}\"\nvlan = {{ mode = \"access\", vid = {vid} }}\n")
+    format!(
+        "[[port]]\nname = \"{name}\"\nkind = \"guest\"\nnetns = \"{ns}\"\nvlan = {{ mode = \"access\", vid = {vid} }}\n"
+    )
 }
 
 fn write(daemon: &Daemon, name: &str, text: &str) {

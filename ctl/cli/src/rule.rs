@@ -253,7 +253,9 @@ mod tests {
         assert_eq!(batch(&text).unwrap(), [RuleChange::Write(spec.clone())]);
         let mixed = r#"["clear", {"delete": 3}, {"key_index": 7, "action": {"vid": "drop"}}]"#;
         assert_eq!(batch(mixed).unwrap(), [RuleChange::Clear, RuleChange::Delete(3), RuleChange::Write(spec)]);
-        for bad in [r#"[{"key_index": 7, "kye": {}, "action": {"vid": "drop"}}]"#, r#"[{"action": {"vid": "drop"}}]"#, "{}"] {
+        for bad in
+            [r#"[{"key_index": 7, "kye": {}, "action": {"vid": "drop"}}]"#, r#"[{"action": {"vid": "drop"}}]"#, "{}"]
+        {
             assert!(batch(bad).is_err(), "{bad}");
         }
     }

@@ -12,9 +12,7 @@ use ctl_metrics::MetricsConfig;
 use ctl_spp::SppConfig;
 use ctl_types::{MeterConfig, SwitchConfig};
 use serde::{Deserialize, Serialize};
-use switch::model::{
-    BridgeSettings, DataplaneSettings, FdbSpec, MeterBinding, PortSpec, RedirectSpec, RuleSpec,
-};
+use switch::model::{BridgeSettings, DataplaneSettings, FdbSpec, MeterBinding, PortSpec, RedirectSpec, RuleSpec};
 
 /// Path that is used if none is named.
 pub const DEFAULT_PATH: &str = "/etc/xswitch/xswitch.toml";

@@ -348,7 +348,9 @@ async fn reload(options: &Options, config: &mut Config, service: &Arc<Service>) 
     .await;
     match result {
         Ok(done) => tracing::info!(changes = done.changes.len(), "the configuration was read again"),
-        Err(error) => tracing::error!(%error, "the configuration can't be applied in full: ports and tables stay as they were"),
+        Err(error) => {
+            tracing::error!(%error, "the configuration can't be applied in full: ports and tables stay as they were")
+        }
     }
     *config = new;
 }

@@ -58,8 +58,8 @@ pub use meter::{MeterBinding, MeterDirection, MeterInfo, MeterMode, MeterSpec, M
 pub use netdev::{NetdevBefore, NetdevsBefore};
 pub use outside::{OutsideInfo, OutsideSpec};
 pub use port::{
-    DEFAULT_FDB_LIMIT, DEFAULT_MTU, DEFAULT_QUEUE_DEPTH, MAX_PORTS, MAX_QUEUES, MIN_MTU, Mode, ModeRequest, PortInfo, PortKind, PortNo,
-    PortSpec, PortUpdate, QueueInfo, Steering, ZeroCopy,
+    DEFAULT_FDB_LIMIT, DEFAULT_MTU, DEFAULT_QUEUE_DEPTH, MAX_PORTS, MAX_QUEUES, MIN_MTU, Mode, ModeRequest, PortInfo,
+    PortKind, PortNo, PortSpec, PortUpdate, QueueInfo, Steering, ZeroCopy,
 };
 pub use redirect::{RedirectInfo, RedirectSpec};
 pub use rule::{IpType, RuleAction, RuleChange, RuleInfo, RuleKey, RuleSpec, RuleTarget};

@@ -2,8 +2,8 @@
 
 use ctl_service::Declared;
 use ctl_spp::SppConfig;
-use serde::Deserialize;
 use ctl_types::{MeterConfig, SwitchConfig};
+use serde::Deserialize;
 use switch::model::{BridgeSettings, DataplaneSettings, FdbSpec, MeterBinding, PortSpec, RedirectSpec, RuleSpec};
 
 /// Contents of the file. Every part is optional.

@@ -19,7 +19,8 @@ pub(super) fn toml(config: &Value, capability: &Capability) -> anyhow::Result<St
             Some(Value::Object(table)) => text += &format!("\n[{section}]\n{}", fields(table)?),
             Some(Value::Array(rows)) => {
                 for row in rows {
-                    let row = row.as_object().context("the daemon's answer is not as expected: are both of one version?")?;
+                    let row =
+                        row.as_object().context("the daemon's answer is not as expected: are both of one version?")?;
                     text += &format!("\n[[{section}]]\n{}", fields(row)?);
                 }
             }
@@ -93,7 +94,8 @@ mod tests {
             ip_type: Some(IpType::Ipv6),
             ..RuleKey::default()
         };
-        let action = RuleAction { queue: Some(1), meter: Some(7), mirror: Some(2), ..RuleAction::to(RuleTarget::Port(3)) };
+        let action =
+            RuleAction { queue: Some(1), meter: Some(7), mirror: Some(2), ..RuleAction::to(RuleTarget::Port(3)) };
         let config = SwitchConfig {
             bridge: Some(BridgeSettings { forward_reserved: true, ..BridgeSettings::default() }),
             ports: vec![
@@ -105,7 +107,10 @@ mod tests {
             fdb: vec![FdbSpec { mac: MacAddr::new([2, 0, 0, 0, 0, 9]), vlan: 7, port: "d".into() }],
             meters: vec![
                 MeterConfig { spec: MeterSpec::new(7, u32::MAX), implicit: false },
-                MeterConfig { spec: MeterSpec { kind: MeterType::Pps, burst: Some(9), ..MeterSpec::new(8, 1) }, implicit: true },
+                MeterConfig {
+                    spec: MeterSpec { kind: MeterType::Pps, burst: Some(9), ..MeterSpec::new(8, 1) },
+                    implicit: true,
+                },
             ],
             bindings: vec![MeterBinding { vport: 1, direction: MeterDirection::To, meter: 7 }],
             rules: vec![

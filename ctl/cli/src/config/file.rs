@@ -56,7 +56,8 @@ mod tests {
 
     #[test]
     fn sections_of_the_daemon_are_left_out_and_unknown_ones_refused() {
-        let text = "[dataplane]\nworkers = 2\n[spp.controller]\naddress = \"::1\"\n[[port]]\nname = \"a\"\nkind = \"guest\"\n";
+        let text =
+            "[dataplane]\nworkers = 2\n[spp.controller]\naddress = \"::1\"\n[[port]]\nname = \"a\"\nkind = \"guest\"\n";
         assert_eq!(File::parse(text).unwrap().switch_config().ports.len(), 1);
         for (text, key) in [
             ("[[prot]]\n", "prot"),

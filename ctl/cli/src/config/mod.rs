@@ -96,9 +96,8 @@ fn check(file: &str) -> anyhow::Result<u8> {
     let program = daemon();
     let path = if file == "-" { "/dev/stdin" } else { file };
     let status = Command::new(&program).arg("--check-config").arg(path).status();
-    let status = status.with_context(|| {
-        format!("starting {}: put xswitchd beside xswitch, or into PATH", program.display())
-    })?;
+    let status =
+        status.with_context(|| format!("starting {}: put xswitchd beside xswitch, or into PATH", program.display()))?;
     if !status.success() {
         bail!("{file} can't be used");
     }

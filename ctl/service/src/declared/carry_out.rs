@@ -103,9 +103,11 @@ impl Service {
 
     /// Takes away what goes, and what is in the way of changes.
     fn take_away(&self, inner: &mut Inner, changes: &Changes, failing: Failing) -> Result<(), Error> {
-        let anew: Vec<&PortSpec> = changes.ports.iter().filter(|edit| is_anew(inner, edit)).filter_map(Edit::from).collect();
+        let anew: Vec<&PortSpec> =
+            changes.ports.iter().filter(|edit| is_anew(inner, edit)).filter_map(Edit::from).collect();
         let numbers: BTreeSet<u16> = anew.iter().filter_map(|port| port.vport).collect();
-        let gone: BTreeSet<u16> = changes.redirects.iter().filter_map(Edit::from).map(|redirect| redirect.src).collect();
+        let gone: BTreeSet<u16> =
+            changes.redirects.iter().filter_map(Edit::from).map(|redirect| redirect.src).collect();
         for redirect in self.dataplane.redirects() {
             let RedirectSpec { src, dest } = redirect.spec;
             if gone.contains(&src) || numbers.contains(&src) || numbers.contains(&dest) {

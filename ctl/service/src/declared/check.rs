@@ -94,9 +94,11 @@ impl Service {
             let checked = if is_failed { Ok(()) } else { self.dataplane.check_update(&from.name, &update) };
             return checked.map_err(|error| of_port(error.into()));
         }
-        let user = self.dataplane.components().into_iter().find(|component| {
-            component.from.iter().chain(&component.to).any(|end| end.is_of_port(&from.name))
-        });
+        let user = self
+            .dataplane
+            .components()
+            .into_iter()
+            .find(|component| component.from.iter().chain(&component.to).any(|end| end.is_of_port(&from.name)));
         if let Some(user) = user {
             let why = format!("it is an end of component `{}`: detach it first", user.name);
             return Err(of_port(busy(why)));

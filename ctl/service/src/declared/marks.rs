@@ -117,7 +117,8 @@ impl Marks {
 
     /// The change of the state file from these marks to those.
     pub(super) fn rows_to(&self, after: &Self) -> Vec<Row> {
-        let gone = self.0.keys().filter(|name| !after.0.contains_key(*name)).map(|name| Row::remove::<DeclaredRows>(name));
+        let gone =
+            self.0.keys().filter(|name| !after.0.contains_key(*name)).map(|name| Row::remove::<DeclaredRows>(name));
         let put = after.0.iter().filter(|(name, row)| self.0.get(*name) != Some(row));
         let put = put.map(|(_, row)| Row::put::<DeclaredRows>(row));
         gone.chain(put).collect()

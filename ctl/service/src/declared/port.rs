@@ -39,7 +39,9 @@ pub(super) fn complete(wish: &PortSpec, is: Option<&PortSpec>, before: Option<&P
     };
     PortSpec {
         name: wish.name.clone(),
-        uuid: same.filter(|port| port.uuid() == wish.uuid()).map_or_else(|| wish.uuid.clone(), |port| port.uuid.clone()),
+        uuid: same
+            .filter(|port| port.uuid() == wish.uuid())
+            .map_or_else(|| wish.uuid.clone(), |port| port.uuid.clone()),
         kind,
         vport,
         ifname: name(|port| &port.ifname).or_else(|| same?.ifname.clone()).or_else(|| kind.default_ifname(vport?)),
@@ -142,12 +144,8 @@ mod tests {
         };
         assert_eq!(complete(&wish(), Some(&changed), None), live());
         // What the netdev gives stays, and so do sockets that a guest has opened.
-        let other = PortSpec {
-            mac: Some(MacAddr::new([2, 0, 0, 0, 0, 9])),
-            mtu: Some(1400),
-            guest_sockets: true,
-            ..live()
-        };
+        let other =
+            PortSpec { mac: Some(MacAddr::new([2, 0, 0, 0, 0, 9])), mtu: Some(1400), guest_sockets: true, ..live() };
         assert_eq!(complete(&wish(), Some(&other), Some(&wish())), other);
         // Not if the file had named them.
         let named = PortSpec { mac: other.mac, mtu: other.mtu, ..wish() };

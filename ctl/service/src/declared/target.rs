@@ -159,8 +159,7 @@ fn meters(
     if !wish.prune {
         for meter in going(&is.meters, declared, wish, marks) {
             let Some(user) = users.get(&meter.spec.id) else { continue };
-            let why =
-                format!("meter {} stays: it is in use by {user}: unbind it or delete that first", meter.spec.id);
+            let why = format!("meter {} stays: it is in use by {user}: unbind it or delete that first", meter.spec.id);
             stays.push(Stay { mark: meter.mark(), why });
             meters.push(meter.clone());
         }

@@ -75,7 +75,11 @@ fn config() -> impl Strategy<Value = SwitchConfig> {
         ports,
         fdb: fdb
             .into_iter()
-            .map(|((vlan, last), port)| FdbSpec { mac: MacAddr::new([2, 0, 0, 0, 1, last]), vlan, port: format!("p{port}") })
+            .map(|((vlan, last), port)| FdbSpec {
+                mac: MacAddr::new([2, 0, 0, 0, 1, last]),
+                vlan,
+                port: format!("p{port}"),
+            })
             .collect(),
         meters: meters
             .into_iter()
@@ -89,7 +93,11 @@ fn config() -> impl Strategy<Value = SwitchConfig> {
             .into_iter()
             .map(|(key_index, action)| RuleSpec { key_index, key: RuleKey::default(), action })
             .collect(),
-        redirects: redirects.into_iter().filter(|(src, dest)| src != dest).map(|(src, dest)| RedirectSpec { src, dest }).collect(),
+        redirects: redirects
+            .into_iter()
+            .filter(|(src, dest)| src != dest)
+            .map(|(src, dest)| RedirectSpec { src, dest })
+            .collect(),
     })
 }
 

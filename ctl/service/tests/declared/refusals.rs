@@ -22,7 +22,10 @@ fn a_file_that_cannot_be_applied_in_full_changes_nothing() {
         (guest("c", "queue_depth = 65"), "port `c`: queue_depth: 65"),
         (guest("c", &vlan(4095)), "port `c`: vlan: 4095"),
         (guest("a", ""), "port `a`: name: "),
-        ("[[fdb]]\nmac = \"02:00:00:00:00:02\"\nport = \"c\"\n".into(), "fdb 0/02:00:00:00:00:02: port: there is no port `c`"),
+        (
+            "[[fdb]]\nmac = \"02:00:00:00:00:02\"\nport = \"c\"\n".into(),
+            "fdb 0/02:00:00:00:00:02: port: there is no port `c`",
+        ),
         ("[[fdb]]\nmac = \"03:00:00:00:00:02\"\nport = \"a\"\n".into(), "fdb 0/03:00:00:00:00:02: mac: "),
         ("[[meter]]\nid = 9\nrate = 0\n".into(), "meter 9: rate: "),
         ("[[meter]]\nid = 7\nrate = 1\n".into(), "meter 7: it is declared twice"),
@@ -83,7 +86,8 @@ fn a_step_that_fails_and_a_full_disk_lead_back_to_what_was() {
 #[test]
 fn a_new_port_may_wait_for_its_netdev() {
     let text = format!("[[port]]\nname = \"late\"\nkind = \"phy\"\nvport = 6\nifname = \"{MISSING_NETDEV}\"\n");
-    let tables = "[[fdb]]\nmac = \"02:00:00:00:00:02\"\nport = \"late\"\n[[rule]]\nkey_index = 1\naction = { vid = 6 }\n";
+    let tables =
+        "[[fdb]]\nmac = \"02:00:00:00:00:02\"\nport = \"late\"\n[[rule]]\nkey_index = 1\naction = { vid = 6 }\n";
     let rig = Rig::start("");
     let done = rig.reload(&(text.clone() + tables)).unwrap();
     assert!(done.warnings[0].contains("port `late` is not up: ifname: "), "{:?}", done.warnings);

@@ -93,7 +93,8 @@ fn what_was_changed_at_run_time_holds_until_the_file_is_taken_again() {
     };
     change(&rig);
     let done = rig.reload(WHOLE).unwrap();
-    let expected = ["~bridge ", "~port a", "+fdb 10/02:00:00:00:00:01", "~meter 7", "+binding 4/from", "+rule 9", "~redirect 4"];
+    let expected =
+        ["~bridge ", "~port a", "+fdb 10/02:00:00:00:00:01", "~meter 7", "+binding 4/from", "+rule 9", "~redirect 4"];
     assert_eq!(told(&done), expected);
     assert!(done.changes.iter().all(|change| change.run_time), "{done:?}");
     assert_eq!(rig.kept(), before);
@@ -112,7 +113,13 @@ fn a_file_without_a_section_leaves_what_was_made_at_run_time() {
     service.update_bridge(&BridgeUpdate { fdb_limit: Some(77), ..BridgeUpdate::default() }).unwrap();
     service.add_port(PortSpec::new("a", PortKind::Guest)).unwrap();
     service.add_meter(MeterSpec::new(1, 100)).unwrap();
-    service.write_rule(RuleWrite { key_index: Some(5), key: RuleKey::default(), action: RuleAction::to(RuleTarget::Normal) }).unwrap();
+    service
+        .write_rule(RuleWrite {
+            key_index: Some(5),
+            key: RuleKey::default(),
+            action: RuleAction::to(RuleTarget::Normal),
+        })
+        .unwrap();
     let before = rig.kept();
     assert_eq!(rig.reload("").unwrap().changes, []);
     let rig = rig.restart("").restart("");

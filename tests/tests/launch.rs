@@ -263,19 +263,19 @@ fn a_command_that_never_binds_gives_the_guests_end_back() {
     a.address("10.0.0.1/24");
     b.address("10.0.0.2/24");
     assert!(a.pings("10.0.0.2"));
-    let run = |command: &str| {
+    let run = |command: &[&str]| {
         let mut run = daemon.cli_command();
-        run.args(["qemu", "run", "a", "--"]).args(command.split(' '));
+        run.args(["qemu", "run", "a", "--"]).args(command);
         run
     };
     let is_open = || daemon.get("ports/a")["spec"]["guest_sockets"] == true;
     for (command, code) in [("true", 0), ("false", 1), ("/nonexistent", 127)] {
-        ends_with(&mut run(command), code);
+        ends_with(&mut run(&[command]), code);
         wait::expect(&format!("after {command} it is given back"), PATIENCE, || !is_open());
         assert!(a.pings("10.0.0.2"), "after {command}");
     }
     // One that goes on without binding is told of, with the way out.
-    let mut sleeper = run("sleep 1000").spawn().expect("it starts");
+    let mut sleeper = run(&["sh", "-c", "exec sleep 1000"]).spawn().expect("it starts");
     wait::expect("the log tells", PATIENCE, || daemon.log().contains("has not bound them"));
     assert!(daemon.log().contains("xswitch qemu release a --force") && is_open());
     sleeper.kill().expect("it runs");
@@ -284,7 +284,7 @@ fn a_command_that_never_binds_gives_the_guests_end_back() {
     assert!(a.pings("10.0.0.2"));
     // What an operator has opened stays open.
     daemon.ok("PATCH", "ports/a", json!({ "guest_sockets": true }));
-    ends_with(&mut run("true"), 0);
+    ends_with(&mut run(&["true"]), 0);
     expect_free(&daemon, "a");
     assert!(is_open());
     daemon.finish();

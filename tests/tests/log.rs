@@ -146,7 +146,7 @@ fn code(daemon: &Daemon, redirected: &str, words: &str) -> Option<i32> {
 #[test]
 fn the_command_line_ends_quietly_when_nobody_reads_it() {
     let daemon = Daemon::start("quiet");
-    for words in ["port list", "--json stats", "top --interval 0.01", "--help", "bridge show"] {
+    for words in ["port list", "--json stats", "top --interval 0.05", "--help", "bridge show"] {
         assert_eq!(code(&daemon, "| true", words), Some(0), "{words}");
     }
     assert_eq!(code(&daemon, "| head -c 8", "capture"), Some(0), "without a frame");

@@ -10,7 +10,7 @@ use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, StorageError};
 
 use super::overlay::Overlay;
-use super::rows::{load, write};
+use super::rows::{parse, read, write};
 use super::{Row, Tables, not_kept, unusable};
 use crate::error::Error;
 use crate::place::Place;
@@ -25,6 +25,14 @@ const CACHE: usize = 4 << 20;
 pub(super) struct StateFile {
     file: File,
     place: Place,
+    /// Length and time of change after the last write of this daemon.
+    stamp: Option<(u64, SystemTime)>,
+}
+
+/// Length and time of change of a file.
+fn stamp(file: &File) -> Option<(u64, SystemTime)> {
+    let meta = file.metadata().ok()?;
+    Some((meta.len(), meta.modified().ok()?))
 }
 
 /// Creates a directory of the daemon, if it does not exist. Only the daemon's user may write there.
@@ -78,7 +86,7 @@ pub(super) fn verify(path: &Path, tables: &Tables) -> Result<(), Error> {
         let mut builder = Database::builder();
         let mut database =
             builder.set_cache_size(CACHE).create_with_backend(overlay).map_err(|error| database_error(path, &error))?;
-        load(path, &database, tables)?;
+        parse(path, &read(path, &database)?, tables)?;
         match database.check_integrity() {
             Ok(true) => Ok(()),
             Ok(false) => Err(unusable(path, "it is damaged: its pages do not fit together")),
@@ -132,7 +140,7 @@ impl StateFile {
 
     fn of(file: File, path: &Path) -> std::io::Result<Self> {
         let place = Place::of(&file, path)?;
-        Ok(Self { file, place })
+        Ok(Self { file, place, stamp: None })
     }
 
     /// Makes a file with these rows. It is created under another name and then moved, so that the final name always has
@@ -180,8 +188,13 @@ impl StateFile {
         })
     }
 
-    /// Whether the file is still where it was opened.
+    /// Notes that this daemon has written.
+    pub(super) fn written(&mut self) {
+        self.stamp = stamp(&self.file);
+    }
+
+    /// Whether the file is still where it was opened, and nobody else has written to it.
     pub(super) fn is_in_place(&self) -> bool {
-        self.place.is_taken()
+        self.place.is_taken() && self.stamp == stamp(&self.file)
     }
 }

@@ -6,8 +6,8 @@
 //! A change of any number of rows is one transaction, synced before it is acknowledged. After a crash or a power cut it
 //! is there as a whole or not at all. The cost of a change does not depend on the size of the table.
 //!
-//! An unreadable file is never written to: it is looked at through an overlay first. A file that is removed or replaced
-//! while it is open is written anew, in full. If that fails, changes are refused.
+//! An unreadable file is never written to: it is looked at through an overlay first. All rows are in memory too. So a
+//! file that is removed, replaced or written to by others is written anew, in full. If that fails, changes are refused.
 //!
 //! The file is in format 3 of redb, as redb 3 and 4 write it. There is no other to upgrade from.
 
@@ -26,7 +26,7 @@ use redb::{Database, StorageBackend};
 pub use self::file::make_directory;
 use self::file::{StateFile, database_error, guarded, is_open, verify};
 pub use self::lock::DirLock;
-use self::rows::{all, load, version, write};
+use self::rows::{Rows, apply, parse, read, version, write};
 pub use self::table::{Row, State, Table, Tables};
 use crate::error::Error;
 
@@ -52,6 +52,8 @@ struct Inner {
     source: Source,
     /// `None` after a failed write. redb then refuses everything until the file is opened again.
     database: Option<Database>,
+    /// All rows.
+    rows: Rows,
     /// The last write failed.
     failed: bool,
 }
@@ -95,8 +97,11 @@ impl Store {
     }
 
     fn with(path: PathBuf, tables: Tables, source: Source) -> Result<Self, Error> {
-        let database = Some(source.open()?);
-        Ok(Self { path, tables, inner: Mutex::new(Inner { source, database, failed: false }) })
+        let database = source.open()?;
+        let rows = guarded(&path, || read(&path, &database))?;
+        let mut inner = Inner { source, database: Some(database), rows, failed: false };
+        inner.written();
+        Ok(Self { path, tables, inner: Mutex::new(inner) })
     }
 
     /// A store without a file.
@@ -139,9 +144,7 @@ impl Store {
 
     /// Reads the state.
     pub fn load(&self) -> Result<State, Error> {
-        let mut inner = self.lock();
-        let database = inner.opened()?;
-        guarded(&self.path, || load(&self.path, database, &self.tables))
+        parse(&self.path, &self.lock().rows, &self.tables)
     }
 
     /// Writes rows and syncs. Either all rows are written or none.
@@ -182,26 +185,39 @@ impl Inner {
         let opened = self.opened().map_err(|error| not_kept(path, error));
         let result = opened.and_then(|database| write(database, rows).map_err(|error| not_kept(path, error)));
         self.failed = result.is_err();
-        if self.failed {
-            self.database = None;
+        match &result {
+            Ok(()) => apply(&mut self.rows, rows),
+            Err(_) => self.database = None,
         }
+        self.written();
         result
     }
 
-    /// Writes the file anew if it is not in its place any more. All rows are still in the open one.
+    /// Notes that this daemon has written to the file.
+    fn written(&mut self) {
+        if let Source::File(file) = &mut self.source {
+            file.written();
+        }
+    }
+
+    /// Writes the file anew if it is not in its place, or somebody has written to it.
     fn make_again(&mut self, path: &Path) -> Result<bool, Error> {
         match &self.source {
             Source::File(file) if !file.is_in_place() => {}
             _ => return Ok(false),
         }
-        let rows = all(self.opened().map_err(|error| not_kept(path, error))?);
-        let rows = rows.map_err(|error| not_kept(path, error))?;
+        let row = |(key, value): (&Box<str>, &Box<str>)| Row { key: (**key).into(), value: Some((**value).into()) };
+        let rows: Vec<_> = self.rows.iter().map(row).collect();
         let made = path.parent().map_or(Ok(()), make_directory).and_then(|()| {
             let file = StateFile::make(path, &rows)?;
             Ok((file.open_database()?, file))
         });
         let (database, file) = made.map_err(|error| not_kept(path, error))?;
-        (self.database, self.source) = (Some(database), Source::File(file));
+        let old = self.database.replace(database);
+        self.source = Source::File(file);
+        // Closing writes to its file, which is nowhere, or full of somebody else's bytes.
+        let _ = guarded(path, || Ok(drop(old)));
+        self.written();
         Ok(true)
     }
 }

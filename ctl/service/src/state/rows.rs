@@ -1,5 +1,6 @@
 //! Rows in the database.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
@@ -45,30 +46,47 @@ pub(super) fn write(database: &Database, rows: &[Row]) -> Result<(), redb::Error
     Ok(transaction.commit()?)
 }
 
-/// All rows as they are, in the order of their keys.
-pub(super) fn all(database: &impl ReadableDatabase) -> Result<Vec<Row>, redb::Error> {
-    let transaction = database.begin_read()?;
-    let table = transaction.open_table(TABLE)?;
-    let mut rows = Vec::new();
-    for row in table.iter()? {
-        let (key, value) = row?;
-        rows.push(Row { key: key.value().to_owned(), value: Some(value.value().to_owned()) });
-    }
-    Ok(rows)
+/// All rows as they are, by key.
+pub(super) type Rows = BTreeMap<Box<str>, Box<str>>;
+
+/// Reads all rows.
+pub(super) fn read(path: &Path, database: &impl ReadableDatabase) -> Result<Rows, Error> {
+    let rows = || -> Result<Rows, redb::Error> {
+        let transaction = database.begin_read()?;
+        let table = transaction.open_table(TABLE)?;
+        let mut rows = Rows::new();
+        for row in table.iter()? {
+            let (key, value) = row?;
+            rows.insert(key.value().into(), value.value().into());
+        }
+        Ok(rows)
+    };
+    rows().map_err(|error| unusable(path, format_args!("it is damaged: {error}")))
 }
 
-/// Reads all rows and checks them.
-pub(super) fn load(path: &Path, database: &impl ReadableDatabase, tables: &Tables) -> Result<State, Error> {
-    let rows = all(database).map_err(|error| unusable(path, format_args!("it is damaged: {error}")))?;
-    let found = rows.iter().find(|row| row.key == version().key).and_then(|row| row.value.as_deref());
+/// Does to rows in memory what [`write`] does to those in the file.
+pub(super) fn apply(all: &mut Rows, rows: &[Row]) {
+    for Row { key, value } in rows {
+        match (value, key.strip_suffix('*')) {
+            (Some(value), _) => drop(all.insert(key.as_str().into(), value.as_str().into())),
+            (None, Some(prefix)) => all.retain(|key, _| !key.starts_with(prefix)),
+            (None, None) => drop(all.remove(key.as_str())),
+        }
+    }
+}
+
+/// Checks all rows, and parses them.
+pub(super) fn parse(path: &Path, rows: &Rows, tables: &Tables) -> Result<State, Error> {
+    let version = version();
+    let found = rows.get(version.key.as_str()).map(|found| &**found);
     if found != Some(VERSION) {
         let found = found.unwrap_or("none");
         return Err(unusable(path, format_args!("its format is version {found}, this xswitchd knows {VERSION}")));
     }
     let mut state = State::default();
-    for Row { key, value } in rows.iter().filter(|row| row.key != version().key) {
+    for (key, value) in rows.iter().filter(|(key, _)| ***key != version.key) {
         tables
-            .read(&mut state, key, value.as_deref().unwrap_or_default())
+            .read(&mut state, key, value)
             .map_err(|why| unusable(path, format_args!("row `{}` can't be understood: {why}", key.escape_default())))?;
     }
     Ok(state)

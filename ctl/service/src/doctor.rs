@@ -6,7 +6,7 @@ use std::path::Path;
 use ctl_guest::limits::{CAP_IPC_LOCK, effective_capabilities};
 use ctl_types::{Check, Status};
 use switch::host::kernel::{ethtool, links};
-use switch::model::{DataplaneSettings, HugePages};
+use switch::model::{DataplaneSettings, HugePages, MAX_FRAMES, MIN_FILL};
 
 /// Capabilities that the daemon needs: number (`linux/capability.h`), name and purpose.
 const CAPABILITIES: [(u32, &str, &str); 5] = [
@@ -40,6 +40,7 @@ pub fn local_checks(settings: &DataplaneSettings, ifnames: &[String]) -> Vec<Che
     let (memlock, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_MEMLOCK).unwrap_or_default();
     checks.push(check_memlock(memlock, umem, effective >> CAP_IPC_LOCK & 1 != 0));
     checks.push(check_memory(&read("/proc/meminfo"), umem, settings.huge_pages));
+    checks.push(check_frames(settings));
     checks.push(check_jit(read("/proc/sys/net/core/bpf_jit_enable").trim()));
     checks.extend(check_guests(Path::new("/sys/kernel/btf/vmlinux").exists(), private_mounts()));
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
@@ -146,6 +147,24 @@ fn check_memory(meminfo: &str, umem: u64, huge_pages: HugePages) -> Check {
         name,
         format!("{} MiB are available, packet memory takes {} on ordinary pages", available >> 20, umem >> 20),
     )
+}
+
+/// Checks that frames are enough for all ports that there can be, and says what each may hold.
+fn check_frames(settings: &DataplaneSettings) -> Check {
+    let DataplaneSettings { frames, capacity, .. } = settings;
+    let (ports, least, most) = (capacity.ports, settings.least_fill(), settings.most_queues());
+    let name = "frames";
+    let kept =
+        format!("{frames} frames, of which {} are kept for frames on their way and copies", settings.reserved_frames());
+    if most >= ports {
+        let text = format!("{kept}; each of {ports} ports may hold {least} or more to receive, early ones hold more");
+        return Check::ok(name, text);
+    }
+    let text =
+        format!("{kept}; the rest is enough for {most} ports with one queue of {MIN_FILL}, and there can be {ports}");
+    let enough = (u64::from(ports * MIN_FILL).div_ceil(3) * 4).next_power_of_two().min(MAX_FRAMES.into());
+    let advice = format!("set `dataplane.frames` to {enough}, or lower `dataplane.capacity.ports`");
+    Check::bad(Status::Warn, name, text, advice)
 }
 
 fn check_jit(enabled: &str) -> Check {
@@ -280,6 +299,22 @@ mod tests {
         assert_eq!(check_guests(true, Some(false))[0].status, Status::Ok);
         assert_eq!(check_guests(true, None)[0].status, Status::Ok);
         assert_eq!(check_guests(false, Some(true)).iter().filter(|check| check.status == Status::Warn).count(), 2);
+    }
+
+    #[test]
+    fn what_each_port_may_hold_is_told_and_too_few_frames_are() {
+        let settings = DataplaneSettings::default();
+        let check = check_frames(&settings);
+        assert_eq!(check.status, Status::Ok);
+        assert!(
+            check.text.contains("16384 are kept") && check.text.contains("256 ports may hold 96"),
+            "{}",
+            check.text
+        );
+        let check = check_frames(&DataplaneSettings { frames: 8192, ..settings });
+        assert_eq!(check.status, Status::Warn);
+        assert!(check.text.contains("enough for 96 ports"), "{}", check.text);
+        assert!(check.advice.as_deref().is_some_and(|advice| advice.contains("`dataplane.frames` to 32768")));
     }
 
     #[test]

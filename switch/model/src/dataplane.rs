@@ -85,8 +85,29 @@ impl DataplaneSettings {
             PollMode::Adaptive => Some(us(self.spin_us)..=us(self.spin_us.max(self.spin_max_us))),
         }
     }
+
+    /// Frames that no port is given to receive with: a quarter, for frames on their way and for copies.
+    pub fn reserved_frames(&self) -> u32 {
+        self.frames / 4
+    }
+
+    /// Frames that each of `capacity.ports` ports of one queue has to receive with at least. Half of what ports have is
+    /// shared out evenly.
+    pub fn least_fill(&self) -> u32 {
+        let even = (self.frames - self.reserved_frames()) / self.capacity.ports.max(1);
+        (even / 2).max(MIN_FILL)
+    }
+
+    /// Queues that the frames are enough for, at the least that each needs.
+    pub fn most_queues(&self) -> u32 {
+        (self.frames - self.reserved_frames()) / MIN_FILL
+    }
 }
 
+/// Most frames of UMEM that can be configured.
+pub const MAX_FRAMES: u32 = 1 << 20;
+/// Least frames that a queue is supplied with to receive.
+pub const MIN_FILL: u32 = 64;
 /// Meters and rules that a switch can have when nothing else is configured.
 pub const DEFAULT_TABLE_SIZE: u32 = 65_536;
 /// Most meters, and most rules, that can be configured.

@@ -42,8 +42,8 @@ pub use component::{
     VlanEdit,
 };
 pub use dataplane::{
-    Capacity, DEFAULT_MASKS, DEFAULT_PORTS, DEFAULT_TABLE_SIZE, DataplaneSettings, HugePages, MAX_TABLE_SIZE, PollMode,
-    Usage,
+    Capacity, DEFAULT_MASKS, DEFAULT_PORTS, DEFAULT_TABLE_SIZE, DataplaneSettings, HugePages, MAX_FRAMES,
+    MAX_TABLE_SIZE, MIN_FILL, PollMode, Usage,
 };
 pub use drop::DropReason;
 pub use error::ErrorKind;

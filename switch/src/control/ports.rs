@@ -16,6 +16,8 @@ pub(super) struct LivePort {
     pub spec: PortSpec,
     /// What the workers share.
     pub shared: Arc<PortShared>,
+    /// Frames that each of its queues is supplied with to receive.
+    pub fill: u32,
     /// What it has outside.
     pub attachment: Attachment,
     /// How its netdevs are.

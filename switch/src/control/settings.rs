@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::engine::tables::check_capacity;
-use crate::model::{BridgeSettings, DataplaneSettings};
+use crate::model::{BridgeSettings, DataplaneSettings, MAX_FRAMES};
 
 /// Checks the settings that are fixed at start.
 pub fn check_settings(settings: &DataplaneSettings) -> Result<(), Error> {
@@ -17,8 +17,8 @@ pub fn check_settings(settings: &DataplaneSettings) -> Result<(), Error> {
             cpus.len()
         )));
     }
-    if !frames.is_power_of_two() || !(1024..=1_048_576).contains(frames) {
-        return Err(Error::invalid(format!("frames: {frames} is not a power of two from 1024 to 1048576")));
+    if !frames.is_power_of_two() || !(1024..=MAX_FRAMES).contains(frames) {
+        return Err(Error::invalid(format!("frames: {frames} is not a power of two from 1024 to {MAX_FRAMES}")));
     }
     if ![2048, 4096].contains(frame_size) {
         return Err(Error::invalid(format!("frame_size: {frame_size} is neither 2048 nor 4096")));

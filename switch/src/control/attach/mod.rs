@@ -49,7 +49,7 @@ pub(super) struct Plan {
     /// What workers share of it.
     pub shared: Arc<PortShared>,
     /// Frames that each queue is supplied with.
-    pub fills: Vec<u32>,
+    pub fill: u32,
     /// Stations whose packets come to the switch, if it shares its netdev.
     pub steering: BTreeSet<SteerKey>,
 }
@@ -277,7 +277,7 @@ impl Attachment {
         &mut self,
         spec: &PortSpec,
         depth: u32,
-        fill: impl FnMut() -> Result<u32, Error>,
+        fill: u32,
         cache: &mut FrameCache,
     ) -> Result<Vec<Backend>, Error> {
         match self {

@@ -225,13 +225,13 @@ impl NetdevPort {
         &mut self,
         spec: &PortSpec,
         depth: u32,
-        mut fill: impl FnMut() -> Result<u32, Error>,
+        fill: u32,
         cache: &mut FrameCache,
     ) -> Result<Vec<Backend>, Error> {
         let mut queues = Vec::new();
         for number in 0..self.queue_count() {
             let opening = Opening { core: &self.core, ends: &self.ends, spec, program: &*self.program };
-            match fill().and_then(|fill| opening.queue(number, depth, fill, cache)) {
+            match opening.queue(number, depth, fill, cache) {
                 Ok(queue) => queues.push(queue),
                 Err(error) => {
                     close(&mut queues, cache);
@@ -302,12 +302,12 @@ fn attach(
     queues: &mut Vec<Backend>,
     cache: &mut FrameCache,
 ) -> Result<Parts, Error> {
-    let Plan { spec, shared, fills, steering } = plan;
+    let Plan { spec, shared, fill, steering } = plan;
     let host = &*core.host;
     let mut program = host.load_program(&ends.near, super::queue_count(shared), spec.steering)?;
     let depth = spec.queue_depth.unwrap_or(DEFAULT_QUEUE_DEPTH);
-    for (number, &fill) in (0..).zip(fills) {
-        queues.push(Opening { core, ends, spec, program: &*program }.queue(number, depth, fill, cache)?);
+    for number in 0..super::queue_count(shared) {
+        queues.push(Opening { core, ends, spec, program: &*program }.queue(number, depth, *fill, cache)?);
     }
     let promiscuous = spec.kind.is_promiscuous().then(|| host.make_promiscuous(&ends.near)).transpose()?;
     let group_tap = match spec.steering {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::steer::{self, Station};
-use super::supply::fill_of;
+use super::supply::Supply;
 use super::unique::Known;
 use crate::control::attach::{Attachment, Found, Plan, Wish};
 use crate::control::core::Core;
@@ -118,33 +118,19 @@ fn plan(control: &mut Control, found: Vec<Result<(PortSpec, Found), Error>>) -> 
         true => steer::stations(control),
         false => Vec::new(),
     };
-    let mut free = core.umem().pool_len();
     let mut known = Known::of(control);
     let mut admit = |(spec, found): (PortSpec, Found)| known.admit(&spec).map(|()| (spec, found));
     let admitted: Vec<_> = found.into_iter().map(|found| found.and_then(&mut admit)).collect();
     let host = known.into_host_addresses();
+    let mut supply = Supply::of(control);
     let mut one = |(spec, found): (PortSpec, Found)| {
-        let fills = fills(&core, &spec, &mut free)?;
+        let queues = spec.queues.unwrap_or(1);
+        let fill = supply.take(queues, spec.queue_depth.unwrap_or(DEFAULT_QUEUE_DEPTH))?;
         let shared = Arc::new(share(&core, &spec, control.ports.next_generation()));
         let steering = steering(&spec, &stations, &host);
-        Ok((Plan { spec, shared, fills, steering }, found))
+        Ok((Plan { spec, shared, fill, steering }, found))
     };
     admitted.into_iter().map(|admitted| admitted.and_then(&mut one)).collect()
-}
-
-/// Frames for the queues of a port, which are `free` no more.
-fn fills(core: &Core, spec: &PortSpec, free: &mut u32) -> Result<Vec<u32>, Error> {
-    let queues = spec.queues.unwrap_or(1);
-    let depth = spec.queue_depth.unwrap_or(DEFAULT_QUEUE_DEPTH);
-    let mut left = *free;
-    let fills = (0..queues).map(|number| {
-        let fill = fill_of(core.umem(), left, depth, queues - number)?;
-        left = left.saturating_sub(fill);
-        Ok(fill)
-    });
-    let fills = fills.collect::<Result<_, Error>>()?;
-    *free = left;
-    Ok(fills)
 }
 
 /// What workers share of a port.
@@ -173,11 +159,11 @@ fn open(core: &Arc<Core>, (plan, found): (Plan, Found)) -> Result<Opened, Error>
     let opened = found.open(core, &plan);
     core.changes.tried(opened.is_ok());
     let (attachment, queues): (Attachment, _) = opened?;
-    let Plan { spec, shared, .. } = plan;
+    let Plan { spec, shared, fill, .. } = plan;
     let queue = |(number, backend)| Queue::new(Arc::clone(&shared), number, backend);
     let queues = (0..).zip(queues).map(queue).collect();
     let condition = Condition { carrier: true, ..Condition::default() };
-    Ok(Opened { port: LivePort { spec, shared, attachment, condition }, queues })
+    Ok(Opened { port: LivePort { spec, shared, fill, attachment, condition }, queues })
 }
 
 /// Gives open ports their places: in one new view, then in the hands of the workers.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::supply::fill_of;
 use crate::Error;
 use crate::control::core::Core;
 use crate::control::ports::LivePort;
@@ -23,10 +22,25 @@ pub(super) fn count_untaken(port: &PortShared, queue: u32, untaken: Count) {
     port.shards[shared.worker()].dropped_all(DropReason::PortGone, untaken);
 }
 
-/// Opens the queues of a port anew with rings of that depth. What comes in meanwhile is dropped and counted by the
-/// program. If it can't be done, the port has its old depth again.
-pub(super) fn set_depth(core: &Core, port: &mut LivePort, depth: u32) -> Result<(), Error> {
-    let before = port.spec.queue_depth.unwrap_or(DEFAULT_QUEUE_DEPTH);
+/// Rings of a port's queues.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rings {
+    pub depth: u32,
+    /// Frames that each queue is supplied with to receive.
+    pub fill: u32,
+}
+
+impl Rings {
+    /// Those that a port has.
+    pub fn of(port: &LivePort) -> Self {
+        Self { depth: port.spec.queue_depth.unwrap_or(DEFAULT_QUEUE_DEPTH), fill: port.fill }
+    }
+}
+
+/// Opens the queues of a port anew with such rings. What comes in meanwhile is dropped and counted by the program. If
+/// it can't be done, the port has its old rings again.
+pub(super) fn set_rings(core: &Core, port: &mut LivePort, rings: Rings) -> Result<(), Error> {
+    let before = Rings::of(port);
     // First of all the program sends nothing to the old queues any more, and counts that.
     port.attachment.unplug()?;
     let queues = core.workers.take_back(&port.shared);
@@ -37,7 +51,7 @@ pub(super) fn set_depth(core: &Core, port: &mut LivePort, depth: u32) -> Result<
     }
     // What the port had is there for it again.
     cache.spill_all();
-    let result = open(core, port, depth, &mut cache).map_err(|error| match open(core, port, before, &mut cache) {
+    let result = open(core, port, rings, &mut cache).map_err(|error| match open(core, port, before, &mut cache) {
         Ok(()) => error,
         Err(again) => Error::new(
             again.kind(),
@@ -49,12 +63,11 @@ pub(super) fn set_depth(core: &Core, port: &mut LivePort, depth: u32) -> Result<
 }
 
 /// Opens all queues of a port that has none, and gives them to their workers.
-fn open(core: &Core, port: &mut LivePort, depth: u32, cache: &mut FrameCache) -> Result<(), Error> {
-    let umem = core.umem();
-    // It is no new port: it takes what it had, and asks for no further frames.
-    let fill = || fill_of(umem, umem.pool_len(), depth, 0);
+fn open(core: &Core, port: &mut LivePort, rings: Rings, cache: &mut FrameCache) -> Result<(), Error> {
+    let Rings { depth, fill } = rings;
     let backends = port.attachment.reopen(&port.spec, depth, fill, cache)?;
     port.spec.queue_depth = Some(depth);
+    port.fill = fill;
     for (number, backend) in (0..).zip(backends) {
         core.workers.add(Queue::new(Arc::clone(&port.shared), number, backend));
     }

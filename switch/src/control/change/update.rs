@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::depth::set_depth;
+use super::depth::{Rings, set_rings};
+use super::supply::Supply;
 use super::{steer, unique};
 use crate::control::core::Core;
 use crate::control::fields::{check_depth, check_mac, check_mtu, check_vlan};
@@ -16,10 +17,11 @@ use crate::{Error, ErrorKind};
 pub(in crate::control) fn update_port(control: &mut Control, name: &str, update: PortUpdate) -> Result<PortNo, Error> {
     let core = Arc::clone(&control.core);
     check_address(control, control.ports.find(name)?, &update)?;
+    let supply = Supply::of(control);
     let port = control.ports.find_mut(name)?;
     check_update(port, &update)?;
     let no = port.shared.no;
-    change_outside(&core, port, &update)?;
+    change_outside(&core, port, &update, &supply)?;
     change_policy(port, update);
     steer::look_up_host(control);
     control.publish();
@@ -75,7 +77,7 @@ pub(in crate::control) fn check_update(port: &LivePort, update: &PortUpdate) -> 
 /// A change that was made outside, with what there was before.
 enum Done {
     Opened,
-    Depth(u32),
+    Rings(Rings),
     Mtu(Option<u32>),
 }
 
@@ -86,7 +88,7 @@ impl Done {
                 port.attachment.guest_side_mut().close();
                 return;
             }
-            Done::Depth(before) => ("the depth of its rings", set_depth(core, port, before)),
+            Done::Rings(before) => ("the depth of its rings", set_rings(core, port, before)),
             Done::Mtu(before) => ("its MTU", before.map_or(Ok(()), |mtu| port.attachment.set_mtu(mtu))),
         };
         if let Err(error) = undone {
@@ -96,9 +98,9 @@ impl Done {
 }
 
 /// Changes what a port has outside: guest's end, queues, MTU, the guest's address. On an error all is as it was.
-fn change_outside(core: &Core, port: &mut LivePort, update: &PortUpdate) -> Result<(), Error> {
+fn change_outside(core: &Core, port: &mut LivePort, update: &PortUpdate, supply: &Supply) -> Result<(), Error> {
     let mut done = Vec::new();
-    let changed = change_each(core, port, update, &mut done);
+    let changed = change_each(core, port, update, supply, &mut done);
     match changed {
         // Only this can't fail, and can't be undone.
         Ok(()) if update.guest_sockets == Some(false) => port.attachment.guest_side_mut().close(),
@@ -108,15 +110,21 @@ fn change_outside(core: &Core, port: &mut LivePort, update: &PortUpdate) -> Resu
     changed
 }
 
-fn change_each(core: &Core, port: &mut LivePort, update: &PortUpdate, done: &mut Vec<Done>) -> Result<(), Error> {
+fn change_each(
+    core: &Core,
+    port: &mut LivePort,
+    update: &PortUpdate,
+    supply: &Supply,
+    done: &mut Vec<Done>,
+) -> Result<(), Error> {
     if update.guest_sockets == Some(true) && !port.attachment.guest_side().is_open() {
         port.attachment.guest_side_mut().open(&port.spec)?;
         done.push(Done::Opened);
     }
     if let Some(depth) = update.queue_depth.filter(|&depth| Some(depth) != port.spec.queue_depth) {
-        let before = port.spec.queue_depth.unwrap_or(DEFAULT_QUEUE_DEPTH);
-        set_depth(core, port, depth)?;
-        done.push(Done::Depth(before));
+        let before = Rings::of(port);
+        set_rings(core, port, Rings { depth, fill: supply.retake(port.fill, port.queues(), depth) })?;
+        done.push(Done::Rings(before));
     }
     if let Some(mtu) = update.mtu.filter(|&mtu| Some(mtu) != port.spec.mtu) {
         port.attachment.set_mtu(mtu)?;

@@ -17,6 +17,7 @@ use crate::peers::Peers;
 use crate::results::Experiment;
 use crate::rules::{MOST_MASKS, RuleSet};
 use crate::run::{Case, Job, Run};
+use crate::storm::FULL_SPEED;
 
 /// Lengths on the wire, FCS included.
 const FRAMES: [u32; 3] = [64, 594, 1500];
@@ -31,6 +32,12 @@ const MASK_COUNTS: [u32; 7] = [1, 2, 4, 8, 16, 32, MOST_MASKS];
 /// Distinct masks in experiments with new flows.
 const MASKS: u32 = 8;
 const PORT_COUNTS: [usize; 5] = [2, 8, 32, 100, 200];
+/// Ports where one guest broadcasts. The others are sent copies.
+const STORM_PORTS: [usize; 2] = [64, 200];
+/// Broadcasts a second.
+const STORMS: [f64; 3] = [0.0, 2e4, FULL_SPEED];
+/// Packets a second of the stream beside them.
+const BESIDE_STORM: f64 = 1e4;
 /// Numbers of flows, and of MAC addresses.
 const SET_SIZES: [u32; 6] = [1, 10, 100, 1000, 10_000, 100_000];
 
@@ -53,6 +60,8 @@ pub enum What {
     Flows,
     /// Over the number of MAC addresses in turn
     Macs,
+    /// A stream beside broadcasts of another guest
+    Storm,
     /// Round trips at 1,000 packets a second and at half load
     Latency,
     /// Start-up, memory and idle CPU
@@ -76,6 +85,7 @@ impl What {
             Self::Ports => run.rates(Experiment::Ports, &ports()),
             Self::Flows => run.rates(Experiment::Flows, &flows(peers)),
             Self::Macs => run.rates(Experiment::Macs, &macs(peers)),
+            Self::Storm => run.rates(Experiment::Storm, &storm()),
             Self::Latency => run.round_trips(&latency(peers)),
             Self::Footprint => run.footprints(&footprint(peers)),
             Self::Engine => run.engine(),
@@ -192,6 +202,14 @@ fn ports() -> Vec<Job> {
         }
     };
     PORT_COUNTS.into_iter().map(job).collect()
+}
+
+fn storm() -> Vec<Job> {
+    let case = |storm| Case { storm, ..Case::new(storm, near().paced(BESIDE_STORM)) };
+    let cases = || STORMS.into_iter().map(case).collect();
+    let own = |ports| Job::new(Xswitch { ports, ..Xswitch::default() }, cases());
+    let bridge = |ports| Job::new(Bridge { threaded: false, ports }, cases());
+    STORM_PORTS.into_iter().flat_map(|ports| [own(ports), bridge(ports)]).collect()
 }
 
 fn flows(peers: Option<&Arc<Peers>>) -> Vec<Job> {

@@ -21,3 +21,4 @@ pub mod rules;
 pub mod run;
 pub mod setting;
 pub mod stop;
+pub mod storm;

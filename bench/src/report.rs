@@ -7,6 +7,7 @@ mod overload;
 mod rates;
 mod round_trips;
 mod select;
+mod storm;
 pub(crate) mod text;
 
 #[cfg(test)]
@@ -46,6 +47,7 @@ pub fn write(results: &Results, dir: &Path) -> anyhow::Result<()> {
         rates::section(results)?,
         round_trips::section(results),
         curves::section(results)?,
+        storm::section(results),
         footprint::section(results),
     ];
     let mut text = head(&results.setting) + &goals::section(results);

@@ -66,6 +66,9 @@ pub enum Experiment {
     Flows,
     /// Overload over the number of MAC addresses in turn.
     Macs,
+    /// A stream of 10,000 packets a second, beside broadcasts of a third guest. `x` is broadcasts a second. From 1e6 on
+    /// it is as many as the guest can send.
+    Storm,
 }
 
 /// All samples of one device at one point.

@@ -21,6 +21,7 @@ use crate::report;
 use crate::results::{Engine, Experiment, Footprint, Latency, Point, Results, Sample};
 use crate::rules::RuleSet;
 use crate::stop;
+use crate::storm::Storm;
 
 /// Name of the file with a run's results.
 pub const RESULTS: &str = "results.json";
@@ -36,12 +37,14 @@ pub struct Case {
     pub rules: Option<RuleSet>,
     /// Stations of the far guest that must have been learned.
     pub macs: u32,
+    /// Broadcasts a second of a third guest. 0: none.
+    pub storm: f64,
 }
 
 impl Case {
     /// A measurement with one far station and unchanged rules.
     pub fn new(x: f64, load: Load) -> Self {
-        Self { x, load, rules: None, macs: 1 }
+        Self { x, load, rules: None, macs: 1, storm: 0.0 }
     }
 }
 
@@ -236,6 +239,7 @@ impl Run {
         let ask = |at: usize, question: usize, contender: &mut Contender<'_>, (): &()| {
             let job: &Job = of_jobs[at];
             let case = &job.cases[question];
+            let _storm = (case.storm > 0.0).then(|| Storm::start(contender.lab, case.storm)).transpose()?;
             let sample = measure::stream(&mut contender.generator, &contender.ends, &case.load, times)?;
             self.note(experiment, &job.series, case, sample);
             Ok(())

@@ -20,6 +20,7 @@ use bench::load::{Load, Side};
 use bench::measure::{self, Times};
 use bench::rules::RuleSet;
 use bench::run::with_bed;
+use bench::storm::Storm;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tests::packet::checksum;
@@ -100,6 +101,21 @@ fn xswitch_forwards_with_everything_on_with_more_ports_and_two_workers() {
     forwards(&full);
     forwards(&Xswitch { ports: 8, workers: 2, ..Xswitch::default() });
     forwards(&Xswitch { busy: true, ..Xswitch::default() });
+}
+
+#[test]
+fn a_storm_rages_beside_a_stream_until_it_is_dropped() {
+    let done = with_bed(&Xswitch { ports: 4, ..Xswitch::default() }, |bed| {
+        let (mut generator, before) = (bed.lab.generator(Side::Near), bed.ends.far.seen());
+        let storm = Storm::start(bed.lab, 20_000.0)?;
+        wait::expect("broadcasts arrive", SOON, || bed.ends.far.seen().others > before.others + 100);
+        let sample = measure::stream(&mut generator, &bed.ends, &Load::new(Side::Near).paced(1000.0), TIMES)?;
+        assert!(sample.offered > 0.0 && sample.forwarded > 0.0, "{sample:?}");
+        drop(storm);
+        at_rest(&bed.ends.far);
+        Ok(())
+    });
+    done.unwrap_or_else(|error| panic!("{error:#}"));
 }
 
 #[test]

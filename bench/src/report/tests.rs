@@ -19,7 +19,9 @@ fn every_device_has_a_row_in_each_table_that_it_was_measured_for() {
         rest.split("\n#").next().expect("a first part").to_owned()
     };
     for device in made_up::DEVICES {
-        for heading in ["### 64 B", "### 1,500 B", "### Rules, 64 flows", "### 1 kpps", "## Footprint"] {
+        for heading in
+            ["### 64 B", "### 1,500 B", "### Rules, 64 flows", "## Beside a storm", "### 1 kpps", "## Footprint"]
+        {
             let rows = part(heading).lines().filter(|line| line.starts_with(&format!("| {device} |"))).count();
             assert_eq!(rows, 1, "{device} under {heading}");
         }
@@ -42,6 +44,10 @@ fn figures_are_of_the_median_in_the_unit_of_the_heading() {
     assert!(text.contains(
         "| xswitch | 1.00 | 20.0 (18.0–22.0) | 40.0 (36.0–44.0) | 80.0 (72.0–88.0) | 2.00 (2.00–2.00) | 3,000 |"
     ));
+    // Half of what is offered arrives, with a storm and without one.
+    let half = "50.0 (50.0–50.0)";
+    assert!(text.contains("| device | 0/s | 20,000/s | as fast as it can |\n"));
+    assert!(text.contains(&format!("| xswitch | {half} | {half} | {half} |")));
     assert!(text.contains("| xswitch | 200 | 65,536 | 1.50 | 64.0 | 0.300 |"));
     assert!(text.contains("| device \\ rules | 1 | 1,024 | 65,536 |"));
     assert!(text.contains(

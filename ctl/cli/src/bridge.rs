@@ -27,14 +27,17 @@ pub enum BridgeCommand {
         /// Moves of an address between ports within a second that are honest. 0: any number.
         #[arg(long)]
         flap_limit: Option<u32>,
+        /// Copies a second that floods of one port may cost; 0: as many as it likes.
+        #[arg(long)]
+        storm_control: Option<u32>,
     },
 }
 
 pub(crate) async fn run(client: &Client, printer: &Printer, command: BridgeCommand) -> anyhow::Result<()> {
     let answer = match command {
         BridgeCommand::Show => client.get("bridge").await?,
-        BridgeCommand::Set { fdb_limit, fdb_ageing_seconds, forward_reserved, flap_limit } => {
-            let update = BridgeUpdate { fdb_limit, fdb_ageing_seconds, forward_reserved, flap_limit };
+        BridgeCommand::Set { fdb_limit, fdb_ageing_seconds, forward_reserved, flap_limit, storm_control } => {
+            let update = BridgeUpdate { fdb_limit, fdb_ageing_seconds, forward_reserved, flap_limit, storm_control };
             client.patch("bridge", &update).await?
         }
     };

@@ -281,8 +281,15 @@ pub(crate) fn fdb(rows: &[FdbEntry]) -> String {
 /// `bridge show`.
 pub(crate) fn bridge(bridge: &BridgeSettings) -> String {
     format!(
-        "MAC table limit       {}\nMAC ageing            {} s\nforward reserved MACs {}\nmoves of a MAC        {} a second, at most\n",
-        bridge.fdb_limit, bridge.fdb_ageing_seconds, bridge.forward_reserved, bridge.flap_limit
+        "MAC table limit       {}\nMAC ageing            {} s\nforward reserved MACs {}\nmoves of a MAC        {} a second, at most\nstorm control         {}\n",
+        bridge.fdb_limit,
+        bridge.fdb_ageing_seconds,
+        bridge.forward_reserved,
+        bridge.flap_limit,
+        match bridge.storm_control {
+            0 => "none".to_owned(),
+            copies => format!("{copies} copies/s of a port's floods"),
+        }
     )
 }
 

@@ -43,6 +43,7 @@ impl Service {
             fdb_ageing_seconds: update.fdb_ageing_seconds.unwrap_or(before.fdb_ageing_seconds),
             forward_reserved: update.forward_reserved.unwrap_or(before.forward_reserved),
             flap_limit: update.flap_limit.unwrap_or(before.flap_limit),
+            storm_control: update.storm_control.unwrap_or(before.storm_control),
         };
         self.dataplane.set_bridge(bridge.clone())?;
         self.keep(&[Row::put::<RunTime>(&bridge)], || self.dataplane.set_bridge(before))?;

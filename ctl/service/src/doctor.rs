@@ -19,6 +19,8 @@ const CAPABILITIES: [(u32, &str, &str); 5] = [
 const CAP_SYS_PTRACE: u32 = 19;
 const CAP_SYS_ADMIN: u32 = 21;
 const MIN_KERNEL: (u32, u32) = (5, 10);
+/// What the kernel needs for each frame and queue (`struct xdp_buff_xsk`, `xp_create_and_assign_umem`).
+const KERNEL_BYTES_A_FRAME: u64 = 128;
 
 /// Checks that need no daemon: kernel, privileges, memory, CPUs, and the named netdevs.
 pub fn local_checks(settings: &DataplaneSettings, ifnames: &[String]) -> Vec<Check> {
@@ -41,6 +43,7 @@ pub fn local_checks(settings: &DataplaneSettings, ifnames: &[String]) -> Vec<Che
     checks.push(check_memlock(memlock, umem, effective >> CAP_IPC_LOCK & 1 != 0));
     checks.push(check_memory(&read("/proc/meminfo"), umem, settings.huge_pages));
     checks.push(check_frames(settings));
+    checks.push(check_kernel_memory(&read("/proc/meminfo"), settings));
     checks.push(check_jit(read("/proc/sys/net/core/bpf_jit_enable").trim()));
     checks.extend(check_guests(Path::new("/sys/kernel/btf/vmlinux").exists(), private_mounts()));
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
@@ -118,12 +121,37 @@ fn check_memlock(limit: u64, umem: u64, exempt: bool) -> Check {
     )
 }
 
+/// A number of `/proc/meminfo`, in its unit. 0 if it is not there.
+fn meminfo_field(meminfo: &str, name: &str) -> u64 {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.and_then(|value| value.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+/// Checks that the memory which the kernel needs for packet memory, for each queue anew, leaves a quarter of all memory
+/// if there are as many ports as there can be.
+fn check_kernel_memory(meminfo: &str, settings: &DataplaneSettings) -> Check {
+    let DataplaneSettings { frames, capacity, .. } = settings;
+    let (name, total) = ("kernel memory", meminfo_field(meminfo, "MemTotal") << 10);
+    let queue = u64::from(*frames) * KERNEL_BYTES_A_FRAME;
+    let (all, umem) = (queue * u64::from(capacity.ports), u64::from(*frames) * u64::from(settings.frame_size));
+    let mib = |bytes: u64| bytes >> 20;
+    let text = format!(
+        "{} KiB for each queue of a port, {} MiB for {} ports; there are {} MiB in all",
+        queue >> 10,
+        mib(all),
+        capacity.ports,
+        mib(total)
+    );
+    if all + umem > total / 4 * 3 {
+        let advice = "lower `dataplane.frames`, or `dataplane.capacity.ports` if there are never so many";
+        return Check::bad(Status::Warn, name, text, advice);
+    }
+    Check::ok(name, text)
+}
+
 /// Checks that packet memory fits into free huge pages of 2 MiB, or into available memory with a quarter to spare.
 fn check_memory(meminfo: &str, umem: u64, huge_pages: HugePages) -> Check {
-    let field = |name: &str| {
-        let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        line.and_then(|value| value.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0)
-    };
+    let field = |name: &str| meminfo_field(meminfo, name);
     let name = "memory";
     let (free, wanted) = (field("HugePages_Free"), umem.div_ceil(2 << 20));
     let available = field("MemAvailable") << 10;
@@ -273,6 +301,8 @@ fn check_netdev(ifname: &str, settings: &DataplaneSettings) -> Vec<Check> {
 
 #[cfg(test)]
 mod tests {
+    use switch::model::Capacity;
+
     use super::*;
 
     #[test]
@@ -299,6 +329,20 @@ mod tests {
         assert_eq!(check_guests(true, Some(false))[0].status, Status::Ok);
         assert_eq!(check_guests(true, None)[0].status, Status::Ok);
         assert_eq!(check_guests(false, Some(true)).iter().filter(|check| check.status == Status::Warn).count(), 2);
+    }
+
+    #[test]
+    fn memory_of_the_kernel_is_measured_against_all_memory() {
+        let settings = DataplaneSettings::default();
+        let check = check_kernel_memory("MemTotal:       33554432 kB\n", &settings);
+        assert_eq!(check.status, Status::Ok);
+        assert!(
+            check.text.contains("8192 KiB for each queue") && check.text.contains("2048 MiB for 256 ports"),
+            "{check:?}"
+        );
+        let many =
+            DataplaneSettings { frames: 262_144, capacity: Capacity { ports: 1000, ..settings.capacity }, ..settings };
+        assert_eq!(check_kernel_memory("MemTotal:       33554432 kB\n", &many).status, Status::Warn);
     }
 
     #[test]

@@ -109,6 +109,9 @@ pub struct BridgeUpdate {
     /// As in `BridgeSettings`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flap_limit: Option<u32>,
+    /// As in `BridgeSettings`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storm_control: Option<u32>,
 }
 
 /// Selects FDB entries. Absent fields match any.

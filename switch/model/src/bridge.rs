@@ -82,10 +82,23 @@ pub struct BridgeSettings {
     /// often is held at its first port for ten seconds, and what comes from it at others is dropped with reason
     /// `mac_flap`. 0: no address is held.
     pub flap_limit: u32,
+    /// Copies a second that floods of one port may cost: broadcast, multicast and unknown unicast, counted as
+    /// `flood_copies`. 0–1,000,000,000, default 250,000; 0: as many as it likes. A port can save up one second's worth.
+    /// What is more is dropped with reason `storm`.
+    pub storm_control: u32,
 }
+
+/// Copies a second that floods of one port may cost when nothing else is configured: 1,250 broadcasts to 200 ports.
+pub const DEFAULT_STORM_CONTROL: u32 = 250_000;
 
 impl Default for BridgeSettings {
     fn default() -> Self {
-        Self { fdb_limit: 131_072, fdb_ageing_seconds: 300, forward_reserved: false, flap_limit: 10 }
+        Self {
+            fdb_limit: 131_072,
+            fdb_ageing_seconds: 300,
+            forward_reserved: false,
+            flap_limit: 10,
+            storm_control: DEFAULT_STORM_CONTROL,
+        }
     }
 }

@@ -91,6 +91,10 @@ drop_reasons! {
     /// Both ports are isolated.
     Isolated "isolated"
         "Both ports are isolated from each other; clear `isolated` on one of them if they should talk.";
+    /// Floods of the port make more copies than storm control lets it.
+    Storm "storm"
+        "Broadcast, multicast and unknown unicast of the port make more copies than `storm_control` in [bridge] lets one \
+         port cause; look what its guest sends, or raise the setting.";
     /// A flood found no receiver.
     NoDestination "no_destination"
         "The frame was to be flooded and no other port takes it; check that a second port is in the same VLAN and not \

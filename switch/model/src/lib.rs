@@ -35,7 +35,7 @@ mod trace;
 mod vlan;
 mod worker;
 
-pub use bridge::{BridgeSettings, FdbEntry, FdbKind, FdbSpec, HeldAddress};
+pub use bridge::{BridgeSettings, DEFAULT_STORM_CONTROL, FdbEntry, FdbKind, FdbSpec, HeldAddress};
 pub use capture::{CaptureFiles, CapturedFrame, Compression, Direction};
 pub use component::{
     ComponentInfo, ComponentKind, ComponentSpec, DEFAULT_RING_DEPTH, End, EndInfo, EndPort, MAX_END_NO, TableEntry,

@@ -51,6 +51,12 @@ pub fn check_bridge(bridge: &BridgeSettings) -> Result<(), Error> {
             bridge.flap_limit
         )));
     }
+    if bridge.storm_control > 1_000_000_000 {
+        return Err(Error::invalid(format!(
+            "storm_control: {} is out of range, 1 to 1000000000 are possible, and 0 for none",
+            bridge.storm_control
+        )));
+    }
     Ok(())
 }
 

@@ -9,7 +9,7 @@
 //! | [`fdb`] | the MAC table, shared by all workers |
 //! | [`snapshot`] | the immutable policy that a decision is made by |
 //! | [`vlan`] | what happens to a frame's tag |
-//! | [`meter`] | whether a frame is within its rate |
+//! | [`meter`], [`storm`] | whether a frame is within its rate, and a flood within its port's |
 //! | [`component`], [`flow`] | the other way of a frame: components and their flow rules |
 //! | [`tables`] | rules, meters and redirects as control changes them |
 //! | [`trace`] | the same decision, step by step in words |
@@ -30,6 +30,7 @@ pub mod meter;
 pub mod parse;
 pub mod rule;
 pub mod snapshot;
+pub mod storm;
 pub mod tables;
 pub mod trace;
 pub mod vlan;

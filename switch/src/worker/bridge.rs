@@ -5,8 +5,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::egress::Egress;
+use super::debt::{Debt, Found, cost_of_frames, cost_of_lookups};
+use super::egress::{Egress, Polled};
 use super::frames::{BURST, count, total_len};
+use super::shared::Injected;
 use super::turn::{SendContext, Turn};
 use super::view::PortShared;
 use crate::engine::PortNo;
@@ -15,6 +17,7 @@ use crate::engine::bridge::{
 };
 use crate::engine::meter::{Color, Meter};
 use crate::engine::parse::Tag;
+use crate::engine::snapshot::Snapshot;
 use crate::engine::vlan::TagEdit;
 use crate::io::umem::Frame;
 use crate::model::{DropReason, MAX_PORTS, Vid};
@@ -25,62 +28,126 @@ pub(super) struct Bridge {
     flow_cache: FlowCache,
     /// Receivers of a flood. Empty between floods.
     receivers: Vec<(PortNo, TagEdit)>,
+    /// What is left of a burst that was ended because it cost too much. Empty between bursts.
+    rest: Vec<Frame>,
+    /// What frames from packet sockets have cost too much.
+    injected_debt: Debt,
+}
+
+/// A burst's way to the bridge.
+#[derive(Clone, Copy)]
+struct Arrival<'a> {
+    port: &'a PortShared,
+    queue: u32,
+    /// What it may cost. It ends with the flood that reaches that. Bursts without floods are done whole, because their
+    /// rules are prefetched together.
+    budget: u32,
+    /// Whether it is the rest of a burst that was counted in.
+    is_counted: bool,
+    /// Whether the meter of what the port sends has let it pass.
+    is_metered: bool,
 }
 
 impl Bridge {
     pub(super) fn new() -> Self {
-        Self { flow_cache: FlowCache::default(), receivers: Vec::with_capacity(MAX_PORTS) }
-    }
-
-    /// A burst of a queue. Returns how many frames came. `burst` is empty before and after.
-    pub(super) fn poll(&mut self, slot: usize, burst: &mut Vec<Frame>, turn: &Turn<'_>, egress: &mut Egress) -> usize {
-        let taken = egress.poll(slot, burst);
-        if taken > 0 {
-            let queue = &egress.queues()[slot];
-            let (port, number) = (Arc::clone(&queue.port), queue.number);
-            self.switch_burst(burst, &port, number, turn, egress);
+        Self {
+            flow_cache: FlowCache::default(),
+            receivers: Vec::with_capacity(MAX_PORTS),
+            rest: Vec::with_capacity(BURST),
+            injected_debt: Debt::default(),
         }
-        taken
     }
 
-    /// Frames that packet sockets took for ports of this worker, up to a burst. Returns how many.
-    pub(super) fn take_injected(&mut self, burst: &mut Vec<Frame>, turn: &Turn<'_>, egress: &mut Egress) -> usize {
-        let mut taken = 0;
-        while taken < BURST {
-            let Some(injected) = turn.me().injected.pop() else { break };
-            burst.push(injected.frame);
-            self.switch_burst(burst, &injected.port, 0, turn, egress);
+    /// A burst of a queue, unless it is in debt. `burst` is empty before and after.
+    pub(super) fn poll(
+        &mut self,
+        slot: usize,
+        burst: &mut Vec<Frame>,
+        turn: &Turn<'_>,
+        egress: &mut Egress,
+        found: &mut Found,
+    ) {
+        let (taken, budget, waited) = match egress.poll(slot, burst) {
+            Polled::New { taken: 0, .. } => return,
+            Polled::New { taken, budget } => (taken, budget, None),
+            Polled::Waited { budget, is_metered } => (burst.len(), budget, Some(is_metered)),
+            Polled::PassedOver => return found.passed_over(),
+        };
+        found.took(taken);
+        let queue = &egress.queues()[slot];
+        let (port, queue) = (Arc::clone(&queue.port), queue.number);
+        let (is_counted, is_metered) = (waited.is_some(), waited == Some(true));
+        let arrival = Arrival { port: &port, queue, budget, is_counted, is_metered };
+        let (cost, is_metered) = self.switch_burst(burst, arrival, turn, egress);
+        let queue = egress.queue(slot);
+        queue.debt.charge(cost);
+        if !self.rest.is_empty() {
+            queue.keep(&mut self.rest, is_metered);
+        }
+    }
+
+    /// Frames that packet sockets took for ports of this worker, up to a burst or what they may cost.
+    pub(super) fn take_injected(
+        &mut self,
+        burst: &mut Vec<Frame>,
+        turn: &Turn<'_>,
+        egress: &mut Egress,
+        found: &mut Found,
+    ) {
+        let (budget, mut cost, mut taken) = (self.injected_debt.turn(egress.is_forgiving()), 0, 0);
+        while taken < BURST && cost < budget {
+            let Some(Injected { frame, port }) = turn.me().injected.pop() else { break };
+            burst.push(frame);
+            let arrival = Arrival { port: &port, queue: 0, budget, is_counted: false, is_metered: false };
+            cost += self.switch_burst(burst, arrival, turn, egress).0;
             taken += 1;
         }
-        taken
+        self.injected_debt.charge(cost);
+        found.took(taken);
+        if budget == 0 && !turn.me().injected.is_empty() {
+            found.passed_over();
+        }
     }
 
-    /// Counts a burst in, and sends each frame on its way.
+    /// What frames from packet sockets have cost too much.
+    pub(super) fn injected_debt(&mut self) -> &mut Debt {
+        &mut self.injected_debt
+    }
+
+    /// Counts a burst in, and sends each frame on its way. Returns what that cost, and whether the meter of what the
+    /// port sends has let it pass. If it costs too much, the last frames are left as `rest`.
     fn switch_burst(
         &mut self,
         burst: &mut Vec<Frame>,
-        port: &PortShared,
-        queue: u32,
+        arrival: Arrival<'_>,
         turn: &Turn<'_>,
         egress: &mut Egress,
-    ) {
+    ) -> (u32, bool) {
+        let Arrival { port, queue, budget, is_counted, is_metered } = arrival;
         let came = count(burst);
-        turn.count_in(burst, came, port, queue);
         let counters = &turn.me().counters;
-        counters.took_burst(burst.len());
+        if !is_counted {
+            turn.count_in(burst, came, port, queue);
+            counters.took_burst(burst.len());
+        }
         let cx = turn.burst(&port.shards[turn.worker]);
         let view = turn.view;
         let now = turn.shared.now.load(Ordering::Relaxed);
         let context = BurstContext { snap: &view.snapshot, fdb: &view.fdb, now, ingress: port.no, worker: turn.worker };
+        let mut bill = Bill::new(burst.len(), egress, &self.flow_cache);
         self.flow_cache.begin_burst();
         // What all of the burst has tokens for is not asked for frame by frame.
-        let meter = view.meters.from(port.no).filter(|meter| !cx.takes_all(meter, burst.len(), total_len(came)));
-        let mut job = Job { receivers: &mut self.receivers, context: &context, cx: &cx, egress };
+        let meter = view.meters.from(port.no).filter(|_| !is_metered);
+        let meter = meter.filter(|meter| !cx.takes_all(meter, burst.len(), total_len(came)));
+        let mut job = Job { receivers: &mut self.receivers, context: &context, cx: &cx, port, egress };
         let mut frames = burst.drain(..);
         match meter {
             None => {
                 while let Some((decision, frame)) = job.recall(&mut self.flow_cache, &mut frames).zip(frames.next()) {
-                    job.carry_out(decision, frame, Color::Green);
+                    let is_flood = job.carry_out(decision, frame, Color::Green);
+                    if is_flood && bill.sent(job.egress) >= budget {
+                        break;
+                    }
                 }
             }
             Some(meter) => {
@@ -91,13 +158,47 @@ impl Bridge {
                         continue;
                     }
                     let decision = self.flow_cache.decide(&context, frame.data());
-                    job.carry_out(decision, frame, color);
+                    let is_flood = job.carry_out(decision, frame, color);
+                    if is_flood && bill.sent(job.egress) >= budget {
+                        break;
+                    }
                 }
             }
         }
-        drop(frames);
+        self.rest.extend(frames);
+        bill.taken -= self.rest.len();
         egress.send_staged(&cx);
         counters.set_lookups(self.flow_cache.lookups());
+        (bill.total(egress, &self.flow_cache, &view.snapshot), meter.is_none())
+    }
+}
+
+/// What a burst costs.
+struct Bill {
+    taken: usize,
+    /// As [`Egress::spent`] and the number of searches were before it.
+    spent: u32,
+    searched: u64,
+}
+
+impl Bill {
+    #[inline]
+    fn new(taken: usize, egress: &Egress, flow_cache: &FlowCache) -> Self {
+        Self { taken, spent: egress.spent(), searched: flow_cache.lookups().classifier }
+    }
+
+    /// What was sent of it so far.
+    #[inline]
+    fn sent(&self, egress: &Egress) -> u32 {
+        egress.spent().wrapping_sub(self.spent)
+    }
+
+    /// All of it.
+    #[inline]
+    fn total(&self, egress: &Egress, flow_cache: &FlowCache, snapshot: &Snapshot) -> u32 {
+        let searched = flow_cache.lookups().classifier - self.searched;
+        let lookups = cost_of_lookups(flow_cache.misses(), searched, || snapshot.rules.masks());
+        self.sent(egress) + cost_of_frames(self.taken) + lookups
     }
 }
 
@@ -106,6 +207,7 @@ struct Job<'a, 's> {
     receivers: &'a mut Vec<(PortNo, TagEdit)>,
     context: &'a BurstContext<'s>,
     cx: &'a SendContext<'s>,
+    port: &'a PortShared,
     egress: &'a mut Egress,
 }
 
@@ -120,13 +222,15 @@ impl<'s> Job<'_, 's> {
         })
     }
 
-    /// Does with a frame what was decided. `color` is what the meters before have called it.
-    fn carry_out(&mut self, decision: Decision<'_>, mut frame: Frame, mut color: Color) {
+    /// Does with a frame what was decided. `color` is what the meters before have called it. Returns whether it was
+    /// flooded.
+    fn carry_out(&mut self, decision: Decision<'_>, mut frame: Frame, mut color: Color) -> bool {
         let (source, turn) = (self.cx.source, &self.cx.turn);
+        let mut mirror = None;
         if let Some(rule) = decision.rule {
             rule.applied(turn.worker, frame.len());
-            let mut mirror = rule.action.mirror;
-            // A receiver's own copy is enough, unless the rule's meter takes it away.
+            mirror = rule.action.mirror;
+            // A receiver's own copy is enough, unless the rule's meter or storm control takes it away.
             if let Some(to) = mirror.take_if(|to| !self.is_receiver(&decision, *to, frame.len())) {
                 self.mirror(&frame, to, color);
             }
@@ -139,7 +243,8 @@ impl<'s> Job<'_, 's> {
                     if let Some(to) = mirror {
                         self.mirror(&frame, to, before);
                     }
-                    return self.egress.discard(frame, source, DropReason::MeterRule);
+                    self.egress.discard(frame, source, DropReason::MeterRule);
+                    return false;
                 }
             }
         }
@@ -155,8 +260,12 @@ impl<'s> Job<'_, 's> {
                 }
                 self.egress.stage(frame, bridge::Egress::new(port, edit, queue), color, self.cx);
             }
-            Verdict::Flood { vid, tag } => self.flood(frame, vid, tag, color),
+            Verdict::Flood { vid, tag } => {
+                self.flood(frame, vid, tag, color, mirror);
+                return true;
+            }
         }
+        false
     }
 
     #[inline]
@@ -191,12 +300,22 @@ impl<'s> Job<'_, 's> {
         }
     }
 
-    /// Sends a frame to every receiver of its VLAN: a copy to each but the last, which gets the frame itself.
-    fn flood(&mut self, frame: Frame, vid: Vid, tag: Option<Tag>, color: Color) {
+    /// Sends a frame to every receiver of its VLAN: a copy to each but the last, which gets the frame itself. `mirror`: a
+    /// receiver that is also a mirror, and gets a copy if the flood is dropped.
+    fn flood(&mut self, frame: Frame, vid: Vid, tag: Option<Tag>, color: Color, mirror: Option<PortNo>) {
         let (source, turn, len) = (self.cx.source, &self.cx.turn, frame.len());
         let snapshot = &turn.view.snapshot;
+        let members = snapshot.flood_ports(vid);
+        // Beside the sender and one receiver. So a flood that makes no copies pays nothing.
+        let storm = (members.len() > 2).then(|| (&self.port.storm, turn.shared.now_ns()));
+        if storm.is_some_and(|(storm, now)| !storm.lets_flood(now)) {
+            if let Some(to) = mirror {
+                self.mirror(&frame, to, color);
+            }
+            return self.egress.discard(frame, source, DropReason::Storm);
+        }
         let mut refused = 0;
-        for &port in snapshot.flood_ports(vid) {
+        for &port in members {
             match flood_verdict(snapshot, self.context.ingress, port, vid, tag, len) {
                 FloodVerdict::Send { port: exit, edit } => {
                     if exit != port {
@@ -212,6 +331,9 @@ impl<'s> Job<'_, 's> {
             }
         }
         source.flooded((self.receivers.len() + refused).saturating_sub(1), len);
+        if let Some((storm, now)) = storm {
+            storm.flooded(self.receivers.len().saturating_sub(1), now);
+        }
         let Some((last, last_edit)) = self.receivers.pop() else {
             if refused == 0 {
                 source.dropped(DropReason::NoDestination, len);

@@ -4,6 +4,9 @@ use super::egress::{Egress, Transit};
 use super::frames::BURST;
 use super::turn::Turn;
 
+/// Bursts of one ring in a turn at most, so that the worker's own queues get their turns.
+const MOST_BURSTS: usize = 16;
+
 /// The rings from other workers.
 #[derive(Debug)]
 pub(super) struct Inboxes(Vec<rtrb::Consumer<Transit>>);
@@ -23,11 +26,13 @@ impl Inboxes {
         self.0.iter().map(rtrb::Consumer::slots).sum()
     }
 
-    /// Sends up to a burst of each ring. Returns how many frames.
+    /// Sends up to a burst of each ring for each queue of this worker, as another worker has as many that fill it.
+    /// Returns how many frames. What these cost was charged where they came in.
     pub(super) fn send_on(&mut self, turn: &Turn<'_>, egress: &mut Egress) -> usize {
+        let most = BURST * egress.queues().len().clamp(1, MOST_BURSTS);
         let mut taken = 0;
         for inbox in &mut self.0 {
-            for _ in 0..BURST {
+            for _ in 0..most {
                 let Ok(transit) = inbox.pop() else { break };
                 taken += 1;
                 egress.take_over(transit, turn);

@@ -12,6 +12,7 @@ use super::view::{PortShared, QueueShared, View};
 use super::{Command, Queue, Setup, TransitRings, Worker};
 use crate::counters::PortShard;
 use crate::engine::PortNo;
+use crate::engine::storm::StormControl;
 use crate::io::backend::Backend;
 use crate::io::memory::{self, MemoryKernel};
 use crate::io::umem::Umem;
@@ -83,6 +84,7 @@ pub fn port(no: PortNo, bridged: bool, workers: usize, queues: impl IntoIterator
         name: format!("p{no}"),
         bridged,
         mtu: DEFAULT_MTU.into(),
+        storm: StormControl::default(),
         shards: (0..workers).map(|_| PortShard::default()).collect(),
         queues: queues.into_iter().map(QueueShared::new).collect(),
     })

@@ -21,6 +21,7 @@
 mod bridge;
 mod command;
 pub mod component;
+mod debt;
 mod egress;
 pub mod ends;
 mod frames;
@@ -47,6 +48,7 @@ use nix::errno::Errno;
 use self::bridge::Bridge;
 pub use self::command::{Command, Holdings, QueueHoldings};
 use self::component::Runner;
+use self::debt::{Debt, Found};
 use self::egress::{Egress, Serves};
 pub use self::egress::{Queue, TransitRings};
 pub use self::frames::BURST;
@@ -151,18 +153,37 @@ impl Worker {
     pub fn turn(&mut self) -> bool {
         let Self { id, shared, view, inboxes, bridge, components, egress, burst, .. } = self;
         let turn = Turn { worker: *id, shared, view };
-        let mut frames = 0;
+        let mut found = Found::default();
         for slot in 0..egress.queues().len() {
             match egress.queues()[slot].serves {
-                Serves::Bridge => frames += bridge.poll(slot, burst, &turn, egress),
+                Serves::Bridge => bridge.poll(slot, burst, &turn, egress, &mut found),
                 Serves::Component | Serves::Rules | Serves::Nobody => egress.keep_up(slot),
             }
         }
-        frames += components.run(burst, &turn, egress);
-        frames += bridge.take_injected(burst, &turn, egress);
-        frames += inboxes.send_on(&turn, egress);
+        components.run(burst, &turn, egress, &mut found);
+        bridge.take_injected(burst, &turn, egress, &mut found);
+        found.took(inboxes.send_on(&turn, egress));
         egress.flush(shared);
-        frames > 0
+        egress.forgive(found.is_uncontended());
+        if found.is_only_debts() {
+            self.ease_debts();
+            return true;
+        }
+        found.frames > 0
+    }
+
+    /// All that has frames is in debt. What is to be paid for the least debt is paid to all.
+    #[cold]
+    fn ease_debts(&mut self) {
+        if let Some(due) = Debt::least_due(self.debts().map(|debt| *debt)) {
+            self.debts().for_each(|debt| debt.ease(due));
+        }
+    }
+
+    fn debts(&mut self) -> impl Iterator<Item = &mut Debt> {
+        let Self { bridge, components, egress, .. } = self;
+        let queues = egress.queues_mut().as_mut_slice().iter_mut().map(|queue| &mut queue.debt);
+        queues.chain(components.debts()).chain([bridge.injected_debt()])
     }
 
     /// What everybody knows of this worker.
@@ -202,7 +223,7 @@ impl Worker {
             || self.shared.components.epoch() != self.components.epoch()
             || !self.me().injected.is_empty()
             || !self.inboxes.is_empty()
-            || queues.iter().any(|queue| queue.serves == Serves::Bridge && queue.backend.has_received())
+            || queues.iter().any(|queue| queue.serves == Serves::Bridge && queue.has_some())
             || self.components.has_work(queues)
     }
 
@@ -231,7 +252,7 @@ impl Worker {
                 }
                 Command::Stop(reply) => {
                     let removed = self.remove(|_| true);
-                    while self.take_transit() + self.take_injected() > 0 {}
+                    while self.take_transit() + self.take_injected() > 0 || !self.me().injected.is_empty() {}
                     self.egress.cache().spill_all();
                     let _ = reply.send(removed);
                     return false;
@@ -248,7 +269,9 @@ impl Worker {
 
     fn take_injected(&mut self) -> usize {
         let Self { id, shared, view, bridge, egress, burst, .. } = self;
-        bridge.take_injected(burst, &Turn { worker: *id, shared, view }, egress)
+        let mut found = Found::default();
+        bridge.take_injected(burst, &Turn { worker: *id, shared, view }, egress, &mut found);
+        found.frames
     }
 
     /// Polls this queue from now on. Its port must be in the view.
@@ -269,7 +292,8 @@ impl Worker {
 
     fn holdings(&mut self) -> Holdings {
         self.egress.reap();
-        let waiting = self.inboxes.len() + self.me().injected.len();
+        let kept: usize = self.egress.queues().iter().map(Queue::waiting).sum();
+        let waiting = self.inboxes.len() + self.me().injected.len() + kept;
         Holdings {
             cached: as_count(self.egress.cache().len()),
             in_transit: as_count(waiting),

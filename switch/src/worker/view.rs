@@ -11,6 +11,7 @@ use crate::counters::{PortShard, QueueCounters};
 use crate::engine::PortNo;
 use crate::engine::fdb::Fdb;
 use crate::engine::snapshot::Snapshot;
+use crate::engine::storm::StormControl;
 use crate::engine::tables::PortMeters;
 
 /// A port as all workers share it.
@@ -26,6 +27,8 @@ pub struct PortShared {
     pub bridged: bool,
     /// MTU in bytes. It holds for what components send.
     pub mtu: AtomicU32,
+    /// What it may have flooded.
+    pub storm: StormControl,
     /// Counters, a shard for each worker.
     pub shards: Box<[PortShard]>,
     /// Queues, in order.

@@ -60,6 +60,9 @@ pub fn results() -> Results {
         for (rules, mpps) in [(1.0, 2.0), (1024.0, 1.96), (65_536.0, 1.92)] {
             results.points.push(point(Experiment::Rules, device, 64, rules, mpps));
         }
+        for broadcasts in [0.0, 2e4, 1e6] {
+            results.points.push(point(Experiment::Storm, device, 64, broadcasts, 0.005));
+        }
         results.latencies.push(latency(device, if device == names::OVS { 20.0 } else { 40.0 }));
         results.footprints.push(footprint(device, 1.5, 0.003));
     }

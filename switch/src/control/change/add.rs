@@ -16,6 +16,7 @@ use crate::control::ports::{Condition, LivePort};
 use crate::control::resolve;
 use crate::control::several::each;
 use crate::control::state::Control;
+use crate::engine::storm::StormControl;
 use crate::host::SteerKey;
 use crate::model::*;
 use crate::worker::Queue;
@@ -126,7 +127,7 @@ fn plan(control: &mut Control, found: Vec<Result<(PortSpec, Found), Error>>) -> 
     let mut one = |(spec, found): (PortSpec, Found)| {
         let queues = spec.queues.unwrap_or(1);
         let fill = supply.take(queues, spec.queue_depth.unwrap_or(DEFAULT_QUEUE_DEPTH))?;
-        let shared = Arc::new(share(&core, &spec, control.ports.next_generation()));
+        let shared = Arc::new(share(&core, &spec, control));
         let steering = steering(&spec, &stations, &host);
         Ok((Plan { spec, shared, fill, steering }, found))
     };
@@ -134,15 +135,16 @@ fn plan(control: &mut Control, found: Vec<Result<(PortSpec, Found), Error>>) -> 
 }
 
 /// What workers share of a port.
-fn share(core: &Core, spec: &PortSpec, generation: u32) -> PortShared {
+fn share(core: &Core, spec: &PortSpec, control: &mut Control) -> PortShared {
     let queues = spec.queues.unwrap_or(1);
     PortShared {
         no: spec.vport.unwrap_or_default(),
-        generation,
+        generation: control.ports.next_generation(),
         name: spec.name.clone(),
         shards: (0..core.workers.count()).map(|_| Default::default()).collect(),
         bridged: spec.spp.is_none(),
         mtu: spec.mtu.unwrap_or(DEFAULT_MTU).into(),
+        storm: StormControl::new(control.bridge.storm_control, core.shared.now_ns()),
         queues: core.workers.spread(queues as usize).map(QueueShared::new).collect(),
     }
 }

@@ -26,6 +26,8 @@ impl Switch {
         }
         control.fdb.set_ageing(bridge.fdb_ageing_seconds);
         control.fdb.set_flap_limit(bridge.flap_limit);
+        let now = control.core.shared.now_ns();
+        control.ports.iter().for_each(|port| port.shared.storm.configure(bridge.storm_control, now));
         control.bridge = bridge;
         control.publish();
         Ok(())

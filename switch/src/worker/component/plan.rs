@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::model::VlanEdit;
+use crate::worker::debt::Debt;
 use crate::worker::egress::{OwnQueues, Queue, Serves};
 use crate::worker::ends::{NullEnd, OutsideEnd, Ring};
 use crate::worker::set::{Component, Link, PortFlows, Set};
@@ -15,6 +16,8 @@ pub(super) struct Intake {
     pub(super) from: Inlet,
     /// What the end does to the tag.
     pub(super) vlan: VlanEdit,
+    /// What its frames have cost too much.
+    pub(super) debt: Debt,
 }
 
 /// What a worker takes frames from.
@@ -28,6 +31,10 @@ pub(super) enum Inlet {
 }
 
 impl Intake {
+    fn new(component: Arc<Component>, from: Inlet, vlan: VlanEdit) -> Self {
+        Self { component, from, vlan, debt: Debt::default() }
+    }
+
     fn has_some(&self, queues: &[Queue]) -> bool {
         match &self.from {
             Inlet::Queue(slot, ..) => queues[*slot].backend.has_received(),
@@ -57,7 +64,7 @@ impl Plan {
         for (component, gate) in mine.filter(|(component, _)| component.is_ready()) {
             let ends = component.rx.iter().zip(&component.spec.rx);
             for (link, end) in ends.filter(|(link, _)| gate.lets(link)) {
-                let take = |from| plan.intakes.push(Intake { component: Arc::clone(component), from, vlan: end.vlan });
+                let take = |from| plan.intakes.push(Intake::new(Arc::clone(component), from, end.vlan));
                 inlets(link, set, queues.as_mut_slice(), take);
             }
         }

@@ -9,6 +9,7 @@ use super::steering::Steering;
 use crate::engine::meter::Color;
 use crate::io::umem::{Frame, FrameCache};
 use crate::model::{Count, DropReason};
+use crate::worker::debt::{Debt, Found, cost_of_frames};
 use crate::worker::egress::{Egress, Queue};
 use crate::worker::frames::{BURST, count, sift, total_len};
 use crate::worker::set::{PortFlows, Set};
@@ -67,17 +68,33 @@ impl Runner {
         self.plan.has_work(queues)
     }
 
-    /// One burst of each intake. Returns how many frames came. `burst` is empty before and after.
-    pub(in crate::worker) fn run(&mut self, burst: &mut Vec<Frame>, turn: &Turn<'_>, egress: &mut Egress) -> usize {
+    /// What intakes have cost too much.
+    pub(in crate::worker) fn debts(&mut self) -> impl Iterator<Item = &mut Debt> {
+        self.plan.intakes.iter_mut().map(|intake| &mut intake.debt)
+    }
+
+    /// One burst of each intake that is not in debt. `burst` is empty before and after.
+    pub(in crate::worker) fn run(
+        &mut self,
+        burst: &mut Vec<Frame>,
+        turn: &Turn<'_>,
+        egress: &mut Egress,
+        found: &mut Found,
+    ) {
         let Self { set, plan, burst_runner, .. } = self;
-        let mut frames = 0;
-        for intake in &plan.intakes {
-            frames += burst_runner.run_intake(intake, set, burst, turn, egress);
+        for intake in &mut plan.intakes {
+            if intake.debt.turn(egress.is_forgiving()) == 0 {
+                found.passed_over();
+                continue;
+            }
+            let before = egress.spent();
+            let taken = burst_runner.run_intake(intake, set, burst, turn, egress);
+            intake.debt.charge(cost_of_frames(taken) + egress.spent().wrapping_sub(before));
+            found.took(taken);
         }
         for (slot, flows) in &plan.untaken {
-            frames += burst_runner.run_untaken(*slot, flows, burst, turn, egress);
+            found.took(burst_runner.run_untaken(*slot, flows, burst, turn, egress));
         }
-        frames
     }
 }
 
@@ -90,7 +107,7 @@ impl BurstRunner {
         turn: &Turn<'_>,
         egress: &mut Egress,
     ) -> usize {
-        let Intake { component, from, vlan } = intake;
+        let Intake { component, from, vlan, .. } = intake;
         match from {
             Inlet::Queue(slot, ..) => {
                 egress.receive(*slot, burst);

@@ -22,8 +22,9 @@ pub(super) use self::own_queues::OwnQueues;
 pub(super) use self::peers::Transit;
 pub use self::peers::TransitRings;
 pub use self::queue::Queue;
-pub(super) use self::queue::Serves;
+pub(super) use self::queue::{Polled, Serves};
 use self::sender::Sender;
+use super::debt::{COPIED, SENT};
 use super::frames::BURST;
 use super::shared::Shared;
 use super::turn::{SendContext, Turn};
@@ -44,6 +45,9 @@ pub(super) struct Egress {
     /// Where these go.
     runs: Vec<Run>,
     sender: Sender,
+    /// What was staged, and copied for it, so far. It wraps.
+    spent: u32,
+    is_forgiving: bool,
 }
 
 impl Egress {
@@ -58,6 +62,8 @@ impl Egress {
             staged: Vec::with_capacity(STAGED),
             runs: Vec::with_capacity(STAGED),
             sender: Sender::new(FrameCache::new(umem), event, peers)?,
+            spent: 0,
+            is_forgiving: true,
         };
         Ok((egress, inboxes))
     }
@@ -70,6 +76,21 @@ impl Egress {
         }
         Run { egress, color, frames: 1, bytes: frame.len() }.add_to(&mut self.runs);
         self.staged.push(frame);
+        self.spend(1, SENT);
+    }
+
+    /// What frames have cost that were staged, and copied for it, up to now. The difference of two calls tells, also
+    /// where it wraps.
+    #[inline]
+    pub(super) fn spent(&self) -> u32 {
+        self.spent
+    }
+
+    #[inline]
+    fn spend(&mut self, frames: usize, each: u32) {
+        #[expect(clippy::cast_possible_truncation, reason = "at most the frames of a burst")]
+        let frames = frames as u32;
+        self.spent = self.spent.wrapping_add(frames * each);
     }
 
     /// Stages the first of `frames`, as many as `decide` says, and returns what else it says. `decide` adds the runs of
@@ -87,6 +108,7 @@ impl Egress {
         }
         let (decided, other) = decide(coming, &mut self.runs);
         self.staged.extend(frames.take(decided));
+        self.spend(decided, SENT);
         other
     }
 
@@ -100,6 +122,7 @@ impl Egress {
 
     /// Sends frames that are a run. They need not be staged one by one.
     pub(super) fn send_run(&mut self, run: Run, frames: &mut Drain<'_, Frame>, cx: &SendContext<'_>) {
+        self.spend(run.frames, SENT);
         self.sender.send_run(run, frames, cx);
     }
 
@@ -135,6 +158,7 @@ impl Egress {
     #[inline]
     pub(super) fn copy(&mut self, frame: &Frame) -> Option<Frame> {
         let mut copy = self.sender.cache.take()?;
+        self.spend(1, COPIED);
         // It fits where the original is, also if a component has put a tag on that.
         let (start, len) = (frame.start(), frame.len());
         copy.set(start, len);
@@ -155,8 +179,26 @@ impl Egress {
 
     /// Takes a burst of what a queue received, and sees to its rings. Returns how many descriptors there were.
     #[inline]
-    pub(super) fn poll(&mut self, slot: usize, burst: &mut Vec<Frame>) -> usize {
-        self.sender.queues.at(slot).poll(burst, &mut self.sender.cache)
+    pub(super) fn poll(&mut self, slot: usize, burst: &mut Vec<Frame>) -> Polled {
+        self.sender.queues.at(slot).poll(burst, &mut self.sender.cache, self.is_forgiving)
+    }
+
+    /// Whether debts are void in this turn, because the turn before was uncontended.
+    #[inline]
+    pub(super) fn is_forgiving(&self) -> bool {
+        self.is_forgiving
+    }
+
+    /// Says whether debts are void in the next turn.
+    #[inline]
+    pub(super) fn forgive(&mut self, is_forgiving: bool) {
+        self.is_forgiving = is_forgiving;
+    }
+
+    /// A queue of the worker, by its slot.
+    #[inline]
+    pub(super) fn queue(&mut self, slot: usize) -> &mut Queue {
+        self.sender.queues.at(slot)
     }
 
     /// Takes a burst of what a queue received. Returns how many descriptors there were.
@@ -195,7 +237,8 @@ impl Egress {
     /// Gives back the queues that are `wanted`.
     pub(super) fn remove(&mut self, wanted: impl Fn(&Queue) -> bool, turn: &Turn<'_>) -> Vec<Queue> {
         self.flush(turn.shared);
-        let removed = self.sender.queues.remove(wanted);
+        let mut removed = self.sender.queues.remove(wanted);
+        removed.iter_mut().for_each(|queue| queue.discard_waiting(&mut self.sender.cache, turn.worker));
         self.rebuild_next_hops(turn);
         removed
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::io::backend::Backend;
 use crate::io::frame_rings::Flush;
 use crate::io::umem::{Frame, FrameCache};
-use crate::model::Count;
+use crate::model::{Count, DropReason};
+use crate::worker::debt::Debt;
 use crate::worker::frames::BURST;
 use crate::worker::view::PortShared;
 use crate::worker::watch::{Watch, Watched};
@@ -40,25 +41,96 @@ pub struct Queue {
     pub(in crate::worker) serves: Serves,
     /// What was sent since the last flush. It is not counted yet.
     sent: Count,
+    /// What its frames have cost too much. Of a queue that the bridge has.
+    pub(in crate::worker) debt: Debt,
+    /// Frames of a burst that was ended because it cost too much. They were counted in.
+    waiting: Vec<Frame>,
+    /// Whether the meter of what the port sends has let those pass.
+    waiting_metered: bool,
+}
+
+/// What a turn finds at a queue of the bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::worker) enum Polled {
+    /// So many descriptors, or none. Their frames may cost so much.
+    New { taken: usize, budget: u32 },
+    /// The rest of an earlier burst. Whether the meter of what the port sends has let it pass.
+    Waited { budget: u32, is_metered: bool },
+    /// It is in debt, and passed over.
+    PassedOver,
 }
 
 impl Queue {
     /// A queue that nothing was sent to.
     pub fn new(port: Arc<PortShared>, number: u32, backend: Backend) -> Self {
         let serves = if port.bridged { Serves::Bridge } else { Serves::Nobody };
-        Self { port, number, backend, dirty: false, watched: Watched::default(), serves, sent: Count::default() }
+        Self {
+            port,
+            number,
+            backend,
+            dirty: false,
+            watched: Watched::default(),
+            serves,
+            sent: Count::default(),
+            debt: Debt::default(),
+            waiting: Vec::with_capacity(BURST),
+            waiting_metered: false,
+        }
     }
 
-    /// Takes a burst of received frames, and sees to the rings. Returns how many descriptors there were.
+    /// Takes a burst of received frames, unless the queue is in debt, and sees to the rings. `is_forgiven`: debts are
+    /// void.
     #[inline]
-    pub(super) fn poll(&mut self, burst: &mut Vec<Frame>, cache: &mut FrameCache) -> usize {
+    pub(super) fn poll(&mut self, burst: &mut Vec<Frame>, cache: &mut FrameCache, is_forgiven: bool) -> Polled {
         self.reap(cache);
+        let budget = self.debt.turn(is_forgiven);
+        if budget == 0 || !self.waiting.is_empty() {
+            return self.resume(budget, burst, cache);
+        }
         let taken = self.backend.receive(burst, BURST);
         // Also without a frame: a queue that ran dry while none was free gets nothing until it is filled again.
         if taken > 0 || self.backend.is_short() {
             self.backend.refill(cache);
         }
-        taken
+        Polled::New { taken, budget }
+    }
+
+    /// Takes the rest of an earlier burst, unless the queue is still in debt.
+    #[cold]
+    fn resume(&mut self, budget: u32, burst: &mut Vec<Frame>, cache: &mut FrameCache) -> Polled {
+        if self.backend.is_short() {
+            self.backend.refill(cache);
+        }
+        if budget == 0 {
+            return Polled::PassedOver;
+        }
+        burst.append(&mut self.waiting);
+        Polled::Waited { budget, is_metered: self.waiting_metered }
+    }
+
+    /// Keeps the rest of a burst for a later turn. `is_metered`: the meter of what the port sends has let it pass.
+    #[cold]
+    pub(in crate::worker) fn keep(&mut self, frames: &mut Vec<Frame>, is_metered: bool) {
+        self.waiting.append(frames);
+        self.waiting_metered = is_metered;
+    }
+
+    /// Frames that wait for a later turn.
+    pub(in crate::worker) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Drops the frames that wait, because the queue goes.
+    pub(super) fn discard_waiting(&mut self, cache: &mut FrameCache, worker: usize) {
+        for frame in self.waiting.drain(..) {
+            self.port.shards[worker].dropped(DropReason::PortGone, frame.len());
+            cache.put(frame);
+        }
+    }
+
+    /// Whether there is something to poll.
+    pub(in crate::worker) fn has_some(&self) -> bool {
+        !self.waiting.is_empty() || self.backend.has_received()
     }
 
     /// Sees to the rings of a queue that is not polled: what was sent comes back, what is to be filled is.

@@ -3,6 +3,7 @@
 mod bed;
 mod bridge;
 mod components;
+mod fairness;
 mod flaps;
 mod flows;
 mod mirrors;

@@ -84,6 +84,12 @@ impl FlowCache {
         self.misses = 0;
     }
 
+    /// Frames of this burst whose decision was not cached.
+    #[inline]
+    pub fn misses(&self) -> u32 {
+        self.misses
+    }
+
     /// How rules were found so far.
     #[inline]
     pub fn lookups(&self) -> LookupCounts {

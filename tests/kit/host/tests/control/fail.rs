@@ -1,12 +1,12 @@
 //! Ports that can't be brought up leave everything as it was.
 
-use kit_host::{Call, FakeHost, Fate};
+use kit_host::{Call, FakeHost, Fate, small_settings};
 use nix::errno::Errno;
 use switch::ErrorKind;
 use switch::host::{HostUse, Link};
 use switch::model::*;
 
-use crate::rig::{Rig, guest, kind, mac, phy};
+use crate::rig::{Rig, frame, guest, kind, mac, phy, wait};
 
 #[test]
 fn whatever_fails_of_a_guest_leaves_no_pair_and_no_frame_behind() {
@@ -104,6 +104,30 @@ fn frames_run_out_for_the_port_that_asks_for_too_many_alone() {
     assert!(!failed.is_empty() && failed.iter().all(|error| error.kind() == ErrorKind::Full), "{failed:?}");
     assert_eq!(rig.host.netdevs().len(), 2 * (5 - failed.len()), "nothing was made of those that have no frames");
     rig.assert_balanced();
+}
+
+#[test]
+fn the_port_that_is_refused_is_told_how_many_frames_are_wanted_and_a_flood_still_reaches_all() {
+    let host = FakeHost::with_everything();
+    let switch = host.start_with(&DataplaneSettings { frames: 4096, ..small_settings() });
+    let added =
+        switch.add_ports((0..100).map(|n| PortSpec { mac: Some(mac(n)), ..guest(&format!("vm{n}")) }).collect());
+    let ports = added.iter().flatten().count();
+    let error = added.into_iter().find_map(Result::err).unwrap();
+    assert_eq!(error.kind(), ErrorKind::Full);
+    assert!(error.to_string().contains("set `dataplane.frames` to 8192"), "{error}");
+    let audit = switch.audit();
+    assert!(audit.consistent && audit.free >= audit.frames / 4, "{audit:?}");
+    assert!(host.receive("xs0", 0, &frame(MacAddr::BROADCAST, mac(0), 1)));
+    wait("a broadcast has reached every other port", || {
+        let stats = switch.stats();
+        let drops: Vec<_> = stats.ports.iter().flat_map(|port| port.drops.keys()).collect();
+        assert!(drops.is_empty(), "{drops:?}");
+        stats.ports.iter().filter(|port| port.tx.packets == 1).count() == ports - 1
+    });
+    // What a port that goes had is there for another one, whatever it was given.
+    switch.del_port("vm0").unwrap();
+    switch.add_port(guest("other")).unwrap();
 }
 
 /// Everything of a netdev that a port may change.

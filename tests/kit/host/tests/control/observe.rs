@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use switch::CaptureRequest;
 use switch::model::*;
+use switch::{CaptureRequest, ErrorKind};
 
-use crate::rig::{Rig, frame, guest, mac, phy, wait};
+use crate::rig::{Rig, frame, guest, kind, mac, phy, wait};
 
 fn request(ports: &[&str], direction: Option<Direction>) -> CaptureRequest {
     CaptureRequest { ports: ports.iter().map(|&port| port.into()).collect(), direction, snaplen: 65_535 }
@@ -85,6 +85,32 @@ fn a_trace_names_the_way_of_a_frame_and_changes_nothing() {
     assert_eq!(report.outputs, ["b"]);
     assert!(rig.switch.trace("a", 1, &frame(mac(2), mac(1), 7), None).is_err(), "it has one queue");
     assert_eq!(rig.switch.stats().ports[1].tx.packets, 0);
+}
+
+#[test]
+fn storm_control_holds_for_ports_that_are_there_and_for_later_ones_and_changes_live() {
+    let rig = Rig::new();
+    let set = |storm_control| rig.switch.set_bridge(BridgeSettings { storm_control, ..BridgeSettings::default() });
+    let add = |no: u8, name: &str| rig.add(PortSpec { mac: Some(mac(no)), ..guest(name) });
+    for (no, name) in (0..).zip(["a", "b", "c"]) {
+        add(no, name);
+    }
+    set(1).unwrap();
+    add(3, "d");
+    let storms = |port: usize| rig.switch.stats().ports[port].drops.get("storm").map_or(0, |count| count.packets);
+    for (port, ifname) in [(0, "xs0"), (3, "xs3")] {
+        for mark in 0..20 {
+            assert!(rig.host.receive(ifname, 0, &frame(MacAddr::BROADCAST, mac(port), mark)));
+        }
+        // Each has a token at most, and takes those of the next second with it.
+        wait("a storm is dropped", || storms(port.into()) >= 18);
+    }
+    set(0).unwrap();
+    let before = storms(0);
+    assert!(rig.host.receive("xs0", 0, &frame(MacAddr::BROADCAST, mac(0), 99)));
+    rig.assert_balanced();
+    assert_eq!(storms(0), before);
+    assert_eq!(kind(set(1_000_000_001)), ErrorKind::Invalid);
 }
 
 #[test]

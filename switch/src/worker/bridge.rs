@@ -300,8 +300,8 @@ impl<'s> Job<'_, 's> {
         }
     }
 
-    /// Sends a frame to every receiver of its VLAN: a copy to each but the last, which gets the frame itself. `mirror` is
-    /// a receiver that is also a mirror: it gets its copy if the flood is dropped.
+    /// Sends a frame to every receiver of its VLAN: a copy to each but the last, which gets the frame itself.
+    /// `mirror` is a receiver that is also a mirror: it gets its copy if the flood is dropped.
     fn flood(&mut self, frame: Frame, vid: Vid, tag: Option<Tag>, color: Color, mirror: Option<PortNo>) {
         let (source, turn, len) = (self.cx.source, &self.cx.turn, frame.len());
         let snapshot = &turn.view.snapshot;

@@ -127,8 +127,8 @@ impl Leases {
     /// Resumes the leases recorded in `dir` that still hold, and starts the supervising thread. The thread ends when
     /// the last reference is dropped. Creates the directory if needed.
     ///
-    /// The thread calls `unused` with each port whose guest's end was opened for a lease that was never bound, once that
-    /// is over.
+    /// The thread calls `unused` with each port whose guest's end was opened for a lease that was never bound, once
+    /// that is over.
     pub fn open(dir: &Path, unused: impl Fn(&str) + Send + 'static) -> io::Result<Arc<Self>> {
         let place = Mutex::new(directory(dir)?);
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;

@@ -206,8 +206,8 @@ impl Inner {
             Source::File(file) if !file.is_in_place() => {}
             _ => return Ok(false),
         }
-        let row = |(key, value): (&Box<str>, &Box<str>)| Row { key: (**key).into(), value: Some((**value).into()) };
-        let rows: Vec<_> = self.rows.iter().map(row).collect();
+        let rows = self.rows.iter().map(|(key, value)| Row { key: (**key).into(), value: Some((**value).into()) });
+        let rows: Vec<_> = rows.collect();
         let made = path.parent().map_or(Ok(()), make_directory).and_then(|()| {
             let file = StateFile::make(path, &rows)?;
             Ok((file.open_database()?, file))
@@ -216,7 +216,10 @@ impl Inner {
         let old = self.database.replace(database);
         self.source = Source::File(file);
         // Closing writes to its file, which is nowhere, or full of somebody else's bytes.
-        let _ = guarded(path, || Ok(drop(old)));
+        let _ = guarded(path, || {
+            drop(old);
+            Ok(())
+        });
         self.written();
         Ok(true)
     }

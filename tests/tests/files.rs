@@ -130,15 +130,19 @@ fn no_other_user_can_lock_or_read_what_is_the_daemons() {
     let mut holders = Vec::new();
     for dir in ["run", "state"] {
         let lock = daemon.path(dir).join("xswitchd.lock");
-        let holder =
-            stranger("flock").args(["--shared"]).arg(lock).args(["sleep", "600"]).stderr(Stdio::null()).spawn();
+        let holder = stranger("flock")
+            .args(["--shared", "--no-fork"])
+            .arg(lock)
+            .args(["sleep", "600"])
+            .stderr(Stdio::null())
+            .spawn();
         holders.push(holder.expect("flock starts"));
     }
     // A lock of an earlier version, and a state file of one: open to all, and locked.
     daemon.stop();
     let state = daemon.path("state/state.redb");
     std::fs::set_permissions(&state, PermissionsExt::from_mode(0o644)).expect("the state file");
-    let holder = stranger("flock").args(["--shared"]).arg(&state).args(["sleep", "600"]).spawn();
+    let holder = stranger("flock").args(["--shared", "--no-fork"]).arg(&state).args(["sleep", "600"]).spawn();
     holders.push(holder.expect("flock starts"));
     wait::expect("it is locked", PATIENCE, || std::fs::File::open(&state).expect("the state file").try_lock().is_err());
     daemon.launch();

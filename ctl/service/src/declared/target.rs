@@ -51,6 +51,20 @@ pub(super) struct Stay {
 
 /// What `is` becomes by a wish. There can be `slots` ports.
 pub(super) fn target(is: &SwitchConfig, wish: &Wish<'_>, marks: &Marks, slots: usize) -> Target {
+    let mut target = step(is, wish, marks, slots);
+    // A redirect goes with the number of its port. Then nothing keeps the port that it led to.
+    for _ in 0..slots {
+        let next = step(&target.config, wish, marks, slots);
+        if next.config == target.config {
+            break;
+        }
+        target = next;
+    }
+    target
+}
+
+/// The same, but for what goes because of what goes.
+fn step(is: &SwitchConfig, wish: &Wish<'_>, marks: &Marks, slots: usize) -> Target {
     let config = wish.config;
     let mut stays = Vec::new();
     let redirects = kept(&is.redirects, &config.redirects, wish, marks);

@@ -256,3 +256,26 @@ fn a_row_that_is_needed_stays_and_goes_later() {
     let pruned = target(&is, &Wish { prune: true, ..wish }, &Marks::default(), SLOTS).config;
     assert_eq!((pruned.ports.len(), pruned.meters.len()), (1, 0));
 }
+
+#[test]
+fn a_port_goes_with_the_redirect_that_kept_it() {
+    let port = |name: &str, vport| PortSpec { vport: Some(vport), ..PortSpec::new(name, PortKind::Guest) };
+    let file = |ports: Vec<PortSpec>, redirects: Vec<RedirectSpec>| SwitchConfig {
+        ports,
+        redirects,
+        ..SwitchConfig::default()
+    };
+    let other = Source::File("/other".to_owned());
+    let empty = switch_of(&SwitchConfig::default());
+    let first = file(vec![port("p2", 1)], Vec::new());
+    let (is, marks) = take(&empty, &first, &Marks::default(), &Source::Configuration);
+    let redirected = file(vec![port("p1", 4)], vec![RedirectSpec { src: 4, dest: 1 }]);
+    let (is, marks) = take(&is, &redirected, &marks, &other);
+    // The port moves away from the number that was redirected, and the file has the other port no more.
+    let last = file(vec![port("p1", 0)], Vec::new());
+    let (is, marks) = take(&is, &last, &marks, &Source::Configuration);
+    assert_eq!(is.ports.iter().map(|port| port.name.as_str()).collect::<Vec<_>>(), ["p1"]);
+    assert_eq!(is.redirects, []);
+    let (again, _) = take(&is, &last, &marks, &Source::Configuration);
+    assert_eq!(diff(&is, &again), Changes::default());
+}

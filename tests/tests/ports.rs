@@ -191,7 +191,7 @@ fn what_is_refused_changes_nothing() {
             409,
             "guest_ifname",
         ),
-        (json!({ "name": "b", "kind": "guest", "queues": 65 }), 400, "queues"),
+        (json!({ "name": "b", "kind": "guest", "queues": 1025 }), 400, "queues"),
         (json!({ "name": "b", "kind": "guest", "queue_depth": 100 }), 400, "queue_depth"),
         (json!({ "name": "b", "kind": "guest", "mac": "01:00:00:00:00:01" }), 400, "mac"),
         (json!({ "name": "b", "kind": "guest", "steering": "shared" }), 400, "steering"),
@@ -265,7 +265,7 @@ fn a_nic_with_more_than_64_queues_carries_packets_on_each() {
     Veth { queues: 100, ..Veth::default() }
         .connect(End { ns: &daemon.ns, ifname: "up0" }, End { ns: &far, ifname: "h0" });
     let up = daemon.ok("POST", "ports", json!({ "name": "up", "kind": "phy", "ifname": "up0", "queue_depth": 64 }));
-    assert_eq!(up["queues"].as_array().expect("a list").len(), 100);
+    assert_eq!(up["info"]["queues"].as_array().expect("a list").len(), 100);
     let guest = daemon.guest("vm", json!({ "queue_depth": 64 }));
     let (outside, inside) = (RawSocket::open(&far, "h0"), guest.raw());
     // By their hashes the flows spread over all queues.

@@ -87,7 +87,7 @@ pub fn trace(input: &TraceInput<'_>, ingress: PortNo, frame: &[u8]) -> TraceRepo
                 tracer.end("forward", vec![names(port)], format!("forwarded to {}", names(port)))
             }
         }
-        Verdict::Flood { vid, tag } => tracer.flood(ingress, vid, tag, frame.len()),
+        Verdict::Flood { vid, tag } => tracer.flood(ingress, vid, tag, frame),
     };
     with_rule(report, decision.rule, mirrored)
 }
@@ -181,13 +181,18 @@ impl Tracer<'_> {
         refused.is_none().then_some(name)
     }
 
-    fn flood(mut self, ingress: PortNo, vid: Vid, tag: Option<Tag>, len: usize) -> TraceReport {
-        let TraceInput { snapshot: snap, names, meters, .. } = self.input;
+    fn flood(mut self, ingress: PortNo, vid: Vid, tag: Option<Tag>, frame: &[u8]) -> TraceReport {
+        let TraceInput { snapshot: snap, fdb, names, meters, .. } = self.input;
+        let len = frame.len();
+        let loop_ports = parse::parse_l2(frame).ok().and_then(|l2| fdb.loop_ports(l2.src, vid));
         let members = snap.flood_ports(vid);
         let (mut outputs, mut drop) = (Vec::new(), DropReason::NoDestination);
         for &port in members {
             let name = names(port);
             let detail = match bridge::flood_verdict(snap, ingress, port, vid, tag, len) {
+                FloodVerdict::Send { port: exit, .. } if loop_ports.is_some_and(|ports| ports.contains(exit)) => {
+                    format!("not to {name}: its sender flaps, and was seen there too")
+                }
                 FloodVerdict::Send { port: exit, edit } => {
                     let by = if exit == port { String::new() } else { format!(", redirected to {}", names(exit)) };
                     let color = self.color;

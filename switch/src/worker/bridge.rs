@@ -20,7 +20,7 @@ use crate::engine::parse::Tag;
 use crate::engine::snapshot::Snapshot;
 use crate::engine::vlan::TagEdit;
 use crate::io::umem::Frame;
-use crate::model::{DropReason, MAX_PORTS, Vid};
+use crate::model::{DropReason, MAX_PORTS, MacAddr, Vid};
 
 /// What the bridge keeps from burst to burst.
 #[derive(Debug)]
@@ -202,6 +202,12 @@ impl Bill {
     }
 }
 
+/// The source address of a frame.
+#[inline]
+fn source_of(frame: &[u8]) -> Option<MacAddr> {
+    Some(MacAddr::new(*frame.get(6..)?.first_chunk()?))
+}
+
 /// The frames of a burst, while they are staged.
 struct Job<'a, 's> {
     receivers: &'a mut Vec<(PortNo, TagEdit)>,
@@ -314,9 +320,11 @@ impl<'s> Job<'_, 's> {
             }
             return self.egress.discard(frame, source, DropReason::Storm);
         }
+        let loop_ports = source_of(frame.data()).and_then(|mac| self.context.fdb.loop_ports(mac, vid));
         let mut refused = 0;
         for &port in members {
             match flood_verdict(snapshot, self.context.ingress, port, vid, tag, len) {
+                FloodVerdict::Send { port: exit, .. } if loop_ports.is_some_and(|ports| ports.contains(exit)) => {}
                 FloodVerdict::Send { port: exit, edit } => {
                     if exit != port {
                         turn.shard_of(port).redirected(len);

@@ -5,6 +5,9 @@
 //! it began to move. Its entry says so. So a worker needs no lock to find out, and a frame from the first port costs
 //! nothing more. After [`HOLD`] seconds it may move again.
 //!
+//! The first port may be in the loop itself. So what is flooded from there does not go out of the others
+//! (`loop_ports`).
+//!
 //! Stations are tracked from their first move until they have been quiet for a while. There is room for [`PLACES`] of
 //! them. A further one in the place of another is not damped, which only means that it moves as often as it likes.
 

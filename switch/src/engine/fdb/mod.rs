@@ -23,6 +23,7 @@
 
 mod flaps;
 mod lists;
+mod loop_ports;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError, TryLockError};
 
 use self::lists::{Lists, NONE};
+pub use self::loop_ports::LoopPorts;
 use self::table::{Table, Word, key, station};
 use self::writer::{Entries, Writer};
 use super::PortNo;
@@ -139,6 +141,8 @@ pub struct Fdb {
     flap_limit: AtomicU32,
     /// How often a station was held.
     holds: AtomicU64,
+    /// Ports that held stations were seen at beside the one that they are held at.
+    loop_ports: LoopPorts,
 }
 
 impl Fdb {
@@ -157,6 +161,7 @@ impl Fdb {
             sweep_at: AtomicU32::new(0),
             flap_limit: AtomicU32::new(0),
             holds: AtomicU64::new(0),
+            loop_ports: LoopPorts::default(),
         }
     }
 
@@ -235,7 +240,10 @@ impl Fdb {
                 seen.store(now, Relaxed);
                 Learn::Refreshed
             }
-            Some((_, word)) if word.is_held() => Learn::Held,
+            Some((_, word)) if word.is_held() => {
+                self.loop_ports.add(port);
+                Learn::Held
+            }
             _ => self.learn_slowly(key, port, port_limit, now),
         }
     }
@@ -275,6 +283,7 @@ impl Fdb {
                 if let Some(first) = first {
                     writer.hold(slot, word, first, now);
                     self.holds.fetch_add(1, Relaxed);
+                    ports.into_iter().filter(|port| *port != first).for_each(|port| self.loop_ports.add(port));
                     return if first == port { Learn::Moved } else { Learn::Held };
                 }
             }
@@ -354,6 +363,20 @@ impl Fdb {
         for key in writer.lists.flaps.release(now) {
             writer.release(key);
         }
+        if self.loop_ports.any() && writer.lists.flaps.held().next().is_none() {
+            self.loop_ports.clear();
+        }
+    }
+
+    /// Ports that what is flooded from a station must not go out of: it would come back by another one. `None` unless
+    /// the station is held.
+    #[inline]
+    pub fn loop_ports(&self, mac: MacAddr, vid: Vid) -> Option<&LoopPorts> {
+        if !self.loop_ports.any() {
+            return None;
+        }
+        let (_, word) = self.table().find(key(mac, vid)?)?;
+        word.is_held().then_some(&self.loop_ports)
     }
 
     /// Stations that are held now.

@@ -38,6 +38,24 @@ impl Loop {
         }
     }
 
+    /// A broadcast comes in by a port of the loop. Returns how many frames go round until it comes to rest, or about
+    /// `most`.
+    fn run_from(&mut self, port: usize, from: u8, most: usize) -> usize {
+        assert!(self.bed.kernels[port].receive(&frame(from, None, 1, 80)));
+        let mut taken = 0;
+        loop {
+            let sent = self.bed.settle();
+            let back = [(2, &sent[1]), (1, &sent[2])];
+            if back.iter().all(|(_, frames)| frames.is_empty()) || taken > most {
+                return taken;
+            }
+            for (port, frames) in back {
+                taken += frames.len();
+                frames.iter().for_each(|frame| assert!(self.bed.kernels[port].receive(frame)));
+            }
+        }
+    }
+
     fn dropped(&self, port: usize) -> u64 {
         let (view, mut stats) = (self.bed.shared.view.load(), PortStats::default());
         view.ports[port].iter().flat_map(|port| port.shards.iter()).for_each(|shard| shard.add_to(&mut stats));
@@ -67,6 +85,28 @@ fn a_broadcast_in_a_loop_goes_on_for_ever_unless_its_sender_is_held() {
             assert_eq!(damped.send(3, Some(0), 10), ([1, 0], true), "it is reached");
             assert_eq!(damped.send(0, Some(3), 10), ([0, 1], true), "and reaches others");
         }
+        damped.bed.assert_balanced();
+    }
+}
+
+/// The bridge outside sends the station's broadcast to both ports. Then copies go round in one direction, and the
+/// station does not seem to move.
+#[test]
+fn a_storm_of_a_station_inside_the_loop_ends_too() {
+    for workers in [1, 2] {
+        let mut damped = Loop::new(workers, LIMIT);
+        for round in 0..20 {
+            assert!(damped.bed.kernels[2].receive(&frame(7, None, 1, 80)));
+            let taken = damped.run_from(1, 7, 500);
+            assert!(taken < 100, "round {round}: {taken} frames");
+        }
+        assert!(damped.dropped(1) + damped.dropped(2) > 0);
+        // Others are reached by it, and it by them.
+        assert!(damped.bed.kernels[1].receive(&frame(7, Some(3), 1, 80)));
+        damped.bed.settle();
+        assert!(damped.bed.kernels[3].receive(&frame(3, Some(7), 1, 80)));
+        let sent = damped.bed.settle();
+        assert_eq!(sent[1].len() + sent[2].len(), 1);
         damped.bed.assert_balanced();
     }
 }

@@ -177,7 +177,11 @@ fn expect_descriptors(daemon: &Daemon, before: usize) {
         last = descriptors(daemon);
         (last <= before + 2).then_some(())
     });
-    assert!(back.is_some(), "{last} descriptors after {before}");
+    let open = || {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("it runs");
+        files.flatten().filter_map(|file| std::fs::read_link(file.path()).ok()).collect::<Vec<_>>()
+    };
+    assert!(back.is_some(), "{last} descriptors after {before}: {:?}", open());
 }
 
 /// Asks for the sockets of both ports, gives them back, and checks that the daemon is well.

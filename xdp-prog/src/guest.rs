@@ -105,7 +105,6 @@ impl GuestProgram {
         let (sockets, counters) = (map(SOCKETS)?, map(COUNTERS)?);
         if [&sockets, &counters].iter().any(|map| map.max_entries() < options.queues) {
             // They are those of a port that had fewer queues.
-            link.detach()?;
             forget_pins(&options.pins)?;
             return Ok(None);
         }
@@ -195,7 +194,6 @@ impl GuestProgram {
 
     /// Detaches the program and removes the pins.
     pub fn remove(self) -> Result<(), Error> {
-        self.link.detach()?;
         forget_pins(&self.options.pins)
     }
 }

@@ -11,6 +11,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
+use crate::attach::XdpLink;
 use crate::error::Error;
 
 /// Names of what is pinned in a port's directory.
@@ -44,6 +45,10 @@ pub fn forget_pins(pins: &Path) -> Result<(), Error> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(pins_error("removing", pins, error)),
         _ => Ok(()),
     };
+    // The kernel lets go of an unpinned link later, so that its program could be met on the netdev still.
+    if let Some(link) = XdpLink::pinned(&pins.join(LINK))? {
+        link.detach()?;
+    }
     for name in [LINK, SOCKETS, COUNTERS] {
         gone(fs::remove_file(pins.join(name)))?;
     }

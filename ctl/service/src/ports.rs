@@ -198,54 +198,26 @@ impl Service {
 
     /// Adds a port. If it replaces a failed one of the same name, it inherits number and static FDB entries.
     pub fn add_port(&self, spec: PortSpec) -> Result<PortEntry, Error> {
-        let added = self.add(&mut self.lock(), vec![spec]).pop();
-        added.unwrap_or_else(|| Err(Error::not_found("there is no port to be added")))
+        let mut inner = self.lock();
+        let spec = self.admit(&inner, spec)?;
+        // If nothing can be kept, nothing is begun.
+        let begun = self.begin(std::slice::from_ref(&spec))?;
+        let added = self.add(&mut inner, spec, &begun);
+        if added.is_err() {
+            self.end(&begun);
+        }
+        added
     }
 
-    /// Adds ports with different names. The results are in the order of `specs`.
-    fn add(&self, inner: &mut Inner, specs: Vec<PortSpec>) -> Vec<Result<PortEntry, Error>> {
-        let admitted: Vec<_> = specs.into_iter().map(|spec| self.admit(inner, spec)).collect();
-        let wanted: Vec<_> = admitted.iter().flatten().cloned().collect();
-        let begun = self.begin(&wanted);
-        let mut begun = match begun {
-            Ok(begun) => begun,
-            // Nothing can be kept, so nothing is begun.
-            Err(error) => {
-                let not_kept = || {
-                    let source = std::io::Error::other(error.to_string());
-                    Err(Error::NotKept { path: self.store.path().to_owned(), source })
-                };
-                return admitted.into_iter().map(|admitted| admitted.and_then(|_| not_kept())).collect();
-            }
-        };
-        let mut up = self.bring_up(wanted, &inner.fdb, false).into_iter();
-        let added = admitted.into_iter().map(|admitted| {
-            let name = admitted?.name;
-            Ok(up.next().ok_or_else(|| Error::not_found(format!("there is no port `{name}`")))??)
-        });
-        let added: Vec<Result<PortInfo, Error>> = added.collect();
-        // A sync to disk is slow. If one write succeeds for all of them, no further one is needed.
-        let rows_of = |info: &PortInfo, begun: &[String]| {
-            let finished = begun.iter().find(|port| **port == info.spec.name);
-            let finished = finished.map(|port| Row::remove::<Unfinished>(port));
-            std::iter::once(Row::put::<Ports>(&info.spec)).chain(finished).collect::<Vec<_>>()
-        };
-        let rows: Vec<_> = added.iter().flatten().flat_map(|info| rows_of(info, &begun)).collect();
-        let kept = added.iter().flatten().count() > 1 && self.store.write(&rows).is_ok();
-        let mut finished = Vec::new();
-        let mut keep = |added: Result<PortInfo, Error>| {
-            let info = added?;
-            if !kept {
-                self.keep(&rows_of(&info, &begun), || self.take_back(inner, &info))?;
-            }
-            finished.push(info.spec.name.clone());
-            self.take_in(inner, &info);
-            Ok(up_entry(info))
-        };
-        let added = added.into_iter().map(&mut keep).collect();
-        begun.retain(|port| !finished.contains(port));
-        self.end(&begun);
-        added
+    /// Adds a port whose netdevs are noted in the rows `begun`.
+    fn add(&self, inner: &mut Inner, spec: PortSpec, begun: &[String]) -> Result<PortEntry, Error> {
+        let missing = Error::not_found(format!("there is no port `{}`", spec.name));
+        let info = self.bring_up(vec![spec], &inner.fdb, false).pop().ok_or(missing)??;
+        let mut rows = vec![Row::put::<Ports>(&info.spec)];
+        rows.extend(begun.iter().map(|port| Row::remove::<Unfinished>(port)));
+        self.keep(&rows, || self.take_back(inner, &info))?;
+        self.take_in(inner, &info);
+        Ok(up_entry(info))
     }
 
     /// Checks that a port may be added. Fills in the number of a failed port that it replaces.

@@ -108,7 +108,7 @@ pub trait Sockets {
     /// Whether it can be told which queues have an AF_XDP socket bound (kernel 6.15 and later).
     fn tells_bound_queues(&self) -> bool;
 
-    /// Queues of a netdev that have an AF_XDP socket bound, whoever has it; 0 if the netdev is down, or it can't be
-    /// told.
-    fn bound_queues(&self, netdev: &Netdev) -> u32;
+    /// Queues of a netdev that have an AF_XDP socket bound, whoever has it. `None` if it can't be told, as of a netdev
+    /// that is down.
+    fn bound_queues(&self, netdev: &Netdev) -> Option<u32>;
 }

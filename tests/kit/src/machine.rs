@@ -1,9 +1,8 @@
 //! A machine for the management: a made-up host, and a running switch on it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use kit_host::{FakeHost, small_settings};
+use kit_host::{FakeHost, small_settings, wait};
 use switch::Switch;
 use switch::model::{Capacity, DataplaneSettings, MacAddr, PortKind, PortSpec};
 
@@ -49,17 +48,5 @@ pub fn receive(host: &FakeHost, netdev: &str, from: MacAddr, count: usize) {
     frame.resize(60, 0);
     for _ in 0..count {
         wait("a frame comes in", || host.receive(netdev, 0, &frame));
-    }
-}
-
-/// Waits for something that a worker does.
-///
-/// # Panics
-/// If it takes longer than five seconds.
-pub fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what}: not in time");
-        std::thread::sleep(Duration::from_millis(1));
     }
 }

@@ -179,7 +179,9 @@ impl Ends {
                     ));
                 }
             }
-            Ok(None) => problems.push(format!("{} is gone: delete the port and add it again", self.near.name)),
+            Ok(None) => {
+                problems.push(format!("{} is gone: the port is taken up again when it is back", self.near.name))
+            }
             Err(error) => problems.push(error.to_string()),
         }
         if let Some(far) = &self.far {

@@ -42,16 +42,13 @@ impl FoundNetdev {
         let (max, why) = mtu_limit(spec.mode, true, frame_size);
         check_mtu(spec.mtu.unwrap_or(DEFAULT_MTU), max, why)?;
         let mark = Mark::of(host);
+        let is_own = |link: &&Link| mark.port_of(link) == Some(&spec.name);
         let named = host.find(spec.ifname.as_deref().unwrap_or_default())?;
-        let own = match named.filter(|link| mark.port_of(link) == Some(&spec.name)) {
-            Some(link) => Some(link),
-            None => wish.links(host).iter().find(|link| mark.port_of(link) == Some(&spec.name)).cloned(),
-        };
-        if let Some(link) = own {
+        if let Some(link) = named.as_ref().filter(is_own).or_else(|| wish.links(host).iter().find(is_own)).cloned() {
             return adopt_own(host, spec, link).map(|there| Self::There(Box::new(there)));
         }
         let namespace = spec.netns.as_deref().map(|name| host.namespace(name)).transpose()?;
-        if let Some(link) = host.find(spec.ifname.as_deref().unwrap_or_default())? {
+        if let Some(link) = named {
             return adopt(host, spec, link, namespace).map(|there| Self::There(Box::new(there)));
         }
         let vport = spec.vport.unwrap_or_default();

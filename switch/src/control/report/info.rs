@@ -65,7 +65,7 @@ impl BoundQueues {
     pub fn fill(self, infos: &mut [PortInfo]) {
         for (no, netdev) in self.netdevs {
             if let Some(info) = infos.iter_mut().find(|info| info.vport == no) {
-                info.active_queues = self.core.host.bound_queues(&netdev);
+                info.active_queues = self.core.host.bound_queues(&netdev).unwrap_or(0);
             }
         }
     }

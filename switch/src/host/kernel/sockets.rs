@@ -98,8 +98,8 @@ impl Sockets for KernelHost {
         xsk_queues::bound(LOOPBACK).is_ok()
     }
 
-    fn bound_queues(&self, netdev: &Netdev) -> u32 {
-        let bound = run(&netdev.namespace, || Ok(xsk_queues::bound(netdev.index).map_or(0, |queues| queues.len())));
-        bound.ok().and_then(|count| u32::try_from(count).ok()).unwrap_or(0)
+    fn bound_queues(&self, netdev: &Netdev) -> Option<u32> {
+        let bound = run(&netdev.namespace, || Ok(xsk_queues::bound(netdev.index).ok().flatten()));
+        u32::try_from(bound.ok().flatten()?.len()).ok()
     }
 }

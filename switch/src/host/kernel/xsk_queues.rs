@@ -15,23 +15,25 @@ const NETDEV_A_QUEUE_TYPE: u16 = 3;
 const NETDEV_A_QUEUE_XSK: u16 = 7;
 const QUEUE_TYPE_RX: u32 = 0;
 
-/// Receive queues with an AF_XDP socket bound. The netdev must be up.
+/// Receive queues with an AF_XDP socket bound. `None` if the netdev is down: the kernel has no queues of it then.
 ///
 /// # Errors
 /// The kernel's error: ENOENT or EOPNOTSUPP if it does not know the question.
-pub fn bound(ifindex: u32) -> Result<Vec<u32>, Errno> {
+pub fn bound(ifindex: u32) -> Result<Option<Vec<u32>>, Errno> {
     let netlink = genl::open()?;
     let family = genl::family(&netlink, "netdev")?.id;
     let mut queues = Vec::new();
+    let mut any = false;
     let which = attribute(NETDEV_A_QUEUE_IFINDEX, &ifindex.to_ne_bytes());
     ask(&netlink, &message(family, libc::NLM_F_DUMP, NETDEV_CMD_QUEUE_GET, &which), |attrs| {
         let find = |wanted| attributes(attrs).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+        any = true;
         let is_rx = find(NETDEV_A_QUEUE_TYPE).and_then(number) == Some(QUEUE_TYPE_RX);
         if is_rx && find(NETDEV_A_QUEUE_XSK).is_some() {
             queues.extend(find(NETDEV_A_QUEUE_ID).and_then(number));
         }
     })?;
-    Ok(queues)
+    Ok(any.then_some(queues))
 }
 
 #[cfg(test)]
@@ -41,6 +43,15 @@ mod tests {
     #[test]
     fn a_netdev_without_sockets_has_no_bound_queues() {
         let lo = nix::net::if_::if_nametoindex("lo").unwrap();
-        assert_eq!(bound(lo), Ok(Vec::new()));
+        assert_eq!(bound(lo), Ok(Some(Vec::new())));
+    }
+
+    #[test]
+    fn nothing_can_be_told_of_a_netdev_that_is_down() {
+        let told = std::thread::spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            bound(1)
+        });
+        assert_eq!(told.join().unwrap(), Ok(None));
     }
 }

@@ -13,6 +13,7 @@ mod state;
 use std::collections::BTreeSet;
 use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use switch::host::{HostUse, Link, OtherProgram, QueueCounters, SteerKey};
 use switch::model::{BridgeSettings, DataplaneSettings, HugePages, MacAddr, Mode, PortNo};
@@ -271,8 +272,8 @@ impl FakeHost {
         self.lock().guest_ends.keys().copied().collect()
     }
 
-    /// Says that a guest has bound so many queues of its netdev.
-    pub fn set_bound_queues(&self, name: &str, bound: u32) {
+    /// Says that a guest has bound so many queues of its netdev; `None`: nothing can be told of its queues from now on.
+    pub fn set_bound_queues(&self, name: &str, bound: Option<u32>) {
         if let Some(device) = self.lock().find_mut(name) {
             device.bound_queues = bound;
         }
@@ -284,5 +285,17 @@ impl FakeHost {
 
     fn look<T>(&self, name: &str, look: impl FnOnce(&Device) -> T) -> Option<T> {
         self.lock().find(name).map(look)
+    }
+}
+
+/// Waits for something that another thread does.
+///
+/// # Panics
+/// If it takes longer than five seconds.
+pub fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}: not in time");
+        std::thread::sleep(Duration::from_millis(1));
     }
 }

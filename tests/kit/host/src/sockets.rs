@@ -98,11 +98,10 @@ impl Sockets for FakeHost {
         true
     }
 
-    fn bound_queues(&self, netdev: &Netdev) -> u32 {
+    fn bound_queues(&self, netdev: &Netdev) -> Option<u32> {
         let mut state = self.lock();
-        let guests = state.device(netdev).map(|device| device.bound_queues);
-        let index = netdev.index;
-        let own = state.queues.range((index, 0)..=(index, u32::MAX)).count();
-        guests.map_or(0, |guests| guests + u32::try_from(own).unwrap_or(u32::MAX))
+        let guests = state.device(netdev).filter(|device| device.link.up)?.bound_queues?;
+        let own = state.queues.range((netdev.index, 0)..=(netdev.index, u32::MAX)).count();
+        Some(guests + u32::try_from(own).unwrap_or(u32::MAX))
     }
 }

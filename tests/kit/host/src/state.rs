@@ -34,7 +34,8 @@ pub(crate) struct Device {
     pub promiscuous: Arc<()>,
     /// Where copies of group-addressed frames go.
     pub group_frames: Option<UnixDatagram>,
-    pub bound_queues: u32,
+    /// By guests. `None`: nothing can be told of any queue.
+    pub bound_queues: Option<u32>,
 }
 
 /// A port's program.
@@ -186,7 +187,7 @@ impl State {
             program: None,
             promiscuous: Arc::default(),
             group_frames: None,
-            bound_queues: 0,
+            bound_queues: Some(0),
         };
         self.devices.insert(index, device);
         self.say(Some(index));

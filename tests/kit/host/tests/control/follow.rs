@@ -145,6 +145,19 @@ fn a_netdev_that_was_away_for_a_moment_is_taken_up_again() {
 }
 
 #[test]
+fn a_netdev_whose_queues_can_not_be_told_was_not_away() {
+    for kind in KINDS {
+        let (rig, name) = rig_with(kind);
+        // It went down after it was seen to be up.
+        rig.host.set_bound_queues(name, None);
+        rig.host.set_up(name, true);
+        rig.host.set_mtu(name, 1_400);
+        assert_eq!(followed(&rig).mtu, Some(1_400), "{kind}");
+        works(&rig, name, "xs1");
+    }
+}
+
+#[test]
 fn what_names_a_lost_port_stays() {
     let (rig, name) = rig_with("nic");
     rig.switch.redirect(RedirectSpec { src: 1, dest: 0 }).unwrap();

@@ -23,7 +23,7 @@ fn a_guest_gets_a_socket_a_queue_once_its_end_is_open() {
 fn bound_queues_are_asked_for_at_the_guests_netdev() {
     let rig = Rig::new();
     rig.add(PortSpec { queues: Some(3), ..guest("vm1") });
-    rig.host.set_bound_queues("xg0", 2);
+    rig.host.set_bound_queues("xg0", Some(2));
     let active = |ports: Vec<PortInfo>| ports[0].active_queues;
     assert_eq!((active(rig.switch.ports()), active(rig.switch.ports_in_brief())), (2, 0));
 }

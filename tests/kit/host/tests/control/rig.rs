@@ -1,8 +1,7 @@
 //! What the tests share.
 
-use std::time::{Duration, Instant};
-
 use kit_host::FakeHost;
+pub use kit_host::wait;
 use switch::model::*;
 use switch::{Error, ErrorKind, Switch};
 
@@ -55,15 +54,6 @@ impl Rig {
         assert_eq!(self.switch.ports(), []);
         let audit = self.switch.audit();
         assert!(audit.consistent && audit.free == audit.frames, "{audit:?}");
-    }
-}
-
-/// Waits for something that another thread does.
-pub fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what}: not in time");
-        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

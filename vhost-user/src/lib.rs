@@ -1,0 +1,13 @@
+//! The back end's side of vhost-user, for ports and disks.
+//!
+//! - [`message`] is pure: bytes and descriptors in, requests out; replies in, bytes out.
+//! - [`session`] keeps what a front end has negotiated, and says what a device has to do.
+//! - [`memory`] is the guest's memory: its regions, and checked access to them.
+//! - [`ring`] is the virtqueues in that memory, split and packed.
+//!
+//! The other side is a guest. None of its bytes, descriptors, addresses or lengths is believed.
+
+pub mod memory;
+pub mod message;
+pub mod ring;
+pub mod session;

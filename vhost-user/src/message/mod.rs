@@ -1,0 +1,1 @@
+//! Of vhost-user: message.

@@ -194,6 +194,7 @@ impl GuestProgram {
 
     /// Detaches the program and removes the pins.
     pub fn remove(self) -> Result<(), Error> {
+        self.link.detach()?;
         forget_pins(&self.options.pins)
     }
 }

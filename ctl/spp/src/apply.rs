@@ -17,6 +17,8 @@ impl Spp {
     /// The order is: add ends, set all components at once, remove ends that nothing needs. `inner.applied` always says
     /// what the data plane has, even after an error.
     pub(super) fn apply(&self, inner: &mut Inner) -> Result<(), SppError> {
+        // A port that was lost has taken its components along, also if it has come back since.
+        inner.applied.components = self.service.dataplane().component_specs();
         let mut plan = self.plan(inner, &BTreeMap::new());
         // An end that exists stays as it is, even if a file to be played has come since.
         for (no, spec) in &mut plan.outside {

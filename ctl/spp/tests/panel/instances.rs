@@ -204,6 +204,23 @@ fn a_component_whose_port_is_gone_waits_for_it() {
 }
 
 #[test]
+fn a_component_runs_again_if_its_port_was_away_for_a_moment() {
+    let (host, service, spp) = panel(TWO, Store::in_memory(tables()));
+    forward(&spp, "phy:0", "ring:3");
+    host.delete_netdev("eth7");
+    wait("the port is lost", || service.dataplane().ports().is_empty());
+    assert_eq!(running(&spp), [""; 0]);
+    host.add_nic("eth7", 1);
+    wait("it is back", || {
+        service.retry();
+        !service.dataplane().ports().is_empty()
+    });
+    // Nobody has asked the panel while the port was away.
+    spp.retry();
+    assert_eq!(running(&spp), ["vf 1/f"]);
+}
+
+#[test]
 fn a_core_of_another_instance_is_busy() {
     let spp = spp_of(TWO, Store::in_memory(tables()));
     let other = Proc { kind: ProcType::Vf, id: 3 };

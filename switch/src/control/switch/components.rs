@@ -25,6 +25,11 @@ impl Switch {
         self.lock().components.infos()
     }
 
+    /// What runs, as it was set. A port that is lost takes its components out of it.
+    pub fn component_specs(&self) -> Vec<ComponentSpec> {
+        self.lock().components.running.iter().map(|component| component.spec.clone()).collect()
+    }
+
     /// Adds a ring of that many frames, a power of two from 2 to 32,768; `Exists` if there is one of that number.
     pub fn add_ring(&self, no: u32, depth: u32) -> Result<(), Error> {
         self.lock().components.add_ring(no, depth)

@@ -238,8 +238,8 @@ fn check_netdev(ifname: &str, settings: &DataplaneSettings) -> Vec<Check> {
         }
     };
     let mut checks = Vec::new();
-    let driver = ethtool::driver(ifname).unwrap_or_else(|_| "unknown".to_owned());
-    let queues = ethtool::rx_channels(ifname).unwrap_or(link.rx_queues);
+    let driver = ethtool::driver(link.index).unwrap_or_else(|_| "unknown".to_owned());
+    let queues = ethtool::rx_channels(link.index).ok().flatten().unwrap_or(link.rx_queues);
     checks.push(if link.up {
         Check::ok(name("state"), format!("up, driver {driver}, {queues} receive queues"))
     } else {
@@ -274,7 +274,7 @@ fn check_netdev(ifname: &str, settings: &DataplaneSettings) -> Vec<Check> {
         ),
         Err(error) => Check::bad(Status::Warn, name("XDP modes"), error.to_string(), "can't be read"),
     });
-    match ethtool::hidden_bytes(ifname) {
+    match ethtool::hidden_bytes(link.index) {
         Ok(features) if link.is_veth && !features.is_empty() => checks.push(Check::bad(
             Status::Warn,
             name("offloads"),

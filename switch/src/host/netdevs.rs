@@ -66,6 +66,8 @@ pub struct Link {
 pub struct PairSpec<'a> {
     /// Name of the switch's end.
     pub name: &'a str,
+    /// Name that the switch's end has until it is marked by `alias`. Whoever is killed in between leaves it so.
+    pub draft_name: &'a str,
     /// Name of the guest's end.
     pub peer: &'a str,
     /// Queues of both ends, each way.
@@ -147,8 +149,8 @@ pub trait Netdevs {
     /// Deletes a netdev; of a veth pair both ends go.
     fn delete(&self, netdev: &Netdev) -> Result<(), Error>;
 
-    /// Receive queues in use.
-    fn channels(&self, link: &Link) -> u32;
+    /// Receive queues in use. `None` if the netdev is gone.
+    fn channels(&self, link: &Link) -> Option<u32>;
 
     /// What the host itself uses a netdev of the switch's namespace for.
     fn host_use(&self, link: &Link) -> Result<HostUse, Error>;

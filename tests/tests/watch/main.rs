@@ -156,6 +156,8 @@ fn a_renamed_netdev_is_followed_and_its_old_name_is_free() {
 fn a_netdev_that_is_gone_is_told_and_taken_up_again() {
     for kind in ["guest", "phy"] {
         let bed = Bed::new(kind);
+        let ifindex = |bed: &Bed| bed.daemon.get("ports/a")["info"]["ifindex"].as_u64();
+        let before = ifindex(&bed);
         bed.daemon.ns.sh("ip link del sw0");
         if kind == "phy" {
             expect_state(&bed.daemon, "a", "failed");
@@ -163,6 +165,7 @@ fn a_netdev_that_is_gone_is_told_and_taken_up_again() {
             bed.make_pair();
         }
         // The pair of a guest port is made again by the switch.
+        wait::expect("another netdev", PATIENCE, || ifindex(&bed).is_some_and(|index| Some(index) != before));
         expect_state(&bed.daemon, "a", "up");
         bed.set_station_up();
         assert!(bed.works(), "{kind}");

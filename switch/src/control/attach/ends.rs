@@ -98,8 +98,8 @@ impl Ends {
                 link.mtu
             ));
         }
-        let channels = host.channels(link);
-        if channels != self.channels {
+        // A netdev that is gone by now is seen to be so at the next look.
+        if let Some(channels) = host.channels(link).filter(|channels| *channels != self.channels) {
             let why = format!("{name} has {channels} queues now, and had {}", self.channels);
             match channels {
                 1..=MAX_QUEUES => return Err(OtherQueues { queues: channels, why }),

@@ -67,7 +67,7 @@ impl FoundNetdev {
         let (max, why) = mtu_limit(spec.mode, link.is_veth, frame_size);
         let mtu = *spec.mtu.get_or_insert(link.mtu);
         check_mtu(mtu, max, why)?;
-        let channels = host.channels(&link);
+        let channels = host.channels(&link).ok_or_else(missing)?;
         if wish.is_known() && spec.queues != Some(channels) && channels <= MAX_QUEUES {
             // Somebody has changed them while nobody looked.
             spec.queues = Some(channels);
@@ -234,7 +234,8 @@ fn take_over(
     far: Option<(Namespace, Link)>,
     move_far: Option<Namespace>,
 ) -> Result<There, Error> {
-    let channels = host.channels(&link);
+    let gone = || Error::new(ErrorKind::NotFound, format!("ifname: there is no netdev {} any more", link.name));
+    let channels = host.channels(&link).ok_or_else(gone)?;
     check_channels(spec, &link, channels)?;
     host.check_no_program(&Netdev::here(&link))?;
     let peer_mac = far.as_ref().map_or_else(|| MacAddr::derived_from(spec.uuid()), |(_, peer)| peer.mac);
@@ -249,14 +250,16 @@ fn take_over(
 fn make(host: &dyn Host, spec: &PortSpec, peer_namespace: &Namespace) -> Result<(Ends, Undo), Error> {
     let (queues, mtu) = (spec.queues.unwrap_or(1), spec.mtu.unwrap_or(DEFAULT_MTU));
     let mac = spec.mac.unwrap_or_else(|| MacAddr::derived_from(spec.uuid()));
+    let mark = Mark::of(host);
     let pair = host.make_pair(&PairSpec {
         name: spec.ifname.as_deref().unwrap_or_default(),
+        draft_name: &mark.draft_name(spec.vport.unwrap_or_default()),
         peer: spec.guest_ifname.as_deref().unwrap_or_default(),
         queues,
         mtu,
         peer_mac: mac,
         peer_namespace,
-        alias: &Mark::of(host).for_port(&spec.name),
+        alias: &mark.for_port(&spec.name),
     })?;
     let ends = Ends { near: pair.near, far: Some(pair.far), is_veth: true, channels: queues, made: true };
     let change_near = LinkChange { mtu: Some(mtu), up: Some(true), ..LinkChange::default() };

@@ -3,11 +3,16 @@
 //! By it a pair is found again after a restart, whatever it is called by then, and removed if no port has it.
 
 use crate::host::{Host, Link};
+use crate::model::PortNo;
 
 /// What marks begin with. Earlier versions had nothing behind it.
 const BEGIN: &str = "xswitch";
 /// Longest name of an instance that is written out, in bytes; an alias has 255.
 const MAX_INSTANCE: usize = 120;
+
+/// FNV-1a with 32 bits (RFC 9923).
+const FNV_BASIS: u32 = 0x811c_9dc5;
+const FNV_PRIME: u32 = 0x0100_0193;
 
 /// The marks of a switch.
 #[derive(Debug)]
@@ -35,6 +40,21 @@ impl Mark {
         link.alias.as_deref()?.strip_prefix(self.begin.as_str()).filter(|_| link.is_veth)
     }
 
+    /// The name of a port's netdev that has no mark yet.
+    pub fn draft_name(&self, port: PortNo) -> String {
+        format!("{}{port:x}", self.draft_begin())
+    }
+
+    fn draft_begin(&self) -> String {
+        let hash = self.begin.bytes().fold(FNV_BASIS, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(FNV_PRIME));
+        format!("xs~{hash:08x}")
+    }
+
+    /// Whether this switch was killed before it marked a netdev.
+    pub fn is_draft(&self, link: &Link) -> bool {
+        link.is_veth && link.alias.is_none() && link.name.starts_with(&self.draft_begin())
+    }
+
     /// Whether a switch made a netdev, whichever. A mark of an earlier version does not say which.
     pub fn is_on(link: &Link) -> bool {
         link.is_veth && link.alias.as_deref().is_some_and(|alias| alias == BEGIN || Self::names_one(alias))
@@ -48,5 +68,41 @@ impl Mark {
 
     fn names_one(alias: &str) -> bool {
         alias.strip_prefix(BEGIN).is_some_and(|rest| rest.starts_with(' ') && rest.contains('#'))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::MAX_IFNAME;
+    use crate::model::MacAddr;
+
+    fn link(name: &str, alias: Option<&str>) -> Link {
+        let alias = alias.map(str::to_owned);
+        Link {
+            index: 1,
+            name: name.to_owned(),
+            mtu: 1500,
+            max_mtu: 0,
+            mac: MacAddr::new([2, 0, 0, 0, 0, 1]),
+            up: false,
+            carrier: false,
+            is_veth: true,
+            peer: None,
+            peer_nsid: None,
+            alias,
+            rx_queues: 1,
+        }
+    }
+
+    #[test]
+    fn a_pair_without_a_mark_is_known_by_its_draft_name() {
+        let [one, other] = ["one", "other"].map(|begin| Mark { begin: begin.to_owned() });
+        let name = one.draft_name(1023);
+        assert!(name.len() <= MAX_IFNAME);
+        assert!(one.is_draft(&link(&name, None)));
+        assert!(!other.is_draft(&link(&name, None)));
+        assert!(!one.is_draft(&link(&name, Some("mine"))));
+        assert!(!one.is_draft(&Link { is_veth: false, ..link(&name, None) }));
     }
 }

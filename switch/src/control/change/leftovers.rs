@@ -14,7 +14,8 @@ pub(in crate::control) fn clear_leftovers(control: &Control, kept: &[PortSpec]) 
         Vec::new()
     });
     for link in links {
-        let Some(port) = mark.port_of(&link).map(str::to_owned) else { continue };
+        let port = mark.port_of(&link).or(mark.is_draft(&link).then_some("")).map(str::to_owned);
+        let Some(port) = port else { continue };
         if kept.iter().any(|spec| spec.name == port) {
             continue;
         }

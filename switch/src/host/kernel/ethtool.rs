@@ -12,6 +12,7 @@ use std::mem::size_of;
 use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
+use nix::net::if_::{if_indextoname, if_nametoindex};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 
 use crate::host::MAX_IFNAME;
@@ -23,6 +24,8 @@ const GFEATURES: u32 = 0x3a;
 const SFEATURES: u32 = 0x3b;
 const GCHANNELS: u32 = 0x3c;
 const SS_FEATURES: u32 = 4;
+/// Renames during one call after which it is given up.
+const RENAMES: u32 = 8;
 const STRING_LEN: usize = 32;
 /// `u32` words of a name (`ETH_GSTRING_LEN`).
 const STRING_WORDS: usize = STRING_LEN / size_of::<u32>();
@@ -49,9 +52,26 @@ fn words_of(block: &[u32]) -> Option<usize> {
 
 /// Hands a command block to the kernel, which reads and writes it in place.
 ///
+/// The kernel takes a name, and the netdev may be renamed at any moment. So the name is looked up before and after.
+///
 /// # Errors
-/// EINVAL if the block is too short for its command, or the command is unknown here.
-fn ioctl(ifname: &str, block: &mut [u32]) -> Result<(), Errno> {
+/// EINVAL if the block is too short for its command, or the command is unknown here. ENODEV if the netdev is gone.
+fn ioctl(ifindex: u32, block: &mut [u32]) -> Result<(), Errno> {
+    let asked = block.to_vec();
+    for _ in 0..RENAMES {
+        let name = if_indextoname(ifindex).map_err(|_| Errno::ENODEV)?;
+        let name = name.to_string_lossy();
+        block.copy_from_slice(&asked);
+        let done = ioctl_by_name(&name, block);
+        if if_nametoindex(&*name) == Ok(ifindex) {
+            return done;
+        }
+    }
+    Err(Errno::ENODEV)
+}
+
+/// The same by the name of the moment.
+fn ioctl_by_name(ifname: &str, block: &mut [u32]) -> Result<(), Errno> {
     if words_of(block).is_none_or(|words| block.len() < words) {
         return Err(Errno::EINVAL);
     }
@@ -65,8 +85,8 @@ fn ioctl(ifname: &str, block: &mut [u32]) -> Result<(), Errno> {
     let data = libc::__c_anonymous_ifr_ifru { ifru_data: block.as_mut_ptr().cast() };
     let mut request = libc::ifreq { ifr_name: name, ifr_ifru: data };
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None::<SockProtocol>)?;
-    // SAFETY: `request` is an `ifreq` whose data points to a live block. `words_of` has checked that the kernel reads
-    // and writes no more than that block for its command.
+    // SAFETY: `request` is an `ifreq` whose data points to a live block. The kernel reads and writes as many words of
+    // it as `words_of` says for its command, and the check above has found them there.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, std::ptr::from_mut(&mut request)) };
     Errno::result(result).map(drop)
 }
@@ -80,13 +100,13 @@ fn hides_bytes(feature: &str) -> bool {
         || kind.contains("gso-")
 }
 
-fn feature_names(ifname: &str) -> Result<Vec<String>, Errno> {
+fn feature_names(ifindex: u32) -> Result<Vec<String>, Errno> {
     let mut info = [GSSET_INFO, 0, 1 << SS_FEATURES, 0, 0];
-    ioctl(ifname, &mut info)?;
+    ioctl(ifindex, &mut info)?;
     let count = info[4];
     let mut block = vec![0; 3 + count as usize * STRING_WORDS];
     block[..3].copy_from_slice(&[GSTRINGS, SS_FEATURES, count]);
-    ioctl(ifname, &mut block)?;
+    ioctl(ifindex, &mut block)?;
     let bytes: Vec<u8> = block[3..].iter().flat_map(|word| word.to_ne_bytes()).collect();
     Ok(bytes
         .chunks_exact(STRING_LEN)
@@ -103,11 +123,11 @@ fn feature_block(command: u32, features: usize, words: usize) -> Result<Vec<u32>
 }
 
 /// Names of active features that hide bytes.
-pub fn hidden_bytes(ifname: &str) -> Result<Vec<String>, Errno> {
-    let names = feature_names(ifname)?;
+pub fn hidden_bytes(ifindex: u32) -> Result<Vec<String>, Errno> {
+    let names = feature_names(ifindex)?;
     // Four words for each 32 features: available, requested, active, never changed.
     let mut block = feature_block(GFEATURES, names.len(), 4)?;
-    ioctl(ifname, &mut block)?;
+    ioctl(ifindex, &mut block)?;
     let is_active = |bit: usize| block[2 + 4 * (bit / 32) + 2] >> (bit % 32) & 1 != 0;
     Ok(names
         .into_iter()
@@ -118,18 +138,18 @@ pub fn hidden_bytes(ifname: &str) -> Result<Vec<String>, Errno> {
 }
 
 /// Turns off every feature that hides bytes. Returns the names of those that stay on.
-pub fn make_plain(ifname: &str) -> Result<Vec<String>, Errno> {
-    set_features(ifname, false, hides_bytes)?;
-    hidden_bytes(ifname)
+pub fn make_plain(ifindex: u32) -> Result<Vec<String>, Errno> {
+    set_features(ifindex, false, hides_bytes)?;
+    hidden_bytes(ifindex)
 }
 
 /// Turns on the features of these names, as far as the netdev has them.
-pub fn turn_on(ifname: &str, names: &[String]) -> Result<(), Errno> {
-    set_features(ifname, true, |feature| names.iter().any(|name| name == feature))
+pub fn turn_on(ifindex: u32, names: &[String]) -> Result<(), Errno> {
+    set_features(ifindex, true, |feature| names.iter().any(|name| name == feature))
 }
 
-fn set_features(ifname: &str, on: bool, is_meant: impl Fn(&str) -> bool) -> Result<(), Errno> {
-    let names = feature_names(ifname)?;
+fn set_features(ifindex: u32, on: bool, is_meant: impl Fn(&str) -> bool) -> Result<(), Errno> {
+    let names = feature_names(ifindex)?;
     // Two words for each 32 features: valid, requested.
     let mut block = feature_block(SFEATURES, names.len(), 2)?;
     for (bit, _) in names.iter().enumerate().filter(|(_, name)| is_meant(name)) {
@@ -137,23 +157,29 @@ fn set_features(ifname: &str, on: bool, is_meant: impl Fn(&str) -> bool) -> Resu
         block[at] |= 1 << (bit % 32);
         block[at + 1] |= u32::from(on) << (bit % 32);
     }
-    ioctl(ifname, &mut block)
+    ioctl(ifindex, &mut block)
 }
 
 /// Receive queues in use: the netdev's receive and combined channels. `None` if the driver does not report channels.
-pub fn rx_channels(ifname: &str) -> Option<u32> {
+///
+/// # Errors
+/// ENODEV if the netdev is gone.
+pub fn rx_channels(ifindex: u32) -> Result<Option<u32>, Errno> {
     // `struct ethtool_channels`: cmd, four maxima, then rx, tx, other, combined.
     let mut block = [GCHANNELS, 0, 0, 0, 0, 0, 0, 0, 0];
-    ioctl(ifname, &mut block).ok()?;
-    Some(block[5] + block[8]).filter(|&queues| queues > 0)
+    match ioctl(ifindex, &mut block) {
+        Ok(()) => Ok(Some(block[5] + block[8]).filter(|&queues| queues > 0)),
+        Err(Errno::ENODEV) => Err(Errno::ENODEV),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Name of the netdev's driver.
-pub fn driver(ifname: &str) -> io::Result<String> {
+pub fn driver(ifindex: u32) -> io::Result<String> {
     // `struct ethtool_drvinfo` has 196 bytes. The driver's name is the 32 bytes after the command.
     let mut block = [0; 49];
     block[0] = GDRVINFO;
-    ioctl(ifname, &mut block)?;
+    ioctl(ifindex, &mut block)?;
     let bytes: Vec<u8> = block[1..9].iter().flat_map(|word| word.to_ne_bytes()).take_while(|&b| b != 0).collect();
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
@@ -164,7 +190,7 @@ mod tests {
 
     #[test]
     fn blocks_too_short_for_their_command_never_get_to_the_kernel() {
-        let refused = |block: &[u32]| ioctl("lo", &mut block.to_vec()) == Err(Errno::EINVAL);
+        let refused = |block: &[u32]| ioctl(1, &mut block.to_vec()) == Err(Errno::EINVAL);
         let exact: [&[u32]; 6] = [
             &[GDRVINFO; 49],
             &[GCHANNELS; 9],
@@ -181,6 +207,12 @@ mod tests {
         for block in [[GFEATURES, u32::MAX, 0], [GSTRINGS, SS_FEATURES, u32::MAX], [GSTRINGS, 1, 0], [2, 0, 0]] {
             assert!(refused(&block), "{block:?}");
         }
+    }
+
+    #[test]
+    fn a_netdev_that_is_gone_is_told_from_one_without_channels() {
+        assert_eq!(rx_channels(1), Ok(None));
+        assert_eq!(rx_channels(0x7fff_fff0), Err(Errno::ENODEV));
     }
 
     #[test]

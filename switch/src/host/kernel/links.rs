@@ -166,7 +166,7 @@ pub fn create_veth(spec: &PairSpec<'_>) -> Result<(), Error> {
     if let Some(namespace) = &namespace {
         peer = peer.setns_by_fd(namespace.as_raw_fd());
     }
-    let mut pair = LinkMessageBuilder::<LinkVeth>::new(spec.name, spec.peer).mtu(spec.mtu);
+    let mut pair = LinkMessageBuilder::<LinkVeth>::new(spec.draft_name, spec.peer).mtu(spec.mtu);
     for attribute in queues {
         peer = peer.append_extra_attribute(attribute.clone());
         pair = pair.append_extra_attribute(attribute);
@@ -203,6 +203,12 @@ pub fn silence_ipv6(index: u32) -> Result<(), Error> {
 /// Sets the free text (ifalias) of a netdev. The kernel ignores it when it makes a netdev.
 pub fn set_alias(index: u32, alias: &str) -> Result<(), Error> {
     set(&format!("naming netdev #{index} as ours"), LinkUnspec::new_with_index(index).alias(alias))
+}
+
+/// Gives a netdev that is down another name.
+pub fn rename(index: u32, name: &str) -> Result<(), Error> {
+    let link = LinkUnspec::new_with_index(index).name(name.to_owned());
+    set(&format!("naming netdev #{index} {name}"), link)
 }
 
 /// Sets the MTU, in bytes.

@@ -50,8 +50,9 @@ fn expect_link(netdev: &Netdev) -> Result<Link, Error> {
 }
 
 /// Turns off what would leave bytes out of packets that this netdev sends.
-fn make_plain(ifname: &str) -> Result<(), Error> {
-    let left = ethtool::make_plain(ifname).map_err(|errno| {
+fn make_plain(link: &Link) -> Result<(), Error> {
+    let ifname = &link.name;
+    let left = ethtool::make_plain(link.index).map_err(|errno| {
         let advice = if errno == Errno::EPERM { ": CAP_NET_ADMIN is needed" } else { "" };
         Error::new(ErrorKind::System, format!("turning off the offloads of {ifname}: {errno}{advice}"))
     })?;
@@ -115,11 +116,12 @@ impl Netdevs for KernelHost {
             _ => error,
         })?;
         let gone = || Error::new(ErrorKind::NotFound, format!("there is no netdev {} any more", spec.name));
-        let made = links::find(spec.name)?.ok_or_else(gone)?;
+        let made = links::find(spec.draft_name)?.ok_or_else(gone)?;
         let finish = || {
             // The host's stack must not speak to the guest on the switch's end.
             links::silence_ipv6(made.index)?;
             links::set_alias(made.index, spec.alias)?;
+            links::rename(made.index, spec.name)?;
             made.peer.ok_or_else(gone)
         };
         let peer = finish().inspect_err(|_| {
@@ -128,7 +130,8 @@ impl Netdevs for KernelHost {
             }
         })?;
         let far = Netdev { namespace: spec.peer_namespace.clone(), index: peer, name: spec.peer.to_owned() };
-        Ok(Pair { near: Netdev::here(&made), far })
+        let near = Netdev { namespace: Namespace::Here, index: made.index, name: spec.name.to_owned() };
+        Ok(Pair { near, far })
     }
 
     fn change(&self, netdev: &Netdev, change: &LinkChange) -> Result<(), Error> {
@@ -141,10 +144,10 @@ impl Netdevs for KernelHost {
                 links::set_mtu(link.index, mtu)?;
             }
             if change.plain {
-                make_plain(&link.name)?;
+                make_plain(&link)?;
             }
             if !change.offloads.is_empty() {
-                ethtool::turn_on(&link.name, &change.offloads).map_err(|errno| {
+                ethtool::turn_on(link.index, &change.offloads).map_err(|errno| {
                     let what = format!("turning the offloads of {} on again: {errno}", link.name);
                     Error::new(ErrorKind::System, what)
                 })?;
@@ -174,8 +177,8 @@ impl Netdevs for KernelHost {
         run(&netdev.namespace, || links::delete(netdev.index))
     }
 
-    fn channels(&self, link: &Link) -> u32 {
-        ethtool::rx_channels(&link.name).unwrap_or(link.rx_queues)
+    fn channels(&self, link: &Link) -> Option<u32> {
+        ethtool::rx_channels(link.index).ok().map(|channels| channels.unwrap_or(link.rx_queues))
     }
 
     fn host_use(&self, link: &Link) -> Result<HostUse, Error> {
@@ -185,7 +188,7 @@ impl Netdevs for KernelHost {
     fn hidden_bytes(&self, netdev: &Netdev) -> Result<Vec<String>, Error> {
         run(&netdev.namespace, || {
             let link = expect_link(netdev)?;
-            ethtool::hidden_bytes(&link.name).map_err(|errno| {
+            ethtool::hidden_bytes(link.index).map_err(|errno| {
                 Error::new(
                     ErrorKind::System,
                     format!("the offloads of {}, the other end, can't be read: {errno}", netdev.name),

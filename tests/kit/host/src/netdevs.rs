@@ -166,8 +166,8 @@ impl Netdevs for FakeHost {
         Ok(())
     }
 
-    fn channels(&self, link: &Link) -> u32 {
-        link.rx_queues
+    fn channels(&self, link: &Link) -> Option<u32> {
+        Some(self.lock().devices.get(&link.index)?.link.rx_queues)
     }
 
     fn host_use(&self, link: &Link) -> Result<HostUse, Error> {

@@ -123,7 +123,7 @@ fn a_meter_holds_for_the_frames_of_its_port() {
     for mark in 0..5 {
         assert!(rig.host.receive("xs0", 0, &frame(mac(2), mac(1), mark)));
     }
+    wait("all are taken", || rig.switch.stats().ports[0].rx.packets == 5);
     assert_eq!(rig.sent("xs1", 1).len(), 1);
     rig.assert_balanced();
-    assert_eq!(rig.switch.stats().ports[0].rx.packets, 5);
 }

@@ -72,7 +72,7 @@ fn two_guests_talk(hint: &str, workers: usize, mode: ModeRequest) {
         for (name, ns, address) in [("vm1", a, "10.0.0.1"), ("vm2", b, "10.0.0.2")] {
             let port = switch.add_port(PortSpec { mode, ..guest(name, ns) }).unwrap();
             let expected = if mode == ModeRequest::Generic { Mode::Generic } else { Mode::Native };
-            assert_eq!(port.mode, expected, "{:?}", port.mode_reason);
+            assert_eq!(port.mode, Some(expected), "{:?}", port.mode_reason);
             ip(&format!("-n {ns} addr add {address}/24 dev {}", port.spec.guest_ifname.unwrap()));
         }
         let ping =

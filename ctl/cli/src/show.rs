@@ -48,7 +48,7 @@ pub(crate) fn ports(ports: &[PortEntry]) -> String {
             word(&port.spec.kind),
             word(&port.state),
             info.map(|info| if info.link_up { "up" } else { "down" }.to_owned()).unwrap_or_default(),
-            info.map(|info| word(&info.mode)).unwrap_or_default(),
+            info.and_then(|info| info.mode).map(|mode| word(&mode)).unwrap_or_default(),
             port.spec.ifname.clone().unwrap_or_default(),
             guest,
             port.spec.mac.map(|mac| mac.to_string()).unwrap_or_default(),
@@ -79,8 +79,10 @@ pub(crate) fn port(port: &PortEntry) -> String {
     if let Some(info) = &port.info {
         lines.push(("link", if info.link_up { "up" } else { "down" }.to_owned()));
         let reason = info.mode_reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-        lines.push(("XDP mode", word(&info.mode) + &reason));
-        lines.push(("netdev", format!("{} (#{})", spec.ifname.as_deref().unwrap_or_default(), info.ifindex)));
+        lines.extend(info.mode.map(|mode| ("XDP mode", word(&mode) + &reason)));
+        if let (Some(ifname), Some(ifindex)) = (&spec.ifname, info.ifindex) {
+            lines.push(("netdev", format!("{ifname} (#{ifindex})")));
+        }
     }
     lines.extend(spec.spp.iter().map(|name| ("SPP", name.clone())));
     if let Some(ifname) = &spec.guest_ifname {

@@ -83,13 +83,11 @@ impl Families {
     }
 
     fn port_info(&mut self, info: &PortInfo) {
-        let kind = match info.spec.kind {
-            PortKind::Guest => "guest",
-            PortKind::Phy => "phy",
-        };
+        let kind = info.spec.kind.name();
         let mode = match info.mode {
-            Mode::Native => "native",
-            Mode::Generic => "generic",
+            Some(Mode::Native) => "native",
+            Some(Mode::Generic) => "generic",
+            None => "",
         };
         let (name, vport) = (info.spec.name.as_str(), info.vport.to_string());
         let ifname = info.spec.ifname.as_deref().unwrap_or_default();

@@ -309,8 +309,8 @@ mod tests {
         let info = PortInfo {
             spec: spec.clone(),
             vport: 1,
-            ifindex: 2,
-            mode: Mode::Native,
+            ifindex: Some(2),
+            mode: Some(Mode::Native),
             mode_reason: None,
             mac: None,
             problems: Vec::new(),

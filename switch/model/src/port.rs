@@ -331,10 +331,12 @@ pub struct PortInfo {
     pub spec: PortSpec,
     /// Port number.
     pub vport: u16,
-    /// Index of the switch's netdev.
-    pub ifindex: u32,
-    /// XDP mode in force.
-    pub mode: Mode,
+    /// Index of the switch's netdev; absent if the port has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ifindex: Option<u32>,
+    /// XDP mode in force; absent if the port has no netdev.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
     /// Why a wish of `auto` ended in generic mode, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode_reason: Option<String>,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::attach::Attachment;
+use super::attach::{Attachment, GuestSide, no_guest_end};
 use crate::counters::as_count;
 use crate::model::*;
 use crate::worker::view::PortShared;
@@ -46,6 +46,32 @@ impl LivePort {
     /// Number of queues.
     pub fn queues(&self) -> u32 {
         as_count(self.shared.queues.len())
+    }
+
+    /// Its guest's side.
+    ///
+    /// # Errors
+    /// `Unsupported`: such an attachment can't have one.
+    pub fn guest_side(&self) -> Result<&GuestSide, Error> {
+        self.attachment.guest_side().ok_or_else(|| no_guest_end(&self.spec.name, self.spec.kind))
+    }
+
+    /// Whether a guest can ask for sockets.
+    pub fn is_open_to_guests(&self) -> bool {
+        self.attachment.guest_side().is_some_and(GuestSide::is_open)
+    }
+
+    /// Opens the guest's end, if it is not open yet.
+    pub fn open_guest_end(&mut self) -> Result<GuestEndInfo, Error> {
+        let Self { spec, attachment, .. } = self;
+        attachment.guest_side_mut().ok_or_else(|| no_guest_end(&spec.name, spec.kind))?.open(spec)
+    }
+
+    /// Closes the guest's end, if there is one.
+    pub fn close_guest_end(&mut self) {
+        if let Some(side) = self.attachment.guest_side_mut() {
+            side.close();
+        }
     }
 }
 

@@ -160,8 +160,11 @@ impl Service {
 
     fn offer(&self, port: &PortInfo) -> Result<Offer, Error> {
         let spec = &port.spec;
-        let (Some(ifname), Some(mac)) = (&spec.guest_ifname, spec.mac) else {
-            let why = format!("port `{}` is a phy: only guest ports have an end for a guest's sockets", spec.name);
+        let end = port.guest_end.as_ref();
+        let mode = end.map(|end| end.mode).or(port.mode);
+        let (Some(ifname), Some(mac), Some(mode)) = (&spec.guest_ifname, spec.mac, mode) else {
+            let (name, kind) = (&spec.name, spec.kind.name());
+            let why = format!("port `{name}` is a {kind}: only guest ports have an end for a guest's sockets");
             return Err(Error::Switch(switch::Error::new(ErrorKind::Unsupported, why)));
         };
         let queues = u32::try_from(port.queues.len()).unwrap_or(u32::MAX);
@@ -179,7 +182,6 @@ impl Service {
         let inner = self.lock();
         let guests = inner.ports.iter().filter(|spec| spec.kind == PortKind::Guest);
         let guests_queues = guests.map(|spec| u64::from(spec.queues.unwrap_or(1))).sum();
-        let end = port.guest_end.as_ref();
         Ok(Offer {
             port: spec.name.clone(),
             vport: port.vport,
@@ -187,7 +189,7 @@ impl Service {
             netns: spec.netns.clone(),
             mac,
             mtu: spec.mtu.unwrap_or(DEFAULT_MTU),
-            mode: end.map_or(port.mode, |end| end.mode),
+            mode,
             queues,
             memlock: memlock(guests_queues),
             map_path: end.map(|end| end.map_path.clone()),

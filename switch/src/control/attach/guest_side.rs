@@ -117,13 +117,16 @@ impl GuestSide {
     }
 
     fn place(&self) -> Result<GuestEndPlace<'_>, Error> {
-        let (name, kind) = (&self.shared.name, self.kind.name());
-        let netdev = self.netdev.as_ref().ok_or_else(|| {
-            Error::new(
-                ErrorKind::Unsupported,
-                format!("port `{name}` is a {kind}: only guest ports have an end for a guest's sockets"),
-            )
-        })?;
+        let netdev = self.netdev.as_ref().ok_or_else(|| no_guest_end(&self.shared.name, self.kind))?;
         Ok(GuestEndPlace { port: self.shared.no, netdev, queues: self.queues() })
     }
+}
+
+/// The error for a port whose kind has no guest's end.
+pub(in crate::control) fn no_guest_end(port: &str, kind: PortKind) -> Error {
+    let kind = kind.name();
+    Error::new(
+        ErrorKind::Unsupported,
+        format!("port `{port}` is a {kind}: only guest ports have an end for a guest's sockets"),
+    )
 }

@@ -22,7 +22,7 @@ use std::sync::{Arc, OnceLock};
 
 pub(super) use self::before::put_back;
 use self::find::FoundNetdev;
-pub(super) use self::guest_side::GuestSide;
+pub(super) use self::guest_side::{GuestSide, no_guest_end};
 pub(super) use self::mark::Mark;
 use self::netdev::{NetdevPort, NetdevRemains};
 use super::core::Core;
@@ -128,7 +128,8 @@ pub(super) struct OtherQueues {
 /// What users see of an attachment.
 #[derive(Debug)]
 pub(super) struct AttachmentInfo {
-    pub mode: Mode,
+    /// XDP mode in force, if it has a program.
+    pub mode: Option<Mode>,
     pub mode_reason: Option<String>,
     pub max_mtu: u32,
     /// Of each queue whether a driver moves frames without a copy.
@@ -188,10 +189,10 @@ impl Attachment {
         }
     }
 
-    /// The netdev that its packets come from.
-    pub fn netdev(&self) -> &Netdev {
+    /// The netdev that its packets come from, if they come from one.
+    pub fn netdev(&self) -> Option<&Netdev> {
         match self {
-            Attachment::Netdev(port) => port.netdev(),
+            Attachment::Netdev(port) => Some(port.netdev()),
         }
     }
 
@@ -285,17 +286,17 @@ impl Attachment {
         }
     }
 
-    /// What is on the guest's end, as far as such an attachment has one.
-    pub fn guest_side(&self) -> &GuestSide {
+    /// What is on the guest's end, if such an attachment can have one.
+    pub fn guest_side(&self) -> Option<&GuestSide> {
         match self {
-            Attachment::Netdev(port) => port.guest_side(),
+            Attachment::Netdev(port) => Some(port.guest_side()),
         }
     }
 
     /// The same, to change it.
-    pub fn guest_side_mut(&mut self) -> &mut GuestSide {
+    pub fn guest_side_mut(&mut self) -> Option<&mut GuestSide> {
         match self {
-            Attachment::Netdev(port) => port.guest_side_mut(),
+            Attachment::Netdev(port) => Some(port.guest_side_mut()),
         }
     }
 

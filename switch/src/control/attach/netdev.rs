@@ -89,7 +89,7 @@ impl NetdevPort {
     /// What users see of it.
     pub fn info(&self) -> AttachmentInfo {
         AttachmentInfo {
-            mode: self.mode,
+            mode: Some(self.mode),
             mode_reason: self.mode_reason.clone(),
             max_mtu: self.max_mtu().0,
             zero_copy: self.sockets.iter().map(PortSocket::zero_copy).collect(),

@@ -40,10 +40,11 @@ pub(in crate::control) fn follow(control: &mut Control, said: &HostChange) {
     for port in control.ports.iter_mut() {
         let link = match &links {
             None => None,
-            Some(links) => match links.get(&port.attachment.netdev().index) {
-                Some(link) => Some(link),
-                None => {
-                    let ifname = &port.attachment.netdev().name;
+            Some(links) => match port.attachment.netdev().map(|netdev| (netdev, links.get(&netdev.index))) {
+                None => None,
+                Some((_, Some(link))) => Some(link),
+                Some((netdev, None)) => {
+                    let ifname = &netdev.name;
                     lost.push((port.shared.no, format!("its netdev {ifname} is gone from the switch's namespace")));
                     continue;
                 }

@@ -85,7 +85,7 @@ impl Done {
     fn undo(self, core: &Core, port: &mut LivePort) {
         let (what, undone) = match self {
             Done::Opened => {
-                port.attachment.guest_side_mut().close();
+                port.close_guest_end();
                 return;
             }
             Done::Rings(before) => ("the depth of its rings", set_rings(core, port, before)),
@@ -103,7 +103,7 @@ fn change_outside(core: &Core, port: &mut LivePort, update: &PortUpdate, supply:
     let changed = change_each(core, port, update, supply, &mut done);
     match changed {
         // Only this can't fail, and can't be undone.
-        Ok(()) if update.guest_sockets == Some(false) => port.attachment.guest_side_mut().close(),
+        Ok(()) if update.guest_sockets == Some(false) => port.close_guest_end(),
         Ok(()) => {}
         Err(_) => done.into_iter().rev().for_each(|done: Done| done.undo(core, port)),
     }
@@ -117,8 +117,8 @@ fn change_each(
     supply: &Supply,
     done: &mut Vec<Done>,
 ) -> Result<(), Error> {
-    if update.guest_sockets == Some(true) && !port.attachment.guest_side().is_open() {
-        port.attachment.guest_side_mut().open(&port.spec)?;
+    if update.guest_sockets == Some(true) && !port.is_open_to_guests() {
+        port.open_guest_end()?;
         done.push(Done::Opened);
     }
     if let Some(depth) = update.queue_depth.filter(|&depth| Some(depth) != port.spec.queue_depth) {

@@ -13,14 +13,14 @@ use crate::model::*;
 
 /// A port as its users see it.
 pub(in crate::control) fn info(control: &Control, port: &LivePort) -> PortInfo {
-    let link = control.core.host.look_at(port.attachment.netdev()).ok().flatten();
+    let link = port.attachment.netdev().and_then(|netdev| control.core.host.look_at(netdev).ok().flatten());
     describe(control, port, link.as_ref())
 }
 
 /// All ports as their users see them: one look at all netdevs, not one a port.
 pub(in crate::control) fn infos(control: &Control) -> Vec<PortInfo> {
     let links = links(&control.core);
-    control.ports.iter().map(|port| describe(control, port, links.get(&port.attachment.netdev().index))).collect()
+    control.ports.iter().map(|port| describe(control, port, link_of(port, &links))).collect()
 }
 
 /// Ports that were just added as their users see them.
@@ -34,12 +34,16 @@ pub(in crate::control) fn infos_of(
     };
     let describe_one = |no: PortNo| {
         let port = control.ports.get(no).ok_or_else(|| crate::control::ports::no_port(&format!("vport {no}")))?;
-        match links.get(&port.attachment.netdev().index) {
+        match link_of(port, &links) {
             Some(link) => Ok(describe(control, port, Some(link))),
             None => Ok(info(control, port)),
         }
     };
     added.into_iter().map(|added| added.and_then(describe_one)).collect()
+}
+
+fn link_of<'a>(port: &LivePort, links: &'a HashMap<u32, Link>) -> Option<&'a Link> {
+    links.get(&port.attachment.netdev()?.index)
 }
 
 fn links(core: &Core) -> HashMap<u32, Link> {
@@ -57,7 +61,7 @@ pub(in crate::control) struct BoundQueues {
 impl BoundQueues {
     /// Notes the guests' netdevs of those ports.
     pub fn of<'a>(core: &Arc<Core>, ports: impl IntoIterator<Item = &'a LivePort>) -> Self {
-        let netdev = |port: &LivePort| Some((port.shared.no, port.attachment.guest_side().netdev()?.clone()));
+        let netdev = |port: &LivePort| Some((port.shared.no, port.attachment.guest_side()?.netdev()?.clone()));
         Self { core: Arc::clone(core), netdevs: ports.into_iter().filter_map(netdev).collect() }
     }
 
@@ -78,7 +82,7 @@ fn describe(control: &Control, port: &LivePort, link: Option<&Link>) -> PortInfo
     PortInfo {
         spec: port.spec.clone(),
         vport: port.shared.no,
-        ifindex: port.attachment.netdev().index,
+        ifindex: port.attachment.netdev().map(|netdev| netdev.index),
         mode,
         mode_reason,
         mac: link.map(|link| link.mac),

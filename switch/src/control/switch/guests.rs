@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 
 use super::Switch;
 use crate::Error;
+use crate::control::ports::LivePort;
 use crate::host::GuestSockets;
 use crate::model::GuestEndInfo;
 
@@ -17,7 +18,7 @@ impl Switch {
     pub fn open_guest_end(&self, name: &str) -> Result<GuestEndInfo, Error> {
         let mut control = self.lock();
         let port = control.ports.find_mut(name)?;
-        let info = port.attachment.guest_side_mut().open(&port.spec)?;
+        let info = port.open_guest_end()?;
         port.spec.guest_sockets = true;
         Ok(info)
     }
@@ -27,12 +28,12 @@ impl Switch {
     /// # Errors
     /// `Busy` if the guest's end is not open, or has a guest's sockets.
     pub fn guest_sockets(&self, name: &str) -> Result<GuestSockets, Error> {
-        self.lock().ports.find(name)?.attachment.guest_side().open_sockets()
+        self.lock().ports.find(name)?.guest_side()?.open_sockets()
     }
 
     /// Puts a guest's sockets, in queue order, back into slots that have lost them. Says whether all are in.
     pub fn return_guest_sockets(&self, name: &str, sockets: &[OwnedFd]) -> Result<bool, Error> {
-        self.lock().ports.find(name)?.attachment.guest_side().take_back(sockets)
+        self.lock().ports.find(name)?.guest_side()?.take_back(sockets)
     }
 
     /// Takes sockets for a guest that were never bound out of their slots, though somebody may still have them.
@@ -40,7 +41,7 @@ impl Switch {
     /// # Errors
     /// The system's.
     pub fn withdraw_guest_sockets(&self, name: &str) -> Result<(), Error> {
-        self.lock().ports.find(name)?.attachment.guest_side().withdraw()
+        self.lock().ports.find(name)?.guest_side()?.withdraw()
     }
 
     /// Whether [`PortInfo::active_queues`](crate::model::PortInfo::active_queues) of guests can be told (kernel
@@ -53,7 +54,7 @@ impl Switch {
     pub fn forget_stale_pins(&self) {
         let control = self.lock();
         for no in self.core.host.kept_guest_ends() {
-            let is_open = control.ports.get(no).is_some_and(|port| port.attachment.guest_side().is_open());
+            let is_open = control.ports.get(no).is_some_and(LivePort::is_open_to_guests);
             if is_open || control.ports.is_reserved(no) {
                 continue;
             }

@@ -11,7 +11,7 @@ fn a_guest_gets_a_pair_with_its_address_and_without_offloads() {
     let rig = Rig::new();
     let port = rig.add(PortSpec { mac: Some(mac(1)), mtu: Some(1400), netns: Some("vm".into()), ..guest("vm1") });
     assert_eq!((port.spec.ifname.as_deref(), port.spec.guest_ifname.as_deref()), (Some("xs0"), Some("xg0")));
-    assert_eq!((port.mode, port.link_up, port.vport), (Mode::Native, true, 0));
+    assert_eq!((port.mode, port.link_up, port.vport), (Some(Mode::Native), true, 0));
     let (near, far) = (rig.host.link("xs0").unwrap(), rig.host.link("xg0").unwrap());
     assert_eq!((near.mtu, near.up, far.mtu, far.mac, far.up), (1400, true, 1400, mac(1), true));
     assert_eq!((rig.host.namespace_of("xs0"), rig.host.namespace_of("xg0").as_deref()), (None, Some("vm")));

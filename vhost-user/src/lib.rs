@@ -6,6 +6,7 @@
 //! - [`ring`] is the virtqueues in that memory, split and packed.
 //!
 //! The other side is a guest. None of its bytes, descriptors, addresses or lengths is believed.
+#![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "small numbers of tests"))]
 
 pub mod memory;
 pub mod message;

@@ -4,11 +4,15 @@
 //! - [`session`] keeps what a front end has negotiated, and says what a device has to do.
 //! - [`memory`] is the guest's memory: its regions, and checked access to them.
 //! - [`ring`] is the virtqueues in that memory, split and packed.
+//! - [`net`] is what network devices put into rings.
 //!
 //! The other side is a guest. None of its bytes, descriptors, addresses or lengths is believed.
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "small numbers of tests"))]
 
+#[cfg(any(test, feature = "driver"))]
+pub mod driver;
 pub mod memory;
 pub mod message;
+pub mod net;
 pub mod ring;
 pub mod session;

@@ -69,7 +69,7 @@ impl Mapping {
         Ok(Self { start, len, memory: Memory::Pages { _guarded: guarded, _pages: pages } })
     }
 
-    /// Ordinary memory instead of a file: `len` bytes of zeroes, for tests and for Miri, which knows no files in memory.
+    /// Ordinary memory instead of a file: `len` bytes of zeroes. It is for tests, and for Miri, which maps no files.
     ///
     /// # Panics
     /// If `len` is zero, or more than there is.

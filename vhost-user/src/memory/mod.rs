@@ -34,6 +34,7 @@ pub use self::error::MemoryError;
 pub use self::log::DirtyLog;
 pub use self::lookup::Lookup;
 pub use self::region::{Region, RegionSpec};
+pub(crate) use self::slice::prefetch;
 pub use self::slice::{Atomic, GuestSlice};
 
 /// Most regions of a guest: as many as QEMU's memory slots (`VHOST_USER_MAX_RAM_SLOTS`).

@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, com
 use super::mapping::Mapping;
 use super::region::Region;
 
+/// Bytes of a cache line.
+const CACHE_LINE: usize = 64;
+
 /// Something that lies in memory shared with a guest and is read and written atomically.
 ///
 /// # Safety
@@ -156,11 +159,19 @@ impl<'m> GuestSlice<'m> {
         start.is_aligned().then(|| unsafe { std::slice::from_raw_parts(start, self.len() / size_of::<T>()) })
     }
 
-    /// Asks for the first cache line, and for the one that has the byte at `also`.
+    /// Asks for the first bytes: those of a short packet, and enough for the processor to see that more follow.
     #[inline(always)]
-    pub fn prefetch(&self, also: usize) {
+    pub(crate) fn prefetch_start(&self) {
         prefetch(self.start);
-        prefetch(self.start.wrapping_add(also));
+        prefetch(self.start.wrapping_add(CACHE_LINE));
+    }
+}
+
+impl Default for GuestSlice<'_> {
+    /// No bytes.
+    fn default() -> Self {
+        // SAFETY: no bytes need no memory.
+        unsafe { Self::new(ptr::NonNull::dangling().as_ptr(), 0, 0) }
     }
 }
 

@@ -1,0 +1,208 @@
+//! A virtqueue, of whatever kind.
+
+use std::sync::Arc;
+
+use super::burst::Burst;
+use super::chain::ChainInfo;
+use super::error::RingError;
+use super::log::RingLog;
+use super::packed::PackedRing;
+use super::position::{Position, RingFeatures, RingSetup};
+use super::request::Request;
+use super::split::SplitRing;
+use super::store::{Opened, Scratch};
+use crate::memory::{GuestMemory, GuestSlice, Lookup};
+
+/// A burst takes no further chain when it has so many slices. So a guest with long chains costs a turn no more than
+/// this and one chain.
+const ENOUGH_SLICES: usize = 512;
+
+/// The device's side of a virtqueue. One thread has it at a time.
+#[derive(Debug)]
+pub struct Queue {
+    memory: Arc<GuestMemory>,
+    core: Core,
+    setup: RingSetup,
+}
+
+/// All of a queue but the memory. So a burst can borrow slices from that, and change this.
+#[derive(Debug)]
+pub(super) struct Core {
+    ring: Ring,
+    pub(super) log: Option<RingLog>,
+    /// Region of the last buffer.
+    hint: usize,
+}
+
+#[derive(Debug)]
+enum Ring {
+    Split(SplitRing),
+    Packed(PackedRing),
+}
+
+/// Runs an expression with the ring of either kind. Each has code of its own, chosen once a burst.
+macro_rules! with {
+    ($ring:expr, $name:ident => $do:expr) => {
+        match $ring {
+            Ring::Split($name) => $do,
+            Ring::Packed($name) => $do,
+        }
+    };
+}
+
+impl Core {
+    /// Takes and uses chains that were looked at, oldest first.
+    #[inline]
+    pub(super) fn use_all(&mut self, chains: &[ChainInfo]) {
+        let log = self.log.as_ref();
+        with!(&mut self.ring, ring => {
+            ring.take(chains);
+            ring.put_used(chains);
+            ring.publish(log);
+        });
+    }
+
+    #[inline]
+    fn peek<'a>(
+        &mut self,
+        memory: &'a GuestMemory,
+        chains: &mut Vec<ChainInfo>,
+        slices: &mut Vec<GuestSlice<'a>>,
+        most: u16,
+    ) -> Result<(), RingError> {
+        if memory.is_broken() {
+            return Err(RingError::MemoryBroken);
+        }
+        let mut lookup: Lookup<'a> = memory.lookup(self.hint);
+        let peeked = with!(&mut self.ring, ring => ring.peek(&mut lookup, chains, slices, most, ENOUGH_SLICES));
+        self.hint = lookup.hint();
+        peeked
+    }
+}
+
+impl Queue {
+    /// A queue in this memory, which goes on at `position`. No driver is told anything yet.
+    ///
+    /// # Errors
+    /// The ring is no ring, does not lie in the memory, or can't be at that position.
+    pub fn new(memory: &Arc<GuestMemory>, setup: &RingSetup, position: Position) -> Result<Self, RingError> {
+        let ring = match setup.features.packed {
+            true => Ring::Packed(PackedRing::new(memory, setup, position)?),
+            false => Ring::Split(SplitRing::new(memory, setup, position)?),
+        };
+        Ok(Self { memory: Arc::clone(memory), core: Core { ring, log: None, hint: 0 }, setup: *setup })
+    }
+
+    /// What it was made of.
+    pub fn setup(&self) -> &RingSetup {
+        &self.setup
+    }
+
+    /// What was negotiated about it.
+    pub fn features(&self) -> RingFeatures {
+        self.setup.features
+    }
+
+    /// The memory that it is in.
+    pub fn memory(&self) -> &Arc<GuestMemory> {
+        &self.memory
+    }
+
+    /// Number of entries.
+    pub fn size(&self) -> u16 {
+        with!(&self.core.ring, ring => ring.size())
+    }
+
+    /// Where it stands. Call it when nothing is taken, or what is taken is lost.
+    pub fn position(&self) -> Position {
+        with!(&self.core.ring, ring => ring.position())
+    }
+
+    /// Starts, changes or ends the logging of writes.
+    pub fn set_log(&mut self, log: Option<RingLog>) {
+        self.core.log = log;
+    }
+
+    /// Looks at up to `most` chains. A burst may end early, so an empty one tells more than a short one.
+    ///
+    /// # Errors
+    /// The guest has done something wrong, or its memory has lost pages. The queue is of no use any more.
+    #[inline]
+    pub fn burst<'a>(&'a mut self, scratch: &'a mut Scratch, most: usize) -> Result<Burst<'a>, RingError> {
+        let Self { memory, core, .. } = self;
+        let (chains, slices) = scratch.open();
+        core.peek(memory, chains, slices, u16::try_from(most).unwrap_or(u16::MAX))?;
+        Ok(Burst { memory, core, chains, slices, done: 0 })
+    }
+
+    /// Whether a chain is available.
+    ///
+    /// # Errors
+    /// The driver's index is wrong.
+    #[inline]
+    pub fn has_available(&mut self) -> Result<bool, RingError> {
+        match &mut self.core.ring {
+            Ring::Split(ring) => ring.has_available(),
+            Ring::Packed(ring) => Ok(ring.has_available()),
+        }
+    }
+
+    /// Takes the next chain into `request`. False if none is available, or if `request` still has one.
+    ///
+    /// # Errors
+    /// As for [`Queue::burst`].
+    pub fn pop(&mut self, request: &mut Request) -> Result<bool, RingError> {
+        if request.info.is_some() {
+            return Ok(false);
+        }
+        let Opened { memory, chains, slices } = request.held.open(&self.memory);
+        self.core.peek(memory, chains, slices, 1)?;
+        with!(&mut self.core.ring, ring => ring.take(chains));
+        request.info = chains.pop();
+        Ok(request.info.is_some())
+    }
+
+    /// Uses the chain of `request`, into which `written` bytes were written. The driver sees it after
+    /// [`Queue::publish`]. Nothing happens if there is no chain.
+    ///
+    /// The request must be of this queue.
+    pub fn complete(&mut self, request: &mut Request, written: u32) {
+        let Some(mut info) = request.info.take() else { return };
+        info.written = written.min(info.writable_len);
+        if let Some(log) = &self.core.log {
+            // A request has a store of its own, so its slices begin at the first place.
+            log.mark_chains(&[info], request.held.slices());
+        }
+        with!(&mut self.core.ring, ring => ring.put_used(&[info]));
+    }
+
+    /// Shows the driver what was used. Ask [`Queue::needs_call`] next.
+    pub fn publish(&mut self) {
+        let log = self.core.log.as_ref();
+        with!(&mut self.core.ring, ring => ring.publish(log));
+    }
+
+    /// Whether the driver wants a call for what was published since this was last asked. Ask once a burst.
+    #[inline]
+    pub fn needs_call(&mut self) -> bool {
+        with!(&mut self.core.ring, ring => ring.needs_call())
+    }
+
+    /// Asks the driver to kick for the next chain. Returns whether there is one already: then don't sleep.
+    ///
+    /// # Errors
+    /// The driver's index is wrong.
+    pub fn enable_kicks(&mut self) -> Result<bool, RingError> {
+        let log = self.core.log.as_ref();
+        match &mut self.core.ring {
+            Ring::Split(ring) => ring.enable_kicks(log),
+            Ring::Packed(ring) => Ok(ring.enable_kicks(log)),
+        }
+    }
+
+    /// Asks the driver not to kick, because the ring is polled. It may kick all the same.
+    pub fn disable_kicks(&mut self) {
+        let log = self.core.log.as_ref();
+        with!(&mut self.core.ring, ring => ring.disable_kicks(log));
+    }
+}

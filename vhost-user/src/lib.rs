@@ -2,6 +2,8 @@
 //!
 //! - [`message`] is pure: bytes and descriptors in, requests out; replies in, bytes out.
 //! - [`session`] keeps what a front end has negotiated, and says what a device has to do.
+//! - [`connection`] moves messages over a socket, and ties them to a session.
+//! - [`socket`] makes the sockets, by path, as server or client.
 //! - [`memory`] is the guest's memory: its regions, and checked access to them.
 //! - [`ring`] is the virtqueues in that memory, split and packed.
 //! - [`net`] is what network devices put into rings.
@@ -9,6 +11,7 @@
 //! The other side is a guest. None of its bytes, descriptors, addresses or lengths is believed.
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "small numbers of tests"))]
 
+pub mod connection;
 #[cfg(any(test, feature = "driver"))]
 pub mod driver;
 pub mod memory;
@@ -16,3 +19,4 @@ pub mod message;
 pub mod net;
 pub mod ring;
 pub mod session;
+pub mod socket;

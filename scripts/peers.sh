@@ -9,7 +9,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
 
 programs=(openvswitch-switch openvswitch-common dpdk-dev) # testpmd is in dpdk-dev
-plugins=(librte-net-af-xdp librte-mempool-ring librte-bus-vdev) # nothing depends on them: DPDK opens its drivers at run time
+plugins=(librte-net-af-xdp librte-net-virtio librte-net-vhost librte-net-null librte-mempool-ring librte-bus-vdev) # nothing depends on them: DPDK opens its drivers at run time
 
 # Names of the plug-ins' newest packages. They end in the number of DPDK's ABI.
 plugin_packages() {

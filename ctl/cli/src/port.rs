@@ -84,7 +84,7 @@ pub struct PortOptions {
     /// Identity from the manager of the guests. Default: the name.
     #[arg(long)]
     uuid: Option<String>,
-    /// Kind of the other end: guest (a veth pair) or phy (a netdev).
+    /// Kind of the other end: guest (a veth pair), phy (a netdev) or vhost (a vhost-user socket).
     #[arg(long, default_value = "guest", value_parser = word::<PortKind>)]
     kind: PortKind,
     /// Port number. Default: the lowest free one.
@@ -141,9 +141,42 @@ pub struct PortOptions {
     /// Open the guest's end for the guest's own AF_XDP sockets at once.
     #[arg(long)]
     guest_sockets: bool,
+    #[command(flatten)]
+    vhost: VhostOptions,
     /// Name of the port in the Soft Patch Panel, such as phy:0. The port is then not part of the bridge.
     #[arg(long, value_name = "TYPE:N")]
     spp: Option<String>,
+}
+
+/// The socket of a vhost port.
+#[derive(Clone, Debug, PartialEq, Args)]
+pub struct VhostOptions {
+    /// Socket of a vhost port.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<String>,
+    /// The switch makes the socket, and the guest's front end connects. This is the default.
+    #[arg(long, requires = "socket", conflicts_with = "client")]
+    server: bool,
+    /// The guest's front end makes the socket, and the switch connects.
+    #[arg(long, requires = "socket")]
+    client: bool,
+    /// User that the socket belongs to.
+    #[arg(long, value_name = "USER", requires = "socket")]
+    socket_owner: Option<String>,
+    /// Group that the socket belongs to.
+    #[arg(long, value_name = "GROUP", requires = "socket")]
+    socket_group: Option<String>,
+    /// Permissions of the socket in octal. Default: 660.
+    #[arg(long, value_name = "MODE", requires = "socket")]
+    socket_mode: Option<String>,
+}
+
+impl VhostOptions {
+    fn spec(self) -> Option<VhostSpec> {
+        let role = if self.client { SocketRole::Client } else { SocketRole::Server };
+        let (owner, group, mode) = (self.socket_owner, self.socket_group, self.socket_mode);
+        Some(VhostSpec { role, owner, group, mode, ..VhostSpec::new(self.socket?) })
+    }
 }
 
 impl From<PortArguments> for PortSpec {
@@ -184,6 +217,7 @@ impl PortOptions {
             mac_check: a.mac_check.map(bool::from),
             fdb_limit: a.fdb_limit,
             guest_sockets: a.guest_sockets,
+            vhost: a.vhost.spec(),
             spp: a.spp,
         }
     }

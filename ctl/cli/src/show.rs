@@ -84,6 +84,18 @@ pub(crate) fn port(port: &PortEntry) -> String {
             lines.push(("netdev", format!("{ifname} (#{ifindex})")));
         }
     }
+    if let Some(vhost) = &spec.vhost {
+        lines.push(("socket", format!("{} ({})", vhost.socket, word(&vhost.role))));
+    }
+    if let Some(vhost) = port.info.as_ref().and_then(|info| info.vhost.as_ref()) {
+        lines.push(("front end", if vhost.connected { "connected" } else { "none" }.to_owned()));
+        lines.extend(vhost.features.map(|features| ("features", format!("{features:#x}"))));
+        if vhost.connected {
+            lines.push(("protocol", format!("{:#x}", vhost.protocol_features)));
+        }
+        lines.push(("sessions", vhost.sessions.to_string()));
+        lines.extend(vhost.last_error.iter().map(|error| ("last error", error.clone())));
+    }
     lines.extend(spec.spp.iter().map(|name| ("SPP", name.clone())));
     if let Some(ifname) = &spec.guest_ifname {
         let netns = spec.netns.as_ref().map(|netns| format!(" in namespace {netns}")).unwrap_or_default();

@@ -320,6 +320,7 @@ mod tests {
             active_queues: 0,
             fdb_entries: 0,
             guest_end: end,
+            vhost: None,
         };
         PortEntry { name: "vm1".to_owned(), state: PortState::Up, error: None, spec, info: Some(info), guest: None }
     }

@@ -32,6 +32,7 @@ mod redirect;
 mod rule;
 mod stats;
 mod trace;
+mod vhost;
 mod vlan;
 mod worker;
 
@@ -65,5 +66,6 @@ pub use redirect::{RedirectInfo, RedirectSpec};
 pub use rule::{IpType, RuleAction, RuleChange, RuleInfo, RuleKey, RuleSpec, RuleTarget};
 pub use stats::{Count, NicStats, PortStats, QueueStats, StatsReport};
 pub use trace::{TraceEnd, TraceFate, TraceReport, TraceStep};
+pub use vhost::{MAX_SOCKET_PATH, MAX_VHOST_PAIRS, SocketRole, VhostInfo, VhostSpec};
 pub use vlan::{MAX_VID, VID_COUNT, Vid, VlanMode, VlanSet};
 pub use worker::{LookupCounts, WorkerInfo};

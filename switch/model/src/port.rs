@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{GuestEndInfo, MacAddr, VlanMode, VlanSet};
+use super::{GuestEndInfo, MacAddr, VhostInfo, VhostSpec, VlanMode, VlanSet};
 
 /// Largest number of ports that one switch can have (vport numbers are `0..MAX_PORTS`).
 pub const MAX_PORTS: usize = 1024;
@@ -28,19 +28,22 @@ pub enum PortKind {
     Guest,
     /// A network device of the host: one AF_XDP socket a queue.
     Phy,
+    /// A guest whose front end shares its memory and rings (vhost-user).
+    Vhost,
 }
 
 /// What depends on the kind of a port. Code that needs such a fact asks for it here, so that a new kind is answered
 /// in one place.
 impl PortKind {
     /// Every kind.
-    pub const ALL: [PortKind; 2] = [PortKind::Guest, PortKind::Phy];
+    pub const ALL: [PortKind; 3] = [PortKind::Guest, PortKind::Phy, PortKind::Vhost];
 
     /// Its name, as JSON, metrics and the command line have it.
     pub const fn name(self) -> &'static str {
         match self {
             PortKind::Guest => "guest",
             PortKind::Phy => "phy",
+            PortKind::Vhost => "vhost",
         }
     }
 
@@ -52,7 +55,7 @@ impl PortKind {
     /// The Soft Patch Panel's word for it, which comes before `:N` in the name of such a port.
     pub const fn spp_word(self) -> &'static str {
         match self {
-            PortKind::Guest => "vhost",
+            PortKind::Guest | PortKind::Vhost => "vhost",
             PortKind::Phy => "phy",
         }
     }
@@ -61,6 +64,11 @@ impl PortKind {
     /// namespace, and may be opened for a guest's own sockets.
     pub const fn has_guest_end(self) -> bool {
         matches!(self, PortKind::Guest)
+    }
+
+    /// Whether its packets come from a netdev. Other kinds have no names of netdevs, no XDP mode and no steering.
+    pub const fn has_netdev(self) -> bool {
+        matches!(self, PortKind::Guest | PortKind::Phy)
     }
 
     /// Whether its netdev may be shared with the host's network stack ([`Steering::Shared`]).
@@ -83,27 +91,48 @@ impl PortKind {
     pub fn default_ifname(self, vport: PortNo) -> Option<String> {
         match self {
             PortKind::Guest => Some(format!("xs{vport}")),
-            PortKind::Phy => None,
+            PortKind::Phy | PortKind::Vhost => None,
         }
     }
 
     /// Queues of a port that names no number. `None`: as many as its netdev has.
     pub const fn default_queues(self) -> Option<u32> {
         match self {
-            PortKind::Guest => Some(1),
+            PortKind::Guest | PortKind::Vhost => Some(1),
             PortKind::Phy => None,
         }
     }
 
-    /// Whether the source addresses of a port that does not say are checked. A guest may not send as another one.
-    pub const fn default_mac_check(self) -> bool {
-        matches!(self, PortKind::Guest)
+    /// Descriptors of each ring of a port that names no number. `None`: the guest says it.
+    pub const fn default_queue_depth(self) -> Option<u32> {
+        match self {
+            PortKind::Guest | PortKind::Phy => Some(DEFAULT_QUEUE_DEPTH),
+            PortKind::Vhost => None,
+        }
+    }
+
+    /// MTU of a port that names none. `None`: what its netdev has.
+    pub const fn default_mtu(self) -> Option<u32> {
+        match self {
+            PortKind::Guest | PortKind::Vhost => Some(DEFAULT_MTU),
+            PortKind::Phy => None,
+        }
+    }
+
+    /// Whether the source addresses of a port that does not say are checked. A guest may not send as another one. The
+    /// address of a `vhost` guest is known only if its user names it.
+    pub const fn default_mac_check(self, has_mac: bool) -> bool {
+        match self {
+            PortKind::Guest => true,
+            PortKind::Phy => false,
+            PortKind::Vhost => has_mac,
+        }
     }
 
     /// VLANs of a port that names none. A guest can't choose its VLAN; a NIC carries all of them.
     pub fn default_vlan(self) -> VlanMode {
         match self {
-            PortKind::Guest => VlanMode::Access { vid: 0 },
+            PortKind::Guest | PortKind::Vhost => VlanMode::Access { vid: 0 },
             PortKind::Phy => VlanMode::Trunk { native: Some(0), tagged: VlanSet::all() },
         }
     }
@@ -199,7 +228,7 @@ pub struct PortSpec {
     /// Queues, 1–1024; default 1 (`phy`: as many as the netdev has).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queues: Option<u32>,
-    /// Descriptors of each ring, a power of two, 64–32768; default 2048.
+    /// Descriptors of each ring, a power of two, 64–32768; default 2048. Not for `vhost`: there the guest says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_depth: Option<u32>,
     /// XDP attach mode.
@@ -221,7 +250,8 @@ pub struct PortSpec {
     /// An isolated port exchanges no frames with other isolated ports; default false.
     #[serde(default)]
     pub isolated: bool,
-    /// Drop what does not come from `mac` (Ethernet source, ARP sender); default: true for `guest`, false for `phy`.
+    /// Drop what does not come from `mac` (Ethernet source, ARP sender); default: true for `guest`, false for `phy`,
+    /// and for `vhost` true if `mac` is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac_check: Option<bool>,
     /// Most MAC addresses learned on this port, at least 1; default 4096.
@@ -231,7 +261,10 @@ pub struct PortSpec {
     /// packets. Set by itself when sockets are first asked for; default false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub guest_sockets: bool,
-    /// The Soft Patch Panel's name of the port, unique: `phy:N` of a `phy` port, `vhost:N` of a `guest` port. It is
+    /// `vhost` only, and required there: the socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vhost: Option<VhostSpec>,
+    /// The Soft Patch Panel's name of the port, unique: `phy:N` of a `phy` port, `vhost:N` of a `guest` or `vhost` port. It is
     /// then for components and no port of the bridge; fixed for the port's life. `vlan`, `isolated`, `mac_check` and
     /// `fdb_limit` mean nothing then; `steering` must be `all`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -268,6 +301,7 @@ impl PortSpec {
             mac_check: None,
             fdb_limit: None,
             guest_sockets: false,
+            vhost: None,
             spp: None,
         }
     }
@@ -362,6 +396,9 @@ pub struct PortInfo {
     /// `guest` only: the guest's end, once it was opened for a guest's own AF_XDP sockets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest_end: Option<GuestEndInfo>,
+    /// `vhost` only: the guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vhost: Option<VhostInfo>,
 }
 
 #[cfg(test)]
@@ -374,6 +411,6 @@ mod tests {
             assert_eq!(serde_json::to_string(&kind).unwrap(), format!("\"{}\"", kind.name()));
             assert_eq!(PortKind::from_name(kind.name()), Some(kind));
         }
-        assert_eq!(PortKind::from_name("vhost"), None);
+        assert_eq!(PortKind::from_name("tap9"), None);
     }
 }

@@ -91,6 +91,27 @@ pub fn check_mac(mac: MacAddr) -> Result<(), Error> {
     )))
 }
 
+/// Checks the socket of a vhost-user port, as far as that does not depend on the file system.
+pub fn check_vhost(spec: &VhostSpec) -> Result<(), Error> {
+    let VhostSpec { socket, role, owner, group, mode } = spec;
+    if !socket.starts_with('/') || socket.ends_with('/') || socket.len() > MAX_SOCKET_PATH || socket.contains('\0') {
+        let text = format!("vhost.socket: an absolute path of at most {MAX_SOCKET_PATH} bytes is needed");
+        return Err(Error::invalid(text));
+    }
+    let given = [("owner", owner.is_some()), ("group", group.is_some()), ("mode", mode.is_some())];
+    if let Some((field, _)) = given.iter().find(|(_, given)| *given && *role == SocketRole::Client) {
+        return Err(Error::invalid(format!("vhost.{field}: the front end makes the socket, and says whose it is")));
+    }
+    let is_mode = |mode: &str| u32::from_str_radix(mode, 8).is_ok_and(|mode| mode <= 0o777);
+    match mode {
+        Some(mode) if !is_mode(mode) => Err(Error::invalid(format!(
+            "vhost.mode: `{}` are no permissions in octal, such as 660",
+            mode.escape_default()
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Checks the Soft Patch Panel's name of a port: it says the kind.
 pub fn check_spp(spec: &PortSpec) -> Result<(), Error> {
     let Some(name) = &spec.spp else { return Ok(()) };

@@ -1,6 +1,8 @@
 //! From a wish to a port: checks a [`PortSpec`], and fills in every default that does not depend on netdevs.
 
-use super::fields::{check_depth, check_ifname, check_mac, check_name, check_spp, check_uuid, check_vlan};
+use super::fields::{
+    check_depth, check_ifname, check_mac, check_name, check_spp, check_uuid, check_vhost, check_vlan,
+};
 use crate::model::*;
 use crate::{Error, ErrorKind};
 
@@ -13,9 +15,13 @@ pub fn check_unique<'a>(spec: &PortSpec, others: impl Iterator<Item = &'a PortSp
     if let Some(port) = others.clone().find(|port| port.uuid() == spec.uuid()) {
         return exists(format!("uuid: `{}` belongs to port `{}`", spec.uuid().escape_default(), port.name));
     }
-    if let Some(port) = others.clone().find(|port| port.ifname == spec.ifname) {
+    if let Some(port) = others.clone().find(|port| port.ifname.is_some() && port.ifname == spec.ifname) {
         let ifname = port.ifname.as_deref().unwrap_or_default();
         return exists(format!("ifname: {ifname} belongs to port `{}`", port.name));
+    }
+    let socket = |port: &PortSpec| port.vhost.as_ref().map(|vhost| vhost.socket.clone());
+    if let Some(port) = others.clone().find(|port| port.vhost.is_some() && socket(port) == socket(spec)) {
+        return exists(format!("vhost.socket: it is that of port `{}`", port.name));
     }
     check_unique_mac(spec, others.clone())?;
     if let Some(spp) = &spec.spp
@@ -73,6 +79,12 @@ fn check_kind(spec: &PortSpec) -> Result<(), Error> {
     if spec.steering == Steering::Shared && !spec.kind.may_share_netdev() {
         return Err(Error::invalid("steering: shared is for phy ports; a guest port gets all packets of its pair"));
     }
+    if spec.kind == PortKind::Vhost {
+        return check_vhost_kind(spec);
+    }
+    if spec.vhost.is_some() {
+        return Err(Error::invalid("vhost: a socket is for vhost ports"));
+    }
     if spec.kind.has_guest_end() {
         return Ok(());
     }
@@ -85,6 +97,32 @@ fn check_kind(spec: &PortSpec) -> Result<(), Error> {
         Some((field, _)) => Err(Error::invalid(format!("{field}: only guest ports have a guest's end"))),
         None => Ok(()),
     }
+}
+
+/// The same of a vhost-user port, which has no netdevs.
+fn check_vhost_kind(spec: &PortSpec) -> Result<(), Error> {
+    let Some(vhost) = &spec.vhost else {
+        return Err(Error::invalid("vhost.socket: a vhost port needs the path of a socket"));
+    };
+    let given = [
+        ("ifname", spec.ifname.is_some()),
+        ("guest_ifname", spec.guest_ifname.is_some()),
+        ("netns", spec.netns.is_some()),
+        ("guest_sockets", spec.guest_sockets),
+        ("force", spec.force),
+        ("mode", spec.mode != ModeRequest::Auto),
+        ("zero_copy", spec.zero_copy == ZeroCopy::On),
+        ("queue_depth", spec.queue_depth.is_some()),
+    ];
+    if let Some((field, _)) = given.iter().find(|(_, given)| *given) {
+        return Err(Error::invalid(format!("{field}: a vhost port has no netdev, and its guest makes the rings")));
+    }
+    if let Some(queues) = spec.queues.filter(|queues| *queues > MAX_VHOST_PAIRS) {
+        return Err(Error::invalid(format!(
+            "queues: {queues} is out of range, 1 to {MAX_VHOST_PAIRS} are possible: vhost-user counts 256 rings"
+        )));
+    }
+    check_vhost(vhost)
 }
 
 /// Checks everything that does not depend on netdevs, and fills in what does not either. `taken` tells which port
@@ -112,12 +150,12 @@ pub fn resolve(mut spec: PortSpec, slots: usize, taken: impl Fn(u16) -> bool) ->
     check_kind(&spec)?;
     let kind = spec.kind;
     spec.ifname = spec.ifname.take().or_else(|| kind.default_ifname(vport));
-    if spec.ifname.is_none() {
+    if spec.ifname.is_none() && kind.has_netdev() {
         let text = format!("ifname: a {} port needs the name of an existing netdev", kind.name());
         return Err(Error::invalid(text));
     }
     spec.queues = spec.queues.or(kind.default_queues());
-    spec.mac_check.get_or_insert(kind.default_mac_check());
+    spec.mac_check.get_or_insert(kind.default_mac_check(spec.mac.is_some()));
     spec.vlan.get_or_insert_with(|| kind.default_vlan());
     for (field, name) in [("ifname", &spec.ifname), ("guest_ifname", &spec.guest_ifname)] {
         name.as_ref().map_or(Ok(()), |name| check_ifname(field, name))?;
@@ -132,7 +170,8 @@ pub fn resolve(mut spec: PortSpec, slots: usize, taken: impl Fn(u16) -> bool) ->
     {
         return Err(Error::invalid(format!("queues: {queues} is out of range, 1 to {MAX_QUEUES} are possible")));
     }
-    check_depth(*spec.queue_depth.get_or_insert(DEFAULT_QUEUE_DEPTH))?;
+    spec.queue_depth = spec.queue_depth.or(kind.default_queue_depth());
+    spec.queue_depth.map_or(Ok(()), check_depth)?;
     if spec.mac_check == Some(true) && !kind.has_guest_end() && spec.mac.is_none() {
         return Err(Error::invalid(format!(
             "mac_check: a {} port has no address of its own to check against unless `mac` names one",

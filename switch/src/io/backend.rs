@@ -11,6 +11,7 @@ use super::frame_rings::{Flush, FrameRings};
 use super::memory::MemoryQueue;
 use super::socket::XskSocket;
 use super::umem::{Frame, FrameCache};
+use super::vhost::VhostQueue;
 use crate::model::Count;
 
 /// A queue of a port.
@@ -20,22 +21,32 @@ pub enum Backend {
     Xsk(XskSocket),
     /// Rings in memory without a kernel.
     Memory(MemoryQueue),
+    /// A queue pair in a guest's memory.
+    Vhost(VhostQueue),
+}
+
+/// The variants with frame rings, and the one that copies.
+enum Kind<Rings, Copying> {
+    Rings(Rings),
+    Copying(Copying),
 }
 
 impl Backend {
     #[inline]
-    fn rings(&self) -> &FrameRings {
+    fn kind(&self) -> Kind<&FrameRings, &VhostQueue> {
         match self {
-            Backend::Xsk(socket) => socket.rings(),
-            Backend::Memory(queue) => queue.rings(),
+            Backend::Xsk(socket) => Kind::Rings(socket.rings()),
+            Backend::Memory(queue) => Kind::Rings(queue.rings()),
+            Backend::Vhost(queue) => Kind::Copying(queue),
         }
     }
 
     #[inline]
-    fn rings_mut(&mut self) -> &mut FrameRings {
+    fn kind_mut(&mut self) -> Kind<&mut FrameRings, &mut VhostQueue> {
         match self {
-            Backend::Xsk(socket) => socket.rings_mut(),
-            Backend::Memory(queue) => queue.rings_mut(),
+            Backend::Xsk(socket) => Kind::Rings(socket.rings_mut()),
+            Backend::Memory(queue) => Kind::Rings(queue.rings_mut()),
+            Backend::Vhost(queue) => Kind::Copying(queue),
         }
     }
 
@@ -45,6 +56,7 @@ impl Backend {
         match self {
             Backend::Xsk(socket) => socket.fd(),
             Backend::Memory(queue) => queue.fd(),
+            Backend::Vhost(queue) => queue.fd(),
         }
     }
 
@@ -52,20 +64,26 @@ impl Backend {
     pub fn zero_copy(&self) -> bool {
         match self {
             Backend::Xsk(socket) => socket.zero_copy(),
-            Backend::Memory(_) => false,
+            Backend::Memory(_) | Backend::Vhost(_) => false,
         }
     }
 
     /// Takes up to `max` received frames into `burst`. Returns the number of descriptors taken.
     #[inline]
     pub fn receive(&mut self, burst: &mut Vec<Frame>, max: usize) -> usize {
-        self.rings_mut().receive(burst, max)
+        match self.kind_mut() {
+            Kind::Rings(rings) => rings.receive(burst, max),
+            Kind::Copying(queue) => queue.receive(burst, max),
+        }
     }
 
     /// Whether frames wait to be received.
     #[inline]
     pub fn has_received(&self) -> bool {
-        self.rings().has_received()
+        match self.kind() {
+            Kind::Rings(rings) => rings.has_received(),
+            Kind::Copying(queue) => queue.has_received(),
+        }
     }
 
     /// Supplies the receive side with empty frames up to its target.
@@ -74,20 +92,27 @@ impl Backend {
         match self {
             Backend::Xsk(socket) => socket.refill(cache),
             Backend::Memory(queue) => queue.refill(cache),
+            Backend::Vhost(queue) => queue.refill(cache),
         }
     }
 
     /// Whether the receive side has too few empty frames because none was free.
     #[inline]
     pub fn is_short(&self) -> bool {
-        self.rings().is_short()
+        match self.kind() {
+            Kind::Rings(rings) => rings.is_short(),
+            Kind::Copying(queue) => queue.is_short(),
+        }
     }
 
     /// Stages up to `count` of `frames` for sending while there is room. Returns how many. There is no room once the
     /// other end is gone.
     #[inline]
     pub fn send(&mut self, count: usize, frames: &mut impl Iterator<Item = Frame>) -> usize {
-        self.rings_mut().send(count, frames)
+        match self.kind_mut() {
+            Kind::Rings(rings) => rings.send(count, frames),
+            Kind::Copying(queue) => queue.send(count, frames),
+        }
     }
 
     /// Asks the other end to send what is staged.
@@ -96,36 +121,56 @@ impl Backend {
         match self {
             Backend::Xsk(socket) => socket.flush(),
             Backend::Memory(queue) => queue.flush(),
+            Backend::Vhost(queue) => {
+                queue.flush();
+                Flush::Done
+            }
         }
     }
 
     /// Takes back frames that were sent. Returns the number of descriptors taken.
     #[inline]
     pub fn reap(&mut self, cache: &mut FrameCache) -> usize {
-        self.rings_mut().reap(cache)
+        match self.kind_mut() {
+            Kind::Rings(rings) => rings.reap(cache),
+            Kind::Copying(queue) => queue.reap(cache),
+        }
     }
 
     /// Whether the other end is gone. A flush notices it.
     #[inline]
     pub fn is_gone(&self) -> bool {
-        self.rings().is_gone()
+        match self.kind() {
+            Kind::Rings(rings) => rings.is_gone(),
+            Kind::Copying(_) => false,
+        }
     }
 
     /// Takes back unsent frames after the other end has gone.
     #[inline]
     pub fn abandon(&mut self, cache: &mut FrameCache) {
-        self.rings_mut().abandon(cache);
+        match self.kind_mut() {
+            Kind::Rings(rings) => rings.abandon(cache),
+            // A guest has none of its frames.
+            Kind::Copying(_) => {}
+        }
     }
 
     /// Frames with the other end, by the queue's own count: those to be filled, and those to be sent.
     #[inline]
     pub fn outstanding(&self) -> (u32, u32) {
-        self.rings().outstanding()
+        match self.kind() {
+            Kind::Rings(rings) => rings.outstanding(),
+            Kind::Copying(queue) => queue.outstanding(),
+        }
     }
 
     /// Ledger numbers of these two owners, in the same order.
     pub fn owners(&self) -> (u32, u32) {
-        self.rings().owners()
+        match self.kind() {
+            Kind::Rings(rings) => rings.owners(),
+            Kind::Copying(queue) => queue.owners(),
+        }
     }
 
     /// Makes the next frame that comes in turn `Backend::fd` readable. The caller must look for frames once more
@@ -135,6 +180,7 @@ impl Backend {
             // The kernel wakes all threads that wait for the socket.
             Backend::Xsk(_) => {}
             Backend::Memory(queue) => queue.ask_for_wakeup(),
+            Backend::Vhost(queue) => queue.ask_for_wakeup(),
         }
     }
 
@@ -144,6 +190,7 @@ impl Backend {
         match self {
             Backend::Xsk(socket) => socket.close(grace, cache),
             Backend::Memory(queue) => queue.close(grace, cache),
+            Backend::Vhost(queue) => queue.close(cache),
         }
     }
 }

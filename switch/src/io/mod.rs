@@ -1,4 +1,4 @@
-//! What frames move through: UMEM and its ledger, rings, AF_XDP sockets, queues in memory.
+//! What frames move through: UMEM and its ledger, rings, AF_XDP sockets, queues in memory, rings of guests.
 #![allow(unsafe_code, reason = "system calls, and memory that is shared with the kernel")]
 
 pub mod backend;
@@ -9,3 +9,4 @@ pub mod ring;
 pub mod socket;
 pub mod sys;
 pub mod umem;
+pub mod vhost;

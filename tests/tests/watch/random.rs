@@ -1,29 +1,13 @@
 //! Changes at random: the switch's view stays the kernel's, and ports that nobody touches lose nothing.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tests::{Daemon, Frame, shell, wait};
+use tests::random::Random;
+use tests::stream::while_streaming;
+use tests::{Daemon, shell, wait};
 
 use crate::{PATIENCE, Plain};
-
-/// Numbers that look random and are the same for each seed (xorshift).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
-
-    fn one_of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
-        let at = self.below(all.len() as u64);
-        &all[usize::try_from(at).expect("a small number")]
-    }
-}
 
 /// Does something to one of the netdevs, or asks the switch for something. Much of it fails, which is right.
 fn do_something(daemon: &Daemon, random: &mut Random, spaces: &[Plain]) {
@@ -129,37 +113,13 @@ fn a_stream_between_two_others_loses_nothing_while_the_world_changes() {
     let seconds = std::env::var("XSWITCH_SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(120);
     let daemon = Daemon::start("soak");
     let (a, b) = (daemon.guest("one", json!({})), daemon.guest("two", json!({})));
-    let (from, to) = (a.raw(), b.raw());
-    let stop = AtomicBool::new(false);
     let spaces = ["x", "y"].map(|label| Plain::new(&daemon, label));
-    let frame = |number: u64| Frame::ethernet(a.mac, b.mac).stream(7, number, 60);
-    std::thread::scope(|scope| {
-        let send = scope.spawn(|| {
-            let mut number = 0;
-            while !stop.load(Ordering::Relaxed) {
-                from.send(&frame(number));
-                number += 1;
-                std::thread::sleep(Duration::from_micros(500));
-            }
-            number
-        });
-        let receive = scope.spawn(|| {
-            let mut expected = 0;
-            while let Some(frame) = to.recv_if(Duration::from_secs(3), |frame| frame.mark().is_some()) {
-                let (_, number) = frame.mark().expect("a mark");
-                assert_eq!(number, expected, "frames of the stream are lost");
-                expected += 1;
-            }
-            expected
-        });
+    while_streaming(&a, &b, |is_whole| {
         let mut random = Random(0x50a4 + u64::from(std::process::id()));
         let end = Instant::now() + Duration::from_secs(seconds);
-        while Instant::now() < end && !receive.is_finished() {
+        while Instant::now() < end && is_whole() {
             do_something(&daemon, &mut random, &spaces);
         }
-        stop.store(true, Ordering::Relaxed);
-        let sent = send.join().expect("the sender ends");
-        assert_eq!(receive.join().expect("each frame came, in order"), sent);
     });
     check_rest(&daemon);
     daemon.finish();

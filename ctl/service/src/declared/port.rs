@@ -33,7 +33,7 @@ pub(super) fn complete(wish: &PortSpec, is: Option<&PortSpec>, before: Option<&P
         None => None,
     };
     let mtu = match same {
-        Some(_) if was(|port| port.mtu.is_some()) && kind.has_guest_end() => Some(DEFAULT_MTU),
+        Some(_) if was(|port| port.mtu.is_some()) && kind.default_mtu().is_some() => kind.default_mtu(),
         Some(port) => port.mtu,
         None => None,
     };
@@ -51,17 +51,18 @@ pub(super) fn complete(wish: &PortSpec, is: Option<&PortSpec>, before: Option<&P
         shared_mac: wish.shared_mac,
         mtu: wish.mtu.or(mtu),
         queues: queues.or(kind.default_queues()).or_else(|| same?.queues),
-        queue_depth: wish.queue_depth.or(Some(DEFAULT_QUEUE_DEPTH)),
+        queue_depth: wish.queue_depth.or(kind.default_queue_depth()),
         mode: wish.mode,
         steering: wish.steering,
         zero_copy: wish.zero_copy,
         force: wish.force,
         vlan: wish.vlan.clone().or_else(|| Some(kind.default_vlan())),
         isolated: wish.isolated,
-        mac_check: wish.mac_check.or(Some(kind.default_mac_check())),
+        mac_check: wish.mac_check.or(Some(kind.default_mac_check(wish.mac.or(mac).is_some()))),
         fdb_limit: wish.fdb_limit.or(Some(DEFAULT_FDB_LIMIT)),
         // Set by itself when a guest first asks for sockets.
         guest_sockets: wish.guest_sockets || same.is_some_and(|port| port.guest_sockets),
+        vhost: wish.vhost.clone(),
         spp: wish.spp.clone(),
     }
 }

@@ -109,7 +109,7 @@ impl Ends {
         if !link.up {
             problems.push(format!("{name} is down: `ip link set {name} up`"));
         }
-        Ok(Followed { changed, netdev_problems: Some(problems), program_problem: None })
+        Ok(Followed { changed, netdev_problems: Some(problems), ..Followed::default() })
     }
 
     /// Looks where a veth's other end is now, and how it is. True: it is elsewhere, or has another name.

@@ -16,6 +16,7 @@ mod guest_side;
 mod mark;
 mod mtu;
 mod netdev;
+mod vhost;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
@@ -25,6 +26,7 @@ use self::find::FoundNetdev;
 pub(super) use self::guest_side::{GuestSide, no_guest_end};
 pub(super) use self::mark::Mark;
 use self::netdev::{NetdevPort, NetdevRemains};
+use self::vhost::{FoundVhost, VhostPort};
 use super::core::Core;
 use crate::Error;
 use crate::counters::as_count;
@@ -39,6 +41,8 @@ use crate::worker::view::PortShared;
 pub(super) enum Found {
     /// A netdev, or the place for one.
     Netdev(FoundNetdev),
+    /// The place for a socket of vhost-user.
+    Vhost(FoundVhost),
 }
 
 /// A port with its share of what all ports have together.
@@ -59,6 +63,8 @@ pub(super) struct Plan {
 pub(super) enum Attachment {
     /// A netdev.
     Netdev(NetdevPort),
+    /// A socket of vhost-user.
+    Vhost(VhostPort),
 }
 
 /// What a port that is gone has left outside. Dropping it leaves it there.
@@ -66,6 +72,8 @@ pub(super) enum Attachment {
 pub(super) enum Remains {
     /// Of a netdev.
     Netdev(NetdevRemains),
+    /// Nothing.
+    Nothing,
 }
 
 /// A wish for ports that are added together.
@@ -110,6 +118,8 @@ pub(super) struct Sight<'a> {
 pub(super) struct Followed {
     /// Whether the port's spec is another one now.
     pub changed: bool,
+    /// Whether there is somebody at the other end. `None`: the netdev tells.
+    pub carrier: Option<bool>,
     /// What of its netdevs keeps the port from its work, in words. `None`: they were not looked at.
     pub netdev_problems: Option<Vec<String>>,
     /// Why its program is not on its netdev.
@@ -135,6 +145,7 @@ pub(super) struct AttachmentInfo {
     /// Of each queue whether a driver moves frames without a copy.
     pub zero_copy: Vec<bool>,
     pub guest_end: Option<GuestEndInfo>,
+    pub vhost: Option<VhostInfo>,
 }
 
 /// What was counted outside of the switch, by queue.
@@ -153,6 +164,7 @@ impl Found {
         Ok(match spec.kind {
             PortKind::Guest => Found::Netdev(FoundNetdev::for_guest(host, spec, frame_size, wish)?),
             PortKind::Phy => Found::Netdev(FoundNetdev::for_phy(host, spec, frame_size, wish)?),
+            PortKind::Vhost => Found::Vhost(FoundVhost::find(spec, frame_size)?),
         })
     }
 
@@ -160,6 +172,7 @@ impl Found {
     pub fn netdevs(&self) -> Vec<Netdev> {
         match self {
             Found::Netdev(found) => found.netdevs(),
+            Found::Vhost(_) => Vec::new(),
         }
     }
 
@@ -167,6 +180,7 @@ impl Found {
     pub fn before(&self, host: &dyn Host) -> Option<NetdevsBefore> {
         match self {
             Found::Netdev(found) => found.before(host),
+            Found::Vhost(_) => None,
         }
     }
 
@@ -177,6 +191,10 @@ impl Found {
                 let (port, queues) = NetdevPort::open(core, found, plan)?;
                 Ok((Attachment::Netdev(port), queues))
             }
+            Found::Vhost(found) => {
+                let (port, queues) = found.open(core, plan)?;
+                Ok((Attachment::Vhost(port), queues))
+            }
         }
     }
 }
@@ -184,15 +202,18 @@ impl Found {
 impl Attachment {
     /// The netdevs that it has, as far as they can be reached.
     pub fn netdevs(&self) -> impl Iterator<Item = &Netdev> {
-        match self {
-            Attachment::Netdev(port) => port.netdevs(),
-        }
+        let port = match self {
+            Attachment::Netdev(port) => Some(port),
+            Attachment::Vhost(_) => None,
+        };
+        port.into_iter().flat_map(NetdevPort::netdevs)
     }
 
     /// The netdev that its packets come from, if they come from one.
     pub fn netdev(&self) -> Option<&Netdev> {
         match self {
             Attachment::Netdev(port) => Some(port.netdev()),
+            Attachment::Vhost(_) => None,
         }
     }
 
@@ -200,6 +221,7 @@ impl Attachment {
     pub fn info(&self) -> AttachmentInfo {
         match self {
             Attachment::Netdev(port) => port.info(),
+            Attachment::Vhost(port) => port.info(),
         }
     }
 
@@ -207,6 +229,7 @@ impl Attachment {
     pub fn max_mtu(&self) -> (u32, &'static str) {
         match self {
             Attachment::Netdev(port) => port.max_mtu(),
+            Attachment::Vhost(port) => port.max_mtu(),
         }
     }
 
@@ -214,6 +237,7 @@ impl Attachment {
     pub fn problems(&self, mtu: u32) -> Vec<String> {
         match self {
             Attachment::Netdev(port) => port.problems(mtu),
+            Attachment::Vhost(_) => Vec::new(),
         }
     }
 
@@ -221,6 +245,7 @@ impl Attachment {
     pub fn counters(&self) -> OutsideCounters {
         match self {
             Attachment::Netdev(port) => port.counters(),
+            Attachment::Vhost(port) => port.counters(),
         }
     }
 
@@ -228,6 +253,7 @@ impl Attachment {
     pub fn follow(&mut self, spec: &mut PortSpec, sight: &Sight<'_>) -> Result<Followed, OtherQueues> {
         match self {
             Attachment::Netdev(port) => port.follow(spec, sight),
+            Attachment::Vhost(port) => Ok(port.follow()),
         }
     }
 
@@ -235,6 +261,7 @@ impl Attachment {
     pub fn set_steering(&self, keys: &BTreeSet<SteerKey>) -> Result<(), Error> {
         match self {
             Attachment::Netdev(port) => port.set_steering(keys),
+            Attachment::Vhost(_) => Ok(()),
         }
     }
 
@@ -242,6 +269,8 @@ impl Attachment {
     pub fn set_mtu(&self, mtu: u32) -> Result<(), Error> {
         match self {
             Attachment::Netdev(port) => port.set_mtu(mtu),
+            // The guest is told by its front end.
+            Attachment::Vhost(_) => Ok(()),
         }
     }
 
@@ -249,6 +278,7 @@ impl Attachment {
     pub fn set_guest_mac(&self, mac: MacAddr) -> Result<(), Error> {
         match self {
             Attachment::Netdev(port) => port.set_guest_mac(mac),
+            Attachment::Vhost(_) => Ok(()),
         }
     }
 
@@ -256,6 +286,7 @@ impl Attachment {
     pub fn detach(&mut self) {
         match self {
             Attachment::Netdev(port) => port.detach(),
+            Attachment::Vhost(port) => port.detach(),
         }
     }
 
@@ -263,6 +294,7 @@ impl Attachment {
     pub fn unplug(&self) -> Result<(), Error> {
         match self {
             Attachment::Netdev(port) => port.unplug(),
+            Attachment::Vhost(_) => Ok(()),
         }
     }
 
@@ -270,6 +302,7 @@ impl Attachment {
     pub fn forget_queues(&mut self) {
         match self {
             Attachment::Netdev(port) => port.forget_queues(),
+            Attachment::Vhost(_) => {}
         }
     }
 
@@ -283,6 +316,7 @@ impl Attachment {
     ) -> Result<Vec<Backend>, Error> {
         match self {
             Attachment::Netdev(port) => port.reopen(spec, depth, fill, cache),
+            Attachment::Vhost(port) => Ok(port.queues(fill)),
         }
     }
 
@@ -290,6 +324,7 @@ impl Attachment {
     pub fn guest_side(&self) -> Option<&GuestSide> {
         match self {
             Attachment::Netdev(port) => Some(port.guest_side()),
+            Attachment::Vhost(_) => None,
         }
     }
 
@@ -297,6 +332,7 @@ impl Attachment {
     pub fn guest_side_mut(&mut self) -> Option<&mut GuestSide> {
         match self {
             Attachment::Netdev(port) => Some(port.guest_side_mut()),
+            Attachment::Vhost(_) => None,
         }
     }
 
@@ -305,6 +341,7 @@ impl Attachment {
     pub fn into_remains(self) -> Remains {
         match self {
             Attachment::Netdev(port) => Remains::Netdev(port.into_remains()),
+            Attachment::Vhost(_) => Remains::Nothing,
         }
     }
 }
@@ -314,6 +351,7 @@ impl Remains {
     pub fn remove(self) {
         match self {
             Remains::Netdev(remains) => remains.remove(),
+            Remains::Nothing => {}
         }
     }
 
@@ -321,6 +359,7 @@ impl Remains {
     pub fn let_go(self) {
         match self {
             Remains::Netdev(remains) => remains.let_go(),
+            Remains::Nothing => {}
         }
     }
 }

@@ -94,6 +94,7 @@ impl NetdevPort {
             max_mtu: self.max_mtu().0,
             zero_copy: self.sockets.iter().map(PortSocket::zero_copy).collect(),
             guest_end: self.guest.info(),
+            vhost: None,
         }
     }
 

@@ -18,6 +18,7 @@ use crate::control::several::each;
 use crate::control::state::Control;
 use crate::engine::storm::StormControl;
 use crate::host::SteerKey;
+use crate::io::vhost::STOCK;
 use crate::model::*;
 use crate::worker::Queue;
 use crate::worker::view::{PortShared, QueueShared};
@@ -126,7 +127,7 @@ fn plan(control: &mut Control, found: Vec<Result<(PortSpec, Found), Error>>) -> 
     let mut supply = Supply::of(control);
     let mut one = |(spec, found): (PortSpec, Found)| {
         let queues = spec.queues.unwrap_or(1);
-        let fill = supply.take(queues, spec.queue_depth.unwrap_or(DEFAULT_QUEUE_DEPTH))?;
+        let fill = supply.take(queues, spec.queue_depth.unwrap_or(STOCK))?;
         let shared = Arc::new(share(&core, &spec, control));
         let steering = steering(&spec, &stations, &host);
         Ok((Plan { spec, shared, fill, steering }, found))
@@ -164,7 +165,7 @@ fn open(core: &Arc<Core>, (plan, found): (Plan, Found)) -> Result<Opened, Error>
     let Plan { spec, shared, fill, .. } = plan;
     let queue = |(number, backend)| Queue::new(Arc::clone(&shared), number, backend);
     let queues = (0..).zip(queues).map(queue).collect();
-    let condition = Condition { carrier: true, ..Condition::default() };
+    let condition = Condition { carrier: spec.kind.has_netdev(), ..Condition::default() };
     Ok(Opened { port: LivePort { spec, shared, fill, attachment, condition }, queues })
 }
 

@@ -61,7 +61,8 @@ pub(in crate::control) fn follow(control: &mut Control, said: &HostChange) {
                     port.shared.mtu.store(port.spec.mtu.unwrap_or(DEFAULT_MTU), Ordering::Relaxed);
                     core.changes.note(PortChange::Followed(Box::new(port.spec.clone())));
                 }
-                let carrier = link.map_or(port.condition.carrier, |link| link.carrier);
+                let told = followed.carrier.or(link.map(|link| link.carrier));
+                let carrier = told.unwrap_or(port.condition.carrier);
                 if port.condition.carrier && !carrier {
                     // Stations there may be found elsewhere now.
                     fdb.flush_learned(Some(port.shared.no));

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use super::depth::{Rings, set_rings};
 use super::supply::Supply;
 use super::{steer, unique};
+use crate::control::attach::no_guest_end;
 use crate::control::core::Core;
 use crate::control::fields::{check_depth, check_mac, check_mtu, check_vlan};
 use crate::control::ports::LivePort;
@@ -57,6 +58,12 @@ pub(in crate::control) fn check_update(port: &LivePort, update: &PortUpdate) -> 
                 port.queues()
             ),
         ));
+    }
+    if !spec.kind.has_netdev() && update.queue_depth.is_some() {
+        return Err(Error::invalid(format!("queue_depth: the guest of a {} port makes the rings", spec.kind.name())));
+    }
+    if update.guest_sockets == Some(true) && !spec.kind.has_guest_end() {
+        return Err(no_guest_end(&spec.name, spec.kind));
     }
     update.queue_depth.map_or(Ok(()), check_depth)?;
     if let Some(mtu) = update.mtu.filter(|&mtu| Some(mtu) != spec.mtu) {

@@ -76,8 +76,9 @@ impl BoundQueues {
 }
 
 fn describe(control: &Control, port: &LivePort, link: Option<&Link>) -> PortInfo {
-    let AttachmentInfo { mode, mode_reason, max_mtu, zero_copy, guest_end } = port.attachment.info();
-    let has_carrier = link.is_some_and(|link| link.carrier);
+    let AttachmentInfo { mode, mode_reason, max_mtu, zero_copy, guest_end, vhost } = port.attachment.info();
+    let pairs = vhost.as_ref().map(|vhost| vhost.active_pairs);
+    let has_carrier = pairs.map_or(link.is_some_and(|link| link.carrier), |pairs| pairs > 0);
     let queues = (0..).zip(port.shared.queues.iter()).zip(zero_copy);
     PortInfo {
         spec: port.spec.clone(),
@@ -93,8 +94,13 @@ fn describe(control: &Control, port: &LivePort, link: Option<&Link>) -> PortInfo
             .map(|((queue, shared), zero_copy)| QueueInfo { queue, worker: shared.worker(), zero_copy })
             .collect(),
         // Of other kinds it is asked for once the lock is free (`BoundQueues`).
-        active_queues: if port.spec.kind.carrier_binds_queues() && has_carrier { port.queues() } else { 0 },
+        active_queues: match pairs {
+            Some(pairs) => pairs,
+            None if port.spec.kind.carrier_binds_queues() && has_carrier => port.queues(),
+            None => 0,
+        },
         fdb_entries: control.fdb.count(port.shared.no),
         guest_end,
+        vhost,
     }
 }

@@ -86,7 +86,8 @@ impl Switch {
                 self.core.host.find(ifname)?.map(drop).ok_or_else(missing)
             }
             (PortKind::Guest, Some(name)) => self.core.host.namespace(name).map(drop),
-            (PortKind::Guest, None) => Ok(()),
+            // The place of a socket is looked at when it is made.
+            (PortKind::Guest | PortKind::Vhost, _) => Ok(()),
         }
     }
 

@@ -1,0 +1,322 @@
+//! A net device as its front end sees it: rings that start and stop, memory that comes and goes.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use vhost_user::memory::{DirtyLog, GuestMemory, RegionSpec};
+use vhost_user::message::features as protocol;
+use vhost_user::message::{MemoryRegion, RegionAddress};
+use vhost_user::ring::{F_EVENT_IDX, F_IN_ORDER, F_INDIRECT, Queue, RingError, RingFeatures, RingLog, RingSetup};
+use vhost_user::session::{Action, Kick, Offer, Outcome, RingBase, Session};
+
+use crate::io::vhost::{F_MRG_RXBUF, F_VERSION_1, Header, RunningRing, VhostPair, Way, make_nonblocking};
+use crate::model::VhostInfo;
+use crate::{Error, ErrorKind};
+
+/// `VIRTIO_NET_F_MTU`: the guest may be told its MTU.
+const F_MTU: u64 = 1 << 3;
+/// `VIRTIO_NET_F_CTRL_VQ`. The front end serves that queue. Linux has several queues only with it.
+const F_CTRL_VQ: u64 = 1 << 17;
+/// `VIRTIO_NET_F_GUEST_ANNOUNCE`: a migrated guest tells the network by itself.
+const F_GUEST_ANNOUNCE: u64 = 1 << 21;
+/// `VIRTIO_NET_F_MQ`.
+const F_MQ: u64 = 1 << 22;
+/// Most buffers of one packet. Linux uses 18 at most.
+const CHAIN_LIMIT: u16 = 64;
+/// Regions that can be added one by one, as many as QEMU has slots for.
+const MEM_SLOTS: u16 = 509;
+
+/// The device of one port.
+#[derive(Debug)]
+pub struct Device {
+    pairs: Vec<Arc<VhostPair>>,
+    /// Signalled when a worker has given up a ring.
+    alarm: Arc<EventFd>,
+    offer: Offer,
+    memory: Arc<GuestMemory>,
+    /// What `memory` was made of.
+    regions: Vec<Arc<MemoryRegion>>,
+    log: Option<Arc<DirtyLog>>,
+    /// The kick of each ring, as the worker waits for it.
+    kicks: Vec<Option<Arc<OwnedFd>>>,
+}
+
+impl Device {
+    /// A device with so many queue pairs.
+    pub fn new(pairs: usize, max_mtu: u32) -> Result<Self, Error> {
+        let failed = |errno| Error::new(ErrorKind::System, format!("vhost: making an event: {errno}"));
+        let alarm = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).map_err(failed)?;
+        let alarm = Arc::new(alarm);
+        let made: Result<Vec<_>, _> = (0..pairs).map(|_| VhostPair::new(Arc::clone(&alarm))).collect();
+        Ok(Self {
+            pairs: made.map_err(failed)?,
+            alarm,
+            offer: offer(u16::try_from(pairs).unwrap_or(u16::MAX), max_mtu),
+            memory: Arc::default(),
+            regions: Vec::new(),
+            log: None,
+            kicks: vec![None; 2 * pairs],
+        })
+    }
+
+    /// Its queue pairs.
+    pub fn pairs(&self) -> &[Arc<VhostPair>] {
+        &self.pairs
+    }
+
+    /// Readable when a worker has given up a ring.
+    pub fn alarm(&self) -> &EventFd {
+        &self.alarm
+    }
+
+    /// What it offers.
+    pub fn offer(&self) -> Offer {
+        self.offer
+    }
+
+    /// Why a worker has given up a ring, if one has.
+    pub fn take_failure(&self) -> Option<RingError> {
+        let _ = self.alarm.read();
+        self.pairs.iter().find_map(|pair| pair.take_failure())
+    }
+
+    /// Carries out what a request asks for. `stopped` is told where rings were.
+    pub fn carry_out(
+        &mut self,
+        actions: &[Action],
+        session: &Session,
+        stopped: &mut dyn FnMut(u8, RingBase),
+    ) -> Outcome {
+        for action in actions {
+            if let Err(why) = self.carry_out_one(action, session, stopped) {
+                return Outcome::Failed(why);
+            }
+            // There is no configuration space, and no record of requests in flight.
+            if matches!(action, Action::ReadConfig { .. } | Action::WriteConfig { .. } | Action::MakeInflight { .. }) {
+                return Outcome::Refused;
+            }
+        }
+        Outcome::Done
+    }
+
+    fn carry_out_one(
+        &mut self,
+        action: &Action,
+        session: &Session,
+        stopped: &mut dyn FnMut(u8, RingBase),
+    ) -> Result<(), String> {
+        match *action {
+            Action::StopRing(ring) => stopped(ring, self.stop(ring)),
+            Action::StartRing(ring) => self.start(ring, session)?,
+            Action::MemoryChanged => self.change_memory(session)?,
+            Action::LogChanged | Action::FeaturesChanged => self.change_log(session)?,
+            Action::RingLogChanged(ring) => self.log_ring(ring, session),
+            Action::CallChanged(ring) => {
+                let call = call_of(ring, session);
+                self.with(ring, |running| running.call = call);
+            }
+            Action::KickChanged(ring) => self.change_kick(ring, session)?,
+            Action::RingEnabled { ring, on } => self.with(ring, |running| running.enabled = on),
+            Action::SendRarp(mac) => {
+                if let Some(pair) = self.pairs.first() {
+                    pair.announce(mac);
+                }
+            }
+            // All rings are stopped by now. The rest is in the session, or a net device has no such thing.
+            Action::Reset
+            | Action::InflightChanged
+            | Action::BackendChannelChanged
+            | Action::MtuChanged(_)
+            | Action::StatusChanged(_)
+            | Action::ErrChanged(_)
+            | Action::ReadConfig { .. }
+            | Action::WriteConfig { .. }
+            | Action::MakeInflight { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Forgets the guest, whose rings are stopped.
+    pub fn forget(&mut self) {
+        (self.memory, self.log) = Default::default();
+        self.regions.clear();
+    }
+
+    fn place(&self, ring: u8) -> Option<(&Arc<VhostPair>, Way)> {
+        let way = if ring % 2 == 0 { Way::ToGuest } else { Way::FromGuest };
+        Some((self.pairs.get(usize::from(ring / 2))?, way))
+    }
+
+    /// Changes a ring that runs, if it does.
+    fn with(&self, ring: u8, change: impl FnOnce(&mut RunningRing)) {
+        let Some((pair, way)) = self.place(ring) else { return };
+        if let Some(running) = pair.lock(way).as_mut() {
+            change(running);
+        }
+        pair.nudge();
+    }
+
+    fn stop(&mut self, ring: u8) -> RingBase {
+        let Some((pair, way)) = self.place(ring) else { return RingBase::default() };
+        let stopped = pair.lock(way).take();
+        if let Some(kick) = self.kicks.get(usize::from(ring)).and_then(Option::as_ref) {
+            // The same pair: the kick was put there.
+            let _ = pair.set_kick(Some(kick.as_fd()), None);
+        }
+        if let Some(kick) = self.kicks.get_mut(usize::from(ring)) {
+            *kick = None;
+        }
+        let queue = stopped.map(|running| running.queue);
+        queue.map_or(RingBase::default(), |queue| RingBase(queue.position().base(queue.features())))
+    }
+
+    fn start(&mut self, ring: u8, session: &Session) -> Result<(), String> {
+        let failed = |error: RingError| format!("ring {ring} can't start: {error}");
+        let features = session.features().unwrap_or_default();
+        let state = session.ring(ring).ok_or_else(|| format!("there is no ring {ring}"))?;
+        let (Some(num), Some(at)) = (state.num, state.addresses) else { return Ok(()) };
+        let setup = RingSetup {
+            size: num.into(),
+            descriptors: at.descriptors,
+            available: at.available,
+            used: at.used,
+            features: RingFeatures::of_bits(features),
+            chain_limit: CHAIN_LIMIT,
+        };
+        let base = state.start_base(session.is_packed());
+        let position = setup.position_of_base(&self.memory, base.0).map_err(failed)?;
+        let mut queue = Queue::new(&self.memory, &setup, position).map_err(failed)?;
+        queue.set_log(self.ring_log(ring, session));
+        // The worker asks for kicks before it sleeps.
+        queue.disable_kicks();
+        let running =
+            RunningRing { queue, call: call_of(ring, session), enabled: state.is_enabled(), header: Header::of(features) };
+        self.change_kick(ring, session)?;
+        if let Some((pair, way)) = self.place(ring) {
+            *pair.lock(way) = Some(running);
+            pair.nudge();
+        }
+        Ok(())
+    }
+
+    /// Only what the guest sends is waited for.
+    fn change_kick(&mut self, ring: u8, session: &Session) -> Result<(), String> {
+        let Some((pair, Way::FromGuest)) = self.place(ring) else { return Ok(()) };
+        let new = match session.ring(ring).map(|ring| &ring.kick) {
+            Some(Kick::Event(event)) => Some(Arc::clone(event)),
+            _ => None,
+        };
+        let at = usize::from(ring);
+        let before = self.kicks.get(at).and_then(Option::as_ref);
+        let set = pair.set_kick(before.map(|kick| kick.as_fd()), new.as_ref().map(|kick| kick.as_fd()));
+        pair.nudge();
+        if let Some(kick) = self.kicks.get_mut(at) {
+            *kick = new.filter(|_| set.is_ok());
+        }
+        set.map_err(|errno| format!("the kick of ring {ring} can't be waited for: {errno}"))
+    }
+
+    /// Maps what is new, lets go of what is gone, and has rings that run go on in it.
+    fn change_memory(&mut self, session: &Session) -> Result<(), String> {
+        let failed = |error| format!("the guest's memory can't be mapped: {error}");
+        let table = session.memory().regions();
+        let mut memory = GuestMemory::clone(&self.memory);
+        for gone in self.regions.iter().filter(|old| !table.iter().any(|new| Arc::ptr_eq(old, new))) {
+            memory = memory.without(&region(&gone.address)).map_err(failed)?;
+        }
+        for new in table.iter().filter(|new| !self.regions.iter().any(|old| Arc::ptr_eq(old, new))) {
+            memory = memory.with(new.fd.as_fd(), region(&new.address)).map_err(failed)?;
+        }
+        self.regions = table.to_vec();
+        self.memory = Arc::new(memory);
+        for pair in &self.pairs {
+            for way in [Way::ToGuest, Way::FromGuest] {
+                let mut ring = pair.lock(way);
+                let Some(running) = ring.as_mut() else { continue };
+                let (setup, position) = (*running.queue.setup(), running.queue.position());
+                let moved = Queue::new(&self.memory, &setup, position);
+                running.queue = moved.map_err(|error| format!("a ring can't go on in other memory: {error}"))?;
+            }
+            pair.nudge();
+        }
+        (0..).zip(&self.kicks).for_each(|(ring, _)| self.log_ring(ring, session));
+        Ok(())
+    }
+
+    fn change_log(&mut self, session: &Session) -> Result<(), String> {
+        let map = |log: &vhost_user::message::LogRegion| DirtyLog::of_file(log.fd.as_fd(), log.offset, log.size);
+        let log = session.log().map(|log| map(log)).transpose();
+        self.log = log.map_err(|error| format!("the log of written pages can't be mapped: {error}"))?.map(Arc::new);
+        (0..).zip(&self.kicks).for_each(|(ring, _)| self.log_ring(ring, session));
+        Ok(())
+    }
+
+    fn ring_log(&self, ring: u8, session: &Session) -> Option<RingLog> {
+        let used = session.ring(ring).and_then(|ring| ring.addresses?.log);
+        Some(RingLog { log: Arc::clone(self.log.as_ref()?), used })
+    }
+
+    fn log_ring(&self, ring: u8, session: &Session) {
+        let log = self.ring_log(ring, session);
+        self.with(ring, |running| running.queue.set_log(log));
+    }
+
+    /// Whether packets can go both ways by some pair.
+    pub fn active_pairs(&self) -> u32 {
+        let runs = |pair: &VhostPair, way| pair.lock(way).as_ref().is_some_and(|ring| ring.enabled);
+        let active = self.pairs.iter().filter(|pair| runs(pair, Way::ToGuest) && runs(pair, Way::FromGuest));
+        u32::try_from(active.count()).unwrap_or(u32::MAX)
+    }
+
+    /// What users see of a session.
+    pub fn describe(&self, session: &Session, info: &mut VhostInfo) {
+        info.features = session.features();
+        info.protocol_features = session.protocol_features();
+        info.memory_regions = self.regions.len();
+        info.active_pairs = self.active_pairs();
+    }
+}
+
+/// Adds what was lost at the rings.
+pub fn count_losses(pairs: &[Arc<VhostPair>], info: &mut VhostInfo) {
+    for pair in pairs {
+        info.malformed += pair.counters.malformed.load(Ordering::Relaxed);
+        info.no_room += pair.counters.no_room.load(Ordering::Relaxed);
+        info.disabled += pair.counters.disabled.load(Ordering::Relaxed);
+    }
+}
+
+fn offer(pairs: u16, max_mtu: u32) -> Offer {
+    let several = if pairs > 1 { F_MQ } else { 0 };
+    let rings = F_INDIRECT | F_EVENT_IDX | F_IN_ORDER;
+    Offer {
+        features: F_VERSION_1 | F_MRG_RXBUF | F_MTU | F_CTRL_VQ | F_GUEST_ANNOUNCE | several | rings | protocol::LOG_ALL,
+        protocol_features: protocol::MQ
+            | protocol::LOG_SHMFD
+            | protocol::RARP
+            | protocol::REPLY_ACK
+            | protocol::MTU
+            | protocol::RESET_DEVICE
+            | protocol::CONFIGURE_MEM_SLOTS
+            | protocol::STATUS,
+        rings: 2 * pairs,
+        queue_num: pairs,
+        enabled_at_first: 2,
+        mem_slots: MEM_SLOTS,
+        max_mtu: u16::try_from(max_mtu).unwrap_or(u16::MAX),
+    }
+}
+
+fn region(address: &RegionAddress) -> RegionSpec {
+    let RegionAddress { guest_addr, size, user_addr, mmap_offset } = *address;
+    RegionSpec { guest: guest_addr, size, user: user_addr, offset: mmap_offset }
+}
+
+fn call_of(ring: u8, session: &Session) -> Option<Arc<OwnedFd>> {
+    let call = session.ring(ring)?.call.clone()?;
+    // A guest that is not called waits; a worker that waits would cost everybody.
+    make_nonblocking(&*call).ok()?;
+    Some(call)
+}

@@ -1,0 +1,111 @@
+//! Ports of guests that speak vhost-user.
+//!
+//! A port has a thread for its socket. It takes a front end, and carries out what that asks for ([`device`]). The
+//! packets go by the workers, over the [`VhostPair`]s that both share. A front end that goes, or does something wrong,
+//! costs its port the rings; the port stays, and takes the next one.
+
+mod device;
+mod endpoint;
+mod place;
+
+use std::sync::Arc;
+
+use self::device::Device;
+use self::endpoint::Endpoint;
+use self::place::Place;
+use super::{AttachmentInfo, Followed, OutsideCounters, Plan};
+use crate::Error;
+use crate::control::core::Core;
+use crate::io::backend::Backend;
+use crate::io::umem::HEADROOM;
+use crate::io::vhost::{VhostPair, VhostQueue};
+use crate::model::*;
+
+/// Bytes of a frame that are no layer 3 packet: Ethernet header and a VLAN tag.
+const ENVELOPE: u32 = 18;
+
+/// What a vhost-user port needs outside: the place of its socket.
+#[derive(Debug)]
+pub struct FoundVhost {
+    place: Place,
+    max_mtu: u32,
+}
+
+impl FoundVhost {
+    /// Checks the place of the socket, and completes `spec`.
+    ///
+    /// # Errors
+    /// `Invalid`: no such user or group; the MTU is out of range. `NotFound`: the directory is not there. `Exists`:
+    /// somebody listens there, or a file is in the way.
+    pub fn find(spec: &mut PortSpec, frame_size: u32) -> Result<Self, Error> {
+        let max_mtu = max_mtu(frame_size);
+        crate::control::fields::check_mtu(*spec.mtu.get_or_insert(DEFAULT_MTU), max_mtu, "packet memory's `frame_size`")?;
+        let vhost = spec.vhost.as_ref().ok_or_else(|| Error::invalid("vhost: such a port needs a socket"))?;
+        Ok(Self { place: Place::of(vhost)?, max_mtu })
+    }
+
+    /// Makes the socket, and starts the port's thread.
+    pub fn open(self, core: &Arc<Core>, plan: &Plan) -> Result<(VhostPort, Vec<Backend>), Error> {
+        let Self { place, max_mtu } = self;
+        let device = Device::new(plan.shared.queues.len(), max_mtu)?;
+        let pairs = device.pairs().to_vec();
+        let endpoint = Endpoint::start(&plan.shared.name, place, device)?;
+        let port = VhostPort { core: Arc::clone(core), pairs, endpoint: Some(endpoint), max_mtu };
+        let queues = port.queues(plan.fill);
+        Ok((port, queues))
+    }
+}
+
+fn max_mtu(frame_size: u32) -> u32 {
+    frame_size - HEADROOM - ENVELOPE
+}
+
+/// A live vhost-user port.
+#[derive(Debug)]
+pub struct VhostPort {
+    core: Arc<Core>,
+    pairs: Vec<Arc<VhostPair>>,
+    /// `None` once the port is detached.
+    endpoint: Option<Endpoint>,
+    max_mtu: u32,
+}
+
+impl VhostPort {
+    /// What users see of it.
+    pub fn info(&self) -> AttachmentInfo {
+        AttachmentInfo {
+            mode: None,
+            mode_reason: None,
+            max_mtu: self.max_mtu,
+            zero_copy: vec![false; self.pairs.len()],
+            guest_end: None,
+            vhost: self.endpoint.as_ref().map(Endpoint::info),
+        }
+    }
+
+    /// The largest MTU that it can be set to, and what sets it.
+    pub fn max_mtu(&self) -> (u32, &'static str) {
+        (self.max_mtu, "packet memory's `frame_size`")
+    }
+
+    /// Goes by the front end: whether there is a guest.
+    pub fn follow(&self) -> Followed {
+        Followed { carrier: Some(self.endpoint.as_ref().is_some_and(Endpoint::is_up)), ..Followed::default() }
+    }
+
+    /// Nothing outside counts for it.
+    pub fn counters(&self) -> OutsideCounters {
+        OutsideCounters { program: Vec::new(), sockets: Vec::new() }
+    }
+
+    /// Opens all queues again. The guest's rings stay as they are.
+    pub fn queues(&self, fill: u32) -> Vec<Backend> {
+        let queue = |number| Backend::Vhost(VhostQueue::new(&self.pairs, number, self.core.umem(), fill));
+        (0..self.pairs.len()).map(queue).collect()
+    }
+
+    /// Takes the socket away, and the guest's rings.
+    pub fn detach(&mut self) {
+        self.endpoint = None;
+    }
+}

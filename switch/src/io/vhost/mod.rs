@@ -1,0 +1,18 @@
+//! A queue pair of a vhost-user port: the guest's rings, and frames that are copied to and from them.
+//!
+//! A [`VhostPair`] is shared. The control thread puts rings in and takes them out, as the guest's front end says. The
+//! worker has the [`VhostQueue`], and uses the rings that are there. Each ring is behind a lock, which the worker takes
+//! once a burst and never waits for. So a ring that control has taken out is not touched any more.
+//!
+//! A packet is copied once on its way in and once on its way out. Frames come from a small stock, because the guest
+//! has none of them: only what was copied and not taken yet is out.
+
+mod copy;
+mod pair;
+mod queue;
+#[cfg(test)]
+mod tests;
+
+pub use self::copy::{F_MRG_RXBUF, F_VERSION_1, Header};
+pub use self::pair::{RunningRing, VhostPair, Way, make_nonblocking};
+pub use self::queue::{STOCK, VhostQueue};

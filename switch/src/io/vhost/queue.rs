@@ -1,0 +1,299 @@
+//! The worker's end of a queue pair.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use vhost_user::ring::{RingError, Scratch};
+
+use super::copy::MAX_MERGED;
+use super::pair::{PairCounters, RunningRing, VhostPair, Way};
+use crate::io::umem::{Frame, FrameCache, HEADROOM, Owner, Umem};
+use crate::model::Count;
+
+/// Frames that are kept ready for what the guest sends: two bursts.
+pub const STOCK: u32 = 128;
+
+/// A queue pair in the hands of its worker.
+#[derive(Debug)]
+pub struct VhostQueue {
+    pair: Arc<VhostPair>,
+    /// Other pairs of the port. Their guest may have disabled this one.
+    others: Vec<Arc<VhostPair>>,
+    umem: Arc<Umem>,
+    scratch: Scratch,
+    /// Addresses of empty frames for packets of the guest.
+    stock: Vec<u64>,
+    stock_owner: Owner,
+    stock_target: usize,
+    /// Addresses of frames whose packets were copied to the guest.
+    done: Vec<u64>,
+    done_owner: Owner,
+    /// Whether the guest was asked to kick.
+    kicks: std::cell::Cell<bool>,
+    /// Whether the guest has got packets since the last flush.
+    used: bool,
+}
+
+impl VhostQueue {
+    /// A queue over the rings of one of a port's `pairs`. `fill` frames are kept ready, 128 at most.
+    ///
+    /// # Panics
+    /// If there is no pair of that number.
+    pub fn new(pairs: &[Arc<VhostPair>], number: usize, umem: &Arc<Umem>, fill: u32) -> Self {
+        let pair = Arc::clone(&pairs[number]);
+        let others = pairs.iter().filter(|other| !Arc::ptr_eq(other, &pair)).cloned().collect();
+        let [stock_owner, done_owner] = umem.new_owners();
+        let target = fill.min(STOCK) as usize;
+        Self {
+            pair,
+            others,
+            umem: Arc::clone(umem),
+            scratch: Scratch::default(),
+            stock: Vec::with_capacity(target),
+            stock_owner,
+            stock_target: target,
+            done: Vec::with_capacity(target),
+            done_owner,
+            kicks: true.into(),
+            used: false,
+        }
+    }
+
+    /// The descriptor that becomes readable when the guest has kicked.
+    pub(in crate::io) fn fd(&self) -> &Arc<OwnedFd> {
+        self.pair.wakeup()
+    }
+
+    /// Copies up to `max` packets of the guest into frames. Returns the number of buffers that it gets back.
+    #[inline(never)]
+    pub fn receive(&mut self, frames: &mut Vec<Frame>, max: usize) -> usize {
+        let pair = Arc::clone(&self.pair);
+        let announced = pair.take_announced().map_or(0, |mac| self.announce(mac, frames));
+        let Some(mut ring) = pair.try_lock(Way::FromGuest) else { return announced };
+        let Some(running) = ring.as_mut() else { return announced };
+        if self.kicks.replace(false) {
+            running.queue.disable_kicks();
+        }
+        match self.receive_from(running, frames, max) {
+            Ok(taken) => announced + taken,
+            Err(error) => {
+                pair.fail(&mut ring, error);
+                announced
+            }
+        }
+    }
+
+    /// Makes the packet by which a guest says where it is.
+    #[cold]
+    fn announce(&mut self, mac: [u8; 6], frames: &mut Vec<Frame>) -> usize {
+        let mut page = self.umem.page(&mut self.stock_owner);
+        let Some(mut frame) = self.stock.pop().and_then(|addr| page.claim(addr, 0)) else { return 0 };
+        let (start, packet) = (HEADROOM as usize, rarp(mac));
+        frame.chunk_mut()[start..start + packet.len()].copy_from_slice(&packet);
+        frame.set(start, packet.len());
+        frames.push(frame);
+        1
+    }
+
+    fn receive_from(
+        &mut self,
+        ring: &mut RunningRing,
+        frames: &mut Vec<Frame>,
+        max: usize,
+    ) -> Result<usize, RingError> {
+        let Self { pair, umem, scratch, stock, stock_owner, .. } = self;
+        let mut burst = ring.queue.burst(scratch, max.min(stock.len()))?;
+        let mut page = umem.page(stock_owner);
+        let (mut malformed, mut disabled) = (0, 0);
+        while let Some(chain) = burst.chain(0) {
+            if !ring.enabled {
+                disabled += 1;
+            } else if let Some(mut frame) = stock.last().and_then(|&addr| page.claim(addr, 0)) {
+                let room = &mut frame.chunk_mut()[HEADROOM as usize..];
+                match ring.header.read(&chain, room) {
+                    Some(len) => {
+                        stock.pop();
+                        frame.set(HEADROOM as usize, len);
+                        frames.push(frame);
+                    }
+                    None => {
+                        page.give(frame);
+                        malformed += 1;
+                    }
+                }
+            } else {
+                break;
+            }
+            burst.advance(0);
+        }
+        let taken = burst.finish()?;
+        if taken > 0 {
+            ring.call_if_wanted();
+        }
+        if malformed + disabled > 0 {
+            PairCounters::add(&pair.counters.malformed, malformed);
+            PairCounters::add(&pair.counters.disabled, disabled);
+        }
+        Ok(taken)
+    }
+
+    /// Whether packets of the guest wait.
+    pub fn has_received(&self) -> bool {
+        let Some(mut ring) = self.pair.try_lock(Way::FromGuest) else { return false };
+        // A ring that is wrong is found to be so when packets are taken.
+        ring.as_mut().is_some_and(|running| running.queue.has_available().unwrap_or(true))
+    }
+
+    /// Fills the stock.
+    #[inline(never)]
+    pub fn refill(&mut self, cache: &mut FrameCache) {
+        let mut page = self.umem.page(&mut self.stock_owner);
+        while self.stock.len() < self.stock_target
+            && let Some(frame) = cache.take()
+        {
+            self.stock.push(page.give(frame));
+        }
+    }
+
+    /// Whether the stock is not full.
+    #[inline]
+    pub fn is_short(&self) -> bool {
+        self.stock.len() < self.stock_target
+    }
+
+    /// Copies up to `count` of `frames` to the guest while it has room. Returns how many were taken.
+    #[inline(never)]
+    pub fn send(&mut self, count: usize, frames: &mut impl Iterator<Item = Frame>) -> usize {
+        let pair = Arc::clone(&self.pair);
+        let Some(mut ring) = pair.try_lock(Way::ToGuest) else { return 0 };
+        let Some(running) = ring.as_mut().filter(|running| running.enabled) else {
+            drop(ring);
+            return self.send_by_another(count, frames);
+        };
+        match self.send_to(running, count, frames) {
+            Ok(sent) => sent,
+            Err(error) => {
+                pair.fail(&mut ring, error);
+                0
+            }
+        }
+    }
+
+    /// Sends by a pair that the guest has enabled. Another worker may have it, for a burst.
+    #[cold]
+    fn send_by_another(&mut self, count: usize, frames: &mut impl Iterator<Item = Frame>) -> usize {
+        for at in 0..self.others.len() {
+            let pair = Arc::clone(&self.others[at]);
+            let mut ring = pair.lock(Way::ToGuest);
+            let Some(running) = ring.as_mut().filter(|running| running.enabled) else { continue };
+            let used = self.used;
+            match self.send_to(running, count, frames) {
+                Ok(sent) => {
+                    running.call_if_wanted();
+                    self.used = used;
+                    return sent;
+                }
+                Err(error) => pair.fail(&mut ring, error),
+            }
+        }
+        0
+    }
+
+    fn send_to(
+        &mut self,
+        ring: &mut RunningRing,
+        count: usize,
+        frames: &mut impl Iterator<Item = Frame>,
+    ) -> Result<usize, RingError> {
+        let Self { pair, umem, scratch, done, done_owner, used, .. } = self;
+        let mut burst = ring.queue.burst(scratch, count + MAX_MERGED - 1)?;
+        let mut page = umem.page(done_owner);
+        let (mut sent, mut no_room) = (0, 0);
+        while sent < count
+            && !burst.is_empty()
+            && let Some(frame) = frames.next()
+        {
+            if !ring.header.write(&mut burst, frame.data()) {
+                no_room += 1;
+            }
+            done.push(page.give(frame));
+            sent += 1;
+        }
+        if no_room > 0 {
+            PairCounters::add(&pair.counters.no_room, no_room);
+        }
+        *used |= burst.finish()? > 0;
+        Ok(sent)
+    }
+
+    /// Tells the guest of its packets.
+    #[inline]
+    pub fn flush(&mut self) {
+        if std::mem::take(&mut self.used)
+            && let Some(mut ring) = self.pair.try_lock(Way::ToGuest)
+            && let Some(running) = ring.as_mut()
+        {
+            running.call_if_wanted();
+        }
+    }
+
+    /// Takes back frames that were copied. Returns their number.
+    #[inline(never)]
+    pub fn reap(&mut self, cache: &mut FrameCache) -> usize {
+        let mut page = self.umem.page(&mut self.done_owner);
+        let count = self.done.len();
+        for addr in self.done.drain(..) {
+            if let Some(frame) = page.claim(addr, 0) {
+                cache.put(frame);
+            }
+        }
+        count
+    }
+
+    /// Frames in the stock, and frames that were copied and not taken back.
+    #[inline]
+    pub fn outstanding(&self) -> (u32, u32) {
+        (count(&self.stock), count(&self.done))
+    }
+
+    /// Ledger numbers of these two, in the same order.
+    pub fn owners(&self) -> (u32, u32) {
+        (self.stock_owner.id(), self.done_owner.id())
+    }
+
+    /// Asks the guest to kick. The caller must look for packets once more before it sleeps.
+    pub fn ask_for_wakeup(&self) {
+        self.pair.clear_wakeups();
+        // While control has the ring, it is going to nudge.
+        let Some(mut ring) = self.pair.try_lock(Way::FromGuest) else { return };
+        if let Some(running) = ring.as_mut() {
+            let _ = running.queue.enable_kicks();
+        }
+        self.kicks.set(true);
+    }
+
+    /// Gives all frames to `cache`. What the guest has sent and nobody has taken stays in its rings.
+    pub fn close(self, cache: &mut FrameCache) -> Count {
+        let Self { umem, stock_owner, done_owner, .. } = self;
+        for owner in [stock_owner, done_owner] {
+            umem.reclaim(owner).into_iter().for_each(|frame| cache.put(frame));
+        }
+        Count::default()
+    }
+}
+
+fn count(addrs: &[u64]) -> u32 {
+    u32::try_from(addrs.len()).unwrap_or(u32::MAX)
+}
+
+/// The request by which a station asks for its own protocol address (RFC 903). Switches learn from it.
+fn rarp(mac: [u8; 6]) -> [u8; 60] {
+    let mut packet = [0; 60];
+    packet[..6].fill(0xff);
+    packet[6..12].copy_from_slice(&mac);
+    // RARP of Ethernet addresses for IPv4, "request reverse".
+    packet[12..22].copy_from_slice(&[0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3]);
+    packet[22..28].copy_from_slice(&mac);
+    packet[32..38].copy_from_slice(&mac);
+    packet
+}

@@ -178,7 +178,7 @@ fn check_there(pipes: &[Pipe], ports: &BTreeMap<PortId, String>, port: PortId) -
             port.whole()
         ))),
         PortType::Vhost if !ports.contains_key(&port.whole()) => Err(SppError::refused(format!(
-            "{port} is not there: vhost-user ports are not supported; a guest's port can have that name: `xswitch port add NAME --spp {}`",
+            "{port} is not there: no port of the switch has that name; `xswitch port add NAME --kind vhost --socket PATH --spp {}` adds one",
             port.whole()
         ))),
         PortType::Memif => Err(SppError::refused(format!("{port}: memif is not supported"))),

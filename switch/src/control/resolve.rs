@@ -1,8 +1,6 @@
 //! From a wish to a port: checks a [`PortSpec`], and fills in every default that does not depend on netdevs.
 
-use super::fields::{
-    check_depth, check_ifname, check_mac, check_name, check_spp, check_uuid, check_vhost, check_vlan,
-};
+use super::fields::{check_depth, check_ifname, check_mac, check_name, check_spp, check_uuid, check_vhost, check_vlan};
 use crate::model::*;
 use crate::{Error, ErrorKind};
 

@@ -17,7 +17,7 @@ const SESSIONS: u64 = 1000;
 /// Bytes that are no messages, or nearly.
 fn babble(front_end: &mut FrontEnd, random: &mut Random) {
     for _ in 0..1 + random.below(8) {
-        let payload: Vec<u8> = (0..random.below(80)).map(|_| random.next().to_le_bytes()[0]).collect();
+        let payload: Vec<u8> = (0..random.below(80)).map(|_| random.number().to_le_bytes()[0]).collect();
         let fds = vec![front_end.memory.as_raw_fd(); usize::try_from(random.below(4)).expect("few")];
         let sent = match random.below(3) {
             0 => front_end.send_bytes(&[&[1], &payload[..]].concat(), &fds),
@@ -35,7 +35,7 @@ fn scramble(front_end: &FrontEnd, random: &mut Random) {
         let parts = parts(ring);
         for entry in 0..u64::from(SIZE) {
             let addr = match random.below(4) {
-                0 => random.next(),
+                0 => random.number(),
                 1 => MEMORY - random.below(64),
                 _ => random.below(MEMORY),
             };

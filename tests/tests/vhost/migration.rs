@@ -42,7 +42,9 @@ fn a_guest_migrates_while_packets_come() {
     expect_link(&daemon, "to", true);
     // The stream goes on to where the guest is now.
     let before = daemon.stats("to")["tx"]["packets"].as_u64();
-    wait::expect("packets come there", PATIENCE, || daemon.stats("to")["tx"]["packets"].as_u64() > before.map(|n| n + 1000));
+    wait::expect("packets come there", PATIENCE, || {
+        daemon.stats("to")["tx"]["packets"].as_u64() > before.map(|n| n + 1000)
+    });
     // The source's guest is stopped, its QEMU still there.
     drop(source);
     let kernel = target.sh("dmesg | grep -ciE 'oops|bug:|corrupt|bad page' || true");

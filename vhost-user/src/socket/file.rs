@@ -7,6 +7,7 @@ use std::fs::Permissions;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, RenameFlags, open, renameat2};
@@ -89,10 +90,14 @@ impl Drop for SocketFile {
     }
 }
 
+/// Held from the look at what is there until the new socket listens.
+pub(super) static BINDING: Mutex<()> = Mutex::new(());
+
 /// Removes a socket that nobody listens at.
 ///
 /// Another process may put its own socket there at any time. So the file is moved aside first, and is removed only if
-/// it is the one that was looked at. Otherwise it goes back.
+/// it is the one that was looked at, and still nobody listens. Otherwise it goes back. The threads of this process do
+/// that one after the other ([`BINDING`]).
 pub(super) fn remove_stale(path: &Path) -> Result<(), BindError> {
     let in_use = || BindError::InUse(path.to_owned());
     let meta = match std::fs::symlink_metadata(path) {
@@ -119,7 +124,9 @@ pub(super) fn remove_stale(path: &Path) -> Result<(), BindError> {
         Err(Errno::ENOENT) => return Ok(()),
         Err(errno) => return Err(BindError::at("moving aside", path)(errno)),
     }
-    if FileId::at(&aside) == Some(FileId(meta.dev(), meta.ino())) {
+    // Its owner may have begun to listen meanwhile.
+    let is_stale = matches!(connect(&aside), Err(ConnectError::Absent(Errno::ECONNREFUSED)));
+    if is_stale && FileId::at(&aside) == Some(FileId(meta.dev(), meta.ino())) {
         return std::fs::remove_file(&aside).map_err(|error| BindError::at("removing", &aside)(errno_of(&error)));
     }
     move_to(&aside, path).map_err(BindError::at("moving back", &aside))?;

@@ -4,13 +4,14 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
 use nix::errno::Errno;
 use nix::sys::socket::{Backlog, UnixAddr, bind, listen};
 use thiserror::Error;
 
 use super::client::stream_socket;
-use super::file::{Access, SocketFile, remove_stale};
+use super::file::{Access, BINDING, SocketFile, remove_stale};
 use crate::connection::Connection;
 
 /// Connections that wait to be accepted. They are accepted or turned away soon.
@@ -65,6 +66,7 @@ impl Listener {
     /// left.
     pub fn bind(path: &Path, access: Access) -> Result<Self, BindError> {
         let address = UnixAddr::new(path).map_err(BindError::at("taking as a socket's path", path))?;
+        let _binding = BINDING.lock().unwrap_or_else(PoisonError::into_inner);
         remove_stale(path)?;
         let socket = stream_socket().map_err(BindError::at("making a socket for", path))?;
         bind(socket.as_raw_fd(), &address).map_err(|errno| match errno {

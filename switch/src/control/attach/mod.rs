@@ -62,7 +62,7 @@ pub(super) struct Plan {
 #[derive(Debug)]
 pub(super) enum Attachment {
     /// A netdev.
-    Netdev(NetdevPort),
+    Netdev(Box<NetdevPort>),
     /// A socket of vhost-user.
     Vhost(VhostPort),
 }
@@ -71,7 +71,7 @@ pub(super) enum Attachment {
 #[derive(Debug)]
 pub(super) enum Remains {
     /// Of a netdev.
-    Netdev(NetdevRemains),
+    Netdev(Box<NetdevRemains>),
     /// Nothing.
     Nothing,
 }
@@ -189,7 +189,7 @@ impl Found {
         match self {
             Found::Netdev(found) => {
                 let (port, queues) = NetdevPort::open(core, found, plan)?;
-                Ok((Attachment::Netdev(port), queues))
+                Ok((Attachment::Netdev(Box::new(port)), queues))
             }
             Found::Vhost(found) => {
                 let (port, queues) = found.open(core, plan)?;
@@ -206,7 +206,7 @@ impl Attachment {
             Attachment::Netdev(port) => Some(port),
             Attachment::Vhost(_) => None,
         };
-        port.into_iter().flat_map(NetdevPort::netdevs)
+        port.into_iter().flat_map(|port| port.netdevs())
     }
 
     /// The netdev that its packets come from, if they come from one.
@@ -340,7 +340,7 @@ impl Attachment {
     /// closed.
     pub fn into_remains(self) -> Remains {
         match self {
-            Attachment::Netdev(port) => Remains::Netdev(port.into_remains()),
+            Attachment::Netdev(port) => Remains::Netdev(Box::new(port.into_remains())),
             Attachment::Vhost(_) => Remains::Nothing,
         }
     }

@@ -54,7 +54,8 @@ pub fn stations(control: &Control) -> Vec<Station> {
 /// the next view on.
 pub(super) fn look_up_host(control: &mut Control) -> bool {
     let shared = control.ports.iter().filter(|port| port.spec.steering == Steering::Shared);
-    let found = HostAddresses::on(&control.core, shared.filter_map(|port| port.attachment.netdev()), &control.host_addresses);
+    let found =
+        HostAddresses::on(&control.core, shared.filter_map(|port| port.attachment.netdev()), &control.host_addresses);
     let is_new = found != control.host_addresses;
     control.host_addresses = found;
     is_new

@@ -145,7 +145,7 @@ impl Device {
     }
 
     fn place(&self, ring: u8) -> Option<(&Arc<VhostPair>, Way)> {
-        let way = if ring % 2 == 0 { Way::ToGuest } else { Way::FromGuest };
+        let way = if ring.is_multiple_of(2) { Way::ToGuest } else { Way::FromGuest };
         Some((self.pairs.get(usize::from(ring / 2))?, way))
     }
 
@@ -191,8 +191,12 @@ impl Device {
         queue.set_log(self.ring_log(ring, session));
         // The worker asks for kicks before it sleeps.
         queue.disable_kicks();
-        let running =
-            RunningRing { queue, call: call_of(ring, session), enabled: state.is_enabled(), header: Header::of(features) };
+        let running = RunningRing {
+            queue,
+            call: call_of(ring, session),
+            enabled: state.is_enabled(),
+            header: Header::of(features),
+        };
         self.change_kick(ring, session)?;
         if let Some((pair, way)) = self.place(ring) {
             *pair.lock(way) = Some(running);
@@ -292,7 +296,14 @@ fn offer(pairs: u16, max_mtu: u32) -> Offer {
     let several = if pairs > 1 { F_MQ } else { 0 };
     let rings = F_INDIRECT | F_EVENT_IDX | F_IN_ORDER;
     Offer {
-        features: F_VERSION_1 | F_MRG_RXBUF | F_MTU | F_CTRL_VQ | F_GUEST_ANNOUNCE | several | rings | protocol::LOG_ALL,
+        features: F_VERSION_1
+            | F_MRG_RXBUF
+            | F_MTU
+            | F_CTRL_VQ
+            | F_GUEST_ANNOUNCE
+            | several
+            | rings
+            | protocol::LOG_ALL,
         protocol_features: protocol::MQ
             | protocol::LOG_SHMFD
             | protocol::RARP

@@ -39,7 +39,11 @@ impl FoundVhost {
     /// somebody listens there, or a file is in the way.
     pub fn find(spec: &mut PortSpec, frame_size: u32) -> Result<Self, Error> {
         let max_mtu = max_mtu(frame_size);
-        crate::control::fields::check_mtu(*spec.mtu.get_or_insert(DEFAULT_MTU), max_mtu, "packet memory's `frame_size`")?;
+        crate::control::fields::check_mtu(
+            *spec.mtu.get_or_insert(DEFAULT_MTU),
+            max_mtu,
+            "packet memory's `frame_size`",
+        )?;
         let vhost = spec.vhost.as_ref().ok_or_else(|| Error::invalid("vhost: such a port needs a socket"))?;
         Ok(Self { place: Place::of(vhost)?, max_mtu })
     }

@@ -13,8 +13,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Number of the stream in its frames.
 const STREAM: u32 = 7;
 
-/// Sends 2,000 frames a second from `a` to `b` while `work` runs. `work` is told whether frames still come in order, and
-/// ends if they don't.
+/// Sends 2,000 frames a second from `a` to `b` while `work` runs. `work` is told whether frames still come in order,
+/// and ends if they don't.
 ///
 /// # Panics
 /// If a frame was lost, or came out of order.

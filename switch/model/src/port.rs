@@ -264,9 +264,9 @@ pub struct PortSpec {
     /// `vhost` only, and required there: the socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vhost: Option<VhostSpec>,
-    /// The Soft Patch Panel's name of the port, unique: `phy:N` of a `phy` port, `vhost:N` of a `guest` or `vhost` port. It is
-    /// then for components and no port of the bridge; fixed for the port's life. `vlan`, `isolated`, `mac_check` and
-    /// `fdb_limit` mean nothing then; `steering` must be `all`.
+    /// The Soft Patch Panel's name of the port, unique: `phy:N` of a `phy` port, `vhost:N` of a `guest` or `vhost`
+    /// port. It is then for components and no port of the bridge; fixed for the port's life. `vlan`, `isolated`,
+    /// `mac_check` and `fdb_limit` mean nothing then; `steering` must be `all`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spp: Option<String>,
 }

@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 
 # Each of these is a process of its own: Miri runs one thread at a time. The engine has no unsafe code, and most of its
 # tests make tables that take Miri minutes. What reads foreign bytes is run all the same.
-rooms=("io::frame_rings io::memory io::ring io::umem" "engine::parse")
+rooms=("io::frame_rings io::memory io::queue_rings io::ring io::umem" "engine::parse")
 [ $# -eq 0 ] || rooms=("$*")
 toolchain=${MIRI_TOOLCHAIN:-nightly}
 need_toolchain "$toolchain" miri rust-src

@@ -141,6 +141,7 @@ fn overload(peers: Option<&Arc<Peers>>) -> Vec<Job> {
     jobs.extend([
         Job::new(full(), cases(RULES.rules)),
         Job::new(Forwarder { sleep: false }, cases(1)),
+        Job::new(Xswitch { own_umems: true, ..plain }, cases(1)),
         Job::new(Xswitch { ports: 32, ..plain }, cases(1)),
         Job::new(Xswitch { workers: 2, ..plain }, cases(1)),
         Job::new(Devmap, cases(1)),

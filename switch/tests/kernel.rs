@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, setrlimit};
+use switch::io::queue_rings::RingMemory;
 use switch::io::socket::{SocketOptions, UmemSharers, XskSocket};
 use switch::io::sys::{self, RingKind};
 use switch::io::umem::{FrameCache, Umem};
@@ -21,6 +22,11 @@ use switch::{ErrorKind, PinPlace, Switch};
 
 fn settings(workers: usize) -> DataplaneSettings {
     DataplaneSettings { workers, frames: 16_384, ..DataplaneSettings::default() }
+}
+
+/// The first so many queues of guests share UMEM, and further ones have a UMEM of their own.
+fn sharing(workers: usize, shared_queues: u32) -> DataplaneSettings {
+    DataplaneSettings { frames: 32_768, shared_queues, ..settings(workers) }
 }
 
 fn ip(args: &str) {
@@ -66,9 +72,9 @@ fn assert_balanced(switch: &Switch) {
     }
 }
 
-fn two_guests_talk(hint: &str, workers: usize, mode: ModeRequest) {
+fn two_guests_talk(hint: &str, settings: &DataplaneSettings, mode: ModeRequest) {
     in_namespaces(hint, |[a, b]| {
-        let switch = Switch::start(&settings(workers), BridgeSettings::default(), None).unwrap();
+        let switch = Switch::start(settings, BridgeSettings::default(), None).unwrap();
         for (name, ns, address) in [("vm1", a, "10.0.0.1"), ("vm2", b, "10.0.0.2")] {
             let port = switch.add_port(PortSpec { mode, ..guest(name, ns) }).unwrap();
             let expected = if mode == ModeRequest::Generic { Mode::Generic } else { Mode::Native };
@@ -114,30 +120,52 @@ fn two_guests_talk(hint: &str, workers: usize, mode: ModeRequest) {
 
 #[test]
 fn two_guests_talk_in_native_mode() {
-    two_guests_talk("native", 1, ModeRequest::Auto);
+    two_guests_talk("native", &settings(1), ModeRequest::Auto);
 }
 
 #[test]
 fn two_guests_talk_in_generic_mode() {
-    two_guests_talk("generic", 1, ModeRequest::Generic);
+    two_guests_talk("generic", &settings(1), ModeRequest::Generic);
 }
 
 #[test]
 fn two_guests_talk_across_two_workers() {
-    two_guests_talk("workers", 2, ModeRequest::Auto);
+    two_guests_talk("workers", &settings(2), ModeRequest::Auto);
+}
+
+#[test]
+fn two_guests_with_packet_memory_of_their_own_talk() {
+    two_guests_talk("own", &sharing(1, 0), ModeRequest::Auto);
+}
+
+#[test]
+fn a_guest_that_shares_and_one_that_does_not_talk_across_two_workers() {
+    two_guests_talk("mixed", &sharing(2, 1), ModeRequest::Generic);
 }
 
 #[test]
 fn frames_and_queues_come_back_when_ports_go_in_any_order() {
-    in_namespaces("churn", |_| {
-        let switch = Switch::start(&settings(2), BridgeSettings::default(), None).unwrap();
+    ports_come_and_go("churn", &settings(2), 0);
+}
+
+#[test]
+fn packet_memory_of_queues_comes_and_goes_with_them() {
+    // Of six ports with two queues three share.
+    ports_come_and_go("own-churn", &sharing(2, 6), 3 * 2 * OWN_UMEM_FRAMES);
+}
+
+/// Adds and deletes six ports with two queues each. They have `own` frames in UMEMs of their own.
+fn ports_come_and_go(hint: &str, settings: &DataplaneSettings, own: u32) {
+    in_namespaces(hint, |_| {
+        let switch = Switch::start(settings, BridgeSettings::default(), None).unwrap();
         for round in 0..5 {
             for n in 0..6 {
                 switch
                     .add_port(PortSpec { queues: Some(2), ..PortSpec::new(format!("p{n}"), PortKind::Guest) })
                     .unwrap();
             }
-            assert!(switch.audit().consistent);
+            let audit = switch.audit();
+            assert!(audit.consistent && audit.own == own, "{audit:?}");
             // Even rounds close the first socket first. Other sockets share its UMEM registration.
             let order: Vec<_> = if round % 2 == 0 { (0..6).collect() } else { (0..6).rev().collect() };
             for n in order {
@@ -145,7 +173,7 @@ fn frames_and_queues_come_back_when_ports_go_in_any_order() {
             }
         }
         let audit = switch.audit();
-        assert!(audit.consistent && audit.free == audit.frames, "{audit:?}");
+        assert!(audit.consistent && audit.free == audit.frames && audit.own == 0, "{audit:?}");
     });
 }
 
@@ -258,7 +286,8 @@ fn sockets_that_are_opened_at_the_same_time_lock_their_memory_once() {
         drop_ipc_lock();
         let (sharers, start) = (UmemSharers::default(), Barrier::new(QUEUES as usize));
         let open = |queue| {
-            let options = SocketOptions { ifindex, queue, depth: 64, zero_copy: ZeroCopy::Off, fill: 64 };
+            let memory = RingMemory::Shared { fill: 64 };
+            let options = SocketOptions { ifindex, queue, depth: 64, zero_copy: ZeroCopy::Off, memory };
             let mut cache = FrameCache::new(Arc::clone(&umem));
             start.wait();
             let opened = XskSocket::open(&options, &sharers, &mut cache);

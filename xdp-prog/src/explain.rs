@@ -104,6 +104,13 @@ pub fn explain_bind_error(errno: Errno, facts: &BindFacts) -> String {
                 mib(*umem_bytes),
                 mib(*limit)
             ),
+            // Other sockets have locked some (`xdp_umem_account_pages` in `net/xdp/xdp_umem.c`).
+            Some(limit) if errno == Errno::ENOBUFS => format!(
+                "{} MiB more of packet memory must be locked than the limit of {} MiB leaves: give CAP_IPC_LOCK, or raise it \
+                 (`LimitMEMLOCK=infinity`, `ulimit -l`)",
+                mib(*umem_bytes),
+                mib(*limit)
+            ),
             _ => format!("memory is short for {} MiB of packet memory and the rings: lower `frames`", mib(*umem_bytes)),
         },
         Errno::ENETDOWN => format!("it is down: `ip link set {ifname} up`"),
@@ -134,7 +141,7 @@ mod tests {
     #[test]
     fn a_bind_error_names_queue_and_cure() {
         type Change = fn(&mut BindFacts);
-        let cases: [(Errno, Change, &str); 8] = [
+        let cases: [(Errno, Change, &str); 9] = [
             (Errno::EBUSY, |_| {}, "another AF_XDP socket"),
             (Errno::EINVAL, |f| f.channels = Some(2), "it has 2 queues"),
             (Errno::EINVAL, |f| f.zero_copy_forced = true, "zero_copy at auto"),
@@ -143,6 +150,11 @@ mod tests {
                 Errno::ENOBUFS,
                 |f| f.memlock = Some(8 << 20),
                 "256 MiB of packet memory must be locked and the limit is 8 MiB",
+            ),
+            (
+                Errno::ENOBUFS,
+                |f| f.memlock = Some(300 << 20),
+                "256 MiB more of packet memory must be locked than the limit of 300 MiB leaves",
             ),
             (Errno::ENOMEM, |_| {}, "lower `frames`"),
             (Errno::ENETDOWN, |_| {}, "ip link set eth7 up"),

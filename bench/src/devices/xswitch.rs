@@ -1,5 +1,6 @@
 //! xswitch: its daemon, with the lab's veths as ports of kind `phy`. These have all features of guests' ports, and
-//! leave the veths as the lab made them. MAC learning and all counters are on.
+//! leave the veths as the lab made them. MAC learning and all counters are on. Ports are guests' only where these have
+//! packet memory of their own, because NICs never have.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,11 +39,22 @@ pub struct Xswitch {
     pub spin_us: Option<u32>,
     /// MAC addresses that a port may have.
     pub macs: u32,
+    /// Whether each port is a guest's with packet memory of its own, so that frames are copied on both ways.
+    pub own_umems: bool,
 }
 
 impl Default for Xswitch {
     fn default() -> Self {
-        Self { ports: 2, workers: 1, rules: None, meters: false, busy: false, spin_us: None, macs: 4096 }
+        Self {
+            ports: 2,
+            workers: 1,
+            rules: None,
+            meters: false,
+            busy: false,
+            spin_us: None,
+            macs: 4096,
+            own_umems: false,
+        }
     }
 }
 
@@ -63,6 +75,9 @@ impl Device for Xswitch {
         }
         if self.busy {
             name += ", polling";
+        }
+        if self.own_umems {
+            name += ", ports' own memory";
         }
         if let Some(us) = self.spin_us {
             name += &match us % 1000 {
@@ -85,14 +100,21 @@ impl Device for Xswitch {
         let cpus: Vec<usize> = [cpu, cpu::GENERATOR].into_iter().cycle().take(self.workers).collect();
         let poll = if self.busy { "busy" } else { "adaptive" };
         let spin = self.spin_us.map_or_else(String::new, |us| format!("spin_us = {us}\nspin_max_us = 0\n"));
+        let shared = if self.own_umems { "shared_queues = 0\n" } else { "" };
         let config =
-            format!("cpus = {cpus:?}\npoll = \"{poll}\"\n{spin}[metrics]\nlisten = \"\"\n[spp]\nlisten = \"\"");
+            format!("{shared}cpus = {cpus:?}\npoll = \"{poll}\"\n{spin}[metrics]\nlisten = \"\"\n[spp]\nlisten = \"\"");
         let daemon =
             Daemon::within(Arc::clone(&lab.switch), &Options { workers: self.workers, frames: 65_536, config });
         let mut running = Switching { daemon, ports: self.ports };
         for (number, ifname) in lab.port_names().iter().enumerate() {
-            let port =
-                json!({ "name": ifname, "kind": "phy", "ifname": ifname, "vport": number, "fdb_limit": self.macs });
+            let mut port = json!({ "name": ifname, "ifname": ifname, "vport": number, "fdb_limit": self.macs });
+            port["kind"] = json!(if self.own_umems { "guest" } else { "phy" });
+            if self.own_umems {
+                let guest = if number == 0 { &lab.near } else { &lab.far };
+                port["netns"] = json!(guest.name());
+                port["guest_ifname"] = json!(format!("g{number}"));
+                port["mac_check"] = json!(false);
+            }
             running.call("POST", "ports", &port)?;
         }
         if self.meters {

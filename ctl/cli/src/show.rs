@@ -115,7 +115,8 @@ pub(crate) fn port(port: &PortEntry) -> String {
         lines.push(("bound queues", format!("{} of {}", info.active_queues, info.queues.len())));
         for queue in &info.queues {
             let copy = if queue.zero_copy { "zero-copy" } else { "copy" };
-            lines.push(("queue", format!("{}: worker {}, {copy}", queue.queue, queue.worker)));
+            let memory = if queue.own_umem { ", packet memory of its own" } else { "" };
+            lines.push(("queue", format!("{}: worker {}, {copy}{memory}", queue.queue, queue.worker)));
         }
     }
     if let Some(end) = port.info.as_ref().and_then(|info| info.guest_end.as_ref()) {
@@ -340,6 +341,9 @@ pub(crate) fn audit(audit: &FrameAudit) -> String {
         "frames      {} (on {pages} pages)\nfree        {}\nto be filled {}\nto be sent  {}\nin transit  {}\nconsistent  {}\n",
         audit.frames, audit.free, audit.rx, audit.tx, audit.in_transit, audit.consistent
     );
+    if audit.own > 0 {
+        text += &format!("of queues   {} more\n", audit.own);
+    }
     for problem in &audit.problems {
         text += &format!("problem: {problem}\n");
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use ctl_guest::limits::{CAP_IPC_LOCK, effective_capabilities};
 use ctl_types::{Check, Status};
 use switch::host::kernel::{ethtool, links};
-use switch::model::{DataplaneSettings, HugePages, MAX_FRAMES, MIN_FILL};
+use switch::model::{DataplaneSettings, HugePages, MAX_FRAMES, MIN_FILL, OWN_UMEM_FRAMES};
 
 /// Capabilities that the daemon needs: number (`linux/capability.h`), name and purpose.
 const CAPABILITIES: [(u32, &str, &str); 5] = [
@@ -19,8 +19,6 @@ const CAPABILITIES: [(u32, &str, &str); 5] = [
 const CAP_SYS_PTRACE: u32 = 19;
 const CAP_SYS_ADMIN: u32 = 21;
 const MIN_KERNEL: (u32, u32) = (5, 10);
-/// What the kernel needs for each frame and queue (`struct xdp_buff_xsk`, `xp_create_and_assign_umem`).
-const KERNEL_BYTES_A_FRAME: u64 = 128;
 
 /// Checks that need no daemon: kernel, privileges, memory, CPUs, and the named netdevs.
 pub fn local_checks(settings: &DataplaneSettings, ifnames: &[String]) -> Vec<Check> {
@@ -38,12 +36,12 @@ pub fn local_checks(settings: &DataplaneSettings, ifnames: &[String]) -> Vec<Che
     }));
     let effective = effective_capabilities(&read("/proc/self/status"));
     checks.extend(check_capabilities(effective));
-    let umem = u64::from(settings.frames) * u64::from(settings.frame_size);
+    let umem = settings.umem_bytes();
     let (memlock, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_MEMLOCK).unwrap_or_default();
-    checks.push(check_memlock(memlock, umem, effective >> CAP_IPC_LOCK & 1 != 0));
+    checks.push(check_memlock(memlock, umem, own_umems(settings), effective >> CAP_IPC_LOCK & 1 != 0));
     checks.push(check_memory(&read("/proc/meminfo"), umem, settings.huge_pages));
     checks.push(check_frames(settings));
-    checks.push(check_kernel_memory(&read("/proc/meminfo"), settings));
+    checks.push(check_memory_of_ports(&read("/proc/meminfo"), settings));
     checks.push(check_jit(read("/proc/sys/net/core/bpf_jit_enable").trim()));
     checks.extend(check_guests(Path::new("/sys/kernel/btf/vmlinux").exists(), private_mounts()));
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
@@ -104,21 +102,29 @@ fn check_capabilities(effective: u64) -> Vec<Check> {
     CAPABILITIES.into_iter().map(check).collect()
 }
 
-/// Checks the limit of locked memory against the packet memory, both in bytes.
-fn check_memlock(limit: u64, umem: u64, exempt: bool) -> Check {
+/// Guests that have a UMEM of their own if there are as many ports as there can be, each with one queue.
+fn owners(settings: &DataplaneSettings) -> u64 {
+    u64::from(settings.capacity.ports - settings.sharing_ports())
+}
+
+/// Bytes of these UMEMs.
+fn own_umems(settings: &DataplaneSettings) -> u64 {
+    owners(settings) * settings.own_umem_bytes().0
+}
+
+/// Checks the limit of locked memory against UMEM, and the UMEMs of queues that there can be, all in bytes.
+fn check_memlock(limit: u64, umem: u64, own: u64, exempt: bool) -> Check {
     let name = "locked memory";
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-    if exempt || limit >= umem {
+    let queues = if own > 0 { format!(", and up to {} for queues' own", mib(own)) } else { String::new() };
+    let text = format!("{} MiB of packet memory{queues}", mib(umem));
+    if exempt || limit >= umem + own {
         let why = if exempt { "CAP_IPC_LOCK exempts this process" } else { "the limit is high enough" };
-        return Check::ok(name, format!("{} MiB of packet memory; {why}", mib(umem)));
+        return Check::ok(name, format!("{text}; {why}"));
     }
-    let text = format!("{} MiB of packet memory, and the limit is {} MiB", mib(umem), mib(limit));
-    Check::bad(
-        Status::Fail,
-        name,
-        text,
-        "raise it (`LimitMEMLOCK=infinity`, `ulimit -l`), give CAP_IPC_LOCK, or lower `frames`",
-    )
+    let status = if limit < umem { Status::Fail } else { Status::Warn };
+    let advice = "raise it (`LimitMEMLOCK=infinity`, `ulimit -l`), give CAP_IPC_LOCK, or lower `frames`";
+    Check::bad(status, name, format!("{text}; the limit is {} MiB", mib(limit)), advice)
 }
 
 /// A number of `/proc/meminfo`, in its unit. 0 if it is not there.
@@ -127,23 +133,33 @@ fn meminfo_field(meminfo: &str, name: &str) -> u64 {
     line.and_then(|value| value.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
-/// Checks that the memory which the kernel needs for packet memory, for each queue anew, leaves a quarter of all memory
-/// if there are as many ports as there can be.
-fn check_kernel_memory(meminfo: &str, settings: &DataplaneSettings) -> Check {
-    let DataplaneSettings { frames, capacity, .. } = settings;
-    let (name, total) = ("kernel memory", meminfo_field(meminfo, "MemTotal") << 10);
-    let queue = u64::from(*frames) * KERNEL_BYTES_A_FRAME;
-    let (all, umem) = (queue * u64::from(capacity.ports), u64::from(*frames) * u64::from(settings.frame_size));
-    let mib = |bytes: u64| bytes >> 20;
+/// Checks that all ports that there can be leave a quarter of all memory. They take packet memory, and the kernel takes
+/// some for each queue's part of it.
+fn check_memory_of_ports(meminfo: &str, settings: &DataplaneSettings) -> Check {
+    let (name, total) = ("memory of ports", meminfo_field(meminfo, "MemTotal") << 10);
+    let (sharing, owners) = (settings.sharing_ports(), owners(settings));
+    let (shared, (own, kernel)) = (settings.kernel_bytes(), settings.own_umem_bytes());
+    let (kernel_in_all, own_in_all) = (shared * u64::from(sharing) + kernel * owners, own * owners);
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let of_own = match owners {
+        0 => String::new(),
+        _ => format!(
+            "; further guests copy to packet memory of their own, {} KiB and {} of the kernel for each queue",
+            own >> 10,
+            kernel >> 10
+        ),
+    };
     let text = format!(
-        "{} KiB for each queue of a port, {} MiB for {} ports; there are {} MiB in all",
-        queue >> 10,
-        mib(all),
-        capacity.ports,
+        "the kernel takes {} KiB for each queue of a NIC or of the first {sharing} guests{of_own}: {} MiB of the kernel and {} of \
+         packet memory for {} ports; there are {} MiB in all",
+        shared >> 10,
+        mib(kernel_in_all),
+        mib(settings.umem_bytes() + own_in_all),
+        settings.capacity.ports,
         mib(total)
     );
-    if all + umem > total / 4 * 3 {
-        let advice = "lower `dataplane.frames`, or `dataplane.capacity.ports` if there are never so many";
+    if kernel_in_all + own_in_all + settings.umem_bytes() > total / 4 * 3 {
+        let advice = "lower `dataplane.frames` or `dataplane.shared_queues`, or `dataplane.capacity.ports` if there are never so many";
         return Check::bad(Status::Warn, name, text, advice);
     }
     Check::ok(name, text)
@@ -177,15 +193,20 @@ fn check_memory(meminfo: &str, umem: u64, huge_pages: HugePages) -> Check {
     )
 }
 
-/// Checks that frames are enough for all ports that there can be, and says what each may hold.
+/// Checks that frames are enough for all ports that there can be and share UMEM, and says what each may hold.
 fn check_frames(settings: &DataplaneSettings) -> Check {
-    let DataplaneSettings { frames, capacity, .. } = settings;
-    let (ports, least, most) = (capacity.ports, settings.least_fill(), settings.most_queues());
+    let DataplaneSettings { frames, .. } = settings;
+    let (ports, least, most) = (settings.sharing_ports(), settings.least_fill(), settings.most_queues());
     let name = "frames";
     let kept =
         format!("{frames} frames, of which {} are kept for frames on their way and copies", settings.reserved_frames());
     if most >= ports {
-        let text = format!("{kept}; each of {ports} ports may hold {least} or more to receive, early ones hold more");
+        let further = match owners(settings) {
+            0 => String::new(),
+            further => format!("; each of {further} further guests has {} of its own", OWN_UMEM_FRAMES / 2),
+        };
+        let text =
+            format!("{kept}; each of {ports} ports may hold {least} or more to receive, early ones hold more{further}");
         return Check::ok(name, text);
     }
     let text =
@@ -332,17 +353,18 @@ mod tests {
     }
 
     #[test]
-    fn memory_of_the_kernel_is_measured_against_all_memory() {
+    fn memory_of_all_ports_is_measured_against_all_memory() {
+        let meminfo = "MemTotal:       33554432 kB\n";
         let settings = DataplaneSettings::default();
-        let check = check_kernel_memory("MemTotal:       33554432 kB\n", &settings);
+        let check = check_memory_of_ports(meminfo, &settings);
         assert_eq!(check.status, Status::Ok);
-        assert!(
-            check.text.contains("8192 KiB for each queue") && check.text.contains("2048 MiB for 256 ports"),
-            "{check:?}"
-        );
-        let many =
-            DataplaneSettings { frames: 262_144, capacity: Capacity { ports: 1000, ..settings.capacity }, ..settings };
-        assert_eq!(check_kernel_memory("MemTotal:       33554432 kB\n", &many).status, Status::Warn);
+        // 32 × 8 MiB and 224 × 64 KiB; 256 MiB and 224 × 2 MiB.
+        let (each, all) = ("8192 KiB for each queue", "270 MiB of the kernel and 704 of packet memory for 256 ports");
+        assert!(check.text.contains(each) && check.text.contains(all), "{check:?}");
+        let many = DataplaneSettings { capacity: Capacity { ports: 1000, ..settings.capacity }, ..settings };
+        assert_eq!(check_memory_of_ports(meminfo, &many).status, Status::Ok, "1,000 guests fit");
+        let sharing = DataplaneSettings { shared_queues: 1000, frames: 262_144, ..many };
+        assert_eq!(check_memory_of_ports(meminfo, &sharing).status, Status::Warn);
     }
 
     #[test]
@@ -351,7 +373,9 @@ mod tests {
         let check = check_frames(&settings);
         assert_eq!(check.status, Status::Ok);
         assert!(
-            check.text.contains("16384 are kept") && check.text.contains("256 ports may hold 96"),
+            check.text.contains("16384 are kept")
+                && check.text.contains("32 ports may hold 768")
+                && check.text.contains("224 further guests has 256"),
             "{}",
             check.text
         );
@@ -364,8 +388,10 @@ mod tests {
     #[test]
     fn memory_is_measured_against_packet_memory() {
         let mib = |n: u64| n << 20;
-        assert_eq!(check_memlock(mib(8), mib(256), false).status, Status::Fail);
-        assert_eq!(check_memlock(mib(8), mib(256), true).status, Status::Ok);
+        assert_eq!(check_memlock(mib(8), mib(256), 0, false).status, Status::Fail);
+        assert_eq!(check_memlock(mib(8), mib(256), mib(448), true).status, Status::Ok);
+        assert_eq!(check_memlock(mib(256), mib(256), 0, false).status, Status::Ok);
+        assert_eq!(check_memlock(mib(256), mib(256), mib(448), false).status, Status::Warn);
         let meminfo = "MemAvailable:    1048576 kB\nHugePages_Free:      4\n";
         assert_eq!(check_memory(meminfo, mib(256), HugePages::Auto).status, Status::Ok);
         assert_eq!(check_memory(meminfo, mib(1000), HugePages::Auto).status, Status::Fail);

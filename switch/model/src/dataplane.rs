@@ -48,6 +48,9 @@ pub struct DataplaneSettings {
     pub frame_size: u32,
     /// Huge pages for UMEM.
     pub huge_pages: HugePages,
+    /// Queues of guests that share UMEM, so that their frames are not copied; default 32. Each further one has a UMEM
+    /// of its own, if that takes less memory ([`DataplaneSettings::has_own_umems`]). Queues of NICs always share.
+    pub shared_queues: u32,
     /// Sleep or spin.
     pub poll: PollMode,
     /// Microseconds that a worker looks for work at least before it sleeps, with [`PollMode::Adaptive`]: 0–1,000,000,
@@ -68,6 +71,7 @@ impl Default for DataplaneSettings {
             frames: 65_536,
             frame_size: 4096,
             huge_pages: HugePages::Auto,
+            shared_queues: 32,
             poll: PollMode::Adaptive,
             spin_us: 50,
             spin_max_us: 2000,
@@ -91,6 +95,34 @@ impl DataplaneSettings {
         self.frames / 4
     }
 
+    /// Bytes of UMEM.
+    pub fn umem_bytes(&self) -> u64 {
+        u64::from(self.frames) * u64::from(self.frame_size)
+    }
+
+    /// Bytes that the kernel takes for a queue that shares UMEM.
+    pub fn kernel_bytes(&self) -> u64 {
+        u64::from(self.frames) * KERNEL_BYTES_A_FRAME
+    }
+
+    /// Bytes of a queue's own UMEM, and those that the kernel takes for it.
+    pub fn own_umem_bytes(&self) -> (u64, u64) {
+        let frames = u64::from(OWN_UMEM_FRAMES);
+        (frames * u64::from(self.frame_size), frames * KERNEL_BYTES_A_FRAME)
+    }
+
+    /// Whether guests' queues beyond `shared_queues` have a UMEM of their own: it takes less memory than sharing does.
+    pub fn has_own_umems(&self) -> bool {
+        let (umem, kernel) = self.own_umem_bytes();
+        umem + kernel < self.kernel_bytes()
+    }
+
+    /// Of `capacity.ports` guests with one queue those that share UMEM.
+    pub fn sharing_ports(&self) -> u32 {
+        let ports = self.capacity.ports;
+        if self.has_own_umems() { ports.min(self.shared_queues) } else { ports }
+    }
+
     /// Frames that each of `capacity.ports` ports of one queue has to receive with at least. Half of what ports have is
     /// shared out evenly.
     pub fn least_fill(&self) -> u32 {
@@ -108,6 +140,12 @@ impl DataplaneSettings {
 pub const MAX_FRAMES: u32 = 1 << 20;
 /// Least frames that a queue is supplied with to receive.
 pub const MIN_FILL: u32 = 64;
+/// Frames of a queue's own UMEM: half of them to receive with, half to send with. With frames of 4,096 bytes that is a
+/// huge page. Rings of fewer descriptors than half of them have fewer frames.
+pub const OWN_UMEM_FRAMES: u32 = 512;
+/// Bytes that the kernel takes for each frame of the UMEM that a queue is bound with, for each queue anew
+/// (`struct xdp_buff_xsk`, `xp_create_and_assign_umem` in `net/xdp/xsk_buff_pool.c`).
+pub const KERNEL_BYTES_A_FRAME: u64 = 128;
 /// Meters and rules that a switch can have when nothing else is configured.
 pub const DEFAULT_TABLE_SIZE: u32 = 65_536;
 /// Most meters, and most rules, that can be configured.

@@ -35,4 +35,7 @@ pub struct FrameAudit {
     pub problems: Vec<String>,
     /// Whether UMEM is on reserved huge pages.
     pub huge_pages: bool,
+    /// Frames of queues that have a UMEM of their own. They are not among the others, and are audited queue by queue.
+    #[serde(default)]
+    pub own: u32,
 }

@@ -43,8 +43,8 @@ pub use component::{
     VlanEdit,
 };
 pub use dataplane::{
-    Capacity, DEFAULT_MASKS, DEFAULT_PORTS, DEFAULT_TABLE_SIZE, DataplaneSettings, HugePages, MAX_FRAMES,
-    MAX_TABLE_SIZE, MIN_FILL, PollMode, Usage,
+    Capacity, DEFAULT_MASKS, DEFAULT_PORTS, DEFAULT_TABLE_SIZE, DataplaneSettings, HugePages, KERNEL_BYTES_A_FRAME,
+    MAX_FRAMES, MAX_TABLE_SIZE, MIN_FILL, OWN_UMEM_FRAMES, PollMode, Usage,
 };
 pub use drop::DropReason;
 pub use error::ErrorKind;

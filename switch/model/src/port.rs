@@ -87,6 +87,12 @@ impl PortKind {
         matches!(self, PortKind::Phy)
     }
 
+    /// Whether its queues may have a UMEM of their own, so that frames are copied. Those of a NIC may not: frames of
+    /// all guests go there, and its driver may move them without a copy. Vhost's take no memory of the kernel.
+    pub const fn may_have_own_umem(self) -> bool {
+        matches!(self, PortKind::Guest)
+    }
+
     /// Netdev of a port that names none. `None`: its user must name one.
     pub fn default_ifname(self, vport: PortNo) -> Option<String> {
         match self {
@@ -355,6 +361,9 @@ pub struct QueueInfo {
     pub worker: usize,
     /// Whether the driver moves frames without a copy.
     pub zero_copy: bool,
+    /// Whether it has a UMEM of its own, so that frames are copied from and to the shared one.
+    #[serde(default)]
+    pub own_umem: bool,
 }
 
 /// A live port.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::attach::{Attachment, GuestSide, no_guest_end};
+use super::attach::{Attachment, GuestSide, RingOptions, no_guest_end};
 use crate::counters::as_count;
 use crate::model::*;
 use crate::worker::view::PortShared;
@@ -16,8 +16,8 @@ pub(super) struct LivePort {
     pub spec: PortSpec,
     /// What the workers share.
     pub shared: Arc<PortShared>,
-    /// Frames that each of its queues is supplied with to receive.
-    pub fill: u32,
+    /// Rings of each of its queues.
+    pub rings: RingOptions,
     /// What it has outside.
     pub attachment: Attachment,
     /// How its netdevs are.

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use super::Netdev;
 use crate::Error;
 use crate::io::backend::Backend;
+use crate::io::queue_rings::RingMemory;
 use crate::io::umem::FrameCache;
 use crate::model::ZeroCopy;
 
@@ -25,8 +26,8 @@ pub struct QueueOptions<'a> {
     pub depth: u32,
     /// Zero-copy wish.
     pub zero_copy: ZeroCopy,
-    /// Frames that the receive side is kept supplied with, at most `depth`.
-    pub fill: u32,
+    /// Where its frames lie.
+    pub memory: RingMemory,
 }
 
 /// The descriptor of an open queue, for programs and counters. It can't be duplicated by safe code outside of this
@@ -90,7 +91,7 @@ pub trait GroupFrames: Debug + Send + Sync {
 
 /// Queues of ports, and sockets beside them.
 pub trait Sockets {
-    /// Opens a queue of a port, and supplies its receive side from `cache`.
+    /// Opens a queue of a port, and supplies its receive side. `cache` has frames of the shared UMEM.
     fn open_queue(&self, options: &QueueOptions<'_>, cache: &mut FrameCache) -> Result<Backend, Error>;
 
     /// The kernel's counters of a queue. They are gone with it.

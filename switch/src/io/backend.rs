@@ -7,8 +7,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::frame_rings::{Flush, FrameRings};
+use super::frame_rings::Flush;
 use super::memory::MemoryQueue;
+use super::queue_rings::{OwnFrames, QueueRings};
 use super::socket::XskSocket;
 use super::umem::{Frame, FrameCache};
 use super::vhost::VhostQueue;
@@ -33,7 +34,7 @@ enum Kind<Rings, Copying> {
 
 impl Backend {
     #[inline]
-    fn kind(&self) -> Kind<&FrameRings, &VhostQueue> {
+    fn kind(&self) -> Kind<&QueueRings, &VhostQueue> {
         match self {
             Backend::Xsk(socket) => Kind::Rings(socket.rings()),
             Backend::Memory(queue) => Kind::Rings(queue.rings()),
@@ -42,7 +43,7 @@ impl Backend {
     }
 
     #[inline]
-    fn kind_mut(&mut self) -> Kind<&mut FrameRings, &mut VhostQueue> {
+    fn kind_mut(&mut self) -> Kind<&mut QueueRings, &mut VhostQueue> {
         match self {
             Backend::Xsk(socket) => Kind::Rings(socket.rings_mut()),
             Backend::Memory(queue) => Kind::Rings(queue.rings_mut()),
@@ -68,11 +69,12 @@ impl Backend {
         }
     }
 
-    /// Takes up to `max` received frames into `burst`. Returns the number of descriptors taken.
+    /// Takes up to `max` received frames into `burst`. Returns the number of descriptors taken. If they are copied, the
+    /// copies are frames of `cache`.
     #[inline]
-    pub fn receive(&mut self, burst: &mut Vec<Frame>, max: usize) -> usize {
+    pub fn receive(&mut self, burst: &mut Vec<Frame>, max: usize, cache: &mut FrameCache) -> usize {
         match self.kind_mut() {
-            Kind::Rings(rings) => rings.receive(burst, max),
+            Kind::Rings(rings) => rings.receive(burst, max, cache),
             Kind::Copying(queue) => queue.receive(burst, max),
         }
     }
@@ -106,11 +108,11 @@ impl Backend {
     }
 
     /// Stages up to `count` of `frames` for sending while there is room. Returns how many. There is no room once the
-    /// other end is gone.
+    /// other end is gone. If they are copied, the originals go to `cache`.
     #[inline]
-    pub fn send(&mut self, count: usize, frames: &mut impl Iterator<Item = Frame>) -> usize {
+    pub fn send(&mut self, count: usize, frames: &mut impl Iterator<Item = Frame>, cache: &mut FrameCache) -> usize {
         match self.kind_mut() {
-            Kind::Rings(rings) => rings.send(count, frames),
+            Kind::Rings(rings) => rings.send(count, frames, cache),
             Kind::Copying(queue) => queue.send(count, frames),
         }
     }
@@ -165,7 +167,15 @@ impl Backend {
         }
     }
 
-    /// Ledger numbers of these two owners, in the same order.
+    /// Where the frames of the queue's own UMEM are, if it has one.
+    pub fn own_frames(&self) -> Option<OwnFrames> {
+        match self.kind() {
+            Kind::Rings(rings) => rings.own_frames(),
+            Kind::Copying(_) => None,
+        }
+    }
+
+    /// Ledger numbers of these two owners, in the same order. They are of the queue's own UMEM, if it has one.
     pub fn owners(&self) -> (u32, u32) {
         match self.kind() {
             Kind::Rings(rings) => rings.owners(),

@@ -11,7 +11,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::frame_rings::{Flush, FrameRings, Rings, wait_until_sent};
+use super::frame_rings::{Flush, Rings, wait_until_sent};
+use super::queue_rings::{QueueRings, RingMemory};
 use super::ring::{Consumer, Desc, Producer, pair};
 use super::umem::{FrameCache, HEADROOM, Umem};
 use crate::model::Count;
@@ -38,16 +39,17 @@ impl Link {
 /// The worker's end of a queue in memory.
 #[derive(Debug)]
 pub struct MemoryQueue {
-    rings: FrameRings,
+    rings: QueueRings,
     link: Arc<Link>,
 }
 
-/// Makes a queue with rings of `depth` descriptors (a power of two), and its kernel's end. `fill` frames, at most
-/// `depth`, are kept on the receive side.
+/// Makes a queue with rings of `depth` descriptors (a power of two), and its kernel's end. `shared` is the UMEM that all
+/// queues share.
 ///
 /// # Errors
-/// No descriptor is left for the wake-up.
-pub fn queue(umem: &Arc<Umem>, depth: u32, fill: u32) -> Result<(MemoryQueue, MemoryKernel), Errno> {
+/// No descriptor is left for the wake-up, or no memory for a UMEM of its own.
+pub fn queue(shared: &Arc<Umem>, depth: u32, memory: RingMemory) -> Result<(MemoryQueue, MemoryKernel), Errno> {
+    let umem = memory.umem(shared, depth)?;
     let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
     let link = Arc::new(Link {
         open: Mutex::new(true),
@@ -56,19 +58,19 @@ pub fn queue(umem: &Arc<Umem>, depth: u32, fill: u32) -> Result<(MemoryQueue, Me
         event: Arc::new(event.into()),
     });
     let (kernel, rings) = KernelRings::pair(depth);
-    let rings = FrameRings::new(Arc::clone(umem), rings, fill.min(depth));
-    let kernel = MemoryKernel { umem: Arc::clone(umem), rings: kernel, link: Arc::clone(&link) };
+    let rings = QueueRings::new(Arc::clone(&umem), rings, memory, depth);
+    let kernel = MemoryKernel { umem, rings: kernel, link: Arc::clone(&link) };
     Ok((MemoryQueue { rings, link }, kernel))
 }
 
 impl MemoryQueue {
     #[inline]
-    pub(super) fn rings(&self) -> &FrameRings {
+    pub(super) fn rings(&self) -> &QueueRings {
         &self.rings
     }
 
     #[inline]
-    pub(super) fn rings_mut(&mut self) -> &mut FrameRings {
+    pub(super) fn rings_mut(&mut self) -> &mut QueueRings {
         &mut self.rings
     }
 
@@ -281,7 +283,7 @@ mod tests {
     fn bed() -> Bed {
         let umem = Umem::new(64, 2048, HugePages::Off).unwrap();
         let mut cache = FrameCache::new(Arc::clone(&umem));
-        let (mut queue, kernel) = queue(&umem, DEPTH, DEPTH).unwrap();
+        let (mut queue, kernel) = queue(&umem, DEPTH, RingMemory::Shared { fill: DEPTH }).unwrap();
         queue.refill(&mut cache);
         Bed { umem, cache, queue, kernel }
     }
@@ -297,9 +299,9 @@ mod tests {
         assert!(kernel.receive(b"first") && kernel.receive(b"second"));
         assert!(!kernel.receive(&[0; 2048]), "it has no room for its data");
         let mut burst = Vec::new();
-        assert_eq!(queue.rings_mut().receive(&mut burst, 64), 2);
+        assert_eq!(queue.rings_mut().receive(&mut burst, 64, &mut cache), 2);
         assert_eq!((umem.data(&burst[0]), umem.data(&burst[1])), (&b"first"[..], &b"second"[..]));
-        assert_eq!(queue.rings_mut().send(2, &mut burst.drain(..)), 2);
+        assert_eq!(queue.rings_mut().send(2, &mut burst.drain(..), &mut cache), 2);
         assert!(kernel.transmit().is_empty(), "it is not flushed");
         queue.flush();
         assert_eq!(kernel.transmit(), [b"first".to_vec(), b"second".to_vec()]);
@@ -311,8 +313,8 @@ mod tests {
     fn what_is_not_taken_back_waits_in_the_tx_ring() {
         let Bed { mut cache, mut queue, mut kernel, .. } = bed();
         for _ in 0..2 {
-            let mut frames = std::iter::from_fn(|| cache.take());
-            assert_eq!(queue.rings_mut().send(DEPTH as usize, &mut frames), DEPTH as usize);
+            let frames: Vec<_> = std::iter::from_fn(|| cache.take()).take(DEPTH as usize).collect();
+            assert_eq!(queue.rings_mut().send(DEPTH as usize, &mut frames.into_iter(), &mut cache), DEPTH as usize);
             queue.flush();
             kernel.transmit();
         }
@@ -337,7 +339,7 @@ mod tests {
     fn a_kernel_that_is_gone_moves_nothing_and_the_queue_takes_its_frames_back() {
         let Bed { umem, mut cache, mut queue, mut kernel } = bed();
         let frame = cache.take();
-        assert_eq!(queue.rings_mut().send(1, &mut frame.into_iter()), 1);
+        assert_eq!(queue.rings_mut().send(1, &mut frame.into_iter(), &mut cache), 1);
         kernel.remove();
         assert!(!queue.rings().is_gone());
         queue.flush();
@@ -354,7 +356,7 @@ mod tests {
         let Bed { umem, mut cache, mut queue, mut kernel } = bed();
         assert!(kernel.receive(b"untaken"));
         let frame = cache.take();
-        assert_eq!(queue.rings_mut().send(1, &mut frame.into_iter()), 1);
+        assert_eq!(queue.rings_mut().send(1, &mut frame.into_iter(), &mut cache), 1);
         assert!(kernel.is_open());
         let untaken = queue.close(Duration::ZERO, &mut cache);
         assert_eq!(untaken, Count { packets: 1, bytes: 7 });

@@ -5,6 +5,7 @@ pub mod backend;
 pub mod frame_rings;
 pub mod memory;
 pub mod mmap;
+pub mod queue_rings;
 pub mod ring;
 pub mod socket;
 pub mod sys;

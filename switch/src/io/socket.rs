@@ -3,9 +3,10 @@
 //! A socket belongs to one thread at a time. Sockets share UMEM through any live copy-mode socket (`XDP_SHARED_UMEM`).
 //! The same memory is registered once more if there is none, or if the socket must be able to go zero-copy. So the
 //! first socket may close while others stay. A library that ties UMEM to its first socket could not do that
-//! (`docs/dependencies.md`).
+//! (`docs/dependencies.md`). A socket with a UMEM of its own ([`RingMemory::Own`]) registers that, and shares it with
+//! nobody.
 //!
-//! Soundness: the kernel touches only chunks that the rings name. [`FrameRings`] names a chunk only while the ledger
+//! Soundness: the kernel touches only chunks that the rings name. [`QueueRings`] names a chunk only while the ledger
 //! has it with this socket. It gets the chunk back from the rings, or after the kernel has let go of the socket.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -14,8 +15,9 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use super::frame_rings::{Flush, FrameRings, Rings, wait_until_sent};
+use super::frame_rings::{Flush, Rings, wait_until_sent};
 use super::mmap::Mmap;
+use super::queue_rings::{QueueRings, RingMemory};
 use super::ring::{Consumer, Entry, Producer};
 use super::sys::{self, RingKind};
 use super::umem::{FrameCache, Umem};
@@ -62,27 +64,28 @@ pub struct SocketOptions {
     pub depth: u32,
     /// Whether zero-copy mode is wanted.
     pub zero_copy: ZeroCopy,
-    /// Frames to keep the receive side supplied with, at most `depth`.
-    pub fill: u32,
+    /// Where its frames lie.
+    pub memory: RingMemory,
 }
 
 /// An open socket.
 #[derive(Debug)]
 pub struct XskSocket {
     fd: Arc<OwnedFd>,
-    rings: FrameRings,
+    rings: QueueRings,
     zero_copy: bool,
 }
 
 impl XskSocket {
-    /// Opens and binds a socket and fills its fill ring from `cache`.
+    /// Opens and binds a socket and fills its fill ring. `cache` has frames of the shared UMEM.
     ///
     /// # Errors
     /// The kernel's bare error. Nothing is left open or taken.
     pub fn open(options: &SocketOptions, sharers: &UmemSharers, cache: &mut FrameCache) -> Result<Self, Errno> {
         let deadline = Instant::now() + REBIND_TIMEOUT;
+        let umem = options.memory.umem(cache.umem(), options.depth)?;
         loop {
-            match Self::open_once(options, sharers, cache.umem()) {
+            match Self::open_once(options, sharers, &umem) {
                 Err(Errno::EBUSY) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
                 Err(errno) => return Err(errno),
                 Ok(mut socket) => {
@@ -106,6 +109,9 @@ impl XskSocket {
             // EBADF: the donor's netdev is gone, and the kernel has unbound the donor. Another donor may do.
             sharers.live(umem).into_iter().map(shared).find(|result| !matches!(result, Err(Errno::EBADF)))
         };
+        if options.memory == RingMemory::Own {
+            return Self::open_bound(options, umem, flags, None);
+        }
         let mut registering = None;
         if options.zero_copy == ZeroCopy::Off {
             if let Some(result) = share() {
@@ -133,7 +139,7 @@ impl XskSocket {
         let fd = sys::socket()?;
         if share.is_none() {
             let (start, len) = umem.region();
-            // SAFETY: only `FrameRings` writes the rings of this socket and of those that share with it. It names only
+            // SAFETY: only `QueueRings` writes the rings of this socket and of those that share with it. It names only
             // chunks that the ledger has with them. The kernel holds the pages itself, even if they are unmapped.
             unsafe { sys::register_umem(fd.as_fd(), start, len, umem.frame_size())? };
         }
@@ -154,17 +160,17 @@ impl XskSocket {
             None => sys::bind(fd.as_fd(), options.ifindex, options.queue, flags)?,
         }
         let zero_copy = sys::is_zero_copy(fd.as_fd())?;
-        let rings = FrameRings::new(Arc::clone(umem), rings, options.fill.min(options.depth));
+        let rings = QueueRings::new(Arc::clone(umem), rings, options.memory, options.depth);
         Ok(Self { fd: Arc::new(fd), rings, zero_copy })
     }
 
     #[inline]
-    pub(super) fn rings(&self) -> &FrameRings {
+    pub(super) fn rings(&self) -> &QueueRings {
         &self.rings
     }
 
     #[inline]
-    pub(super) fn rings_mut(&mut self) -> &mut FrameRings {
+    pub(super) fn rings_mut(&mut self) -> &mut QueueRings {
         &mut self.rings
     }
 
@@ -284,7 +290,7 @@ where
     let len = entries + size as usize * size_of::<T>();
     let map = Mmap::ring(fd, len, kind.page_offset())?;
     // SAFETY: the mapping is that of this ring. The descriptor is new, so this is the only user-side end. It goes into
-    // `FrameRings`, which pushes only frames that it has given to an owner of this socket.
+    // `QueueRings`, which pushes only frames that it has given to an owner of this socket.
     unsafe { end(map, &offsets, size) }
 }
 

@@ -7,6 +7,7 @@ use crossbeam::channel::Sender;
 use super::egress::Queue;
 use super::view::PortShared;
 use crate::engine::PortNo;
+use crate::io::queue_rings::OwnFrames;
 
 /// What control asks of a worker.
 #[derive(Debug)]
@@ -43,8 +44,10 @@ pub struct QueueHoldings {
     pub queue: u32,
     /// By the socket's own count.
     pub counted: (u32, u32),
-    /// What the ledger of UMEM calls these places.
+    /// What the ledger calls these places: that of the shared UMEM, or of the queue's own.
     pub owners: (u32, u32),
+    /// The frames of the queue's own UMEM, if it has one.
+    pub own: Option<OwnFrames>,
 }
 
 impl QueueHoldings {
@@ -54,6 +57,7 @@ impl QueueHoldings {
             queue: queue.number,
             counted: queue.backend.outstanding(),
             owners: queue.backend.owners(),
+            own: queue.backend.own_frames(),
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::engine::PortNo;
 use crate::engine::storm::StormControl;
 use crate::io::backend::Backend;
 use crate::io::memory::{self, MemoryKernel};
+use crate::io::queue_rings::RingMemory;
 use crate::io::umem::Umem;
 use crate::model::DEFAULT_MTU;
 
@@ -25,8 +26,8 @@ pub struct RigSettings {
     pub workers: usize,
     /// Descriptors of each ring of a queue, a power of two.
     pub depth: u32,
-    /// Frames that a receive side is kept supplied with, at most `depth`.
-    pub fill: u32,
+    /// Where the frames of each port's queues lie, by number. Further ports begin again with the first.
+    pub memory: Vec<RingMemory>,
     /// Frames that can wait between two workers.
     pub transit: usize,
     /// As in [`Setup::spin`].
@@ -51,6 +52,9 @@ impl MemoryRig {
     ///
     /// # Errors
     /// There are no descriptors left.
+    ///
+    /// # Panics
+    /// If the settings name no memory.
     pub fn new(umem: &Arc<Umem>, view: View, settings: &RigSettings) -> Result<Self, Errno> {
         let ports: Vec<_> = view.ports.iter().flatten().cloned().collect();
         let shared = Shared::new(Arc::clone(umem), view, settings.workers)?;
@@ -64,8 +68,9 @@ impl MemoryRig {
             commands.push(sender);
         }
         for port in ports {
+            let memory = settings.memory[usize::from(port.no) % settings.memory.len()];
             for (number, queue) in (0..).zip(&port.queues) {
-                let (mut backend, kernel) = memory::queue(umem, settings.depth, settings.fill)?;
+                let (mut backend, kernel) = memory::queue(umem, settings.depth, memory)?;
                 let worker = &mut workers[queue.worker()];
                 backend.refill(worker.egress.cache());
                 worker.add(Queue::new(Arc::clone(&port), number, Backend::Memory(backend)));

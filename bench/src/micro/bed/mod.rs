@@ -14,6 +14,7 @@ use switch::engine::snapshot::{BridgePolicy, PortPolicy, Snapshot};
 use switch::engine::tables::Tables;
 use switch::io::backend::Backend;
 use switch::io::memory::{self, MemoryKernel};
+use switch::io::queue_rings::RingMemory;
 use switch::io::umem::{FrameCache, Umem};
 use switch::model::{
     Capacity, DEFAULT_QUEUE_DEPTH, HugePages, MeterBinding, MeterDirection, MeterSpec, RuleChange, RuleTarget, VlanMode,
@@ -35,17 +36,19 @@ pub const RULES: u32 = 10_000;
 const MASKS: u32 = 8;
 /// Descriptors of a ring.
 const DEPTH: u32 = DEFAULT_QUEUE_DEPTH;
-/// Frames that a receive side is kept supplied with: a queue's share of 65,536 frames.
+/// Frames that a receive side is kept supplied with: about a queue's share of 65,536 frames.
 const FILL: u32 = 1536;
+/// Where the frames of most queues lie.
+pub const SHARED: RingMemory = RingMemory::Shared { fill: FILL };
 /// Frames of packet memory.
 const FRAMES: u32 = 8192;
 const FRAME_SIZE: u32 = 2048;
 /// VLAN of both ports.
 const VID: u16 = 10;
 
-/// A queue, not yet filled, and the kernel's end of it.
-pub fn queue(umem: &Arc<Umem>) -> (Backend, MemoryKernel) {
-    let (queue, kernel) = memory::queue(umem, DEPTH, FILL).expect("an eventfd");
+/// A queue whose frames lie there, not yet filled, and the kernel's end of it.
+pub fn queue(umem: &Arc<Umem>, memory: RingMemory) -> (Backend, MemoryKernel) {
+    let (queue, kernel) = memory::queue(umem, DEPTH, memory).expect("an eventfd");
     (Backend::Memory(queue), kernel)
 }
 
@@ -187,7 +190,7 @@ fn worker_by(tables: &Tables) -> Bed<Worker> {
 
 /// A worker with a queue for each port, whose fill rings are full, and the kernel's ends.
 fn set_up(umem: &Arc<Umem>, view: View, set: Set) -> (Worker, Vec<MemoryKernel>) {
-    let settings = RigSettings { workers: 1, depth: DEPTH, fill: FILL, transit: 0, spin: None };
+    let settings = RigSettings { workers: 1, depth: DEPTH, memory: vec![SHARED], transit: 0, spin: None };
     let MemoryRig { shared, mut workers, kernels, .. } = MemoryRig::new(umem, view, &settings).expect("descriptors");
     drop(shared.components.publish(Arc::new(set)));
     let mut device = workers.remove(0);

@@ -5,15 +5,19 @@ use std::sync::Arc;
 
 use switch::io::backend::Backend;
 use switch::io::memory::MemoryKernel;
+use switch::io::queue_rings::RingMemory;
 use switch::io::ring::{Consumer, Desc, Producer, pair};
 use switch::io::umem::{Frame, FrameCache};
+use switch::model::OWN_UMEM_FRAMES;
 
 use super::{BURSTS, Case, nothing};
-use crate::micro::bed::{Wire, queue, umem};
+use crate::micro::bed::{SHARED, Wire, queue, umem};
 use crate::micro::fixtures::BURST;
 
 const GROUP: &str = "rings";
 const FRAMES: usize = BURSTS * BURST;
+/// Frames that a queue with memory of its own can have received.
+const OWN_FRAMES: usize = OWN_UMEM_FRAMES as usize / 2;
 
 fn through_a_ring((producer, consumer): &mut (Producer<Desc>, Consumer<Desc>)) {
     for _ in 0..BURSTS {
@@ -33,15 +37,21 @@ struct Queue {
     kernel: MemoryKernel,
     cache: FrameCache,
     frames: Vec<Frame>,
+    /// Bursts that it can have received.
+    bursts: usize,
 }
 
 impl Queue {
-    fn new() -> Self {
+    fn new(memory: RingMemory) -> Self {
         let umem = umem();
-        let (mut backend, kernel) = queue(&umem);
+        let bursts = match memory {
+            RingMemory::Shared { .. } => BURSTS,
+            RingMemory::Own => OWN_FRAMES / BURST,
+        };
+        let (mut backend, kernel) = queue(&umem, memory);
         let mut cache = FrameCache::new(Arc::clone(&umem));
         backend.refill(&mut cache);
-        Self { backend, kernel, cache, frames: Vec::with_capacity(FRAMES) }
+        Self { backend, kernel, cache, frames: Vec::with_capacity(FRAMES), bursts }
     }
 
     fn before_receive(&mut self) {
@@ -50,8 +60,8 @@ impl Queue {
     }
 
     fn receive(&mut self) {
-        for _ in 0..BURSTS {
-            self.backend.receive(&mut self.frames, BURST);
+        for _ in 0..self.bursts {
+            self.backend.receive(&mut self.frames, BURST, &mut self.cache);
             self.backend.refill(&mut self.cache);
         }
     }
@@ -64,7 +74,7 @@ impl Queue {
         for _ in 0..BURSTS {
             // The last ones: no frame moves up.
             let rest = self.frames.len() - BURST;
-            let sent = self.backend.send(BURST, &mut self.frames.drain(rest..));
+            let sent = self.backend.send(BURST, &mut self.frames.drain(rest..), &mut self.cache);
             debug_assert_eq!(sent, BURST);
             self.backend.flush();
             // The kernel's part is a loop of few instructions over the burst. It is part of what is measured.
@@ -74,10 +84,20 @@ impl Queue {
     }
 }
 
+fn shared() -> Queue {
+    Queue::new(SHARED)
+}
+
+fn own() -> Queue {
+    Queue::new(RingMemory::Own)
+}
+
 pub(super) fn cases() -> Vec<Case> {
     vec![
         Case::new(GROUP, "push, submit, pop, release", FRAMES, || pair(2048), nothing, through_a_ring),
-        Case::new(GROUP, "socket: receive and refill", FRAMES, Queue::new, Queue::before_receive, Queue::receive),
-        Case::new(GROUP, "socket: send, flush, reap", FRAMES, Queue::new, Queue::before_send, Queue::send),
+        Case::new(GROUP, "socket: receive and refill", FRAMES, shared, Queue::before_receive, Queue::receive),
+        Case::new(GROUP, "socket: send, flush, reap", FRAMES, shared, Queue::before_send, Queue::send),
+        Case::new(GROUP, "own memory: receive and refill", OWN_FRAMES, own, Queue::before_receive, Queue::receive),
+        Case::new(GROUP, "own memory: send, flush, reap", FRAMES, own, Queue::before_send, Queue::send),
     ]
 }

@@ -32,6 +32,7 @@ use crate::Error;
 use crate::counters::as_count;
 use crate::host::{Host, HostChange, Link, Netdev, QueueCounters, SocketCounters, SteerKey};
 use crate::io::backend::Backend;
+use crate::io::queue_rings::RingMemory;
 use crate::io::umem::FrameCache;
 use crate::model::*;
 use crate::worker::view::PortShared;
@@ -52,10 +53,19 @@ pub(super) struct Plan {
     pub spec: PortSpec,
     /// What workers share of it.
     pub shared: Arc<PortShared>,
-    /// Frames that each queue is supplied with.
-    pub fill: u32,
+    /// Rings of its queues.
+    pub rings: RingOptions,
     /// Stations whose packets come to the switch, if it shares its netdev.
     pub steering: BTreeSet<SteerKey>,
+}
+
+/// Rings of each queue of a port.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RingOptions {
+    /// Descriptors of each ring, a power of two.
+    pub depth: u32,
+    /// Where their frames lie.
+    pub memory: RingMemory,
 }
 
 /// What a live port has outside.
@@ -306,17 +316,16 @@ impl Attachment {
         }
     }
 
-    /// Opens all queues of a port that has none, with rings of that depth. On an error none is open.
+    /// Opens all queues of a port that has none, with such rings. On an error none is open.
     pub fn reopen(
         &mut self,
         spec: &PortSpec,
-        depth: u32,
-        fill: u32,
+        rings: RingOptions,
         cache: &mut FrameCache,
     ) -> Result<Vec<Backend>, Error> {
         match self {
-            Attachment::Netdev(port) => port.reopen(spec, depth, fill, cache),
-            Attachment::Vhost(port) => Ok(port.queues(fill)),
+            Attachment::Netdev(port) => port.reopen(spec, rings, cache),
+            Attachment::Vhost(port) => Ok(port.queues(rings.memory.fill())),
         }
     }
 

@@ -9,7 +9,7 @@ use super::find::FoundNetdev;
 use super::group_tap::GroupTap;
 use super::guest_side::GuestSide;
 use super::mtu::mtu_limit;
-use super::{AttachmentInfo, Followed, OtherQueues, OutsideCounters, Plan, Sight};
+use super::{AttachmentInfo, Followed, OtherQueues, OutsideCounters, Plan, RingOptions, Sight};
 use crate::Error;
 use crate::control::core::Core;
 use crate::host::{
@@ -221,18 +221,17 @@ impl NetdevPort {
         self.sockets.clear();
     }
 
-    /// Opens all queues of a port that has none, with rings of that depth. On an error none is open.
+    /// Opens all queues of a port that has none, with such rings. On an error none is open.
     pub fn reopen(
         &mut self,
         spec: &PortSpec,
-        depth: u32,
-        fill: u32,
+        rings: RingOptions,
         cache: &mut FrameCache,
     ) -> Result<Vec<Backend>, Error> {
         let mut queues = Vec::new();
         for number in 0..self.queue_count() {
             let opening = Opening { core: &self.core, ends: &self.ends, spec, program: &*self.program };
-            match opening.queue(number, depth, fill, cache) {
+            match opening.queue(number, rings, cache) {
                 Ok(queue) => queues.push(queue),
                 Err(error) => {
                     close(&mut queues, cache);
@@ -303,12 +302,11 @@ fn attach(
     queues: &mut Vec<Backend>,
     cache: &mut FrameCache,
 ) -> Result<Parts, Error> {
-    let Plan { spec, shared, fill, steering } = plan;
+    let Plan { spec, shared, rings, steering } = plan;
     let host = &*core.host;
     let mut program = host.load_program(&ends.near, super::queue_count(shared), spec.steering)?;
-    let depth = spec.queue_depth.unwrap_or(DEFAULT_QUEUE_DEPTH);
     for number in 0..super::queue_count(shared) {
-        queues.push(Opening { core, ends, spec, program: &*program }.queue(number, depth, *fill, cache)?);
+        queues.push(Opening { core, ends, spec, program: &*program }.queue(number, *rings, cache)?);
     }
     let promiscuous = spec.kind.is_promiscuous().then(|| host.make_promiscuous(&ends.near)).transpose()?;
     let group_tap = match spec.steering {
@@ -345,16 +343,16 @@ struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    /// Opens a queue with `fill` frames to be filled, and has the program send its packets there.
-    fn queue(&self, number: u32, depth: u32, fill: u32, cache: &mut FrameCache) -> Result<Backend, Error> {
+    /// Opens a queue with such rings, and has the program send its packets there.
+    fn queue(&self, number: u32, rings: RingOptions, cache: &mut FrameCache) -> Result<Backend, Error> {
         let Self { core, ends, spec, program } = self;
         // Only a driver's queue can be zero-copy, and a veth has none: sharing one registration costs no memory a port.
         let zero_copy = match spec.zero_copy {
             ZeroCopy::Auto if ends.is_veth || spec.mode == ModeRequest::Generic => ZeroCopy::Off,
             wish => wish,
         };
-        let (netdev, channels) = (&ends.near, ends.channels);
-        let options = QueueOptions { netdev, queue: number, channels, depth, zero_copy, fill };
+        let (netdev, channels, RingOptions { depth, memory }) = (&ends.near, ends.channels, rings);
+        let options = QueueOptions { netdev, queue: number, channels, depth, zero_copy, memory };
         let backend = core.host.open_queue(&options, cache)?;
         match program.set_socket(number, &PortSocket::of(&backend)) {
             Ok(()) => Ok(backend),

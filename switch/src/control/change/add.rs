@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::steer::{self, Station};
 use super::supply::Supply;
 use super::unique::Known;
-use crate::control::attach::{Attachment, Found, Plan, Wish};
+use crate::control::attach::{Attachment, Found, Plan, RingOptions, Wish};
 use crate::control::core::Core;
 use crate::control::host_addresses::HostAddresses;
 use crate::control::ports::{Condition, LivePort};
@@ -126,11 +126,11 @@ fn plan(control: &mut Control, found: Vec<Result<(PortSpec, Found), Error>>) -> 
     let host = known.into_host_addresses();
     let mut supply = Supply::of(control);
     let mut one = |(spec, found): (PortSpec, Found)| {
-        let queues = spec.queues.unwrap_or(1);
-        let fill = supply.take(queues, spec.queue_depth.unwrap_or(STOCK))?;
+        let depth = spec.queue_depth.unwrap_or(STOCK);
+        let memory = supply.take(spec.kind, spec.queues.unwrap_or(1), depth)?;
         let shared = Arc::new(share(&core, &spec, control));
         let steering = steering(&spec, &stations, &host);
-        Ok((Plan { spec, shared, fill, steering }, found))
+        Ok((Plan { spec, shared, rings: RingOptions { depth, memory }, steering }, found))
     };
     admitted.into_iter().map(|admitted| admitted.and_then(&mut one)).collect()
 }
@@ -162,11 +162,11 @@ fn open(core: &Arc<Core>, (plan, found): (Plan, Found)) -> Result<Opened, Error>
     let opened = found.open(core, &plan);
     core.changes.tried(opened.is_ok());
     let (attachment, queues): (Attachment, _) = opened?;
-    let Plan { spec, shared, fill, .. } = plan;
+    let Plan { spec, shared, rings, .. } = plan;
     let queue = |(number, backend)| Queue::new(Arc::clone(&shared), number, backend);
     let queues = (0..).zip(queues).map(queue).collect();
     let condition = Condition { carrier: spec.kind.has_netdev(), ..Condition::default() };
-    Ok(Opened { port: LivePort { spec, shared, fill, attachment, condition }, queues })
+    Ok(Opened { port: LivePort { spec, shared, rings, attachment, condition }, queues })
 }
 
 /// Gives open ports their places: in one new view, then in the hands of the workers.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Error;
+use crate::control::attach::RingOptions;
 use crate::control::core::Core;
 use crate::control::ports::LivePort;
 use crate::io::umem::FrameCache;
@@ -22,25 +23,10 @@ pub(super) fn count_untaken(port: &PortShared, queue: u32, untaken: Count) {
     port.shards[shared.worker()].dropped_all(DropReason::PortGone, untaken);
 }
 
-/// Rings of a port's queues.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rings {
-    pub depth: u32,
-    /// Frames that each queue is supplied with to receive.
-    pub fill: u32,
-}
-
-impl Rings {
-    /// Those that a port has.
-    pub fn of(port: &LivePort) -> Self {
-        Self { depth: port.spec.queue_depth.unwrap_or(DEFAULT_QUEUE_DEPTH), fill: port.fill }
-    }
-}
-
 /// Opens the queues of a port anew with such rings. What comes in meanwhile is dropped and counted by the program. If
 /// it can't be done, the port has its old rings again.
-pub(super) fn set_rings(core: &Core, port: &mut LivePort, rings: Rings) -> Result<(), Error> {
-    let before = Rings::of(port);
+pub(super) fn set_rings(core: &Core, port: &mut LivePort, rings: RingOptions) -> Result<(), Error> {
+    let before = port.rings;
     // First of all the program sends nothing to the old queues any more, and counts that.
     port.attachment.unplug()?;
     let queues = core.workers.take_back(&port.shared);
@@ -63,11 +49,10 @@ pub(super) fn set_rings(core: &Core, port: &mut LivePort, rings: Rings) -> Resul
 }
 
 /// Opens all queues of a port that has none, and gives them to their workers.
-fn open(core: &Core, port: &mut LivePort, rings: Rings, cache: &mut FrameCache) -> Result<(), Error> {
-    let Rings { depth, fill } = rings;
-    let backends = port.attachment.reopen(&port.spec, depth, fill, cache)?;
-    port.spec.queue_depth = Some(depth);
-    port.fill = fill;
+fn open(core: &Core, port: &mut LivePort, rings: RingOptions, cache: &mut FrameCache) -> Result<(), Error> {
+    let backends = port.attachment.reopen(&port.spec, rings, cache)?;
+    port.spec.queue_depth = Some(rings.depth);
+    port.rings = rings;
     for (number, backend) in (0..).zip(backends) {
         core.workers.add(Queue::new(Arc::clone(&port.shared), number, backend));
     }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::depth::{Rings, set_rings};
+use super::depth::set_rings;
 use super::supply::Supply;
 use super::{steer, unique};
-use crate::control::attach::no_guest_end;
+use crate::control::attach::{RingOptions, no_guest_end};
 use crate::control::core::Core;
 use crate::control::fields::{check_depth, check_mac, check_mtu, check_vlan};
 use crate::control::ports::LivePort;
@@ -84,7 +84,7 @@ pub(in crate::control) fn check_update(port: &LivePort, update: &PortUpdate) -> 
 /// A change that was made outside, with what there was before.
 enum Done {
     Opened,
-    Rings(Rings),
+    Rings(RingOptions),
     Mtu(Option<u32>),
 }
 
@@ -129,8 +129,8 @@ fn change_each(
         done.push(Done::Opened);
     }
     if let Some(depth) = update.queue_depth.filter(|&depth| Some(depth) != port.spec.queue_depth) {
-        let before = Rings::of(port);
-        set_rings(core, port, Rings { depth, fill: supply.retake(port.fill, port.queues(), depth) })?;
+        let before = port.rings;
+        set_rings(core, port, RingOptions { depth, memory: supply.retake(before.memory, port.queues(), depth) })?;
         done.push(Done::Rings(before));
     }
     if let Some(mtu) = update.mtu.filter(|&mtu| Some(mtu) != port.spec.mtu) {

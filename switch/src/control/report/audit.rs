@@ -3,6 +3,7 @@
 use crate::control::core::Core;
 use crate::control::state::Control;
 use crate::counters::as_count;
+use crate::io::queue_rings::OwnFrames;
 use crate::io::umem::Whereabouts;
 use crate::model::*;
 use crate::worker::QueueHoldings;
@@ -30,7 +31,19 @@ pub(in crate::control) fn audit(control: &Control) -> FrameAudit {
     for worker in holdings {
         audit.free += worker.cached;
         audit.in_transit += worker.in_transit;
-        for QueueHoldings { port, queue, counted: (rx, tx), owners } in worker.queues {
+        for QueueHoldings { port, queue, counted: (rx, tx), owners, own } in worker.queues {
+            if let Some(own) = own {
+                audit.own += own.all;
+                if !own.is_balanced() {
+                    let OwnFrames { all, free, .. } = own;
+                    audit.problems.push(format!(
+                        "queue {queue} of {} has {all} frames of its own, of which {free} are free, {rx} to be filled and \
+                         {tx} to be sent",
+                        port.name
+                    ));
+                }
+                continue;
+            }
             let ledger = (census.at(owners.0), census.at(owners.1));
             audit.rx += rx;
             audit.tx += tx;

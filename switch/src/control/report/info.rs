@@ -9,6 +9,7 @@ use crate::control::core::Core;
 use crate::control::ports::LivePort;
 use crate::control::state::Control;
 use crate::host::{Link, Netdev};
+use crate::io::queue_rings::RingMemory;
 use crate::model::*;
 
 /// A port as its users see it.
@@ -79,6 +80,7 @@ fn describe(control: &Control, port: &LivePort, link: Option<&Link>) -> PortInfo
     let AttachmentInfo { mode, mode_reason, max_mtu, zero_copy, guest_end, vhost } = port.attachment.info();
     let pairs = vhost.as_ref().map(|vhost| vhost.active_pairs);
     let has_carrier = pairs.map_or(link.is_some_and(|link| link.carrier), |pairs| pairs > 0);
+    let own_umem = port.rings.memory == RingMemory::Own;
     let queues = (0..).zip(port.shared.queues.iter()).zip(zero_copy);
     PortInfo {
         spec: port.spec.clone(),
@@ -91,7 +93,7 @@ fn describe(control: &Control, port: &LivePort, link: Option<&Link>) -> PortInfo
         problems: port.condition.problems().cloned().collect(),
         max_mtu,
         queues: queues
-            .map(|((queue, shared), zero_copy)| QueueInfo { queue, worker: shared.worker(), zero_copy })
+            .map(|((queue, shared), zero_copy)| QueueInfo { queue, worker: shared.worker(), zero_copy, own_umem })
             .collect(),
         // Of other kinds it is asked for once the lock is free (`BoundQueues`).
         active_queues: match pairs {

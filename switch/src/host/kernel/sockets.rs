@@ -12,10 +12,11 @@ use super::packet::{GroupSocket, Promiscuous};
 use super::{KernelHost, expect_link, xsk_queues};
 use crate::host::{GroupFrames, GuestSockets, Netdev, PacketSocket, PortSocket, QueueOptions, SocketCounters, Sockets};
 use crate::io::backend::Backend;
+use crate::io::queue_rings::RingMemory;
 use crate::io::socket::{self, SocketOptions, XskSocket};
 use crate::io::sys;
 use crate::io::umem::FrameCache;
-use crate::model::ZeroCopy;
+use crate::model::{OWN_UMEM_FRAMES, ZeroCopy};
 use crate::{Error, ErrorKind};
 
 /// Index of the loopback netdev, which every namespace has.
@@ -42,18 +43,22 @@ fn own_socket(ifname: &str) -> Result<OwnedFd, Errno> {
 
 impl Sockets for KernelHost {
     fn open_queue(&self, options: &QueueOptions<'_>, cache: &mut FrameCache) -> Result<Backend, Error> {
-        let QueueOptions { netdev, queue, channels, depth, zero_copy, fill } = *options;
-        let wanted = SocketOptions { ifindex: netdev.index, queue, depth, zero_copy, fill };
+        let QueueOptions { netdev, queue, channels, depth, zero_copy, memory } = *options;
+        let wanted = SocketOptions { ifindex: netdev.index, queue, depth, zero_copy, memory };
         let opened = XskSocket::open(&wanted, &self.sharers, cache);
         opened.map(Backend::Xsk).map_err(|errno| {
             let umem = cache.umem();
+            let frames = match memory {
+                RingMemory::Shared { .. } => umem.frames(),
+                RingMemory::Own => OWN_UMEM_FRAMES,
+            };
             let facts = BindFacts {
                 ifname: netdev.name.clone(),
                 queue,
                 channels: Some(channels),
                 zero_copy_forced: zero_copy == ZeroCopy::On,
                 memlock: memlock(),
-                umem_bytes: u64::from(umem.frames()) * u64::from(umem.frame_size()),
+                umem_bytes: u64::from(frames) * u64::from(umem.frame_size()),
             };
             let kind = match errno {
                 Errno::EBUSY => ErrorKind::Busy,

@@ -98,6 +98,13 @@ impl FrameCache {
         }
     }
 
+    /// Number of frames that can be taken before the pool is asked again. 0 if none is free.
+    #[inline]
+    pub fn stock(&mut self) -> usize {
+        self.restock();
+        self.len
+    }
+
     /// Gives a frame back.
     #[inline]
     pub fn put(&mut self, frame: Frame) {

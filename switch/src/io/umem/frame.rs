@@ -92,4 +92,15 @@ impl Frame {
         let len = len as u32;
         self.len = len;
     }
+
+    /// Copies the data of another frame to the same place of this chunk.
+    ///
+    /// # Panics
+    /// If the other chunk is larger, and the data lies beyond the end of this one.
+    #[inline]
+    pub fn copy_from(&mut self, other: &Frame) {
+        let (start, len) = (other.start(), other.len());
+        self.set(start, len);
+        self.chunk_mut()[start..][..len].copy_from_slice(other.data());
+    }
 }

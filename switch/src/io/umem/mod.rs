@@ -56,6 +56,8 @@ pub struct Umem {
     /// Number of the next owner. 64 bits don't wrap, so no number is given out twice.
     next_owner: AtomicU64,
     huge: bool,
+    /// Whether huge pages of any kind were wanted.
+    prefers_huge: bool,
 }
 
 impl Umem {
@@ -65,25 +67,34 @@ impl Umem {
     /// EINVAL if a number is not as above. ENOMEM if memory is short, or if huge pages are short with
     /// [`HugePages::On`].
     pub fn new(frames: u32, frame_size: u32, huge_pages: HugePages) -> Result<Arc<Self>, Errno> {
-        let is_size = frame_size.is_power_of_two() && (MIN_FRAME_SIZE..=MAX_FRAME_SIZE).contains(&frame_size);
-        let slabs = frames as usize / SLAB;
-        if !is_size || slabs == 0 || slabs * SLAB != frames as usize {
-            return Err(Errno::EINVAL);
-        }
-        let len = frames as usize * frame_size as usize;
+        let len = check_layout(frames, frame_size)?;
         let huge_len = len.next_multiple_of(HUGE_PAGE);
         let (memory, huge) = match huge_pages {
             HugePages::Off => (Mmap::anonymous(len, false)?, false),
             HugePages::On => (Mmap::anonymous(huge_len, true)?, true),
             HugePages::Auto => match Mmap::anonymous(huge_len, true) {
                 Ok(memory) => (memory, true),
-                Err(_) => {
-                    let memory = Mmap::anonymous(len, false)?;
-                    memory.prefer_huge();
-                    (memory, false)
-                }
+                Err(_) => (transparent(len)?, false),
             },
         };
+        let prefers_huge = huge_pages != HugePages::Off;
+        Ok(Self::over(memory, frames, frame_size, huge, prefers_huge))
+    }
+
+    /// Maps a further UMEM with `frames` frames (a multiple of [`SLAB`]) of the same size. It leaves reserved huge pages
+    /// to others, and asks for transparent ones if this one was to be on huge pages.
+    ///
+    /// # Errors
+    /// As for [`Umem::new`].
+    pub fn sibling(&self, frames: u32) -> Result<Arc<Self>, Errno> {
+        let len = check_layout(frames, self.frame_size)?;
+        let memory = if self.prefers_huge { transparent(len)? } else { Mmap::anonymous(len, false)? };
+        Ok(Self::over(memory, frames, self.frame_size, false, self.prefers_huge))
+    }
+
+    /// A UMEM in `memory`, which is long enough. All frames are free.
+    fn over(memory: Mmap, frames: u32, frame_size: u32, huge: bool, prefers_huge: bool) -> Arc<Self> {
+        let slabs = frames as usize / SLAB;
         let pool = ArrayQueue::new(slabs);
         let mut indices = 0..frames;
         for _ in 0..slabs {
@@ -91,7 +102,7 @@ impl Umem {
             // There is room, because the queue was made for all slabs.
             let _ = pool.push(slab);
         }
-        Ok(Arc::new(Self {
+        Arc::new(Self {
             id: NEXT_UMEM.fetch_add(1, Ordering::Relaxed),
             memory,
             frame_size,
@@ -100,7 +111,8 @@ impl Umem {
             pool,
             next_owner: AtomicU64::new(u64::from(FIRST_OWNER)),
             huge,
-        }))
+            prefers_huge,
+        })
     }
 
     /// Its number, unique in the process, also among UMEMs that are gone.
@@ -232,6 +244,23 @@ impl Umem {
         let index = index as u32;
         index
     }
+}
+
+/// The bytes that `frames` frames of that size take.
+fn check_layout(frames: u32, frame_size: u32) -> Result<usize, Errno> {
+    let is_size = frame_size.is_power_of_two() && (MIN_FRAME_SIZE..=MAX_FRAME_SIZE).contains(&frame_size);
+    let frames = frames as usize;
+    if !is_size || frames == 0 || !frames.is_multiple_of(SLAB) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(frames * frame_size as usize)
+}
+
+/// Memory on transparent huge pages, as far as the kernel has some at hand.
+fn transparent(len: usize) -> Result<Mmap, Errno> {
+    let memory = Mmap::anonymous(len, false)?;
+    memory.prefer_huge();
+    Ok(memory)
 }
 
 impl Drop for Umem {

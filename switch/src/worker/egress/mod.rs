@@ -160,9 +160,7 @@ impl Egress {
         let mut copy = self.sender.cache.take()?;
         self.spend(1, COPIED);
         // It fits where the original is, also if a component has put a tag on that.
-        let (start, len) = (frame.start(), frame.len());
-        copy.set(start, len);
-        copy.chunk_mut()[start..][..len].copy_from_slice(frame.data());
+        copy.copy_from(frame);
         Some(copy)
     }
 
@@ -204,7 +202,7 @@ impl Egress {
     /// Takes a burst of what a queue received. Returns how many descriptors there were.
     #[inline]
     pub(super) fn receive(&mut self, slot: usize, burst: &mut Vec<Frame>) -> usize {
-        self.sender.queues.at(slot).backend.receive(burst, BURST)
+        self.sender.queues.at(slot).backend.receive(burst, BURST, &mut self.sender.cache)
     }
 
     /// Supplies a queue with empty frames. Returns its number.

@@ -87,7 +87,7 @@ impl Queue {
         if budget == 0 || !self.waiting.is_empty() {
             return self.resume(budget, burst, cache);
         }
-        let taken = self.backend.receive(burst, BURST);
+        let taken = self.backend.receive(burst, BURST, cache);
         // Also without a frame: a queue that ran dry while none was free gets nothing until it is filled again.
         if taken > 0 || self.backend.is_short() {
             self.backend.refill(cache);
@@ -155,7 +155,7 @@ impl Queue {
         self.dirty = true;
         let (mut sent, mut flushed) = (0, false);
         loop {
-            let more = self.backend.send(count - sent, frames);
+            let more = self.backend.send(count - sent, frames, cache);
             sent += more;
             if sent == count || (flushed && more == 0) {
                 break;

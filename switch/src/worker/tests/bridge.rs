@@ -12,10 +12,16 @@ use crate::engine::fdb::Fdb;
 use crate::engine::parse::ETHERTYPE_IPV4;
 use crate::engine::parse::tests::udp_in_ipv4;
 use crate::engine::vlan::{self, TagEdit};
+use crate::io::queue_rings::RingMemory;
 
 /// Which port a rule of an even place is about.
 fn port_of(key_index: u32) -> u32 {
     key_index / 2 % 4
+}
+
+/// Where the frames of four ports lie.
+fn memory() -> impl Strategy<Value = Vec<RingMemory>> {
+    prop::collection::vec(prop::sample::select(vec![SHARED, RingMemory::Own]), 4)
 }
 
 proptest! {
@@ -23,9 +29,10 @@ proptest! {
     #[test]
     fn frames_go_where_a_simple_bridge_sends_them(
         workers in 1usize..4,
+        memory in memory(),
         packets in prop::collection::vec((0usize..4, 0u8..6, prop::option::of(0u8..6), 15usize..1500), 1..80),
     ) {
-        let mut bed = Bed::new(workers, &[const { VlanMode::Access { vid: 0 } }; 4]);
+        let mut bed = Bed::with_memory(workers, &[const { VlanMode::Access { vid: 0 } }; 4], (0, 1), memory);
         let mut known: HashMap<u8, usize> = HashMap::new();
         for (mark, (port, from, to, len)) in packets.into_iter().enumerate() {
             let data = frame(from, to, mark as u8, len);
@@ -48,6 +55,7 @@ proptest! {
     #[test]
     fn the_books_balance_with_any_tables(
         workers in 1usize..3,
+        memory in memory(),
         rules in prop::collection::vec((0u32..8, 0u16..6, prop::option::of(0u32..3), prop::option::of(0u16..4)), 0..8),
         bindings in prop::collection::vec((0u16..4, any::<bool>(), 0u32..3), 0..4),
         redirects in prop::collection::vec((0u16..4, 0u16..4), 0..4),
@@ -58,7 +66,7 @@ proptest! {
     ) {
         let all = VlanMode::Trunk { native: Some(0), tagged: VlanSet::all() };
         let access = VlanMode::Access { vid: 0 };
-        let mut bed = Bed::new(workers, &[all.clone(), access.clone(), all, access]);
+        let mut bed = Bed::with_memory(workers, &[all.clone(), access.clone(), all, access], (0, 1), memory);
         let mut tables = Tables::new(Capacity::default(), workers);
         let ports = |no: u16| (no < 4).then_some(1);
         for (id, mode) in [(0, MeterMode::Single), (1, MeterMode::Rfc2698), (2, MeterMode::Rfc4115)] {

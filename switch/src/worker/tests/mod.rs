@@ -10,7 +10,7 @@ mod mirrors;
 mod trace;
 mod turns;
 
-use self::bed::{Bed, DEPTH, frame, station};
+use self::bed::{Bed, DEPTH, SHARED, frame, station};
 use super::*;
 use crate::engine::PortNo;
 use crate::engine::tables::Tables;

@@ -51,7 +51,7 @@ impl Sockets for FakeHost {
             let text = format!("queue {} of {}: another socket is bound to it", options.queue, options.netdev.name);
             return Err(Error::new(ErrorKind::Busy, text));
         }
-        let opened = memory::queue(cache.umem(), options.depth, options.fill);
+        let opened = memory::queue(cache.umem(), options.depth, options.memory);
         let (queue, kernel) = opened.map_err(|errno| system(&errno.into()))?;
         queues.insert((index, options.queue), kernel);
         let mut backend = Backend::Memory(queue);

@@ -209,3 +209,43 @@ fn a_number_that_is_kept_goes_to_the_port_of_its_name_only() {
     assert_eq!(kind(rig.switch.add_port(PortSpec { vport: Some(0), ..guest("vm0") })), ErrorKind::Exists);
     assert_eq!(rig.add(PortSpec { vport: Some(0), ..phy("up", "eth0") }).vport, 0);
 }
+
+#[test]
+fn further_guests_have_packet_memory_of_their_own_and_talk_to_all() {
+    let host = FakeHost::with_everything();
+    let settings = DataplaneSettings { frames: 32_768, shared_queues: 1, ..small_settings() };
+    let rig = Rig { switch: host.start_with(&settings), host };
+    let has_own = |spec: PortSpec| rig.add(spec).queues.iter().map(|queue| queue.own_umem).collect::<Vec<_>>();
+    assert_eq!(has_own(PortSpec { mac: Some(mac(1)), ..guest("a") }), [false]);
+    assert_eq!(has_own(PortSpec { mac: Some(mac(2)), queues: Some(2), ..guest("b") }), [true; 2]);
+    assert_eq!(has_own(PortSpec { mac: Some(mac(3)), ..guest("c") }), [true]);
+    assert_eq!(has_own(phy("up", "eth0")), [false], "a NIC shares, however many guests there are");
+    let netdevs = ["xs0", "xs1", "xs2", "eth0"];
+    for (from, netdev) in (0..).zip(netdevs) {
+        let others = netdevs.iter().filter(|other| **other != netdev);
+        let sent = frame(MacAddr::BROADCAST, mac(from + 1), from);
+        assert!(rig.host.receive(netdev, 0, &sent));
+        others.for_each(|other| {
+            let mut got = Vec::new();
+            wait("it is flooded", || {
+                got.extend((0..2).flat_map(|queue| rig.host.sent(other, queue)));
+                !got.is_empty()
+            });
+            assert_eq!(got, [sent.clone()], "from {netdev} to {other}");
+        });
+    }
+    // Rings of another depth have their own memory again.
+    let deep = PortUpdate { queue_depth: Some(64), ..PortUpdate::default() };
+    assert!(rig.switch.update_port("c", deep).unwrap().queues[0].own_umem);
+    let audit = rig.switch.audit();
+    assert!(audit.consistent, "{audit:?}");
+    assert_eq!(audit.own, 2 * 512 + 128);
+    // The place of a guest that shared is the next one's.
+    rig.switch.del_port("a").unwrap();
+    assert_eq!(has_own(guest("d")), [false]);
+    for port in ["b", "c", "d", "up"] {
+        rig.switch.del_port(port).unwrap();
+    }
+    rig.assert_balanced();
+    rig.assert_empty();
+}

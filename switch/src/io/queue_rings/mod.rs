@@ -21,6 +21,10 @@ use super::frame_rings::{FrameRings, Rings};
 use super::umem::{Frame, FrameCache, SLAB, Umem};
 use crate::model::{Count, OWN_UMEM_FRAMES};
 
+/// Frames of an own UMEM at least. Rings have a power of two of descriptors, so more are whole slabs too.
+const LEAST: u32 = 32;
+const _: () = assert!(LEAST as usize == SLAB, "a UMEM has whole slabs");
+
 /// Where the frames of a queue's rings lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RingMemory {
@@ -49,7 +53,7 @@ impl RingMemory {
     pub(super) fn umem(self, shared: &Arc<Umem>, depth: u32) -> Result<Arc<Umem>, Errno> {
         match self {
             Self::Shared { .. } => Ok(Arc::clone(shared)),
-            Self::Own => shared.sibling((2 * own_side(depth)).next_multiple_of(SLAB as u32)),
+            Self::Own => shared.sibling((2 * own_side(depth)).max(LEAST)),
         }
     }
 }

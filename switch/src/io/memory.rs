@@ -43,8 +43,8 @@ pub struct MemoryQueue {
     link: Arc<Link>,
 }
 
-/// Makes a queue with rings of `depth` descriptors (a power of two), and its kernel's end. `shared` is the UMEM that all
-/// queues share.
+/// Makes a queue with rings of `depth` descriptors (a power of two), and its kernel's end. `shared` is the UMEM that
+/// all queues share.
 ///
 /// # Errors
 /// No descriptor is left for the wake-up, or no memory for a UMEM of its own.

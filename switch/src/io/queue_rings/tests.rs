@@ -154,7 +154,7 @@ proptest! {
                     to_send.extend(data.into_iter().take(sent));
                     some.into_iter().for_each(|frame| bed.cache.put(frame));
                 }
-                3 => prop_assert_eq!(bed.kernel.transmit(), to_send.drain(..).collect::<Vec<_>>()),
+                3 => prop_assert_eq!(bed.kernel.transmit(), std::mem::take(&mut to_send)),
                 4 => {
                     bed.queue.rings_mut().reap(&mut bed.cache);
                     bed.queue.refill(&mut bed.cache);

@@ -81,8 +81,8 @@ impl Umem {
         Ok(Self::over(memory, frames, frame_size, huge, prefers_huge))
     }
 
-    /// Maps a further UMEM with `frames` frames (a multiple of [`SLAB`]) of the same size. It leaves reserved huge pages
-    /// to others, and asks for transparent ones if this one was to be on huge pages.
+    /// Maps a further UMEM with `frames` frames (a multiple of [`SLAB`]) of the same size. It leaves reserved huge
+    /// pages to others, and asks for transparent ones if this one was to be on huge pages.
     ///
     /// # Errors
     /// As for [`Umem::new`].

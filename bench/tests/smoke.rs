@@ -101,6 +101,7 @@ fn xswitch_forwards_with_everything_on_with_more_ports_and_two_workers() {
     forwards(&full);
     forwards(&Xswitch { ports: 8, workers: 2, ..Xswitch::default() });
     forwards(&Xswitch { busy: true, ..Xswitch::default() });
+    forwards(&Xswitch { own_umems: true, ..Xswitch::default() });
 }
 
 #[test]

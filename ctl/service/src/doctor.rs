@@ -374,7 +374,7 @@ mod tests {
         assert_eq!(check.status, Status::Ok);
         assert!(
             check.text.contains("16384 are kept")
-                && check.text.contains("32 ports may hold 768")
+                && check.text.contains("32 ports may hold 96")
                 && check.text.contains("224 further guests has 256"),
             "{}",
             check.text

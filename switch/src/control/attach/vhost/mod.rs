@@ -55,7 +55,7 @@ impl FoundVhost {
         let pairs = device.pairs().to_vec();
         let endpoint = Endpoint::start(&plan.shared.name, place, device)?;
         let port = VhostPort { core: Arc::clone(core), pairs, endpoint: Some(endpoint), max_mtu };
-        let queues = port.queues(plan.fill);
+        let queues = port.queues(plan.rings.memory.fill());
         Ok((port, queues))
     }
 }

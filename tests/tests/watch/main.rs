@@ -102,10 +102,12 @@ impl Bed {
 
     fn make_pair(&self) {
         let queues = "numrxqueues 4 numtxqueues 4";
-        self.daemon.ns.sh(&format!("ip link add sw0 {queues} type veth peer name eth0 {queues} netns {}", self.far.0));
-        self.daemon.ns.sh("ip link set sw0 up");
-        self.daemon.ns.sh("ethtool -L sw0 rx 1 tx 1");
+        // It has the port's name last: the switch takes it at once, and its queues can't be changed then.
+        self.daemon.ns.sh(&format!("ip link add new0 {queues} type veth peer name eth0 {queues} netns {}", self.far.0));
+        self.daemon.ns.sh("ethtool -L new0 rx 1 tx 1");
         self.far.sh("ethtool -L eth0 rx 1 tx 1");
+        self.daemon.ns.sh("ip link set new0 name sw0");
+        self.daemon.ns.sh("ip link set sw0 up");
     }
 
     fn set_station_up(&self) {

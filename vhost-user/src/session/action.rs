@@ -4,7 +4,8 @@ use crate::message::InflightRegion;
 
 /// What a device has to do. What is not in the action is in the session.
 ///
-/// A turn's actions are in this order: rings stop, things change, rings start, rings are enabled or disabled.
+/// A turn's actions are in this order: rings stop, things change, rings start, rings are enabled or disabled. No ring
+/// stops and starts in one turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Stop the ring: use no more of its buffers, complete those that are in work, and do not touch its memory any

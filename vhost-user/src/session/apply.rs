@@ -66,12 +66,7 @@ impl Session {
             }
             Request::SetVringNum { ring, num } => self.set_ring_size(ring, num)?,
             Request::SetVringAddr { ring, addresses } => actions.extend(self.set_addresses(ring, addresses)?),
-            Request::SetVringBase { ring, base } => {
-                if self.named(ring)?.started {
-                    return Err(Refusal::RingRuns(ring));
-                }
-                self.named(ring)?.base = Some(RingBase(base));
-            }
+            Request::SetVringBase { ring, base } => self.at_rest(ring)?.set_base(Some(RingBase(base))),
             Request::GetVringBase { ring } => {
                 // Without a kick it stops.
                 self.named(ring)?.kick = Kick::Unset;
@@ -141,6 +136,29 @@ impl Session {
         self.rings.get_mut(usize::from(ring)).ok_or(Refusal::NoRing { ring, rings })
     }
 
+    /// A ring that is set up anew. If it ran without effects, it waits for its next kick.
+    ///
+    /// Cloud-hypervisor only disabled rings before it set them up anew, until 2022.
+    fn at_rest(&mut self, ring: u8) -> Result<&mut Ring, Refusal> {
+        let named = self.named(ring)?;
+        if named.is_in_use() {
+            return Err(Refusal::RingRuns(ring));
+        }
+        if named.started {
+            named.kick = Kick::Unset;
+        }
+        Ok(named)
+    }
+
+    /// The same of all rings.
+    fn all_at_rest(&mut self) -> Result<(), Refusal> {
+        if let Some(ring) = (0..=u8::MAX).find(|ring| self.ring(*ring).is_some_and(Ring::is_in_use)) {
+            return Err(Refusal::RingRuns(ring));
+        }
+        self.rings.iter_mut().filter(|ring| ring.started).for_each(|ring| ring.kick = Kick::Unset);
+        Ok(())
+    }
+
     fn while_running(&self, ring: u8, change: fn(u8) -> Action) -> Option<Action> {
         self.runs(ring).then(|| change(ring))
     }
@@ -152,8 +170,8 @@ impl Session {
         }
         // QEMU sends them once a queue pair, while the first pair runs. Only migration changes something then.
         let changed = self.features.map_or(0, |old| old ^ features) & !LOG_ALL;
-        if changed != 0 && self.rings.iter().any(Ring::is_started) {
-            return Err(Refusal::FeaturesInUse(changed));
+        if changed != 0 {
+            self.all_at_rest().map_err(|_| Refusal::FeaturesInUse(changed))?;
         }
         let is_new = self.features != Some(features);
         self.features = Some(features);
@@ -177,24 +195,22 @@ impl Session {
     }
 
     fn set_ring_size(&mut self, ring: u8, num: u32) -> Result<(), Refusal> {
-        let named = self.named(ring)?;
-        if num == 0 || num > MAX_RING_SIZE {
-            return Err(Refusal::RingSize(num));
+        let old = self.named(ring)?.num;
+        let num =
+            u16::try_from(num).ok().filter(|num| (1..=MAX_RING_SIZE).contains(num)).ok_or(Refusal::RingSize(num))?;
+        if old != Some(num) {
+            self.at_rest(ring)?.num = Some(num);
         }
-        let num = u16::try_from(num).map_err(|_| Refusal::RingSize(num))?;
-        if named.started && named.num != Some(num) {
-            return Err(Refusal::RingRuns(ring));
-        }
-        named.num = Some(num);
         Ok(())
     }
 
-    /// A running ring that is elsewhere now has to start anew. Otherwise only its log can have changed.
+    /// While a ring is in use, only its log can change, as it does when a migration begins.
     fn set_addresses(&mut self, ring: u8, addresses: RingAddresses) -> Result<Option<Action>, Refusal> {
-        let named = self.named(ring)?;
-        let parts = |of: &RingAddresses| (of.descriptors, of.available, of.used);
-        let old = named.addresses.replace(addresses);
-        named.moved = old.is_some_and(|old| parts(&old) != parts(&addresses));
+        let parts = |of: RingAddresses| (of.descriptors, of.available, of.used);
+        let old = self.named(ring)?.addresses;
+        let moves = old.map(parts) != Some(parts(addresses));
+        let named = if moves { self.at_rest(ring)? } else { self.named(ring)? };
+        named.addresses = Some(addresses);
         Ok((old != Some(addresses)).then_some(Action::RingLogChanged(ring)))
     }
 
@@ -220,9 +236,7 @@ impl Session {
         if !fits || layout.rings == 0 || layout.rings > self.offer.rings || layout.ring_size == 0 {
             return Err(Refusal::Area("record of requests in flight"));
         }
-        if let Some(ring) = (0..=u8::MAX).find(|ring| self.runs(*ring)) {
-            return Err(Refusal::RingRuns(ring));
-        }
+        self.all_at_rest()?;
         self.inflight = Some(Arc::new(region));
         Ok(Action::InflightChanged)
     }

@@ -13,8 +13,10 @@
 //!
 //! A ring is started when it has a size, addresses, a kick event (or is to be polled), features are set, and all its
 //! parts are in the guest's memory. It is stopped when one of these is no more. `GET_VRING_BASE` takes the kick event
-//! away. A ring that runs may be disabled: then its buffers are used up without an effect. The specification lets a
-//! ring start at its first kick. Here it starts earlier, because workers poll.
+//! away. The specification lets a ring start at its first kick. Here it starts earlier, because workers poll.
+//!
+//! A ring that runs may be disabled: then its buffers have no effect. Size, addresses, position and features change
+//! only while a ring is stopped or disabled. A disabled one stops then, and waits for its next kick event.
 //!
 //! # What a front end may do wrong
 //!

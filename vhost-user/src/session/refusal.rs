@@ -17,8 +17,8 @@ pub enum Refusal {
     /// Features are set that are not offered.
     #[error("features {0:#x} are not offered")]
     Features(u64),
-    /// Features change while a ring runs.
-    #[error("features {0:#x} can't change while a ring runs")]
+    /// Features change while a ring is in use.
+    #[error("features {0:#x} can't change while a ring runs and is enabled")]
     FeaturesInUse(u64),
     /// The device has fewer rings.
     #[error("ring {ring} is out of range, there are {rings}")]
@@ -28,8 +28,8 @@ pub enum Refusal {
         /// How many there are.
         rings: u16,
     },
-    /// The ring must be stopped for that.
-    #[error("ring {0} runs, it must be stopped first")]
+    /// The ring must be stopped or disabled for that.
+    #[error("ring {0} runs and is enabled, it must be stopped or disabled first")]
     RingRuns(u8),
     /// A ring can't have that size.
     #[error("a ring of {0} entries, 1 to 32768 are possible")]

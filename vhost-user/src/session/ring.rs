@@ -7,7 +7,7 @@ use super::memory::MemoryTable;
 use crate::message::RingAddresses;
 
 /// Largest ring (virtio 1.2, 2.7 and 2.8).
-pub(super) const MAX_RING_SIZE: u32 = 32_768;
+pub(super) const MAX_RING_SIZE: u16 = 32_768;
 
 /// How a ring learns of new buffers.
 #[derive(Clone, Debug, Default)]
@@ -43,8 +43,8 @@ pub struct Ring {
     pub(super) started: bool,
     /// The device was told to stop it, and has not said where it was.
     pub(super) stopping: bool,
-    /// It has to stop and start again, because it is elsewhere now.
-    pub(super) moved: bool,
+    /// The request at hand has set or forgotten the position. So what the device tells when it stops is void.
+    pub(super) base_is_set: bool,
     /// Enabled, as the device was told last.
     pub(super) enabled: bool,
 }
@@ -84,9 +84,20 @@ impl Ring {
         (self.kick, self.enable) = (Kick::Unset, None);
     }
 
-    /// Also forgets where it is. A position that the device tells after that is not kept.
+    /// Also forgets where it is.
     pub(super) fn forget(&mut self) {
-        (self.num, self.addresses, self.base) = (None, None, None);
+        (self.num, self.addresses) = (None, None);
+        self.set_base(None);
+    }
+
+    /// Sets the position. It holds even if the device has to stop the ring now.
+    pub(super) fn set_base(&mut self, base: Option<RingBase>) {
+        (self.base, self.base_is_set) = (base, true);
+    }
+
+    /// It has effects, so nobody may set it up anew.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.started && self.enabled
     }
 }
 

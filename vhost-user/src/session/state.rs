@@ -58,6 +58,7 @@ impl Session {
 
     /// Takes a message, and tells what the device has to do for it. The answer is due after that.
     pub fn handle(&mut self, message: Message) -> Turn {
+        self.rings.iter_mut().for_each(|ring| ring.base_is_set = false);
         let log_shared = self.protocol_features & LOG_SHMFD != 0;
         let question = Question::of(message.code, message.size, message.need_reply, log_shared);
         let mut turn = Turn { actions: Vec::new(), question, refusal: None };
@@ -73,8 +74,7 @@ impl Session {
     pub fn ring_stopped(&mut self, ring: u8, base: RingBase) {
         if let Some(ring) = self.rings.get_mut(usize::from(ring)).filter(|ring| ring.stopping) {
             ring.stopping = false;
-            // After `RESET_DEVICE` the position means nothing, and the size is gone too.
-            if ring.num.is_some() {
+            if !ring.base_is_set {
                 ring.base = Some(base);
             }
         }
@@ -98,6 +98,7 @@ impl Session {
     /// where they were ([`Session::ring_stopped`]).
     pub fn hang_up(&mut self) -> Vec<Action> {
         let mut actions = Vec::new();
+        self.rings.iter_mut().for_each(|ring| ring.base_is_set = false);
         self.features = None;
         self.settle(&mut actions);
         actions
@@ -109,11 +110,10 @@ impl Session {
         let changes = std::mem::take(actions);
         let runs: Vec<bool> = self.rings.iter().map(|ring| self.may_run(ring)).collect();
         for ((number, ring), runs) in (0..=u8::MAX).zip(&mut self.rings).zip(&runs) {
-            if ring.started && (!runs || ring.moved) {
+            if ring.started && !runs {
                 (ring.started, ring.stopping) = (false, true);
                 actions.push(Action::StopRing(number));
             }
-            ring.moved = false;
         }
         actions.extend(changes.into_iter().filter(|change| change.running_ring().is_none_or(|ring| self.runs(ring))));
         let all_enabled = self.features.is_some_and(|features| features & PROTOCOL_FEATURES == 0);

@@ -120,6 +120,10 @@ impl Rig {
             _ => 1,
         };
         assert!(actions.is_sorted_by_key(step), "{actions:?}");
+        // What starts a ring may ask the session where, before the session knows where another has stopped.
+        let stops = |ring| actions.contains(&Action::StopRing(ring));
+        let again = actions.iter().any(|action| matches!(action, Action::StartRing(ring) if stops(*ring)));
+        assert!(!again, "{actions:?}");
         for action in actions {
             match *action {
                 Action::StopRing(ring) => {

@@ -174,8 +174,11 @@ fn a_record_of_requests_in_flight_goes_back_in_the_form_of_the_question() {
 #[test]
 fn a_record_of_requests_in_flight_comes_before_the_rings_start() {
     let mut rig = Rig::ready();
-    rig.start(2);
-    assert!(rig.refused(inflight(Code::SetInflightFd, 4096, 0, 2, 128), "ring 2 runs"));
+    rig.start(1);
+    let record = || inflight(Code::SetInflightFd, 4096, 0, 2, 128);
+    assert!(rig.refused(record(), "ring 1 runs"));
+    rig.ok(state(Code::SetVringEnable, 1, 0));
+    assert_eq!(rig.ok(record()), [Action::StopRing(1), Action::InflightChanged]);
 }
 
 #[test]

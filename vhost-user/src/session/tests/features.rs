@@ -63,10 +63,16 @@ fn other_features_change_only_while_no_ring_runs() {
     let mut rig = Rig::ready();
     rig.start(0);
     let packed = || number(Code::SetFeatures, FEATURES | bit::RING_PACKED);
-    assert!(rig.refused(packed(), "0x400000000 can't change while a ring runs"));
+    assert!(rig.refused(packed(), "0x400000000 can't change while a ring runs and is enabled"));
     rig.take(state(Code::GetVringBase, 0, 0));
     assert_eq!(rig.ok(packed()), [Action::FeaturesChanged]);
     assert!(rig.session.is_packed());
+    // A disabled ring stops for that, and waits for its kick.
+    rig.ok(event(Code::SetVringKick, 0, true));
+    rig.ok(state(Code::SetVringEnable, 0, 0));
+    let split = number(Code::SetFeatures, FEATURES);
+    assert_eq!(rig.ok(split), [Action::StopRing(0), Action::FeaturesChanged]);
+    assert_eq!(rig.ok(event(Code::SetVringKick, 0, true)), [Action::StartRing(0)]);
 }
 
 #[test]

@@ -58,7 +58,6 @@ impl Session {
 
     /// Takes a message, and tells what the device has to do for it. The answer is due after that.
     pub fn handle(&mut self, message: Message) -> Turn {
-        self.rings.iter_mut().for_each(|ring| ring.base_is_set = false);
         let log_shared = self.protocol_features & LOG_SHMFD != 0;
         let question = Question::of(message.code, message.size, message.need_reply, log_shared);
         let mut turn = Turn { actions: Vec::new(), question, refusal: None };
@@ -83,6 +82,7 @@ impl Session {
     /// All of a turn's actions were carried out, or one was not.
     pub fn finish(&mut self, turn: Turn, outcome: Outcome) -> Answer {
         let Turn { question, refusal, .. } = turn;
+        self.rings.iter_mut().for_each(|ring| ring.base_is_set = false);
         let open = (0..=u8::MAX).zip(&self.rings).find(|(_, ring)| ring.stopping).map(|(ring, _)| ring);
         match (refusal, open) {
             (Some(refusal), _) => question.refuse(&refusal),

@@ -32,7 +32,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use self::error::MemoryError;
 pub use self::log::DirtyLog;
+pub(crate) use self::lookup::Bounds;
 pub use self::lookup::Lookup;
+pub(crate) use self::mapping::Mapping;
 pub use self::region::{Region, RegionSpec};
 pub(crate) use self::slice::prefetch;
 pub use self::slice::{Atomic, GuestSlice};

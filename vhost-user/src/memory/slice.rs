@@ -161,9 +161,10 @@ impl<'m> GuestSlice<'m> {
 
     /// Asks for the first bytes: those of a short packet, and enough for the processor to see that more follow.
     #[inline(always)]
-    pub(crate) fn prefetch_start(&self) {
-        prefetch(self.start);
-        prefetch(self.start.wrapping_add(CACHE_LINE));
+    pub(crate) fn prefetch_start(&self, to_write: bool) {
+        for line in [self.start, self.start.wrapping_add(CACHE_LINE)] {
+            if to_write { prefetch_to_write(line) } else { prefetch(line) }
+        }
     }
 }
 
@@ -181,7 +182,20 @@ pub(crate) fn prefetch<T>(at: *const T) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: a prefetch is a hint. It neither faults nor changes anything.
     unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = at;
+}
+
+/// The same for a line that will be written. So no other core has it any more when it is.
+#[inline(always)]
+fn prefetch_to_write(at: *mut u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: as above. Processors of this architecture that lack the instruction take it as one that does nothing.
+    unsafe {
+        std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     let _ = at;

@@ -1,9 +1,10 @@
 //! A burst of chains, for devices that use buffers in the order in which they come.
 
-use super::chain::{Chain, ChainInfo};
+use super::chain::Chain;
 use super::error::RingError;
 use super::queue::Core;
-use crate::memory::{GuestMemory, GuestSlice};
+use super::store::Store;
+use crate::memory::GuestMemory;
 
 /// Chains that a driver has made available, oldest first.
 ///
@@ -13,8 +14,7 @@ use crate::memory::{GuestMemory, GuestSlice};
 pub struct Burst<'a> {
     pub(super) memory: &'a GuestMemory,
     pub(super) core: &'a mut Core,
-    pub(super) chains: &'a mut Vec<ChainInfo>,
-    pub(super) slices: &'a mut Vec<GuestSlice<'a>>,
+    pub(super) store: Store<'a>,
     /// Number of chains that are done.
     pub(super) done: usize,
 }
@@ -23,7 +23,7 @@ impl Burst<'_> {
     /// Chains that are left.
     #[inline]
     pub fn len(&self) -> usize {
-        self.chains.len() - self.done
+        self.store.chains.len() - self.done
     }
 
     /// Whether no chain is left.
@@ -35,13 +35,13 @@ impl Burst<'_> {
     /// The current chain, or the one so many after it.
     #[inline(always)]
     pub fn chain(&self, ahead: usize) -> Option<Chain<'_>> {
-        Some(Chain::new(self.chains.get(self.done + ahead)?, self.slices))
+        Some(Chain::new(self.store.chains.get(self.done + ahead)?, self.store.slices))
     }
 
     /// Goes on to the next chain. `written` bytes were written into the current one.
     #[inline(always)]
     pub fn advance(&mut self, written: u32) {
-        if let Some(chain) = self.chains.get_mut(self.done) {
+        if let Some(chain) = self.store.chains.get_mut(self.done) {
             chain.written = written;
             self.done += 1;
         }
@@ -54,9 +54,9 @@ impl Burst<'_> {
     #[inline]
     pub fn finish(self) -> Result<usize, RingError> {
         if self.done > 0 {
-            let done = &self.chains[..self.done];
+            let done = &self.store.chains[..self.done];
             if let Some(log) = &self.core.log {
-                log.mark_chains(done, self.slices);
+                log.mark_chains(done, self.store.slices);
             }
             self.core.use_all(done);
         }

@@ -3,84 +3,131 @@
 use crate::memory::{GuestSlice, Lookup};
 
 use super::error::RingError;
+use super::store::Store;
 
-/// What is known of a chain whose slices are in a store.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ChainInfo {
-    /// Place of its first slice in the store.
-    pub first: u32,
-    /// Slices to read. They come first.
-    pub readable: u16,
-    /// Slices to write.
-    pub writable: u16,
+/// What is known of a chain.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ChainInfo<'a> {
+    /// The slice of a chain that has one. Most chains have. Slices of others are in a store.
+    only: GuestSlice<'a>,
     /// Bytes to read.
-    pub readable_len: u32,
+    readable_len: u32,
     /// Bytes to write.
     pub writable_len: u32,
+    /// Place of the first slice in the store.
+    first: u32,
+    /// Bytes that the device has written.
+    pub written: u32,
     /// What the driver knows the chain by: the index of its first descriptor, or the buffer id.
     pub id: u16,
     /// Descriptors of the ring that it takes.
     pub descriptors: u16,
-    /// Bytes that the device has written.
-    pub written: u32,
+    /// Slices to read. They come first.
+    readable: u16,
+    /// Slices to write.
+    writable: u16,
 }
 
-impl ChainInfo {
-    /// A chain without slices.
+impl<'a> ChainInfo<'a> {
+    /// A chain of one slice, which is asked for.
     #[inline(always)]
-    pub(super) fn new(first: usize, id: u16) -> Self {
-        #[expect(clippy::cast_possible_truncation, reason = "a store has some thousand slices at most")]
-        let first = first as u32;
-        Self { first, readable: 0, writable: 0, readable_len: 0, writable_len: 0, id, descriptors: 1, written: 0 }
-    }
-
-    /// A chain of one buffer, whose slice is the next of the store.
-    #[inline(always)]
-    pub(super) fn single(first: usize, id: u16, len: u32, writable: bool) -> Self {
+    pub(super) fn single(only: GuestSlice<'a>, len: u32, writable: bool, id: u16) -> Self {
         let (readable_len, writable_len) = if writable { (0, len) } else { (len, 0) };
         let (readable, writable) = (u16::from(!writable), u16::from(writable));
-        Self { readable, writable, readable_len, writable_len, ..Self::new(first, id) }
+        Self { only, first: 0, readable, writable, readable_len, writable_len, written: 0, id, descriptors: 1 }
     }
 
-    /// Number of slices.
-    pub(super) fn slices(&self) -> usize {
-        usize::from(self.readable) + usize::from(self.writable)
+    /// Its slices, those to read and those to write.
+    #[inline(always)]
+    pub(super) fn slices<'s>(&'s self, store: &'s [GuestSlice<'a>]) -> (&'s [GuestSlice<'a>], &'s [GuestSlice<'a>]) {
+        match (self.readable, self.writable) {
+            (1, 0) => (std::slice::from_ref(&self.only), &[]),
+            (0, 1) => (&[], std::slice::from_ref(&self.only)),
+            (readable, writable) => {
+                let (first, count) = (self.first as usize, usize::from(readable) + usize::from(writable));
+                let all = store.get(first..first + count).unwrap_or_default();
+                all.split_at_checked(readable.into()).unwrap_or_default()
+            }
+        }
+    }
+}
+
+/// Puts a chain of any number of slices together.
+#[derive(Debug)]
+pub(super) struct Builder<'b, 'a> {
+    pub lookup: &'b mut Lookup<'a>,
+    slices: &'b mut Vec<GuestSlice<'a>>,
+    /// The chain, where it will stay.
+    info: &'b mut ChainInfo<'a>,
+    /// Most slices. A loop in a table or a ring ends here.
+    limit: u16,
+}
+
+impl<'b, 'a> Builder<'b, 'a> {
+    /// Begins with the next chain of a store, without slices.
+    #[inline]
+    pub(super) fn new(lookup: &'b mut Lookup<'a>, store: &'b mut Store<'a>, limit: u16) -> Self {
+        // A store has some thousand slices at most.
+        let first = u32::try_from(store.slices.len()).unwrap_or(u32::MAX);
+        let at = store.chains.len();
+        store.chains.push(ChainInfo { first, ..ChainInfo::default() });
+        Self { lookup, slices: store.slices, info: &mut store.chains[at], limit }
     }
 
-    /// Adds a buffer and its slices. A buffer in several regions is several slices.
+    /// Adds a buffer. A buffer in several regions is several slices.
     ///
     /// # Errors
-    /// The buffer is none, or the chain is too long. `limit` counts slices, so this ends also where a table or a ring
-    /// has a loop.
-    pub(super) fn add<'a>(
-        &mut self,
-        lookup: &mut Lookup<'a>,
-        slices: &mut Vec<GuestSlice<'a>>,
-        buffer: Buffer,
-        limit: u16,
-    ) -> Result<(), RingError> {
+    /// The buffer is none, or the chain is too long.
+    #[inline]
+    pub(super) fn add(&mut self, buffer: Buffer) -> Result<(), RingError> {
         let Buffer { addr, len, writable } = buffer;
-        if !writable && self.writable > 0 {
+        let info = &mut *self.info;
+        if !writable && info.writable > 0 {
             return Err(RingError::Order);
         }
-        let error = RingError::Buffer { guest: addr, len };
-        let sum = if writable { &mut self.writable_len } else { &mut self.readable_len };
+        let sum = if writable { &mut info.writable_len } else { &mut info.readable_len };
         *sum = sum.checked_add(len).ok_or(RingError::TooManyBytes)?;
+        match self.lookup.bounds().slice(addr, len) {
+            Some(slice) => self.push(slice, writable),
+            None => self.add_parts(buffer),
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, slice: GuestSlice<'a>, writable: bool) -> Result<(), RingError> {
+        if self.slices.len() - self.info.first as usize >= usize::from(self.limit) {
+            return Err(RingError::TooLong { limit: self.limit });
+        }
+        slice.prefetch_start(writable);
+        self.slices.push(slice);
+        let count = if writable { &mut self.info.writable } else { &mut self.info.readable };
+        *count += 1;
+        Ok(())
+    }
+
+    /// Adds a buffer that is not in the region of the last one, or not in one region, or none.
+    fn add_parts(&mut self, buffer: Buffer) -> Result<(), RingError> {
+        let Buffer { addr, len, writable } = buffer;
+        let error = RingError::Buffer { guest: addr, len };
         let (mut at, mut left) = (addr, len);
         loop {
-            if self.slices() >= usize::from(limit) {
-                return Err(RingError::TooLong { limit });
-            }
-            let slice = lookup.find_start(at, left).ok_or(error)?;
-            slices.push(slice);
-            let count = if writable { &mut self.writable } else { &mut self.readable };
-            *count += 1;
-            let Ok(taken) = u32::try_from(slice.len()) else { return Err(error) };
+            let slice = self.lookup.find_start(at, left).ok_or(error)?;
+            self.push(slice, writable)?;
+            let taken = u32::try_from(slice.len()).unwrap_or(u32::MAX);
             left -= taken;
             if left == 0 {
                 return Ok(());
             }
             at = at.checked_add(taken.into()).ok_or(error)?;
+        }
+    }
+
+    /// Ends with the chain, which is known by `id` and takes so many descriptors of the ring.
+    #[inline]
+    pub(super) fn finish(self, id: u16, descriptors: u16) {
+        (self.info.id, self.info.descriptors) = (id, descriptors);
+        if self.info.readable + self.info.writable == 1 {
+            self.info.only = self.slices.pop().unwrap_or_default();
         }
     }
 }
@@ -105,12 +152,10 @@ pub struct Chain<'a> {
 }
 
 impl<'a> Chain<'a> {
-    /// The chain whose slices are these.
+    /// The chain of which this is known. Slices are in the store if there are several.
     #[inline(always)]
-    pub(super) fn new(info: &ChainInfo, slices: &'a [GuestSlice<'a>]) -> Self {
-        let first = info.first as usize;
-        let all = slices.get(first..first + info.slices()).unwrap_or_default();
-        let (readable, writable) = all.split_at_checked(info.readable.into()).unwrap_or_default();
+    pub(super) fn new(info: &'a ChainInfo<'a>, store: &'a [GuestSlice<'a>]) -> Self {
+        let (readable, writable) = info.slices(store);
         Self { readable, writable, readable_len: info.readable_len, writable_len: info.writable_len }
     }
 

@@ -82,6 +82,18 @@ pub enum RingError {
         /// Number of bytes.
         len: u32,
     },
+    /// A chain was offered that the device has already.
+    #[error("chain {id} is in work already")]
+    InWork {
+        /// What the driver knows it by.
+        id: u16,
+    },
+    /// The inflight region has no such queue.
+    #[error("the inflight region has no queue {index} of this size and kind")]
+    Inflight {
+        /// Number of the queue.
+        index: u16,
+    },
     /// The guest's memory has lost pages ([`crate::memory::GuestMemory::is_broken`]).
     #[error("the guest has taken pages of its memory away")]
     MemoryBroken,

@@ -31,12 +31,11 @@ impl RingLog {
         }
     }
 
-    /// Marks what was written into chains.
-    pub(super) fn mark_chains(&self, chains: &[ChainInfo], slices: &[GuestSlice<'_>]) {
+    /// Marks what was written into chains. Slices are in the store where a chain has several.
+    pub(super) fn mark_chains(&self, chains: &[ChainInfo<'_>], store: &[GuestSlice<'_>]) {
         for chain in chains {
-            let first = chain.first as usize + usize::from(chain.readable);
             let mut left = chain.written as usize;
-            for slice in slices.iter().skip(first).take(chain.writable.into()) {
+            for slice in chain.slices(store).1 {
                 let written = left.min(slice.len());
                 self.log.mark(slice.guest(), written as u64);
                 left -= written;

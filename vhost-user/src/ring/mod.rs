@@ -18,6 +18,7 @@ mod area;
 mod burst;
 mod chain;
 mod error;
+pub mod inflight;
 mod layout;
 mod log;
 mod packed;

@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use super::area::Area;
-use super::chain::{Buffer, ChainInfo};
+use super::chain::{Buffer, Builder, ChainInfo};
 use super::error::RingError;
 use super::layout::{
     AVAIL, Descriptor, EVENT_DESCRIPTOR, EVENT_DISABLE, EVENT_ENABLE, INDIRECT, Le32, NEXT, PackedDesc, USED, WRITE,
 };
 use super::log::RingLog;
 use super::position::{Position, RingSetup};
+use super::store::Store;
 use super::table::Table;
-use crate::memory::{GuestMemory, GuestSlice, Lookup, prefetch};
+use crate::memory::{Bounds, GuestMemory, Lookup, prefetch};
 
 /// Bit of the wrap counter in a [`Position`] and in an event.
 const WRAP: u16 = 1 << 15;
@@ -134,81 +135,72 @@ impl PackedRing {
     pub(super) fn peek<'a>(
         &mut self,
         lookup: &mut Lookup<'a>,
-        chains: &mut Vec<ChainInfo>,
-        slices: &mut Vec<GuestSlice<'a>>,
+        store: &mut Store<'a>,
         most: u16,
         enough: usize,
     ) -> Result<(), RingError> {
-        let (mut place, mut outstanding) = (self.next_available, u32::from(self.outstanding));
-        for _ in 0..most {
-            if slices.len() >= enough {
-                break;
+        let (mut at, mut outstanding) = (self.next_available, self.outstanding);
+        let most = usize::from(most.min(self.size));
+        loop {
+            // Most chains are of this kind. So they have a loop of their own. It never goes round the ring: the first
+            // descriptor that was taken and not used ends it.
+            let (bounds, room) = (lookup.bounds(), usize::from(self.size - outstanding));
+            let before = store.chains.len();
+            store.extend(room.min(most - before), || {
+                let chain = self.simple_chain(bounds, at)?;
+                at = at.after(1, self.size);
+                Some(chain)
+            });
+            #[expect(clippy::cast_possible_truncation, reason = "at most `room`")]
+            let simple = (store.chains.len() - before) as u16;
+            outstanding += simple;
+            if store.chains.len() >= most || store.slices.len() >= enough {
+                return Ok(());
             }
-            if usize::from(place.index).is_multiple_of(AHEAD / 2)
-                && let Some(ahead) = self.ring.entries().get(usize::from(place.index) + AHEAD)
-            {
-                prefetch(ahead);
-            }
-            let Some(desc) = self.available_at(place) else { break };
-            let chain = self.chain(lookup, slices, place, desc)?;
+            let Some(desc) = self.available_at(at) else { return Ok(()) };
+            let descriptors = self.chain(lookup, store, at, desc)?;
             // Else descriptors that were taken would be taken again.
-            outstanding += u32::from(chain.descriptors);
-            if outstanding > self.size.into() {
-                return Err(RingError::TooManyAvailable { available: outstanding, size: self.size });
-            }
-            place = place.after(chain.descriptors, self.size);
-            chains.push(chain);
+            let available = u32::from(outstanding) + u32::from(descriptors);
+            outstanding = u16::try_from(available)
+                .ok()
+                .filter(|all| *all <= self.size)
+                .ok_or(RingError::TooManyAvailable { available, size: self.size })?;
+            at = at.after(descriptors, self.size);
         }
-        Ok(())
     }
 
-    /// The chain that begins with an available descriptor.
+    /// A chain that is available at a place, and a single buffer in this region. None if there is no such one.
     #[inline(always)]
+    fn simple_chain<'a>(&self, bounds: Bounds<'a>, at: Place) -> Option<ChainInfo<'a>> {
+        if let Some(ahead) = self.ring.entries().get(usize::from(at.index) + AHEAD) {
+            prefetch(ahead);
+        }
+        let desc = self.available_at(at).filter(|desc| desc.flags & (NEXT | INDIRECT) == 0)?;
+        let (slice, writable) = (bounds.slice(desc.addr, desc.len)?, desc.flags & WRITE != 0);
+        slice.prefetch_start(writable);
+        Some(ChainInfo::single(slice, desc.len, writable, desc.id))
+    }
+
+    /// Opens the chain whose first descriptor is `desc`, at `at`. Returns the number of its descriptors.
     fn chain<'a>(
         &self,
         lookup: &mut Lookup<'a>,
-        slices: &mut Vec<GuestSlice<'a>>,
-        place: Place,
-        desc: PackedDesc,
-    ) -> Result<ChainInfo, RingError> {
-        if desc.flags & (NEXT | INDIRECT) == 0
-            && let Some(slice) = lookup.find(desc.addr, desc.len)
-        {
-            slice.prefetch_start();
-            slices.push(slice);
-            return Ok(ChainInfo::single(slices.len() - 1, desc.id, desc.len, desc.flags & WRITE != 0));
-        }
-        self.long_chain(lookup, slices, place, desc)
-    }
-
-    /// The same for a chain that is not a single buffer in a single region.
-    #[cold]
-    fn long_chain<'a>(
-        &self,
-        lookup: &mut Lookup<'a>,
-        slices: &mut Vec<GuestSlice<'a>>,
-        place: Place,
+        store: &mut Store<'a>,
+        mut at: Place,
         mut desc: PackedDesc,
-    ) -> Result<ChainInfo, RingError> {
-        let (mut info, ring) = (ChainInfo::new(slices.len(), desc.id), self.ring.entries());
-        let limit = self.chain_limit;
+    ) -> Result<u16, RingError> {
+        let mut builder = Builder::new(lookup, store, self.chain_limit);
+        let (mut descriptors, ring) = (1, self.ring.entries());
         if desc.flags & INDIRECT != 0 {
             // A table is the only descriptor of its chain.
             if !self.indirect || desc.flags & NEXT != 0 {
                 return Err(RingError::Indirect);
             }
-            self.indirect(lookup, slices, &mut info, desc)?;
+            add_table(&mut builder, desc)?;
         } else {
-            info.descriptors = 0;
-            let mut at = place;
-            loop {
-                let buffer = Buffer { addr: desc.addr, len: desc.len, writable: desc.flags & WRITE != 0 };
-                info.add(lookup, slices, buffer, limit)?;
-                info.descriptors += 1;
-                if desc.flags & NEXT == 0 {
-                    break;
-                }
-                if info.descriptors >= self.size {
+            builder.add(Buffer { addr: desc.addr, len: desc.len, writable: desc.flags & WRITE != 0 })?;
+            while desc.flags & NEXT != 0 {
+                if descriptors >= self.size {
                     return Err(RingError::TooLong { limit: self.size });
                 }
                 at = at.after(1, self.size);
@@ -218,80 +210,117 @@ impl PackedRing {
                 if desc.flags & INDIRECT != 0 {
                     return Err(RingError::Indirect);
                 }
+                builder.add(Buffer { addr: desc.addr, len: desc.len, writable: desc.flags & WRITE != 0 })?;
+                descriptors += 1;
             }
-            // The id is in the last descriptor.
-            info.id = desc.id;
         }
-        for slice in &slices[info.first as usize..] {
-            slice.prefetch_start();
-        }
-        Ok(info)
+        // The id is in the last descriptor.
+        builder.finish(desc.id, descriptors);
+        Ok(descriptors)
     }
 
-    fn indirect<'a>(
+    /// Copies of the next descriptors.
+    pub(super) fn next_descriptors(&self, count: u16) -> impl Iterator<Item = PackedDesc> {
+        let places = (0..count).map(|n| self.next_available.after(n, self.size).index);
+        places.filter_map(|index| self.ring.entries().get(usize::from(index)).map(PackedDesc::load))
+    }
+
+    /// Opens a chain by copies of its descriptors.
+    pub(super) fn open<'a>(
         &self,
         lookup: &mut Lookup<'a>,
-        slices: &mut Vec<GuestSlice<'a>>,
-        info: &mut ChainInfo,
-        desc: PackedDesc,
+        store: &mut Store<'a>,
+        descriptors: &[PackedDesc],
     ) -> Result<(), RingError> {
-        let table = Table::new(lookup, desc.addr, desc.len)?;
-        // All entries are part of the chain, in order.
-        for index in 0.. {
-            let Some(bytes) = table.get(index) else { break };
-            let entry = PackedDesc::of_bytes(bytes);
-            // Other flags mean nothing here.
-            if entry.flags & INDIRECT != 0 {
+        let mut builder = Builder::new(lookup, store, self.chain_limit);
+        for desc in descriptors {
+            if desc.flags & INDIRECT == 0 {
+                builder.add(Buffer { addr: desc.addr, len: desc.len, writable: desc.flags & WRITE != 0 })?;
+            } else if self.indirect && descriptors.len() == 1 {
+                add_table(&mut builder, *desc)?;
+            } else {
                 return Err(RingError::Indirect);
             }
-            let buffer = Buffer { addr: entry.addr, len: entry.len, writable: entry.flags & WRITE != 0 };
-            info.add(lookup, slices, buffer, self.chain_limit)?;
         }
+        let id = descriptors.last().map_or(0, |last| last.id);
+        builder.finish(id, u16::try_from(descriptors.len()).unwrap_or(u16::MAX));
         Ok(())
+    }
+
+    /// Whether the descriptor at a place, as in a [`Position`], is available.
+    pub(super) fn is_available_at(&self, place: u16) -> bool {
+        self.available_at(Place::of_raw(place)).is_some()
+    }
+
+    /// Makes descriptors that were taken look available again. A device that died may have marked some as used without
+    /// publishing them. The driver would come to them one day.
+    pub(super) fn forget_used(&self) {
+        let mut at = self.next_used;
+        for _ in 0..self.outstanding {
+            if let Some(desc) = self.ring.entries().get(usize::from(at.index)) {
+                let flags = if at.wrap { AVAIL } else { USED };
+                desc.rest.store(PackedDesc { flags, ..PackedDesc::load(desc) }.rest(), Ordering::Relaxed);
+            }
+            at = at.after(1, self.size);
+        }
     }
 
     /// Takes the chains that were looked at first.
     #[inline]
-    pub(super) fn take(&mut self, chains: &[ChainInfo]) {
-        for chain in chains {
-            self.next_available = self.next_available.after(chain.descriptors, self.size);
-            self.outstanding += chain.descriptors;
-        }
+    pub(super) fn take(&mut self, chains: &[ChainInfo<'_>]) {
+        // Both sums are at most the ring's size, which the look has made sure of.
+        let descriptors = chains.iter().map(|chain| chain.descriptors).sum();
+        self.next_available = self.next_available.after(descriptors, self.size);
+        self.outstanding += descriptors;
     }
 
     /// Uses chains in this order. The driver sees it after [`PackedRing::publish`].
     #[inline]
-    pub(super) fn put_used(&mut self, chains: &[ChainInfo]) {
+    pub(super) fn put_used(&mut self, chains: &[ChainInfo<'_>]) {
+        let [first, rest @ ..] = chains else { return };
+        let mut place = self.next_used;
         if self.in_order
-            && let Some(last) = chains.last()
+            && let Some(last) = rest.last()
             && chains.iter().all(|chain| chain.written == 0)
         {
             // One descriptor stands for all, in the place of the first, with the id of the last.
+            self.put_first(place, last);
             let descriptors = chains.iter().map(|chain| chain.descriptors).sum();
-            self.write_used(last.id, 0, descriptors);
-            return;
+            place = place.after(descriptors, self.size);
+        } else {
+            self.put_first(place, first);
+            place = place.after(first.descriptors, self.size);
+            for chain in rest {
+                if let Some(desc) = self.ring.entries().get(usize::from(place.index)) {
+                    desc.rest.store(used_word(place, chain), Ordering::Relaxed);
+                }
+                place = place.after(chain.descriptors, self.size);
+            }
         }
-        for chain in chains {
-            self.write_used(chain.id, chain.written, chain.descriptors);
-        }
+        let descriptors = self.distance(self.next_used, place);
+        self.next_used = place;
+        self.outstanding = self.outstanding.saturating_sub(descriptors);
+        self.since_call = self.since_call.map(|count| count.saturating_add(descriptors.into()));
     }
 
+    /// Descriptors from a place to another, which comes at most a ring later.
+    fn distance(&self, from: Place, to: Place) -> u16 {
+        let round = if from.wrap == to.wrap { 0 } else { self.size };
+        (to.index + round).wrapping_sub(from.index)
+    }
+
+    /// Uses the first chain of several.
     #[inline(always)]
-    fn write_used(&mut self, id: u16, written: u32, descriptors: u16) {
-        let place = self.next_used;
-        let flags = place.used_flags() | if written > 0 { WRITE } else { 0 };
-        let rest = PackedDesc { addr: 0, len: written, id, flags }.rest();
+    fn put_first(&mut self, place: Place, chain: &ChainInfo<'_>) {
+        let word = used_word(place, chain);
         match self.first {
-            None => self.first = Some((place.index, rest)),
+            None => self.first = Some((place.index, word)),
             Some(_) => {
                 if let Some(desc) = self.ring.entries().get(usize::from(place.index)) {
-                    desc.rest.store(rest, Ordering::Relaxed);
+                    desc.rest.store(word, Ordering::Relaxed);
                 }
             }
         }
-        self.next_used = place.after(descriptors, self.size);
-        self.outstanding = self.outstanding.saturating_sub(descriptors);
-        self.since_call = self.since_call.map(|count| count.saturating_add(descriptors.into()));
     }
 
     /// Shows the driver what was used.
@@ -363,6 +392,28 @@ impl PackedRing {
             log.mark_used(0, 4);
         }
     }
+}
+
+/// Second word of a used descriptor.
+#[inline(always)]
+fn used_word(place: Place, chain: &ChainInfo<'_>) -> u64 {
+    let flags = place.used_flags() | if chain.written > 0 { WRITE } else { 0 };
+    PackedDesc { addr: 0, len: chain.written, id: chain.id, flags }.rest()
+}
+
+/// Adds the buffers of an indirect table: all its entries, in order.
+fn add_table(builder: &mut Builder<'_, '_>, desc: PackedDesc) -> Result<(), RingError> {
+    let table = Table::new(builder.lookup, desc.addr, desc.len)?;
+    for index in 0.. {
+        let Some(bytes) = table.get(index) else { break };
+        let entry = PackedDesc::of_bytes(bytes);
+        // Other flags mean nothing here.
+        if entry.flags & INDIRECT != 0 {
+            return Err(RingError::Indirect);
+        }
+        builder.add(Buffer { addr: entry.addr, len: entry.len, writable: entry.flags & WRITE != 0 })?;
+    }
+    Ok(())
 }
 
 /// Lower and upper half of a word.

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use super::burst::Burst;
 use super::chain::ChainInfo;
 use super::error::RingError;
+use super::layout::PackedDesc;
 use super::log::RingLog;
 use super::packed::PackedRing;
 use super::position::{Position, RingFeatures, RingSetup};
 use super::request::Request;
 use super::split::SplitRing;
-use super::store::{Opened, Scratch};
-use crate::memory::{GuestMemory, GuestSlice, Lookup};
+use super::store::{Scratch, Store};
+use crate::memory::{GuestMemory, Lookup};
 
 /// A burst takes no further chain when it has so many slices. So a guest with long chains costs a turn no more than
 /// this and one chain.
@@ -53,7 +54,7 @@ macro_rules! with {
 impl Core {
     /// Takes and uses chains that were looked at, oldest first.
     #[inline]
-    pub(super) fn use_all(&mut self, chains: &[ChainInfo]) {
+    pub(super) fn use_all(&mut self, chains: &[ChainInfo<'_>]) {
         let log = self.log.as_ref();
         with!(&mut self.ring, ring => {
             ring.take(chains);
@@ -63,18 +64,12 @@ impl Core {
     }
 
     #[inline]
-    fn peek<'a>(
-        &mut self,
-        memory: &'a GuestMemory,
-        chains: &mut Vec<ChainInfo>,
-        slices: &mut Vec<GuestSlice<'a>>,
-        most: u16,
-    ) -> Result<(), RingError> {
+    fn peek<'a>(&mut self, memory: &'a GuestMemory, store: &mut Store<'a>, most: u16) -> Result<(), RingError> {
         if memory.is_broken() {
             return Err(RingError::MemoryBroken);
         }
         let mut lookup: Lookup<'a> = memory.lookup(self.hint);
-        let peeked = with!(&mut self.ring, ring => ring.peek(&mut lookup, chains, slices, most, ENOUGH_SLICES));
+        let peeked = with!(&mut self.ring, ring => ring.peek(&mut lookup, store, most, ENOUGH_SLICES));
         self.hint = lookup.hint();
         peeked
     }
@@ -130,9 +125,9 @@ impl Queue {
     #[inline]
     pub fn burst<'a>(&'a mut self, scratch: &'a mut Scratch, most: usize) -> Result<Burst<'a>, RingError> {
         let Self { memory, core, .. } = self;
-        let (chains, slices) = scratch.open();
-        core.peek(memory, chains, slices, u16::try_from(most).unwrap_or(u16::MAX))?;
-        Ok(Burst { memory, core, chains, slices, done: 0 })
+        let mut store = scratch.open();
+        core.peek(memory, &mut store, u16::try_from(most).unwrap_or(u16::MAX))?;
+        Ok(Burst { memory, core, store, done: 0 })
     }
 
     /// Whether a chain is available.
@@ -152,14 +147,26 @@ impl Queue {
     /// # Errors
     /// As for [`Queue::burst`].
     pub fn pop(&mut self, request: &mut Request) -> Result<bool, RingError> {
-        if request.info.is_some() {
+        let is_there = self.peek_one(request)?;
+        if is_there {
+            self.take_one(request);
+        }
+        Ok(is_there)
+    }
+
+    /// Looks at the next chain, without taking it. False as for [`Queue::pop`].
+    pub(super) fn peek_one(&mut self, request: &mut Request) -> Result<bool, RingError> {
+        if request.held.info().is_some() {
             return Ok(false);
         }
-        let Opened { memory, chains, slices } = request.held.open(&self.memory);
-        self.core.peek(memory, chains, slices, 1)?;
-        with!(&mut self.core.ring, ring => ring.take(chains));
-        request.info = chains.pop();
-        Ok(request.info.is_some())
+        let (memory, mut store) = request.held.open(&self.memory);
+        self.core.peek(memory, &mut store, 1)?;
+        Ok(!store.chains.is_empty())
+    }
+
+    /// Takes the chain that was looked at last.
+    pub(super) fn take_one(&mut self, request: &Request) {
+        with!(&mut self.core.ring, ring => ring.take(request.held.infos()));
     }
 
     /// Uses the chain of `request`, into which `written` bytes were written. The driver sees it after
@@ -167,13 +174,14 @@ impl Queue {
     ///
     /// The request must be of this queue.
     pub fn complete(&mut self, request: &mut Request, written: u32) {
-        let Some(mut info) = request.info.take() else { return };
-        info.written = written.min(info.writable_len);
+        let Some(info) = request.held.info() else { return };
+        let mut used = [*info];
+        used[0].written = written.min(info.writable_len);
         if let Some(log) = &self.core.log {
-            // A request has a store of its own, so its slices begin at the first place.
-            log.mark_chains(&[info], request.held.slices());
+            log.mark_chains(&used, request.held.slices());
         }
-        with!(&mut self.core.ring, ring => ring.put_used(&[info]));
+        with!(&mut self.core.ring, ring => ring.put_used(&used));
+        request.held.clear();
     }
 
     /// Shows the driver what was used. Ask [`Queue::needs_call`] next.
@@ -204,5 +212,49 @@ impl Queue {
     pub fn disable_kicks(&mut self) {
         let log = self.core.log.as_ref();
         with!(&mut self.core.ring, ring => ring.disable_kicks(log));
+    }
+
+    // What follows is for queues whose requests outlive the device.
+
+    /// Opens a chain of a split ring that an earlier device had taken, by the index of its first descriptor.
+    pub(super) fn open_head(&mut self, request: &mut Request, head: u16) -> Result<(), RingError> {
+        let (memory, mut store) = request.held.open(&self.memory);
+        match &self.core.ring {
+            Ring::Split(ring) => ring.open(&mut memory.lookup(self.core.hint), &mut store, head),
+            Ring::Packed(_) => Err(RingError::InWork { id: head }),
+        }
+    }
+
+    /// Opens a chain of a packed ring that an earlier device had taken, by copies of its descriptors.
+    pub(super) fn open_descriptors(
+        &mut self,
+        request: &mut Request,
+        descriptors: &[PackedDesc],
+    ) -> Result<(), RingError> {
+        let (memory, mut store) = request.held.open(&self.memory);
+        match &self.core.ring {
+            Ring::Packed(ring) => ring.open(&mut memory.lookup(self.core.hint), &mut store, descriptors),
+            Ring::Split(_) => Err(RingError::InWork { id: 0 }),
+        }
+    }
+
+    /// Copies the descriptors of the next chain, which was looked at last.
+    pub(super) fn descriptors_of(&self, request: &Request, to: &mut Vec<PackedDesc>) {
+        to.clear();
+        if let (Ring::Packed(ring), Some(info)) = (&self.core.ring, request.held.info()) {
+            to.extend(ring.next_descriptors(info.descriptors));
+        }
+    }
+
+    /// Whether a packed ring has an available descriptor at a place, as in a [`Position`].
+    pub(super) fn is_available_at(&self, place: u16) -> bool {
+        matches!(&self.core.ring, Ring::Packed(ring) if ring.is_available_at(place))
+    }
+
+    /// Takes back the marks of used descriptors that an earlier device has not published.
+    pub(super) fn forget_used(&self) {
+        if let Ring::Packed(ring) = &self.core.ring {
+            ring.forget_used();
+        }
     }
 }

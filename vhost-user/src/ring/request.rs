@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::chain::{Chain, ChainInfo};
+use super::chain::Chain;
 use super::store::Held;
 use crate::memory::GuestMemory;
 
@@ -10,23 +10,24 @@ use crate::memory::GuestMemory;
 #[derive(Debug)]
 pub struct Request {
     /// The chain, while it is taken and not used.
-    pub(super) info: Option<ChainInfo>,
     pub(super) held: Held,
+    /// The chain's entry in an inflight region, if it is in one.
+    pub(super) entry: u16,
 }
 
 impl Request {
     /// A place without a chain.
     pub fn new(memory: &Arc<GuestMemory>) -> Self {
-        Self { info: None, held: Held::new(Arc::clone(memory)) }
+        Self { held: Held::new(Arc::clone(memory)), entry: 0 }
     }
 
     /// The chain, if one is taken and not used yet.
     pub fn chain(&self) -> Option<Chain<'_>> {
-        Some(Chain::new(self.info.as_ref()?, self.held.slices()))
+        self.held.chain()
     }
 
     /// What the driver knows the chain by.
     pub fn id(&self) -> Option<u16> {
-        Some(self.info.as_ref()?.id)
+        Some(self.held.info()?.id)
     }
 }

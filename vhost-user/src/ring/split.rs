@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use super::area::Area;
-use super::chain::{Buffer, ChainInfo};
+use super::chain::{Buffer, Builder, ChainInfo};
 use super::error::RingError;
 use super::layout::{Descriptor, INDIRECT, Le16, NEXT, SUPPRESS, SplitDesc, UsedElement, WRITE};
 use super::log::RingLog;
 use super::position::{Position, RingSetup, USED_RING};
+use super::store::Store;
 use super::table::Table;
-use crate::memory::{GuestMemory, GuestSlice, Lookup, prefetch};
+use crate::memory::{Bounds, GuestMemory, Lookup, prefetch};
 
 /// Entries whose descriptors are asked for before the first of them is looked at.
-const AHEAD: u16 = 32;
+const AHEAD: usize = 32;
 /// Entry of the rings' first words: flags, index.
 const FLAGS: u16 = 0;
 const INDEX: u16 = 1;
@@ -118,63 +119,59 @@ impl SplitRing {
     pub(super) fn peek<'a>(
         &mut self,
         lookup: &mut Lookup<'a>,
-        chains: &mut Vec<ChainInfo>,
-        slices: &mut Vec<GuestSlice<'a>>,
+        store: &mut Store<'a>,
         most: u16,
         enough: usize,
     ) -> Result<(), RingError> {
-        let count = self.count(most)?;
-        let (mut heads, mut start) = ([0; AHEAD as usize], 0);
-        while start < count && slices.len() < enough {
-            let some = (count - start).min(AHEAD);
-            for (at, head) in (start..).zip(&mut heads[..some.into()]) {
-                *head = self.available.wrapped(self.next_available.wrapping_add(at)).load(Ordering::Relaxed);
+        let (mut left, mut next) = (self.count(most)?, self.next_available);
+        let mut heads = [0; AHEAD];
+        while left > 0 {
+            let count = usize::from(left).min(AHEAD);
+            for head in &mut heads[..count] {
+                *head = self.available.wrapped(next).load(Ordering::Relaxed);
+                next = next.wrapping_add(1);
+                left -= 1;
                 // The mask keeps a wrong index in the table. It is found below.
                 prefetch(self.descriptors.wrapped(*head));
             }
-            for head in &heads[..some.into()] {
-                if slices.len() >= enough {
+            let mut some = heads[..count].iter();
+            loop {
+                // Most chains are of this kind. So they have a loop of their own.
+                let bounds = lookup.bounds();
+                store.extend(some.len(), || {
+                    let head = *some.as_slice().first()?;
+                    let chain = self.simple_chain(bounds, head)?;
+                    some.next();
+                    Some(chain)
+                });
+                let Some(head) = some.next() else { break };
+                if store.slices.len() >= enough {
                     return Ok(());
                 }
-                chains.push(self.chain(lookup, slices, *head)?);
+                self.open(lookup, store, *head)?;
             }
-            start += some;
         }
         Ok(())
     }
 
-    /// The chain that begins with a descriptor.
+    /// A chain that is a single buffer in this region. None if it is not.
     #[inline(always)]
-    fn chain<'a>(
-        &self,
-        lookup: &mut Lookup<'a>,
-        slices: &mut Vec<GuestSlice<'a>>,
-        head: u16,
-    ) -> Result<ChainInfo, RingError> {
-        let table = self.descriptors.entries();
-        let error = RingError::Index { index: head, count: table.len() };
-        let desc = SplitDesc::load(table.get(usize::from(head)).ok_or(error)?);
-        if desc.flags & (NEXT | INDIRECT) == 0
-            && let Some(slice) = lookup.find(desc.addr, desc.len)
-        {
-            slice.prefetch_start();
-            slices.push(slice);
-            let writable = desc.flags & WRITE != 0;
-            return Ok(ChainInfo::single(slices.len() - 1, head, desc.len, writable));
+    fn simple_chain<'a>(&self, bounds: Bounds<'a>, head: u16) -> Option<ChainInfo<'a>> {
+        let desc = SplitDesc::load(self.descriptors.entries().get(usize::from(head))?);
+        if desc.flags & (NEXT | INDIRECT) != 0 {
+            return None;
         }
-        self.long_chain(lookup, slices, head, desc)
+        let (slice, writable) = (bounds.slice(desc.addr, desc.len)?, desc.flags & WRITE != 0);
+        slice.prefetch_start(writable);
+        Some(ChainInfo::single(slice, desc.len, writable, head))
     }
 
-    /// The same for a chain that is not a single buffer in a single region.
-    #[cold]
-    fn long_chain<'a>(
-        &self,
-        lookup: &mut Lookup<'a>,
-        slices: &mut Vec<GuestSlice<'a>>,
-        head: u16,
-        mut desc: SplitDesc,
-    ) -> Result<ChainInfo, RingError> {
-        let (mut info, table) = (ChainInfo::new(slices.len(), head), self.descriptors.entries());
+    /// Opens the chain that begins with a descriptor, whether it is available or not.
+    pub(super) fn open<'a>(&self, lookup: &mut Lookup<'a>, store: &mut Store<'a>, head: u16) -> Result<(), RingError> {
+        let table = self.descriptors.entries();
+        let error = |index| RingError::Index { index, count: table.len() };
+        let mut desc = SplitDesc::load(table.get(usize::from(head)).ok_or(error(head))?);
+        let mut builder = Builder::new(lookup, store, self.chain_limit);
         // Each turn adds a slice, and their number is limited. So this ends, whatever the table says, and however it
         // changes.
         loop {
@@ -183,50 +180,22 @@ impl SplitRing {
                 if !self.indirect || desc.flags & NEXT != 0 {
                     return Err(RingError::Indirect);
                 }
-                self.indirect(lookup, slices, &mut info, desc)?;
+                add_table(&mut builder, desc)?;
                 break;
             }
-            let buffer = Buffer { addr: desc.addr, len: desc.len, writable: desc.flags & WRITE != 0 };
-            info.add(lookup, slices, buffer, self.chain_limit)?;
+            builder.add(Buffer { addr: desc.addr, len: desc.len, writable: desc.flags & WRITE != 0 })?;
             if desc.flags & NEXT == 0 {
                 break;
             }
-            let error = RingError::Index { index: desc.next, count: table.len() };
-            desc = SplitDesc::load(table.get(usize::from(desc.next)).ok_or(error)?);
+            desc = SplitDesc::load(table.get(usize::from(desc.next)).ok_or(error(desc.next))?);
         }
-        for slice in &slices[info.first as usize..] {
-            slice.prefetch_start();
-        }
-        Ok(info)
-    }
-
-    fn indirect<'a>(
-        &self,
-        lookup: &mut Lookup<'a>,
-        slices: &mut Vec<GuestSlice<'a>>,
-        info: &mut ChainInfo,
-        desc: SplitDesc,
-    ) -> Result<(), RingError> {
-        let table = Table::new(lookup, desc.addr, desc.len)?;
-        let mut index = 0;
-        loop {
-            let bytes = table.get(index).ok_or(RingError::Index { index, count: table.len() })?;
-            let entry = SplitDesc::of_bytes(bytes);
-            if entry.flags & INDIRECT != 0 {
-                return Err(RingError::Indirect);
-            }
-            let buffer = Buffer { addr: entry.addr, len: entry.len, writable: entry.flags & WRITE != 0 };
-            info.add(lookup, slices, buffer, self.chain_limit)?;
-            if entry.flags & NEXT == 0 {
-                return Ok(());
-            }
-            index = entry.next;
-        }
+        builder.finish(head, 1);
+        Ok(())
     }
 
     /// Takes the chains that were looked at first.
     #[inline]
-    pub(super) fn take(&mut self, chains: &[ChainInfo]) {
+    pub(super) fn take(&mut self, chains: &[ChainInfo<'_>]) {
         #[expect(clippy::cast_possible_truncation, reason = "at most as many as were available")]
         let count = chains.len() as u16;
         self.next_available = self.next_available.wrapping_add(count);
@@ -234,7 +203,7 @@ impl SplitRing {
 
     /// Uses chains in this order. The driver sees it after [`SplitRing::publish`].
     #[inline]
-    pub(super) fn put_used(&mut self, chains: &[ChainInfo]) {
+    pub(super) fn put_used(&mut self, chains: &[ChainInfo<'_>]) {
         if self.in_order
             && let Some(last) = chains.last()
             && chains.iter().all(|chain| chain.written == 0)
@@ -252,7 +221,7 @@ impl SplitRing {
     }
 
     #[inline(always)]
-    fn write_used(&mut self, chain: &ChainInfo) {
+    fn write_used(&mut self, chain: &ChainInfo<'_>) {
         let element = self.used.wrapped(self.next_used);
         element.id.store(chain.id.into(), Ordering::Relaxed);
         element.len.store(chain.written, Ordering::Relaxed);
@@ -322,6 +291,24 @@ impl SplitRing {
             let behind = HEAD + 8 * u64::from(self.size);
             if self.available_event.is_some() { log.mark_used(behind, 2) } else { log.mark_used(0, 2) }
         }
+    }
+}
+
+/// Adds the buffers of an indirect table.
+fn add_table(builder: &mut Builder<'_, '_>, desc: SplitDesc) -> Result<(), RingError> {
+    let table = Table::new(builder.lookup, desc.addr, desc.len)?;
+    let mut index = 0;
+    loop {
+        let bytes = table.get(index).ok_or(RingError::Index { index, count: table.len() })?;
+        let entry = SplitDesc::of_bytes(bytes);
+        if entry.flags & INDIRECT != 0 {
+            return Err(RingError::Indirect);
+        }
+        builder.add(Buffer { addr: entry.addr, len: entry.len, writable: entry.flags & WRITE != 0 })?;
+        if entry.flags & NEXT == 0 {
+            return Ok(());
+        }
+        index = entry.next;
     }
 }
 

@@ -9,6 +9,7 @@ mod meter;
 mod parsing;
 mod rings;
 mod turn;
+mod vhost;
 
 /// Bursts of a run of a step that costs a few nanoseconds an item.
 const BURSTS: usize = 16;
@@ -92,6 +93,7 @@ pub fn cases() -> Vec<Case> {
         rings::cases(),
         turn::cases(),
         components::cases(),
+        vhost::cases(),
     ];
     groups.into_iter().flatten().collect()
 }

@@ -119,10 +119,10 @@ impl Device {
                     let channel = front_end.session().backend_channel().expect("a channel").clone();
                     let _ = BackendChannel::from(channel).config_changed();
                 }
-                Action::ReadConfig { size, .. } if choice % 2 == 0 => {
+                Action::ReadConfig { size, .. } if choice.is_multiple_of(2) => {
                     outcome = Outcome::Config(vec![choice; usize::try_from(size).expect("some bytes")]);
                 }
-                Action::MakeInflight { rings, ring_size } if choice % 2 == 0 => {
+                Action::MakeInflight { rings, ring_size } if choice.is_multiple_of(2) => {
                     let fd = ODD[0].try_clone().expect("a descriptor");
                     let layout = InflightLayout { size: 4096, offset: 0, rings, ring_size };
                     outcome = Outcome::Inflight(InflightRegion { layout, fd });

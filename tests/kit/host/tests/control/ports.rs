@@ -231,7 +231,7 @@ fn further_guests_have_packet_memory_of_their_own_and_talk_to_all() {
                 got.extend((0..2).flat_map(|queue| rig.host.sent(other, queue)));
                 !got.is_empty()
             });
-            assert_eq!(got, [sent.clone()], "from {netdev} to {other}");
+            assert_eq!(got, std::slice::from_ref(&sent), "from {netdev} to {other}");
         });
     }
     // Rings of another depth have their own memory again.

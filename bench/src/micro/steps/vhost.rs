@@ -7,9 +7,7 @@ use std::sync::Arc;
 use vhost_user::driver::{Buffer, Driver, GUEST, memory};
 use vhost_user::memory::GuestMemory;
 use vhost_user::net::{HeaderFormat, NetHeader, deliver, read_header};
-use vhost_user::ring::{
-    F_IN_ORDER, F_INDIRECT, F_PACKED, Position, Queue, RingFeatures, RingSetup, Scratch,
-};
+use vhost_user::ring::{F_IN_ORDER, F_INDIRECT, F_PACKED, Position, Queue, RingFeatures, RingSetup, Scratch};
 
 use super::{BURSTS, Case};
 use crate::micro::fixtures::BURST;

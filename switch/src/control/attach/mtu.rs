@@ -8,7 +8,7 @@ use crate::model::ModeRequest;
 const L2_OVERHEAD: u32 = 14 + 4;
 
 /// Largest MTU that fits a UMEM frame with headroom, header and tag, in bytes.
-fn frame_mtu(frame_size: u32) -> u32 {
+pub fn frame_mtu(frame_size: u32) -> u32 {
     frame_size - HEADROOM - L2_OVERHEAD
 }
 

@@ -13,6 +13,5 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
-pub use self::copy::{F_MRG_RXBUF, F_VERSION_1, Header};
 pub use self::pair::{RunningRing, VhostPair, Way, make_nonblocking};
 pub use self::queue::{STOCK, VhostQueue};

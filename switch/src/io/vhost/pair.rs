@@ -1,16 +1,15 @@
 //! What control and a worker share of a queue pair.
 
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use vhost_user::net::HeaderFormat;
 use vhost_user::ring::{Queue, RingError};
-
-use super::copy::Header;
 
 /// A ring that runs.
 #[derive(Debug)]
@@ -22,7 +21,7 @@ pub struct RunningRing {
     /// Whether packets go by it. What the guest sends is thrown away otherwise.
     pub enabled: bool,
     /// What is in front of each packet.
-    pub header: Header,
+    pub header: HeaderFormat,
 }
 
 impl RunningRing {
@@ -209,7 +208,6 @@ fn errno_of(error: &std::io::Error) -> Errno {
 pub fn make_nonblocking(event: impl AsFd) -> Result<(), Errno> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     let event = event.as_fd();
-    debug_assert!(event.as_raw_fd() >= 0);
     let flags = OFlag::from_bits_retain(fcntl(event, FcntlArg::F_GETFL)?);
     fcntl(event, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map(drop)
 }

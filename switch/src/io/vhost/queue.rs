@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use vhost_user::ring::{RingError, Scratch};
 
-use super::copy::MAX_MERGED;
+use super::copy::{self, MAX_MERGED};
 use super::pair::{PairCounters, RunningRing, VhostPair, Way};
 use crate::io::umem::{Frame, FrameCache, HEADROOM, Owner, Umem};
 use crate::model::Count;
@@ -110,7 +110,7 @@ impl VhostQueue {
                 disabled += 1;
             } else if let Some(mut frame) = stock.last().and_then(|&addr| page.claim(addr, 0)) {
                 let room = &mut frame.chunk_mut()[HEADROOM as usize..];
-                match ring.header.read(&chain, room) {
+                match copy::read(ring.header, &chain, room) {
                     Some(len) => {
                         stock.pop();
                         frame.set(HEADROOM as usize, len);
@@ -213,7 +213,7 @@ impl VhostQueue {
             && !burst.is_empty()
             && let Some(frame) = frames.next()
         {
-            if !ring.header.write(&mut burst, frame.data()) {
+            if !copy::write(ring.header, &mut burst, frame.data()) {
                 no_room += 1;
             }
             done.push(page.give(frame));

@@ -8,6 +8,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::os::fd::AsFd;
 use vhost_user::driver::{Buffer, Driver, GUEST, memory};
 use vhost_user::memory::GuestMemory;
+use vhost_user::net::HeaderFormat;
+use vhost_user::net::net_header::{F_MRG_RXBUF, F_VERSION_1};
 use vhost_user::ring::{F_EVENT_IDX, F_IN_ORDER, F_PACKED, Position, Queue, RingFeatures, RingSetup};
 
 use super::*;
@@ -60,7 +62,7 @@ impl Bed {
         pairs[0].set_kick(None, Some(kick.as_fd())).unwrap();
         for (way, driver) in [(Way::FromGuest, &tx), (Way::ToGuest, &rx)] {
             let queue = Queue::new(&memory, driver.setup(), start).unwrap();
-            let header = Header::of(features);
+            let header = HeaderFormat::of_bits(features);
             *pairs[0].lock(way) = Some(RunningRing { queue, call: Some(Arc::clone(&call)), enabled: true, header });
         }
         let mut queue = VhostQueue::new(&pairs, 0, &umem, 8);

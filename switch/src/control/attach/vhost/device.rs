@@ -8,10 +8,12 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use vhost_user::memory::{DirtyLog, GuestMemory, RegionSpec};
 use vhost_user::message::features as protocol;
 use vhost_user::message::{MemoryRegion, RegionAddress};
+use vhost_user::net::HeaderFormat;
+use vhost_user::net::net_header::{F_MRG_RXBUF, F_VERSION_1};
 use vhost_user::ring::{F_EVENT_IDX, F_IN_ORDER, F_INDIRECT, Queue, RingError, RingFeatures, RingLog, RingSetup};
 use vhost_user::session::{Action, Kick, Offer, Outcome, RingBase, Session};
 
-use crate::io::vhost::{F_MRG_RXBUF, F_VERSION_1, Header, RunningRing, VhostPair, Way, make_nonblocking};
+use crate::io::vhost::{RunningRing, VhostPair, Way, make_nonblocking};
 use crate::model::VhostInfo;
 use crate::{Error, ErrorKind};
 
@@ -195,7 +197,7 @@ impl Device {
             queue,
             call: call_of(ring, session),
             enabled: state.is_enabled(),
-            header: Header::of(features),
+            header: HeaderFormat::of_bits(features),
         };
         self.change_kick(ring, session)?;
         if let Some((pair, way)) = self.place(ring) {

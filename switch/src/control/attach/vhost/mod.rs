@@ -17,12 +17,8 @@ use super::{AttachmentInfo, Followed, OutsideCounters, Plan};
 use crate::Error;
 use crate::control::core::Core;
 use crate::io::backend::Backend;
-use crate::io::umem::HEADROOM;
 use crate::io::vhost::{VhostPair, VhostQueue};
 use crate::model::*;
-
-/// Bytes of a frame that are no layer 3 packet: Ethernet header and a VLAN tag.
-const ENVELOPE: u32 = 18;
 
 /// What a vhost-user port needs outside: the place of its socket.
 #[derive(Debug)]
@@ -38,7 +34,7 @@ impl FoundVhost {
     /// `Invalid`: no such user or group; the MTU is out of range. `NotFound`: the directory is not there. `Exists`:
     /// somebody listens there, or a file is in the way.
     pub fn find(spec: &mut PortSpec, frame_size: u32) -> Result<Self, Error> {
-        let max_mtu = max_mtu(frame_size);
+        let max_mtu = super::mtu::frame_mtu(frame_size);
         crate::control::fields::check_mtu(
             *spec.mtu.get_or_insert(DEFAULT_MTU),
             max_mtu,
@@ -58,10 +54,6 @@ impl FoundVhost {
         let queues = port.queues(plan.rings.memory.fill());
         Ok((port, queues))
     }
-}
-
-fn max_mtu(frame_size: u32) -> u32 {
-    frame_size - HEADROOM - ENVELOPE
 }
 
 /// A live vhost-user port.

@@ -92,12 +92,12 @@ impl Device {
         stopped: &mut dyn FnMut(u8, RingBase),
     ) -> Outcome {
         for action in actions {
-            if let Err(why) = self.carry_out_one(action, session, stopped) {
-                return Outcome::Failed(why);
-            }
             // There is no configuration space, and no record of requests in flight.
             if matches!(action, Action::ReadConfig { .. } | Action::WriteConfig { .. } | Action::MakeInflight { .. }) {
                 return Outcome::Refused;
+            }
+            if let Err(why) = self.carry_out_one(action, session, stopped) {
+                return Outcome::Failed(why);
             }
         }
         Outcome::Done

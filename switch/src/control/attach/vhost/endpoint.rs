@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use vhost_user::connection::{Connection, Ended, FrontEnd};
 use vhost_user::session::{Action, Outcome};
-use vhost_user::socket::{ConnectError, Listener, connect};
+use vhost_user::socket::{Listener, connect};
 
 use super::device::{Device, count_losses};
 use super::place::Place;
@@ -124,10 +124,7 @@ impl Run {
     fn look_for_front_end(&mut self) {
         let found = match self.place.role {
             SocketRole::Server => self.accept(),
-            SocketRole::Client => match connect(&self.place.path) {
-                Ok(connection) => Ok(Some(connection)),
-                Err(error @ (ConnectError::Absent(_) | ConnectError::Failed(_))) => Err(error.to_string()),
-            },
+            SocketRole::Client => connect(&self.place.path).map(Some).map_err(|error| error.to_string()),
         };
         match found {
             Ok(Some(connection)) => self.begin(connection),

@@ -35,4 +35,4 @@ pub use control::{CaptureRequest, CaptureStream, NetdevFinding, PortChange, Swit
 pub use engine::tables::{KeptTables, RuleUndo};
 pub use error::{Error, ErrorKind};
 pub use host::GuestSockets;
-pub use host::kernel::PinPlace;
+pub use host::kernel::{PinPlace, Places};

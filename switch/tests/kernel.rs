@@ -18,7 +18,7 @@ use switch::io::socket::{SocketOptions, UmemSharers, XskSocket};
 use switch::io::sys::{self, RingKind};
 use switch::io::umem::{FrameCache, Umem};
 use switch::model::*;
-use switch::{ErrorKind, PinPlace, Switch};
+use switch::{ErrorKind, PinPlace, Places, Switch};
 
 fn settings(workers: usize) -> DataplaneSettings {
     DataplaneSettings { workers, frames: 16_384, ..DataplaneSettings::default() }
@@ -74,7 +74,7 @@ fn assert_balanced(switch: &Switch) {
 
 fn two_guests_talk(hint: &str, settings: &DataplaneSettings, mode: ModeRequest) {
     in_namespaces(hint, |[a, b]| {
-        let switch = Switch::start(settings, BridgeSettings::default(), None).unwrap();
+        let switch = Switch::start(settings, BridgeSettings::default(), Places::default()).unwrap();
         for (name, ns, address) in [("vm1", a, "10.0.0.1"), ("vm2", b, "10.0.0.2")] {
             let port = switch.add_port(PortSpec { mode, ..guest(name, ns) }).unwrap();
             let expected = if mode == ModeRequest::Generic { Mode::Generic } else { Mode::Native };
@@ -157,7 +157,7 @@ fn packet_memory_of_queues_comes_and_goes_with_them() {
 /// Adds and deletes six ports with two queues each. They have `own` frames in UMEMs of their own.
 fn ports_come_and_go(hint: &str, settings: &DataplaneSettings, own: u32) {
     in_namespaces(hint, |_| {
-        let switch = Switch::start(settings, BridgeSettings::default(), None).unwrap();
+        let switch = Switch::start(settings, BridgeSettings::default(), Places::default()).unwrap();
         for round in 0..5 {
             for n in 0..6 {
                 switch
@@ -184,6 +184,10 @@ impl Pins {
     fn new(hint: &str) -> Self {
         Self(PinPlace { mount: "/sys/fs/bpf".into(), instance: format!("test_{}_{hint}", std::process::id()) })
     }
+
+    fn places(&self) -> Places {
+        Places { pins: Some(self.0.clone()), journals: None }
+    }
 }
 
 impl Drop for Pins {
@@ -209,7 +213,7 @@ fn a_guests_socket_can_be_bound_to_its_own_end_only() {
     in_namespaces("own", |_| {
         ip("link set lo up");
         let pins = Pins::new("own");
-        let switch = Switch::start(&settings(1), BridgeSettings::default(), Some(pins.0.clone())).unwrap();
+        let switch = Switch::start(&settings(1), BridgeSettings::default(), pins.places()).unwrap();
         for name in ["a", "b"] {
             switch.add_port(PortSpec::new(name, PortKind::Guest)).unwrap();
         }
@@ -235,7 +239,7 @@ fn a_guests_socket_can_be_bound_to_its_own_end_only() {
 fn a_guests_end_is_opened_and_given_back_on_demand() {
     in_namespaces("back", |_| {
         let pins = Pins::new("back");
-        let start = || Switch::start(&settings(1), BridgeSettings::default(), Some(pins.0.clone())).unwrap();
+        let start = || Switch::start(&settings(1), BridgeSettings::default(), pins.places()).unwrap();
         let switch = start();
         let info = switch.add_port(PortSpec::new("a", PortKind::Guest)).unwrap();
         assert_eq!(info.guest_end, None);
@@ -307,7 +311,7 @@ fn sockets_that_are_opened_at_the_same_time_lock_their_memory_once() {
 #[test]
 fn one_of_several_ports_fails_alone_and_leaves_nothing() {
     in_namespaces("several", |[a, _]| {
-        let switch = Switch::start(&settings(1), BridgeSettings::default(), None).unwrap();
+        let switch = Switch::start(&settings(1), BridgeSettings::default(), Places::default()).unwrap();
         let named = |name: &str, ifname: &str| PortSpec { ifname: Some(ifname.to_owned()), ..guest(name, a) };
         let specs = vec![
             PortSpec { guest_ifname: Some("eth0".to_owned()), ..named("p0", "x0") },

@@ -24,7 +24,8 @@ impl Bed {
     fn new(label: &str, ports: usize) -> Self {
         let host = NetNs::new(label);
         let settings = DataplaneSettings { workers: 2, frames: 16_384, ..DataplaneSettings::default() };
-        let switch = host.run(|| Switch::start(&settings, BridgeSettings::default(), None)).expect("a data plane");
+        let switch =
+            host.run(|| Switch::start(&settings, BridgeSettings::default(), Default::default())).expect("a data plane");
         let mut bed = Self { switch, guests: Vec::new(), host };
         (0..ports).for_each(|no| bed.add(&format!("p{no}"), Some(format!("vhost:{no}"))));
         bed
@@ -262,7 +263,8 @@ fn a_set_that_changes_under_a_stream_loses_nothing() {
 fn queues_of_a_port_belong_to_components_of_their_own() {
     let host = NetNs::new("queues");
     let settings = DataplaneSettings { workers: 2, frames: 16_384, ..DataplaneSettings::default() };
-    let switch = host.run(|| Switch::start(&settings, BridgeSettings::default(), None)).expect("a data plane");
+    let switch =
+        host.run(|| Switch::start(&settings, BridgeSettings::default(), Default::default())).expect("a data plane");
     let spec = PortSpec { queues: Some(2), spp: Some("vhost:3".to_owned()), ..PortSpec::new("p", PortKind::Guest) };
     host.run(|| switch.add_port(spec)).expect("a port");
     let queue = |queue| end(EndPort::Port { name: "p".to_owned(), queue: Some(queue) });

@@ -25,7 +25,7 @@ use ctl_service::{Declared, Error, LearnedFile, Service};
 use ctl_spp::{Spp, SppConfig};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
-use switch::{PinPlace, Switch};
+use switch::{PinPlace, Places, Switch};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -105,6 +105,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let panel = config.spp.clone();
     let access = config.guests.access().map_err(Error::invalid)?;
     let pins = PinPlace { mount: config.guests.bpffs.clone(), instance: instance(&options.run_dir)? };
+    let places = Places { pins: Some(pins), journals: Some(options.run_dir.join("rings")) };
     let guests = options.run_dir.join("guests");
     let learned = Arc::new(LearnedFile::at(&options.run_dir.join("fdb.json")));
     let kept = Arc::clone(&learned);
@@ -113,7 +114,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let spp_listener = bind("spp.listen", &config.spp.listen).await?;
     make_directory(&config.spp);
     let (service, spp) = blocking(move || {
-        let dataplane = Switch::start(&settings, bridge, Some(pins))?;
+        let dataplane = Switch::start(&settings, bridge, places)?;
         let service = Service::start(Arc::new(dataplane), store, &declared)?;
         service.restore_learned(&kept);
         service.look_after_guests(&guests)?;

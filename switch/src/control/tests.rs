@@ -42,7 +42,7 @@ impl Drop for SetAtEnd<'_> {
 fn switch(workers: usize) -> Switch {
     let settings =
         DataplaneSettings { workers, frames: 8192, huge_pages: HugePages::Off, ..DataplaneSettings::default() };
-    Switch::start(&settings, BridgeSettings::default(), None).unwrap()
+    Switch::start(&settings, BridgeSettings::default(), Default::default()).unwrap()
 }
 
 /// Adds an outside end whose queues the test has.

@@ -9,6 +9,7 @@
 
 pub mod kernel;
 
+mod journals;
 mod namespace;
 mod netdevs;
 mod programs;
@@ -17,6 +18,7 @@ mod watch;
 
 use std::fmt::Debug;
 
+pub use self::journals::Journals;
 pub use self::namespace::{Named, Namespace, NamespaceId};
 pub use self::netdevs::{HostUse, Link, LinkChange, MAX_IFNAME, Netdev, Netdevs, Pair, PairSpec};
 pub use self::programs::{
@@ -27,6 +29,6 @@ pub use self::sockets::{GroupFrames, GuestSockets, PacketSocket, PortSocket, Que
 pub use self::watch::{HostChange, HostWatch};
 
 /// The machine as control needs it.
-pub trait Host: Netdevs + Programs + Sockets + Debug + Send + Sync {}
+pub trait Host: Netdevs + Programs + Sockets + Journals + Debug + Send + Sync {}
 
-impl<T: Netdevs + Programs + Sockets + Debug + Send + Sync> Host for T {}
+impl<T: Netdevs + Programs + Sockets + Journals + Debug + Send + Sync> Host for T {}

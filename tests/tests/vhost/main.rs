@@ -3,6 +3,7 @@
 mod front_end;
 mod hostile;
 mod migration;
+mod restart;
 
 use std::time::Duration;
 
@@ -34,6 +35,11 @@ fn add_port(daemon: &Daemon, name: &str, server: Server, queues: u32) -> String 
 
 /// A guest at such a socket, whose only netdev has that address and those queue pairs.
 fn start_guest(socket: &str, server: Server, number: u8, pairs: u32, more: &[String]) -> Vm {
+    start_guest_with(socket, server, number, pairs, "", more)
+}
+
+/// The same, with further options of the device.
+fn start_guest_with(socket: &str, server: Server, number: u8, pairs: u32, device: &str, more: &[String]) -> Vm {
     let mut setup = Setup::with_addresses(&[&format!("10.0.0.{number}/24")]);
     setup.machine = "pc,memory-backend=mem".to_owned();
     let wait = match server {
@@ -49,7 +55,7 @@ fn start_guest(socket: &str, server: Server, number: u8, pairs: u32, more: &[Str
         "-netdev".to_owned(),
         format!("vhost-user,id=net,chardev=vhost,queues={pairs}"),
         "-device".to_owned(),
-        format!("virtio-net-pci,netdev=net,mac=52:54:00:00:00:0{number}{mq}"),
+        format!("virtio-net-pci,netdev=net,mac=52:54:00:00:00:0{number}{mq}{device}"),
     ];
     setup.args.extend(args.into_iter().chain(more.iter().cloned()).map(Into::into));
     Vm::start(qemu(), &setup)
@@ -57,8 +63,13 @@ fn start_guest(socket: &str, server: Server, number: u8, pairs: u32, more: &[Str
 
 /// A guest that is up.
 fn guest(daemon: &Daemon, name: &str, server: Server, number: u8) -> Vm {
+    guest_with(daemon, name, server, number, "")
+}
+
+/// The same, with further options of its device.
+fn guest_with(daemon: &Daemon, name: &str, server: Server, number: u8, device: &str) -> Vm {
     let socket = add_port(daemon, name, server, 1);
-    let mut vm = start_guest(&socket, server, number, 1, &[]);
+    let mut vm = start_guest_with(&socket, server, number, 1, device, &[]);
     vm.wait_ready();
     vm
 }
@@ -94,24 +105,6 @@ fn guests_reach_each_other_and_a_guest_on_a_veth() {
     drop(a);
     expect_link(&daemon, "a", false);
     daemon.assert_balanced();
-    daemon.finish();
-}
-
-#[test]
-fn guests_go_on_after_the_daemon_was_killed() {
-    let mut daemon = Daemon::start("vhostkill");
-    let mut a = guest(&daemon, "a", Server::Switch, 1);
-    let mut b = guest(&daemon, "b", Server::Qemu, 2);
-    assert!(a.pings("10.0.0.2"));
-    for _ in 0..2 {
-        daemon.kill();
-        daemon.launch();
-        for port in ["a", "b"] {
-            expect_link(&daemon, port, true);
-        }
-        assert!(a.pings("10.0.0.2"), "after the daemon was killed");
-        assert!(b.pings("10.0.0.1"));
-    }
     daemon.finish();
 }
 

@@ -52,8 +52,26 @@ impl Mapping {
         len: u64,
         broken: &Arc<AtomicBool>,
     ) -> Result<Self, MemoryError> {
+        Self::of_pages(fd, offset, len, page_size_of(fd)?, broken)
+    }
+
+    /// Maps the first `len` bytes of a file that this process has made, on any file system.
+    ///
+    /// # Errors
+    /// It is too short, or the kernel refuses.
+    pub(crate) fn of_own_file(fd: BorrowedFd<'_>, len: u64, broken: &Arc<AtomicBool>) -> Result<Self, MemoryError> {
+        Self::of_pages(fd, 0, len, system_page(), broken)
+    }
+
+    /// Maps `len` bytes of a file whose pages have `page` bytes.
+    fn of_pages(
+        fd: BorrowedFd<'_>,
+        offset: u64,
+        len: u64,
+        page: u64,
+        broken: &Arc<AtomicBool>,
+    ) -> Result<Self, MemoryError> {
         let end = offset.checked_add(len).ok_or(MemoryError::Overflow { size: len })?;
-        let page = page_size_of(fd)?;
         let file = fstat(fd).map_err(MemoryError::of("fstat"))?.st_size;
         let file = u64::try_from(file).unwrap_or_default();
         if end > file {
@@ -148,13 +166,16 @@ impl Drop for Pages {
 fn page_size_of(fd: BorrowedFd<'_>) -> Result<u64, MemoryError> {
     let system = fstatfs(fd).map_err(MemoryError::of("fstatfs"))?;
     match system.filesystem_type() {
-        TMPFS_MAGIC => {
-            let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|page| u64::try_from(page).ok());
-            Ok(page.unwrap_or(4096))
-        }
+        TMPFS_MAGIC => Ok(system_page()),
         HUGETLBFS_MAGIC => Ok(u64::try_from(system.block_size()).unwrap_or(2 << 20)),
         FsType(kind) => Err(MemoryError::FileSystem { kind }),
     }
+}
+
+/// Bytes of a page of memory.
+fn system_page() -> u64 {
+    let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|page| u64::try_from(page).ok());
+    page.unwrap_or(4096)
 }
 
 /// Whole pages that have given bytes of a file.

@@ -19,6 +19,7 @@ mod burst;
 mod chain;
 mod error;
 pub mod inflight;
+mod journal;
 mod layout;
 mod log;
 mod packed;
@@ -36,6 +37,7 @@ pub(crate) use self::area::Area;
 pub use self::burst::Burst;
 pub use self::chain::{Chain, Reader, Writer};
 pub use self::error::RingError;
+pub use self::journal::{Journal, Record, RingIdentity};
 #[cfg(any(test, feature = "driver"))]
 pub(crate) use self::layout::{
     AVAIL, Descriptor, EVENT_DESCRIPTOR, EVENT_DISABLE, EVENT_ENABLE, INDIRECT, Le16, Le32, NEXT, PackedDesc, SUPPRESS,

@@ -6,6 +6,7 @@ use std::sync::atomic::{Ordering, fence};
 use super::area::Area;
 use super::chain::{Buffer, Builder, ChainInfo};
 use super::error::RingError;
+use super::journal::Record;
 use super::layout::{
     AVAIL, Descriptor, EVENT_DESCRIPTOR, EVENT_DISABLE, EVENT_ENABLE, INDIRECT, Le32, NEXT, PackedDesc, USED, WRITE,
 };
@@ -17,6 +18,8 @@ use crate::memory::{Bounds, GuestMemory, Lookup, prefetch};
 
 /// Bit of the wrap counter in a [`Position`] and in an event.
 const WRAP: u16 = 1 << 15;
+/// An event that means nothing: the driver looks at it with [`EVENT_DESCRIPTOR`] only.
+const ANY: u16 = 1;
 /// Bytes of a descriptor.
 const DESCRIPTOR: u64 = 16;
 /// Descriptors that are asked for ahead: two cache lines.
@@ -73,6 +76,8 @@ pub(super) struct PackedRing {
     first: Option<(u16, u64)>,
     /// Descriptors used since it was last decided whether to call the driver. None if it never was.
     since_call: Option<u32>,
+    /// Descriptors ahead that somebody else has used: the first place, and that behind them.
+    passed_over: Option<(Place, Place)>,
     event_idx: bool,
     indirect: bool,
     in_order: bool,
@@ -100,6 +105,7 @@ impl PackedRing {
             outstanding: outstanding.ok_or(RingError::Position { position, size })?,
             first: None,
             since_call: None,
+            passed_over: None,
             event_idx: features.event_idx,
             indirect: features.indirect,
             in_order: features.in_order,
@@ -121,6 +127,26 @@ impl PackedRing {
         let desc = PackedDesc::load(self.ring.entries().get(usize::from(place.index))?);
         let wanted = if place.wrap { AVAIL } else { USED };
         (desc.flags & (AVAIL | USED) == wanted).then_some(desc)
+    }
+
+    /// Has the descriptors passed over that the record says somebody else has used.
+    pub(super) fn follow(&mut self, record: &Record) {
+        let place = |raw| Place::of_raw(raw);
+        self.passed_over = record.passed_over().map(|(first, behind)| (place(first), place(behind)));
+    }
+
+    /// Passes descriptors over that somebody else has used, if the ring has come to them.
+    #[inline]
+    pub(super) fn pass_over(&mut self, record: Option<&Record>) {
+        if let Some((first, behind)) = self.passed_over
+            && first == self.next_available
+            && first == self.next_used
+        {
+            (self.next_available, self.next_used, self.passed_over) = (behind, behind, None);
+            if let Some(record) = record {
+                record.pass(behind.raw());
+            }
+        }
     }
 
     /// Whether there is something to take.
@@ -274,14 +300,39 @@ impl PackedRing {
         self.outstanding += descriptors;
     }
 
+    /// Whether one descriptor stands for all these chains: the driver learns nothing more by others.
+    #[inline(always)]
+    fn is_one_for_all(&self, chains: &[ChainInfo<'_>]) -> bool {
+        self.in_order && chains.iter().all(|chain| chain.written == 0)
+    }
+
+    /// Notes what is going to be used, before the driver can see any of it. Nothing must be unpublished.
+    #[inline]
+    pub(super) fn note(&self, record: &Record, chains: &[ChainInfo<'_>]) {
+        let Some(last) = chains.last() else { return };
+        let before = self.next_used;
+        let descriptors = chains.iter().map(|chain| chain.descriptors).sum();
+        let behind = before.after(descriptors, self.size).raw();
+        if self.is_one_for_all(chains) {
+            let entry = (before.index, used_word(before, last));
+            return record.note(before.raw(), behind, std::iter::once(entry));
+        }
+        let mut place = before;
+        let entries = chains.iter().map(|chain| {
+            let entry = (place.index, used_word(place, chain));
+            place = place.after(chain.descriptors, self.size);
+            entry
+        });
+        record.note(before.raw(), behind, entries);
+    }
+
     /// Uses chains in this order. The driver sees it after [`PackedRing::publish`].
     #[inline]
     pub(super) fn put_used(&mut self, chains: &[ChainInfo<'_>]) {
         let [first, rest @ ..] = chains else { return };
         let mut place = self.next_used;
-        if self.in_order
-            && let Some(last) = rest.last()
-            && chains.iter().all(|chain| chain.written == 0)
+        if let Some(last) = rest.last()
+            && self.is_one_for_all(chains)
         {
             // One descriptor stands for all, in the place of the first, with the id of the last.
             self.put_first(place, last);
@@ -374,7 +425,7 @@ impl PackedRing {
     /// Asks the driver to kick for the next chain. Returns whether there is one already.
     pub(super) fn enable_kicks(&mut self, log: Option<&RingLog>) -> bool {
         let (event, flags) =
-            if self.event_idx { (self.next_available.raw(), EVENT_DESCRIPTOR) } else { (0, EVENT_ENABLE) };
+            if self.event_idx { (self.next_available.raw(), EVENT_DESCRIPTOR) } else { (ANY, EVENT_ENABLE) };
         self.write_event(event, flags, log);
         // The wish is in memory before the ring is read again. The driver does it the other way round.
         fence(Ordering::SeqCst);
@@ -386,6 +437,7 @@ impl PackedRing {
         self.write_event(0, EVENT_DISABLE, log);
     }
 
+    /// The wish is never all zeroes, as in a ring that the driver has made anew ([`Record::resume`]).
     fn write_event(&self, event: u16, flags: u16, log: Option<&RingLog>) {
         self.device_event.wrapped(0).store(u32::from(event) | u32::from(flags) << 16, Ordering::Relaxed);
         if let Some(log) = log {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::burst::Burst;
 use super::chain::ChainInfo;
 use super::error::RingError;
+use super::journal::{self, Record};
 use super::layout::PackedDesc;
 use super::log::RingLog;
 use super::packed::PackedRing;
@@ -31,6 +32,8 @@ pub struct Queue {
 pub(super) struct Core {
     ring: Ring,
     pub(super) log: Option<RingLog>,
+    /// Where the position is noted, if it is a packed ring that goes on after its device was killed.
+    record: Option<Record>,
     /// Region of the last buffer.
     hint: usize,
 }
@@ -56,6 +59,15 @@ impl Core {
     #[inline]
     pub(super) fn use_all(&mut self, chains: &[ChainInfo<'_>]) {
         let log = self.log.as_ref();
+        if let (Ring::Packed(ring), Some(record)) = (&mut self.ring, &self.record) {
+            for part in chains.chunks(journal::ENTRIES) {
+                ring.note(record, part);
+                ring.take(part);
+                ring.put_used(part);
+                ring.publish(log);
+            }
+            return;
+        }
         with!(&mut self.ring, ring => {
             ring.take(chains);
             ring.put_used(chains);
@@ -64,10 +76,18 @@ impl Core {
     }
 
     #[inline]
+    fn pass_over(&mut self) {
+        if let Ring::Packed(ring) = &mut self.ring {
+            ring.pass_over(self.record.as_ref());
+        }
+    }
+
+    #[inline]
     fn peek<'a>(&mut self, memory: &'a GuestMemory, store: &mut Store<'a>, most: u16) -> Result<(), RingError> {
         if memory.is_broken() {
             return Err(RingError::MemoryBroken);
         }
+        self.pass_over();
         let mut lookup: Lookup<'a> = memory.lookup(self.hint);
         let peeked = with!(&mut self.ring, ring => ring.peek(&mut lookup, store, most, ENOUGH_SLICES));
         self.hint = lookup.hint();
@@ -85,7 +105,7 @@ impl Queue {
             true => Ring::Packed(PackedRing::new(memory, setup, position)?),
             false => Ring::Split(SplitRing::new(memory, setup, position)?),
         };
-        Ok(Self { memory: Arc::clone(memory), core: Core { ring, log: None, hint: 0 }, setup: *setup })
+        Ok(Self { memory: Arc::clone(memory), core: Core { ring, log: None, record: None, hint: 0 }, setup: *setup })
     }
 
     /// What it was made of.
@@ -118,6 +138,20 @@ impl Queue {
         self.core.log = log;
     }
 
+    /// Has the position of a packed ring noted from now on. Only for queues whose chains are used by
+    /// [`Queue::burst`], because nothing may be in work in between.
+    pub fn set_record(&mut self, record: Option<Record>) {
+        if let (Ring::Packed(ring), Some(record)) = (&mut self.core.ring, &record) {
+            ring.follow(record);
+        }
+        self.core.record = record;
+    }
+
+    /// The record, which gets nothing any more.
+    pub fn take_record(&mut self) -> Option<Record> {
+        self.core.record.take()
+    }
+
     /// Looks at up to `most` chains. A burst may end early, so an empty one tells more than a short one.
     ///
     /// # Errors
@@ -136,6 +170,7 @@ impl Queue {
     /// The driver's index is wrong.
     #[inline]
     pub fn has_available(&mut self) -> Result<bool, RingError> {
+        self.core.pass_over();
         match &mut self.core.ring {
             Ring::Split(ring) => ring.has_available(),
             Ring::Packed(ring) => Ok(ring.has_available()),
@@ -201,6 +236,7 @@ impl Queue {
     /// # Errors
     /// The driver's index is wrong.
     pub fn enable_kicks(&mut self) -> Result<bool, RingError> {
+        self.core.pass_over();
         let log = self.core.log.as_ref();
         match &mut self.core.ring {
             Ring::Split(ring) => ring.enable_kicks(log),

@@ -25,7 +25,7 @@ use super::watcher::Watcher;
 use crate::engine::fdb::Fdb;
 use crate::engine::tables::Tables;
 use crate::host::Host;
-use crate::host::kernel::{KernelHost, PinPlace};
+use crate::host::kernel::{KernelHost, Places};
 use crate::model::*;
 use crate::{Error, ErrorKind};
 
@@ -54,10 +54,9 @@ impl Switch {
         resolve::check_ports(ports, settings.capacity.port_slots())
     }
 
-    /// Makes UMEM and starts the workers, on this machine. Without a place for pins no guest's end can be opened
-    /// for AF_XDP sockets.
-    pub fn start(settings: &DataplaneSettings, bridge: BridgeSettings, pins: Option<PinPlace>) -> Result<Self, Error> {
-        Self::start_on(Arc::new(KernelHost::new(pins)), settings, bridge)
+    /// Makes UMEM and starts the workers, on this machine.
+    pub fn start(settings: &DataplaneSettings, bridge: BridgeSettings, places: Places) -> Result<Self, Error> {
+        Self::start_on(Arc::new(KernelHost::new(places)), settings, bridge)
     }
 
     /// Makes UMEM and starts the workers, for ports on that host.

@@ -7,6 +7,7 @@ pub mod links;
 pub mod xsk_queues;
 
 mod genl;
+mod journals;
 mod namespaces;
 mod packet;
 mod pins;
@@ -17,6 +18,7 @@ mod watch;
 
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 
@@ -27,19 +29,28 @@ use super::{HostUse, HostWatch, Link, LinkChange, Namespace, Netdev, Netdevs, Pa
 use crate::io::socket::UmemSharers;
 use crate::{Error, ErrorKind};
 
+/// Where a switch keeps what outlives its process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// Where guests' ends are pinned. Without it none can be opened for AF_XDP sockets.
+    pub pins: Option<PinPlace>,
+    /// Directory of the files that say where packed rings of vhost-user guests stand. Without it no such rings are
+    /// offered. No other switch may use it.
+    pub journals: Option<PathBuf>,
+}
+
 /// The real host.
 #[derive(Debug, Default)]
 pub struct KernelHost {
-    /// Where guests' ends are pinned, if they can be opened at all.
-    pins: Option<PinPlace>,
+    places: Places,
     /// Sockets whose UMEM further ones can share.
     sharers: UmemSharers,
 }
 
 impl KernelHost {
-    /// The host of this machine. Without a place for pins no guest's end can be opened for AF_XDP sockets.
-    pub fn new(pins: Option<PinPlace>) -> Self {
-        Self { pins, sharers: UmemSharers::default() }
+    /// The host of this machine.
+    pub fn new(places: Places) -> Self {
+        Self { places, sharers: UmemSharers::default() }
     }
 }
 
@@ -72,7 +83,7 @@ impl Netdevs for KernelHost {
     }
 
     fn instance(&self) -> &str {
-        self.pins.as_ref().map_or("", |pins| &pins.instance)
+        self.places.pins.as_ref().map_or("", |pins| &pins.instance)
     }
 
     fn find(&self, name: &str) -> Result<Option<Link>, Error> {

@@ -151,7 +151,7 @@ impl Programs for KernelHost {
     }
 
     fn resume_guest_end(&self, place: &GuestEndPlace<'_>) -> Result<Option<Box<dyn GuestProgram>>, Error> {
-        let Some(pins) = &self.pins else { return Ok(None) };
+        let Some(pins) = &self.places.pins else { return Ok(None) };
         bpffs_at(&pins.mount)?;
         let options = options(pins, place);
         let resumed = run(&place.netdev.namespace, || {
@@ -172,7 +172,7 @@ impl Programs for KernelHost {
         request: ModeRequest,
     ) -> Result<(Box<dyn GuestProgram>, Attached), Error> {
         let nothing = || Error::new(ErrorKind::Unsupported, "this switch pins nothing");
-        let pins = self.pins.as_ref().ok_or_else(nothing)?;
+        let pins = self.places.pins.as_ref().ok_or_else(nothing)?;
         bpffs_at(&pins.mount)?;
         let options = options(pins, place);
         let (program, attachment) = run(&place.netdev.namespace, || {
@@ -184,11 +184,11 @@ impl Programs for KernelHost {
     }
 
     fn kept_guest_ends(&self) -> Vec<PortNo> {
-        self.pins.as_ref().map(PinPlace::ports).unwrap_or_default()
+        self.places.pins.as_ref().map(PinPlace::ports).unwrap_or_default()
     }
 
     fn forget_guest_end(&self, port: PortNo) -> Result<(), Error> {
-        let Some(pins) = &self.pins else { return Ok(()) };
+        let Some(pins) = &self.places.pins else { return Ok(()) };
         Ok(forget_pins(&pins.of(port))?)
     }
 }

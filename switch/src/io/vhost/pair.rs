@@ -27,7 +27,7 @@ pub struct RunningRing {
 impl RunningRing {
     /// Tells the guest that buffers were used, if it wants to be told.
     #[inline]
-    pub(super) fn call_if_wanted(&mut self) {
+    pub fn call_if_wanted(&mut self) {
         if self.queue.needs_call()
             && let Some(call) = &self.call
         {

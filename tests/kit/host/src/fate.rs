@@ -38,11 +38,13 @@ pub enum Call {
     CopyGroupFrames,
     /// Open sockets for a guest.
     OpenGuestSockets,
+    /// Open the file in which positions of rings outlive the process.
+    OpenJournal,
 }
 
 impl Call {
     /// All kinds.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::MakePair,
         Self::Change,
         Self::MoveTo,
@@ -58,6 +60,7 @@ impl Call {
         Self::MakePromiscuous,
         Self::CopyGroupFrames,
         Self::OpenGuestSockets,
+        Self::OpenJournal,
     ];
 }
 

@@ -5,6 +5,7 @@
 //! fail ([`Fate`]).
 
 mod fate;
+mod journals;
 mod netdevs;
 mod programs;
 mod sockets;

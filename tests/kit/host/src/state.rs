@@ -1,6 +1,7 @@
 //! The state of the made-up machine.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -91,6 +92,8 @@ pub(crate) struct State {
     last_namespace: u64,
     /// Subscriptions to changes.
     pub watches: Vec<Weak<Watched>>,
+    /// Files of ports that outlive a switch.
+    pub journals: BTreeMap<String, File>,
     last_index: u32,
     last_program: u32,
 }

@@ -1,4 +1,5 @@
 mod hostile;
+mod journal;
 mod log;
 mod model;
 mod notifications;

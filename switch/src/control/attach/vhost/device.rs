@@ -5,12 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::stat::fstat;
 use vhost_user::memory::{DirtyLog, GuestMemory, RegionSpec};
 use vhost_user::message::features as protocol;
 use vhost_user::message::{MemoryRegion, RegionAddress};
 use vhost_user::net::HeaderFormat;
 use vhost_user::net::net_header::{F_MRG_RXBUF, F_VERSION_1};
-use vhost_user::ring::{F_EVENT_IDX, F_IN_ORDER, F_INDIRECT, Queue, RingError, RingFeatures, RingLog, RingSetup};
+use vhost_user::ring::{
+    F_EVENT_IDX, F_IN_ORDER, F_INDIRECT, F_PACKED, Journal, Queue, Record, RingError, RingFeatures, RingIdentity,
+    RingLog, RingSetup,
+};
 use vhost_user::session::{Action, Kick, Offer, Outcome, RingBase, Session};
 
 use crate::io::vhost::{RunningRing, VhostPair, Way, make_nonblocking};
@@ -43,11 +47,13 @@ pub struct Device {
     log: Option<Arc<DirtyLog>>,
     /// The kick of each ring, as the worker waits for it.
     kicks: Vec<Option<Arc<OwnedFd>>>,
+    /// Where packed rings stand, for the next process. Without it none are offered.
+    journal: Option<Journal>,
 }
 
 impl Device {
     /// A device with so many queue pairs.
-    pub fn new(pairs: usize, max_mtu: u32) -> Result<Self, Error> {
+    pub fn new(pairs: usize, max_mtu: u32, journal: Option<Journal>) -> Result<Self, Error> {
         let failed = |errno| Error::new(ErrorKind::System, format!("vhost: making an event: {errno}"));
         let alarm = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).map_err(failed)?;
         let alarm = Arc::new(alarm);
@@ -55,11 +61,12 @@ impl Device {
         Ok(Self {
             pairs: made.map_err(failed)?,
             alarm,
-            offer: offer(u16::try_from(pairs).unwrap_or(u16::MAX), max_mtu),
+            offer: offer(u16::try_from(pairs).unwrap_or(u16::MAX), max_mtu, journal.is_some()),
             memory: Arc::default(),
             regions: Vec::new(),
             log: None,
             kicks: vec![None; 2 * pairs],
+            journal,
         })
     }
 
@@ -188,23 +195,62 @@ impl Device {
             chain_limit: CHAIN_LIMIT,
         };
         let base = state.start_base(session.is_packed());
-        let position = setup.position_of_base(&self.memory, base.0).map_err(failed)?;
+        let record = self.record(ring, &setup);
+        let resumed = match &record {
+            Some((record, identity)) => record.resume(&self.memory, &setup, *identity, base.0).map_err(failed)?,
+            None => None,
+        };
+        let position = resumed.map_or_else(|| setup.position_of_base(&self.memory, base.0), Ok).map_err(failed)?;
         let mut queue = Queue::new(&self.memory, &setup, position).map_err(failed)?;
         queue.set_log(self.ring_log(ring, session));
+        queue.set_record(record.map(|(record, identity)| {
+            if resumed.is_none() {
+                record.begin(identity, num, position);
+            }
+            record
+        }));
         // The worker asks for kicks before it sleeps.
         queue.disable_kicks();
-        let running = RunningRing {
+        let mut running = RunningRing {
             queue,
             call: call_of(ring, session),
             enabled: state.is_enabled(),
             header: HeaderFormat::of_bits(features),
         };
+        // The device before may have been killed when it had used buffers, and not called yet.
+        running.call_if_wanted();
         self.change_kick(ring, session)?;
         if let Some((pair, way)) = self.place(ring) {
             *pair.lock(way) = Some(running);
             pair.nudge();
         }
         Ok(())
+    }
+
+    /// The record of a packed ring, and which ring that is. None if the position can't outlive this process.
+    fn record(&self, ring: u8, setup: &RingSetup) -> Option<(Record, RingIdentity)> {
+        let record = self.journal.as_ref().filter(|_| setup.features.packed)?.record(ring)?;
+        let holds = |region: &&Arc<MemoryRegion>| {
+            let RegionAddress { user_addr, size, .. } = region.address;
+            setup.descriptors.checked_sub(user_addr).is_some_and(|at| at < size)
+        };
+        let region = self.regions.iter().find(holds)?;
+        let RegionAddress { user_addr, mmap_offset, .. } = region.address;
+        let file = fstat(&region.fd).ok()?;
+        let offset = (setup.descriptors - user_addr).checked_add(mmap_offset)?;
+        Some((record, RingIdentity { device: file.st_dev, inode: file.st_ino, offset }))
+    }
+
+    /// The front end knows where that ring stopped, so nobody has to remember it.
+    pub fn position_is_known(&self, ring: u8) {
+        if let Some(record) = self.journal.as_ref().and_then(|journal| journal.record(ring)) {
+            record.end();
+        }
+    }
+
+    /// Whether the position of some ring is needed when its front end is back.
+    pub fn has_positions(&self) -> bool {
+        self.journal.as_ref().is_some_and(Journal::holds)
     }
 
     /// Only what the guest sends is waited for.
@@ -242,8 +288,10 @@ impl Device {
                 let mut ring = pair.lock(way);
                 let Some(running) = ring.as_mut() else { continue };
                 let (setup, position) = (*running.queue.setup(), running.queue.position());
+                let record = running.queue.take_record();
                 let moved = Queue::new(&self.memory, &setup, position);
                 running.queue = moved.map_err(|error| format!("a ring can't go on in other memory: {error}"))?;
+                running.queue.set_record(record);
             }
             pair.nudge();
         }
@@ -294,9 +342,9 @@ pub fn count_losses(pairs: &[Arc<VhostPair>], info: &mut VhostInfo) {
     }
 }
 
-fn offer(pairs: u16, max_mtu: u32) -> Offer {
+fn offer(pairs: u16, max_mtu: u32, packed: bool) -> Offer {
     let several = if pairs > 1 { F_MQ } else { 0 };
-    let rings = F_INDIRECT | F_EVENT_IDX | F_IN_ORDER;
+    let rings = F_INDIRECT | F_EVENT_IDX | F_IN_ORDER | if packed { F_PACKED } else { 0 };
     Offer {
         features: F_VERSION_1
             | F_MRG_RXBUF

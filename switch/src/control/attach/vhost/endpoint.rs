@@ -28,7 +28,8 @@ pub struct Endpoint {
     stop: Arc<EventFd>,
     state: Arc<Mutex<VhostInfo>>,
     pairs: Vec<Arc<VhostPair>>,
-    thread: Option<JoinHandle<()>>,
+    /// It tells in the end whether the positions of some rings are needed when the front end is back.
+    thread: Option<JoinHandle<bool>>,
 }
 
 impl Endpoint {
@@ -69,12 +70,21 @@ impl Endpoint {
     }
 }
 
+impl Endpoint {
+    /// Ends the thread. Says whether the positions of some rings are needed when the front end is back.
+    pub fn end(mut self) -> bool {
+        self.join()
+    }
+
+    fn join(&mut self) -> bool {
+        let _ = self.stop.write(1);
+        self.thread.take().is_some_and(|thread| thread.join().unwrap_or(false))
+    }
+}
+
 impl Drop for Endpoint {
     fn drop(&mut self) {
-        let _ = self.stop.write(1);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.join();
     }
 }
 
@@ -94,7 +104,7 @@ struct Run {
 }
 
 impl Run {
-    fn run(&mut self) {
+    fn run(&mut self) -> bool {
         while !self.wait() {
             match self.front_end {
                 Some(_) => self.serve(),
@@ -102,6 +112,7 @@ impl Run {
             }
         }
         self.end("the port goes");
+        self.device.has_positions()
     }
 
     /// Waits until there is something to do. Says whether the thread is to end.
@@ -183,8 +194,8 @@ impl Run {
         let mut stopped = Vec::new();
         let outcome =
             device.carry_out(&turn.actions, front_end.session(), &mut |ring, base| stopped.push((ring, base)));
-        for (ring, base) in stopped {
-            front_end.ring_stopped(ring, base);
+        for (ring, base) in &stopped {
+            front_end.ring_stopped(*ring, *base);
         }
         if let Outcome::Failed(why) = &outcome {
             tracing::warn!(port, why, "a request can't be carried out");
@@ -192,6 +203,9 @@ impl Run {
         let changes = !turn.actions.is_empty();
         if let Some(refusal) = front_end.finish(turn, outcome)? {
             tracing::warn!(port, refusal, "a request of the front end is refused");
+        }
+        for (ring, _) in stopped {
+            device.position_is_known(ring);
         }
         if changes {
             device.describe(front_end.session(), &mut lock(state));

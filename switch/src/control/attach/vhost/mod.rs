@@ -8,17 +8,20 @@ mod device;
 mod endpoint;
 mod place;
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
+
+use vhost_user::ring::Journal;
 
 use self::device::Device;
 use self::endpoint::Endpoint;
 use self::place::Place;
 use super::{AttachmentInfo, Followed, OutsideCounters, Plan};
-use crate::Error;
 use crate::control::core::Core;
 use crate::io::backend::Backend;
 use crate::io::vhost::{VhostPair, VhostQueue};
 use crate::model::*;
+use crate::{Error, ErrorKind};
 
 /// What a vhost-user port needs outside: the place of its socket.
 #[derive(Debug)]
@@ -47,10 +50,12 @@ impl FoundVhost {
     /// Makes the socket, and starts the port's thread.
     pub fn open(self, core: &Arc<Core>, plan: &Plan) -> Result<(VhostPort, Vec<Backend>), Error> {
         let Self { place, max_mtu } = self;
-        let device = Device::new(plan.shared.queues.len(), max_mtu)?;
+        let queues = plan.shared.queues.len();
+        let device = Device::new(queues, max_mtu, journal(core, &plan.shared.name, queues))?;
         let pairs = device.pairs().to_vec();
         let endpoint = Endpoint::start(&plan.shared.name, place, device)?;
-        let port = VhostPort { core: Arc::clone(core), pairs, endpoint: Some(endpoint), max_mtu };
+        let name = plan.shared.name.clone();
+        let port = VhostPort { core: Arc::clone(core), name, pairs, endpoint: Some(endpoint), max_mtu };
         let queues = port.queues(plan.rings.memory.fill());
         Ok((port, queues))
     }
@@ -60,6 +65,7 @@ impl FoundVhost {
 #[derive(Debug)]
 pub struct VhostPort {
     core: Arc<Core>,
+    name: String,
     pairs: Vec<Arc<VhostPair>>,
     /// `None` once the port is detached.
     endpoint: Option<Endpoint>,
@@ -100,8 +106,25 @@ impl VhostPort {
         (0..self.pairs.len()).map(queue).collect()
     }
 
-    /// Takes the socket away, and the guest's rings.
+    /// Takes the socket away, and the guest's rings. If the guest may come back, where they stand is kept.
     pub fn detach(&mut self) {
-        self.endpoint = None;
+        if let Some(endpoint) = self.endpoint.take()
+            && !endpoint.end()
+        {
+            self.core.host.remove_journal(&self.name);
+        }
     }
+}
+
+/// Where packed rings of a port stand, for the next process. A port without it has split rings only.
+fn journal(core: &Core, port: &str, queues: usize) -> Option<Journal> {
+    let rings = u16::try_from(2 * queues).ok()?;
+    let opened = core.host.open_journal(port, Journal::bytes(rings)).and_then(|file| {
+        let mapped = file.map(|file| Journal::of_file(file.as_fd(), rings)).transpose();
+        mapped.map_err(|error| Error::new(ErrorKind::System, format!("mapping it: {error}")))
+    });
+    opened.unwrap_or_else(|error| {
+        tracing::warn!(port, %error, "packed rings are not offered: where they stand can't be kept");
+        None
+    })
 }

@@ -39,10 +39,10 @@ pub struct Forms {
 /// The answer to a command. `command` is `None` if the line could not be read.
 pub fn reply(proc: Proc, command: Option<&Command>, result: &Result<Outcome, String>, forms: Forms) -> String {
     match result {
-        Err(why) if let Some(Command::Flow(words)) = command => {
-            json!(Told::error(words.first().map_or("", String::as_str), why)).to_string()
-        }
-        Err(why) => refusal(proc, command, why).to_string(),
+        Err(why) => match command {
+            Some(Command::Flow(words)) => json!(Told::error(words.first().map_or("", String::as_str), why)).to_string(),
+            _ => refusal(proc, command, why).to_string(),
+        },
         Ok(Outcome::ClientId) if proc.kind == ProcType::Nfv && forms.id == IdForm::Number => proc.id.to_string(),
         Ok(Outcome::ClientId) => {
             json!({"results": success(), "client_id": proc.id, "process_type": proc.kind.word()}).to_string()

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use libfuzzer_sys::fuzz_target;
 use vhost_user::driver::{GUEST, USER, memory};
 use vhost_user::memory::{DirtyLog, GuestMemory};
-use vhost_user::net::{HeaderFormat, NetHeader, OffloadRules, deliver, read_header};
+use vhost_user::net::{
+    Cutter, HeaderFormat, NetHeader, Offload, OffloadRules, deliver, fill_checksum, read_header, replace_ip_length,
+    restore_ip_length,
+};
 use vhost_user::ring::inflight::{InflightRegion, TrackedQueue};
 use vhost_user::ring::{
     Burst, F_EVENT_IDX, F_IN_ORDER, F_INDIRECT, F_PACKED, Position, Queue, Request, RingError, RingFeatures, RingLog,
@@ -55,11 +58,32 @@ fn receive(mut burst: Burst<'_>) -> Result<usize, RingError> {
             let left = reader.left();
             let count = reader.read(&mut bytes);
             assert_eq!(count, left.min(bytes.len()));
-            let _ = OffloadRules::of_bits(u64::MAX).check(&header, &bytes[..count], left);
+            if let Ok(offload) = OffloadRules::of_bits(u64::MAX).check(&header, &bytes[..count], left) {
+                finish(&mut bytes[..count], left, offload);
+            }
         }
         burst.advance(0);
     }
     burst.finish()
+}
+
+/// Does what a header leaves to be done, as a device does that has the beginning of a packet of `len` bytes.
+fn finish(start: &mut [u8], len: usize, offload: Offload) {
+    if let Some(gso) = offload.gso {
+        let payload = len - usize::from(gso.payload);
+        let cutter = Cutter::new(start, gso, payload).expect("headers that were checked");
+        assert!(cutter.segments() <= 1366);
+        let (part, mut headers) = (vec![7; gso.size.into()], vec![0; gso.payload.into()]);
+        for segment in 0..cutter.segments() {
+            let range = cutter.range(segment);
+            assert!(!range.is_empty() && range.end <= payload);
+            cutter.write_headers(segment, &part[..range.len()], &mut headers);
+        }
+        let before = replace_ip_length(start, &gso, gso.size.into());
+        restore_ip_length(start, &gso, before);
+    } else if let Some(checksum) = offload.checksum {
+        fill_checksum(start, checksum);
+    }
 }
 
 /// One step of the device or the guest. None at the end of the input.

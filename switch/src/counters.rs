@@ -95,30 +95,37 @@ impl PortShard {
         self.drops[reason.index()].add(count.packets, count.bytes);
     }
 
-    /// A flood made `copies` further copies of a frame of `len` bytes that came from this port.
+    /// A flood made `copies` further copies of what came from this port: a frame, or the segments of one.
     #[inline]
-    pub fn flooded(&self, copies: usize, len: usize) {
-        self.copies.add(copies as u64, (copies * len) as u64);
+    pub fn flooded(&self, copies: usize, each: Count) {
+        let copies = copies as u64;
+        self.copies.add(copies * each.packets, copies * each.bytes);
     }
 
-    /// A rule's mirror copied a frame of `len` bytes that came from this port.
+    /// A rule's mirror copied what came from this port.
     #[inline]
-    pub fn mirrored(&self, len: usize) {
-        self.mirrored.add(1, len as u64);
+    pub fn mirrored(&self, count: Count) {
+        self.mirrored.add(count.packets, count.bytes);
     }
 
-    /// A redirect sent a frame of `len` bytes elsewhere that was for this port.
+    /// A redirect sent elsewhere what was for this port.
     #[inline]
-    pub fn redirected(&self, len: usize) {
-        self.redirected.add(1, len as u64);
+    pub fn redirected(&self, count: Count) {
+        self.redirected.add(count.packets, count.bytes);
     }
 
     /// A frame from this port grew, or shrank, by a VLAN tag.
     #[inline]
     pub fn retagged(&self, grown_by: i32) {
+        self.retagged_all(grown_by, 1);
+    }
+
+    /// So many frames from this port grew, or shrank, by a VLAN tag.
+    #[inline]
+    pub fn retagged_all(&self, grown_by: i32, frames: u64) {
         match grown_by {
-            4 => bump(&self.pushes, 1),
-            -4 => bump(&self.pops, 1),
+            4 => bump(&self.pushes, frames),
+            -4 => bump(&self.pops, frames),
             _ => {}
         }
     }

@@ -143,6 +143,9 @@ pub struct PortOptions {
     guest_sockets: bool,
     #[command(flatten)]
     vhost: VhostOptions,
+    /// Virtio feature bits that the guest of a vhost port may be offered, in decimal or as 0x… Default: all.
+    #[arg(long, value_name = "BITS", value_parser = bits)]
+    feature_list: Option<u64>,
     /// Name of the port in the Soft Patch Panel, such as phy:0. The port is then not part of the bridge.
     #[arg(long, value_name = "TYPE:N")]
     spp: Option<String>,
@@ -177,6 +180,13 @@ impl VhostOptions {
         let (owner, group, mode) = (self.socket_owner, self.socket_group, self.socket_mode);
         Some(VhostSpec { role, owner, group, mode, ..VhostSpec::new(self.socket?) })
     }
+}
+
+/// Reads a number of 64 bits.
+fn bits(text: &str) -> Result<u64, String> {
+    let hex = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+    let bits = hex.map_or_else(|| text.parse(), |hex| u64::from_str_radix(hex, 16));
+    bits.map_err(|_| format!("`{text}` is no number of 64 bits, such as 0x100010001"))
 }
 
 impl From<PortArguments> for PortSpec {
@@ -218,6 +228,7 @@ impl PortOptions {
             fdb_limit: a.fdb_limit,
             guest_sockets: a.guest_sockets,
             vhost: a.vhost.spec(),
+            feature_list: a.feature_list,
             spp: a.spp,
         }
     }

@@ -89,6 +89,7 @@ pub(crate) fn port(port: &PortEntry) -> String {
     }
     if let Some(vhost) = port.info.as_ref().and_then(|info| info.vhost.as_ref()) {
         lines.push(("front end", if vhost.connected { "connected" } else { "none" }.to_owned()));
+        lines.push(("offered", format!("{:#x}", vhost.offered)));
         lines.extend(vhost.features.map(|features| ("features", format!("{features:#x}"))));
         if vhost.connected {
             lines.push(("protocol", format!("{:#x}", vhost.protocol_features)));

@@ -12,22 +12,6 @@ use super::proto::{
 };
 use super::{Dpu, mac, required};
 
-/// Names of virtio-net's feature bits (virtio 1.3, section 5.1.3).
-const FEATURES: [(u32, &str); 12] = [
-    (0, "VIRTIO_NET_F_CSUM"),
-    (1, "VIRTIO_NET_F_GUEST_CSUM"),
-    (3, "VIRTIO_NET_F_MTU"),
-    (5, "VIRTIO_NET_F_MAC"),
-    (7, "VIRTIO_NET_F_GUEST_TSO4"),
-    (8, "VIRTIO_NET_F_GUEST_TSO6"),
-    (11, "VIRTIO_NET_F_HOST_TSO4"),
-    (12, "VIRTIO_NET_F_HOST_TSO6"),
-    (15, "VIRTIO_NET_F_MRG_RXBUF"),
-    (16, "VIRTIO_NET_F_STATUS"),
-    (17, "VIRTIO_NET_F_CTRL_VQ"),
-    (22, "VIRTIO_NET_F_MQ"),
-];
-
 /// Renames fields in an error of the service to those of the document, which has other names for queues.
 fn in_its_words(error: Error) -> Error {
     match &error {
@@ -64,14 +48,6 @@ fn new_port(service: &Service, request: NewPortRequest) -> Result<PortOpsRep, Er
             return Err(Error::invalid(format!("kind: `{}` is neither `guest` nor `phy`", other.escape_default())));
         }
     };
-    if let Some(features) = request.feature_list.filter(|features| *features != 0) {
-        let bit = features.trailing_zeros();
-        let name = FEATURES.iter().find(|(known, _)| *known == bit).map(|(_, name)| format!(" ({name})"));
-        return Err(Error::invalid(format!(
-            "feature_list: bit {bit}{} can't be honoured: a port of this kind offers no virtio features",
-            name.unwrap_or_default()
-        )));
-    }
     // The uuid is checked before it becomes a name.
     let mut spec = PortSpec::new("nic", kind);
     spec.vport = request.vport.map(|vport| number(vport, service.capability().ports.total)).transpose()?;
@@ -80,6 +56,8 @@ fn new_port(service: &Service, request: NewPortRequest) -> Result<PortOpsRep, Er
     spec.mac = request.mac.map(|bytes| mac("mac", &bytes)).transpose()?;
     spec.queue_depth = request.queue_depth;
     spec.shared_mac = request.shared_mac.unwrap_or(false);
+    // 0 is what clients send that have no wish.
+    spec.feature_list = request.feature_list.filter(|features| *features != 0);
     (spec.ifname, spec.guest_ifname, spec.netns) = (request.ifname, request.guest_ifname, request.netns);
     // A repeated uuid is refused before a name is derived from it, because `add_port` replaces a failed port of the
     // same name.

@@ -270,6 +270,10 @@ pub struct PortSpec {
     /// `vhost` only, and required there: the socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vhost: Option<VhostSpec>,
+    /// `vhost` only: virtio feature bits that the guest may be offered; default: all that the switch has. Fixed for the
+    /// port's life.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feature_list: Option<u64>,
     /// The Soft Patch Panel's name of the port, unique: `phy:N` of a `phy` port, `vhost:N` of a `guest` or `vhost`
     /// port. It is then for components and no port of the bridge; fixed for the port's life. `vlan`, `isolated`,
     /// `mac_check` and `fdb_limit` mean nothing then; `steering` must be `all`.
@@ -308,6 +312,7 @@ impl PortSpec {
             fdb_limit: None,
             guest_sockets: false,
             vhost: None,
+            feature_list: None,
             spp: None,
         }
     }

@@ -53,6 +53,9 @@ impl VhostSpec {
 pub struct VhostInfo {
     /// Whether a front end is connected.
     pub connected: bool,
+    /// Virtio feature bits that the guest is offered.
+    #[serde(default)]
+    pub offered: u64,
     /// Virtio feature bits in use; absent before they are negotiated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub features: Option<u64>,
@@ -65,7 +68,14 @@ pub struct VhostInfo {
     /// Queue pairs of which both rings run and are enabled.
     #[serde(default)]
     pub active_pairs: u32,
-    /// Packets of the guest that were none: without room for a header, or longer than a frame.
+    /// Packets that the guest has left to be cut into segments.
+    #[serde(default)]
+    pub long_received: u64,
+    /// Such packets that the guest was sent as they are.
+    #[serde(default)]
+    pub long_sent: u64,
+    /// Packets of the guest that were none: without room for a header, longer than a frame, or with a header that is
+    /// not true of them.
     #[serde(default)]
     pub malformed: u64,
     /// Packets for which the guest had room for a part only.

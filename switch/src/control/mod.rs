@@ -10,7 +10,7 @@
 //!
 //! | modules | what they are |
 //! | --- | --- |
-//! | `fields`, `settings`, `resolve` | checks of what is asked for, and its defaults |
+//! | `fields`, `feature_list`, `settings`, `resolve` | checks of what is asked for, and its defaults |
 //! | `several`, `gate`, `workers`, `changes`, `core` | what stands beside the lock |
 //! | `attach` | what ports have outside of the switch |
 //! | `ports`, `host_addresses`, `sums`, `components`, `views`, `state` | what control knows |
@@ -23,6 +23,7 @@ mod changes;
 mod clock;
 mod components;
 mod core;
+mod feature_list;
 mod fields;
 mod flaps;
 mod gate;

@@ -1,5 +1,6 @@
 //! From a wish to a port: checks a [`PortSpec`], and fills in every default that does not depend on netdevs.
 
+use super::feature_list;
 use super::fields::{check_depth, check_ifname, check_mac, check_name, check_spp, check_uuid, check_vhost, check_vlan};
 use crate::model::*;
 use crate::{Error, ErrorKind};
@@ -77,6 +78,7 @@ fn check_kind(spec: &PortSpec) -> Result<(), Error> {
     if spec.steering == Steering::Shared && !spec.kind.may_share_netdev() {
         return Err(Error::invalid("steering: shared is for phy ports; a guest port gets all packets of its pair"));
     }
+    feature_list::check(spec)?;
     if spec.kind == PortKind::Vhost {
         return check_vhost_kind(spec);
     }

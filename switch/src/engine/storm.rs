@@ -45,6 +45,11 @@ impl StormControl {
         self.is_on.store(rate > 0, Relaxed);
     }
 
+    /// Whether copies are bounded.
+    pub fn is_on(&self) -> bool {
+        self.is_on.load(Relaxed)
+    }
+
     /// Whether a flood passes at `now`. If it does, [`StormControl::flooded`] is to follow.
     #[inline]
     pub fn lets_flood(&self, now: u64) -> bool {

@@ -117,6 +117,21 @@ impl Backend {
         }
     }
 
+    /// Whether packets may have something left to be done, in either direction. Others take what is on a wire.
+    #[inline]
+    pub fn takes_offloads(&self) -> bool {
+        matches!(self, Backend::Vhost(_))
+    }
+
+    /// Sends a packet that is to be cut, at a backend that [`takes_offloads`](Self::takes_offloads). Returns what was
+    /// sent, as on a wire. The frame stays the caller's.
+    pub fn send_long(&mut self, frame: &mut Frame) -> Count {
+        match self.kind_mut() {
+            Kind::Rings(_) => Count::default(),
+            Kind::Copying(queue) => queue.send_long(frame),
+        }
+    }
+
     /// Asks the other end to send what is staged.
     #[inline]
     pub fn flush(&mut self) -> Flush {

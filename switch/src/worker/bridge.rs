@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use super::debt::{Debt, Found, cost_of_frames, cost_of_lookups};
 use super::egress::{Egress, Polled};
-use super::frames::{BURST, count, total_len};
+use super::frames::{BURST, Left, count, count_segments, total_len, total_packets};
 use super::shared::Injected;
 use super::turn::{SendContext, Turn};
 use super::view::PortShared;
@@ -19,7 +19,7 @@ use crate::engine::meter::{Color, Meter};
 use crate::engine::parse::Tag;
 use crate::engine::snapshot::Snapshot;
 use crate::engine::vlan::TagEdit;
-use crate::io::umem::Frame;
+use crate::io::umem::{Frame, Segments};
 use crate::model::{DropReason, MAX_PORTS, MacAddr, Vid};
 
 /// What the bridge keeps from burst to burst.
@@ -46,6 +46,8 @@ struct Arrival<'a> {
     is_counted: bool,
     /// Whether the meter of what the port sends has let it pass.
     is_metered: bool,
+    /// Whether something may be left to be done with its frames.
+    has_offloads: bool,
 }
 
 impl Bridge {
@@ -67,7 +69,7 @@ impl Bridge {
         egress: &mut Egress,
         found: &mut Found,
     ) {
-        let (taken, budget, waited) = match egress.poll(slot, burst) {
+        let (taken, budget, waited) = match egress.poll(slot, burst, turn.view) {
             Polled::New { taken: 0, .. } => return,
             Polled::New { taken, budget } => (taken, budget, None),
             Polled::Waited { budget, is_metered } => (burst.len(), budget, Some(is_metered)),
@@ -75,9 +77,10 @@ impl Bridge {
         };
         found.took(taken);
         let queue = &egress.queues()[slot];
+        let has_offloads = queue.backend.takes_offloads();
         let (port, queue) = (Arc::clone(&queue.port), queue.number);
         let (is_counted, is_metered) = (waited.is_some(), waited == Some(true));
-        let arrival = Arrival { port: &port, queue, budget, is_counted, is_metered };
+        let arrival = Arrival { port: &port, queue, budget, is_counted, is_metered, has_offloads };
         let (cost, is_metered) = self.switch_burst(burst, arrival, turn, egress);
         let queue = egress.queue(slot);
         queue.debt.charge(cost);
@@ -98,7 +101,8 @@ impl Bridge {
         while taken < BURST && cost < budget {
             let Some(Injected { frame, port }) = turn.me().injected.pop() else { break };
             burst.push(frame);
-            let arrival = Arrival { port: &port, queue: 0, budget, is_counted: false, is_metered: false };
+            let (is_counted, is_metered, has_offloads) = Default::default();
+            let arrival = Arrival { port: &port, queue: 0, budget, is_counted, is_metered, has_offloads };
             cost += self.switch_burst(burst, arrival, turn, egress).0;
             taken += 1;
         }
@@ -123,14 +127,15 @@ impl Bridge {
         turn: &Turn<'_>,
         egress: &mut Egress,
     ) -> (u32, bool) {
-        let Arrival { port, queue, budget, is_counted, is_metered } = arrival;
-        let came = count(burst);
+        let Arrival { port, queue, budget, is_counted, is_metered, has_offloads } = arrival;
+        let left = if has_offloads { Left::of(burst) } else { Left::Nothing };
+        let came = if left == Left::Segments { count_segments(burst) } else { count(burst) };
         let counters = &turn.me().counters;
         if !is_counted {
             turn.count_in(burst, came, port, queue);
             counters.took_burst(burst.len());
         }
-        let cx = turn.burst(&port.shards[turn.worker]);
+        let cx = turn.burst_with(&port.shards[turn.worker], left);
         let view = turn.view;
         let now = turn.shared.now.load(Ordering::Relaxed);
         let context = BurstContext { snap: &view.snapshot, fdb: &view.fdb, now, ingress: port.no, worker: turn.worker };
@@ -138,10 +143,14 @@ impl Bridge {
         self.flow_cache.begin_burst();
         // What all of the burst has tokens for is not asked for frame by frame.
         let meter = view.meters.from(port.no).filter(|_| !is_metered);
-        let meter = meter.filter(|meter| !cx.takes_all(meter, burst.len(), total_len(came)));
+        let meter = meter.filter(|meter| !cx.takes_all(meter, total_packets(came), total_len(came)));
         let mut job = Job { receivers: &mut self.receivers, context: &context, cx: &cx, port, egress };
         let mut frames = burst.drain(..);
         match meter {
+            _ if left == Left::Segments => {
+                let meter = meter.map(AsRef::as_ref);
+                job.switch_each(&mut self.flow_cache, &mut frames, meter, |egress| bill.sent(egress) >= budget);
+            }
             None => {
                 while let Some((decision, frame)) = job.recall(&mut self.flow_cache, &mut frames).zip(frames.next()) {
                     let is_flood = job.carry_out(decision, frame, Color::Green);
@@ -151,14 +160,8 @@ impl Bridge {
                 }
             }
             Some(meter) => {
-                for mut frame in &mut frames {
-                    let color = job.color(meter, &mut frame, Color::Green);
-                    if color == Color::Red {
-                        job.egress.discard(frame, cx.source, DropReason::MeterFrom);
-                        continue;
-                    }
-                    let decision = self.flow_cache.decide(&context, frame.data());
-                    let is_flood = job.carry_out(decision, frame, color);
+                for frame in &mut frames {
+                    let is_flood = job.switch_one(&mut self.flow_cache, frame, Some(meter));
                     if is_flood && bill.sent(job.egress) >= budget {
                         break;
                     }
@@ -228,19 +231,85 @@ impl<'s> Job<'_, 's> {
         })
     }
 
+    /// A frame by itself. `meter` is that of what the port sends, if it is to be asked. Returns whether it was flooded.
+    #[inline]
+    fn switch_one(&mut self, flow_cache: &mut FlowCache, mut frame: Frame, meter: Option<&Meter>) -> bool {
+        let color = meter.map_or(Color::Green, |meter| self.color(meter, &mut frame, Color::Green));
+        if color == Color::Red {
+            self.egress.discard(frame, self.cx.source, DropReason::MeterFrom);
+            return false;
+        }
+        let decision = flow_cache.decide(self.context, frame.data());
+        self.carry_out(decision, frame, color)
+    }
+
+    /// The frames of a burst of which some are to be cut, one by one, up to one after which `is_spent`. A meter that
+    /// has too few tokens for all of a packet is asked for each segment.
+    #[inline(never)]
+    fn switch_each(
+        &mut self,
+        flow_cache: &mut FlowCache,
+        frames: &mut std::vec::Drain<'_, Frame>,
+        meter: Option<&Meter>,
+        is_spent: impl Fn(&Egress) -> bool,
+    ) {
+        for frame in frames {
+            let is_long = frame.is_to_be_cut();
+            let is_flood = match meter.filter(|meter| !is_long || !self.cx.takes_segments(meter, &frame, 0)) {
+                Some(meter) if is_long => {
+                    let mut segments = Segments::new(frame);
+                    while let Some(segment) = segments.next(self.egress.cache()) {
+                        self.switch_one(flow_cache, segment, Some(meter));
+                    }
+                    self.egress.discard_segments(segments, self.cx.source);
+                    true
+                }
+                meter => self.switch_one(flow_cache, frame, meter),
+            };
+            if (is_long || is_flood) && is_spent(self.egress) {
+                break;
+            }
+        }
+    }
+
+    /// As [`Job::carry_out`], for each segment of a packet.
+    fn carry_out_segments(&mut self, decision: Decision<'_>, frame: Frame, color: Color) -> bool {
+        let (mut segments, mut is_flood) = (Segments::new(frame), false);
+        while let Some(segment) = segments.next(self.egress.cache()) {
+            is_flood |= self.carry_out(decision, segment, color);
+        }
+        self.egress.discard_segments(segments, self.cx.source);
+        is_flood
+    }
+
+    /// Whether segments are to go their own ways: the rule's meter has too few tokens for all, or their copies are
+    /// bounded. If not, the rule's meter has let all pass.
+    #[inline(never)]
+    fn is_to_be_cut_here(&self, decision: &Decision<'_>, frame: &Frame) -> bool {
+        let is_bounded = matches!(decision.verdict, Verdict::Flood { .. }) && self.port.storm.is_on();
+        let meter = decision.rule.and_then(|rule| rule.meter.as_ref());
+        let meter = meter.filter(|_| !matches!(decision.verdict, Verdict::Drop(_)));
+        is_bounded || meter.is_some_and(|meter| !self.cx.takes_segments(meter, frame, 0))
+    }
+
     /// Does with a frame what was decided. `color` is what the meters before have called it. Returns whether it was
     /// flooded.
     fn carry_out(&mut self, decision: Decision<'_>, mut frame: Frame, mut color: Color) -> bool {
+        let is_long = frame.is_to_be_cut();
+        if is_long && self.is_to_be_cut_here(&decision, &frame) {
+            return self.carry_out_segments(decision, frame, color);
+        }
         let (source, turn) = (self.cx.source, &self.cx.turn);
         let mut mirror = None;
         if let Some(rule) = decision.rule {
-            rule.applied(turn.worker, frame.len());
+            rule.applied_to_all(turn.worker, frame.wire());
             mirror = rule.action.mirror;
             // A receiver's own copy is enough, unless the rule's meter or storm control takes it away.
             if let Some(to) = mirror.take_if(|to| !self.is_receiver(&decision, *to, frame.len())) {
                 self.mirror(&frame, to, color);
             }
             if let Some(meter) = &rule.meter
+                && !is_long
                 && !matches!(decision.verdict, Verdict::Drop(_))
             {
                 let before = color;
@@ -262,7 +331,7 @@ impl<'s> Job<'_, 's> {
             }
             Verdict::Unicast { port, edit, queue, redirected_from } => {
                 if let Some(asked) = redirected_from {
-                    turn.shard_of(asked).redirected(frame.len());
+                    turn.shard_of(asked).redirected(frame.wire());
                 }
                 self.egress.stage(frame, bridge::Egress::new(port, edit, queue), color, self.cx);
             }
@@ -288,7 +357,7 @@ impl<'s> Job<'_, 's> {
 
     /// Sends a copy of a frame as it is to a rule's mirror.
     fn mirror(&mut self, frame: &Frame, mirror: PortNo, color: Color) {
-        let (turn, len) = (&self.cx.turn, frame.len());
+        let (turn, wire) = (&self.cx.turn, frame.wire());
         let snapshot = &turn.view.snapshot;
         let exit = snapshot.exit(mirror);
         let refused = match mirror_check(snapshot, self.context.ingress, exit, frame.data()) {
@@ -296,20 +365,20 @@ impl<'s> Job<'_, 's> {
             Err(reason) => Some(reason),
             Ok(()) => None,
         };
-        self.cx.source.mirrored(len);
+        self.cx.source.mirrored(wire);
         if exit != mirror {
-            turn.shard_of(mirror).redirected(len);
+            turn.shard_of(mirror).redirected(wire);
         }
         match refused.map_or_else(|| self.egress.copy(frame).ok_or(DropReason::NoFrame), Err) {
             Ok(copy) => self.egress.stage(copy, bridge::Egress::new(exit, TagEdit::None, None), color, self.cx),
-            Err(reason) => turn.shard_of(exit).dropped(reason, len),
+            Err(reason) => turn.shard_of(exit).dropped_all(reason, wire),
         }
     }
 
     /// Sends a frame to every receiver of its VLAN: a copy to each but the last, which gets the frame itself.
     /// `mirror` is a receiver that is also a mirror: it gets its copy if the flood is dropped.
     fn flood(&mut self, frame: Frame, vid: Vid, tag: Option<Tag>, color: Color, mirror: Option<PortNo>) {
-        let (source, turn, len) = (self.cx.source, &self.cx.turn, frame.len());
+        let (source, turn, len, wire) = (self.cx.source, &self.cx.turn, frame.len(), frame.wire());
         let snapshot = &turn.view.snapshot;
         let members = snapshot.flood_ports(vid);
         // Beside the sender and one receiver. So a flood that makes no copies pays nothing.
@@ -327,31 +396,31 @@ impl<'s> Job<'_, 's> {
                 FloodVerdict::Send { port: exit, .. } if loop_ports.is_some_and(|ports| ports.contains(exit)) => {}
                 FloodVerdict::Send { port: exit, edit } => {
                     if exit != port {
-                        turn.shard_of(port).redirected(len);
+                        turn.shard_of(port).redirected(wire);
                     }
                     self.receivers.push((exit, edit));
                 }
                 FloodVerdict::Skip => {}
                 FloodVerdict::Drop(reason) => {
-                    turn.shard_of(snapshot.exit(port)).dropped(reason, len);
+                    turn.shard_of(snapshot.exit(port)).dropped_all(reason, wire);
                     refused += 1;
                 }
             }
         }
-        source.flooded((self.receivers.len() + refused).saturating_sub(1), len);
+        source.flooded((self.receivers.len() + refused).saturating_sub(1), wire);
         if let Some((storm, now)) = storm {
             storm.flooded(self.receivers.len().saturating_sub(1), now);
         }
         let Some((last, last_edit)) = self.receivers.pop() else {
             if refused == 0 {
-                source.dropped(DropReason::NoDestination, len);
+                source.dropped_all(DropReason::NoDestination, wire);
             }
             return self.egress.cache().put(frame);
         };
         for (port, edit) in self.receivers.drain(..) {
             match self.egress.copy(&frame) {
                 Some(copy) => self.egress.stage(copy, bridge::Egress::new(port, edit, None), color, self.cx),
-                None => turn.shard_of(port).dropped(DropReason::NoFrame, len),
+                None => turn.shard_of(port).dropped_all(DropReason::NoFrame, wire),
             }
         }
         self.egress.stage(frame, bridge::Egress::new(last, last_edit, None), color, self.cx);

@@ -7,6 +7,38 @@ use crate::engine::vlan::{self, TagEdit};
 use crate::io::umem::{Frame, FrameCache};
 use crate::model::{Count, DropReason};
 
+/// What is left to be done with the frames of a burst.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Left {
+    /// Nothing: they are as on a wire.
+    #[default]
+    Nothing,
+    /// Some lack a checksum.
+    Checksums,
+    /// Some are to be cut into segments. They go one by one.
+    Segments,
+}
+
+impl Left {
+    /// Of the frames of a burst.
+    pub(super) fn of(frames: &[Frame]) -> Self {
+        if frames.iter().any(Frame::is_to_be_cut) {
+            Left::Segments
+        } else if frames.iter().all(Frame::is_plain) {
+            Left::Nothing
+        } else {
+            Left::Checksums
+        }
+    }
+}
+
+/// As [`count`], of frames of which some are to be cut.
+pub(super) fn count_segments(frames: &[Frame]) -> Count {
+    let mut sum = Count::default();
+    frames.iter().for_each(|frame| sum.add(frame.wire()));
+    sum
+}
+
 /// Frames taken from a queue at once.
 pub const BURST: usize = crate::engine::rule::MAX_BATCH;
 
@@ -29,6 +61,13 @@ pub(super) fn measure(frames: &[Frame], most: usize) -> (Count, bool) {
         all |= most.wrapping_sub(len_of(frame));
     }
     (Count { packets: frames.len() as u64, bytes: u64::from(bytes) }, all >> 31 != 0)
+}
+
+/// The frames of a burst, as on a wire.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "a burst has less than 2^32 frames")]
+pub(super) fn total_packets(burst: Count) -> usize {
+    burst.packets as usize
 }
 
 /// The bytes of a burst.

@@ -1,5 +1,6 @@
 //! What the parts of a worker are told of the turn and of the burst that they work on.
 
+use super::frames::{Left, total_len, total_packets};
 use super::shared::{Shared, WorkerShared};
 use super::view::{PortShared, View};
 use crate::counters::PortShard;
@@ -38,8 +39,14 @@ impl<'a> Turn<'a> {
     /// A burst from `source`, at the time that it is now.
     #[inline]
     pub(super) fn burst(self, source: &'a PortShard) -> SendContext<'a> {
+        self.burst_with(source, Left::Nothing)
+    }
+
+    /// The same, if something may be left to be done with its frames.
+    #[inline]
+    pub(super) fn burst_with(self, source: &'a PortShard, left: Left) -> SendContext<'a> {
         let now_ns = if self.view.metered { self.shared.now_ns() } else { 0 };
-        SendContext { turn: self, source, now_ns }
+        SendContext { turn: self, source, now_ns, left }
     }
 
     /// Counts a burst in from a queue, and shows it to who captures at the port.
@@ -58,6 +65,8 @@ pub(super) struct SendContext<'a> {
     pub(super) source: &'a PortShard,
     /// The time by which meters go. 0 if there are none.
     pub(super) now_ns: u64,
+    /// What is left to be done with them.
+    pub(super) left: Left,
 }
 
 impl SendContext<'_> {
@@ -65,6 +74,13 @@ impl SendContext<'_> {
     #[inline]
     pub(super) fn takes_all(&self, meter: &Meter, frames: usize, bytes: usize) -> bool {
         meter.take_all(self.turn.worker, frames, bytes, self.now_ns)
+    }
+
+    /// Whether `meter` has tokens for all segments of a frame that is to be cut, if each grows by so many bytes.
+    pub(super) fn takes_segments(&self, meter: &Meter, frame: &Frame, growth: isize) -> bool {
+        let wire = frame.wire();
+        let (packets, bytes) = (total_packets(wire), total_len(wire));
+        self.takes_all(meter, packets, bytes.saturating_add_signed(growth.saturating_mul(packets.cast_signed())))
     }
 
     /// The colour that a meter gives a frame which had the colour `before`, and is `len` bytes long when it goes out.

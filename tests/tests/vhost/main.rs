@@ -3,6 +3,7 @@
 mod front_end;
 mod hostile;
 mod migration;
+mod offloads;
 mod restart;
 
 use std::time::Duration;

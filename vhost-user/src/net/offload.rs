@@ -13,6 +13,14 @@ pub const F_HOST_TSO4: u64 = 1 << 11;
 pub const F_HOST_TSO6: u64 = 1 << 12;
 /// `VIRTIO_NET_F_HOST_ECN`: it does so also with CWR set.
 pub const F_HOST_ECN: u64 = 1 << 13;
+/// `VIRTIO_NET_F_GUEST_CSUM`: the guest makes checksums of what it receives.
+pub const F_GUEST_CSUM: u64 = 1 << 1;
+/// `VIRTIO_NET_F_GUEST_TSO4`: the guest takes TCP in IPv4 that is not cut.
+pub const F_GUEST_TSO4: u64 = 1 << 7;
+/// `VIRTIO_NET_F_GUEST_TSO6`.
+pub const F_GUEST_TSO6: u64 = 1 << 8;
+/// `VIRTIO_NET_F_GUEST_ECN`: it does so also with CWR set.
+pub const F_GUEST_ECN: u64 = 1 << 9;
 /// `VIRTIO_NET_F_HOST_USO`: the device cuts UDP.
 pub const F_HOST_USO: u64 = 1 << 56;
 
@@ -28,13 +36,13 @@ const ADDRESSES: usize = 12;
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
 const TAGS: [u16; 2] = [0x8100, 0x88a8];
-const TCP: u8 = 6;
-const UDP: u8 = 17;
+pub(super) const TCP: u8 = 6;
+pub(super) const UDP: u8 = 17;
 /// Bytes of a TCP header without options, and where its checksum is.
 const TCP_HEADER: usize = 20;
-const TCP_CHECKSUM: u16 = 16;
+pub(super) const TCP_CHECKSUM: u16 = 16;
 const UDP_HEADER: usize = 8;
-const UDP_CHECKSUM: u16 = 6;
+pub(super) const UDP_CHECKSUM: u16 = 6;
 
 /// A checksum to be made: the Internet checksum of the bytes from `start` on. A sum of the pseudo header is there
 /// already.
@@ -83,6 +91,25 @@ pub struct Offload {
     pub gso: Option<Gso>,
     /// The sender vouches for the checksum.
     pub is_valid: bool,
+}
+
+impl Offload {
+    /// The header that leaves this to a receiver.
+    pub fn header(&self) -> NetHeader {
+        let mut header = NetHeader::PLAIN;
+        if let Some(Checksum { start, offset }) = self.checksum {
+            (header.flags, header.csum_start, header.csum_offset) = (NEEDS_CSUM, start, offset);
+        }
+        if let Some(gso) = self.gso {
+            header.gso_type = match gso.kind {
+                GsoKind::Tcp4 => GSO_TCPV4,
+                GsoKind::Tcp6 => GSO_TCPV6,
+                GsoKind::Udp => GSO_UDP_L4,
+            } | if gso.ecn { GSO_ECN } else { 0 };
+            (header.gso_size, header.hdr_len) = (gso.size, gso.payload);
+        }
+        header
+    }
 }
 
 /// Why a header is refused. The packet is dropped.
@@ -137,6 +164,25 @@ impl OffloadRules {
 
     fn has(self, feature: u64) -> bool {
         self.0 & feature != 0
+    }
+
+    /// Whether the guest may leave anything to the device. If not, headers of what it sends mean nothing.
+    #[inline(always)]
+    pub fn is_any(self) -> bool {
+        self.has(F_CSUM)
+    }
+
+    /// Whether the guest receives a packet of which this much is left to do.
+    pub fn lets_pass(self, offload: &Offload) -> bool {
+        let gso = offload.gso.is_none_or(|gso| {
+            let kind = match gso.kind {
+                GsoKind::Tcp4 => self.has(F_GUEST_TSO4),
+                GsoKind::Tcp6 => self.has(F_GUEST_TSO6),
+                GsoKind::Udp => false,
+            };
+            kind && (!gso.ecn || self.has(F_GUEST_ECN))
+        });
+        gso && (offload.checksum.is_none() || self.has(F_GUEST_CSUM))
     }
 
     /// What the header leaves to the device for a packet of `len` bytes. `start` is the beginning of the packet. All
@@ -366,6 +412,34 @@ mod tests {
         assert_eq!(check(sum(34, 6), 41), Err(OffloadError::Checksum { start: 34, offset: 6, len: 41 }));
         let far = OffloadError::Checksum { start: u16::MAX, offset: u16::MAX, len: 41 };
         assert_eq!(check(sum(u16::MAX, u16::MAX), 41), Err(far));
+    }
+
+    #[test]
+    fn a_guest_receives_what_it_has_negotiated_and_the_header_says_it() {
+        let cases = [
+            (gso(GSO_TCPV4, 1000, 34, 16), packet(0, IPV4, &[&ipv4(0, TCP), &tcp(0)]), F_GUEST_TSO4),
+            (gso(GSO_TCPV6, 1000, 54, 16), packet(0, IPV6, &[&ipv6(TCP, &[]), &tcp(0)]), F_GUEST_TSO6),
+            (
+                gso(GSO_TCPV4 | GSO_ECN, 7, 34, 16),
+                packet(0, IPV4, &[&ipv4(0, TCP), &tcp(0)]),
+                F_GUEST_TSO4 | F_GUEST_ECN,
+            ),
+            (gso(GSO_NONE, 0, 34, 6), packet(0, IPV4, &[&ipv4(0, UDP), &[0; 8]]), 0),
+        ];
+        for (header, packet, needs) in cases {
+            let offload = ALL.check(&header, &packet, packet.len() + 3000).unwrap();
+            let hdr_len = if header.gso_type == GSO_NONE { 0 } else { packet.len() as u16 };
+            assert_eq!(offload.header(), NetHeader { hdr_len, ..header });
+            let needs = needs | F_GUEST_CSUM;
+            assert!(OffloadRules::of_bits(needs).lets_pass(&offload));
+            for bit in (0..64).map(|bit| 1 << bit).filter(|bit| needs & bit != 0) {
+                assert!(!OffloadRules::of_bits(!bit).lets_pass(&offload), "{header:?} without {bit:#x}");
+            }
+        }
+        assert!(OffloadRules::of_bits(0).lets_pass(&Offload::default()));
+        let udp = packet(0, IPV4, &[&ipv4(0, UDP), &[0; 8]]);
+        let offload = ALL.check(&gso(GSO_UDP_L4, 1000, 34, 6), &udp, 5000).unwrap();
+        assert!(!ALL.lets_pass(&offload), "no guest is offered it");
     }
 
     #[test]

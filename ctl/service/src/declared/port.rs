@@ -63,6 +63,7 @@ pub(super) fn complete(wish: &PortSpec, is: Option<&PortSpec>, before: Option<&P
         // Set by itself when a guest first asks for sockets.
         guest_sockets: wish.guest_sockets || same.is_some_and(|port| port.guest_sockets),
         vhost: wish.vhost.clone(),
+        feature_list: wish.feature_list,
         spp: wish.spp.clone(),
     }
 }

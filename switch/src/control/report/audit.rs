@@ -22,8 +22,8 @@ pub(in crate::control) fn audit(control: &Control) -> FrameAudit {
     // short.
     let taps = core.gate.pass();
     let in_rings = || control.components.all_rings().map(|ring| as_count(ring.queued().packets)).sum::<u32>();
-    let (holdings, census, pooled, in_rings) =
-        core.workers.pause(|holdings| (holdings, umem.census(), umem.pool_len(), in_rings()));
+    let (holdings, census, pooled, in_rings, tails) =
+        core.workers.pause(|holdings| (holdings, umem.census(), umem.pool_len(), in_rings(), umem.check_tails()));
     let mut audit = FrameAudit { frames: umem.frames(), huge_pages: umem.is_huge(), ..FrameAudit::default() };
     audit.free = pooled + as_count(taps.len());
     audit.in_transit = in_rings;
@@ -67,6 +67,7 @@ pub(in crate::control) fn audit(control: &Control) -> FrameAudit {
     if sum != audit.frames {
         audit.problems.push(format!("{sum} frames are somewhere, there are {}", audit.frames));
     }
+    audit.problems.extend(tails.err());
     audit.consistent = audit.problems.is_empty();
     audit
 }

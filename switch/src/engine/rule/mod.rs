@@ -101,9 +101,15 @@ impl Rule {
     /// Counts a frame of `len` bytes that `worker` applied it to.
     #[inline]
     pub fn applied(&self, worker: usize, len: usize) {
+        self.applied_to_all(worker, Count { packets: 1, bytes: len as u64 });
+    }
+
+    /// Counts frames that `worker` applied it to.
+    #[inline]
+    pub fn applied_to_all(&self, worker: usize, count: Count) {
         let shard = self.near.get(worker).or_else(|| self.far.get(worker - NEAR));
         if let Some(Shard(counter)) = shard {
-            counter.add(1, len as u64);
+            counter.add(count.packets, count.bytes);
         }
     }
 

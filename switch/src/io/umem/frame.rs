@@ -15,9 +15,19 @@ pub struct Frame {
     data: *mut u8,
     /// Bytes of data. The data ends within the chunk.
     len: u32,
-    /// Bytes of the chunk minus one. These bits of an address tell the place within the chunk.
-    mask: u32,
+    /// Lower half: bytes of the chunk minus one. These bits of an address tell the place within the chunk. Upper half:
+    /// what is left to be done with the packet, [`CHECKSUM`] and [`CUT`].
+    ///
+    /// One word, so that a frame with nothing to be done costs no more than one that knows of no such thing.
+    word: u32,
 }
+
+/// Lower half of the word.
+const LARGEST_MASK: u32 = 0xffff;
+/// The chunk begins with an [`Offload`](crate::io::offload), as bytes. A checksum is to be made.
+pub(super) const CHECKSUM: u32 = 1 << 16;
+/// With [`CHECKSUM`]: the packet is to be cut, and the frame has a tail.
+pub(super) const CUT: u32 = 1 << 17;
 
 // SAFETY: a frame is the only access to its chunk, so the chunk moves with it to another thread.
 unsafe impl Send for Frame {}
@@ -28,13 +38,37 @@ impl Frame {
     /// A frame with `len` bytes of data at `data`.
     ///
     /// # Safety
-    /// - `data` lies in a chunk of `mask + 1` bytes, a power of two. The chunk begins at a multiple of that.
+    /// - `data` lies in a chunk of `mask + 1` bytes, a power of two of at most 65,536. The chunk begins at a multiple of that.
     /// - The `len` bytes at `data` end within that chunk.
     /// - The whole chunk is readable and writable through `data`, and stays mapped while the frame exists.
     /// - Neither another `Frame` nor the kernel has this chunk while the frame exists.
     #[inline(always)]
     pub(super) unsafe fn new(data: NonNull<u8>, len: u32, mask: u32) -> Self {
-        Self { data: data.as_ptr(), len, mask }
+        Self { data: data.as_ptr(), len, word: mask }
+    }
+
+    /// Whether the packet is as it goes on a wire.
+    #[inline(always)]
+    pub fn is_plain(&self) -> bool {
+        self.word <= LARGEST_MASK
+    }
+
+    /// Whether the packet is to be cut into segments. The data is the first of them then.
+    #[inline(always)]
+    pub fn is_to_be_cut(&self) -> bool {
+        self.word & CUT != 0
+    }
+
+    /// Sets what is left to be done.
+    #[inline]
+    pub(super) fn mark(&mut self, flags: u32) {
+        self.word = self.mask() | flags;
+    }
+
+    /// Bytes of the chunk minus one.
+    #[inline(always)]
+    pub(super) fn mask(&self) -> u32 {
+        self.word & LARGEST_MASK
     }
 
     /// Bytes of data.
@@ -52,7 +86,7 @@ impl Frame {
     /// Bytes between the chunk's first byte and the data.
     #[inline]
     pub fn start(&self) -> usize {
-        self.addr() & self.mask as usize
+        self.addr() & self.mask() as usize
     }
 
     /// Address of the first byte of data in this process.
@@ -75,7 +109,16 @@ impl Frame {
         // SAFETY: `start` is the distance to the chunk's first byte, so the result is in the same mapping.
         let chunk = unsafe { self.data.sub(self.start()) };
         // SAFETY: the chunk has `mask + 1` bytes, is mapped, and is ours alone. The frame is borrowed exclusively.
-        unsafe { std::slice::from_raw_parts_mut(chunk, self.mask as usize + 1) }
+        unsafe { std::slice::from_raw_parts_mut(chunk, self.mask() as usize + 1) }
+    }
+
+    /// All bytes of the chunk, to be read.
+    #[inline]
+    pub fn chunk(&self) -> &[u8] {
+        // SAFETY: as in `chunk_mut`.
+        let chunk = unsafe { self.data.sub(self.start()) };
+        // SAFETY: as in `chunk_mut`. Nobody writes the chunk while the frame is borrowed.
+        unsafe { std::slice::from_raw_parts(chunk, self.mask() as usize + 1) }
     }
 
     /// Sets the place of the data in the chunk.
@@ -84,7 +127,7 @@ impl Frame {
     /// If `start..start + len` is not within the chunk, or `start` is its end.
     #[inline]
     pub fn set(&mut self, start: usize, len: usize) {
-        let size = self.mask as usize + 1;
+        let size = self.mask() as usize + 1;
         assert!(start < size && len <= size - start, "data outside its frame");
         // SAFETY: the chunk's first byte and the byte `start` behind it both lie within the chunk.
         self.data = unsafe { self.data.sub(self.start()).add(start) };

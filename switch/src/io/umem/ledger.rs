@@ -65,6 +65,7 @@ impl<'a> Page<'a> {
     /// If the frame is of another UMEM.
     #[inline(always)]
     pub fn give(&mut self, frame: Frame) -> u64 {
+        debug_assert!(!frame.is_to_be_cut(), "a frame with a tail");
         let at = frame.addr().wrapping_sub(self.base.addr().get());
         // A frame of another UMEM lies outside this mapping. Its index is too great, and the access panics.
         self.owners[at >> self.shift].store(self.owner, Ordering::Relaxed);

@@ -13,11 +13,13 @@
 mod cache;
 mod frame;
 mod ledger;
+mod offload;
+mod tails;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crossbeam::queue::ArrayQueue;
 use nix::errno::Errno;
@@ -26,6 +28,9 @@ pub use self::cache::FrameCache;
 pub use self::frame::Frame;
 pub use self::ledger::{Census, Owner, Page, Whereabouts};
 use self::ledger::{FIRST_OWNER, FREE, HELD};
+pub use self::offload::{Cut, Segments};
+use self::tails::Tails;
+pub use self::tails::{TAIL, Tail};
 use super::mmap::Mmap;
 use crate::model::HugePages;
 
@@ -53,6 +58,8 @@ pub struct Umem {
     /// The ledger: who owns each chunk.
     owners: Box<[AtomicU32]>,
     pool: ArrayQueue<[u32; SLAB]>,
+    /// For packets that are longer than a frame, if any come.
+    tails: OnceLock<Tails>,
     /// Number of the next owner. 64 bits don't wrap, so no number is given out twice.
     next_owner: AtomicU64,
     huge: bool,
@@ -109,6 +116,7 @@ impl Umem {
             frame_shift: frame_size.trailing_zeros(),
             owners: (0..frames).map(|_| AtomicU32::new(FREE)).collect(),
             pool,
+            tails: OnceLock::new(),
             next_owner: AtomicU64::new(u64::from(FIRST_OWNER)),
             huge,
             prefers_huge,
@@ -204,6 +212,94 @@ impl Umem {
         self.page(owner).claim_all()
     }
 
+    /// Has packets that are longer than a frame from now on. Further calls do nothing.
+    ///
+    /// # Errors
+    /// ENOMEM: there is no address space for them.
+    pub fn add_tails(&self) -> Result<(), Errno> {
+        if self.tails.get().is_none() {
+            // Of two at a time one is dropped.
+            let _ = self.tails.set(Tails::new(self.id, self.owners.len())?);
+        }
+        Ok(())
+    }
+
+    /// Takes a free tail, if there is one.
+    pub fn take_tail(&self) -> Option<Tail> {
+        self.tails.get()?.take()
+    }
+
+    /// Frees a tail that no frame has.
+    pub fn put_tail(&self, tail: Tail) {
+        if let Some(tails) = self.tails.get() {
+            tails.put(tail);
+        }
+    }
+
+    /// The bytes of a tail, to be filled.
+    pub fn tail_mut<'a>(&'a self, tail: &'a mut Tail) -> &'a mut [u8] {
+        self.tails.get().map_or(&mut [], |tails| tails.bytes_mut(tail))
+    }
+
+    /// Tails in use: of frames, or being filled.
+    pub fn tails_in_use(&self) -> u32 {
+        self.tails.get().map_or(0, Tails::in_use)
+    }
+
+    /// Checks the tails, at a moment when nobody moves frames.
+    ///
+    /// # Errors
+    /// Tails are lost, or frames with tails are.
+    pub fn check_tails(&self) -> Result<(), String> {
+        self.tails.get().map_or(Ok(()), |tails| tails.check(self.census().held()))
+    }
+
+    /// The bytes behind those of a frame's packet. None if it is not to be cut.
+    pub fn tail<'a>(&'a self, frame: &'a Frame) -> &'a [u8] {
+        match self.tails.get() {
+            // SAFETY: the frame has a tail, and is borrowed as long as the bytes are.
+            Some(tails) if frame.is_to_be_cut() => unsafe { tails.bytes(self.chunk_of(frame)) },
+            _ => &[],
+        }
+    }
+
+    /// Gives a frame without a tail this one.
+    fn tie(&self, frame: &Frame, tail: Tail, len: u32) {
+        if let Some(tails) = self.tails.get() {
+            tails.tie(self.chunk_of(frame), tail, len);
+        }
+    }
+
+    /// Gives a frame without a tail that of another one.
+    fn share_tail(&self, from: &Frame, to: &Frame) {
+        if let Some(tails) = self.tails.get().filter(|_| from.is_to_be_cut()) {
+            // SAFETY: `from` has a tail, as was asked.
+            unsafe { tails.share(self.chunk_of(from), self.chunk_of(to)) };
+        }
+    }
+
+    /// Frees the tail of a frame, if it has one. Nothing is left to be done with its packet.
+    #[inline]
+    pub fn drop_tail(&self, frame: &mut Frame) {
+        if frame.is_to_be_cut() {
+            self.untie(frame);
+        }
+    }
+
+    #[inline(never)]
+    fn untie(&self, frame: &mut Frame) {
+        frame.mark(0);
+        if let Some(tails) = self.tails.get() {
+            // SAFETY: it was to be cut, so it had a tail. The mark is gone.
+            unsafe { tails.untie(self.chunk_of(frame)) };
+        }
+    }
+
+    /// Index of a frame's chunk.
+    fn chunk_of(&self, frame: &Frame) -> usize {
+        frame.addr().wrapping_sub(self.memory.start().addr().get()) >> self.frame_shift
+    }
+
     /// Counts the frames of each owner, at a moment when nobody moves any.
     pub fn census(&self) -> Census {
         Census::of(&self.owners, self.next_owner.load(Ordering::Relaxed))
@@ -235,7 +331,8 @@ impl Umem {
     /// # Panics
     /// If the frame is of another UMEM.
     #[inline]
-    fn free(&self, frame: Frame) -> u32 {
+    fn free(&self, mut frame: Frame) -> u32 {
+        self.drop_tail(&mut frame);
         let at = frame.addr().wrapping_sub(self.memory.start().addr().get());
         // A frame of another UMEM lies outside this mapping. Its index is too great, and the access panics.
         let index = at >> self.frame_shift;

@@ -302,3 +302,35 @@ proptest! {
         }
     }
 }
+
+#[test]
+#[cfg_attr(miri, ignore = "64 MiB")]
+fn a_tail_has_one_holder_at_a_time() {
+    let umem = Umem::new(64, 2048, HugePages::Off).unwrap();
+    assert!(umem.take_tail().is_none(), "there are none before they are asked for");
+    umem.add_tails().unwrap();
+    umem.add_tails().unwrap();
+    std::thread::scope(|scope| {
+        for thread in 1..=4_u8 {
+            let umem = &umem;
+            scope.spawn(move || {
+                for round in 0..5000 {
+                    let mut tails: Vec<_> = (0..round % 4 + 1).filter_map(|_| umem.take_tail()).collect();
+                    for (mark, tail) in (0..).zip(&mut tails) {
+                        umem.tail_mut(tail)[..64].fill(thread * 8 + mark);
+                    }
+                    for (mark, mut tail) in (0..).zip(tails) {
+                        assert_eq!(umem.tail_mut(&mut tail)[..64], [thread * 8 + mark; 64]);
+                        umem.put_tail(tail);
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(umem.tails_in_use(), 0);
+    let all: Vec<_> = std::iter::from_fn(|| umem.take_tail()).collect();
+    assert_eq!(all.len(), 1024);
+    assert!(umem.check_tails().is_err(), "they are in use, and no frame has one");
+    all.into_iter().for_each(|tail| umem.put_tail(tail));
+    umem.check_tails().unwrap();
+}

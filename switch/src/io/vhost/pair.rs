@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use vhost_user::net::HeaderFormat;
+use vhost_user::net::{HeaderFormat, OffloadRules};
 use vhost_user::ring::{Queue, RingError};
 
 /// A ring that runs.
@@ -22,6 +22,8 @@ pub struct RunningRing {
     pub enabled: bool,
     /// What is in front of each packet.
     pub header: HeaderFormat,
+    /// What may be left to be done with a packet.
+    pub offloads: OffloadRules,
 }
 
 impl RunningRing {
@@ -46,10 +48,15 @@ pub enum Way {
     FromGuest,
 }
 
-/// Packets that were lost at the rings, since the pair was made.
+/// Packets that were long, or were lost at the rings, since the pair was made.
 #[derive(Debug, Default)]
 pub struct PairCounters {
-    /// Chains of the guest that are no packet: without room for a header, or longer than a frame.
+    /// Packets of the guest that are to be cut into segments.
+    pub long_received: AtomicU64,
+    /// Such packets that the guest was sent as they are.
+    pub long_sent: AtomicU64,
+    /// Chains of the guest that are no packet: without room for a header, longer than a frame, or with a header that
+    /// is not true of them.
     pub malformed: AtomicU64,
     /// Packets for which the guest had no room.
     pub no_room: AtomicU64,

@@ -3,24 +3,27 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use vhost_user::net::{NetHeader, OffloadRules};
 use vhost_user::ring::{RingError, Scratch};
 
-use super::copy::{self, MAX_MERGED};
+use super::copy::{self, MAX_MERGED, Untaken};
 use super::pair::{PairCounters, RunningRing, VhostPair, Way};
 use crate::io::umem::{Frame, FrameCache, HEADROOM, Owner, Umem};
 use crate::model::Count;
 
 /// Frames that are kept ready for what the guest sends: two bursts.
 pub const STOCK: u32 = 128;
+/// Packets of a burst that are longer than a frame. Each costs as much as some dozens of short ones.
+const LONG: u32 = 8;
 
 /// A queue pair in the hands of its worker.
 #[derive(Debug)]
 pub struct VhostQueue {
-    pair: Arc<VhostPair>,
+    pub(super) pair: Arc<VhostPair>,
     /// Other pairs of the port. Their guest may have disabled this one.
     others: Vec<Arc<VhostPair>>,
-    umem: Arc<Umem>,
-    scratch: Scratch,
+    pub(super) umem: Arc<Umem>,
+    pub(super) scratch: Scratch,
     /// Addresses of empty frames for packets of the guest.
     stock: Vec<u64>,
     stock_owner: Owner,
@@ -31,7 +34,7 @@ pub struct VhostQueue {
     /// Whether the guest was asked to kick.
     kicks: std::cell::Cell<bool>,
     /// Whether the guest has got packets since the last flush.
-    used: bool,
+    pub(super) used: bool,
 }
 
 impl VhostQueue {
@@ -43,6 +46,8 @@ impl VhostQueue {
         let pair = Arc::clone(&pairs[number]);
         let others = pairs.iter().filter(|other| !Arc::ptr_eq(other, &pair)).cloned().collect();
         let [stock_owner, done_owner] = umem.new_owners();
+        // Without them a guest can't send what is longer than a frame. The port has seen to it that there are some.
+        let _ = umem.add_tails();
         let target = fill.min(STOCK) as usize;
         Self {
             pair,
@@ -104,21 +109,23 @@ impl VhostQueue {
         let Self { pair, umem, scratch, stock, stock_owner, .. } = self;
         let mut burst = ring.queue.burst(scratch, max.min(stock.len()))?;
         let mut page = umem.page(stock_owner);
-        let (mut malformed, mut disabled) = (0, 0);
+        let (mut malformed, mut disabled, mut long) = (0, 0, LONG);
         while let Some(chain) = burst.chain(0) {
             if !ring.enabled {
                 disabled += 1;
             } else if let Some(mut frame) = stock.last().and_then(|&addr| page.claim(addr, 0)) {
-                let room = &mut frame.chunk_mut()[HEADROOM as usize..];
-                match copy::read(ring.header, &chain, room) {
-                    Some(len) => {
+                match copy::read((ring.header, ring.offloads), &chain, &mut frame, umem, &mut long) {
+                    Ok(()) => {
                         stock.pop();
-                        frame.set(HEADROOM as usize, len);
                         frames.push(frame);
                     }
-                    None => {
+                    Err(Untaken::Malformed) => {
                         page.give(frame);
                         malformed += 1;
+                    }
+                    Err(Untaken::NoTail) => {
+                        page.give(frame);
+                        break;
                     }
                 }
             } else {
@@ -129,6 +136,9 @@ impl VhostQueue {
         let taken = burst.finish()?;
         if taken > 0 {
             ring.call_if_wanted();
+        }
+        if long < LONG {
+            PairCounters::add(&pair.counters.long_received, u64::from(LONG - long));
         }
         if malformed + disabled > 0 {
             PairCounters::add(&pair.counters.malformed, malformed);
@@ -161,42 +171,56 @@ impl VhostQueue {
         self.stock.len() < self.stock_target
     }
 
-    /// Copies up to `count` of `frames` to the guest while it has room. Returns how many were taken.
+    /// Copies up to `count` of `frames` to the guest while it has room. Returns how many were taken. None of them is to
+    /// be cut: that is [`VhostQueue::send_long`].
     #[inline(never)]
     pub fn send(&mut self, count: usize, frames: &mut impl Iterator<Item = Frame>) -> usize {
+        self.with_ring(|queue, ring| queue.send_to(ring, count, frames))
+    }
+
+    /// Does something with the ring to the guest, or with that of another pair if the guest has not enabled this one.
+    /// Nothing is done if there is none at this moment.
+    #[inline(always)]
+    pub(super) fn with_ring<R: Default>(
+        &mut self,
+        mut work: impl FnMut(&mut Self, &mut RunningRing) -> Result<R, RingError>,
+    ) -> R {
         let pair = Arc::clone(&self.pair);
-        let Some(mut ring) = pair.try_lock(Way::ToGuest) else { return 0 };
+        let Some(mut ring) = pair.try_lock(Way::ToGuest) else { return R::default() };
         let Some(running) = ring.as_mut().filter(|running| running.enabled) else {
             drop(ring);
-            return self.send_by_another(count, frames);
+            return self.with_another_ring(work);
         };
-        match self.send_to(running, count, frames) {
-            Ok(sent) => sent,
+        match work(self, running) {
+            Ok(done) => done,
             Err(error) => {
                 pair.fail(&mut ring, error);
-                0
+                R::default()
             }
         }
     }
 
-    /// Sends by a pair that the guest has enabled. Another worker may have it, for a burst.
+    /// Goes by a pair that the guest has enabled. Another worker may have it, for a burst.
     #[cold]
-    fn send_by_another(&mut self, count: usize, frames: &mut impl Iterator<Item = Frame>) -> usize {
+    fn with_another_ring<R: Default>(
+        &mut self,
+        mut work: impl FnMut(&mut Self, &mut RunningRing) -> Result<R, RingError>,
+    ) -> R {
         for at in 0..self.others.len() {
             let pair = Arc::clone(&self.others[at]);
             let mut ring = pair.lock(Way::ToGuest);
             let Some(running) = ring.as_mut().filter(|running| running.enabled) else { continue };
             let used = self.used;
-            match self.send_to(running, count, frames) {
-                Ok(sent) => {
+            match work(self, running) {
+                Ok(done) => {
                     running.call_if_wanted();
                     self.used = used;
-                    return sent;
+                    return done;
                 }
                 Err(error) => pair.fail(&mut ring, error),
             }
         }
-        0
+        R::default()
     }
 
     fn send_to(
@@ -211,9 +235,10 @@ impl VhostQueue {
         let (mut sent, mut no_room) = (0, 0);
         while sent < count
             && !burst.is_empty()
-            && let Some(frame) = frames.next()
+            && let Some(mut frame) = frames.next()
         {
-            if !copy::write(ring.header, &mut burst, frame.data()) {
+            let header = if frame.is_plain() { NetHeader::PLAIN } else { leave(ring.offloads, umem, &mut frame) };
+            if !copy::write(ring.header, &mut burst, header, &[frame.data()]) {
                 no_room += 1;
             }
             done.push(page.give(frame));
@@ -280,6 +305,19 @@ impl VhostQueue {
         }
         Count::default()
     }
+}
+
+/// The header that leaves a checksum to the guest. If the guest takes none, it is made.
+#[inline(never)]
+fn leave(rules: OffloadRules, umem: &Umem, frame: &mut Frame) -> NetHeader {
+    debug_assert!(!frame.is_to_be_cut(), "a packet that is to be cut goes another way");
+    umem.drop_tail(frame);
+    let offload = frame.offload();
+    if rules.lets_pass(&offload) {
+        return offload.header();
+    }
+    frame.fill_checksum();
+    NetHeader::PLAIN
 }
 
 fn count(addrs: &[u64]) -> u32 {

@@ -8,8 +8,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::os::fd::AsFd;
 use vhost_user::driver::{Buffer, Driver, GUEST, memory};
 use vhost_user::memory::GuestMemory;
-use vhost_user::net::HeaderFormat;
 use vhost_user::net::net_header::{F_MRG_RXBUF, F_VERSION_1};
+use vhost_user::net::{HeaderFormat, OffloadRules};
 use vhost_user::ring::{F_EVENT_IDX, F_IN_ORDER, F_PACKED, Position, Queue, RingFeatures, RingSetup};
 
 use super::*;
@@ -63,7 +63,8 @@ impl Bed {
         for (way, driver) in [(Way::FromGuest, &tx), (Way::ToGuest, &rx)] {
             let queue = Queue::new(&memory, driver.setup(), start).unwrap();
             let header = HeaderFormat::of_bits(features);
-            *pairs[0].lock(way) = Some(RunningRing { queue, call: Some(Arc::clone(&call)), enabled: true, header });
+            let (call, offloads) = (Some(Arc::clone(&call)), OffloadRules::of_bits(features));
+            *pairs[0].lock(way) = Some(RunningRing { queue, call, enabled: true, header, offloads });
         }
         let mut queue = VhostQueue::new(&pairs, 0, &umem, 8);
         queue.refill(&mut cache);

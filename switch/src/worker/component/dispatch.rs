@@ -40,7 +40,7 @@ impl Dispatch<'_> {
             Logic::All => {
                 for out in outs.iter_mut().take(component.tx.len()).skip(1) {
                     for frame in &*burst {
-                        self.cx.source.mirrored(frame.len());
+                        self.cx.source.mirrored(frame.wire());
                         self.copy_to(frame, out);
                     }
                 }
@@ -66,7 +66,7 @@ impl Dispatch<'_> {
         match target {
             Ok(Target::One(to)) => outs[usize::from(to)].push(frame),
             Ok(Target::All([others @ .., last])) => {
-                source.flooded(others.len(), frame.len());
+                source.flooded(others.len(), frame.wire());
                 for to in others {
                     self.copy_to(&frame, &mut outs[usize::from(*to)]);
                 }

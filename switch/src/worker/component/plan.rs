@@ -37,7 +37,7 @@ impl Intake {
 
     fn has_some(&self, queues: &[Queue]) -> bool {
         match &self.from {
-            Inlet::Queue(slot, ..) => queues[*slot].backend.has_received(),
+            Inlet::Queue(slot, ..) => queues[*slot].has_some(),
             Inlet::Ring(ring) => !ring.is_empty(),
             Inlet::Outside(outside) => !outside.input.is_empty(),
             Inlet::Null(_) => true,
@@ -87,7 +87,7 @@ impl Plan {
 
     /// Whether there is something to take.
     pub(super) fn has_work(&self, queues: &[Queue]) -> bool {
-        self.untaken.iter().any(|(slot, _)| queues[*slot].backend.has_received())
+        self.untaken.iter().any(|(slot, _)| queues[*slot].has_some())
             || self.intakes.iter().any(|intake| intake.has_some(queues))
     }
 

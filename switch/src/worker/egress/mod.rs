@@ -6,6 +6,7 @@
 //! The egress has the worker's queues, because any frame that is staged may make it send. Who receives borrows a queue
 //! by its slot. It also has the worker's free frames. Bridge and components are its clients.
 
+mod long;
 mod next_hops;
 mod own_queues;
 mod peers;
@@ -25,13 +26,14 @@ pub use self::queue::Queue;
 pub(super) use self::queue::{Polled, Serves};
 use self::sender::Sender;
 use super::debt::{COPIED, SENT};
-use super::frames::BURST;
+use super::frames::{BURST, total_packets};
 use super::shared::Shared;
 use super::turn::{SendContext, Turn};
+use super::view::View;
 use crate::counters::PortShard;
 use crate::engine::bridge::{self, Run};
 use crate::engine::meter::Color;
-use crate::io::umem::{Frame, FrameCache, Umem};
+use crate::io::umem::{Frame, FrameCache, Segments, Umem};
 use crate::model::DropReason;
 
 /// Frames staged at most. Copies of a flood may be more than the burst had.
@@ -75,8 +77,8 @@ impl Egress {
             self.send_staged(cx);
         }
         Run { egress, color, frames: 1, bytes: frame.len() }.add_to(&mut self.runs);
+        self.spend(if frame.is_to_be_cut() { total_packets(frame.wire()) } else { 1 }, SENT);
         self.staged.push(frame);
-        self.spend(1, SENT);
     }
 
     /// What frames have cost that were staged, and copied for it, up to now. The difference of two calls tells, also
@@ -154,13 +156,22 @@ impl Egress {
         self.sender.discard(frame, shard, reason);
     }
 
+    /// Drops what is left of a packet that was to become segments. There were too few free frames for all.
+    pub(super) fn discard_segments(&mut self, segments: Segments, shard: &PortShard) {
+        let left = segments.left();
+        if left.packets > 0 {
+            shard.dropped_all(DropReason::NoFrame, left);
+        }
+        segments.finish(&mut self.sender.cache);
+    }
+
     /// A copy of a frame, if one is free.
     #[inline]
     pub(super) fn copy(&mut self, frame: &Frame) -> Option<Frame> {
         let mut copy = self.sender.cache.take()?;
         self.spend(1, COPIED);
         // It fits where the original is, also if a component has put a tag on that.
-        copy.copy_from(frame);
+        self.sender.cache.umem().copy(frame, &mut copy);
         Some(copy)
     }
 
@@ -177,8 +188,9 @@ impl Egress {
 
     /// Takes a burst of what a queue received, and sees to its rings. Returns how many descriptors there were.
     #[inline]
-    pub(super) fn poll(&mut self, slot: usize, burst: &mut Vec<Frame>) -> Polled {
-        self.sender.queues.at(slot).poll(burst, &mut self.sender.cache, self.is_forgiving)
+    pub(super) fn poll(&mut self, slot: usize, burst: &mut Vec<Frame>, view: &View) -> Polled {
+        let Sender { queues, cache, .. } = &mut self.sender;
+        queues.at(slot).poll(burst, cache, self.is_forgiving, |port| !view.taps(port.no).is_empty())
     }
 
     /// Whether debts are void in this turn, because the turn before was uncontended.
@@ -199,10 +211,10 @@ impl Egress {
         self.sender.queues.at(slot)
     }
 
-    /// Takes a burst of what a queue received. Returns how many descriptors there were.
+    /// Takes a burst of what a queue received, as it would be on a wire. Returns how many descriptors there were.
     #[inline]
     pub(super) fn receive(&mut self, slot: usize, burst: &mut Vec<Frame>) -> usize {
-        self.sender.queues.at(slot).backend.receive(burst, BURST, &mut self.sender.cache)
+        self.sender.queues.at(slot).receive_cut(burst, &mut self.sender.cache)
     }
 
     /// Supplies a queue with empty frames. Returns its number.

@@ -1,10 +1,11 @@
 //! A queue of a port in the hands of its worker.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::io::backend::Backend;
 use crate::io::frame_rings::Flush;
-use crate::io::umem::{Frame, FrameCache};
+use crate::io::umem::{Frame, FrameCache, Segments};
 use crate::model::{Count, DropReason};
 use crate::worker::debt::Debt;
 use crate::worker::frames::BURST;
@@ -47,6 +48,9 @@ pub struct Queue {
     waiting: Vec<Frame>,
     /// Whether the meter of what the port sends has let those pass.
     waiting_metered: bool,
+    /// Received frames that are still to become what is on a wire, oldest first. There are some only if somebody wants
+    /// them so.
+    uncut: VecDeque<Segments>,
 }
 
 /// What a turn finds at a queue of the bridge.
@@ -63,6 +67,7 @@ pub(in crate::worker) enum Polled {
 impl Queue {
     /// A queue that nothing was sent to.
     pub fn new(port: Arc<PortShared>, number: u32, backend: Backend) -> Self {
+        let uncut = VecDeque::with_capacity(if backend.takes_offloads() { BURST } else { 0 });
         let serves = if port.bridged { Serves::Bridge } else { Serves::Nobody };
         Self {
             port,
@@ -75,24 +80,76 @@ impl Queue {
             debt: Debt::default(),
             waiting: Vec::with_capacity(BURST),
             waiting_metered: false,
+            uncut,
         }
     }
 
     /// Takes a burst of received frames, unless the queue is in debt, and sees to the rings. `is_forgiven`: debts are
-    /// void.
+    /// void. `is_captured`: somebody captures at the port, so frames are to be as on a wire.
     #[inline]
-    pub(super) fn poll(&mut self, burst: &mut Vec<Frame>, cache: &mut FrameCache, is_forgiven: bool) -> Polled {
+    pub(super) fn poll(
+        &mut self,
+        burst: &mut Vec<Frame>,
+        cache: &mut FrameCache,
+        is_forgiven: bool,
+        is_captured: impl FnOnce(&PortShared) -> bool,
+    ) -> Polled {
         self.reap(cache);
         let budget = self.debt.turn(is_forgiven);
         if budget == 0 || !self.waiting.is_empty() {
             return self.resume(budget, burst, cache);
         }
-        let taken = self.backend.receive(burst, BURST, cache);
+        let is_cut = self.backend.takes_offloads() && (!self.uncut.is_empty() || is_captured(&self.port));
+        let taken = if is_cut { self.cut_received(burst, cache) } else { self.backend.receive(burst, BURST, cache) };
         // Also without a frame: a queue that ran dry while none was free gets nothing until it is filled again.
         if taken > 0 || self.backend.is_short() {
             self.backend.refill(cache);
         }
         Polled::New { taken, budget }
+    }
+
+    /// Takes a burst of received frames as they would be on a wire. Returns the number of descriptors or frames.
+    #[inline]
+    pub(super) fn receive_cut(&mut self, burst: &mut Vec<Frame>, cache: &mut FrameCache) -> usize {
+        if self.backend.takes_offloads() {
+            self.cut_received(burst, cache)
+        } else {
+            self.backend.receive(burst, BURST, cache)
+        }
+    }
+
+    /// What is left of an earlier burst goes first. It waits as long as no frame is free.
+    #[inline(never)]
+    fn cut_received(&mut self, burst: &mut Vec<Frame>, cache: &mut FrameCache) -> usize {
+        let mut taken = 0;
+        if self.uncut.is_empty() {
+            taken = self.backend.receive(burst, BURST, cache);
+            if burst.iter().all(Frame::is_plain) {
+                return taken;
+            }
+            self.uncut.extend(burst.drain(..).map(Segments::new));
+        }
+        while burst.len() < BURST
+            && let Some(mut first) = self.uncut.pop_front()
+        {
+            match first.whole() {
+                Ok(frame) => burst.push(frame),
+                Err(segments) => {
+                    first = segments;
+                    while burst.len() < BURST
+                        && let Some(segment) = first.next(cache)
+                    {
+                        burst.push(segment);
+                    }
+                    if first.left().packets > 0 {
+                        self.uncut.push_front(first);
+                        break;
+                    }
+                    first.finish(cache);
+                }
+            }
+        }
+        taken.max(burst.len())
     }
 
     /// Takes the rest of an earlier burst, unless the queue is still in debt.
@@ -117,20 +174,22 @@ impl Queue {
 
     /// Frames that wait for a later turn.
     pub(in crate::worker) fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + self.uncut.len()
     }
 
     /// Drops the frames that wait, because the queue goes.
     pub(super) fn discard_waiting(&mut self, cache: &mut FrameCache, worker: usize) {
         for frame in self.waiting.drain(..) {
-            self.port.shards[worker].dropped(DropReason::PortGone, frame.len());
+            self.port.shards[worker].dropped_all(DropReason::PortGone, frame.wire());
             cache.put(frame);
         }
+        // These were not counted in.
+        self.uncut.drain(..).for_each(|segments| segments.finish(cache));
     }
 
     /// Whether there is something to poll.
     pub(in crate::worker) fn has_some(&self) -> bool {
-        !self.waiting.is_empty() || self.backend.has_received()
+        !self.waiting.is_empty() || !self.uncut.is_empty() || self.backend.has_received()
     }
 
     /// Sees to the rings of a queue that is not polled: what was sent comes back, what is to be filled is.
@@ -168,9 +227,23 @@ impl Queue {
         sent
     }
 
+    /// Sends a packet that is to be cut, at a backend that takes such. Returns what was sent, as on a wire. The frame
+    /// stays the caller's.
+    pub(super) fn send_long(&mut self, frame: &mut Frame) -> Count {
+        self.dirty = true;
+        let sent = self.backend.send_long(frame);
+        self.sent.add(sent);
+        sent
+    }
+
     /// A frame of `len` bytes is not among those that were sent after all.
     pub(super) fn unsent(&mut self, len: usize) {
         self.sent.bytes -= len as u64;
+    }
+
+    /// Why it did not take a frame.
+    pub(super) fn refusal(&self) -> DropReason {
+        if self.backend.is_gone() { DropReason::PortGone } else { DropReason::TxRingFull }
     }
 
     /// Whether frames are staged that the kernel has not taken.

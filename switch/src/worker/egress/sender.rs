@@ -16,7 +16,7 @@ use crate::engine::parse::flow_hash;
 use crate::engine::vlan::TagEdit;
 use crate::io::umem::{Frame, FrameCache};
 use crate::model::{Direction, DropReason};
-use crate::worker::frames::edit_tag;
+use crate::worker::frames::{BURST, Left, edit_tag};
 use crate::worker::turn::{SendContext, Turn};
 use crate::worker::view::View;
 
@@ -39,32 +39,40 @@ pub(super) struct Sender {
     pub(super) queues: OwnQueues,
     pub(super) next_hops: NextHops,
     pub(super) peers: Peers,
+    /// Segments of one packet, on their way to a queue. Empty between packets.
+    pub(super) segments: Vec<Frame>,
 }
 
 impl Sender {
     /// Without queues.
     pub(super) fn new(cache: FrameCache, event: &EventFd, peers: Peers) -> Result<Self, Errno> {
-        Ok(Self { cache, queues: OwnQueues::new(event)?, next_hops: NextHops::default(), peers })
+        let segments = Vec::with_capacity(BURST);
+        Ok(Self { cache, queues: OwnQueues::new(event)?, next_hops: NextHops::default(), peers, segments })
     }
 
     /// Drops a frame. It counts at `shard`.
     pub(super) fn discard(&mut self, frame: Frame, shard: &PortShard, reason: DropReason) {
-        shard.dropped(reason, frame.len());
+        shard.dropped_all(reason, frame.wire());
         self.cache.put(frame);
     }
 
     /// Sends the first of `frames`, as many as the run has.
     pub(super) fn send_run(&mut self, run: Run, frames: &mut Drain<'_, Frame>, cx: &SendContext<'_>) {
+        if cx.left == Left::Segments {
+            return self.send_each(run, frames, cx);
+        }
         let (port, edit) = (run.egress.port(), run.egress.edit());
         let bytes = run.bytes.saturating_add_signed(growth(edit).saturating_mul(run.frames.cast_signed()));
         let view = cx.turn.view;
         let meter = view.meters.to(port).filter(|meter| !cx.takes_all(meter, run.frames, bytes));
         let hop = self.next_hops.fixed(port, run.egress.queue());
         if let (None, Some(Hop::Here(slot))) = (meter, hop) {
-            let sent = if edit == TagEdit::None && view.taps(port).is_empty() {
+            let is_captured = !view.taps(port).is_empty();
+            let is_left = cx.left != Left::Nothing && (is_captured || !self.queues.at(slot).backend.takes_offloads());
+            let sent = if edit == TagEdit::None && !is_captured && !is_left {
                 self.queues.at(slot).send(run.frames, bytes, &mut self.cache, frames)
             } else {
-                let edited = frames.by_ref().map(|frame| edited(frame, edit, cx.source));
+                let edited = frames.by_ref().map(|frame| filled(edited(frame, edit, cx.source), is_left));
                 self.transmit(slot, run.frames, bytes, edited, view)
             };
             for frame in frames.take(run.frames - sent) {
@@ -79,7 +87,14 @@ impl Sender {
 
     /// Sends one frame of a run, if `meter`, where one is left to ask, has tokens for it. It goes by its flow if `hop`
     /// is none.
-    fn send_off(&mut self, mut frame: Frame, run: Run, meter: Option<&Meter>, hop: Option<Hop>, cx: &SendContext<'_>) {
+    pub(super) fn send_off(
+        &mut self,
+        mut frame: Frame,
+        run: Run,
+        meter: Option<&Meter>,
+        hop: Option<Hop>,
+        cx: &SendContext<'_>,
+    ) {
         let (port, edit, turn) = (run.egress.port(), run.egress.edit(), &cx.turn);
         let len = frame.len().saturating_add_signed(growth(edit));
         if let Some(meter) = meter
@@ -87,7 +102,12 @@ impl Sender {
         {
             return self.discard(frame, turn.shard_of(port), DropReason::MeterTo);
         }
-        let frame = edited(frame, edit, cx.source);
+        self.send_by(edited(frame, edit, cx.source), port, hop, turn);
+    }
+
+    /// Sends a frame by `hop`, or by its flow if that is none.
+    #[inline]
+    pub(super) fn send_by(&mut self, frame: Frame, port: PortNo, hop: Option<Hop>, turn: &Turn<'_>) {
         match hop.unwrap_or_else(|| self.next_hops.by_flow(port, flow_hash(frame.data()))) {
             Hop::Here(slot) => self.send_one(slot, frame, turn),
             Hop::There { worker, queue, generation } => {
@@ -110,6 +130,8 @@ impl Sender {
 
     /// Stages a frame at a queue of this worker.
     fn send_one(&mut self, slot: usize, frame: Frame, turn: &Turn<'_>) {
+        let frame = if frame.is_plain() { Some(frame) } else { self.prepare(slot, frame, turn) };
+        let Some(frame) = frame else { return };
         let (bytes, mut frame) = (frame.len(), Some(frame));
         self.transmit(slot, 1, bytes, std::iter::from_fn(|| frame.take()), turn.view);
         if let Some(frame) = frame {
@@ -119,7 +141,7 @@ impl Sender {
 
     /// Stages the first `count` of `frames`, of `bytes` in all, at a queue of this worker. Who captures there gets
     /// copies. Returns how many: fewer if the ring is full. Then the caller drops the rest by [`Sender::refuse`].
-    fn transmit(
+    pub(super) fn transmit(
         &mut self,
         slot: usize,
         count: usize,
@@ -138,17 +160,25 @@ impl Sender {
 
     /// Drops a frame that a queue of this worker had no room for.
     #[cold]
-    fn refuse(&mut self, slot: usize, frame: Frame, worker: usize) {
+    pub(super) fn refuse(&mut self, slot: usize, frame: Frame, worker: usize) {
         let queue = self.queues.at(slot);
         queue.unsent(frame.len());
-        let reason = if queue.backend.is_gone() { DropReason::PortGone } else { DropReason::TxRingFull };
-        queue.port.shards[worker].dropped(reason, frame.len());
+        queue.port.shards[worker].dropped(queue.refusal(), frame.len());
         self.cache.put(frame);
     }
 }
 
+/// The frame with its checksum, if that is to be made.
+#[inline(always)]
+fn filled(mut frame: Frame, is_left: bool) -> Frame {
+    if is_left {
+        frame.fill_checksum();
+    }
+    frame
+}
+
 /// Bytes that a frame grows by.
 #[inline]
-fn growth(edit: TagEdit) -> isize {
+pub(super) fn growth(edit: TagEdit) -> isize {
     edit.grows_by() as isize
 }

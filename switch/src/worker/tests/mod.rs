@@ -7,6 +7,7 @@ mod fairness;
 mod flaps;
 mod flows;
 mod mirrors;
+mod offloads;
 mod trace;
 mod turns;
 

@@ -9,26 +9,14 @@ use nix::sys::stat::fstat;
 use vhost_user::memory::{DirtyLog, GuestMemory, RegionSpec};
 use vhost_user::message::features as protocol;
 use vhost_user::message::{MemoryRegion, RegionAddress};
-use vhost_user::net::HeaderFormat;
-use vhost_user::net::net_header::{F_MRG_RXBUF, F_VERSION_1};
-use vhost_user::ring::{
-    F_EVENT_IDX, F_IN_ORDER, F_INDIRECT, F_PACKED, Journal, Queue, Record, RingError, RingFeatures, RingIdentity,
-    RingLog, RingSetup,
-};
+use vhost_user::net::{HeaderFormat, OffloadRules};
+use vhost_user::ring::{F_PACKED, Journal, Queue, Record, RingError, RingFeatures, RingIdentity, RingLog, RingSetup};
 use vhost_user::session::{Action, Kick, Offer, Outcome, RingBase, Session};
 
 use crate::io::vhost::{RunningRing, VhostPair, Way, make_nonblocking};
 use crate::model::VhostInfo;
 use crate::{Error, ErrorKind};
 
-/// `VIRTIO_NET_F_MTU`: the guest may be told its MTU.
-const F_MTU: u64 = 1 << 3;
-/// `VIRTIO_NET_F_CTRL_VQ`. The front end serves that queue. Linux has several queues only with it.
-const F_CTRL_VQ: u64 = 1 << 17;
-/// `VIRTIO_NET_F_GUEST_ANNOUNCE`: a migrated guest tells the network by itself.
-const F_GUEST_ANNOUNCE: u64 = 1 << 21;
-/// `VIRTIO_NET_F_MQ`.
-const F_MQ: u64 = 1 << 22;
 /// Most buffers of one packet. Linux uses 18 at most.
 const CHAIN_LIMIT: u16 = 64;
 /// Regions that can be added one by one, as many as QEMU has slots for.
@@ -52,8 +40,8 @@ pub struct Device {
 }
 
 impl Device {
-    /// A device with so many queue pairs.
-    pub fn new(pairs: usize, max_mtu: u32, journal: Option<Journal>) -> Result<Self, Error> {
+    /// A device with so many queue pairs, which offers these features. Packed rings need a journal.
+    pub fn new(pairs: usize, max_mtu: u32, features: u64, journal: Option<Journal>) -> Result<Self, Error> {
         let failed = |errno| Error::new(ErrorKind::System, format!("vhost: making an event: {errno}"));
         let alarm = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).map_err(failed)?;
         let alarm = Arc::new(alarm);
@@ -61,7 +49,11 @@ impl Device {
         Ok(Self {
             pairs: made.map_err(failed)?,
             alarm,
-            offer: offer(u16::try_from(pairs).unwrap_or(u16::MAX), max_mtu, journal.is_some()),
+            offer: offer(
+                u16::try_from(pairs).unwrap_or(u16::MAX),
+                max_mtu,
+                features & if journal.is_some() { u64::MAX } else { !F_PACKED },
+            ),
             memory: Arc::default(),
             regions: Vec::new(),
             log: None,
@@ -216,6 +208,7 @@ impl Device {
             call: call_of(ring, session),
             enabled: state.is_enabled(),
             header: HeaderFormat::of_bits(features),
+            offloads: OffloadRules::of_bits(features),
         };
         // The device before may have been killed when it had used buffers, and not called yet.
         running.call_if_wanted();
@@ -326,6 +319,7 @@ impl Device {
 
     /// What users see of a session.
     pub fn describe(&self, session: &Session, info: &mut VhostInfo) {
+        info.offered = self.offer.features;
         info.features = session.features();
         info.protocol_features = session.protocol_features();
         info.memory_regions = self.regions.len();
@@ -333,27 +327,20 @@ impl Device {
     }
 }
 
-/// Adds what was lost at the rings.
+/// Adds what was counted at the rings.
 pub fn count_losses(pairs: &[Arc<VhostPair>], info: &mut VhostInfo) {
     for pair in pairs {
+        info.long_received += pair.counters.long_received.load(Ordering::Relaxed);
+        info.long_sent += pair.counters.long_sent.load(Ordering::Relaxed);
         info.malformed += pair.counters.malformed.load(Ordering::Relaxed);
         info.no_room += pair.counters.no_room.load(Ordering::Relaxed);
         info.disabled += pair.counters.disabled.load(Ordering::Relaxed);
     }
 }
 
-fn offer(pairs: u16, max_mtu: u32, packed: bool) -> Offer {
-    let several = if pairs > 1 { F_MQ } else { 0 };
-    let rings = F_INDIRECT | F_EVENT_IDX | F_IN_ORDER | if packed { F_PACKED } else { 0 };
+fn offer(pairs: u16, max_mtu: u32, features: u64) -> Offer {
     Offer {
-        features: F_VERSION_1
-            | F_MRG_RXBUF
-            | F_MTU
-            | F_CTRL_VQ
-            | F_GUEST_ANNOUNCE
-            | several
-            | rings
-            | protocol::LOG_ALL,
+        features,
         protocol_features: protocol::MQ
             | protocol::LOG_SHMFD
             | protocol::RARP

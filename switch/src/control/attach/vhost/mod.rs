@@ -18,6 +18,7 @@ use self::endpoint::Endpoint;
 use self::place::Place;
 use super::{AttachmentInfo, Followed, OutsideCounters, Plan};
 use crate::control::core::Core;
+use crate::control::feature_list;
 use crate::io::backend::Backend;
 use crate::io::vhost::{VhostPair, VhostQueue};
 use crate::model::*;
@@ -28,6 +29,7 @@ use crate::{Error, ErrorKind};
 pub struct FoundVhost {
     place: Place,
     max_mtu: u32,
+    feature_list: Option<u64>,
 }
 
 impl FoundVhost {
@@ -44,14 +46,17 @@ impl FoundVhost {
             "packet memory's `frame_size`",
         )?;
         let vhost = spec.vhost.as_ref().ok_or_else(|| Error::invalid("vhost: such a port needs a socket"))?;
-        Ok(Self { place: Place::of(vhost)?, max_mtu })
+        Ok(Self { place: Place::of(vhost)?, max_mtu, feature_list: spec.feature_list })
     }
 
     /// Makes the socket, and starts the port's thread.
     pub fn open(self, core: &Arc<Core>, plan: &Plan) -> Result<(VhostPort, Vec<Backend>), Error> {
-        let Self { place, max_mtu } = self;
+        let Self { place, max_mtu, feature_list } = self;
+        let no_memory = |errno| Error::new(ErrorKind::System, format!("vhost: room for long packets: {errno}"));
+        core.umem().add_tails().map_err(no_memory)?;
         let queues = plan.shared.queues.len();
-        let device = Device::new(queues, max_mtu, journal(core, &plan.shared.name, queues))?;
+        let features = feature_list::offered(feature_list, u16::try_from(queues).unwrap_or(u16::MAX));
+        let device = Device::new(queues, max_mtu, features, journal(core, &plan.shared.name, queues))?;
         let pairs = device.pairs().to_vec();
         let endpoint = Endpoint::start(&plan.shared.name, place, device)?;
         let name = plan.shared.name.clone();

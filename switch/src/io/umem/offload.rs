@@ -285,13 +285,15 @@ impl Segments {
         }
         let mut frame = cache.take()?;
         let start = self.packet.start();
-        if let Some(cut) = cache.umem().cut(&self.packet) {
-            let room = &mut frame.chunk_mut()[start..];
-            let payload = cut.write_headers(self.next, &mut room[..headers]);
-            // It is no longer than the first segment, which lies at the same place of such a chunk.
-            room[headers..headers + payload.len()].copy_from_slice(payload);
-            frame.set(start, headers + payload.len());
-        }
+        let Some(cut) = cache.umem().cut(&self.packet) else {
+            cache.put(frame);
+            return None;
+        };
+        let room = &mut frame.chunk_mut()[start..];
+        let payload = cut.write_headers(self.next, &mut room[..headers]);
+        // It is no longer than the first segment, which lies at the same place of such a chunk.
+        room[headers..headers + payload.len()].copy_from_slice(payload);
+        frame.set(start, headers + payload.len());
         self.next += 1;
         Some(frame)
     }

@@ -177,6 +177,11 @@ impl Vm {
         ping.is_ok_and(|output| output.status == 0)
     }
 
+    /// A directory that QEMU may write to. It goes with the guest.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// Path of QEMU's monitor.
     pub fn qmp_path(&self) -> PathBuf {
         self.dir.path().join("qmp.sock")

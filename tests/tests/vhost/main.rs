@@ -43,6 +43,8 @@ fn start_guest(socket: &str, server: Server, number: u8, pairs: u32, more: &[Str
 fn start_guest_with(socket: &str, server: Server, number: u8, pairs: u32, device: &str, more: &[String]) -> Vm {
     let mut setup = Setup::with_addresses(&[&format!("10.0.0.{number}/24")]);
     setup.machine = "pc,memory-backend=mem".to_owned();
+    // Else Linux writes to each page before the switch does, and the log of a migration is hardly needed.
+    setup.append.push_str(" init_on_alloc=0");
     let wait = match server {
         Server::Switch => ",reconnect-ms=200".to_owned(),
         Server::Qemu => ",server=on,wait=off".to_owned(),

@@ -346,6 +346,7 @@ fn offer(pairs: u16, max_mtu: u32, features: u64) -> Offer {
             | protocol::RARP
             | protocol::REPLY_ACK
             | protocol::MTU
+            | protocol::BACKEND_REQ
             | protocol::RESET_DEVICE
             | protocol::CONFIGURE_MEM_SLOTS
             | protocol::STATUS,

@@ -183,6 +183,8 @@ impl Umem {
     }
 
     /// Makes `copy` a copy of `frame`, with what is left to be done. They share the tail.
+    // Inlined always: a mirror's loop is not much more than this.
+    #[inline(always)]
     pub fn copy(&self, frame: &Frame, copy: &mut Frame) {
         copy.copy_from(frame);
         if !frame.is_plain() {

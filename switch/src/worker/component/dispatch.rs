@@ -40,7 +40,7 @@ impl Dispatch<'_> {
             Logic::All => {
                 for out in outs.iter_mut().take(component.tx.len()).skip(1) {
                     for frame in &*burst {
-                        self.cx.source.mirrored(frame.wire());
+                        self.cx.source.mirrored(Count { packets: 1, bytes: frame.len() as u64 });
                         self.copy_to(frame, out);
                     }
                 }

@@ -114,6 +114,11 @@ impl TrackedQueue {
         Ok(true)
     }
 
+    /// Chains of the last device that are still to be popped.
+    pub fn left_over(&self) -> usize {
+        self.kept.len()
+    }
+
     /// As [`Queue::complete`].
     pub fn complete(&mut self, request: &mut Request, written: u32) {
         if request.chain().is_none() {

@@ -1,5 +1,5 @@
-//! Serves one image as a disk, for tests and the bench. Commands come by standard input, a line each:
-//! `grow BYTES`, `pause`, `resume`, `limit READ_OPS READ_BYTES WRITE_OPS WRITE_BYTES`, `snapshot PATH`, `stats`, `quit`.
+//! Serves one image as a disk, for tests and the bench. Commands come by standard input, a line each: `grow BYTES`,
+//! `pause`, `resume`, `limit READ_OPS READ_BYTES WRITE_OPS WRITE_BYTES`, `snapshot PATH`, `stats`, `quit`.
 //!
 //! ```text
 //! cargo run -p disk --example serve -- disk.img /tmp/disk.sock --queues 2

@@ -20,7 +20,8 @@ use crate::stats::QueueCounters;
 use crate::store::Store;
 use crate::thread::{Shared, Thread};
 
-/// How long a new disk waits for the image's lock. A daemon that was killed has it while the kernel ends its operations.
+/// How long a new disk waits for the image's lock. A daemon that was killed has it while the kernel ends its
+/// operations.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 
 /// Most queues of a disk: the protocol has 8 bits for them.

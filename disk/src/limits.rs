@@ -1,9 +1,9 @@
 //! Limits on what a guest does: operations and bytes a second, read and write apart.
 //!
-//! A bucket has one number: the time at which it is full again. An operation moves that time on by what it costs. It may
-//! begin while the bucket is not empty, which is while that time is less than a burst away. So an operation that is
-//! greater than the burst is let through and paid for afterwards. Over any time, no more than rate and burst pass, and
-//! one operation.
+//! A bucket has one number: the time at which it is full again. An operation moves that time on by what it costs. It
+//! may begin while the bucket is not empty, which is while that time is less than a burst away. So an operation that
+//! is greater than the burst is let through and paid for afterwards. Over any time, no more than rate and burst pass,
+//! and one operation.
 //!
 //! All queues of a disk share the buckets, without a lock. Limits may be changed at any time.
 

@@ -1,4 +1,5 @@
-//! Fuzzes requests of a disk: chains of any shape with any bytes. What is accepted is within the disk, and has its data.
+//! Fuzzes requests of a disk: chains of any shape with any bytes. What is accepted is within the disk, and has its
+//! data.
 #![no_main]
 
 use disk::request::{Command, Range, Refused, Rules, Status, answer, data, identify, parse};

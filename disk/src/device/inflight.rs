@@ -1,8 +1,8 @@
 //! The record of requests in work, which outlives the daemon, and what goes with it.
 //!
 //! The front end keeps the record's file while the guest runs. The last bytes of it are this device's own: whether the
-//! driver has switched the cache off. A daemon that is started anew must know, because a driver without a cache sends no
-//! FLUSH. Front ends pass the bytes on as they are.
+//! driver has switched the cache off. A daemon that is started anew must know, because a driver without a cache sends
+//! no FLUSH. Front ends pass the bytes on as they are.
 
 use std::fs::File;
 use std::os::fd::AsFd;

@@ -1,8 +1,8 @@
 //! Requests of virtio-blk (virtio 1.2, 5.2.6): what a guest asks for, and whether it may.
 //!
-//! All of this is pure: a chain of buffers in, a [`Command`] out. Nothing is believed that the guest says. Each field is
-//! read once. A request may lie in its buffers in any way: the header is the first 16 bytes to read, and the status is
-//! the last byte to write.
+//! All of this is pure: a chain of buffers in, a [`Command`] out. Nothing is believed that the guest says. Each field
+//! is read once. A request may lie in its buffers in any way: the header is the first 16 bytes to read, and the status
+//! is the last byte to write.
 
 #[cfg(test)]
 mod tests;

@@ -3,9 +3,9 @@
 //! The lock is of the open file description (`F_OFD_SETLK`), over the whole file. It has two uses:
 //!
 //! - A second disk, or a QEMU with the same image, is refused. QEMU locks single bytes in the same way.
-//! - A daemon that is killed leaves operations in the kernel. They keep the description, hence the lock, until they have
-//!   ended. So the next daemon can't have the lock before nothing of the last one can reach the file any more. Else an
-//!   old write could come after a new one.
+//! - A daemon that is killed leaves operations in the kernel. They keep the description, hence the lock, until they
+//!   have ended. So the next daemon can't have the lock before nothing of the last one can reach the file any more.
+//!   Else an old write could come after a new one.
 //!
 //! A lock on a network file system holds between machines.
 

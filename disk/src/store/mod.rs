@@ -1,8 +1,9 @@
 //! Where a disk's bytes are.
 //!
-//! A [`Store`] is one disk's bytes: a file, a block device, later perhaps an image format or a network. Each thread that
-//! serves the disk has a [`Channel`] to it. A channel adds operations to the thread's io_uring and learns of their
-//! completions, so one thread waits for guests and for the store at once. An operation may take several steps there.
+//! A [`Store`] is one disk's bytes: a file, a block device, later perhaps an image format or a network. Each thread
+//! that serves the disk has a [`Channel`] to it. A channel adds operations to the thread's io_uring and learns of
+//! their completions, so one thread waits for guests and for the store at once. An operation may take several steps
+//! there.
 
 #![allow(unsafe_code, reason = "who begins an operation answers for its buffers")]
 

@@ -92,7 +92,8 @@ impl Slot {
         }
     }
 
-    /// The next step. Buffers must fit: begin at multiples of `memory`, and have lengths that are multiples of `length`.
+    /// The next step. Buffers must fit: begin at multiples of `memory`, and have lengths that are multiples of
+    /// `length`.
     pub fn next(&mut self, (memory, length): (usize, usize), durable: bool) -> Step<'_> {
         match self.command {
             Command::Read { at, len } => self.transfer(true, at, len, (memory, length), durable),

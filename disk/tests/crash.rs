@@ -1,5 +1,6 @@
 //! The daemon is killed again and again while a guest has many requests in work. Nothing is lost, and nothing old comes
 //! back.
+#![allow(clippy::unwrap_used, reason = "tests fail by a panic")]
 #![allow(clippy::cast_possible_truncation, reason = "small numbers of tests")]
 
 mod common;

@@ -1,4 +1,5 @@
 //! What operators do with a disk that is in use: grow, pause, limit, lock, hand over, copy.
+#![allow(clippy::unwrap_used, reason = "tests fail by a panic")]
 #![allow(clippy::cast_possible_truncation, reason = "small numbers of tests")]
 
 mod common;

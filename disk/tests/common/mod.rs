@@ -1,4 +1,5 @@
 //! Disks for tests, in this process.
+#![allow(clippy::unwrap_used, reason = "tests fail by a panic")]
 #![allow(dead_code, reason = "each test uses a part")]
 
 use std::path::{Path, PathBuf};

@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 PROFILE ?= dev
 
-.PHONY: help setup qemu xsk build check test msrv miri fuzz demo bench clean
+.PHONY: help setup qemu peers xsk build check test msrv miri fuzz demo bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -19,13 +19,16 @@ setup: ## Install what is missing (apt, by root or sudo)
 qemu: ## Build a QEMU with af-xdp and a guest for it, into a cache (once)
 	@scripts/qemu.sh
 
+peers: ## Unpack DPDK's testpmd and Open vSwitch into a cache (once): tests have them at ports
+	@scripts/peers.sh
+
 xsk: setup ## Build the programs on xsk-rs that tests and bench start (PROFILE=release: those of the bench)
 	cargo build --manifest-path tests/xsk/Cargo.toml --target-dir $(TARGET) --profile $(PROFILE)
 
 build: setup ## Build the daemon and the command line (release)
 	cargo build --release -p xswitchd -p xswitch
 
-test: setup qemu xsk ## Set up, build, and run every test
+test: setup qemu peers xsk ## Set up, build, and run every test
 	cargo build --workspace --all-targets
 	@if command -v cargo-nextest >/dev/null; then $(AS_ROOT) cargo nextest run --workspace; \
 	else $(AS_ROOT) cargo test --workspace --no-fail-fast -- --test-threads 2; fi

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Unpacks the peers that the bench measures beside xswitch into DIR/root: Open vSwitch and DPDK's testpmd, from Debian's
-# packages, with the libraries that the machine lacks. Their versions go into DIR/versions. Installs nothing. The caller
-# makes and removes DIR.
+# Unpacks programs that the bench measures beside xswitch, and that tests have at the switch's ports: Open vSwitch and
+# DPDK's testpmd, from Debian's packages, with the libraries that the machine lacks. Installs nothing.
 #
-# Usage: peers.sh DIR
+# Usage: peers.sh        into the cache: XSWITCH_CACHE, or /var/cache/xswitch. Does nothing when they are there
+#        peers.sh DIR    into DIR/root, and their versions into DIR/versions. The caller makes and removes DIR
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
@@ -54,8 +54,38 @@ unpack() (
 	apt-cache policy "${programs[@]}" | awk '/^[^ ]/ { name = $1 } $1 == "Candidate:" { print name, $2 }' >"$1/versions"
 )
 
-[ $# -eq 1 ] && [ -d "$1" ] || fail "usage: peers.sh DIR, a directory that is there"
+# In a shell of its own: the lock and the work directory end with it.
+fill_cache() (
+	lock_cache
+	# Another process may have done it in the meantime.
+	! up_to_date || exit 0
+	make_work
+	mkdir "$work/result"
+	unpack "$work/result"
+	echo "$recipe" >"$work/result/stamp"
+	install_result "$work/result" peers
+	echo "peers: they are in $cache/peers"
+)
+
+up_to_date() {
+	[ "$(cat "$cache/peers/stamp" 2>/dev/null || true)" = "$recipe" ]
+}
+
 . /etc/os-release
 [ "${ID:-}" = debian ] || fail "the peers come from Debian's packages; this is ${PRETTY_NAME:-another system}"
-[ ! -e "$1/root" ] || fail "$1/root is there already"
-unpack "$(cd "$1" && pwd)"
+# A hash that changes with everything above that has an effect.
+recipe=$(
+	{
+		declare -p programs plugins VERSION_CODENAME
+		declare -f plugin_packages libraries download_missing unpack
+	} | sha256sum | cut -d ' ' -f 1
+)
+case $# in
+0) up_to_date || fill_cache ;;
+1)
+	[ -d "$1" ] || fail "$1 is no directory"
+	[ ! -e "$1/root" ] || fail "$1/root is there already"
+	unpack "$(cd "$1" && pwd)"
+	;;
+*) fail "usage: peers.sh [DIR]" ;;
+esac

@@ -10,7 +10,7 @@ use axum::http::Request;
 use ctl_http::router;
 use ctl_service::state::Store;
 use ctl_service::{Declared, Service};
-use ctl_spp::{Spp, SppConfig};
+use ctl_spp::{Spp, SppConfig, VhostConfig};
 use http_body_util::BodyExt;
 use kit::{machine_for, start, tables};
 use libfuzzer_sys::fuzz_target;
@@ -53,7 +53,8 @@ impl Api {
         let service = Service::start(start(&machine_for(&[])), store, &Declared::default()).expect("a service");
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-        let spp = SppConfig { directory: dir.path().to_owned(), ..SppConfig::default() };
+        let vhost = VhostConfig { directory: dir.path().to_owned(), ..VhostConfig::default() };
+        let spp = SppConfig { directory: dir.path().to_owned(), vhost, ..SppConfig::default() };
         let spp = Spp::start(Arc::clone(&service), &spp);
         Self { runtime, router: router(service, spp), requests: 0, _dir: dir }
     }

@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::http::{Request, header};
 use ctl_spp::Spp;
 use http_body_util::BodyExt;
-use kit::{FakeStorage, own_directory, panel};
+use kit::{ALL_TYPES, FakeStorage, own_directory, panel, with_queues};
 use libfuzzer_sys::fuzz_target;
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
@@ -42,35 +42,12 @@ const PATHS: [&str; 24] = [
     "",
 ];
 
-const CONFIG: &str = r#"
-    [[spp.process]]
-    type = "vf"
-    client_id = 1
-    cores = [1, 2]
-    [[spp.process]]
-    type = "nfv"
-    client_id = 2
-    [[spp.process]]
-    type = "mirror"
-    client_id = 3
-    [[spp.process]]
-    type = "pcap"
-    client_id = 4
-    port = "phy:0"
-    [[port]]
-    name = "nic0"
-    kind = "phy"
-    ifname = "eth10"
-    queues = 4
-    spp = "phy:0"
-"#;
-
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
 });
 
 fn spp() -> Arc<Spp> {
-    panel(&format!("{CONFIG}{}", own_directory()), FakeStorage::default().store()).2
+    panel(&format!("{}{}", with_queues(ALL_TYPES, 4), own_directory()), FakeStorage::default().store()).2
 }
 
 async fn call(router: &Router, method: &str, path: &str, body: &[u8]) -> Option<(u16, String, Vec<u8>)> {

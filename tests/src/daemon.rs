@@ -62,7 +62,11 @@ impl Daemon {
     pub fn within(ns: Arc<NetNs>, options: &Options) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let Options { workers, frames, config } = options;
-        let text = format!("[dataplane]\nworkers = {workers}\nframes = {frames}\n{config}\n");
+        let mut text = format!("[dataplane]\nworkers = {workers}\nframes = {frames}\n{config}\n");
+        if !config.contains("[spp.vhost]") {
+            // Daemons that run side by side have their own sockets.
+            text += &format!("[spp.vhost]\ndirectory = {:?}\n", dir.path());
+        }
         std::fs::write(dir.path().join("xswitch.toml"), text).expect("writing the configuration");
         let mut daemon = Self { child: None, dir, ns };
         daemon.launch();

@@ -30,7 +30,7 @@ fn run(example: &Example) {
     let ns = Arc::new(NetNs::new("sppref"));
     for n in 0..2 {
         let (nic, wire) = (format!("eth1{n}"), format!("wire{n}"));
-        let veth = Veth { queues: 4, ..Veth::default() };
+        let veth = Veth { queues: example.queues(), ..Veth::default() };
         veth.connect(End { ns: &ns, ifname: &nic }, End { ns: &ns, ifname: &wire });
         ns.sh(&format!("ip link set {nic} address 56:48:4f:53:54:0{n}"));
     }

@@ -129,6 +129,11 @@ impl Service {
         self.entries(self.dataplane.ports_in_brief())
     }
 
+    /// What all configured ports are, whether they are up or not.
+    pub fn port_specs(&self) -> Vec<PortSpec> {
+        self.lock().ports.clone()
+    }
+
     fn entries(&self, up: Vec<PortInfo>) -> Vec<PortEntry> {
         let mut holders = self.holders();
         let inner = self.lock();

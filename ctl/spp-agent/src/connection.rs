@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ctl_spp::run::{Outcome, run};
 use ctl_spp::words::{Command, MAX_LINE, parse};
-use ctl_spp::{Proc, ProcType, Spp, StatusFormat};
+use ctl_spp::{Proc, ProcType, Spp, SppError, StatusFormat};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -89,8 +89,8 @@ impl Agent {
 fn next_id_form(proc: Proc, forms: Forms, asked: bool, told: Option<Instant>) -> IdForm {
     let refused = !asked && told.is_some_and(|told| told.elapsed() < REFUSED_WITHIN);
     match forms.id {
-        // spp-ctl's versions that read the status as text know only the number.
-        id if proc.kind != ProcType::Nfv || !refused || forms.status == StatusFormat::Text => id,
+        // The configuration says what a version takes, unless it says that it takes JSON.
+        id if proc.kind != ProcType::Nfv || !refused || forms.status != StatusFormat::Json => id,
         IdForm::Number => IdForm::Json,
         IdForm::Json => IdForm::Number,
     }
@@ -146,7 +146,7 @@ fn answers(spp: &Spp, proc: Proc, bytes: Option<&[u8]>, forms: Forms) -> Answers
     let lines = match lines(bytes) {
         Ok(lines) => lines,
         Err(why) => {
-            answers.text = reply(proc, None, &Err(why), forms);
+            answers.text = reply(proc, None, &Err(SppError::refused(why)), forms);
             answers.asked = true;
             return answers;
         }
@@ -154,8 +154,8 @@ fn answers(spp: &Spp, proc: Proc, bytes: Option<&[u8]>, forms: Forms) -> Answers
     for line in lines {
         let command = parse(proc.kind, line);
         let result = match &command {
-            Ok(command) => run(spp, proc, command).map_err(|error| error.to_string()),
-            Err(why) => Err(why.clone()),
+            Ok(command) => run(spp, proc, command),
+            Err(why) => Err(SppError::refused(why)),
         };
         tracing::debug!(%proc, line, ?result, "a command of spp-ctl");
         answers.asked |= !matches!(command, Ok(Command::ClientId));

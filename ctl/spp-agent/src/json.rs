@@ -18,7 +18,8 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use super::connection::{Answers, MAX_COMMANDS};
-use super::reply::{error, info};
+use super::library;
+use super::reply::error;
 
 /// A request.
 #[derive(Deserialize)]
@@ -215,7 +216,7 @@ fn carry_out(spp: &Spp, proc: Proc, command: &Command, reply: &mut Map<String, V
             reply.insert("process_type".to_owned(), proc.kind.word().into());
         }
         Outcome::Status(status) => {
-            reply.insert("info".to_owned(), info(&status));
+            reply.insert("info".to_owned(), library::info(spp, &status));
         }
         Outcome::Done | Outcome::Flow(_) => {}
         Outcome::Ended => return Ok(true),

@@ -13,6 +13,7 @@
 
 mod connection;
 mod json;
+mod library;
 pub mod reply;
 #[cfg(test)]
 mod tests;
@@ -113,7 +114,7 @@ impl Agent {
         };
         let id = match controller.status_format {
             StatusFormat::Json => IdForm::Json,
-            StatusFormat::Text => IdForm::Number,
+            StatusFormat::JsonNumber | StatusFormat::Pairs | StatusFormat::Text => IdForm::Number,
         };
         let forms = Forms { status: controller.status_format, id };
         let names = spp.watch();

@@ -5,7 +5,8 @@
 //!
 //! nfv and the primary answer `{"result": "succeeded", "command": …}`, and for flow rules
 //! `{"result": "success", "message": …}`. Of these answers spp-ctl reads only the status, and since 2020 `results`. So
-//! failures have both `result` and `results`.
+//! failures have both `result` and `results`. The exception is a request for what is not there: it is answered as SPP
+//! does, and spp-ctl takes that for a success.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -14,7 +15,7 @@ use ctl_spp::flow::line::Told;
 use ctl_spp::run::{Outcome, Status};
 use ctl_spp::status::{Answer, Flush, Shape, TableEntry, Work, Worker, WorkerComponent, patchable};
 use ctl_spp::words::Command;
-use ctl_spp::{Change, Instance, PortId, PortType, Proc, ProcType, StatusFormat};
+use ctl_spp::{Change, Instance, PortId, PortType, Proc, ProcType, SppError, StatusFormat};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -30,17 +31,19 @@ pub enum IdForm {
 /// The forms in which versions of spp-ctl differ.
 #[derive(Clone, Copy, Debug)]
 pub struct Forms {
-    /// Form of the status. `Text` is that of 2018: lines for nfv, and `classifier_mac` for classifiers.
+    /// Form of the status.
     pub status: StatusFormat,
     /// Form of an nfv's client id.
     pub id: IdForm,
 }
 
 /// The answer to a command. `command` is `None` if the line could not be read.
-pub fn reply(proc: Proc, command: Option<&Command>, result: &Result<Outcome, String>, forms: Forms) -> String {
+pub fn reply(proc: Proc, command: Option<&Command>, result: &Result<Outcome, SppError>, forms: Forms) -> String {
     match result {
         Err(why) => match command {
-            Some(Command::Flow(words)) => json!(Told::error(words.first().map_or("", String::as_str), why)).to_string(),
+            Some(Command::Flow(words)) => {
+                json!(Told::error(words.first().map_or("", String::as_str), &why.to_string())).to_string()
+            }
             _ => refusal(proc, command, why).to_string(),
         },
         Ok(Outcome::ClientId) if proc.kind == ProcType::Nfv && forms.id == IdForm::Number => proc.id.to_string(),
@@ -48,11 +51,11 @@ pub fn reply(proc: Proc, command: Option<&Command>, result: &Result<Outcome, Str
             json!({"results": success(), "client_id": proc.id, "process_type": proc.kind.word()}).to_string()
         }
         Ok(Outcome::Status(status)) => match &**status {
-            Status::Secondary { instance, nics, .. }
-                if instance.proc.kind == ProcType::Nfv && forms.status == StatusFormat::Text =>
-            {
-                nfv_text(instance, nics)
-            }
+            Status::Secondary { instance, nics, .. } if instance.proc.kind == ProcType::Nfv => match forms.status {
+                StatusFormat::Text => nfv_text(instance, nics),
+                StatusFormat::Pairs => nfv_pairs(instance, nics),
+                form @ (StatusFormat::Json | StatusFormat::JsonNumber) => of_status(status, form).to_string(),
+            },
             status => of_status(status, forms.status).to_string(),
         },
         Ok(Outcome::Flow(told)) => json!(told).to_string(),
@@ -75,9 +78,11 @@ pub fn error(why: &str) -> Value {
     json!({"result": "error", "error_details": {"message": why}})
 }
 
-fn refusal(proc: Proc, command: Option<&Command>, why: &str) -> Value {
+fn refusal(proc: Proc, command: Option<&Command>, why: &SppError) -> Value {
     let mut reply = if own_results(proc) { Map::new() } else { echo(command, "failed") };
-    reply.insert("results".to_owned(), json!([error(why)]));
+    if own_results(proc) || !matches!(why, SppError::Absent(_)) {
+        reply.insert("results".to_owned(), json!([error(&why.to_string())]));
+    }
     Value::Object(reply)
 }
 
@@ -119,7 +124,7 @@ fn echo(command: Option<&Command>, result: &str) -> Map<String, Value> {
 
 /// A status with its envelope, if the type of process has one.
 fn of_status(status: &Status, form: StatusFormat) -> Value {
-    let shape = Shape { all_vlans: true, classifier_mac: form == StatusFormat::Text };
+    let shape = Shape { all_vlans: true, classifier_mac: form != StatusFormat::Json };
     let info = match Answer::of(status, shape) {
         Answer::Worker(worker) => json!(Info::from(worker)),
         Answer::Pcap(pcap) => json!(pcap),
@@ -141,9 +146,9 @@ struct Info {
     client_id: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<&'static str>,
-    phy: BTreeSet<u32>,
-    vhost: BTreeSet<u32>,
-    ring: BTreeSet<u32>,
+    phy: Vec<Index>,
+    vhost: Vec<Index>,
+    ring: Vec<Index>,
     master_lcore: u32,
     core: Vec<WorkerComponent>,
     #[serde(rename = "classifier_table", skip_serializing_if = "Option::is_none")]
@@ -152,20 +157,56 @@ struct Info {
     flush: Option<Flush<Work>>,
 }
 
+/// A port among those of its type. spp-ctl puts the type before it.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Index {
+    /// The port.
+    Whole(u32),
+    /// One of its queues: `0 nq 1`.
+    Queue(String),
+}
+
+impl From<&PortId> for Index {
+    fn from(port: &PortId) -> Self {
+        match port.queue {
+            None => Self::Whole(port.no),
+            Some(queue) => Self::Queue(format!("{} nq {queue}", port.no)),
+        }
+    }
+}
+
 impl From<Worker> for Info {
     fn from(worker: Worker) -> Self {
         let Worker { client_id, status, ports, master_lcore, components, classifier_table, flush } = worker;
-        let numbers = |kind| ports.iter().filter(|port| port.kind == kind).map(|port| port.no).collect();
-        let (phy, vhost, ring) = (numbers(PortType::Phy), numbers(PortType::Vhost), numbers(PortType::Ring));
+        let of = |kind| ports.iter().filter(|port| port.kind == kind).map(Index::from).collect();
+        let (phy, vhost, ring) = (of(PortType::Phy), of(PortType::Vhost), of(PortType::Ring));
         Self { client_id, status, phy, vhost, ring, master_lcore, core: components, classifier_table, flush }
     }
 }
 
-/// The status of an nfv in the form of 2018: a line for each port. A NIC has its own number there. Other ports get
-/// numbers after those.
+/// The ports of an nfv as versions know them that have no names for queues.
+fn ports_without_queues(instance: &Instance, nics: &[PortId]) -> Vec<PortId> {
+    let whole: BTreeSet<_> = nics.iter().map(|nic| nic.whole()).collect();
+    patchable(&instance.running, &whole.into_iter().collect::<Vec<_>>())
+}
+
+/// The status of an nfv in the form of spp-ctl as first merged: the state, and each port with what it is patched to.
+fn nfv_pairs(instance: &Instance, nics: &[PortId]) -> String {
+    let setup = &instance.running;
+    let pair = |port: PortId| {
+        let patch = setup.patches.iter().find(|patch| patch.src == port);
+        format!("{port}-{}", patch.map_or_else(|| "null".to_owned(), |patch| patch.dst.to_string()))
+    };
+    let pairs: Vec<_> = ports_without_queues(instance, nics).into_iter().map(pair).collect();
+    format!("status: {}\nports: '{}'", if setup.running { "running" } else { "idling" }, pairs.join(","))
+}
+
+/// The status of an nfv in the form of September 2018: a line for each port. A NIC has its own number there. Other
+/// ports get numbers after those.
 fn nfv_text(instance: &Instance, nics: &[PortId]) -> String {
     let setup = &instance.running;
-    let ports = patchable(setup, nics);
+    let ports = ports_without_queues(instance, nics);
     let nic = |port: &PortId| port.kind == PortType::Phy && port.queue.is_none();
     let mut next = ports.iter().filter(|port| nic(port)).map(|port| port.no + 1).max().unwrap_or(0);
     let mut ids = BTreeMap::new();

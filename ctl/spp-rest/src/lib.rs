@@ -85,7 +85,9 @@ impl From<SppError> for Refusal {
         match error {
             SppError::NotFound(text) => Self::new(StatusCode::NOT_FOUND, text),
             // spp-ctl answers this when the process that it asked refuses.
-            SppError::Refused(text) => Self::new(StatusCode::BAD_REQUEST, format!("command error: {text}")),
+            SppError::Absent(text) | SppError::Refused(text) => {
+                Self::new(StatusCode::BAD_REQUEST, format!("command error: {text}"))
+            }
             SppError::System(text) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, text),
         }
     }

@@ -17,7 +17,7 @@ mod words;
 
 pub use self::answer::{Answer, BOM, is_comment};
 pub use self::ends::{MAX_CLIENT_ID, PCAP_ENDS, capture_end};
-pub use self::port::{PortId, PortType};
+pub use self::port::{PortId, PortType, ShownPort};
 pub use self::save::save;
 pub use self::state::{FlowState, NamedPort, PortFlow, SppState};
 pub use self::types::*;

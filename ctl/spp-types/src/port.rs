@@ -79,6 +79,29 @@ impl PortId {
     pub fn whole(self) -> Self {
         Self { queue: None, ..self }
     }
+
+    /// The name as SPP shows it: `phy:0 nq 1` for a queue. Commands have it without blanks.
+    pub fn shown(self) -> ShownPort {
+        ShownPort(self)
+    }
+}
+
+/// A port's name as SPP shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShownPort(PortId);
+
+impl fmt::Display for ShownPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PortId { kind, no, queue } = self.0;
+        write!(f, "{}:{no}", kind.word())?;
+        queue.map_or(Ok(()), |queue| write!(f, " nq {queue}"))
+    }
+}
+
+impl Serialize for ShownPort {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 impl fmt::Display for PortId {
@@ -101,7 +124,8 @@ impl FromStr for PortId {
             || format!("`{}` is not a port: TYPE:NUMBER is, such as phy:0, ring:3 or phy:0nq1", text.escape_default());
         let (kind, rest) = text.split_once(':').ok_or_else(bad)?;
         let kind = PortType::ALL.into_iter().find(|known| known.word() == kind).ok_or_else(bad)?;
-        let (no, queue) = match rest.split_once("nq") {
+        // A status has blanks around `nq`, and clients send back what they read there.
+        let (no, queue) = match rest.split_once(" nq ").or_else(|| rest.split_once("nq")) {
             Some((no, queue)) => (no, Some(number(queue).ok_or_else(bad)?)),
             None => (rest, None),
         };
@@ -155,6 +179,13 @@ mod tests {
     }
 
     #[test]
+    fn a_port_reads_as_it_is_shown() {
+        for text in ["phy:0", "vhost:12 nq 3", "ring:1023", "phy:0 nq 1"] {
+            assert_eq!(text.parse::<PortId>().unwrap().shown().to_string(), text);
+        }
+    }
+
+    #[test]
     fn what_is_no_port_is_refused() {
         for text in [
             "",
@@ -169,6 +200,10 @@ mod tests {
             "ring:0nq1",
             "phy:0nq1024",
             "phy:0nq",
+            "phy:0 nq",
+            "phy:0 nq1",
+            "phy:0  nq 1",
+            "phy:0 nq 1 ",
             "phy:0:1",
         ] {
             assert!(text.parse::<PortId>().is_err(), "{text}");

@@ -2,16 +2,16 @@
 //!
 //! Instances come first. In each, ports come before patches. Held changes come last, after flush mode is on.
 //!
-//! A table entry needs a classifier that sends to its port, but it outlives that classifier. For such entries the
-//! recipe starts a helper classifier, and stops it again before anything else takes ports.
+//! A table entry needs a component that has its port, but it outlives that component. For such entries the recipe
+//! starts a helper classifier, and stops it again before anything else takes ports.
 
 use model::VlanEdit;
 
 use crate::state::SppState;
 use crate::words::mac_text;
 use crate::{
-    Attached, CaptureOptions, Component, ComponentType, DEFAULT_CAPTURE_LIMIT, Dir, Entry, Instance, Patch, PortFlow,
-    PortId, Proc, ProcType, Setup,
+    Attached, CaptureOptions, Component, DEFAULT_CAPTURE_LIMIT, Dir, Entry, Instance, Patch, PortFlow, PortId, Proc,
+    ProcType, Setup,
 };
 
 /// Name of the helper classifier. It exists only while the recipe is played.
@@ -106,10 +106,9 @@ fn launch(instance: &Instance) -> Option<String> {
     Some(line)
 }
 
-/// Whether a classifier sends to an entry's port.
+/// Whether a component has an entry's port, so that the entry is accepted.
 fn stands(setup: &Setup, entry: &Entry) -> bool {
-    let to = |component: &Component| component.tx.iter().any(|attached| attached.port == entry.port);
-    setup.components.iter().filter(|component| component.kind == ComponentType::Classifier).any(to)
+    setup.components.iter().any(|component| component.has(entry.port))
 }
 
 /// How many entries at the beginning of `to` come from `from`, in the same order. Entries are added at the end, so the

@@ -151,7 +151,12 @@ impl Component {
         }
     }
 
-    /// The same, to be changed.
+    /// Whether it has the port, on whatever side.
+    pub fn has(&self, port: PortId) -> bool {
+        self.rx.iter().chain(&self.tx).any(|attached| attached.port == port)
+    }
+
+    /// The ports of one side, to be changed.
     pub fn side_mut(&mut self, dir: Dir) -> &mut Vec<Attached> {
         match dir {
             Dir::Rx => &mut self.rx,

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::change::refuse_memif;
 use crate::launch::MAX_LCORE;
-use crate::{CaptureOptions, Instance, MAX_CLIENT_ID, PortType, Proc, ProcType, SppError};
+use crate::{CaptureOptions, Instance, MAX_CLIENT_ID, Proc, ProcType, SppError};
 
 /// Smallest limit of a capture file, in bytes.
 pub const MIN_CAPTURE_LIMIT: u64 = 1 << 20;
@@ -47,10 +48,8 @@ pub(crate) fn check_launch(others: &BTreeMap<Proc, Instance>, new: &Instance) ->
         (ProcType::Pcap, Some(capture)) if capture.limit < MIN_CAPTURE_LIMIT => {
             refused(format!("a capture file of {} bytes: {MIN_CAPTURE_LIMIT} are the least", capture.limit))
         }
-        (ProcType::Pcap, Some(CaptureOptions { port, .. })) if port.kind == PortType::Memif => {
-            refused(format!("{port}: memif is not supported"))
-        }
-        (ProcType::Pcap, Some(_)) | (_, None) => Ok(()),
+        (ProcType::Pcap, Some(CaptureOptions { port, .. })) => refuse_memif(*port),
+        (_, None) => Ok(()),
         (_, Some(_)) => refused("only a pcap instance captures".into()),
     }
 }

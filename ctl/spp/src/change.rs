@@ -15,8 +15,8 @@ pub const MAX_NAME: usize = 127;
 pub const MAX_COMPONENTS: usize = 1024;
 /// Most ports on one side of a component.
 pub const MAX_SIDE: usize = 256;
-/// Most ports that can be added to one instance.
-pub const MAX_PORTS: usize = 254;
+/// Most ports of one instance, NICs included. The configuration may say less. DPDK can't have more.
+pub const MAX_PORTS: u32 = 254;
 /// Most entries in the classifier table of one instance.
 pub const MAX_ENTRIES: usize = 65_536;
 
@@ -32,12 +32,12 @@ pub enum Change {
         /// Type.
         kind: ComponentType,
     },
-    /// Stop a component. Its ports are free then.
+    /// Stop a component, if there is one of that name. Its ports are free then.
     StopComponent {
         /// Name.
         name: String,
     },
-    /// Give a component a port, or change what happens to tags at a port that it has.
+    /// Give a component a port, or another tag to add at a port that it has.
     Attach {
         /// Component.
         name: String,
@@ -48,7 +48,7 @@ pub enum Change {
         /// What happens to VLAN tags there.
         vlan: VlanEdit,
     },
-    /// Take a port from a component.
+    /// Take a port from a component, if it has it.
     Detach {
         /// Component.
         name: String,
@@ -94,6 +94,17 @@ fn refused<T>(why: impl Into<String>) -> Result<T, SppError> {
     Err(SppError::refused(why))
 }
 
+/// Refuses the one type of port that SPP has and the switch lacks.
+pub(crate) fn refuse_memif(port: PortId) -> Result<(), SppError> {
+    if port.kind == PortType::Memif {
+        return refused(format!(
+            "{port}: memif is not supported here. A ring (ring:{no}) connects components, a vhost port (vhost:{no}) a VM or a container",
+            no = port.no
+        ));
+    }
+    Ok(())
+}
+
 impl Change {
     /// Applies the change to `setup`, a copy of [`Instance::next`].
     ///
@@ -107,20 +118,15 @@ impl Change {
                 start(instance, setup, component)
             }
             Change::StopComponent { name } => {
-                let at = position(setup, name)?;
-                setup.components.remove(at);
+                // As in SPP, there may be no such component.
+                setup.components.retain(|component| component.name != *name);
                 Ok(())
             }
             Change::Attach { name, dir, port, vlan } => attach(find(setup, name)?, *dir, *port, *vlan),
             Change::Detach { name, dir, port } => {
-                let side = find(setup, name)?.side_mut(*dir);
-                match side.iter().position(|attached| attached.port == *port) {
-                    Some(at) => {
-                        side.remove(at);
-                        Ok(())
-                    }
-                    None => refused(format!("component {name} does not have {port} on its {} side", dir.word())),
-                }
+                // As in SPP, the component may not have the port.
+                find(setup, name)?.side_mut(*dir).retain(|attached| attached.port != *port);
+                Ok(())
             }
             Change::SetCore { core, component } => set_core(instance, setup, *core, component.as_ref()),
             Change::AddEntry(entry) => add_entry(setup, *entry),
@@ -134,11 +140,11 @@ impl Change {
                         setup.table.remove(at);
                         Ok(())
                     }
-                    None => refused(format!(
+                    None => Err(SppError::Absent(format!(
                         "the classifier table has no entry {}{}",
                         key_text(key),
                         port.map_or_else(String::new, |port| format!(" for {port}"))
-                    )),
+                    ))),
                 }
             }
             Change::AddPort { port, rings } => add_port(instance.proc, setup, *port, *rings),
@@ -175,7 +181,7 @@ impl Change {
 
 fn position(setup: &Setup, name: &str) -> Result<usize, SppError> {
     let found = setup.components.iter().position(|component| component.name == name);
-    found.ok_or_else(|| SppError::refused(format!("there is no component `{}`", name.escape_default())))
+    found.ok_or_else(|| SppError::Absent(format!("there is no component `{}`", name.escape_default())))
 }
 
 fn find<'a>(setup: &'a mut Setup, name: &str) -> Result<&'a mut Component, SppError> {
@@ -240,15 +246,16 @@ fn attach(component: &mut Component, dir: Dir, port: PortId, vlan: VlanEdit) -> 
     {
         return refused(format!("VLAN {vid} with PCP {pcp}: 0 to 4094 and 0 to 7 are possible"));
     }
-    if port.kind == PortType::Memif {
-        return refused(format!("{port}: memif is not supported"));
-    }
+    refuse_memif(port)?;
     let (kind, name) = (component.kind, component.name.clone());
     let side = component.side_mut(dir);
     if let Some(attached) = side.iter_mut().find(|attached| attached.port == port) {
-        // As in SPP, attaching a port again changes what happens to its tags.
-        attached.vlan = vlan;
-        return Ok(());
+        // As in SPP, a port that adds a tag may be given another tag. Otherwise it can't be attached again.
+        if matches!((attached.vlan, vlan), (VlanEdit::Add { .. }, VlanEdit::Add { .. })) {
+            attached.vlan = vlan;
+            return Ok(());
+        }
+        return refused(format!("component {name} has {port} on its {} side already", dir.word()));
     }
     let most = match (kind, dir) {
         (ComponentType::Forward, _) | (ComponentType::Merge, Dir::Tx) => 1,
@@ -291,7 +298,8 @@ fn set_core(instance: &Instance, setup: &mut Setup, core: u32, component: Option
     Ok(())
 }
 
-/// Adds a table entry. A key occurs once, and a classifier must send to the port. The entry outlives that classifier.
+/// Adds a table entry. A key occurs once, and a component must have the port, as in SPP. The entry applies to
+/// classifiers that send to the port. It outlives all of them.
 fn add_entry(setup: &mut Setup, entry: Entry) -> Result<(), SppError> {
     let Entry { key, port } = entry;
     if let Some(vlan) = key.vlan.filter(|vlan| *vlan > 4094) {
@@ -303,11 +311,8 @@ fn add_entry(setup: &mut Setup, entry: Entry) -> Result<(), SppError> {
     if let Some(old) = setup.table.iter().find(|old| old.key == key) {
         return refused(format!("the classifier table has {} for {}: delete it first", key_text(&key), old.port));
     }
-    let sends = |component: &Component| {
-        component.kind == ComponentType::Classifier && component.tx.iter().any(|attached| attached.port == port)
-    };
-    if !setup.components.iter().any(sends) {
-        return refused(format!("no classifier sends to {port}: attach it to one as a tx port first"));
+    if !setup.components.iter().any(|component| component.has(port)) {
+        return Err(SppError::Absent(format!("no component has {port}: attach it to a classifier as a tx port first")));
     }
     if setup.table.len() >= MAX_ENTRIES {
         return refused(format!("the classifier table has {MAX_ENTRIES} entries, and can't have more"));
@@ -321,12 +326,7 @@ fn add_port(proc: Proc, setup: &mut Setup, port: PortId, rings: Option<(PortId, 
     if setup.ports.contains(&port) {
         return refused(format!("{port} is there already"));
     }
-    if setup.ports.len() >= MAX_PORTS {
-        return refused(format!("there are {MAX_PORTS} ports, and can't be more"));
-    }
-    if port.kind == PortType::Memif {
-        return refused(format!("{port}: memif is not supported"));
-    }
+    refuse_memif(port)?;
     match (port.kind, rings) {
         (PortType::Pipe, Some(_)) if proc != Proc::PRIMARY => {
             return refused(format!("{port}: the primary makes pipes; add it there with its rings, then here without"));
@@ -352,10 +352,10 @@ fn add_port(proc: Proc, setup: &mut Setup, port: PortId, rings: Option<(PortId, 
 
 fn del_port(setup: &mut Setup, port: PortId) -> Result<(), SppError> {
     if !setup.ports.contains(&port) {
-        return match port.kind {
-            PortType::Phy => refused(format!("{port} was not added; NICs are there without being added")),
-            _ => refused(format!("{port} is not there")),
-        };
+        return Err(SppError::Absent(match port.kind {
+            PortType::Phy => format!("{port} was not added; NICs are there without being added"),
+            _ => format!("{port} is not there"),
+        }));
     }
     if let Some(patch) = setup.patches.iter().find(|patch| patch.src == port || patch.dst == port) {
         return refused(format!("{port} is patched ({} to {}): reset the patches first", patch.src, patch.dst));
@@ -373,7 +373,7 @@ fn add_patch(proc: Proc, setup: &mut Setup, patch: Patch) -> Result<(), SppError
             _ if setup.ports.contains(&port) => {}
             // In SPP NICs are there from the start, without being added.
             PortType::Phy => add_port(proc, setup, port, None)?,
-            _ => return refused(format!("{port} is not there: add it first")),
+            _ => return Err(SppError::Absent(format!("{port} is not there: add it first"))),
         }
     }
     if let Some(old) = setup.patches.iter().find(|old| old.src == src) {

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use ctl_spp_types::*;
 use switch::model::*;
 
+use super::change::refuse_memif;
 use super::error::SppError;
+use super::vhost;
 use crate::SppConfig;
 
 /// What the data plane is to have, for all instances together.
@@ -21,15 +23,20 @@ pub struct Plan {
     pub rings: BTreeSet<u32>,
     /// Outside ends, by number.
     pub outside: BTreeMap<u32, OutsideSpec>,
+    /// Ports that are made for `vhost:N`, by number, with their queue pairs.
+    pub vhosts: BTreeMap<u32, u32>,
     /// Components.
     pub components: Vec<ComponentSpec>,
 }
 
+/// Names of ports of the switch by their SPP names. `None`: the port is configured, and not up.
+pub type Ports = BTreeMap<PortId, Option<String>>;
+
 /// What a plan depends on besides the instances.
 #[derive(Debug)]
 pub struct Surroundings<'a> {
-    /// Names of the switch's ports by their SPP names.
-    pub ports: &'a BTreeMap<PortId, String>,
+    /// The switch's ports, without those that are made for `vhost:N`.
+    pub ports: &'a Ports,
     /// Workers of the lcores that the configuration maps. The other lcores go round by their number.
     pub cores: &'a BTreeMap<u32, usize>,
     /// Number of workers.
@@ -38,13 +45,34 @@ pub struct Surroundings<'a> {
     pub config: &'a SppConfig,
     /// When each capture began, for the names of its files: `YYYYMMDDhhmmss`.
     pub started: &'a BTreeMap<Proc, String>,
-    /// Outside ends that can't be made at present, by number, with the reason.
-    pub broken: &'a BTreeMap<u32, String>,
+    /// Ends that can't be made at present, with the reason.
+    pub broken: &'a Broken,
+}
+
+/// Ends that can't be made at present, by number, with the reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Broken {
+    /// Outside ends.
+    pub outside: BTreeMap<u32, String>,
+    /// Ports for `vhost:N`.
+    pub vhosts: BTreeMap<u32, String>,
+}
+
+impl Broken {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.outside.is_empty() && self.vhosts.is_empty()
+    }
 }
 
 impl Surroundings<'_> {
     fn is_broken(&self, port: &EndPort) -> bool {
-        matches!(port, EndPort::Outside(no) if self.broken.contains_key(no))
+        matches!(port, EndPort::Outside(no) if self.broken.outside.contains_key(no))
+    }
+
+    /// Whether a port is made for this name, because the switch has none.
+    fn makes(&self, port: PortId) -> bool {
+        !self.ports.contains_key(&port.whole()) && vhost::check(port.whole()).is_ok()
     }
 
     /// Number of the worker that an lcore is mapped to.
@@ -100,11 +128,7 @@ fn behind(pipes: &[Pipe], port: PortId, dir: Dir) -> PortId {
 ///
 /// # Errors
 /// `Refused`, with the name of the one that has the port or the core.
-pub fn check(
-    instances: &BTreeMap<Proc, Instance>,
-    changed: &Instance,
-    ports: &BTreeMap<PortId, String>,
-) -> Result<(), SppError> {
+pub fn check(instances: &BTreeMap<Proc, Instance>, changed: &Instance, ports: &Ports) -> Result<(), SppError> {
     let primary = if changed.proc == Proc::PRIMARY { Some(changed) } else { instances.get(&Proc::PRIMARY) };
     let pipes = primary.map_or_else(Vec::new, |primary| primary.next().pipes.clone());
     let setup = changed.next();
@@ -171,31 +195,35 @@ fn clash(pipes: &[Pipe], a: &Claim, b: &Claim) -> bool {
     a.dir == b.dir && at.whole() == bt.whole() && queues
 }
 
-fn check_there(pipes: &[Pipe], ports: &BTreeMap<PortId, String>, port: PortId) -> Result<(), SppError> {
-    match port.kind {
-        PortType::Phy if !ports.contains_key(&port.whole()) => Err(SppError::refused(format!(
+fn check_there(pipes: &[Pipe], ports: &Ports, port: PortId) -> Result<(), SppError> {
+    match (port.kind, ports.get(&port.whole())) {
+        (PortType::Phy | PortType::Vhost, Some(Some(_))) => Ok(()),
+        (PortType::Phy | PortType::Vhost, Some(None)) => {
+            Err(SppError::Absent(format!("{port} is not there: its port is not up; `xswitch port list` says why")))
+        }
+        (PortType::Phy, None) => Err(SppError::Absent(format!(
             "{port} is not there: no port of the switch has that name; `xswitch port add NAME --kind phy --ifname IF --spp {}` adds one",
             port.whole()
         ))),
-        PortType::Vhost if !ports.contains_key(&port.whole()) => Err(SppError::refused(format!(
-            "{port} is not there: no port of the switch has that name; `xswitch port add NAME --kind vhost --socket PATH --spp {}` adds one",
-            port.whole()
-        ))),
-        PortType::Memif => Err(SppError::refused(format!("{port}: memif is not supported"))),
-        PortType::Pipe if !pipes.iter().any(|pipe| pipe.port == port) => {
-            Err(SppError::refused(format!("{port} is not there: the primary makes pipes")))
+        (PortType::Vhost, None) => vhost::check(port),
+        (PortType::Memif, _) => refuse_memif(port),
+        (PortType::Pipe, _) if !pipes.iter().any(|pipe| pipe.port == port) => {
+            Err(SppError::Absent(format!("{port} is not there: the primary makes pipes")))
         }
         _ => Ok(()),
     }
 }
 
 /// The end that a port stands for. `None` if the port does not exist, or no longer does.
-fn end(pipes: &[Pipe], ports: &BTreeMap<PortId, String>, port: PortId, dir: Dir) -> Option<EndPort> {
+fn end(pipes: &[Pipe], around: &Surroundings<'_>, port: PortId, dir: Dir) -> Option<EndPort> {
     let port = behind(pipes, port, dir);
+    let of_switch = |name: String| EndPort::Port { name, queue: port.queue };
     match port.kind {
-        PortType::Phy | PortType::Vhost => {
-            Some(EndPort::Port { name: ports.get(&port.whole())?.clone(), queue: port.queue })
+        PortType::Phy => around.ports.get(&port.whole())?.clone().map(of_switch),
+        PortType::Vhost if around.makes(port) => {
+            (!around.broken.vhosts.contains_key(&port.no)).then(|| of_switch(vhost::name(port.no)))
         }
+        PortType::Vhost => around.ports.get(&port.whole())?.clone().map(of_switch),
         PortType::Ring => Some(EndPort::Ring(port.no)),
         PortType::Nullpmd => Some(EndPort::Null(port.no)),
         PortType::Tap => Some(EndPort::Outside(port.no)),
@@ -225,7 +253,7 @@ pub fn compile(instances: &BTreeMap<Proc, Instance>, around: &Surroundings<'_>) 
             provide(&mut plan, &pipes, around, port);
         }
         let end = |port, dir, vlan| {
-            let port = end(&pipes, around.ports, port, dir).filter(|port| !around.is_broken(port))?;
+            let port = end(&pipes, around, port, dir).filter(|port| !around.is_broken(port))?;
             Some(End { port, vlan })
         };
         for component in setup.components.iter().filter(|_| setup.running) {
@@ -259,7 +287,7 @@ pub fn compile(instances: &BTreeMap<Proc, Instance>, around: &Surroundings<'_>) 
 
 /// The lcore that runs an instance's patches or its capture: the first one after the master core. Without such a core
 /// it is the master core, and without any the client id.
-pub(super) fn patch_core(instance: &Instance) -> u32 {
+pub fn patch_core(instance: &Instance) -> u32 {
     instance.cores.get(1).or(instance.cores.first()).copied().unwrap_or(instance.proc.id)
 }
 
@@ -275,7 +303,8 @@ fn capture_files(capture: &CaptureOptions, config: &SppConfig, started: Option<&
     CaptureFiles {
         directory: capture.directory.clone(),
         within: capture.confined.then(|| capture_root(capture, config)),
-        stem: format!("spp_pcap.{}.{port}", started.map_or("", String::as_str)),
+        // Of SPP's writing threads there is one here: number 1.
+        stem: format!("spp_pcap.{}.{port}.1", started.map_or("", String::as_str)),
         compression: capture.compression,
         limit: capture.limit,
         snaplen: u32::from(u16::MAX),
@@ -300,6 +329,10 @@ fn provide(plan: &mut Plan, pipes: &[Pipe], around: &Surroundings<'_>, port: Por
             // A port whose file does not exist receives nothing.
             let rx = Some(rx).filter(|rx| rx.exists());
             plan.outside.insert(PCAP_ENDS + port.no, OutsideSpec::Pcap { rx, tx: Some(tx) });
+        }
+        PortType::Vhost if around.makes(port) => {
+            let pairs = plan.vhosts.entry(port.no).or_insert(around.config.vhost.queues);
+            *pairs = port.queue.map_or(*pairs, |queue| (queue + 1).clamp(*pairs, MAX_VHOST_PAIRS));
         }
         PortType::Phy | PortType::Vhost | PortType::Nullpmd | PortType::Memif => {}
     }

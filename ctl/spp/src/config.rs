@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use ctl_listen::config::address;
 use serde::{Deserialize, Serialize};
-use switch::model::Compression;
+use switch::model::{Compression, MAX_END_NO, MAX_SOCKET_PATH, MAX_VHOST_PAIRS};
 
+use crate::change::MAX_PORTS;
 use crate::launch::MAX_LCORE;
 use crate::{CaptureOptions, DEFAULT_CAPTURE_LIMIT, Instance, PortId, Proc, ProcType, check_launch};
 
@@ -25,6 +26,10 @@ pub struct SppConfig {
     pub directory: PathBuf,
     /// More directories in which REST clients and an external spp-ctl may write captures. Subdirectories are included.
     pub capture_directories: Vec<PathBuf>,
+    /// Sockets of `vhost:N` ports that the Soft Patch Panel makes.
+    pub vhost: VhostConfig,
+    /// Most ports of one instance, 1 to 254: all NICs, and the ports that were added. SPP has 32.
+    pub max_ports: u32,
     /// An external spp-ctl to register with. Absent for none.
     pub controller: Option<ControllerConfig>,
     /// Instances that exist from the start.
@@ -39,8 +44,57 @@ impl Default for SppConfig {
             cores: BTreeMap::new(),
             directory: PathBuf::from("/tmp"),
             capture_directories: Vec::new(),
+            vhost: VhostConfig::default(),
+            max_ports: MAX_PORTS,
             controller: None,
             process: Vec::new(),
+        }
+    }
+}
+
+/// `[spp.vhost]`: the sockets that are made for `vhost:N` when the switch has no port of that name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VhostConfig {
+    /// Directory of the sockets. Their names are `sockN`.
+    pub directory: PathBuf,
+    /// User that a socket belongs to, a name or a number. Absent: the daemon's.
+    pub owner: Option<String>,
+    /// Group that a socket belongs to, a name or a number. Absent: what the directory gives.
+    pub group: Option<String>,
+    /// Permission bits of a socket, in octal. Absent: `660`.
+    pub mode: Option<String>,
+    /// Queue pairs of a port, 1 to 128. It has more if an instance names a higher queue.
+    pub queues: u32,
+}
+
+impl Default for VhostConfig {
+    fn default() -> Self {
+        Self { directory: PathBuf::from("/tmp"), owner: None, group: None, mode: None, queues: 1 }
+    }
+}
+
+impl VhostConfig {
+    /// The socket of `vhost:no`.
+    pub fn socket(&self, no: u32) -> PathBuf {
+        self.directory.join(format!("sock{no}"))
+    }
+
+    fn check(&self) -> Result<(), String> {
+        absolute("spp.vhost.directory", &self.directory)?;
+        if self.socket(MAX_END_NO).as_os_str().len() > MAX_SOCKET_PATH {
+            let at = self.directory.display();
+            return Err(format!(
+                "spp.vhost.directory: `{at}` is too long: sockets have {MAX_SOCKET_PATH} bytes at most"
+            ));
+        }
+        if !(1..=MAX_VHOST_PAIRS).contains(&self.queues) {
+            return Err(format!("spp.vhost.queues: {}: 1 to {MAX_VHOST_PAIRS} are possible", self.queues));
+        }
+        let octal = |mode: &String| u32::from_str_radix(mode, 8).is_ok_and(|mode| mode <= 0o777);
+        match self.mode.as_ref().filter(|mode| !octal(mode)) {
+            Some(mode) => Err(format!("spp.vhost.mode: `{}` is not an octal mode, such as 660", mode.escape_default())),
+            None => Ok(()),
         }
     }
 }
@@ -55,18 +109,25 @@ pub struct ControllerConfig {
     pub primary_port: u16,
     /// TCP port for all other processes.
     pub secondary_port: u16,
-    /// Form of the status of nfv processes.
+    /// The forms that its version takes.
     pub status_format: StatusFormat,
 }
 
-/// Form of the status of an nfv process. spp-ctl requests both forms in the same way.
+/// The forms that a version of spp-ctl takes from an nfv process: of its client id and of its status. spp-ctl asks for
+/// all of them in the same way. All but the first call classifiers `classifier_mac`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StatusFormat {
-    /// The form that spp-ctl reads since the end of 2018.
+    /// Since 2019: both are JSON.
     #[default]
     Json,
-    /// The form before that. It calls classifiers `classifier_mac`.
+    /// 18.05.1: the id is a number, the status JSON.
+    #[serde(rename = "json-number")]
+    JsonNumber,
+    /// spp-ctl as first merged, in October 2018: the id is a number. The status is a line with the state, and one with
+    /// pairs of ports.
+    Pairs,
+    /// The patch of September 2018: the id is a number. The status is a line for each port.
     Text,
 }
 
@@ -172,6 +233,10 @@ impl SppConfig {
             return Err("spp.controller: 0 is not a port".to_owned());
         }
         absolute("spp.directory", &self.directory)?;
+        self.vhost.check()?;
+        if !(1..=MAX_PORTS).contains(&self.max_ports) {
+            return Err(format!("spp.max_ports: {}: 1 to {MAX_PORTS} are possible", self.max_ports));
+        }
         self.capture_directories.iter().try_for_each(|path| absolute("spp.capture_directories", path))?;
         let mut instances = BTreeMap::new();
         for (process, instance) in self.process.iter().zip(self.instances()) {

@@ -32,7 +32,8 @@ pub fn checks(spp: &Spp) -> Vec<Check> {
         checks.extend(instances.keys().map(|proc| link(*proc, links.get(proc), controller.address.to_string())));
     }
     checks.extend(cores(&instances, spp.workers, &spp.config().cores()));
-    checks.extend(ports(&instances, &spp.port_names()));
+    let broken = spp.broken_vhosts();
+    checks.extend(ports(&instances, &spp.port_names(), &broken));
     let advice = "end the instance, or give it other cores in the configuration";
     checks.extend(clashes(&instances).into_iter().map(|clash| Check::bad(Status::Warn, "SPP cores", clash, advice)));
     let directory = &spp.config().directory;
@@ -100,7 +101,8 @@ fn cores(instances: &BTreeMap<Proc, Instance>, workers: usize, named: &BTreeMap<
 }
 
 /// Ports that instances name, but that no port of the switch has as its SPP name.
-fn ports(instances: &BTreeMap<Proc, Instance>, there: &[PortId]) -> Vec<Check> {
+/// `broken` has reasons why ports can't be made for `vhost:N`.
+fn ports(instances: &BTreeMap<Proc, Instance>, there: &[PortId], broken: &BTreeMap<u32, String>) -> Vec<Check> {
     let mut missing: BTreeMap<PortId, Proc> = BTreeMap::new();
     for (proc, instance) in instances {
         let capture = instance.capture.iter().map(|capture| capture.port);
@@ -112,6 +114,11 @@ fn ports(instances: &BTreeMap<Proc, Instance>, there: &[PortId]) -> Vec<Check> {
         }
     }
     let check = |(port, proc): (PortId, Proc)| {
+        if let Some(why) = broken.get(&port.no).filter(|_| port.kind == PortType::Vhost) {
+            let text = format!("{proc} needs it, and it can't be made: {why}");
+            let advice = "free its path, or name another directory in [spp.vhost]";
+            return Check::bad(Status::Warn, format!("SPP port {port}"), text, advice);
+        }
         let text = format!("no port of the switch has that name, and {proc} needs it");
         Check::bad(Status::Warn, format!("SPP port {port}"), text, format!("`xswitch port add … --spp {port}`"))
     };

@@ -8,6 +8,9 @@ pub enum SppError {
     /// There is no such instance (404).
     #[error("{0}")]
     NotFound(String),
+    /// The request names a port, component or entry that is not there (400).
+    #[error("{0}")]
+    Absent(String),
     /// The request can't be carried out (400).
     #[error("{0}")]
     Refused(String),
@@ -45,7 +48,7 @@ impl From<SppError> for ctl_service::Error {
     fn from(error: SppError) -> Self {
         match error {
             SppError::NotFound(why) => Self::not_found(why),
-            SppError::Refused(why) => Self::invalid(why),
+            SppError::Absent(why) | SppError::Refused(why) => Self::invalid(why),
             SppError::System(why) => Self::Switch(switch::Error::new(switch::ErrorKind::System, why)),
         }
     }

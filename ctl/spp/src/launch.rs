@@ -66,16 +66,18 @@ impl fmt::Display for Wrong {
 /// The type of a process by its name, such as `spp_vf` or `vf`.
 ///
 /// # Errors
-/// There is no such process, or it is the primary.
+/// There is no such process.
 pub fn kind_of(name: &str) -> Result<ProcType, String> {
     match name.strip_prefix("spp_").unwrap_or(name) {
         "vf" => Ok(ProcType::Vf),
         "nfv" => Ok(ProcType::Nfv),
         "mirror" => Ok(ProcType::Mirror),
         "pcap" => Ok(ProcType::Pcap),
+        // SPP's primary is started by hand. Here it can be started again after it was ended.
+        "primary" => Ok(ProcType::Primary),
         other => {
             let other = other.escape_default();
-            Err(format!("`{other}` is not a process: vf, nfv, mirror and pcap are (spp_vf and so on)"))
+            Err(format!("`{other}` is not a process: vf, nfv, mirror, pcap and primary are (spp_vf and so on)"))
         }
     }
 }
@@ -372,6 +374,7 @@ mod tests {
         assert!(launch(ProcType::Vf, [("-n", "6")]).is_ok());
         assert!(launch(ProcType::Nfv, [("-n", "6")]).is_err());
         assert_eq!(kind_of("spp_pcap"), kind_of("pcap"));
-        assert!(kind_of("spp_primary").is_err());
+        assert_eq!(kind_of("spp_primary"), Ok(ProcType::Primary));
+        assert!(kind_of("spp_vm").is_err());
     }
 }

@@ -31,6 +31,7 @@ pub mod shell;
 mod state;
 pub mod status;
 mod trace;
+pub mod vhost;
 pub mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,8 +49,8 @@ pub use self::admit::MIN_CAPTURE_LIMIT;
 pub(crate) use self::admit::check_launch;
 pub use self::change::Change;
 use self::cleared::Cleared;
-use self::compile::Plan;
-pub use self::config::{ControllerConfig, ProcessConfig, SppConfig, StatusFormat};
+use self::compile::{Broken, Plan};
+pub use self::config::{ControllerConfig, ProcessConfig, SppConfig, StatusFormat, VhostConfig};
 pub use self::error::SppError;
 use self::flow::NumberedRule;
 use self::launch::Launch;
@@ -68,7 +69,9 @@ struct Inner {
     applied: Plan,
     /// Outside ends that the instances ask for, by number.
     asked: BTreeMap<u32, OutsideSpec>,
-    broken: BTreeMap<u32, String>,
+    /// Ports for `vhost:N` that the instances ask for, by number, with their queue pairs.
+    asked_vhosts: BTreeMap<u32, u32>,
+    broken: Broken,
     /// Counters of ports and rings at the last clear.
     cleared: Cleared,
 }
@@ -121,6 +124,7 @@ impl Spp {
         }
         let (config, inner, links) = (config.clone(), Mutex::new(inner), Mutex::default());
         let spp = Arc::new(Self { service, config, workers, inner, names, links });
+        spp.drop_stale_vhosts();
         spp.retry();
         spp
     }
@@ -205,11 +209,21 @@ impl Spp {
     /// # Errors
     /// As [`Spp::launch`].
     pub fn launch_confined(&self, launch: &Launch) -> Result<(), SppError> {
-        let mut instance = launch.instance(&self.config.directory);
+        let mut instance = self.instance_of(launch);
         if let Some(capture) = &mut instance.capture {
             capture.confined = true;
         }
         self.launch(instance)
+    }
+
+    /// The instance that a launch asks for. A primary without lcores of its own has those of the configuration.
+    fn instance_of(&self, launch: &Launch) -> Instance {
+        let mut instance = launch.instance(&self.config.directory);
+        if instance.proc == Proc::PRIMARY && instance.cores.is_empty() {
+            let configured = self.config.instances().into_iter().find(|configured| configured.proc == Proc::PRIMARY);
+            instance.cores = configured.map_or_else(Vec::new, |configured| configured.cores);
+        }
+        instance
     }
 
     fn bad_directory(&self, capture: &CaptureOptions, error: &switch::Error) -> SppError {
@@ -269,6 +283,9 @@ impl Spp {
         let mut new = old.clone();
         let mut setup = old.next().clone();
         change.make(old, &mut setup)?;
+        if let Change::AddPort { port, .. } = change {
+            self.check_count(*port, &setup)?;
+        }
         // Forwarding starts and stops at once, even in flush mode. Held changes get the new state too, so that a
         // flush does not undo it.
         let at_once = matches!(change, Change::Run(_));
@@ -284,6 +301,19 @@ impl Spp {
             inner.started.insert(proc, now_text());
         }
         self.put(&mut inner, new)
+    }
+
+    /// Checks that an instance may have one more port: NICs and added ports together, as SPP counts them.
+    fn check_count(&self, port: PortId, setup: &Setup) -> Result<(), SppError> {
+        let nics = self.port_names().iter().filter(|port| port.kind == PortType::Phy).count();
+        let added = setup.ports.iter().filter(|port| port.kind != PortType::Phy).count();
+        let most = self.config.max_ports;
+        if port.kind != PortType::Phy && nics + added > most as usize {
+            let why =
+                format!("{port}: there are {most} ports, NICs included, and can't be more: see max_ports in [spp]");
+            return Err(SppError::refused(why));
+        }
+        Ok(())
     }
 
     /// Turns flush mode on or off. Off is refused while changes are held.
@@ -335,8 +365,7 @@ impl Spp {
     /// Checks an instance, puts it in the place of the one with its name, applies it, and writes it to the state file.
     /// If a step fails, the old one is put back.
     fn put(&self, inner: &mut Inner, instance: Instance) -> Result<(), SppError> {
-        let ports = self.ports();
-        compile::check(&inner.instances, &instance, &ports)?;
+        compile::check(&inner.instances, &instance, &self.given_ports())?;
         let proc = instance.proc;
         let row = Row::put::<Instances>(&instance);
         let old = inner.instances.insert(proc, instance);
@@ -382,13 +411,20 @@ impl Spp {
         let dataplane = self.service.dataplane();
         let mut outside = dataplane.outside();
         let inner = self.lock();
-        let broken = inner.broken.iter().filter_map(|(&no, error)| {
+        let broken = inner.broken.outside.iter().filter_map(|(&no, error)| {
             let spec = inner.asked.get(&no)?.clone();
             Some(OutsideInfo { no, spec, files: Vec::new(), error: Some(error.clone()) })
         });
         outside.extend(broken);
         outside.sort_by_key(|outside| outside.no);
         (dataplane.components(), outside)
+    }
+
+    /// Names of an instance's components that move frames, without the instance's own name.
+    pub fn working_of(&self, proc: Proc) -> BTreeSet<String> {
+        let prefix = format!("{proc}/");
+        let components = self.service.dataplane().components().into_iter();
+        components.filter_map(|one| Some(one.name.strip_prefix(&prefix).filter(|_| one.ready)?.to_owned())).collect()
     }
 }
 

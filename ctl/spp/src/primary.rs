@@ -21,9 +21,10 @@ pub struct PrimaryStatus {
 }
 
 impl PrimaryStatus {
-    /// Names of the `phy` ports.
+    /// Names of the `phy` ports. A NIC with several queues is there queue by queue.
     pub fn nics(&self) -> Vec<PortId> {
-        self.ports.iter().map(|port| port.port).filter(|port| port.kind == PortType::Phy).collect()
+        let nics = self.ports.iter().filter(|port| port.port.kind == PortType::Phy);
+        nics.flat_map(|nic| queues(nic.port, nic.queues)).collect()
     }
 }
 
@@ -44,7 +45,26 @@ pub struct PortCounters {
     pub queues: u32,
 }
 
+/// The names by which a NIC is offered: its own if it has one queue, else those of its queues.
+fn queues(nic: PortId, count: u32) -> Vec<PortId> {
+    match count {
+        0 | 1 => vec![nic],
+        _ => (0..count).map(|queue| PortId { queue: Some(queue), ..nic }).collect(),
+    }
+}
+
 impl Spp {
+    /// Names of the switch's `phy` ports. A NIC with several queues is there queue by queue, as in SPP.
+    pub fn nics(&self) -> Vec<PortId> {
+        let nic = |info: &PortInfo| {
+            let port: PortId = info.spec.spp.as_deref()?.parse().ok()?;
+            (port.kind == PortType::Phy).then_some((port, u32::try_from(info.queues.len()).ok()?))
+        };
+        let mut nics: Vec<_> = self.service.dataplane().ports_in_brief().iter().filter_map(nic).collect();
+        nics.sort_unstable();
+        nics.into_iter().flat_map(|(nic, count)| queues(nic, count)).collect()
+    }
+
     /// The primary's status. Its counters start at the last clear.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::flow::line::{self, Told};
 use super::words::Command;
-use super::{Instance, PortId, PortType, PrimaryStatus, Proc, ProcType, Spp, SppError};
+use super::{Instance, PortId, PrimaryStatus, Proc, ProcType, Spp, SppError};
 
 /// The outcome of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub enum Status {
     Secondary {
         /// The instance.
         instance: Instance,
-        /// The switch's `phy` ports.
+        /// The switch's `phy` ports. A NIC with several queues is there queue by queue.
         nics: Vec<PortId>,
         /// pcap: the files of its capture. The last one is being written.
         files: Vec<PathBuf>,
@@ -67,7 +67,7 @@ pub fn status(spp: &Spp, proc: Proc) -> Result<Status, SppError> {
         return spp.primary_status().map(Status::Primary);
     }
     let instance = spp.instance(proc)?;
-    let nics = spp.port_names().into_iter().filter(|port| port.kind == PortType::Phy).collect();
+    let nics = spp.nics();
     let files = if proc.kind == ProcType::Pcap { spp.capture_files(proc) } else { Vec::new() };
     Ok(Status::Secondary { instance, nics, files })
 }

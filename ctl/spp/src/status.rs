@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use ctl_spp_types::key_text;
-use serde::Serialize;
+use ctl_spp_types::{ShownPort, key_text};
+use serde::{Serialize, Serializer};
 use switch::model::{EndPort, VlanEdit};
 
 use super::flow::show::Shown;
@@ -112,6 +112,7 @@ pub struct Worker {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<&'static str>,
     /// Ports of its components, added ports, and all NICs. In SPP each process has all NICs.
+    #[serde(serialize_with = "shown_ports")]
     pub ports: Vec<PortId>,
     /// The master core.
     pub master_lcore: u32,
@@ -128,6 +129,7 @@ pub struct Worker {
 /// The part of a vf or mirror that a flush changes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Work {
+    #[serde(serialize_with = "shown_ports")]
     ports: Vec<PortId>,
     components: Vec<WorkerComponent>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,7 +151,7 @@ pub struct WorkerComponent {
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct WorkerPort {
-    port: PortId,
+    port: ShownPort,
     #[serde(skip_serializing_if = "Option::is_none")]
     vlan: Option<Vlan>,
 }
@@ -166,17 +168,16 @@ struct Vlan {
 pub struct TableEntry {
     r#type: &'static str,
     value: String,
-    port: PortId,
+    port: ShownPort,
 }
 
 /// The answer of a vf or mirror.
 pub fn worker(instance: &Instance, nics: &[PortId], shape: Shape) -> Worker {
-    let Work { ports, components, classifier_table } = work(instance, &instance.running, shape);
-    let ports: BTreeSet<_> = nics.iter().copied().chain(ports).collect();
+    let Work { components, classifier_table, .. } = work(instance, &instance.running, shape);
     Worker {
         client_id: instance.proc.id,
         status: (!instance.running.running).then_some("idling"),
-        ports: ports.into_iter().collect(),
+        ports: ports(&instance.running, nics),
         master_lcore: instance.master(),
         components,
         classifier_table,
@@ -187,8 +188,6 @@ pub fn worker(instance: &Instance, nics: &[PortId], shape: Shape) -> Worker {
 fn work(instance: &Instance, setup: &Setup, shape: Shape) -> Work {
     let vf = instance.proc.kind == ProcType::Vf;
     let shape = Shape { all_vlans: shape.all_vlans || vf, ..shape };
-    let attached = setup.components.iter().flat_map(|component| component.rx.iter().chain(&component.tx));
-    let ports: BTreeSet<_> = attached.map(|attached| attached.port).chain(setup.ports.iter().copied()).collect();
     let used: BTreeSet<_> = setup.components.iter().map(|component| component.core).collect();
     let unused = instance.cores.iter().skip(1).filter(|core| !used.contains(core));
     let mut components: Vec<_> = setup.components.iter().map(|component| shown(component, shape)).collect();
@@ -204,10 +203,18 @@ fn work(instance: &Instance, setup: &Setup, shape: Shape) -> Work {
     let entry = |entry: &Entry| {
         let EntryKey { vlan, .. } = entry.key;
         let r#type = if vlan.is_some() { "vlan" } else { "mac" };
-        TableEntry { r#type, value: key_text(&entry.key), port: entry.port }
+        TableEntry { r#type, value: key_text(&entry.key), port: entry.port.shown() }
     };
     let classifier_table = vf.then(|| setup.table.iter().map(entry).collect());
-    Work { ports: ports.into_iter().collect(), components, classifier_table }
+    Work { ports: ports(setup, &[]), components, classifier_table }
+}
+
+/// Ports of components, added ports, and these NICs.
+pub fn ports(setup: &Setup, nics: &[PortId]) -> Vec<PortId> {
+    let attached = setup.components.iter().flat_map(|component| component.rx.iter().chain(&component.tx));
+    let own: BTreeSet<_> = attached.map(|attached| attached.port).chain(setup.ports.iter().copied()).collect();
+    let own: Vec<_> = own.into_iter().collect();
+    offered(nics, &own).chain(own.iter().copied()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn shown(component: &Component, shape: Shape) -> WorkerComponent {
@@ -216,8 +223,10 @@ fn shown(component: &Component, shape: Shape) -> WorkerComponent {
         VlanEdit::Add { vid, pcp } => Vlan { operation: "add", id: vid, pcp },
         VlanEdit::Del => Vlan { operation: "del", id: 0, pcp: 0 },
     };
-    let port =
-        |attached: &Attached| WorkerPort { port: attached.port, vlan: shape.all_vlans.then(|| vlan(attached.vlan)) };
+    let port = |attached: &Attached| WorkerPort {
+        port: attached.port.shown(),
+        vlan: shape.all_vlans.then(|| vlan(attached.vlan)),
+    };
     let r#type = match component.kind {
         ComponentType::Classifier if shape.classifier_mac => "classifier_mac",
         kind => kind.word(),
@@ -239,8 +248,9 @@ pub struct Nfv {
     status: &'static str,
     master_lcore: u32,
     lcores: Vec<u32>,
+    #[serde(serialize_with = "shown_ports")]
     ports: Vec<PortId>,
-    patches: Vec<Patch>,
+    patches: Vec<ShownPatch>,
     #[serde(skip_serializing_if = "Option::is_none")]
     flush: Option<Flush<Patches>>,
 }
@@ -248,27 +258,57 @@ pub struct Nfv {
 /// Ports and patches.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Patches {
+    #[serde(serialize_with = "shown_ports")]
     ports: Vec<PortId>,
-    patches: Vec<Patch>,
+    patches: Vec<ShownPatch>,
+}
+
+/// A patch, with ports as SPP shows them.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct ShownPatch {
+    src: ShownPort,
+    dst: ShownPort,
 }
 
 /// Ports that can be patched: all NICs, and the ports that were added.
 pub fn patchable(setup: &Setup, nics: &[PortId]) -> Vec<PortId> {
+    let nics: Vec<_> = offered(nics, &setup.ports).collect();
     let added = setup.ports.iter().filter(|port| !nics.contains(port));
     nics.iter().chain(added).copied().collect()
 }
 
+/// The names of NICs that an instance with these ports is offered. A NIC that it has as a whole is not there queue by
+/// queue.
+fn offered<'a>(nics: &'a [PortId], has: &'a [PortId]) -> impl Iterator<Item = PortId> + 'a {
+    let mut whole = BTreeSet::new();
+    nics.iter().copied().filter_map(move |nic| match has.contains(&nic.whole()) {
+        true => whole.insert(nic.no).then_some(nic.whole()),
+        false => Some(nic),
+    })
+}
+
 fn patches(setup: &Setup, nics: &[PortId]) -> Patches {
-    Patches { ports: patchable(setup, nics), patches: setup.patches.clone() }
+    let shown = |patch: &Patch| ShownPatch { src: patch.src.shown(), dst: patch.dst.shown() };
+    Patches { ports: patchable(setup, nics), patches: setup.patches.iter().map(shown).collect() }
+}
+
+/// Writes ports as SPP shows them.
+fn shown_ports<S: Serializer>(ports: &[PortId], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(ports.iter().map(|port| port.shown()))
 }
 
 fn nfv(instance: &Instance, nics: &[PortId]) -> Nfv {
     let Patches { ports, patches: made } = patches(&instance.running, nics);
+    let mut lcores = lcores(instance);
+    if lcores.len() == 1 {
+        // Its patches run on its only lcore. SPP's CLI takes the master away, and wants to show what is left.
+        lcores.push(compile::patch_core(instance));
+    }
     Nfv {
         client_id: instance.proc.id,
         status: running(&instance.running, "idling"),
         master_lcore: instance.master(),
-        lcores: lcores(instance),
+        lcores,
         ports,
         patches: made,
         flush: flush(instance, |setup| patches(setup, nics)),
@@ -301,7 +341,7 @@ fn pcap(instance: &Instance, files: &[PathBuf]) -> Pcap {
     let receive = instance.capture.as_ref().map(|capture| PcapCore {
         core,
         role: "receive",
-        rx_port: Some([WorkerPort { port: capture.port, vlan: None }]),
+        rx_port: Some([WorkerPort { port: capture.port.shown(), vlan: None }]),
         filename: None,
     });
     let write = PcapCore {

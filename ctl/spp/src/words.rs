@@ -16,6 +16,7 @@
 //!               classifier_table del vlan VID MAC|default PORT|unuse
 //! nfv, primary  add PORT | del PORT | patch SRC DST | patch reset      (a port may be two words: ring 0)
 //! primary       clear | add pipe:N RING RING | launch ID NAME [DPDK's options] [-- the process's options]
+//!               launch primary [DPDK's options]                      (when it was ended)
 //!               flow …                                               (see `flow::line`)
 //! ```
 
@@ -277,12 +278,18 @@ fn patch(words: &[&str]) -> Result<Change, String> {
 }
 
 fn launch(words: &[&str]) -> Result<Launch, String> {
-    let [first, second, options @ ..] = words else {
-        return Err(wrong("launch vf|nfv|mirror|pcap N [DPDK's options] [-- the process's options]"));
+    const RIGHT: &str =
+        "launch vf|nfv|mirror|pcap N [DPDK's options] [-- the process's options], or launch primary [DPDK's options]";
+    let digits = |text: &&str| text.starts_with(|first: char| first.is_ascii_digit());
+    // spp-ctl sends the number first. On the command line the name comes first. The primary has no number.
+    let (id, name, options) = match words {
+        [id, name, options @ ..] if digits(id) => (*id, *name, options),
+        [name, id, options @ ..] if digits(id) => (*id, *name, options),
+        [name @ ("primary" | "spp_primary"), options @ ..] => ("0", *name, options),
+        // What is no number is told.
+        [name, id, options @ ..] => (*id, *name, options),
+        _ => return Err(wrong(RIGHT)),
     };
-    // spp-ctl sends the number first. On the command line the name comes first.
-    let digits = |text: &str| text.starts_with(|first: char| first.is_ascii_digit());
-    let (id, name) = if digits(first) { (first, second) } else { (second, first) };
     let id = number("client id", id, MAX_CLIENT_ID)?;
     let (eal, app) = match options.iter().position(|word| *word == "--") {
         Some(at) => (&options[..at], &options[at + 1..]),

@@ -1,7 +1,7 @@
 //! A configuration file with only those sections that the service and the Soft Patch Panel use.
 
 use ctl_service::Declared;
-use ctl_spp::SppConfig;
+use ctl_spp::{SppConfig, VhostConfig};
 use ctl_types::{MeterConfig, SwitchConfig};
 use serde::Deserialize;
 use switch::model::{BridgeSettings, DataplaneSettings, FdbSpec, MeterBinding, PortSpec, RedirectSpec, RuleSpec};
@@ -31,12 +31,16 @@ pub struct Config {
 }
 
 impl Config {
-    /// Parses the text of a file.
+    /// Parses the text of a file. Sockets for `vhost:N` are in a directory of this process, unless it names another, so
+    /// that tests that run side by side have their own.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let config: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        let mut config: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        if config.spp.vhost.directory == VhostConfig::default().directory {
+            config.spp.vhost.directory = crate::panel::directory().to_owned();
+        }
         config.spp.check(config.dataplane.workers as usize)?;
         Ok(config)
     }

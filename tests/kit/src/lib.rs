@@ -17,6 +17,6 @@ pub use self::calls::{METHODS, Said, call, state_of};
 pub use self::config::Config;
 pub use self::kept::{Kept, tables};
 pub use self::machine::{MISSING_NETDEV, machine_for, receive, start, start_sized};
-pub use self::panel::{VF_AND_NFV, own_directory, panel, panel_on, spp_of};
+pub use self::panel::{ALL_TYPES, VF_AND_NFV, own_directory, panel, panel_on, spp_of, with_queues};
 pub use self::storage::FakeStorage;
 pub use kit_host::{Call, FakeHost, Fate, wait};

@@ -13,6 +13,16 @@ fn results(answer: &Value) -> Vec<&str> {
     results.map(|one| one["error_details"]["message"].as_str().or(one["result"].as_str()).unwrap()).collect()
 }
 
+/// A status without what only the command library is told.
+fn as_by_words(info: &Value) -> Value {
+    let mut info = info.clone();
+    info.as_object_mut().unwrap().remove("counts");
+    for core in info["core"].as_array_mut().into_iter().flatten() {
+        core.as_object_mut().unwrap().remove("status");
+    }
+    info
+}
+
 fn commands(commands: Value) -> Value {
     json!({"commands": commands})
 }
@@ -39,9 +49,10 @@ fn a_vf_does_what_a_request_says_and_tells_all_of_it_at_once() {
     let answer = ask(&mut vf, &commands(json!([{"command": "process"}, {"command": "status"}])));
     assert_eq!(results(&answer), ["success", "success"]);
     assert_eq!((&answer["client_id"], &answer["process_type"]), (&json!(1), &json!("vf")));
-    let by_words = vf.ask("status").unwrap();
-    assert_eq!(answer["info"], by_words["info"], "as by words");
+    assert_eq!(as_by_words(&answer["info"]), vf.ask("status").unwrap()["info"]);
     let info = &answer["info"];
+    assert_eq!(info["counts"], json!({"phy": 1, "vhost": 0, "ring": 3}));
+    assert_eq!((&info["core"][0]["status"], &info["core"][1]["status"]), (&json!("running"), &json!("running")));
     assert_eq!((&info["core"][0]["type"], &info["core"][1]["type"]), (&json!("classifier"), &json!("forward")));
     assert_eq!(info["core"][0]["rx_port"][0]["port"], "phy:0");
     let entry = |value: &str, port: &str| json!({"type": "mac", "value": value, "port": port});
@@ -58,6 +69,11 @@ fn a_vf_does_what_a_request_says_and_tells_all_of_it_at_once() {
     let answer = ask(&mut vf, &freed);
     assert_eq!(results(&answer), ["success"; 6]);
     assert_eq!(answer["info"]["core"], info["core"], "held until the flush");
+    let states = |answer: &Value| -> Vec<Value> {
+        answer["info"]["core"].as_array().unwrap().iter().map(|core| core["status"].clone()).collect()
+    };
+    let after = ask(&mut vf, &commands(json!([{"command": "status"}])));
+    assert_eq!(states(&after), ["idling", "idling"], "stopped, and unused");
     assert_eq!(answer["info"]["classifier_table"], info["classifier_table"]);
     let after = vf.ask("status").unwrap()["info"].take();
     assert_eq!(after["core"][1]["type"], "unuse");
@@ -150,7 +166,15 @@ fn an_nfv_and_a_primary_take_them_too() {
         &commands(json!([{"command": "add", "port": "ring0"}, {"command": "forward"}, {"command": "status"}])),
     );
     assert_eq!(results(&answer), ["success"; 3]);
-    assert_eq!(answer["info"], nfv.ask_nfv("status").unwrap(), "as by words");
+    assert_eq!(as_by_words(&answer["info"])["ports"], nfv.ask_nfv("status").unwrap()["ports"]);
+    assert_eq!(answer["info"]["counts"], json!({"phy": 1, "vhost": 0, "ring": 1}));
+    let core = json!([{"core": 3, "type": "unuse", "rx_port": [], "tx_port": [], "status": "idling"}]);
+    assert_eq!(answer["info"]["core"], core);
+    let patch = commands(json!([{"command": "status"}]));
+    nfv.ask_nfv("patch phy:0 ring:0").unwrap();
+    let answer_2 = ask(&mut nfv, &patch);
+    let core = json!([{"core": 3, "type": "forward", "rx_port": [{"port": "phy:0"}], "tx_port": [{"port": "ring:0"}], "status": "running"}]);
+    assert_eq!(answer_2["info"]["core"], core);
     assert_eq!((&answer["info"]["status"], &answer["info"]["ports"]), (&json!("running"), &json!(["phy:0", "ring:0"])));
     let component = json!({"command": "component", "core": 1, "type": "forward"});
     let answer = ask(&mut nfv, &commands(json!([component])));

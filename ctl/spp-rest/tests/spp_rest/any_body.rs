@@ -178,7 +178,7 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let rig = Rig::new("");
+            let rig = Rig::with_queues("");
             for (kind, id, cores, app) in [
                 ("spp_vf", 1, "1,2,3", json!({})),
                 ("spp_nfv", 2, "1,6", json!({})),

@@ -65,7 +65,10 @@ async fn bodies_are_refused_with_spp_ctls_words() {
             r#"{"action": "attach", "port": "ring:5000", "dir": "rx"}"#,
             "command error: ring:5000: the largest number is 1023",
         ),
-        (r#"{"action": "attach", "port": "memif:0", "dir": "rx"}"#, "command error: memif:0: memif is not supported"),
+        (
+            r#"{"action": "attach", "port": "memif:0", "dir": "rx"}"#,
+            "command error: memif:0: memif is not supported here. A ring (ring:0) connects components, a vhost port (vhost:0) a VM or a container",
+        ),
     ] {
         rig.refused(&format!("{f} {body}"), 400, text).await;
     }
@@ -176,7 +179,6 @@ async fn what_an_instance_refuses_is_a_command_error() {
         (r#"POST /v1/vfs/1/components {"name": "g", "core": 1, "type": "merge"}"#, "master core"),
         (r#"POST /v1/vfs/1/components {"name": "g", "core": 6, "type": "merge"}"#, "does not belong"),
         (r#"POST /v1/vfs/1/components {"name": "g h", "core": 2, "type": "merge"}"#, "not a name"),
-        ("DELETE /v1/vfs/1/components/g", "no component `g`"),
         (r#"PUT /v1/vfs/1/components/g/ports {"action": "attach", "port": "ring:0", "dir": "rx"}"#, "no component `g`"),
         (
             r#"PUT /v1/vfs/1/components/f/ports {"action": "attach", "port": "phy:7", "dir": "tx"}"#,
@@ -187,12 +189,12 @@ async fn what_an_instance_refuses_is_a_command_error() {
             "1 rx port already",
         ),
         (
-            r#"PUT /v1/vfs/1/components/f/ports {"action": "detach", "port": "ring:1", "dir": "rx"}"#,
-            "does not have ring:1",
+            r#"PUT /v1/vfs/1/components/f/ports {"action": "attach", "port": "phy:0", "dir": "rx"}"#,
+            "has phy:0 on its rx side already",
         ),
         (
             r#"PUT /v1/vfs/1/classifier_table {"action": "add", "type": "mac", "mac_address": "default", "port": "ring:0"}"#,
-            "no classifier sends to ring:0",
+            "no component has ring:0",
         ),
         (
             r#"PUT /v1/vfs/1/classifier_table {"action": "del", "type": "mac", "mac_address": "default", "port": "ring:0"}"#,

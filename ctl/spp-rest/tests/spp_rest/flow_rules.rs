@@ -28,7 +28,7 @@ async fn ids(rig: &Rig) -> Vec<u64> {
 
 #[tokio::test]
 async fn rules_are_numbered_per_port_and_deleted_by_number() {
-    let rig = Rig::new("");
+    let rig = Rig::with_queues("");
     let one = rule(&["eth dst is 10:22:33:44:55:66"], &["queue index 1"]);
     for id in 0..3 {
         let message = format!("Flow rule #{id} created");
@@ -51,7 +51,7 @@ async fn rules_are_numbered_per_port_and_deleted_by_number() {
 
 #[tokio::test]
 async fn a_rule_that_cannot_be_is_told_in_the_answer() {
-    let rig = Rig::new("");
+    let rig = Rig::with_queues("");
     for (body, word) in [
         (rule(&["ipv4"], &["queue index 0"]), "pattern: `ipv4`"),
         (rule(&[], &["queue index 0"]), "no item"),
@@ -76,7 +76,7 @@ async fn a_rule_that_cannot_be_is_told_in_the_answer() {
 
 #[tokio::test]
 async fn a_body_without_the_form_of_a_rule_is_a_400() {
-    let rig = Rig::new("");
+    let rig = Rig::with_queues("");
     for (rule, text) in [
         (json!({}), "key(direction) required."),
         (json!({ "group": "1" }), "invalid key(group): 1."),
@@ -100,7 +100,7 @@ async fn a_body_without_the_form_of_a_rule_is_a_400() {
 
 #[tokio::test]
 async fn rules_outlive_the_daemon_and_go_with_the_primary() {
-    let rig = Rig::new("");
+    let rig = Rig::with_queues("");
     create(&rig, &rule(&["eth", "vlan vid is 100"], &["queue index 1", "of_pop_vlan"])).await;
     create(&rig, &rule(&["eth"], &["jump group 1"])).await;
     let before = rig.get("/v1/primary/status").await;

@@ -9,7 +9,7 @@ use ctl_service::Service;
 use ctl_spp::Spp;
 use http_body_util::BodyExt;
 pub use kit::reference::process;
-use kit::reference::{self, PORTS};
+use kit::reference::{self, ports};
 use kit::{Config, FakeHost, FakeStorage, machine_for, start};
 use serde_json::Value;
 use tower::ServiceExt;
@@ -37,9 +37,14 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// A rig with `PORTS` and these instances.
+    /// A rig with the ports of the references, and these instances.
     pub fn new(instances: &str) -> Self {
-        Self::configured(&format!("{instances}{PORTS}"))
+        Self::configured(&format!("{instances}{}", ports(1)))
+    }
+
+    /// The same with NICs of four queues.
+    pub fn with_queues(instances: &str) -> Self {
+        Self::configured(&format!("{instances}{}", ports(4)))
     }
 
     /// A rig with a whole configuration.

@@ -97,7 +97,7 @@ async fn two_classifiers_feed_forwards_and_merges_over_rings() {
 
 #[tokio::test]
 async fn tags_are_set_by_attaching_and_shown() {
-    let rig = Rig::new(&process("vf", 1, &[1, 2]));
+    let rig = Rig::with_queues(&process("vf", 1, &[1, 2]));
     rig.ok(r#"POST /v1/vfs/1/components {"name": "f", "core": 2, "type": "forward"}"#).await;
     let f = "/v1/vfs/1/components/f/ports";
     rig.ok(&format!(
@@ -110,13 +110,20 @@ async fn tags_are_set_by_attaching_and_shown() {
     let component = rig.get("/v1/vfs/1").await["components"][0].clone();
     assert_eq!(
         component["rx_port"],
-        json!([{ "port": "phy:0nq1", "vlan": { "operation": "del", "id": 0, "pcp": 0 } }])
+        json!([{ "port": "phy:0 nq 1", "vlan": { "operation": "del", "id": 0, "pcp": 0 } }])
     );
     assert_eq!(
         component["tx_port"],
         json!([{ "port": "ring:0", "vlan": { "operation": "add", "id": 101, "pcp": 3 } }])
     );
-    rig.ok(&format!(r#"PUT {f} {{"action": "attach", "port": "ring:0", "dir": "tx", "vlan": null}}"#)).await;
+    // Another tag may be named. Without a tag it is the port once more.
+    rig.ok(&format!("PUT {f} {}", add.replace("101", "102"))).await;
+    let again = format!(r#"PUT {f} {{"action": "attach", "port": "ring:0", "dir": "tx", "vlan": null}}"#);
+    rig.refused(&again, 400, "command error: component f has ring:0 on its tx side already").await;
+    let component = rig.get("/v1/vfs/1").await["components"][0].clone();
+    assert_eq!(component["tx_port"][0]["vlan"]["id"], 102);
+    rig.ok(&format!(r#"PUT {f} {{"action": "detach", "port": "ring:0", "dir": "tx"}}"#)).await;
+    rig.ok(&again).await;
     let component = rig.get("/v1/vfs/1").await["components"][0].clone();
     assert_eq!(component["tx_port"][0]["vlan"]["operation"], "none");
 }
@@ -156,7 +163,7 @@ async fn launched_instances_work_and_outlive_the_daemon() {
     let file = pcap["core"][1]["filename"].as_str().unwrap();
     let begins = dir.path().join("spp_pcap.").display().to_string();
     // Within a second, the number of the file before the restart is taken.
-    let ends = [".phy0.1.pcap.lz4", ".phy0.2.pcap.lz4"].iter().any(|end| file.ends_with(end));
+    let ends = [".phy0.1.1.pcap.lz4", ".phy0.1.2.pcap.lz4"].iter().any(|end| file.ends_with(end));
     assert!(file.starts_with(&begins) && ends, "{file}");
     rig.ok(r#"PUT /v1/pcaps/5/capture {"action": "stop"}"#).await;
     let pcap = rig.get("/v1/pcaps/5").await;
@@ -177,11 +184,11 @@ async fn instances_without_cores_of_their_own_are_shown_as_spps_cli_needs_them()
 
 #[tokio::test]
 async fn a_queue_is_captured_as_spps_cli_asks_for_it() {
-    let rig = Rig::new("");
+    let rig = Rig::with_queues("");
     let app = json!({ "--client-id": "1", "-c": "phy:0 nq 1" });
     let body = json!({ "client_id": "1", "proc_name": "spp_pcap", "eal": { "-l": "1,2,3" }, "app": app });
     rig.ok(&format!("PUT /v1/primary/launch {body}")).await;
-    assert_eq!(rig.get("/v1/pcaps/1").await["core"][0]["rx_port"], json!([{ "port": "phy:0nq1" }]));
+    assert_eq!(rig.get("/v1/pcaps/1").await["core"][0]["rx_port"], json!([{ "port": "phy:0 nq 1" }]));
 }
 
 #[tokio::test]

@@ -41,11 +41,20 @@ pub fn execute(spp: &Spp, line: &str) -> Result<Answer, SppError> {
         Line::Topo => told(topo::text(&topo::Graph::of(&spp.state())), Value::Null),
         Line::Bye { all } => bye(spp, all),
         Line::To { target, command } => {
-            let proc = find(spp, target)?;
+            let proc = match starts_primary(target, &command) {
+                true => Proc::PRIMARY,
+                false => find(spp, target)?,
+            };
             let command = words::parse(proc.kind, &command).map_err(SppError::Refused)?;
             run(spp, proc, &command)
         }
     }
+}
+
+/// Whether a line launches the primary, which then does not exist yet.
+fn starts_primary(target: Target, command: &str) -> bool {
+    let launch = (target == Target::Primary).then(|| words::parse(ProcType::Primary, command));
+    matches!(launch, Some(Ok(Command::Launch(Launch { proc: Proc::PRIMARY, .. }))))
 }
 
 /// An instance's name, as spp-ctl gives it.
@@ -124,7 +133,7 @@ fn run(spp: &Spp, proc: Proc, command: &Command) -> Result<Answer, SppError> {
 /// Launches an instance. If it exists with the same options and does nothing yet, that is a success: configured
 /// instances exist before a recipe is played.
 fn launch_instance(spp: &Spp, launch: &Launch) -> Result<Instance, SppError> {
-    let mut new = launch.instance(spp.directory());
+    let mut new = spp.instance_of(launch);
     let sorted = |instance: &Instance| {
         let mut slaves: Vec<_> = instance.cores.iter().skip(1).copied().collect();
         slaves.sort_unstable();

@@ -1,7 +1,5 @@
 //! Answers to `status`, as SPP's CLI prints them.
 
-use std::collections::BTreeSet;
-
 use ctl_spp_types::key_text;
 use serde_json::json;
 use switch::model::EndPort;
@@ -42,7 +40,7 @@ pub(super) fn of(status: &Status) -> Answer {
     let text = match instance.proc.kind {
         ProcType::Pcap => pcap(instance, files.last().map(|file| file.display().to_string())),
         ProcType::Nfv => nfv(instance, nics),
-        _ => vf(instance),
+        _ => vf(instance, nics),
     };
     let mut value = json!(instance);
     if instance.proc.kind == ProcType::Pcap {
@@ -96,7 +94,8 @@ fn ports(setup: &Setup, nics: &[PortId], indent: usize) -> String {
     let mut text = String::new();
     for port in patchable(setup, nics) {
         let patch = setup.patches.iter().find(|patch| patch.src == port);
-        text += &format!("{pad}- {port}{}\n", patch.map_or_else(String::new, |patch| format!(" -> {}", patch.dst)));
+        let to = patch.map_or_else(String::new, |patch| format!(" -> {}", patch.dst.shown()));
+        text += &format!("{pad}- {}{to}\n", port.shown());
     }
     text
 }
@@ -107,10 +106,8 @@ fn nfv(instance: &Instance, nics: &[PortId]) -> String {
 }
 
 /// A vf or mirror.
-fn vf(instance: &Instance) -> String {
-    let running = &instance.running;
-    let attached = running.components.iter().flat_map(|component| component.rx.iter().chain(&component.tx));
-    let ports: BTreeSet<PortId> = attached.map(|attached| attached.port).chain(running.ports.iter().copied()).collect();
+fn vf(instance: &Instance, nics: &[PortId]) -> String {
+    let ports = crate::status::ports(&instance.running, nics).into_iter().map(PortId::shown);
     format!(
         "Basic Information:\n  - client-id: {}\n{}  - ports: {}\n{}{}",
         instance.proc.id,
@@ -129,7 +126,7 @@ fn table_and_components(instance: &Instance, setup: &Setup) -> String {
             text += "  No entries.\n";
         }
         for entry in &setup.table {
-            text += &format!("  - {}, {}\n", key_text(&entry.key), entry.port);
+            text += &format!("  - {}, {}\n", key_text(&entry.key), entry.port.shown());
         }
     }
     text += "Components:\n";
@@ -139,7 +136,7 @@ fn table_and_components(instance: &Instance, setup: &Setup) -> String {
             for attached in component.side(dir) {
                 let edit = topo::vlan_text(attached.vlan);
                 let edit = if edit.is_empty() { edit } else { format!(" ({edit})") };
-                text += &format!("    - {}: {}{edit}\n", dir.word(), attached.port);
+                text += &format!("    - {}: {}{edit}\n", dir.word(), attached.port.shown());
             }
         }
     }
@@ -155,7 +152,7 @@ fn pcap(instance: &Instance, file: Option<String>) -> String {
     let mut text = format!("- client-id: {}\n- status: {}\n", instance.proc.id, word(instance.running.running));
     let core = |n: usize| instance.cores.get(n).map_or_else(String::new, |core| format!(":{core}"));
     if let Some(capture) = &instance.capture {
-        text += &format!("- core{} receive\n  - rx: {}\n", core(1), capture.port);
+        text += &format!("- core{} receive\n  - rx: {}\n", core(1), capture.port.shown());
     }
     text + &format!("- core{} write\n  - filename: {}\n", core(2), file.unwrap_or_default())
 }

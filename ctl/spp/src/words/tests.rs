@@ -152,6 +152,8 @@ fn errors_begin_with_spps_text() {
         (ProcType::Pcap, "add ring:0", "Unknown command(add)"),
         (ProcType::Primary, "launch 2", "Wrong message format"),
         (ProcType::Primary, "launch 2 spp_bridge", "Invalid value (launch)"),
+        (ProcType::Primary, "launch vf x", "Invalid value (client id)"),
+        (ProcType::Primary, "launch vf", "Wrong message format"),
         (ProcType::Vf, "flow list phy:0", "Unknown command(flow)"),
         (ProcType::Primary, "flush now", "Wrong message format"),
     ] {

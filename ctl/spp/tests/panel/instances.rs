@@ -74,14 +74,58 @@ fn what_is_not_there_is_refused_and_nothing_changes() {
     spp.change(VF, &attach("h", Dir::Rx, "ring:0")).unwrap_err();
     spp.change(VF, &attach("f", Dir::Rx, "ring:0")).unwrap_err();
     spp.change(VF, &Change::ResetPatches).unwrap_err();
-    spp.change(VF, &Change::Detach { name: "f".into(), dir: Dir::Rx, port: port("ring:3") }).unwrap_err();
+    spp.change(VF, &Change::Detach { name: "h".into(), dir: Dir::Rx, port: port("ring:3") }).unwrap_err();
+    spp.change(VF, &attach("f", Dir::Rx, "phy:0")).unwrap_err();
     spp.change(NFV, &Change::AddPort { port: port("phy:1"), rings: None }).unwrap_err();
-    spp.change(NFV, &Change::AddPort { port: port("vhost:0"), rings: None }).unwrap_err();
+    spp.change(NFV, &Change::AddPort { port: port("vhost:128"), rings: None }).unwrap_err();
     spp.change(NFV, &Change::AddPort { port: port("memif:0"), rings: None }).unwrap_err();
     spp.change(NFV, &Change::AddPort { port: port("pipe:0"), rings: None }).unwrap_err();
     let nobody = Proc { kind: ProcType::Vf, id: 9 };
     assert_eq!(spp.change(nobody, &Change::ResetPatches), Err(SppError::NotFound("sec_id 9 not found.".into())));
     assert_eq!(spp.instances(), before);
+}
+
+#[test]
+fn what_spp_takes_for_done_is_done() {
+    let spp = spp_of(TWO, Store::in_memory(tables()));
+    forward(&spp, "phy:0", "ring:3");
+    let before = spp.instances();
+    spp.change(VF, &Change::StopComponent { name: "nobody".into() }).unwrap();
+    spp.change(VF, &Change::Detach { name: "f".into(), dir: Dir::Rx, port: port("ring:3") }).unwrap();
+    assert_eq!(spp.instances(), before);
+    let key = EntryKey { vlan: None, mac: None };
+    spp.change(VF, &Change::AddEntry(Entry { key, port: port("ring:3") })).unwrap();
+    assert_eq!(running(&spp), ["vf 1/f"], "an entry for a port of another component waits for a classifier");
+}
+
+#[test]
+fn a_tag_that_a_port_adds_can_be_changed_and_nothing_else_by_attaching_it_again() {
+    let spp = spp_of(TWO, Store::in_memory(tables()));
+    spp.change(VF, &start("c", 1, ComponentType::Classifier)).unwrap();
+    let tagged = |vlan| Change::Attach { name: "c".into(), dir: Dir::Tx, port: port("ring:3"), vlan };
+    let edit = || spp.instance(VF).unwrap().running.components[0].tx[0].vlan;
+    spp.change(VF, &tagged(VlanEdit::Add { vid: 5, pcp: 0 })).unwrap();
+    spp.change(VF, &tagged(VlanEdit::Add { vid: 6, pcp: 1 })).unwrap();
+    assert_eq!(edit(), VlanEdit::Add { vid: 6, pcp: 1 });
+    for vlan in [VlanEdit::None, VlanEdit::Del] {
+        let why = spp.change(VF, &tagged(vlan)).unwrap_err().to_string();
+        assert!(why.contains("has ring:3 on its tx side already"), "{why}");
+    }
+    assert_eq!(edit(), VlanEdit::Add { vid: 6, pcp: 1 });
+}
+
+#[test]
+fn an_instance_has_as_many_ports_as_the_configuration_says() {
+    let spp = spp_of(&format!("[spp]\nmax_ports = 3\n{TWO}"), Store::in_memory(tables()));
+    let add = |text| spp.change(NFV, &Change::AddPort { port: port(text), rings: None });
+    add("phy:0").unwrap();
+    add("ring:0").unwrap();
+    add("ring:1").unwrap();
+    let why = add("ring:2").unwrap_err().to_string();
+    assert!(why.contains("3 ports, NICs included") && why.contains("max_ports"), "{why}");
+    spp.change(NFV, &Change::DelPort(port("ring:0"))).unwrap();
+    add("ring:2").unwrap();
+    spp.change(VF, &Change::AddPort { port: port("ring:0"), rings: None }).unwrap();
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ctl_service::state::Store;
 use ctl_spp::shell::execute;
 use ctl_spp::*;
-use kit::{VF_AND_NFV as TWO, spp_of, tables};
+use kit::{VF_AND_NFV as TWO, spp_of, tables, with_queues};
 use proptest::prelude::*;
 
 /// Configuration of a VM's port.
@@ -18,11 +18,10 @@ const VM: &str = r#"
 
 pub(super) fn spp() -> Arc<Spp> {
     // Lines name the second queue of the NIC too.
-    let two = TWO.replace("ifname =", "queues = 2\nifname =");
-    spp_of(&format!("{two}{VM}"), Store::in_memory(tables()))
+    spp_of(&format!("{}{VM}", with_queues(TWO, 2)), Store::in_memory(tables()))
 }
 
-fn say(spp: &Spp, line: &str) -> String {
+pub(super) fn say(spp: &Spp, line: &str) -> String {
     execute(spp, line).unwrap_or_else(|error| panic!("{line}: {error}")).text
 }
 
@@ -125,7 +124,7 @@ Components:
     );
     assert_eq!(
         say(&spp, "nfv 2; status"),
-        "- status: idling\n- lcore_ids:\n  - master: 0\n- ports:\n  - phy:0\n  - ring:5\n  - vhost:0 -> ring:5\n"
+        "- status: idling\n- lcore_ids:\n  - master: 0\n- ports:\n  - phy:0 nq 0\n  - phy:0 nq 1\n  - ring:5\n  - vhost:0 -> ring:5\n"
     );
     say_all(&spp, &["vf 1; flush on", "vf 1; component stop fwd"]);
     let held = say(&spp, "vf 1; status");
@@ -144,14 +143,15 @@ Components:
 #[test]
 fn nics_can_be_patched_without_being_added() {
     let spp = spp();
-    assert_eq!(say(&spp, "nfv 2; status"), "- status: idling\n- lcore_ids:\n  - master: 0\n- ports:\n  - phy:0\n");
+    let queues = "- status: idling\n- lcore_ids:\n  - master: 0\n- ports:\n  - phy:0 nq 0\n  - phy:0 nq 1\n";
+    assert_eq!(say(&spp, "nfv 2; status"), queues);
     // A loop, as in SPP's use cases.
     assert_eq!(say(&spp, "nfv 2; patch phy:0 phy:0"), "Patch ports (phy:0 -> phy:0).\n");
     assert!(say(&spp, "nfv 2; status").ends_with("- ports:\n  - phy:0 -> phy:0\n"));
     say_all(&spp, &["nfv 2; patch reset", "nfv 2; add ring:0", "nfv 2; patch ring:0 phy:0", "nfv 2; forward"]);
     assert!(say(&spp, "nfv 2; status").ends_with("- ports:\n  - phy:0\n  - ring:0 -> phy:0\n"));
     assert_saved(&spp).unwrap();
-    assert!(say(&spp, "pri; status").contains("- forwarder:\n  - status: idling\n  - ports:\n    - phy:0\n"));
+    assert!(say(&spp, "pri; status").contains("- forwarder:\n  - status: idling\n  - ports:\n    - phy:0 nq 0\n"));
     // A missing port is still refused, and so is one that must be added first.
     for (line, why) in
         [("nfv 2; patch phy:7 ring:0", "phy:7 is not there"), ("nfv 2; patch vhost:0 phy:0", "add it first")]
@@ -199,7 +199,10 @@ fn the_command_librarys_way_is_understood_from_end_to_end() {
     );
     assert_eq!(spp.working().0.len(), 0, "nothing works before flush");
     let held = say(&spp, "vf 1; status");
-    assert!(held.contains("  - ports: []\n") && held.contains("From the next flush on:"), "{held}");
+    assert!(
+        held.contains("  - ports: [phy:0 nq 0, phy:0 nq 1]\n") && held.contains("From the next flush on:"),
+        "{held}"
+    );
     say_all(&spp, &["vf 1; flush", "vf 1; stop"]);
     let status = say(&spp, "vf 1; status");
     assert!(status.contains("  - status: idling\n  - ports: [phy:0, vhost:0, ring:0]\n"), "{status}");
@@ -239,7 +242,7 @@ fn a_line_that_is_refused_says_why_and_changes_nothing() {
         ("nfv 2; Status", "Unknown command(Status): nfv has status, add,"),
         ("bye", "bye sec"),
         ("pri; add pipe:0 ring:8", "add pipe:N RXRING TXRING"),
-        ("pri; launch vm 8", "vf, nfv, mirror and pcap"),
+        ("pri; launch vm 8", "vf, nfv, mirror, pcap and primary"),
         ("pri; launch vf 8 -l 2000", "0 to 1023"),
         ("pri; launch pcap 8 -l 0 -- -c memif:0", "memif"),
         ("vf 1; component start x 1024 forward", "0 to 1023"),
@@ -251,7 +254,10 @@ fn a_line_that_is_refused_says_why_and_changes_nothing() {
         ("vf 1; component start fwd 1 forward", "already"),
         ("vf 1; component start x 0 forward", "master core"),
         ("vf 1; component start x 1 bridge", "component type"),
-        ("vf 1; component stop nobody", "no component"),
+        ("vf 1; port del ring:0 rx nobody", "no component"),
+        ("vf 1; port add ring:0 tx cls", "cls has ring:0 on its tx side already"),
+        ("vf 1; classifier_table add mac default ring:9", "no component has ring:9"),
+        ("pri; launch primary 1", "the primary has no client id"),
         ("vf 1; port add phy:0 rx fwd", "1 rx port"),
         ("vf 1; port add phy:7 tx cls", "not there"),
         ("vf 1; port add memif:0 tx cls", "memif"),
@@ -277,7 +283,7 @@ fn an_instance_that_was_configured_may_be_launched_by_a_recipe() {
     assert!(execute(&spp, "pri; launch vf 1 -l 0,1-2 -- --client-id 1").is_err());
 }
 
-const FLOW: &str = "pri; flow create phy:0 ingress group 1 pattern eth dst is 10:22:33:44:55:66 / vlan vid is 100 / end actions \
+pub(super) const FLOW: &str = "pri; flow create phy:0 ingress group 1 pattern eth dst is 10:22:33:44:55:66 / vlan vid is 100 / end actions \
                     queue index 0 / of_pop_vlan / end";
 
 #[test]
@@ -321,7 +327,7 @@ fn flow_rules_are_made_shown_and_destroyed() {
     assert!(spp.flow_rules(0).is_empty());
 }
 
-fn assert_saved(spp: &Spp) -> Result<(), TestCaseError> {
+pub(super) fn assert_saved(spp: &Spp) -> Result<(), TestCaseError> {
     let recipe = save(&spp.state());
     let again = self::spp();
     for line in &recipe {

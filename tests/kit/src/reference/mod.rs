@@ -9,31 +9,17 @@ mod vf;
 
 use serde_json::Value;
 
-/// Ports of the machine that the examples assume: two NICs, and ports of two VMs.
-pub const PORTS: &str = r#"
-    [[port]]
-    name = "nic0"
-    kind = "phy"
-    ifname = "eth10"
-    queues = 4
-    mac = "56:48:4f:53:54:00"
-    spp = "phy:0"
-    [[port]]
-    name = "nic1"
-    kind = "phy"
-    ifname = "eth11"
-    queues = 4
-    mac = "56:48:4f:53:54:01"
-    spp = "phy:1"
-    [[port]]
-    name = "vm0"
-    kind = "guest"
-    spp = "vhost:0"
-    [[port]]
-    name = "vm1"
-    kind = "guest"
-    spp = "vhost:1"
-"#;
+/// Ports of the machine that the examples assume: two NICs with that many queues, and ports of two VMs.
+pub fn ports(queues: u32) -> String {
+    let nic = |no: u32| {
+        format!(
+            "[[port]]\nname = \"nic{no}\"\nkind = \"phy\"\nifname = \"eth1{no}\"\nqueues = {queues}\n\
+             mac = \"56:48:4f:53:54:0{no}\"\nspp = \"phy:{no}\"\n"
+        )
+    };
+    let vm = |no: u32| format!("[[port]]\nname = \"vm{no}\"\nkind = \"guest\"\nspp = \"vhost:{no}\"\n");
+    [nic(0), nic(1), vm(0), vm(1)].concat()
+}
 
 /// An instance as text of a configuration file.
 pub fn process(kind: &str, client_id: u32, cores: &[u32]) -> String {
@@ -114,7 +100,13 @@ impl Example {
             let port = if kind == "pcap" { "port = \"phy:0\"\n" } else { "" };
             process(kind, id, cores) + port
         };
-        self.processes.iter().map(line).collect::<String>() + PORTS
+        self.processes.iter().map(line).collect::<String>() + &ports(self.queues())
+    }
+
+    /// Queues of its NICs. One that is not about queues has a NIC with one, and so no queues in its answer.
+    pub fn queues(&self) -> u32 {
+        let requests = self.before.iter().chain([&self.request]);
+        if requests.copied().any(|request| request.contains("nq") || request.contains("flow_rule")) { 4 } else { 1 }
     }
 
     /// Checks status, content type and body of an answer.

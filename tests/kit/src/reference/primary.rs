@@ -23,9 +23,9 @@ const fn added(at: &'static str, json: &'static str) -> Difference {
 const MASTER: Difference = added("/master-lcore", "0");
 const LCORES: Difference = added("/lcores", "[0]");
 const QUEUES: [Difference; 4] = [
-    added("/phy_ports/0/nof_queues", r#"{ "rx": 4, "tx": 4 }"#),
+    added("/phy_ports/0/nof_queues", r#"{ "rx": 1, "tx": 1 }"#),
     added("/phy_ports/0/flow", "[]"),
-    added("/phy_ports/1/nof_queues", r#"{ "rx": 4, "tx": 4 }"#),
+    added("/phy_ports/1/nof_queues", r#"{ "rx": 1, "tx": 1 }"#),
     added("/phy_ports/1/flow", "[]"),
 ];
 const PIPES: Difference = Difference {
@@ -33,6 +33,8 @@ const PIPES: Difference = Difference {
     ours: Ours::Json(r#"[{ "id": 0, "rx": 0, "tx": 1 }]"#),
     why: "the reference has them since 2020; here they give the rings",
 };
+const START_PRIMARY: &str =
+    r#"PUT /v1/primary/launch {"client_id": 0, "proc_name": "spp_primary", "eal": {}, "app": {}}"#;
 const NOTHING: &str = "the primary had no status in 2018";
 
 const CREATE: &str = r#"POST /v1/primary/flow_rules/port_id/0 { "rule": { "group": 0, "priority": 0, "direction": "ingress", "transfer": true, "pattern": [ "eth dst is 11:22:33:44:55:66 type mask 0xffff", "vlan vid is 100" ], "actions": [ "queue index 1", "of_pop_vlan" ] } }"#;
@@ -85,8 +87,8 @@ pub(super) const EXAMPLES: &[Example] = &[
                 Difference {
                     at: "/phy_ports",
                     ours: Ours::Json(
-                        r#"[{ "id": 0, "rx": 0, "tx": 0, "tx_drop": 0, "eth": "56:48:4f:53:54:00", "nof_queues": { "rx": 4, "tx": 4 }, "flow": [] },
-                            { "id": 1, "rx": 0, "tx": 0, "tx_drop": 0, "eth": "56:48:4f:53:54:01", "nof_queues": { "rx": 4, "tx": 4 }, "flow": [] }]"#,
+                        r#"[{ "id": 0, "rx": 0, "tx": 0, "tx_drop": 0, "eth": "56:48:4f:53:54:00", "nof_queues": { "rx": 1, "tx": 1 }, "flow": [] },
+                            { "id": 1, "rx": 0, "tx": 0, "tx_drop": 0, "eth": "56:48:4f:53:54:01", "nof_queues": { "rx": 1, "tx": 1 }, "flow": [] }]"#,
                     ),
                     why: NOTHING,
                 },
@@ -102,6 +104,23 @@ pub(super) const EXAMPLES: &[Example] = &[
     done("primary patch", ONE, RINGS, r#"PUT /v1/primary/patches {"src": "ring:0", "dst": "ring:1"}"#),
     done("primary patch reset", ONE, RINGS, "DELETE /v1/primary/patches"),
     done("primary exit", ONE, &[], "DELETE /v1/primary"),
+    done("primary start again (not SPP's)", ONE, &["DELETE /v1/primary"], START_PRIMARY),
+    Example {
+        name: "primary start while there is one (not SPP's)",
+        processes: ONE,
+        before: &[],
+        request: START_PRIMARY,
+        answer: Answer::Refused("command error: there is a primary already"),
+    },
+    Example {
+        name: "memif",
+        processes: WITH_NFV,
+        before: &[],
+        request: r#"PUT /v1/nfvs/1/ports {"action": "add", "port": "memif:0"}"#,
+        answer: Answer::Refused(
+            "command error: memif:0: memif is not supported here. A ring (ring:0) connects components, a vhost port (vhost:0) a VM or a container",
+        ),
+    },
     Example {
         name: "launch nfv, with quotes that are no JSON's",
         processes: ONE,

@@ -134,6 +134,29 @@ pub(super) const EXAMPLES: &[Example] = &[
             &[MASTER, KIND],
         ),
     },
+    Example {
+        name: "vf status with queues (manual of 2020)",
+        processes: &[("vf", 1, &[1, 2, 3])],
+        before: &[
+            r#"POST /v1/vfs/1/components {"name": "cls", "core": 2, "type": "classifier"}"#,
+            r#"PUT /v1/vfs/1/components/cls/ports {"action": "attach", "port": "phy:0nq0", "dir": "rx", "vlan": {}}"#,
+            r#"PUT /v1/vfs/1/components/cls/ports {"action": "attach", "port": "phy:0nq1", "dir": "tx", "vlan": {}}"#,
+            r#"PUT /v1/vfs/1/classifier_table {"action": "add", "type": "mac", "mac_address": "C0:8E:CD:38:BC:E6", "port": "phy:0nq1"}"#,
+        ],
+        request: "GET /v1/vfs/1",
+        answer: Answer::Json(
+            r#"{ "client-id": 1,
+                 "ports": ["phy:0 nq 0", "phy:0 nq 1", "phy:0 nq 2", "phy:0 nq 3",
+                           "phy:1 nq 0", "phy:1 nq 1", "phy:1 nq 2", "phy:1 nq 3"],
+                 "components": [
+                    { "core": 2, "name": "cls", "type": "classifier",
+                      "rx_port": [{ "port": "phy:0 nq 0", "vlan": { "operation": "none", "id": 0, "pcp": 0 } }],
+                      "tx_port": [{ "port": "phy:0 nq 1", "vlan": { "operation": "none", "id": 0, "pcp": 0 } }] },
+                    { "core": 3, "type": "unuse" }],
+                 "classifier_table": [{ "type": "mac", "value": "C0:8E:CD:38:BC:E6", "port": "phy:0 nq 1" }] }"#,
+            &[MASTER],
+        ),
+    },
     done("vf start (2020)", ONE, &[], START),
     done("vf start (2018)", ONE, &[], START_2018),
     done(
@@ -173,6 +196,26 @@ pub(super) const EXAMPLES: &[Example] = &[
         ONE,
         &[START_2018, VHOST_2018],
         r#"PUT /v1/vfs/1/components/forwarder1 {"action": "detach", "port": "vhost:0", "dir": "tx"}"#,
+    ),
+    Example {
+        name: "vf attach again",
+        processes: ONE,
+        before: &[START, VHOST],
+        request: VHOST,
+        answer: Answer::Refused("command error: component fwd1 has vhost:0 on its tx side already"),
+    },
+    done(
+        "vf detach what it does not have",
+        ONE,
+        &[START],
+        r#"PUT /v1/vfs/1/components/fwd1/ports {"action": "detach", "port": "vhost:0", "dir": "tx"}"#,
+    ),
+    done("vf stop what is not there", ONE, &[], "DELETE /v1/vfs/1/components/fwd1"),
+    done(
+        "vf table add for a port of another component",
+        ONE,
+        &[START, VHOST],
+        r#"PUT /v1/vfs/1/classifier_table {"action": "add", "type": "mac", "mac_address": "FA:16:3E:7D:CC:35", "port": "vhost:0"}"#,
     ),
     done(
         "vf table add",

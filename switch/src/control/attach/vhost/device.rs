@@ -192,7 +192,11 @@ impl Device {
             Some((record, identity)) => record.resume(&self.memory, &setup, *identity, base.0).map_err(failed)?,
             None => None,
         };
-        let position = resumed.map_or_else(|| setup.position_of_base(&self.memory, base.0), Ok).map_err(failed)?;
+        let mut position = resumed.map_or_else(|| setup.position_of_base(&self.memory, base.0), Ok).map_err(failed)?;
+        // DPDK's virtio-user says 0 to a back end that comes back. The used ring tells where the last one was.
+        if !session.is_packed() && position.available.wrapping_sub(position.used) > num {
+            position = setup.position_of_used_ring(&self.memory).map_err(failed)?;
+        }
         let mut queue = Queue::new(&self.memory, &setup, position).map_err(failed)?;
         queue.set_log(self.ring_log(ring, session));
         queue.set_record(record.map(|(record, identity)| {

@@ -36,7 +36,7 @@ const NOBODY: u32 = 65_534;
 pub fn cached(name: &str) -> PathBuf {
     let cache = std::env::var_os("XSWITCH_CACHE").filter(|dir| !dir.is_empty());
     let path = Path::new(cache.as_deref().unwrap_or("/var/cache/xswitch".as_ref())).join(name);
-    assert!(path.exists(), "{} is missing: `make qemu` makes it", path.display());
+    assert!(path.exists(), "{} is missing: `make qemu peers` makes it", path.display());
     path
 }
 

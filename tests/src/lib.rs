@@ -27,6 +27,7 @@ pub mod raw;
 pub mod shell;
 pub mod spp;
 pub mod stream;
+pub mod testpmd;
 pub mod veth;
 pub mod wait;
 pub mod xsk_guest;

@@ -1,5 +1,6 @@
 //! vhost-user ports with QEMU as the front end: the stock kind of guest.
 
+mod dpdk;
 mod front_end;
 mod hostile;
 mod migration;

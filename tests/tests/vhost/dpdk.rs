@@ -66,8 +66,8 @@ fn packets_go_both_ways_whatever_the_driver_takes() {
         ("in_order=0,mrg_rxbuf=1", MRG_RXBUF, IN_ORDER),
         ("in_order=1,mrg_rxbuf=0", IN_ORDER, MRG_RXBUF),
         ("in_order=0,mrg_rxbuf=0", 0, IN_ORDER | MRG_RXBUF),
-        // Packed rings are not offered. The driver makes do with split ones.
-        ("packed_vq=1", 0, PACKED),
+        ("packed_vq=1,in_order=1", PACKED | IN_ORDER, 0),
+        ("packed_vq=1,in_order=0", PACKED, IN_ORDER),
     ] {
         let devices: Vec<_> =
             devices.iter().map(|device| VirtioUser { more: more.to_owned(), ..device.clone() }).collect();
@@ -102,8 +102,18 @@ fn four_queues_send_and_receive() {
 
 #[test]
 fn a_driver_that_makes_the_socket_goes_on_after_the_daemon_was_killed() {
+    goes_on("");
+}
+
+#[test]
+fn with_packed_rings_it_does_too() {
+    goes_on("packed_vq=1");
+}
+
+fn goes_on(more: &str) {
     let mut daemon = Daemon::start("pmdserver");
     let devices = pair(&daemon, Server::Qemu, 1);
+    let devices: Vec<_> = devices.into_iter().map(|device| VirtioUser { more: more.to_owned(), ..device }).collect();
     let mut testpmd = Testpmd::start(&daemon.ns, &devices);
     ["a", "b"].iter().for_each(|port| expect_link(&daemon, port, true));
     exchange(&daemon, &mut testpmd, 1);

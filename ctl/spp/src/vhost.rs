@@ -85,7 +85,11 @@ impl Spp {
     /// Takes away ports that were made by another configuration: with other sockets. They are made anew.
     pub(crate) fn drop_stale_vhosts(&self) {
         for spec in self.service.port_specs() {
-            let stale = made_no(&spec).is_some_and(|no| self.spec_of(no, 1).vhost != spec.vhost);
+            let place = |spec: &PortSpec| {
+                let VhostSpec { socket, owner, group, mode, .. } = spec.vhost.clone()?;
+                Some((socket, owner, group, mode))
+            };
+            let stale = made_no(&spec).is_some_and(|no| place(&self.spec_of(no, 1)) != place(&spec));
             if stale && let Err(error) = self.service.del_port(&spec.name) {
                 tracing::warn!(port = spec.name, %error, "a port keeps the socket of an earlier configuration");
             }

@@ -47,12 +47,15 @@ fn file(vm: &mut Vm) -> String {
 /// Sends the file from one guest to the other, and checks what has arrived.
 fn send_file(from: &mut Vm, to: &mut Vm, to_ip: &str) {
     let sum = file(from);
-    // The server ends at the end of the stream: its own input never does.
-    to.sh("(sleep 1000 | nc -l -p 5001 >/tmp/got; md5sum </tmp/got >/tmp/sum) >/dev/null 2>&1 & sleep 1");
-    from.sh(&format!("nc {to_ip} 5001 </tmp/file"));
-    let got =
-        to.sh("for try in 1 2 3 4 5 6 7 8 9; do [ -s /tmp/sum ] && break; sleep 1; done; cat /tmp/sum; rm /tmp/sum");
+    // Neither end sees the end of its input. So both stay until all has arrived.
+    to.sh("(sleep 1000 | nc -l -p 5001 >/tmp/got) >/dev/null 2>&1 & sleep 1");
+    from.sh(&format!("(cat /tmp/file; sleep 1000) | nc {to_ip} 5001 >/dev/null 2>&1 &"));
+    let all = format!("for try in $(seq 100); do [ $(stat -c %s /tmp/got) = {FILE} ] && break; sleep 0.5; done");
+    let got = to.sh(&format!("{all}; md5sum </tmp/got"));
     assert_eq!(got, sum);
+    for vm in [from, to] {
+        vm.sh("killall nc sleep; while pidof nc; do sleep 0.1; done; true");
+    }
 }
 
 /// Bits a second from `a` to an iperf3 server in 10.0.0.`number`.

@@ -27,6 +27,7 @@ pub mod raw;
 pub mod shell;
 pub mod spp;
 pub mod stream;
+pub mod tap;
 pub mod testpmd;
 pub mod veth;
 pub mod wait;

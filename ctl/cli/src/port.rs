@@ -84,19 +84,20 @@ pub struct PortOptions {
     /// Identity from the manager of the guests. Default: the name.
     #[arg(long)]
     uuid: Option<String>,
-    /// Kind of the other end: guest (a veth pair), phy (a netdev) or vhost (a vhost-user socket).
-    #[arg(long, default_value = "guest", value_parser = word::<PortKind>)]
-    kind: PortKind,
+    /// Kind of the other end: guest (a veth pair), phy (a netdev), vhost (a vhost-user socket) or tap (for any VMM).
+    /// Default: guest.
+    #[arg(long, value_parser = word::<PortKind>)]
+    kind: Option<PortKind>,
     /// Port number. Default: the lowest free one.
     #[arg(long)]
     vport: Option<u16>,
     /// The switch's netdev.
     #[arg(long, value_name = "IF")]
     ifname: Option<String>,
-    /// The guest's end of the veth pair.
+    /// The guest's end of the veth pair, or the tap.
     #[arg(long, value_name = "IF")]
     guest_ifname: Option<String>,
-    /// Named network namespace for the guest's end.
+    /// Named network namespace for the guest's end or the tap.
     #[arg(long, value_name = "NAME")]
     netns: Option<String>,
     /// MAC address of the guest.
@@ -146,6 +147,8 @@ pub struct PortOptions {
     /// Virtio feature bits that the guest of a vhost port may be offered, in decimal or as 0x… Default: all.
     #[arg(long, value_name = "BITS", value_parser = bits)]
     feature_list: Option<u64>,
+    #[command(flatten)]
+    tap: TapOptions,
     /// Name of the port in the Soft Patch Panel, such as phy:0. The port is then not part of the bridge.
     #[arg(long, value_name = "TYPE:N")]
     spp: Option<String>,
@@ -189,6 +192,24 @@ fn bits(text: &str) -> Result<u64, String> {
     bits.map_err(|_| format!("`{text}` is no number of 64 bits, such as 0x100010001"))
 }
 
+/// Who may open the tap of a tap port.
+#[derive(Clone, Debug, PartialEq, Args)]
+pub struct TapOptions {
+    /// User that may open the tap of a tap port. Default: the daemon's, unless a group is named.
+    #[arg(long, value_name = "USER")]
+    tap_owner: Option<String>,
+    /// Group whose members may open the tap of a tap port.
+    #[arg(long, value_name = "GROUP")]
+    tap_group: Option<String>,
+}
+
+impl TapOptions {
+    fn spec(self) -> Option<TapSpec> {
+        let spec = TapSpec { owner: self.tap_owner, group: self.tap_group };
+        Some(spec).filter(|spec| *spec != TapSpec::default())
+    }
+}
+
 impl From<PortArguments> for PortSpec {
     fn from(arguments: PortArguments) -> Self {
         arguments.options.spec(arguments.name)
@@ -202,13 +223,23 @@ impl PortOptions {
         spec == PortSpec::new("", PortKind::Guest)
     }
 
+    /// The kind that was named.
+    pub fn kind(&self) -> Option<PortKind> {
+        self.kind
+    }
+
+    /// Whether a socket was named.
+    pub fn has_socket(&self) -> bool {
+        self.vhost.socket.is_some()
+    }
+
     /// Turns the options into a port of that name.
     pub fn spec(self, name: String) -> PortSpec {
         let a = self;
         PortSpec {
             name,
             uuid: a.uuid,
-            kind: a.kind,
+            kind: a.kind.unwrap_or(PortKind::Guest),
             vport: a.vport,
             ifname: a.ifname,
             guest_ifname: a.guest_ifname,
@@ -229,6 +260,7 @@ impl PortOptions {
             guest_sockets: a.guest_sockets,
             vhost: a.vhost.spec(),
             feature_list: a.feature_list,
+            tap: a.tap.spec(),
             spp: a.spp,
         }
     }
@@ -337,6 +369,20 @@ mod tests {
         assert_eq!((spec.kind, spec.steering, spec.mac_check), (PortKind::Phy, Steering::Shared, Some(false)));
         let tagged = "10,20-29".parse().unwrap();
         assert_eq!(spec.vlan, Some(VlanMode::Trunk { native: None, tagged }));
+    }
+
+    #[test]
+    fn a_tap_has_an_owner_and_a_group_if_it_is_asked_for() {
+        let spec = |line: &str| {
+            let line = format!("xswitch port add vm1 --kind tap{line}");
+            match Arguments::try_parse_from(line.split(' ')).unwrap().command {
+                Command::Port(PortCommand::Add(arguments)) => PortSpec::from(*arguments),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(spec(""), PortSpec::new("vm1", PortKind::Tap));
+        let tap = TapSpec { owner: Some("fc".to_owned()), group: Some("7".to_owned()) };
+        assert_eq!(spec(" --tap-owner fc --tap-group 7 --queues 2").tap, Some(tap));
     }
 
     #[test]

@@ -65,6 +65,28 @@ pub(crate) fn ports(ports: &[PortEntry]) -> String {
     text
 }
 
+/// What there is to say of a tap.
+fn tap(tap: &TapInfo) -> [(&'static str, String); 4] {
+    let TapInfo { open_queues, vnet_hdr, owner, group, dropped } = tap;
+    let vmm = match (open_queues, vnet_hdr) {
+        (0, _) => "has not opened it",
+        (_, true) => "has it, with virtio-net headers: checksums and segments are the kernel's",
+        (_, false) => "has it",
+    };
+    let who = match (owner, group) {
+        (Some(owner), Some(group)) => format!("user {owner}, in group {group}"),
+        (Some(owner), None) => format!("user {owner}"),
+        (None, Some(group)) => format!("group {group}"),
+        (None, None) => "any user".to_owned(),
+    };
+    [
+        ("VMM", vmm.to_owned()),
+        ("tap's queues", format!("{open_queues} open")),
+        ("tap is for", who),
+        ("not taken", format!("{dropped} frames")),
+    ]
+}
+
 /// `port show`.
 pub(crate) fn port(port: &PortEntry) -> String {
     let spec = &port.spec;
@@ -100,8 +122,10 @@ pub(crate) fn port(port: &PortEntry) -> String {
     lines.extend(spec.spp.iter().map(|name| ("SPP", name.clone())));
     if let Some(ifname) = &spec.guest_ifname {
         let netns = spec.netns.as_ref().map(|netns| format!(" in namespace {netns}")).unwrap_or_default();
-        lines.push(("guest end", format!("{ifname}{netns}")));
+        let end = if spec.kind == PortKind::Tap { "tap" } else { "guest end" };
+        lines.push((end, format!("{ifname}{netns}")));
     }
+    lines.extend(port.info.as_ref().and_then(|info| info.tap.as_ref()).into_iter().flat_map(tap));
     let shared = if spec.shared_mac { " (shared)" } else { "" };
     lines.extend(spec.mac.map(|mac| ("MAC", format!("{mac}{shared}"))));
     let max = port.info.as_ref().map(|info| format!(" (at most {})", info.max_mtu)).unwrap_or_default();

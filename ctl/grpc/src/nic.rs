@@ -12,14 +12,26 @@ use super::proto::{
 };
 use super::{Dpu, mac, required};
 
-/// Renames fields in an error of the service to those of the document, which has other names for queues.
+/// Fields of the service that have another name here.
+const FIELDS: [(&str, &str); 8] = [
+    ("queues: ", "max_qpair"),
+    ("vhost.socket: ", "socket"),
+    ("vhost.owner: ", "owner"),
+    ("vhost.group: ", "group"),
+    ("vhost.mode: ", "socket_mode"),
+    ("vhost: ", "socket"),
+    ("tap.owner: ", "owner"),
+    ("tap.group: ", "group"),
+];
+
+/// Renames fields in an error of the service to those of the document and its extensions.
 fn in_its_words(error: Error) -> Error {
-    match &error {
-        Error::Switch(inner) => match inner.to_string().strip_prefix("queues: ") {
-            Some(rest) => Error::Switch(switch::Error::new(inner.kind(), format!("max_qpair: {rest}"))),
-            None => error,
-        },
-        _ => error,
+    let Error::Switch(inner) = &error else { return error };
+    let text = inner.to_string();
+    let renamed = FIELDS.iter().find_map(|(field, name)| Some((name, text.strip_prefix(field)?)));
+    match renamed {
+        Some((name, rest)) => Error::Switch(switch::Error::new(inner.kind(), format!("{name}: {rest}"))),
+        None => error,
     }
 }
 
@@ -42,11 +54,11 @@ fn name_for(service: &Service, uuid: &str) -> String {
 fn new_port(service: &Service, request: NewPortRequest) -> Result<PortOpsRep, Error> {
     let uuid = required("uuid", request.uuid)?;
     let kind = match request.kind.as_deref() {
-        None | Some("guest") => PortKind::Guest,
-        Some("phy") => PortKind::Phy,
-        Some(other) => {
-            return Err(Error::invalid(format!("kind: `{}` is neither `guest` nor `phy`", other.escape_default())));
-        }
+        None => PortKind::Guest,
+        Some(word) => PortKind::from_name(word).ok_or_else(|| {
+            let known = PortKind::ALL.map(PortKind::name).join(", ");
+            Error::invalid(format!("kind: `{}` is none of {known}", word.escape_default()))
+        })?,
     };
     // The uuid is checked before it becomes a name.
     let mut spec = PortSpec::new("nic", kind);
@@ -59,6 +71,20 @@ fn new_port(service: &Service, request: NewPortRequest) -> Result<PortOpsRep, Er
     // 0 is what clients send that have no wish.
     spec.feature_list = request.feature_list.filter(|features| *features != 0);
     (spec.ifname, spec.guest_ifname, spec.netns) = (request.ifname, request.guest_ifname, request.netns);
+    let role = if request.socket_client == Some(true) { SocketRole::Client } else { SocketRole::Server };
+    let (owner, group, mode) = (request.owner, request.group, request.socket_mode);
+    let has_owner = owner.is_some() || group.is_some();
+    match request.socket {
+        Some(socket) => spec.vhost = Some(VhostSpec { role, owner, group, mode, ..VhostSpec::new(socket) }),
+        None if kind == PortKind::Vhost => {
+            return Err(Error::invalid("socket: a vhost port needs the path of a socket"));
+        }
+        None if mode.is_some() => return Err(Error::invalid("socket_mode: no socket is named")),
+        None if role == SocketRole::Client => return Err(Error::invalid("socket_client: no socket is named")),
+        None if kind == PortKind::Tap => spec.tap = has_owner.then_some(TapSpec { owner, group }),
+        None if has_owner => return Err(Error::invalid("owner: only sockets and taps have one")),
+        None => {}
+    }
     // A repeated uuid is refused before a name is derived from it, because `add_port` replaces a failed port of the
     // same name.
     if let Some(other) = service.ports_in_brief().iter().find(|port| port.spec.uuid() == uuid) {

@@ -95,6 +95,10 @@ impl Families {
         self.gauge("xswitch_port_info", "What the port is; always 1.", &labels, 1.0);
         let mtu = f64::from(info.spec.mtu.unwrap_or(DEFAULT_MTU));
         self.gauge("xswitch_port_mtu_bytes", "Layer 3 MTU of the port.", &[("port", name)], mtu);
+        if let Some(tap) = &info.tap {
+            let help = "Queues of the port's tap that a VMM has open; 0 without a VMM.";
+            self.gauge("xswitch_tap_open_queues", help, &[("port", name)], f64::from(tap.open_queues));
+        }
         let entries = f64::from(info.fdb_entries);
         self.gauge("xswitch_fdb_entries", "MAC addresses learned on the port.", &[("port", name)], entries);
     }

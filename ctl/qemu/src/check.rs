@@ -13,13 +13,19 @@ use rustix::process::{Resource, getrlimit};
 
 use super::hotplug::FIRST_VERSION;
 
+/// A version of QEMU.
+pub type Version = (u64, u64, u64);
+
 /// The first version that accepts `map-path`, and whose frame pool has room for all its frames.
-const ADVISED_VERSION: (u64, u64, u64) = (10, 1, 0);
+const ADVISED_VERSION: Version = (10, 1, 0);
 /// Largest MTU that the backend's frames can carry. Of 4,096 bytes the kernel reserves 256 as headroom. The Ethernet
 /// header takes 14 and a VLAN tag 4.
 pub const MAX_MTU: u32 = 4096 - 256 - 18;
 /// Time for QEMU to answer a question about itself.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The question what backends it has. On some architectures QEMU answers only if a machine is chosen. All of them have
+/// `none`.
+const HELP: &[&str] = &["-machine", "none", "-netdev", "help"];
 /// Most bytes read of its output.
 const MAX_OUTPUT: u64 = 64 << 10;
 /// Advice for a QEMU that lacks the backend.
@@ -59,22 +65,32 @@ pub fn check_binary(path: &Path) -> Vec<Check> {
     };
     let mut checks = vec![check_version(path, version)];
     if version >= FIRST_VERSION {
-        // On some architectures QEMU answers only if a machine is chosen. All of them have `none`.
-        let said = output(path, &["-machine", "none", "-netdev", "help"], PATIENCE);
+        let said = output(path, HELP, PATIENCE);
         checks.push(check_backend(&said.map_err(|error| error.to_string())));
     }
     checks
 }
 
+/// The version that a program says, if it is QEMU.
+pub(crate) fn version_of(path: &Path) -> Option<Version> {
+    version(&output(path, &["--version"], PATIENCE).ok()?)
+}
+
+/// Words of the list of netdev backends that a program prints. `None`: it prints none.
+pub(crate) fn backends(path: &Path) -> Option<Vec<String>> {
+    let said = output(path, HELP, PATIENCE).ok().filter(|said| said.contains("netdev"))?;
+    Some(said.split_whitespace().map(str::to_owned).collect())
+}
+
 /// Parses `QEMU emulator version 10.1.0 (…)`.
-fn version(said: &str) -> Option<(u64, u64, u64)> {
+fn version(said: &str) -> Option<Version> {
     let words = said.split_once("QEMU emulator version ")?.1;
     let numbers = words.split(|c: char| c.is_whitespace() || c == '(').next()?;
     let mut numbers = numbers.split(['.', '-', '+']).map_while(|number| number.parse().ok());
     Some((numbers.next()?, numbers.next()?, numbers.next().unwrap_or(0)))
 }
 
-fn check_version(path: &Path, version: (u64, u64, u64)) -> Check {
+fn check_version(path: &Path, version: Version) -> Check {
     let (major, minor, micro) = version;
     let text = format!("{major}.{minor}.{micro} ({})", path.display());
     if version < FIRST_VERSION {
@@ -321,6 +337,7 @@ mod tests {
             fdb_entries: 0,
             guest_end: end,
             vhost: None,
+            tap: None,
         };
         PortEntry { name: "vm1".to_owned(), state: PortState::Up, error: None, spec, info: Some(info), guest: None }
     }

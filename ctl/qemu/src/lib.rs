@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod check;
+pub mod direct;
 pub mod hotplug;
 pub mod launch;
 pub mod options;

@@ -19,6 +19,8 @@ const CAPABILITIES: [(u32, &str, &str); 5] = [
 const CAP_SYS_PTRACE: u32 = 19;
 const CAP_SYS_ADMIN: u32 = 21;
 const MIN_KERNEL: (u32, u32) = (5, 10);
+/// The device by which taps are made.
+const TUN: &str = "/dev/net/tun";
 
 /// Checks that need no daemon: kernel, privileges, memory, CPUs, and the named netdevs.
 pub fn local_checks(settings: &DataplaneSettings, ifnames: &[String]) -> Vec<Check> {
@@ -46,6 +48,7 @@ pub fn local_checks(settings: &DataplaneSettings, ifnames: &[String]) -> Vec<Che
     checks.extend(check_guests(Path::new("/sys/kernel/btf/vmlinux").exists(), private_mounts()));
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     checks.push(check_cpus(cpus, settings.workers));
+    checks.push(check_tun(Path::new(TUN).exists()));
     checks.extend(ifnames.iter().flat_map(|ifname| check_netdev(ifname, settings)));
     checks
 }
@@ -228,6 +231,14 @@ fn check_jit(enabled: &str) -> Check {
     }
 }
 
+fn check_tun(is_there: bool) -> Check {
+    if is_there {
+        return Check::ok("tap ports", format!("{TUN} is there"));
+    }
+    let advice = "load the module `tun`, or let the container have the device";
+    Check::bad(Status::Warn, "tap ports", format!("{TUN} is not there: no tap ports"), advice)
+}
+
 fn check_cpus(cpus: usize, workers: usize) -> Check {
     if workers > cpus {
         let text = format!("{workers} workers on {cpus} CPUs");
@@ -305,6 +316,14 @@ fn check_netdev(ifname: &str, settings: &DataplaneSettings) -> Vec<Check> {
         Ok(_) => checks.push(Check::ok(name("offloads"), "none that matters")),
         Err(errno) => checks.push(Check::bad(Status::Warn, name("offloads"), errno.to_string(), "can't be read")),
     }
+    if link.tap.is_some() {
+        checks.push(Check::bad(
+            Status::Warn,
+            name("tap"),
+            "as a phy port it takes packets as the VMM writes them, without checksums and uncut if the guest may leave these",
+            "add a port of kind tap instead, or turn these offloads off in the guest (`ethtool -K IF tx off tso off`)",
+        ));
+    }
     match xdp_prog::attached_programs(link.index) {
         Ok(programs) if programs.is_empty() => checks.push(Check::ok(name("XDP programs"), "none")),
         Ok(programs) => checks.extend(programs.iter().map(|program| {
@@ -333,6 +352,11 @@ mod tests {
         {
             assert_eq!(check_kernel_version(release).status, status, "{release}");
         }
+    }
+
+    #[test]
+    fn a_machine_without_taps_is_told() {
+        assert_eq!([true, false].map(|is_there| check_tun(is_there).status), [Status::Ok, Status::Warn]);
     }
 
     #[test]

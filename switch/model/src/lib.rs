@@ -31,6 +31,7 @@ mod port;
 mod redirect;
 mod rule;
 mod stats;
+mod tap;
 mod trace;
 mod vhost;
 mod vlan;
@@ -65,6 +66,7 @@ pub use port::{
 pub use redirect::{RedirectInfo, RedirectSpec};
 pub use rule::{IpType, RuleAction, RuleChange, RuleInfo, RuleKey, RuleSpec, RuleTarget};
 pub use stats::{Count, NicStats, PortStats, QueueStats, StatsReport};
+pub use tap::{MAX_TAP_QUEUES, TapInfo, TapSpec};
 pub use trace::{TraceEnd, TraceFate, TraceReport, TraceStep};
 pub use vhost::{MAX_SOCKET_PATH, MAX_VHOST_PAIRS, SocketRole, VhostInfo, VhostSpec};
 pub use vlan::{MAX_VID, VID_COUNT, Vid, VlanMode, VlanSet};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{GuestEndInfo, MacAddr, VhostInfo, VhostSpec, VlanMode, VlanSet};
+use super::{GuestEndInfo, MacAddr, TapInfo, TapSpec, VhostInfo, VhostSpec, VlanMode, VlanSet};
 
 /// Largest number of ports that one switch can have (vport numbers are `0..MAX_PORTS`).
 pub const MAX_PORTS: usize = 1024;
@@ -30,13 +30,15 @@ pub enum PortKind {
     Phy,
     /// A guest whose front end shares its memory and rings (vhost-user).
     Vhost,
+    /// A guest whose VMM opens a tap. A veth pair with the switch's AF_XDP sockets is behind it.
+    Tap,
 }
 
 /// What depends on the kind of a port. Code that needs such a fact asks for it here, so that a new kind is answered
 /// in one place.
 impl PortKind {
     /// Every kind.
-    pub const ALL: [PortKind; 3] = [PortKind::Guest, PortKind::Phy, PortKind::Vhost];
+    pub const ALL: [PortKind; 4] = [PortKind::Guest, PortKind::Phy, PortKind::Vhost, PortKind::Tap];
 
     /// Its name, as JSON, metrics and the command line have it.
     pub const fn name(self) -> &'static str {
@@ -44,6 +46,7 @@ impl PortKind {
             PortKind::Guest => "guest",
             PortKind::Phy => "phy",
             PortKind::Vhost => "vhost",
+            PortKind::Tap => "tap",
         }
     }
 
@@ -55,20 +58,25 @@ impl PortKind {
     /// The Soft Patch Panel's word for it, which comes before `:N` in the name of such a port.
     pub const fn spp_word(self) -> &'static str {
         match self {
-            PortKind::Guest | PortKind::Vhost => "vhost",
+            PortKind::Guest | PortKind::Vhost | PortKind::Tap => "vhost",
             PortKind::Phy => "phy",
         }
     }
 
-    /// Whether the switch makes a second netdev for a guest. Such a port has a guest's MAC address, may be in a
-    /// namespace, and may be opened for a guest's own sockets.
+    /// Whether the switch makes a second netdev that is a guest's own. Such a port has a guest's MAC address, and may
+    /// be opened for a guest's own sockets.
     pub const fn has_guest_end(self) -> bool {
         matches!(self, PortKind::Guest)
     }
 
+    /// Whether the switch makes a netdev for a guest, which has a name and may be in a namespace.
+    pub const fn has_guest_netdev(self) -> bool {
+        matches!(self, PortKind::Guest | PortKind::Tap)
+    }
+
     /// Whether its packets come from a netdev. Other kinds have no names of netdevs, no XDP mode and no steering.
     pub const fn has_netdev(self) -> bool {
-        matches!(self, PortKind::Guest | PortKind::Phy)
+        matches!(self, PortKind::Guest | PortKind::Phy | PortKind::Tap)
     }
 
     /// Whether its netdev may be shared with the host's network stack ([`Steering::Shared`]).
@@ -90,13 +98,13 @@ impl PortKind {
     /// Whether its queues may have a UMEM of their own, so that frames are copied. Those of a NIC may not: frames of
     /// all guests go there, and its driver may move them without a copy. Vhost's take no memory of the kernel.
     pub const fn may_have_own_umem(self) -> bool {
-        matches!(self, PortKind::Guest)
+        matches!(self, PortKind::Guest | PortKind::Tap)
     }
 
     /// Netdev of a port that names none. `None`: its user must name one.
     pub fn default_ifname(self, vport: PortNo) -> Option<String> {
         match self {
-            PortKind::Guest => Some(format!("xs{vport}")),
+            PortKind::Guest | PortKind::Tap => Some(format!("xs{vport}")),
             PortKind::Phy | PortKind::Vhost => None,
         }
     }
@@ -104,7 +112,7 @@ impl PortKind {
     /// Queues of a port that names no number. `None`: as many as its netdev has.
     pub const fn default_queues(self) -> Option<u32> {
         match self {
-            PortKind::Guest | PortKind::Vhost => Some(1),
+            PortKind::Guest | PortKind::Vhost | PortKind::Tap => Some(1),
             PortKind::Phy => None,
         }
     }
@@ -112,7 +120,7 @@ impl PortKind {
     /// Descriptors of each ring of a port that names no number. `None`: the guest says it.
     pub const fn default_queue_depth(self) -> Option<u32> {
         match self {
-            PortKind::Guest | PortKind::Phy => Some(DEFAULT_QUEUE_DEPTH),
+            PortKind::Guest | PortKind::Phy | PortKind::Tap => Some(DEFAULT_QUEUE_DEPTH),
             PortKind::Vhost => None,
         }
     }
@@ -120,25 +128,25 @@ impl PortKind {
     /// MTU of a port that names none. `None`: what its netdev has.
     pub const fn default_mtu(self) -> Option<u32> {
         match self {
-            PortKind::Guest | PortKind::Vhost => Some(DEFAULT_MTU),
+            PortKind::Guest | PortKind::Vhost | PortKind::Tap => Some(DEFAULT_MTU),
             PortKind::Phy => None,
         }
     }
 
     /// Whether the source addresses of a port that does not say are checked. A guest may not send as another one. The
-    /// address of a `vhost` guest is known only if its user names it.
+    /// address of a `vhost` or `tap` guest is known only if its user names it.
     pub const fn default_mac_check(self, has_mac: bool) -> bool {
         match self {
             PortKind::Guest => true,
             PortKind::Phy => false,
-            PortKind::Vhost => has_mac,
+            PortKind::Vhost | PortKind::Tap => has_mac,
         }
     }
 
     /// VLANs of a port that names none. A guest can't choose its VLAN; a NIC carries all of them.
     pub fn default_vlan(self) -> VlanMode {
         match self {
-            PortKind::Guest | PortKind::Vhost => VlanMode::Access { vid: 0 },
+            PortKind::Guest | PortKind::Vhost | PortKind::Tap => VlanMode::Access { vid: 0 },
             PortKind::Phy => VlanMode::Trunk { native: Some(0), tagged: VlanSet::all() },
         }
     }
@@ -211,13 +219,14 @@ pub struct PortSpec {
     /// Port number, `0..1024`; default: the lowest free one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vport: Option<u16>,
-    /// The switch's netdev. `phy`: required, must exist. `guest`: default `xs<vport>`; an existing veth end is adopted.
+    /// The switch's netdev. `phy`: required, must exist. `guest`, `tap`: default `xs<vport>`;
+    /// of a `guest` an existing veth end is adopted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ifname: Option<String>,
-    /// `guest` only: the guest's end of the pair; default `xg<vport>`.
+    /// `guest`: the guest's end of the pair; default `xg<vport>`. `tap`: the tap; default `xt<vport>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest_ifname: Option<String>,
-    /// `guest` only: named network namespace (`ip netns`) that the guest's end is moved to; default: it stays.
+    /// `guest`, `tap`: named network namespace (`ip netns`) of the guest's end or the tap; default: the switch's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<String>,
     /// MAC address of the guest, unicast; default for `guest`: a stable, locally administered one derived from `uuid`.
@@ -257,7 +266,7 @@ pub struct PortSpec {
     #[serde(default)]
     pub isolated: bool,
     /// Drop what does not come from `mac` (Ethernet source, ARP sender); default: true for `guest`, false for `phy`,
-    /// and for `vhost` true if `mac` is named.
+    /// and for `vhost` and `tap` true if `mac` is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac_check: Option<bool>,
     /// Most MAC addresses learned on this port, at least 1; default 4096.
@@ -274,8 +283,11 @@ pub struct PortSpec {
     /// port's life.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feature_list: Option<u64>,
-    /// The Soft Patch Panel's name of the port, unique: `phy:N` of a `phy` port, `vhost:N` of a `guest` or `vhost`
-    /// port. It is then for components and no port of the bridge; fixed for the port's life. `vlan`, `isolated`,
+    /// `tap` only: who may open the tap; default: the daemon's user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tap: Option<TapSpec>,
+    /// The Soft Patch Panel's name of the port, unique: `phy:N` of a `phy` port, `vhost:N` of a `guest`, `vhost` or
+    /// `tap` port. It is then for components and no port of the bridge; fixed for the port's life. `vlan`, `isolated`,
     /// `mac_check` and `fdb_limit` mean nothing then; `steering` must be `all`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spp: Option<String>,
@@ -313,6 +325,7 @@ impl PortSpec {
             guest_sockets: false,
             vhost: None,
             feature_list: None,
+            tap: None,
             spp: None,
         }
     }
@@ -402,7 +415,7 @@ pub struct PortInfo {
     /// Its queues.
     pub queues: Vec<QueueInfo>,
     /// Queues that the other end has bound now: AF_XDP sockets on the guest's end of a pair, in whatever process; all
-    /// of a `phy`'s while it has carrier. 0 if the kernel can't tell (before 6.15).
+    /// of a `phy`'s while it has carrier; open queues of a tap. 0 if the kernel can't tell (sockets: before 6.15).
     #[serde(default)]
     pub active_queues: u32,
     /// MAC addresses learned on it now.
@@ -413,6 +426,9 @@ pub struct PortInfo {
     /// `vhost` only: the guest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vhost: Option<VhostInfo>,
+    /// `tap` only: the tap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tap: Option<TapInfo>,
 }
 
 #[cfg(test)]

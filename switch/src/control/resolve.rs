@@ -85,13 +85,19 @@ fn check_kind(spec: &PortSpec) -> Result<(), Error> {
     if spec.vhost.is_some() {
         return Err(Error::invalid("vhost: a socket is for vhost ports"));
     }
-    if spec.kind.has_guest_end() {
-        return Ok(());
+    if spec.tap.is_some() && spec.kind != PortKind::Tap {
+        return Err(Error::invalid("tap: its owner and group are for tap ports"));
+    }
+    if spec.kind == PortKind::Tap
+        && let Some(queues) = spec.queues.filter(|queues| *queues > MAX_TAP_QUEUES)
+    {
+        let text = format!("queues: {queues} is out of range, 1 to {MAX_TAP_QUEUES} are possible: a tap has no more");
+        return Err(Error::invalid(text));
     }
     let given = [
-        ("guest_ifname", spec.guest_ifname.is_some()),
-        ("netns", spec.netns.is_some()),
-        ("guest_sockets", spec.guest_sockets),
+        ("guest_ifname", spec.guest_ifname.is_some() && !spec.kind.has_guest_netdev()),
+        ("netns", spec.netns.is_some() && !spec.kind.has_guest_netdev()),
+        ("guest_sockets", spec.guest_sockets && !spec.kind.has_guest_end()),
     ];
     match given.iter().find(|(_, given)| *given) {
         Some((field, _)) => Err(Error::invalid(format!("{field}: only guest ports have a guest's end"))),
@@ -108,6 +114,7 @@ fn check_vhost_kind(spec: &PortSpec) -> Result<(), Error> {
         ("ifname", spec.ifname.is_some()),
         ("guest_ifname", spec.guest_ifname.is_some()),
         ("netns", spec.netns.is_some()),
+        ("tap", spec.tap.is_some()),
         ("guest_sockets", spec.guest_sockets),
         ("force", spec.force),
         ("mode", spec.mode != ModeRequest::Auto),

@@ -59,6 +59,25 @@ pub struct Link {
     pub alias: Option<String>,
     /// Receive queues that it was made with.
     pub rx_queues: u32,
+    /// What it is beside, if it is a tap.
+    pub tap: Option<TapState>,
+    /// Frames that were to leave by it and were dropped by its driver.
+    pub tx_dropped: u64,
+}
+
+/// A tap as the kernel describes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TapState {
+    /// User that may open it. `None`: any, if nothing else keeps them.
+    pub owner: Option<u32>,
+    /// Group whose members may open it. `None`: any, if nothing else keeps them.
+    pub group: Option<u32>,
+    /// Whether it can be opened several times, once a queue.
+    pub is_multi_queue: bool,
+    /// Whether whoever has it puts virtio-net headers before packets.
+    pub has_vnet_hdr: bool,
+    /// Queues that are open and in use.
+    pub open_queues: u32,
 }
 
 /// What a new veth pair is like.
@@ -82,6 +101,25 @@ pub struct PairSpec<'a> {
     pub alias: &'a str,
 }
 
+/// What a new tap of a port is like.
+#[derive(Clone, Copy, Debug)]
+pub struct TapPlan<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Name that it has until it is marked by `alias`. Whoever is killed in between leaves it so.
+    pub draft_name: &'a str,
+    /// Its namespace.
+    pub namespace: &'a Namespace,
+    /// Whether a VMM can open it several times, once a queue. A VMM says the same, or can't open it.
+    pub multi_queue: bool,
+    /// User that may open it.
+    pub owner: Option<u32>,
+    /// Group whose members may open it.
+    pub group: Option<u32>,
+    /// Free text.
+    pub alias: &'a str,
+}
+
 /// Both ends of a veth pair.
 #[derive(Clone, Debug)]
 pub struct Pair {
@@ -100,6 +138,8 @@ pub struct LinkChange {
     pub mtu: Option<u32>,
     /// Turn off the offloads that leave bytes out of packets that it sends: checksums, VLAN tags, segments.
     pub plain: bool,
+    /// Keep the host's IPv6 stack from speaking there.
+    pub silent: bool,
     /// Turn on these of the offloads again ([`Netdevs::hidden_bytes`]).
     pub offloads: Vec<String>,
     /// Set it up, or down.
@@ -131,6 +171,9 @@ pub trait Netdevs {
 
     /// Every netdev of the switch's namespace.
     fn list(&self) -> Result<Vec<Link>, Error>;
+
+    /// Every netdev of a namespace.
+    fn list_in(&self, namespace: &Namespace) -> Result<Vec<Link>, Error>;
 
     /// The other end of a veth of the switch's namespace: in that namespace, in `hint`, or without a hint in any
     /// that has a name. `None` if it is not there, or `link` is no veth.
@@ -167,6 +210,22 @@ pub trait Netdevs {
     /// # Errors
     /// `Invalid`: no name of a netdev; `Busy`: the name is taken; `Denied`: no permission; `Unsupported`: no taps here.
     fn make_tap(&self, ifname: &str) -> Result<File, Error>;
+
+    /// Makes a tap that stays until it is deleted, down. On an error nothing is left.
+    ///
+    /// # Errors
+    /// `Exists`: the name is taken; `Denied`: no permission; `Unsupported`: no taps here.
+    fn make_port_tap(&self, plan: &TapPlan<'_>) -> Result<Netdev, Error>;
+
+    /// Has all that comes in by a netdev leave by another one of its namespace. The kernel does so until one of both is
+    /// deleted, or another call says otherwise.
+    ///
+    /// # Errors
+    /// `Unsupported`: the kernel has no `clsact`, `u32` or `mirred`.
+    fn redirect_all(&self, from: &Netdev, to: &Netdev) -> Result<(), Error>;
+
+    /// Index of the netdev that all leaves by that comes in by this one, if there is one.
+    fn redirected_to(&self, netdev: &Netdev) -> Result<Option<u32>, Error>;
 
     /// Subscribes to notifications of what changes.
     ///

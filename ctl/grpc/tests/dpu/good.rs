@@ -3,6 +3,7 @@
 use ctl_grpc::proto::classfier_change::Change;
 use ctl_grpc::proto::*;
 use kit::{receive, wait};
+use switch::model::{TapSpec, VhostSpec};
 
 use crate::rig::*;
 
@@ -64,6 +65,22 @@ async fn a_port_is_read_back_as_it_was_asked_for() {
     rig.done("ElasticNic/DelPort", &DelPortRequest { vport: Some(255) }).await;
     let ports: QueryPortResponse = rig.ask("ElasticNic/QueryPort", &QueryPortRequest {}).await;
     assert_eq!(ports.ports, []);
+}
+
+#[tokio::test]
+async fn ports_of_other_kinds_are_made_by_extensions() {
+    let rig = Rig::new();
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("a.sock").display().to_string();
+    let vhost = NewPortRequest { kind: Some("vhost".into()), socket: Some(socket.clone()), ..nic("a") };
+    rig.done("ElasticNic/NewPort", &NewPortRequest { socket_mode: Some("600".into()), ..vhost }).await;
+    let tap = NewPortRequest { kind: Some("tap".into()), guest_ifname: Some("xt-b".into()), ..nic("b") };
+    rig.done("ElasticNic/NewPort", &NewPortRequest { owner: Some("root".into()), max_qpair: Some(2), ..tap }).await;
+    let spec = |name: &str| rig.service.port(name).unwrap().spec;
+    let expected = VhostSpec { mode: Some("600".into()), ..VhostSpec::new(socket) };
+    assert_eq!(spec("a").vhost, Some(expected));
+    assert_eq!(spec("b").tap, Some(TapSpec { owner: Some("root".into()), group: None }));
+    assert_eq!((spec("b").guest_ifname.as_deref(), spec("b").queues), (Some("xt-b"), Some(2)));
 }
 
 #[tokio::test]

@@ -1,27 +1,31 @@
 //! `xswitch qemu run`: replaces this process by an unprivileged QEMU with sockets of the switch.
 //!
-//! The daemon hands the sockets to this process, and QEMU inherits them over `execve`. So the process that holds the
-//! lease is QEMU itself, and the command's signals and exit code are QEMU's. With a restart policy this process stays.
-//! It then runs itself without the policy for each start.
+//! The daemon hands the sockets of `guest` ports to this process, and QEMU inherits them over `execve`. So the process
+//! that holds the lease is QEMU itself, and the command's signals and exit code are QEMU's. `vhost` and `tap` ports are
+//! reached by QEMU itself. With a restart policy this process stays. It then runs itself without the policy for each
+//! start.
 
 mod privileges;
 mod restart;
 
 use std::ffi::OsString;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use ctl_guest::client::HandOver;
 use ctl_guest::protocol::{Offer, Request};
 use ctl_stdio::complain;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::unistd::{Gid, getegid, geteuid, getgroups};
 
 use self::privileges::{Account, drop_privileges, enter, raise_memlock};
 pub use self::restart::{keep_running, one_start};
 use super::check::warn_of_queues;
+use super::direct::{Abilities, DirectPort, Net, Place, is_emulated, shared_memory};
 use super::options::{DEFAULT_DRIVER, Sockets, command_line, device_properties, netdev_properties};
 
 /// Exit code if QEMU was not started, because of the command's arguments or the daemon.
@@ -29,6 +33,10 @@ pub const NOT_LAUNCHED: u8 = 125;
 /// Exit codes if QEMU's program can't be run, or does not exist (the shell's convention).
 const CANNOT_RUN: u8 = 126;
 const NO_PROGRAM: u8 = 127;
+/// The device by which taps are opened.
+const TUN: &str = "/dev/net/tun";
+/// Where `ip netns` keeps namespaces.
+const NAMESPACES: &str = "/run/netns";
 /// Name that stands for the first port of the command line in QEMU's options.
 const ANY_PORT: &str = "PORT";
 
@@ -37,25 +45,48 @@ const ANY_PORT: &str = "PORT";
 pub struct Launch {
     /// The daemon's run directory.
     pub run_dir: PathBuf,
-    /// Ports, by name or number.
-    pub ports: Vec<String>,
+    /// Ports, in the order of the command line.
+    pub ports: Vec<LaunchPort>,
+    /// How QEMU is to be connected to them, if that was said.
+    pub net: Option<Net>,
     /// User to run as. By default it is the caller.
     pub user: Option<String>,
     /// QEMU's program and options.
     pub command: Vec<OsString>,
 }
 
-/// A port with the descriptor numbers of its sockets.
+/// A port of a command line.
+#[derive(Clone, Debug)]
+pub struct LaunchPort {
+    /// Its name or number, as it was given.
+    pub name: String,
+    /// What it is, if QEMU reaches it by itself. Otherwise the daemon hands over its sockets.
+    pub direct: Option<DirectPort>,
+}
+
+/// A port with what QEMU needs for it.
 #[derive(Debug)]
-struct Nic {
-    offer: Offer,
-    fds: Vec<i32>,
+enum Nic {
+    /// The descriptor numbers of its sockets.
+    Sockets { offer: Offer, sockets: Sockets },
+    /// It is reached by QEMU itself.
+    Direct(DirectPort),
 }
 
 impl Nic {
-    fn sockets(&self) -> Sockets {
-        Sockets::Numbers(self.fds.clone())
+    fn offer(&self) -> &Offer {
+        match self {
+            Nic::Sockets { offer, .. } => offer,
+            Nic::Direct(port) => &port.offer,
+        }
     }
+}
+
+/// QEMU as far as the options of ports depend on it.
+#[derive(Debug, Default)]
+struct Target {
+    abilities: Abilities,
+    emulated: bool,
 }
 
 /// Replaces this process by QEMU. Returns only on failure.
@@ -97,27 +128,42 @@ fn prepare(launch: &Launch) -> anyhow::Result<(Command, Vec<OwnedFd>)> {
         );
     }
     let account = launch.user.as_deref().map(Account::find).transpose()?;
-    let daemon = HandOver::connect(&launch.run_dir)?;
+    let target = target(launch, Path::new(program), arguments)?;
+    let needs_daemon = launch.ports.iter().any(|port| port.direct.is_none());
+    let daemon = needs_daemon.then(|| HandOver::connect(&launch.run_dir)).transpose()?;
     let (mut nics, mut sockets, mut namespaces) = (Vec::new(), Vec::new(), Vec::new());
     for port in &launch.ports {
-        let request = Request::Sockets { port: port.clone(), pid: None, netns: true };
-        let (offer, mut fds) = daemon.ask(&request).with_context(|| format!("port {port}"))?;
-        namespaces.extend(fds.pop());
-        if fds.len() != offer.queues as usize {
-            bail!("port {port}: the daemon sent {} sockets for {} queues", fds.len(), offer.queues);
+        let name = &port.name;
+        let nic = match (&port.direct, &daemon) {
+            (Some(direct), _) => {
+                check_tap(direct, account.as_ref())?;
+                namespaces.push(namespace_of(direct)?);
+                Nic::Direct(direct.clone())
+            }
+            (None, None) => continue,
+            (None, Some(daemon)) => {
+                let request = Request::Sockets { port: name.clone(), pid: None, netns: true };
+                let (offer, mut fds) = daemon.ask(&request).with_context(|| format!("port {name}"))?;
+                namespaces.push(fds.pop());
+                if fds.len() != offer.queues as usize {
+                    bail!("port {name}: the daemon sent {} sockets for {} queues", fds.len(), offer.queues);
+                }
+                if let Some(warning) = warn_of_queues(&offer.port, offer.queues) {
+                    complain(format_args!("xswitch: {warning}"));
+                }
+                let numbers = fds.iter().map(AsRawFd::as_raw_fd).collect();
+                sockets.extend(fds);
+                Nic::Sockets { offer, sockets: Sockets::Numbers(numbers) }
+            }
+        };
+        if nics.iter().any(|other: &Nic| other.offer().port == nic.offer().port) {
+            bail!("port {} is named twice", nic.offer().port);
         }
-        if let Some(warning) = warn_of_queues(&offer.port, offer.queues) {
-            complain(format_args!("xswitch: {warning}"));
-        }
-        if nics.iter().any(|nic: &Nic| nic.offer.port == offer.port) {
-            bail!("port {} is named twice", offer.port);
-        }
-        nics.push(Nic { offer, fds: fds.iter().map(AsRawFd::as_raw_fd).collect() });
-        sockets.extend(fds);
+        nics.push(nic);
     }
     drop(daemon);
-    let arguments = fill(arguments, &nics)?;
-    let memlock = raise_memlock(nics.iter().map(|nic| nic.offer.memlock).max().unwrap_or_default())?;
+    let arguments = fill(arguments, &nics, &target)?;
+    let memlock = raise_memlock(nics.iter().map(|nic| nic.offer().memlock).max().unwrap_or_default())?;
     enter(&namespaces, &nics)?;
     for socket in &sockets {
         fcntl(socket, FcntlArg::F_SETFD(FdFlag::empty())).context("keeping a socket over execve")?;
@@ -131,14 +177,64 @@ fn prepare(launch: &Launch) -> anyhow::Result<(Command, Vec<OwnedFd>)> {
     Ok((command, sockets))
 }
 
+/// Looks at QEMU, as far as the ports need that.
+fn target(launch: &Launch, program: &Path, arguments: &[OsString]) -> anyhow::Result<Target> {
+    let is_direct = |port: &LaunchPort| port.direct.is_some();
+    if launch.net.is_none() && !launch.ports.iter().any(is_direct) {
+        return Ok(Target::default());
+    }
+    let abilities = Abilities::of(program);
+    for port in &launch.ports {
+        let net = port.direct.as_ref().map_or(Net::AfXdp, DirectPort::net);
+        abilities.check(net).map_err(|error| anyhow!("port {}: {error}", port.name))?;
+    }
+    Ok(Target { abilities, emulated: is_emulated(arguments) })
+}
+
+/// Says that QEMU may not open the tap of a port.
+fn check_tap(port: &DirectPort, account: Option<&Account>) -> anyhow::Result<()> {
+    let Place::Tap { owner } = port.place else { return Ok(()) };
+    let (name, tap) = (&port.offer.port, &port.offer.ifname);
+    let uid = account.map_or_else(geteuid, |account| account.uid).as_raw();
+    if let Some(owner) = owner.filter(|owner| *owner != uid) {
+        bail!(
+            "port {name}: its tap {tap} is for user {owner}, and QEMU is to run as user {uid}: name that user by --user, or \
+             add the port with --tap-owner {uid}"
+        );
+    }
+    let device = std::fs::metadata(TUN).with_context(|| format!("looking at {TUN}"))?;
+    let is_in_group = |gid| match account {
+        Some(account) => account.groups.iter().any(|group| group.as_raw() == gid),
+        None => getegid().as_raw() == gid || getgroups().is_ok_and(|groups| groups.contains(&Gid::from_raw(gid))),
+    };
+    let shift = match () {
+        () if device.uid() == uid => 6,
+        () if is_in_group(device.gid()) => 3,
+        () => 0,
+    };
+    if device.mode() >> shift & 0o6 != 0o6 {
+        bail!("port {name}: user {uid} may not open {TUN}: `chmod 666 {TUN}`, as udev does");
+    }
+    Ok(())
+}
+
+/// The namespace of a port's tap. `None`: QEMU can stay where it is.
+fn namespace_of(port: &DirectPort) -> anyhow::Result<Option<OwnedFd>> {
+    let Some(name) = port.offer.netns.as_deref().filter(|_| port.net() == Net::Tap) else { return Ok(None) };
+    let path = Path::new(NAMESPACES).join(name);
+    let file = std::fs::File::open(&path).with_context(|| format!("opening {}", path.display()))?;
+    Ok(Some(file.into()))
+}
+
 /// Inserts the properties of the ports into QEMU's options.
 ///
 /// They replace `@NAME` among the properties of a `-netdev` or `-device`. A port that is not named this way gets two
 /// options of its own at the end.
-fn fill(arguments: &[OsString], nics: &[Nic]) -> anyhow::Result<Vec<OsString>> {
+fn fill(arguments: &[OsString], nics: &[Nic], target: &Target) -> anyhow::Result<Vec<OsString>> {
+    let Target { abilities, emulated } = target;
     let find = |name: &str| {
-        let named = nics.iter().find(|nic| nic.offer.port == name || nic.offer.vport.to_string() == name);
-        named.or_else(|| nics.first().filter(|_| name == ANY_PORT))
+        let is_it = |nic: &&Nic| nic.offer().port == name || nic.offer().vport.to_string() == name;
+        nics.iter().find(is_it).or_else(|| nics.first().filter(|_| name == ANY_PORT))
     };
     let mut used = vec![false; nics.len()];
     let mut filled: Vec<OsString> = Vec::new();
@@ -158,15 +254,27 @@ fn fill(arguments: &[OsString], nics: &[Nic]) -> anyhow::Result<Vec<OsString>> {
                 bail!("-{option} {text}: @{name} is none of the ports of this command line: name it before `--`");
             };
             used.iter_mut().zip(nics).filter(|(_, of)| std::ptr::eq(*of, nic)).for_each(|(used, _)| *used = true);
-            properties.push(match option {
-                "netdev" => netdev_properties(&nic.offer, &nic.sockets()),
-                _ => device_properties(&nic.offer, driver(text)),
+            properties.push(match (nic, option) {
+                (Nic::Sockets { offer, sockets }, "netdev") => netdev_properties(offer, sockets),
+                (Nic::Sockets { offer, .. }, _) => device_properties(offer, driver(text)),
+                (Nic::Direct(port), "netdev") => port.netdev_properties(),
+                (Nic::Direct(port), _) => port.device_properties(driver(text), abilities, *emulated),
             });
         }
         filled.push(properties.join(",").into());
     }
+    // What the netdevs refer to is there whoever wrote their options.
+    let direct = || nics.iter().filter_map(|nic| if let Nic::Direct(port) = nic { Some(port) } else { None });
+    filled.extend(direct().flat_map(|port| port.further_options(abilities)).map(OsString::from));
+    if direct().any(|port| port.net() == Net::Vhost) {
+        filled.extend(shared_memory(arguments).map_err(|error| anyhow!(error))?.into_iter().map(OsString::from));
+    }
     for (nic, _) in nics.iter().zip(used).filter(|(_, used)| !used) {
-        filled.extend(command_line(&nic.offer, &nic.sockets(), DEFAULT_DRIVER).map(OsString::from));
+        let words = match nic {
+            Nic::Sockets { offer, sockets } => command_line(offer, sockets, DEFAULT_DRIVER),
+            Nic::Direct(port) => port.command_line(DEFAULT_DRIVER, abilities, *emulated),
+        };
+        filled.extend(words.map(OsString::from));
     }
     Ok(filled)
 }
@@ -217,12 +325,12 @@ mod tests {
             memlock: 40 << 20,
             map_path: Some("/sys/fs/bpf/x".to_owned()),
         };
-        Nic { offer, fds: fds.to_vec() }
+        Nic::Sockets { offer, sockets: Sockets::Numbers(fds.to_vec()) }
     }
 
     fn filled(line: &str, nics: &[Nic]) -> anyhow::Result<String> {
         let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
-        Ok(fill(&words, nics)?.join(OsStr::new(" ")).into_string().unwrap())
+        Ok(fill(&words, nics, &Target::default())?.join(OsStr::new(" ")).into_string().unwrap())
     }
 
     #[test]
@@ -232,6 +340,27 @@ mod tests {
             text,
             "-m 128 -netdev af-xdp,id=xsw3,ifname=xg3,mode=native,queues=1,inhibit=on,sock-fds=7 \
              -device virtio-net-pci,netdev=xsw3,id=xsw3-nic,mac=02:00:00:00:00:03"
+        );
+    }
+
+    #[test]
+    fn ports_that_qemu_reaches_by_itself_get_what_their_netdevs_refer_to() {
+        let direct = |vport, place| {
+            let Nic::Sockets { offer, .. } = nic(vport, &format!("vm{vport}"), &[7]) else { panic!("sockets") };
+            Nic::Direct(DirectPort { place, offer })
+        };
+        let vhost = Place::Vhost { socket: "/s".to_owned(), role: model::SocketRole::Client };
+        let nics = [nic(1, "vm1", &[7]), direct(2, Place::Tap { owner: None }), direct(3, vhost)];
+        let text = filled("-m 64 -netdev vhost-user,id=v,@vm3 -device e1000,netdev=v,@vm3", &nics).unwrap();
+        assert_eq!(
+            text,
+            "-m 64 -netdev vhost-user,id=v,chardev=xsw3-socket -device e1000,netdev=v,mac=02:00:00:00:00:03 \
+             -chardev socket,id=xsw3-socket,path=/s,server=on,wait=off \
+             -object memory-backend-memfd,id=xsw-memory,size=67108864,share=on -machine memory-backend=xsw-memory \
+             -netdev af-xdp,id=xsw1,ifname=xg1,mode=native,queues=1,inhibit=on,sock-fds=7 \
+             -device virtio-net-pci,netdev=xsw1,id=xsw1-nic,mac=02:00:00:00:00:01 \
+             -netdev tap,id=xsw2,ifname=xg2,script=no,downscript=no \
+             -device virtio-net-pci,netdev=xsw2,id=xsw2-nic,mac=02:00:00:00:00:02"
         );
     }
 

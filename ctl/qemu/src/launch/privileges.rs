@@ -55,26 +55,29 @@ pub(super) fn raise_memlock(needed: u64) -> anyhow::Result<Memlock> {
     }
 }
 
-/// Enters the network namespace of the ports, unless this process is in it already.
-pub(super) fn enter(namespaces: &[OwnedFd], nics: &[Nic]) -> anyhow::Result<()> {
+/// Enters the network namespace of the ports, unless this process is in it already. One that does not matter is `None`.
+pub(super) fn enter(namespaces: &[Option<OwnedFd>], nics: &[Nic]) -> anyhow::Result<()> {
     let identity = |file: std::fs::File| file.metadata().map(|meta| (meta.dev(), meta.ino()));
     let here = std::fs::File::open("/proc/thread-self/ns/net").and_then(identity);
     let mut current = here.context("looking at the network namespace")?;
-    for (n, (namespace, nic)) in namespaces.iter().zip(nics).enumerate() {
+    let matters = |(namespace, nic)| Option::as_ref(namespace).map(|namespace| (namespace, Nic::offer(nic)));
+    let mut first = None;
+    for (namespace, offer) in namespaces.iter().zip(nics).filter_map(matters) {
+        let first = *first.get_or_insert(&offer.port);
         let wanted = namespace.try_clone().and_then(|fd| identity(fd.into()));
         let wanted = wanted.context("looking at a port's network namespace")?;
         if wanted == current {
             continue;
         }
-        if n > 0 {
-            bail!("ports {} and {} are in different network namespaces", nics[0].offer.port, nic.offer.port);
+        if *first != offer.port {
+            bail!("ports {first} and {} are in different network namespaces", offer.port);
         }
         setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|errno| {
-            let name = nic.offer.netns.as_deref().unwrap_or("of the daemon");
+            let name = offer.netns.as_deref().unwrap_or("of the daemon");
             anyhow::anyhow!(
                 "port {} is in network namespace {name}, which can't be entered ({errno}): run as root with --user, or in that \
                  namespace",
-                nic.offer.port
+                offer.port
             )
         })?;
         current = wanted;
@@ -85,9 +88,9 @@ pub(super) fn enter(namespaces: &[OwnedFd], nics: &[Nic]) -> anyhow::Result<()> 
 /// The user that QEMU runs as.
 #[derive(Debug)]
 pub(super) struct Account {
-    uid: Uid,
+    pub(super) uid: Uid,
     gid: Gid,
-    groups: Vec<Gid>,
+    pub(super) groups: Vec<Gid>,
     pub(super) name: String,
     pub(super) home: PathBuf,
 }

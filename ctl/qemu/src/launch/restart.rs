@@ -114,7 +114,10 @@ fn pass_on(child: &tokio::process::Child, number: i32) {
 /// Arguments for a single start under a restart policy: the same without the policy.
 pub fn one_start(run_dir: &Path, launch: &Launch) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec!["--run-dir".into(), run_dir.into(), "qemu".into(), "run".into()];
-    arguments.extend(launch.ports.iter().map(OsString::from));
+    arguments.extend(launch.ports.iter().map(|port| OsString::from(&port.name)));
+    if let Some(net) = launch.net {
+        arguments.extend(["--net".into(), net.word().into()]);
+    }
     if let Some(user) = &launch.user {
         arguments.extend(["--user".into(), OsString::from(user)]);
     }
@@ -128,6 +131,8 @@ mod tests {
     use std::ffi::OsStr;
 
     use super::*;
+    use crate::direct::Net;
+    use crate::launch::LaunchPort;
 
     #[test]
     fn what_is_started_again_and_what_is_not() {
@@ -151,11 +156,12 @@ mod tests {
     fn one_start_is_the_same_command_without_the_policy() {
         let launch = Launch {
             run_dir: "/run/x".into(),
-            ports: vec!["vm1".into()],
+            ports: vec![LaunchPort { name: "vm1".into(), direct: None }],
+            net: Some(Net::AfXdp),
             user: Some("nobody".into()),
             command: vec!["qemu".into(), "-m".into(), "1".into()],
         };
         let line = one_start(&launch.run_dir, &launch).join(OsStr::new(" "));
-        assert_eq!(line, "--run-dir /run/x qemu run vm1 --user nobody -- qemu -m 1");
+        assert_eq!(line, "--run-dir /run/x qemu run vm1 --net af-xdp --user nobody -- qemu -m 1");
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn complete(wish: &PortSpec, is: Option<&PortSpec>, before: Option<&P
         _ => field(wish).clone(),
     };
     let queues = match (same, before) {
-        (Some(is), Some(before)) if !kind.has_guest_end() && before.queues == wish.queues => is.queues,
+        (Some(is), Some(before)) if !kind.has_guest_netdev() && before.queues == wish.queues => is.queues,
         _ => wish.queues,
     };
     let vport = wish.vport.or_else(|| is?.vport);
@@ -64,6 +64,7 @@ pub(super) fn complete(wish: &PortSpec, is: Option<&PortSpec>, before: Option<&P
         guest_sockets: wish.guest_sockets || same.is_some_and(|port| port.guest_sockets),
         vhost: wish.vhost.clone(),
         feature_list: wish.feature_list,
+        tap: wish.tap.clone(),
         spp: wish.spp.clone(),
     }
 }

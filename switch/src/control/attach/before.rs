@@ -57,6 +57,7 @@ fn change_to(before: &NetdevBefore) -> LinkChange {
         mac: Some(before.mac),
         mtu: Some(before.mtu),
         plain: false,
+        silent: false,
         offloads: before.offloads.clone(),
         up: Some(before.up),
     }

@@ -1,6 +1,7 @@
 //! The netdevs of a port: changed, looked after, taken down.
 
 use super::before::put_back;
+use super::tap::Tap;
 use super::{Followed, OtherQueues, Sight};
 use crate::Error;
 use crate::ErrorKind;
@@ -20,6 +21,8 @@ pub struct Ends {
     pub channels: u32,
     /// Whether the switch made the pair, now or before a restart.
     pub made: bool,
+    /// The tap that the far end is joined to.
+    pub tap: Option<Tap>,
 }
 
 /// How netdevs become again what they were before a port that can't be brought up.
@@ -33,10 +36,14 @@ pub enum Undo {
 
 impl Undo {
     /// Undoes what was done to `ends`, as far as it can.
-    pub fn run(self, host: &dyn Host, ends: Ends) {
+    pub fn run(self, host: &dyn Host, mut ends: Ends) {
+        let tap = ends.tap.take();
         match self {
             Undo::Delete => ends.delete(host),
             Undo::Restore(before) => put_back(host, &before),
+        }
+        if let Some(tap) = tap {
+            tap.undo(host);
         }
     }
 }
@@ -50,17 +57,24 @@ impl Ends {
         host.change(&self.near, near)
     }
 
-    /// Sets the MTU of both ends, or of none.
+    /// Its netdevs, as far as they can be reached.
+    pub fn netdevs(&self) -> impl Iterator<Item = &Netdev> {
+        std::iter::once(&self.near).chain(&self.far).chain(self.tap.as_ref().map(Tap::netdev))
+    }
+
+    /// Sets the MTU of all its netdevs, or of none.
     pub fn set_mtu(&self, host: &dyn Host, mtu: u32) -> Result<(), Error> {
         let before = host.look_at(&self.near)?.map_or(mtu, |link| link.mtu);
         let to = |mtu| LinkChange { mtu: Some(mtu), ..LinkChange::default() };
-        host.change(&self.near, &to(mtu))?;
-        let Some(far) = &self.far else { return Ok(()) };
-        let set = host.change(far, &to(mtu));
-        if set.is_err() {
-            host.change(&self.near, &to(before))?;
+        let mut done = Vec::new();
+        for netdev in self.netdevs() {
+            if let Err(error) = host.change(netdev, &to(mtu)) {
+                done.into_iter().try_for_each(|netdev| host.change(netdev, &to(before)))?;
+                return Err(error);
+            }
+            done.push(netdev);
         }
-        set
+        Ok(())
     }
 
     /// Goes by what was seen of the netdevs.
@@ -72,10 +86,12 @@ impl Ends {
         max_mtu: u32,
     ) -> Result<Followed, OtherQueues> {
         let Some(link) = sight.link else { return Ok(Followed::default()) };
+        let carrier = |ends: &Self| ends.tap.as_ref().map(Tap::carrier);
+        let tap_touched = self.tap.as_ref().is_some_and(|tap| tap.is_touched(sight.said));
         let far_touched = self.far.as_ref().is_some_and(|far| sight.said.touches(far.index));
         let moved = self.is_veth && self.far.as_ref().is_some_and(|far| link.peer != Some(far.index));
-        if !sight.said.touches(self.near.index) && !far_touched && !moved {
-            return Ok(Followed::default());
+        if !sight.said.touches(self.near.index) && !far_touched && !moved && !tap_touched {
+            return Ok(Followed { carrier: carrier(self), ..Followed::default() });
         }
         let mut changed = false;
         if link.name != self.near.name {
@@ -109,7 +125,10 @@ impl Ends {
         if !link.up {
             problems.push(format!("{name} is down: `ip link set {name} up`"));
         }
-        Ok(Followed { changed, netdev_problems: Some(problems), ..Followed::default() })
+        if let Some(tap) = &mut self.tap {
+            changed |= tap.follow(host, spec, self.far.as_ref(), &mut problems);
+        }
+        Ok(Followed { changed, carrier: carrier(self), netdev_problems: Some(problems), ..Followed::default() })
     }
 
     /// Looks where a veth's other end is now, and how it is. True: it is elsewhere, or has another name.
@@ -149,8 +168,11 @@ impl Ends {
         changed
     }
 
-    /// Deletes the pair if the switch made it.
+    /// Deletes the pair if the switch made it, and the tap.
     pub fn delete(self, host: &dyn Host) {
+        if let Some(tap) = self.tap {
+            tap.delete(host);
+        }
         if self.made
             && let Err(error) = host.delete(&self.near)
             && error.kind() != ErrorKind::NotFound
@@ -172,6 +194,13 @@ impl Ends {
                 } else if !link.carrier {
                     problems.push(format!("{} has no carrier: its other end is down or unplugged", link.name));
                 }
+                if link.tap.is_some_and(|tap| tap.has_vnet_hdr) {
+                    problems.push(format!(
+                        "{} is a tap whose VMM may leave checksums and segments out, and such packets are sent on as they are: \
+                         use a tap port, or turn these offloads off in the guest",
+                        link.name
+                    ));
+                }
                 if link.mtu != mtu {
                     problems.push(format!(
                         "{} has MTU {} and the port {mtu}: somebody changed it; set it through the port",
@@ -183,6 +212,9 @@ impl Ends {
                 problems.push(format!("{} is gone: the port is taken up again when it is back", self.near.name))
             }
             Err(error) => problems.push(error.to_string()),
+        }
+        if let Some(tap) = &self.tap {
+            problems.extend(tap.problems(host, self.far.as_ref()));
         }
         if let Some(far) = &self.far {
             let name = &far.name;

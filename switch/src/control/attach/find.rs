@@ -5,6 +5,7 @@ use super::before::note;
 use super::ends::{Ends, Undo, unreached_peer};
 use super::mark::Mark;
 use super::mtu::mtu_limit;
+use super::tap::FoundTap;
 use crate::control::fields::check_mtu;
 use crate::host::{Host, Link, LinkChange, Namespace, Netdev, PairSpec};
 use crate::model::*;
@@ -13,10 +14,23 @@ use crate::{Error, ErrorKind};
 /// What there is of a port's netdev.
 #[derive(Debug)]
 pub enum FoundNetdev {
-    /// Nothing: a pair is to be made, with its far end in that namespace.
-    Nothing(Namespace),
+    /// Nothing: a pair is to be made.
+    Nothing(NewPair),
     /// A netdev that the port takes.
     There(Box<There>),
+}
+
+/// A pair that is to be made.
+#[derive(Debug)]
+pub struct NewPair {
+    /// Name of the far end.
+    far_name: String,
+    /// Namespace of the far end.
+    namespace: Namespace,
+    /// What the far end is to be like.
+    change_far: LinkChange,
+    /// The tap that the far end is joined to.
+    tap: Option<FoundTap>,
 }
 
 /// A netdev that is there.
@@ -32,6 +46,8 @@ pub struct There {
     made: bool,
     change_near: LinkChange,
     change_far: LinkChange,
+    /// The tap that the far end is joined to.
+    tap: Option<FoundTap>,
 }
 
 impl FoundNetdev {
@@ -52,11 +68,50 @@ impl FoundNetdev {
             return adopt(host, spec, link, namespace).map(|there| Self::There(Box::new(there)));
         }
         let vport = spec.vport.unwrap_or_default();
-        spec.guest_ifname.get_or_insert_with(|| format!("xg{vport}"));
+        let far_name = spec.guest_ifname.get_or_insert_with(|| format!("xg{vport}")).clone();
         let derived = MacAddr::derived_from(spec.uuid());
-        spec.mac.get_or_insert(derived);
-        spec.mtu.get_or_insert(DEFAULT_MTU);
-        Ok(Self::Nothing(namespace.unwrap_or_default()))
+        let mac = *spec.mac.get_or_insert(derived);
+        let mtu = *spec.mtu.get_or_insert(DEFAULT_MTU);
+        let change_far = LinkChange { mac: Some(mac), plain: true, ..up_with(mtu) };
+        Ok(Self::Nothing(NewPair { far_name, namespace: namespace.unwrap_or_default(), change_far, tap: None }))
+    }
+
+    /// Looks for the pair and the tap of a tap port, and completes `spec` by what is found or will be made. Both are
+    /// the switch's own, or are to be made.
+    pub fn for_tap(host: &dyn Host, spec: &mut PortSpec, frame_size: u32, wish: &Wish) -> Result<Self, Error> {
+        let (max, why) = mtu_limit(spec.mode, true, frame_size);
+        let mtu = *spec.mtu.get_or_insert(DEFAULT_MTU);
+        check_mtu(mtu, max, why)?;
+        let mark = Mark::of(host);
+        let is_own = |link: &&Link| mark.port_of(link) == Some(&spec.name);
+        let ifname = spec.ifname.clone().unwrap_or_default();
+        let named = host.find(&ifname)?;
+        let own = named.as_ref().filter(is_own).or_else(|| wish.links(host).iter().find(is_own)).cloned();
+        let namespace = spec.netns.as_deref().map(|name| host.namespace(name)).transpose()?.unwrap_or_default();
+        let change_far = LinkChange { plain: true, silent: true, ..up_with(mtu) };
+        let Some(link) = own else {
+            if named.is_some() {
+                let text =
+                    format!("ifname: {ifname} is there: a tap port has a pair that the switch makes; name another");
+                return Err(Error::new(ErrorKind::Exists, text));
+            }
+            let tap = Some(FoundTap::find(host, spec, &namespace, wish.links(host))?);
+            let far_name = format!("xf{}", spec.vport.unwrap_or_default());
+            return Ok(Self::Nothing(NewPair { far_name, namespace, change_far, tap }));
+        };
+        let unreached = || Error::new(ErrorKind::NotFound, unreached_peer(&link.name));
+        let (namespace, peer) = host.find_peer(&link, None)?.ok_or_else(unreached)?;
+        spec.ifname = Some(link.name.clone());
+        spec.netns = namespace.name().map(str::to_owned);
+        let gone = || Error::new(ErrorKind::NotFound, format!("ifname: there is no netdev {} any more", link.name));
+        let channels = host.channels(&link).ok_or_else(gone)?;
+        check_channels(spec, &link, channels)?;
+        host.check_no_program(&Netdev::here(&link))?;
+        let tap = Some(FoundTap::find(host, spec, &namespace, wish.links(host))?);
+        let far = Some((namespace, peer));
+        let change_near = up_with(mtu);
+        let there = There { link, far, move_far: None, channels, made: true, change_near, change_far, tap };
+        Ok(Self::There(Box::new(there)))
     }
 
     /// Looks for the netdev of a phy port, and completes `spec` by it (MTU, queues).
@@ -85,15 +140,25 @@ impl FoundNetdev {
         let mtu = (mtu != link.mtu).then_some(mtu);
         let change_near = LinkChange { mtu, up: Some(true), ..LinkChange::default() };
         let change_far = LinkChange { plain: true, ..change_near.clone() };
-        let there = There { link, far, move_far: None, channels, made: false, change_near, change_far };
+        let there = There { link, far, move_far: None, channels, made: false, change_near, change_far, tap: None };
         Ok(Self::There(Box::new(there)))
     }
 
     /// The netdevs that are there.
     pub fn netdevs(&self) -> Vec<Netdev> {
-        let FoundNetdev::There(there) = self else { return Vec::new() };
-        let far = there.far.iter().map(|(namespace, link)| Netdev::of(link, namespace.clone()));
-        std::iter::once(Netdev::here(&there.link)).chain(far).collect()
+        let (there, namespace, tap) = match self {
+            FoundNetdev::Nothing(pair) => (None, &pair.namespace, &pair.tap),
+            FoundNetdev::There(there) => {
+                let far = there.far.as_ref();
+                (Some(there), far.map_or(&Namespace::Here, |(namespace, _)| namespace), &there.tap)
+            }
+        };
+        let tap = tap.iter().filter_map(FoundTap::link).map(|link| Netdev::of(link, namespace.clone()));
+        let ends = there.into_iter().flat_map(|there| {
+            let far = there.far.iter().map(|(namespace, link)| Netdev::of(link, namespace.clone()));
+            std::iter::once(Netdev::here(&there.link)).chain(far)
+        });
+        ends.chain(tap).collect()
     }
 
     /// The netdevs as they are before the port changes them.
@@ -107,8 +172,8 @@ impl FoundNetdev {
     /// Makes or takes the netdev, and sets both ends up. On an error all is as it was.
     pub fn open(self, host: &dyn Host, spec: &PortSpec) -> Result<(Ends, Undo), Error> {
         match self {
-            FoundNetdev::Nothing(namespace) => make(host, spec, &namespace),
-            FoundNetdev::There(there) => there.take(host),
+            FoundNetdev::Nothing(pair) => pair.make(host, spec),
+            FoundNetdev::There(there) => there.take(host, spec),
         }
     }
 }
@@ -240,35 +305,48 @@ fn take_over(
     host.check_no_program(&Netdev::here(&link))?;
     let peer_mac = far.as_ref().map_or_else(|| MacAddr::derived_from(spec.uuid()), |(_, peer)| peer.mac);
     let mac = *spec.mac.get_or_insert(peer_mac);
-    let mtu = Some(*spec.mtu.get_or_insert(link.mtu));
-    let change_near = LinkChange { mtu, up: Some(true), ..LinkChange::default() };
+    let change_near = up_with(*spec.mtu.get_or_insert(link.mtu));
     let change_far = LinkChange { mac: Some(mac), plain: true, ..change_near.clone() };
     let made = Mark::is_on(&link);
-    Ok(There { made, move_far, far, channels, change_near, change_far, link })
+    Ok(There { made, move_far, far, channels, change_near, change_far, link, tap: None })
 }
 
-fn make(host: &dyn Host, spec: &PortSpec, peer_namespace: &Namespace) -> Result<(Ends, Undo), Error> {
-    let (queues, mtu) = (spec.queues.unwrap_or(1), spec.mtu.unwrap_or(DEFAULT_MTU));
-    let mac = spec.mac.unwrap_or_else(|| MacAddr::derived_from(spec.uuid()));
-    let mark = Mark::of(host);
-    let pair = host.make_pair(&PairSpec {
-        name: spec.ifname.as_deref().unwrap_or_default(),
-        draft_name: &mark.draft_name(spec.vport.unwrap_or_default()),
-        peer: spec.guest_ifname.as_deref().unwrap_or_default(),
-        queues,
-        mtu,
-        peer_mac: mac,
-        peer_namespace,
-        alias: &mark.for_port(&spec.name),
-    })?;
-    let ends = Ends { near: pair.near, far: Some(pair.far), is_veth: true, channels: queues, made: true };
-    let change_near = LinkChange { mtu: Some(mtu), up: Some(true), ..LinkChange::default() };
-    let change_far = LinkChange { mac: Some(mac), plain: true, ..change_near.clone() };
-    match ends.change(host, &change_near, &change_far) {
-        Ok(()) => Ok((ends, Undo::Delete)),
-        Err(error) => {
-            Undo::Delete.run(host, ends);
-            Err(error)
+/// An end that is up.
+fn up_with(mtu: u32) -> LinkChange {
+    LinkChange { mtu: Some(mtu), up: Some(true), ..LinkChange::default() }
+}
+
+/// Joins the far end to the port's tap. On an error nothing of the port's is left.
+fn join(host: &dyn Host, spec: &PortSpec, tap: Option<FoundTap>, ends: &mut Ends) -> Result<(), Error> {
+    let (Some(tap), Some(far)) = (tap, &ends.far) else { return Ok(()) };
+    ends.tap = Some(tap.open(host, spec, far)?);
+    Ok(())
+}
+
+impl NewPair {
+    fn make(self, host: &dyn Host, spec: &PortSpec) -> Result<(Ends, Undo), Error> {
+        let (queues, mtu) = (spec.queues.unwrap_or(1), spec.mtu.unwrap_or(DEFAULT_MTU));
+        let mac = spec.mac.unwrap_or_else(|| MacAddr::derived_from(spec.uuid()));
+        let mark = Mark::of(host);
+        let pair = host.make_pair(&PairSpec {
+            name: spec.ifname.as_deref().unwrap_or_default(),
+            draft_name: &mark.draft_name(spec.vport.unwrap_or_default()),
+            peer: &self.far_name,
+            queues,
+            mtu,
+            peer_mac: mac,
+            peer_namespace: &self.namespace,
+            alias: &mark.for_port(&spec.name),
+        })?;
+        let (near, far) = (pair.near, Some(pair.far));
+        let mut ends = Ends { near, far, is_veth: true, channels: queues, made: true, tap: None };
+        let made = ends.change(host, &up_with(mtu), &self.change_far);
+        match made.and_then(|()| join(host, spec, self.tap, &mut ends)) {
+            Ok(()) => Ok((ends, Undo::Delete)),
+            Err(error) => {
+                Undo::Delete.run(host, ends);
+                Err(error)
+            }
         }
     }
 }
@@ -279,16 +357,17 @@ impl There {
         NetdevsBefore { near: note(host, &self.link, &Namespace::Here), far }
     }
 
-    fn take(self, host: &dyn Host) -> Result<(Ends, Undo), Error> {
+    fn take(self, host: &dyn Host, spec: &PortSpec) -> Result<(Ends, Undo), Error> {
         let undo = Undo::Restore(self.before(host));
-        let Self { link, far, move_far, channels, made, change_near, change_far } = self;
+        let Self { link, far, move_far, channels, made, change_near, change_far, tap } = self;
         let far = far.map(|(namespace, link)| Netdev::of(&link, namespace));
-        let mut ends = Ends { near: Netdev::here(&link), far, is_veth: link.is_veth, channels, made };
-        let mut taken = || {
+        let mut ends = Ends { near: Netdev::here(&link), far, is_veth: link.is_veth, channels, made, tap: None };
+        let taken = || {
             if let (Some(namespace), Some(far)) = (&move_far, &mut ends.far) {
                 *far = host.move_to(far, namespace)?;
             }
-            ends.change(host, &change_near, &change_far)
+            ends.change(host, &change_near, &change_far)?;
+            join(host, spec, tap, &mut ends)
         };
         match taken() {
             Ok(()) => Ok((ends, undo)),

@@ -1,6 +1,6 @@
-//! The mark of pairs that the switch makes (`IFLA_IFALIAS`): which switch, and for which port.
+//! The mark of pairs and taps that the switch makes (`IFLA_IFALIAS`): which switch, and for which port.
 //!
-//! By it a pair is found again after a restart, whatever it is called by then, and removed if no port has it.
+//! By it they are found again after a restart, whatever they are called by then, and removed if no port has them.
 
 use crate::host::{Host, Link};
 use crate::model::PortNo;
@@ -40,19 +40,34 @@ impl Mark {
         link.alias.as_deref()?.strip_prefix(self.begin.as_str()).filter(|_| link.is_veth)
     }
 
-    /// The name of a port's netdev that has no mark yet.
+    /// The port that this switch made a tap for, if it did.
+    pub fn tap_port_of<'a>(&self, link: &'a Link) -> Option<&'a str> {
+        link.alias.as_deref()?.strip_prefix(self.begin.as_str()).filter(|_| link.tap.is_some())
+    }
+
+    /// The name of a port's pair that has no mark yet.
     pub fn draft_name(&self, port: PortNo) -> String {
-        format!("{}{port:x}", self.draft_begin())
+        format!("{}{port:x}", self.draft_begin("xs"))
     }
 
-    fn draft_begin(&self) -> String {
+    /// The name of a port's tap that has no mark yet.
+    pub fn draft_tap_name(&self, port: PortNo) -> String {
+        format!("{}{port:x}", self.draft_begin("xt"))
+    }
+
+    fn draft_begin(&self, what: &str) -> String {
         let hash = self.begin.bytes().fold(FNV_BASIS, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(FNV_PRIME));
-        format!("xs~{hash:08x}")
+        format!("{what}~{hash:08x}")
     }
 
-    /// Whether this switch was killed before it marked a netdev.
+    /// Whether this switch was killed before it marked a pair.
     pub fn is_draft(&self, link: &Link) -> bool {
-        link.is_veth && link.alias.is_none() && link.name.starts_with(&self.draft_begin())
+        link.is_veth && link.alias.is_none() && link.name.starts_with(&self.draft_begin("xs"))
+    }
+
+    /// Whether this switch was killed before it marked a tap.
+    pub fn is_draft_tap(&self, link: &Link) -> bool {
+        link.tap.is_some() && link.alias.is_none() && link.name.starts_with(&self.draft_begin("xt"))
     }
 
     /// Whether a switch made a netdev, whichever. A mark of an earlier version does not say which.
@@ -74,7 +89,7 @@ impl Mark {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::MAX_IFNAME;
+    use crate::host::{MAX_IFNAME, TapState};
     use crate::model::MacAddr;
 
     fn link(name: &str, alias: Option<&str>) -> Link {
@@ -92,11 +107,13 @@ mod tests {
             peer_nsid: None,
             alias,
             rx_queues: 1,
+            tap: None,
+            tx_dropped: 0,
         }
     }
 
     #[test]
-    fn a_pair_without_a_mark_is_known_by_its_draft_name() {
+    fn what_has_no_mark_is_known_by_its_draft_name() {
         let [one, other] = ["one", "other"].map(|begin| Mark { begin: begin.to_owned() });
         let name = one.draft_name(1023);
         assert!(name.len() <= MAX_IFNAME);
@@ -104,5 +121,11 @@ mod tests {
         assert!(!other.is_draft(&link(&name, None)));
         assert!(!one.is_draft(&link(&name, Some("mine"))));
         assert!(!one.is_draft(&Link { is_veth: false, ..link(&name, None) }));
+        let name = one.draft_tap_name(1023);
+        assert!(name.len() <= MAX_IFNAME);
+        let tap = |name: &str, alias| Link { is_veth: false, tap: Some(TapState::default()), ..link(name, alias) };
+        assert!(one.is_draft_tap(&tap(&name, None)) && !one.is_draft(&tap(&name, None)));
+        assert!(!other.is_draft_tap(&tap(&name, None)) && !one.is_draft_tap(&link(&name, None)));
+        assert!(!one.is_draft_tap(&tap(&name, Some("mine"))));
     }
 }

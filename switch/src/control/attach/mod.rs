@@ -7,6 +7,7 @@
 //! Each of the three is an enum with a variant a kind of attachment. A new kind is a module here with its three
 //! types, a variant of each enum, and the choice by the port's kind in [`Found::find`].
 
+mod account;
 mod before;
 mod ends;
 mod find;
@@ -16,6 +17,7 @@ mod guest_side;
 mod mark;
 mod mtu;
 mod netdev;
+mod tap;
 mod vhost;
 
 use std::collections::BTreeSet;
@@ -26,6 +28,8 @@ use self::find::FoundNetdev;
 pub(super) use self::guest_side::{GuestSide, no_guest_end};
 pub(super) use self::mark::Mark;
 use self::netdev::{NetdevPort, NetdevRemains};
+use self::tap::Tap;
+pub(super) use self::tap::info as tap_info;
 use self::vhost::{FoundVhost, VhostPort};
 use super::core::Core;
 use crate::Error;
@@ -156,6 +160,7 @@ pub(super) struct AttachmentInfo {
     pub zero_copy: Vec<bool>,
     pub guest_end: Option<GuestEndInfo>,
     pub vhost: Option<VhostInfo>,
+    pub tap: Option<TapInfo>,
 }
 
 /// What was counted outside of the switch, by queue.
@@ -174,6 +179,7 @@ impl Found {
         Ok(match spec.kind {
             PortKind::Guest => Found::Netdev(FoundNetdev::for_guest(host, spec, frame_size, wish)?),
             PortKind::Phy => Found::Netdev(FoundNetdev::for_phy(host, spec, frame_size, wish)?),
+            PortKind::Tap => Found::Netdev(FoundNetdev::for_tap(host, spec, frame_size, wish)?),
             PortKind::Vhost => Found::Vhost(FoundVhost::find(spec, frame_size)?),
         })
     }
@@ -224,6 +230,23 @@ impl Attachment {
         match self {
             Attachment::Netdev(port) => Some(port.netdev()),
             Attachment::Vhost(_) => None,
+        }
+    }
+
+    /// The tap that a VMM opens.
+    pub fn tap(&self) -> Option<&Netdev> {
+        match self {
+            Attachment::Netdev(port) => port.tap().map(Tap::netdev),
+            Attachment::Vhost(_) => None,
+        }
+    }
+
+    /// Whether there is somebody at the other end, as far as is known of a port that is new.
+    pub fn has_carrier(&self) -> bool {
+        match self {
+            // A netdev without carrier tells as soon as it has one.
+            Attachment::Netdev(port) => port.tap().is_none_or(Tap::carrier),
+            Attachment::Vhost(_) => false,
         }
     }
 

@@ -9,6 +9,7 @@ use super::find::FoundNetdev;
 use super::group_tap::GroupTap;
 use super::guest_side::GuestSide;
 use super::mtu::mtu_limit;
+use super::tap::Tap;
 use super::{AttachmentInfo, Followed, OtherQueues, OutsideCounters, Plan, RingOptions, Sight};
 use crate::Error;
 use crate::control::core::Core;
@@ -78,7 +79,7 @@ impl NetdevPort {
 
     /// Its netdevs, as far as they can be reached.
     pub fn netdevs(&self) -> impl Iterator<Item = &Netdev> {
-        std::iter::once(&self.ends.near).chain(&self.ends.far)
+        self.ends.netdevs()
     }
 
     /// The switch's netdev.
@@ -95,7 +96,13 @@ impl NetdevPort {
             zero_copy: self.sockets.iter().map(PortSocket::zero_copy).collect(),
             guest_end: self.guest.info(),
             vhost: None,
+            tap: self.ends.tap.as_ref().map(Tap::info),
         }
+    }
+
+    /// Its tap.
+    pub fn tap(&self) -> Option<&Tap> {
+        self.ends.tap.as_ref()
     }
 
     /// The largest MTU that it can be set to, and what sets it: the mode in force does.

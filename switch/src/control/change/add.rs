@@ -165,7 +165,7 @@ fn open(core: &Arc<Core>, (plan, found): (Plan, Found)) -> Result<Opened, Error>
     let Plan { spec, shared, rings, .. } = plan;
     let queue = |(number, backend)| Queue::new(Arc::clone(&shared), number, backend);
     let queues = (0..).zip(queues).map(queue).collect();
-    let condition = Condition { carrier: spec.kind.has_netdev(), ..Condition::default() };
+    let condition = Condition { carrier: attachment.has_carrier(), ..Condition::default() };
     Ok(Opened { port: LivePort { spec, shared, rings, attachment, condition }, queues })
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::Error;
-use crate::control::attach::AttachmentInfo;
+use crate::control::attach::{AttachmentInfo, tap_info};
 use crate::control::core::Core;
 use crate::control::ports::LivePort;
 use crate::control::state::Control;
@@ -51,34 +51,54 @@ fn links(core: &Core) -> HashMap<u32, Link> {
     core.host.list().unwrap_or_default().into_iter().map(|link| (link.index, link)).collect()
 }
 
-/// Guests' netdevs of which it is asked who has bound their queues. That is a visit to each one's namespace, so it
-/// is not done under the lock.
+/// Guests' netdevs of which it is asked who has bound their queues, and taps. That is a visit to each one's namespace,
+/// so it is not done under the lock.
 #[derive(Debug)]
 pub(in crate::control) struct BoundQueues {
     core: Arc<Core>,
     netdevs: Vec<(PortNo, Netdev)>,
+    taps: Vec<(PortNo, Netdev)>,
 }
 
 impl BoundQueues {
     /// Notes the guests' netdevs of those ports.
     pub fn of<'a>(core: &Arc<Core>, ports: impl IntoIterator<Item = &'a LivePort>) -> Self {
-        let netdev = |port: &LivePort| Some((port.shared.no, port.attachment.guest_side()?.netdev()?.clone()));
-        Self { core: Arc::clone(core), netdevs: ports.into_iter().filter_map(netdev).collect() }
+        let mut bound = Self { core: Arc::clone(core), netdevs: Vec::new(), taps: Vec::new() };
+        for port in ports {
+            let netdev = || port.attachment.guest_side()?.netdev();
+            bound.netdevs.extend(netdev().map(|netdev| (port.shared.no, netdev.clone())));
+            bound.taps.extend(port.attachment.tap().map(|tap| (port.shared.no, tap.clone())));
+        }
+        bound
     }
 
     /// Asks, and fills in what is found.
     pub fn fill(self, infos: &mut [PortInfo]) {
-        for (no, netdev) in self.netdevs {
+        let Self { core, netdevs, taps } = self;
+        let mut info_of = |no: PortNo, fill: &dyn Fn(&mut PortInfo)| {
             if let Some(info) = infos.iter_mut().find(|info| info.vport == no) {
-                info.active_queues = self.core.host.bound_queues(&netdev).unwrap_or(0);
+                fill(info);
             }
+        };
+        for (no, netdev) in netdevs {
+            info_of(no, &|info| info.active_queues = core.host.bound_queues(&netdev).unwrap_or(0));
+        }
+        for (no, netdev) in taps {
+            let Some(link) = core.host.look_at(&netdev).ok().flatten() else { continue };
+            let Some(state) = link.tap else { continue };
+            info_of(no, &|info| {
+                info.tap = Some(tap_info(&state, link.tx_dropped));
+                info.active_queues = state.open_queues;
+                info.link_up = link.carrier;
+            });
         }
     }
 }
 
 fn describe(control: &Control, port: &LivePort, link: Option<&Link>) -> PortInfo {
-    let AttachmentInfo { mode, mode_reason, max_mtu, zero_copy, guest_end, vhost } = port.attachment.info();
-    let pairs = vhost.as_ref().map(|vhost| vhost.active_pairs);
+    let AttachmentInfo { mode, mode_reason, max_mtu, zero_copy, guest_end, vhost, tap } = port.attachment.info();
+    // What the other end has open, where it says so itself.
+    let pairs = vhost.as_ref().map(|vhost| vhost.active_pairs).or(tap.as_ref().map(|tap| tap.open_queues));
     let has_carrier = pairs.map_or(link.is_some_and(|link| link.carrier), |pairs| pairs > 0);
     let own_umem = port.rings.memory == RingMemory::Own;
     let queues = (0..).zip(port.shared.queues.iter()).zip(zero_copy);
@@ -104,5 +124,6 @@ fn describe(control: &Control, port: &LivePort, link: Option<&Link>) -> PortInfo
         fdb_entries: control.fdb.count(port.shared.no),
         guest_end,
         vhost,
+        tap,
     }
 }

@@ -85,9 +85,9 @@ impl Switch {
                 let missing = || Error::new(ErrorKind::NotFound, format!("ifname: there is no netdev {ifname} here"));
                 self.core.host.find(ifname)?.map(drop).ok_or_else(missing)
             }
-            (PortKind::Guest, Some(name)) => self.core.host.namespace(name).map(drop),
+            (PortKind::Guest | PortKind::Tap, Some(name)) => self.core.host.namespace(name).map(drop),
             // The place of a socket is looked at when it is made.
-            (PortKind::Guest | PortKind::Vhost, _) => Ok(()),
+            (PortKind::Guest | PortKind::Tap | PortKind::Vhost, _) => Ok(()),
         }
     }
 

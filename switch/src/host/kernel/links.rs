@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, Nla,
 };
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::{
@@ -24,7 +24,7 @@ use rtnetlink::sys::{Socket, SocketAddr};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::namespaces;
-use crate::host::{HostUse, Link, MAX_IFNAME, Namespace, PairSpec};
+use crate::host::{HostUse, Link, MAX_IFNAME, Namespace, PairSpec, TapState};
 use crate::model::MacAddr;
 use crate::{Error, ErrorKind};
 
@@ -43,7 +43,10 @@ fn parse(message: &LinkMessage) -> Link {
         peer_nsid: None,
         alias: None,
         rx_queues: 1,
+        tap: None,
+        tx_dropped: 0,
     };
+    let mut is_plugged = false;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
@@ -56,16 +59,53 @@ fn parse(message: &LinkMessage) -> Link {
             LinkAttribute::LinkNetNsId(id) => link.peer_nsid = Some(*id),
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
             LinkAttribute::NumRxQueues(queues) => link.rx_queues = *queues,
+            LinkAttribute::Stats64(stats) => link.tx_dropped = stats.tx_dropped,
+            LinkAttribute::Carrier(carrier) => is_plugged = *carrier != 0,
             LinkAttribute::LinkInfo(infos) => {
                 link.is_veth = infos.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Veth)));
+                link.tap = infos.iter().find_map(tap);
             }
             _ => {}
         }
     }
+    if let Some(tap) = link.tap.as_mut().filter(|tap| !tap.is_multi_queue) {
+        // The kernel counts the queues of other taps only. One of a single queue has carrier while it is open.
+        tap.open_queues = is_plugged.into();
+    }
     link
 }
 
-fn failed(what: &str, errno: Errno) -> Error {
+/// Attributes of a tun or tap (`include/uapi/linux/if_link.h`).
+const IFLA_TUN_OWNER: u16 = 1;
+const IFLA_TUN_GROUP: u16 = 2;
+const IFLA_TUN_TYPE: u16 = 3;
+const IFLA_TUN_VNET_HDR: u16 = 5;
+const IFLA_TUN_MULTI_QUEUE: u16 = 7;
+const IFLA_TUN_NUM_QUEUES: u16 = 8;
+
+/// What a link is beside, if it is a tap.
+fn tap(info: &LinkInfo) -> Option<TapState> {
+    let LinkInfo::Data(InfoData::Tun(attributes)) = info else { return None };
+    let (mut state, mut is_tap) = (TapState::default(), false);
+    for attribute in attributes {
+        let mut value = vec![0; attribute.value_len()];
+        attribute.emit_value(&mut value);
+        let byte = value.first().copied().unwrap_or_default();
+        let word = value.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+        match attribute.kind() {
+            IFLA_TUN_OWNER => state.owner = word,
+            IFLA_TUN_GROUP => state.group = word,
+            IFLA_TUN_TYPE => is_tap = i32::from(byte) == libc::IFF_TAP,
+            IFLA_TUN_VNET_HDR => state.has_vnet_hdr = byte != 0,
+            IFLA_TUN_MULTI_QUEUE => state.is_multi_queue = byte != 0,
+            IFLA_TUN_NUM_QUEUES => state.open_queues = word.unwrap_or_default(),
+            _ => {}
+        }
+    }
+    is_tap.then_some(state)
+}
+
+pub(super) fn failed(what: &str, errno: Errno) -> Error {
     let (kind, advice) = match errno {
         Errno::EPERM => (ErrorKind::System, ": CAP_NET_ADMIN is needed"),
         Errno::EEXIST => (ErrorKind::Exists, ": a netdev of that name is there already"),
@@ -77,43 +117,44 @@ fn failed(what: &str, errno: Errno) -> Error {
 }
 
 /// Sends a request and returns its answers. A dump ([`NLM_F_DUMP`]) leaves out answers that can't be parsed.
-fn ask(what: &str, message: RouteNetlinkMessage, flags: u16) -> Result<Vec<RouteNetlinkMessage>, Error> {
+pub(super) fn ask_kernel(message: RouteNetlinkMessage, flags: u16) -> Result<Vec<RouteNetlinkMessage>, Errno> {
     let errno = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EPROTO));
-    let answers = || -> Result<_, Errno> {
-        let mut socket = Socket::new(NETLINK_ROUTE).map_err(errno)?;
-        socket.bind_auto().map_err(errno)?;
-        socket.connect(&SocketAddr::new(0, 0)).map_err(errno)?;
-        let mut request = NetlinkMessage::from(message);
-        request.header.flags = NLM_F_REQUEST | flags;
-        request.finalize();
-        let mut bytes = vec![0; request.buffer_len()];
-        request.serialize(&mut bytes);
-        socket.send(&bytes, 0).map_err(errno)?;
-        let mut answers = Vec::new();
-        loop {
-            let (datagram, _) = socket.recv_from_full().map_err(errno)?;
-            let mut rest = datagram.as_slice();
-            while let Some(len) = rest.first_chunk().map(|len| u32::from_ne_bytes(*len) as usize) {
-                let bytes = rest.get(..len).filter(|_| len > 0).ok_or(Errno::EPROTO)?;
-                rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
-                match NetlinkMessage::deserialize(bytes).map(|message| message.payload) {
-                    Ok(NetlinkPayload::Done(_)) => return Ok(answers),
-                    // Number 0 is an acknowledgement.
-                    Ok(NetlinkPayload::Error(error)) => match error.raw_code().saturating_abs() {
-                        0 => return Ok(answers),
-                        code => return Err(Errno::from_raw(code)),
-                    },
-                    Ok(NetlinkPayload::InnerMessage(answer)) => answers.push(answer),
-                    Err(_) if flags & NLM_F_DUMP != NLM_F_DUMP => return Err(Errno::EPROTO),
-                    _ => {}
-                }
-            }
-            if flags & (NLM_F_ACK | NLM_F_DUMP) == 0 {
-                return Ok(answers);
+    let mut socket = Socket::new(NETLINK_ROUTE).map_err(errno)?;
+    socket.bind_auto().map_err(errno)?;
+    socket.connect(&SocketAddr::new(0, 0)).map_err(errno)?;
+    let mut request = NetlinkMessage::from(message);
+    request.header.flags = NLM_F_REQUEST | flags;
+    request.finalize();
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+    socket.send(&bytes, 0).map_err(errno)?;
+    let mut answers = Vec::new();
+    loop {
+        let (datagram, _) = socket.recv_from_full().map_err(errno)?;
+        let mut rest = datagram.as_slice();
+        while let Some(len) = rest.first_chunk().map(|len| u32::from_ne_bytes(*len) as usize) {
+            let bytes = rest.get(..len).filter(|_| len > 0).ok_or(Errno::EPROTO)?;
+            rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+            match NetlinkMessage::deserialize(bytes).map(|message| message.payload) {
+                Ok(NetlinkPayload::Done(_)) => return Ok(answers),
+                // Number 0 is an acknowledgement.
+                Ok(NetlinkPayload::Error(error)) => match error.raw_code().saturating_abs() {
+                    0 => return Ok(answers),
+                    code => return Err(Errno::from_raw(code)),
+                },
+                Ok(NetlinkPayload::InnerMessage(answer)) => answers.push(answer),
+                Err(_) if flags & NLM_F_DUMP != NLM_F_DUMP => return Err(Errno::EPROTO),
+                _ => {}
             }
         }
-    };
-    answers().map_err(|errno| failed(what, errno))
+        if flags & (NLM_F_ACK | NLM_F_DUMP) == 0 {
+            return Ok(answers);
+        }
+    }
+}
+
+fn ask(what: &str, message: RouteNetlinkMessage, flags: u16) -> Result<Vec<RouteNetlinkMessage>, Error> {
+    ask_kernel(message, flags).map_err(|errno| failed(what, errno))
 }
 
 fn link_of(answer: &RouteNetlinkMessage) -> Option<Link> {

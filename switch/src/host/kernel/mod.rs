@@ -12,6 +12,7 @@ mod namespaces;
 mod packet;
 mod pins;
 mod programs;
+mod redirect;
 mod sockets;
 mod tun;
 mod watch;
@@ -25,7 +26,7 @@ use nix::errno::Errno;
 use self::namespaces::run;
 pub use self::pins::PinPlace;
 use self::watch::Watch;
-use super::{HostUse, HostWatch, Link, LinkChange, Namespace, Netdev, Netdevs, Pair, PairSpec};
+use super::{HostUse, HostWatch, Link, LinkChange, Namespace, Netdev, Netdevs, Pair, PairSpec, TapPlan};
 use crate::io::socket::UmemSharers;
 use crate::{Error, ErrorKind};
 
@@ -98,6 +99,10 @@ impl Netdevs for KernelHost {
         links::list()
     }
 
+    fn list_in(&self, namespace: &Namespace) -> Result<Vec<Link>, Error> {
+        run(namespace, links::list)
+    }
+
     fn find_peer(&self, link: &Link, hint: Option<&Namespace>) -> Result<Option<(Namespace, Link)>, Error> {
         let Some(index) = link.peer.filter(|_| link.is_veth) else { return Ok(None) };
         if link.peer_nsid.is_none() {
@@ -156,6 +161,11 @@ impl Netdevs for KernelHost {
             }
             if change.plain {
                 make_plain(&link)?;
+            }
+            if change.silent {
+                // Without the first one there would be an address again whenever IPv6 is let in.
+                links::silence_ipv6(link.index)?;
+                programs::silence(&link.name, true);
             }
             if !change.offloads.is_empty() {
                 ethtool::turn_on(link.index, &change.offloads).map_err(|errno| {
@@ -225,6 +235,38 @@ impl Netdevs for KernelHost {
         })?;
         links::set_up(link.index)?;
         Ok(file)
+    }
+
+    fn make_port_tap(&self, plan: &TapPlan<'_>) -> Result<Netdev, Error> {
+        run(plan.namespace, || {
+            // Whoever is killed before the tap is marked has left a draft. One in a namespace that nobody has looked at
+            // since is found here.
+            if let Some(draft) = links::find(plan.draft_name)?.filter(|link| link.tap.is_some()) {
+                links::delete(draft.index)?;
+            }
+            tun::create_persistent_tap(plan.draft_name, plan.multi_queue, plan.owner, plan.group)?;
+            let gone = || Error::new(ErrorKind::NotFound, format!("tap {} was gone at once", plan.name));
+            let made = links::find(plan.draft_name)?.ok_or_else(gone)?;
+            let finish = || {
+                links::silence_ipv6(made.index)?;
+                links::set_alias(made.index, plan.alias)?;
+                links::rename(made.index, plan.name)
+            };
+            finish().inspect_err(|_| {
+                if let Err(error) = links::delete(made.index) {
+                    tracing::warn!(name = plan.name, %error, "a tap that was made in vain stays");
+                }
+            })?;
+            Ok(Netdev { namespace: plan.namespace.clone(), index: made.index, name: plan.name.to_owned() })
+        })
+    }
+
+    fn redirect_all(&self, from: &Netdev, to: &Netdev) -> Result<(), Error> {
+        run(&from.namespace, || redirect::redirect_all(from.index, to.index))
+    }
+
+    fn redirected_to(&self, netdev: &Netdev) -> Result<Option<u32>, Error> {
+        run(&netdev.namespace, || redirect::target(netdev.index))
     }
 
     fn watch(&self) -> Result<Box<dyn HostWatch>, Error> {

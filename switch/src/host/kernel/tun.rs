@@ -31,28 +31,58 @@ pub fn create_tap(ifname: &str) -> Result<File, Error> {
             format!("ifname: `{ifname}` is no name of a netdev: 1–{MAX_IFNAME} bytes without space, `/`, `:`, `%`");
         return Err(Error::invalid(text));
     }
-    let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(DEVICE);
-    let file = file.map_err(|error| failed(ifname, &error))?;
-    attach(&file, ifname).map_err(|errno| failed(ifname, &errno.into()))?;
-    Ok(file)
+    open(ifname, libc::IFF_TAP).map_err(|errno| failed(ifname, errno))
 }
 
-fn attach(file: &File, ifname: &str) -> Result<(), Errno> {
+/// Makes a tap device that stays after its file is closed, and closes the file. It is down. Needs CAP_NET_ADMIN.
+///
+/// # Errors
+/// As [`create_tap`]. Nothing is left.
+pub fn create_persistent_tap(
+    ifname: &str,
+    multi_queue: bool,
+    owner: Option<u32>,
+    group: Option<u32>,
+) -> Result<(), Error> {
+    let flags = if multi_queue { libc::IFF_TAP | libc::IFF_MULTI_QUEUE } else { libc::IFF_TAP };
+    let made = || {
+        let file = open(ifname, flags)?;
+        // The kernel takes -1, as a number without a sign, for nobody in particular.
+        if let Some(uid) = owner {
+            set(&file, libc::TUNSETOWNER, uid)?;
+        }
+        if let Some(gid) = group {
+            set(&file, libc::TUNSETGROUP, gid)?;
+        }
+        set(&file, libc::TUNSETPERSIST, 1)
+    };
+    made().map_err(|errno| failed(ifname, errno))
+}
+
+fn open(ifname: &str, flags: libc::c_int) -> Result<File, Errno> {
+    let errno = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+    let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(DEVICE).map_err(errno)?;
     let mut name = [0; libc::IFNAMSIZ];
     for (to, from) in name.iter_mut().zip(ifname.bytes()) {
         *to = libc::c_char::from_ne_bytes([from]);
     }
     // Without `IFF_TUN_EXCL` the call would take over somebody else's persistent tap.
     #[expect(clippy::cast_possible_truncation, reason = "the flags are 16 bits")]
-    let flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_TUN_EXCL) as libc::c_short;
+    let flags = (flags | libc::IFF_NO_PI | libc::IFF_TUN_EXCL) as libc::c_short;
     let mut request = libc::ifreq { ifr_name: name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: flags } };
     // SAFETY: `request` is a live `ifreq` with name and flags. The kernel reads and writes only that.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, std::ptr::from_mut(&mut request)) };
+    Errno::result(result).map(|_| file)
+}
+
+/// Sets a property that is a number.
+fn set(file: &File, property: libc::Ioctl, value: u32) -> Result<(), Errno> {
+    // SAFETY: the kernel takes these properties' values as they are, and follows no pointer.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), property as _, libc::c_ulong::from(value)) };
     Errno::result(result).map(drop)
 }
 
-fn failed(ifname: &str, error: &io::Error) -> Error {
-    let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+fn failed(ifname: &str, errno: Errno) -> Error {
     let (kind, advice) = match errno {
         Errno::EBUSY => (ErrorKind::Busy, format!("a netdev of that name is there: `ip link show {ifname}`")),
         Errno::EPERM | Errno::EACCES => (ErrorKind::Denied, format!("CAP_NET_ADMIN and access to {DEVICE} are needed")),

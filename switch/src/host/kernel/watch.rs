@@ -1,6 +1,6 @@
 //! Notifications by the kernel: rtnetlink, ethtool netlink, and names of namespaces.
 //!
-//! rtnetlink tells of netdevs and addresses, also of namespaces that the switch's one has identifiers for
+//! rtnetlink tells of netdevs, addresses and filters, also of namespaces that the switch's one has identifiers for
 //! (`NETLINK_LISTEN_ALL_NSID`). The ethtool family tells of channels, which rtnetlink leaves out. inotify tells of
 //! names in `/run/netns`. Nobody tells of a BPF link that is detached: that is looked for.
 
@@ -21,6 +21,7 @@ use crate::{Error, ErrorKind};
 
 /// Multicast groups of rtnetlink (`enum rtnetlink_groups`).
 const RTNLGRP_LINK: u32 = 1;
+const RTNLGRP_TC: u32 = 4;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
 const RTNLGRP_IPV6_IFADDR: u32 = 9;
 const RTNLGRP_NSID: u32 = 28;
@@ -74,7 +75,7 @@ impl Watch {
     /// # Errors
     /// If rtnetlink can't be subscribed to. What else there is not on this machine is left out.
     pub fn new() -> Result<Self, Error> {
-        let groups = [RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_NSID];
+        let groups = [RTNLGRP_LINK, RTNLGRP_TC, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_NSID];
         let route = subscribe(NETLINK_ROUTE, &groups).map_err(|error| failed("rtnetlink", error))?;
         if let Err(error) = route.set_listen_all_namespaces(true) {
             tracing::debug!(%error, "guests' ends in other namespaces are not heard of");
@@ -119,6 +120,10 @@ fn netdev_of(message: &RouteNetlinkMessage) -> Option<u32> {
         RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address) => {
             Some(address.header.index)
         }
+        RouteNetlinkMessage::NewQueueDiscipline(tc)
+        | RouteNetlinkMessage::DelQueueDiscipline(tc)
+        | RouteNetlinkMessage::NewTrafficFilter(tc)
+        | RouteNetlinkMessage::DelTrafficFilter(tc) => u32::try_from(tc.header.index).ok(),
         _ => None,
     }
 }

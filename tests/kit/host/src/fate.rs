@@ -18,6 +18,10 @@ pub enum Call {
     Delete,
     /// Make a tap.
     MakeTap,
+    /// Make the tap of a port.
+    MakePortTap,
+    /// Redirect all that comes in by a netdev.
+    Redirect,
     /// Load a port's program.
     LoadProgram,
     /// Have a program send packets to a queue.
@@ -44,12 +48,14 @@ pub enum Call {
 
 impl Call {
     /// All kinds.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::MakePair,
         Self::Change,
         Self::MoveTo,
         Self::Delete,
         Self::MakeTap,
+        Self::MakePortTap,
+        Self::Redirect,
         Self::LoadProgram,
         Self::SetSocket,
         Self::Attach,

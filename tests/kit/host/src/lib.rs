@@ -16,7 +16,7 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use switch::host::{HostUse, Link, OtherProgram, QueueCounters, SteerKey};
+use switch::host::{HostUse, Link, OtherProgram, QueueCounters, SteerKey, TapState};
 use switch::model::{BridgeSettings, DataplaneSettings, HugePages, MacAddr, Mode, PortNo};
 use switch::{Error, Switch};
 
@@ -40,8 +40,8 @@ impl FakeHost {
         Self::default()
     }
 
-    /// A host that has every NIC that is asked for, with one queue. Only names of pairs that the switch makes are
-    /// free: `xs…` and `xg…`.
+    /// A host that has every NIC that is asked for, with one queue. Only names of netdevs that the switch makes
+    /// are free: `xs…`, `xg…`, `xf…` and `xt…`.
     pub fn with_everything() -> Self {
         let host = Self::new();
         host.lock().has_everything = true;
@@ -81,6 +81,36 @@ impl FakeHost {
     /// namespace, and down.
     pub fn add_pair(&self, name: &str, peer: &str, queues: u32) {
         self.lock().add_pair((name, None), (peer, None), queues);
+    }
+
+    /// Adds a tap that nobody has open, as an administrator makes it.
+    pub fn add_tap(&self, name: &str) {
+        self.lock().add_tap(name, None, TapState::default());
+    }
+
+    /// Says that a VMM has opened so many queues of a tap, or has closed them.
+    pub fn open_tap(&self, name: &str, queues: u32) {
+        self.lock().alter(name, |device| {
+            if let Some(tap) = &mut device.link.tap {
+                (tap.open_queues, tap.has_vnet_hdr) = (queues, queues > 0);
+            }
+        });
+    }
+
+    /// Takes the filter of a netdev away that redirects what comes in, as somebody else does.
+    pub fn take_redirect_off(&self, name: &str) {
+        self.lock().alter(name, |device| device.redirect = None);
+    }
+
+    /// Name of the netdev that all leaves by that comes in by this one.
+    pub fn redirected_to(&self, name: &str) -> Option<String> {
+        let state = self.lock();
+        Some(state.devices.get(&state.find(name)?.redirect?)?.link.name.clone())
+    }
+
+    /// Whether the host's stack was told not to speak on a netdev.
+    pub fn is_silent(&self, name: &str) -> bool {
+        self.look(name, |device| device.is_silent).unwrap_or(false)
     }
 
     /// Adds a netdev on top of another one, as a VLAN or a macvlan is.

@@ -6,7 +6,9 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use switch::host::{HostChange, HostUse, HostWatch, Link, LinkChange, Namespace, Netdev, Netdevs, Pair, PairSpec};
+use switch::host::{
+    HostChange, HostUse, HostWatch, Link, LinkChange, Namespace, Netdev, Netdevs, Pair, PairSpec, TapPlan, TapState,
+};
 use switch::{Error, ErrorKind};
 
 use crate::FakeHost;
@@ -34,7 +36,7 @@ pub(crate) fn namespace_file() -> Result<OwnedFd, Error> {
 pub(crate) const UNNAMED: &str = "(unnamed)";
 
 fn is_for_pairs(name: &str) -> bool {
-    name.starts_with("xs") || name.starts_with("xg")
+    ["xs", "xg", "xf", "xt"].iter().any(|begin| name.starts_with(begin))
 }
 
 impl State {
@@ -85,6 +87,12 @@ impl Netdevs for FakeHost {
         let state = self.lock();
         let here = state.devices.values().filter(|device| device.namespace.is_none());
         Ok(here.map(|device| state.link(device)).collect())
+    }
+
+    fn list_in(&self, namespace: &Namespace) -> Result<Vec<Link>, Error> {
+        let state = self.lock();
+        let inside = state.devices.values().filter(|device| device.namespace.as_deref() == namespace.name());
+        Ok(inside.map(|device| state.link(device)).collect())
     }
 
     fn find_peer(&self, link: &Link, hint: Option<&Namespace>) -> Result<Option<(Namespace, Link)>, Error> {
@@ -140,6 +148,7 @@ impl Netdevs for FakeHost {
         let device = state.device(netdev).ok_or_else(|| gone(netdev))?;
         device.is_plain |= change.plain;
         device.is_plain &= change.offloads.is_empty();
+        device.is_silent |= change.silent;
         let link = &mut device.link;
         link.mac = change.mac.unwrap_or(link.mac);
         link.mtu = change.mtu.unwrap_or(link.mtu);
@@ -191,6 +200,35 @@ impl Netdevs for FakeHost {
         ours.set_nonblocking(true).map_err(|error| system(&error))?;
         state.taps.insert(ifname.to_owned(), hosts);
         Ok(File::from(OwnedFd::from(ours)))
+    }
+
+    fn make_port_tap(&self, plan: &TapPlan<'_>) -> Result<Netdev, Error> {
+        let mut state = self.lock();
+        state.call(Call::MakePortTap, plan.name)?;
+        let namespace = plan.namespace.name();
+        if state.is_there(plan.name, namespace) {
+            return Err(Error::new(ErrorKind::Exists, format!("making tap {}: there is one already", plan.name)));
+        }
+        let &TapPlan { owner, group, multi_queue: is_multi_queue, .. } = plan;
+        let tap = TapState { owner, group, is_multi_queue, ..TapState::default() };
+        let index = state.add_tap(plan.name, namespace, tap);
+        if let Some(device) = state.devices.get_mut(&index) {
+            device.link.alias = Some(plan.alias.to_owned());
+        }
+        Ok(Netdev { namespace: plan.namespace.clone(), index, name: plan.name.to_owned() })
+    }
+
+    fn redirect_all(&self, from: &Netdev, to: &Netdev) -> Result<(), Error> {
+        let mut state = self.lock();
+        state.call(Call::Redirect, &from.name)?;
+        state.device(to).ok_or_else(|| gone(to))?;
+        state.device(from).ok_or_else(|| gone(from))?.redirect = Some(to.index);
+        state.say(Some(from.index));
+        Ok(())
+    }
+
+    fn redirected_to(&self, netdev: &Netdev) -> Result<Option<u32>, Error> {
+        Ok(self.lock().device(netdev).ok_or_else(|| gone(netdev))?.redirect)
     }
 
     fn watch(&self) -> Result<Box<dyn HostWatch>, Error> {

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use nix::sys::eventfd::EventFd;
 use switch::Error;
-use switch::host::{HostChange, HostUse, Link, Namespace, NamespaceId, Netdev, OtherProgram, QueueCounters, SteerKey};
+use switch::host::{
+    HostChange, HostUse, Link, Namespace, NamespaceId, Netdev, OtherProgram, QueueCounters, SteerKey, TapState,
+};
 use switch::io::memory::MemoryKernel;
 use switch::model::{MacAddr, Mode, PortNo, Steering};
 
@@ -27,6 +29,10 @@ pub(crate) struct Device {
     /// The other end of a veth.
     pub peer: Option<u32>,
     pub is_plain: bool,
+    /// Whether the host's stack was told not to speak there.
+    pub is_silent: bool,
+    /// Where all goes that comes in.
+    pub redirect: Option<u32>,
     pub host_use: HostUse,
     /// A program of somebody else.
     pub other_program: Option<OtherProgram>,
@@ -179,12 +185,16 @@ impl State {
             peer_nsid: None,
             alias: None,
             rx_queues: queues,
+            tap: None,
+            tx_dropped: 0,
         };
         let device = Device {
             link,
             namespace: namespace.map(str::to_owned),
             peer: None,
             is_plain: false,
+            is_silent: false,
+            redirect: None,
             host_use: HostUse::default(),
             other_program: None,
             program: None,
@@ -211,6 +221,15 @@ impl State {
             }
         }
         ends
+    }
+
+    /// Adds a persistent tap that nobody has open.
+    pub fn add_tap(&mut self, name: &str, namespace: Option<&str>, tap: TapState) -> u32 {
+        let index = self.add(name, namespace, 1);
+        if let Some(device) = self.devices.get_mut(&index) {
+            device.link.tap = Some(tap);
+        }
+        index
     }
 
     /// Adds a netdev on top of another one.
@@ -245,7 +264,8 @@ impl State {
     pub fn link(&self, device: &Device) -> Link {
         let mut link = device.link.clone();
         let peer = device.peer.and_then(|peer| self.devices.get(&peer));
-        link.carrier = link.up && peer.is_none_or(|peer| peer.link.up);
+        let is_open = link.tap.is_none_or(|tap| tap.open_queues > 0);
+        link.carrier = link.up && is_open && peer.is_none_or(|peer| peer.link.up);
         link.peer = device.peer;
         link.peer_nsid = peer.filter(|peer| peer.namespace != device.namespace).map(|_| 0);
         link

@@ -87,6 +87,7 @@ impl VhostPort {
             zero_copy: vec![false; self.pairs.len()],
             guest_end: None,
             vhost: self.endpoint.as_ref().map(Endpoint::info),
+            tap: None,
         }
     }
 

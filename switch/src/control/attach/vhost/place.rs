@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{Group, User};
 use vhost_user::socket::{Access, BindError, Listener};
 
+use crate::control::attach::account::{group, user};
 use crate::model::{SocketRole, VhostSpec};
 use crate::{Error, ErrorKind};
 
@@ -30,8 +30,8 @@ impl Place {
             let text = format!("vhost.socket: {} is no directory: make it first", directory.display());
             return Err(Error::new(ErrorKind::NotFound, text));
         }
-        let owner = spec.owner.as_deref().map(|name| number("owner", name, user)).transpose()?;
-        let group = spec.group.as_deref().map(|name| number("group", name, group)).transpose()?;
+        let owner = spec.owner.as_deref().map(|name| user("vhost.owner", name)).transpose()?;
+        let group = spec.group.as_deref().map(|name| group("vhost.group", name)).transpose()?;
         // It was checked when the port was resolved.
         let mode = spec.mode.as_deref().and_then(|mode| u32::from_str_radix(mode, 8).ok()).unwrap_or(MODE);
         Ok(Self { path, role: spec.role, access: Access { owner, group, mode } })
@@ -47,17 +47,4 @@ impl Place {
             Error::new(kind, format!("vhost.socket: {error}"))
         })
     }
-}
-
-fn user(name: &str) -> Option<u32> {
-    User::from_name(name).ok().flatten().map(|user| user.uid.as_raw())
-}
-
-fn group(name: &str) -> Option<u32> {
-    Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
-}
-
-fn number(what: &str, name: &str, look_up: fn(&str) -> Option<u32>) -> Result<u32, Error> {
-    let found = name.parse().ok().or_else(|| look_up(name));
-    found.ok_or_else(|| Error::invalid(format!("vhost.{what}: there is no `{}` here", name.escape_default())))
 }

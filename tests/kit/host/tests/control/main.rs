@@ -10,4 +10,5 @@ mod ports;
 mod rig;
 mod same_mac;
 mod steering;
+mod taps;
 mod update;

@@ -5,6 +5,7 @@
 //! ```
 #![allow(clippy::cast_precision_loss, reason = "figures for people")]
 #![allow(clippy::cast_possible_truncation, reason = "figures for people")]
+#![allow(clippy::cast_sign_loss, reason = "figures for people")]
 
 use std::error::Error;
 use std::io::Read;

@@ -52,7 +52,8 @@ fn model(readable: &[u8], room: u32, rules: &Rules) -> Result<(Command, Vec<Rang
     let (kind, sector, data) = (number(&readable[..4]), number(&readable[8..16]), &readable[16..]);
     let fits = |sector: u128, len: u128| {
         let block = u128::from(rules.block);
-        sector * 512 + len <= u128::from(rules.capacity) && (sector * 512) % block == 0 && len % block == 0
+        let fits = (sector * 512).is_multiple_of(block) && len.is_multiple_of(block);
+        fits && sector * 512 + len <= u128::from(rules.capacity)
     };
     let at = (sector * 512) as u64;
     let plain = |command| Ok((command, Vec::new()));
@@ -65,7 +66,7 @@ fn model(readable: &[u8], room: u32, rules: &Rules) -> Result<(Command, Vec<Rang
         4 => plain(Command::Flush),
         8 => plain(Command::Identify),
         11 | 13 if rules.features >> if kind == 11 { 13 } else { 14 } & 1 == 0 => unsupported,
-        11 | 13 if rules.read_only || data.is_empty() || data.len() % 16 != 0 || data.len() > 256 => io_error,
+        11 | 13 if rules.read_only || data.is_empty() || !data.len().is_multiple_of(16) || data.len() > 256 => io_error,
         11 | 13 => {
             let most = if kind == 11 { 1 << 21 } else { 1 << 17 };
             let mut ranges = Vec::new();

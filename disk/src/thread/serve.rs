@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use tracing::{info, warn};
+use vhost_user::ring::RingError;
 
 use super::active::Serving;
 use super::engine::Engine;
@@ -35,7 +36,13 @@ impl Engine {
                 Err(error) => self.give_up(at, &error.to_string()),
             }
         }
-        self.queues[at].look |= more;
+        let serving = &mut self.queues[at];
+        serving.look |= more;
+        // The ring itself may be what is gone: then nothing is available any more, and nothing else would tell.
+        if !serving.broken && serving.active.queue.queue().memory().is_broken() {
+            self.give_up(at, &RingError::MemoryBroken.to_string());
+            return false;
+        }
         more
     }
 

@@ -1,4 +1,4 @@
-//! DPDK's testpmd with virtio-user devices: front ends of vhost-user that poll, with drivers of another make than Linux's.
+//! DPDK's testpmd with virtio-user devices: front ends of vhost-user that poll, with other drivers than Linux's.
 //!
 //! It takes commands while it runs, as a person would type them. Its memory is one file of ordinary pages.
 

@@ -1,8 +1,8 @@
 //! Ports of the switch that are made for `vhost:N`, with SPP's sockets.
 //!
-//! The first instance that names such a port has it made, unless the switch has a port of that SPP name. It goes when no
-//! instance names it. It is a port like others: with counters, meters, and a row of its own in the state file. Its uuid
-//! tells it from ports that users have added.
+//! The first instance that names such a port has it made, unless the switch has a port of that SPP name. It goes when
+//! no instance names it. It is a port like others: with counters, meters, and a row of its own in the state file. Its
+//! uuid tells it from ports that users have added.
 
 use std::collections::BTreeMap;
 

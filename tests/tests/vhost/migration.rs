@@ -49,8 +49,8 @@ fn a_guest_migrates_while_packets_come() {
     assert!(source.pings("10.0.0.2"));
     // What comes in goes to memory of the guest, and is checked after the move.
     source.sh("iperf3 -s -D; sleep 1");
-    // Linux copies packets up to 128 bytes out of their buffers. It writes nothing into these pages, so only the switch's
-    // log tells of them. Into the buffers of longer ones it writes itself.
+    // Linux copies packets up to 128 bytes out of their buffers. It writes nothing into these pages, so only the
+    // switch's log tells of them. Into the buffers of longer ones it writes itself.
     let load = "iperf3 -c 10.0.0.1 -t 60 -b 10M >/tmp/client 2>&1 & ping -f -w 60 10.0.0.1 >/dev/null";
     peer.console.send(load).expect("a console");
     wait::expect("packets come", PATIENCE, || daemon.stats("from")["tx"]["packets"].as_u64() > Some(1000));

@@ -8,8 +8,9 @@
 //! the burst, and all of it is written again. Else the driver may have seen all of it. Either way the ring goes on
 //! behind the burst.
 //!
-//! QEMU adds a difficulty. While there is no device, it throws away what the guest sends, at the position that it knows.
-//! It tells the next device by a position further on. These descriptors are **passed over** when the ring gets there.
+//! QEMU adds a difficulty. While there is no device, it throws away what the guest sends, at the position that it
+//! knows. It tells the next device by a position further on. These descriptors are **passed over** when the ring gets
+//! there.
 //!
 //! The process is killed between two instructions, and its memory stays. So the order of the instructions is enough:
 //! there are compiler fences only.
@@ -240,8 +241,8 @@ fn is_available(ring: &Area<Descriptor>, place: u16) -> bool {
     ring.entries().get(usize::from(place & !WRAP)).is_some_and(|desc| flags(desc) == wanted)
 }
 
-/// Places from `first` on, and before `end`, as far as they are to come for a ring that stands at `at`. None if there are
-/// none.
+/// Places from `first` on, and before `end`, as far as they are to come for a ring that stands at `at`. None if there
+/// are none.
 fn ahead(at: u16, (first, end): (u16, u16), size: u16) -> Option<(u16, u16)> {
     // Two rounds differ by the wrap counter. What is less than a round on is to come.
     let (round, size) = (2 * u32::from(size), u32::from(size));

@@ -89,3 +89,10 @@ fn requests_made_at_random_are_often_carried_out() {
         assert!(good > 0 && good * 20 >= all, "{method}: {good} of {all}");
     }
 }
+
+#[tokio::test]
+async fn bytes_that_are_no_message_are_no_call() {
+    let rig = Rig::new();
+    let answer = call(&rig.dpu, "Meter/Add", &[0xff]).await;
+    assert_eq!(answer, None);
+}

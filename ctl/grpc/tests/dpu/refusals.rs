@@ -2,7 +2,7 @@
 
 use ctl_grpc::proto::classfier_change::Change;
 use ctl_grpc::proto::*;
-use kit::{METHODS, MISSING_NETDEV, call};
+use kit::{METHODS, MISSING_NETDEV};
 use prost::Message;
 use switch::model::Capacity;
 
@@ -493,11 +493,4 @@ async fn a_change_that_cannot_be_kept_is_undone() {
     rig.storage.set_full(false);
     rig.done("Meter/Bind", &bind(9, 1, MeterDirection::ToVport)).await;
     rig.assert_kept();
-}
-
-#[tokio::test]
-async fn bytes_that_are_no_message_are_no_call() {
-    let rig = Rig::new();
-    let answer = call(&rig.dpu, "Meter/Add", &[0xff]).await;
-    assert_eq!(answer, None);
 }

@@ -38,8 +38,8 @@ impl Frame {
     /// A frame with `len` bytes of data at `data`.
     ///
     /// # Safety
-    /// - `data` lies in a chunk of `mask + 1` bytes, a power of two of at most 65,536. The chunk begins at a multiple of
-    ///   that.
+    /// - `data` lies in a chunk of `mask + 1` bytes, a power of two of at most 65,536. The chunk begins at a multiple
+    ///   of that.
     /// - The `len` bytes at `data` end within that chunk.
     /// - The whole chunk is readable and writable through `data`, and stays mapped while the frame exists.
     /// - Neither another `Frame` nor the kernel has this chunk while the frame exists.

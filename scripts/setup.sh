@@ -11,6 +11,8 @@ packages=(
 	iproute2 ethtool iperf3 iputils-ping procps curl tshark lz4 zstd prometheus bpftool openssl
 	# the bench: instructions of the engine
 	valgrind
+	# another back end of vhost-user-blk, which the tests of disks compare with
+	qemu-utils
 	# a client of the DPU interface in Python
 	python3 python3-venv
 )

@@ -314,7 +314,7 @@ fn what_can_not_be_is_refused_and_changes_nothing() {
         let body = json!({ "action": "attach", "port": port, "dir": "rx" }).to_string();
         refused(&daemon, "PUT", "/v1/vfs/1/components/m/ports", &body)
     };
-    for port in ["vhost:0", "phy:0", "vhost:7", "nic:0", "ring", "ring:99999", "memif:0"] {
+    for port in ["vhost:0", "phy:0", "vhost:128", "nic:0", "ring", "ring:99999", "memif:0"] {
         assert!(put(port).contains(port), "{port}");
     }
     let (status, _, answer) = tests::spp::call(&daemon, "GET", "/v1/vfs/8", "");

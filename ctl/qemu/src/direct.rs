@@ -348,7 +348,7 @@ mod tests {
             ("qemu", 128 << 20),
             ("-m 512", 512 << 20),
             ("-m 1G -display none", 1 << 30),
-            ("-m size=2g,slots=2,maxmem=4G", 2 << 30),
+            ("-m size=2g,slots=2,maxmem=4G", 2_u64 << 30),
             ("-m 1 -m 64m", 64 << 20),
             ("-m slots=1,size=131072k", 128 << 20),
         ] {

@@ -1,6 +1,7 @@
 //! Writes the present state as a recipe: lines that make it again. Their order is such that each is accepted.
 //!
-//! Instances come first. In each, ports come before patches. Held changes come last, after flush mode is on.
+//! Instances come first. In each, ports come before patches. Held changes come last, after flush mode is on. Only pipes
+//! that the primary holds back come earlier, because others may use them already.
 //!
 //! A table entry needs a component that has its port, but it outlives that component. For such entries the recipe
 //! starts a helper classifier, and stops it again before anything else takes ports.
@@ -44,17 +45,20 @@ pub fn save(state: &SppState) -> Vec<String> {
             (true, false) => make.line("stop"),
             _ => {}
         }
+        if holds_pipes(instance) {
+            make.held(instance);
+        }
     }
-    for instance in instances {
-        let mut make = Recipe { lines: &mut lines, proc: instance.proc };
-        if instance.flush_mode {
-            make.line("flush on");
-        }
-        if let Some(staged) = &instance.staged {
-            make.setup(&instance.running, staged, false, free_core(instance));
-        }
+    for instance in instances.iter().filter(|instance| !holds_pipes(instance)) {
+        Recipe { lines: &mut lines, proc: instance.proc }.held(instance);
     }
     lines
+}
+
+/// Whether the primary holds pipes back. Others may use them before they are made.
+fn holds_pipes(instance: &Instance) -> bool {
+    let made = &instance.running.pipes;
+    instance.staged.as_ref().is_some_and(|staged| staged.pipes.iter().any(|pipe| !made.contains(pipe)))
 }
 
 /// Lines that replace the flow rules of ports. The rules get new numbers, from 0.
@@ -134,6 +138,16 @@ struct Recipe<'a> {
 }
 
 impl Recipe<'_> {
+    /// The changes that an instance holds back, after flush mode is on.
+    fn held(&mut self, instance: &Instance) {
+        if instance.flush_mode {
+            self.line("flush on");
+        }
+        if let Some(staged) = &instance.staged {
+            self.setup(&instance.running, staged, false, free_core(instance));
+        }
+    }
+
     fn line(&mut self, words: &str) {
         self.lines.push(format!("{}; {words}", address(self.proc)));
     }

@@ -133,7 +133,7 @@ fn a_guest_sees_its_disk_grow_and_waits_while_it_is_paused() {
 fn a_guest_is_limited_and_knows_the_name_and_topology_of_its_disk() {
     let place = Place::new(16);
     let mut serve = Serve::start(&place.image(), &place.socket(), &["--name", "volume-7", "--block", "4096"]);
-    let mut vm = start(&place.socket(), ",logical_block_size=4096,physical_block_size=4096");
+    let mut vm = start(&place.socket(), "");
     assert_eq!(vm.sh("cat /sys/block/vda/serial").trim(), "volume-7");
     assert_eq!(vm.sh("cat /sys/block/vda/queue/logical_block_size").trim(), "4096");
     assert_eq!(vm.sh("cat /sys/block/vda/queue/write_cache").trim(), "write back");

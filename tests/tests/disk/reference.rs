@@ -115,6 +115,9 @@ fn ours_does_it_too_and_each_respects_the_locks_of_the_other() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && text.contains("lock"), "{text}");
     drop(serve);
+    // Operations that the kernel still has keep the lock for a moment.
+    let info = || Command::new("qemu-img").arg("info").arg(&image).output();
+    wait::expect("the image is free", PATIENCE, || info().is_ok_and(|output| output.status.success()));
     let _reference = Reference::start(&image, &other, &monitor);
     guest.hang_up();
 }

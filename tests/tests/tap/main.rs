@@ -94,8 +94,8 @@ fn the_owner_opens_the_tap_and_exchanges_frames_with_a_guest() {
     // The VMM goes, and another one comes.
     drop(tap);
     expect_link(&daemon, "a", false);
-    let rows = daemon.get("fdb");
-    assert!(!rows.to_string().contains("02:00:00:00:00:77"), "what was learned there goes: {rows}");
+    let is_known = || daemon.get("fdb").to_string().contains("02:00:00:00:00:77");
+    wait::expect("what was learned there goes", PATIENCE, || !is_known());
     guest.raw().send(&Frame::ethernet(guest.mac, VMM_MAC).stream(7, 9, 60));
     daemon.assert_balanced();
     exchanges(&vmm(NOBODY, NOBODY).open(&daemon.ns, &name).expect("the owner"), &guest, 1);

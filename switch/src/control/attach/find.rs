@@ -15,7 +15,7 @@ use crate::{Error, ErrorKind};
 #[derive(Debug)]
 pub enum FoundNetdev {
     /// Nothing: a pair is to be made.
-    Nothing(NewPair),
+    Nothing(Box<NewPair>),
     /// A netdev that the port takes.
     There(Box<There>),
 }
@@ -73,7 +73,8 @@ impl FoundNetdev {
         let mac = *spec.mac.get_or_insert(derived);
         let mtu = *spec.mtu.get_or_insert(DEFAULT_MTU);
         let change_far = LinkChange { mac: Some(mac), plain: true, ..up_with(mtu) };
-        Ok(Self::Nothing(NewPair { far_name, namespace: namespace.unwrap_or_default(), change_far, tap: None }))
+        let namespace = namespace.unwrap_or_default();
+        Ok(Self::Nothing(Box::new(NewPair { far_name, namespace, change_far, tap: None })))
     }
 
     /// Looks for the pair and the tap of a tap port, and completes `spec` by what is found or will be made. Both are
@@ -97,7 +98,7 @@ impl FoundNetdev {
             }
             let tap = Some(FoundTap::find(host, spec, &namespace, wish.links(host))?);
             let far_name = format!("xf{}", spec.vport.unwrap_or_default());
-            return Ok(Self::Nothing(NewPair { far_name, namespace, change_far, tap }));
+            return Ok(Self::Nothing(Box::new(NewPair { far_name, namespace, change_far, tap })));
         };
         let unreached = || Error::new(ErrorKind::NotFound, unreached_peer(&link.name));
         let (namespace, peer) = host.find_peer(&link, None)?.ok_or_else(unreached)?;

@@ -162,7 +162,7 @@ mod tests {
             ("[[spp.process]]\ntype = \"pcap\"\nclient_id = 1\nport = \"memif:0\"\n", "memif"),
             ("[spp]\ncapture_directories = [\"/a\", \"b\"]\n", "spp.capture_directories"),
             ("[spp.controller]\nstatus_format = \"xml\"\n", "status_format"),
-            ("[[port]]\nname = \"x\"\nkind = \"tap\"\n", "kind"),
+            ("[[port]]\nname = \"x\"\nkind = \"tun\"\n", "kind"),
         ] {
             let why = Config::parse(text).unwrap_err();
             assert!(why.contains(key), "{key}: {why}");

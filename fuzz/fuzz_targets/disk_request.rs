@@ -10,7 +10,10 @@ use vhost_user::ring::{Position, Queue, Request, RingFeatures, RingSetup};
 const CAPACITY: u64 = 1 << 20;
 
 fn check(range: Range) {
-    assert!(range.at + range.len <= CAPACITY && range.at % 512 == 0 && range.len % 512 == 0, "{range:?}");
+    assert!(
+        range.at + range.len <= CAPACITY && range.at.is_multiple_of(512) && range.len.is_multiple_of(512),
+        "{range:?}"
+    );
 }
 
 fuzz_target!(|input: &[u8]| {
@@ -45,7 +48,7 @@ fuzz_target!(|input: &[u8]| {
     let block = if head[3] & 1 == 0 { 512 } else { 4096 };
     let rules = Rules { capacity: CAPACITY, block, read_only: head[3] & 2 != 0, features: u64::from(head[4]) << 10 };
     let mut ranges = Vec::new();
-    let mut count = |is_read, len: u32| {
+    let count = |is_read, len: u32| {
         let mut sum = 0;
         data(&chain, is_read, 0, len as usize, |slice| sum += slice.len());
         assert_eq!(sum, len as usize);

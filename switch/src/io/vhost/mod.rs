@@ -7,8 +7,8 @@
 //! A packet is copied once on its way in and once on its way out. Frames come from a small stock, because the guest
 //! has none of them: only what was copied and not taken yet is out.
 //!
-//! A guest may leave a checksum, or cutting into segments, to the switch ([`copy`]). A guest that is sent such a packet
-//! gets it as it is, if it takes that. If not, it gets what would be on a wire ([`long`]).
+//! A guest may leave a checksum, or cutting into segments, to the switch (`copy`). A guest that is sent such a packet
+//! gets it as it is, if it takes that. If not, it gets what would be on a wire (`long`).
 
 mod copy;
 mod long;

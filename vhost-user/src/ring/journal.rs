@@ -21,7 +21,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, compiler_fence};
 
 use super::area::Area;
 use super::error::RingError;
-use super::layout::{AVAIL, Descriptor, Le32, PackedDesc, USED};
+use super::layout::{Descriptor, Le32};
+use super::packed::{Place, WRAP, available_at};
 use super::position::{Position, RingSetup};
 use crate::memory::{GuestMemory, Mapping, MemoryError};
 
@@ -203,7 +204,7 @@ impl Record {
             return Ok(None);
         }
         let ring = Area::<Descriptor>::new(memory, "descriptor ring", setup.descriptors, size.into(), 16)?;
-        if count > 0 && is_available(&ring, before) {
+        if count > 0 && available_at(&ring, Place::of_raw(before)).is_some() {
             self.write_again(&ring, count);
         }
         self.set(STEP, step(behind, behind, 0));
@@ -229,16 +230,6 @@ impl Record {
             }
         }
     }
-}
-
-/// Bit of the wrap counter in a place.
-const WRAP: u16 = 1 << 15;
-
-/// Whether the descriptor of a place is available to a device that has come there.
-fn is_available(ring: &Area<Descriptor>, place: u16) -> bool {
-    let wanted = if place & WRAP != 0 { AVAIL } else { USED };
-    let flags = |desc: &Descriptor| PackedDesc::load(desc).flags & (AVAIL | USED);
-    ring.entries().get(usize::from(place & !WRAP)).is_some_and(|desc| flags(desc) == wanted)
 }
 
 /// Places from `first` on, and before `end`, as far as they are to come for a ring that stands at `at`. None if there

@@ -17,7 +17,7 @@ use super::table::Table;
 use crate::memory::{Bounds, GuestMemory, Lookup, prefetch};
 
 /// Bit of the wrap counter in a [`Position`] and in an event.
-const WRAP: u16 = 1 << 15;
+pub(super) const WRAP: u16 = 1 << 15;
 /// An event that means nothing: the driver looks at it with [`EVENT_DESCRIPTOR`] only.
 const ANY: u16 = 1;
 /// Bytes of a descriptor.
@@ -27,13 +27,13 @@ const AHEAD: usize = 8;
 
 /// A place in the ring, and the wrap counter there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
+pub(super) struct Place {
     index: u16,
     wrap: bool,
 }
 
 impl Place {
-    fn of_raw(raw: u16) -> Self {
+    pub(super) fn of_raw(raw: u16) -> Self {
         Self { index: raw & !WRAP, wrap: raw & WRAP != 0 }
     }
 
@@ -124,9 +124,7 @@ impl PackedRing {
     /// The descriptor at an index. None if it is not available to a device whose wrap counter there is this.
     #[inline(always)]
     fn available_at(&self, place: Place) -> Option<PackedDesc> {
-        let desc = PackedDesc::load(self.ring.entries().get(usize::from(place.index))?);
-        let wanted = if place.wrap { AVAIL } else { USED };
-        (desc.flags & (AVAIL | USED) == wanted).then_some(desc)
+        available_at(&self.ring, place)
     }
 
     /// Has the descriptors passed over that the record says somebody else has used.
@@ -444,6 +442,14 @@ impl PackedRing {
             log.mark_used(0, 4);
         }
     }
+}
+
+/// The descriptor at a place of a ring. None if it is not available to a device that has come there.
+#[inline(always)]
+pub(super) fn available_at(ring: &Area<Descriptor>, place: Place) -> Option<PackedDesc> {
+    let desc = PackedDesc::load(ring.entries().get(usize::from(place.index))?);
+    let wanted = if place.wrap { AVAIL } else { USED };
+    (desc.flags & (AVAIL | USED) == wanted).then_some(desc)
 }
 
 /// Second word of a used descriptor.

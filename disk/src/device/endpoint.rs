@@ -123,7 +123,9 @@ impl Endpoint {
             }
         };
         let thread = std::thread::Builder::new().name("xs-disk".to_owned()).spawn(run)?;
-        ready.recv().unwrap_or_else(|_| Err(std::io::Error::other("the disk's thread has ended")))?;
+        let begun = ready.recv().unwrap_or_else(|_| Err(std::io::Error::other("the disk's thread has ended")));
+        // The socket goes with the thread: it is not there any more when the caller hears of the failure.
+        let thread = crate::thread::begun_or_joined(begun, thread)?;
         Ok(Self { requests: Some(requests), wake, info, thread: Some(thread) })
     }
 

@@ -140,8 +140,8 @@ impl Thread {
             }
         };
         let thread = std::thread::Builder::new().name(format!("xs-disk-q{number}")).spawn(run)?;
-        ready.recv().unwrap_or_else(|_| Err(io::Error::other("the thread has ended")))?;
-        Ok(Self { commands, wake, thread: Some(thread) })
+        let begun = ready.recv().unwrap_or_else(|_| Err(io::Error::other("the thread has ended")));
+        Ok(Self { commands, wake, thread: Some(begun_or_joined(begun, thread)?) })
     }
 
     /// Tells it something.
@@ -149,6 +149,20 @@ impl Thread {
         // It lives until `Stop`.
         let _ = self.commands.send(command);
         let _ = self.wake.write(1);
+    }
+}
+
+/// A thread that has begun. One that could not is waited for, so that nothing of it is left.
+///
+/// # Errors
+/// Why it could not.
+pub(crate) fn begun_or_joined(begun: io::Result<()>, thread: JoinHandle<()>) -> io::Result<JoinHandle<()>> {
+    match begun {
+        Ok(()) => Ok(thread),
+        Err(error) => {
+            let _ = thread.join();
+            Err(error)
+        }
     }
 }
 

@@ -33,8 +33,12 @@ impl Reference {
             "chardev=q".to_owned(),
         ]);
         let child = command.stdin(Stdio::null()).spawn().expect("qemu-storage-daemon, of Debian's qemu-utils");
-        let reference = Self(child);
-        wait::expect("it listens", PATIENCE, || socket.exists() && monitor.exists());
+        let mut reference = Self(child);
+        wait::expect("it listens", PATIENCE, || {
+            let ended = reference.0.try_wait().expect("a child");
+            assert!(ended.is_none(), "qemu-storage-daemon has ended: {ended:?}");
+            socket.exists() && monitor.exists()
+        });
         reference
     }
 }
@@ -116,8 +120,8 @@ fn ours_does_it_too_and_each_respects_the_locks_of_the_other() {
     assert!(!output.status.success() && text.contains("lock"), "{text}");
     drop(serve);
     // Operations that the kernel still has keep the lock for a moment.
-    let info = || Command::new("qemu-img").arg("info").arg(&image).output();
-    wait::expect("the image is free", PATIENCE, || info().is_ok_and(|output| output.status.success()));
+    let read = || Command::new("qemu-io").args(["-f", "raw", "-c", "read 0 512"]).arg(&image).output();
+    wait::expect("the image is free", PATIENCE, || read().is_ok_and(|output| output.status.success()));
     let _reference = Reference::start(&image, &other, &monitor);
     guest.hang_up();
 }

@@ -8,7 +8,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
 
-programs=(openvswitch-switch openvswitch-common dpdk-dev) # testpmd is in dpdk-dev
+programs=(openvswitch-switch openvswitch-switch-dpdk openvswitch-common dpdk-dev) # testpmd is in dpdk-dev
 plugins=(librte-net-af-xdp librte-net-virtio librte-net-vhost librte-net-null librte-mempool-ring librte-bus-vdev) # nothing depends on them: DPDK opens its drivers at run time
 
 # Names of the plug-ins' newest packages. They end in the number of DPDK's ABI.

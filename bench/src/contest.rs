@@ -34,10 +34,10 @@ pub struct Contender<'a> {
 
 /// Stops processes. They go on when it is dropped.
 #[derive(Debug)]
-struct Hold(Vec<i32>);
+pub(crate) struct Hold(pub(crate) Vec<i32>);
 
 impl Hold {
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         for pid in &self.0 {
             // The process may have ended. Then the measurement fails, because nothing comes out of it.
             let _ = kill(Pid::from_raw(*pid), signal);

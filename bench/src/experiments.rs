@@ -18,6 +18,7 @@ use crate::results::Experiment;
 use crate::rules::{MOST_MASKS, RuleSet};
 use crate::run::{Case, Job, Run};
 use crate::storm::FULL_SPEED;
+use crate::{disk, vhost};
 
 /// Lengths on the wire, FCS included.
 const FRAMES: [u32; 3] = [64, 594, 1500];
@@ -62,6 +63,10 @@ pub enum What {
     Macs,
     /// A stream beside broadcasts of another guest
     Storm,
+    /// Between two guests at vhost-user ports
+    Vhost,
+    /// Disks, beside QEMU's storage daemon
+    Disk,
     /// Round trips at 1,000 packets a second and at half load
     Latency,
     /// Start-up, memory and idle CPU
@@ -86,6 +91,8 @@ impl What {
             Self::Flows => run.rates(Experiment::Flows, &flows(peers)),
             Self::Macs => run.rates(Experiment::Macs, &macs(peers)),
             Self::Storm => run.rates(Experiment::Storm, &storm()),
+            Self::Vhost => vhost::measure(run, peers),
+            Self::Disk => disk::measure(run),
             Self::Latency => run.round_trips(&latency(peers)),
             Self::Footprint => run.footprints(&footprint(peers)),
             Self::Engine => run.engine(),

@@ -3,6 +3,7 @@
 pub mod contest;
 pub mod cpu;
 pub mod devices;
+pub mod disk;
 pub mod experiments;
 pub mod generator;
 mod histogram;
@@ -22,3 +23,4 @@ pub mod run;
 pub mod setting;
 pub mod stop;
 pub mod storm;
+pub mod vhost;

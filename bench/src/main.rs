@@ -27,13 +27,16 @@ struct Args {
     /// Rounds of given offered rates
     #[arg(long, default_value_t = 2)]
     rate_rounds: usize,
+    /// Rounds of each case of disks
+    #[arg(long, default_value_t = 5)]
+    disk_rounds: usize,
     /// Directory of results.json and the report
     #[arg(long, default_value = "bench/results/last")]
     out: PathBuf,
     /// Experiments, separated by commas [default: all]
     #[arg(long, value_delimiter = ',')]
     only: Vec<What>,
-    /// Kinds of devices (xswitch, components, floor, devmap, bridge, ovs, testpmd), separated by commas [default: all]
+    /// Kinds of devices (xswitch, components, floor, devmap, bridge, ovs, testpmd, qsd), separated by commas [default: all]
     #[arg(long, value_delimiter = ',')]
     devices: Vec<String>,
     /// Measure briefly, to see whether it works and not how fast
@@ -67,8 +70,8 @@ fn main() -> anyhow::Result<()> {
         Times { warm: ms(300), measure: ms(1000), idle: ms(5000) }
     };
     let results = Results { setting: setting::look(args.rounds)?, ..Results::default() };
-    let Args { rounds, curve_rounds, rate_rounds, devices, out, .. } = args;
-    let plan = Plan { rounds, curve_rounds, rate_rounds, times, devices, out };
+    let Args { rounds, curve_rounds, rate_rounds, disk_rounds, devices, out, .. } = args;
+    let plan = Plan { rounds, curve_rounds, rate_rounds, disk_rounds, times, devices, out };
     let mut run = Run { plan, results };
     let peers = unpack_peers(&mut run);
     let wanted = if args.only.is_empty() { What::value_variants() } else { &args.only };

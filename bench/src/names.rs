@@ -42,8 +42,16 @@ pub const OVS_RULES: &str = "Open vSwitch afxdp, 10000 rules";
 /// DPDK's `testpmd` in its `io` mode, which has no look-ups.
 pub const TESTPMD: &str = "testpmd net_af_xdp";
 
+/// Userspace datapath with DPDK's vhost ports and normal learning. It polls.
+pub const OVS_DPDK: &str = "Open vSwitch DPDK";
+/// DPDK's `testpmd` in its `io` mode between vhost ports. It polls.
+pub const TESTPMD_VHOST: &str = "testpmd net_vhost";
+
+/// `qemu-storage-daemon`, as a server of disks.
+pub const STORAGE_DAEMON: &str = "qemu-storage-daemon";
+
 /// All of them, in the order of the report.
-pub const ALL: [&str; 19] = [
+pub const ALL: [&str; 21] = [
     XSWITCH,
     XSWITCH_FULL,
     XSWITCH_AWAKE,
@@ -63,6 +71,8 @@ pub const ALL: [&str; 19] = [
     OVS,
     OVS_RULES,
     TESTPMD,
+    OVS_DPDK,
+    TESTPMD_VHOST,
 ];
 
 /// Round trips at 1,000 packets a second.

@@ -1,6 +1,7 @@
 //! The report of a run: Markdown for engineers who compare xswitch with its peers, with plots beside it.
 
 mod curves;
+mod disk;
 mod footprint;
 mod goals;
 mod overload;
@@ -9,6 +10,7 @@ mod round_trips;
 mod select;
 mod storm;
 pub(crate) mod text;
+mod vhost;
 
 #[cfg(test)]
 mod tests;
@@ -48,6 +50,8 @@ pub fn write(results: &Results, dir: &Path) -> anyhow::Result<()> {
         round_trips::section(results),
         curves::section(results)?,
         storm::section(results),
+        vhost::section(results),
+        disk::section(results),
         footprint::section(results),
     ];
     let mut text = head(&results.setting) + &goals::section(results);

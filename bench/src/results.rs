@@ -69,6 +69,10 @@ pub enum Experiment {
     /// A stream of 10,000 packets a second, beside broadcasts of a third guest. `x` is broadcasts a second. From 1e6 on
     /// it is as many as the guest can send.
     Storm,
+    /// Two guests at vhost-user ports with split rings send to each other as fast as they can. `x` is the frame length.
+    VhostSplit,
+    /// The same with packed rings.
+    VhostPacked,
 }
 
 /// All samples of one device at one point.
@@ -129,6 +133,30 @@ pub struct Footprint {
     pub idle_cpu: f64,
 }
 
+/// All samples of a server of disks in one case.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DiskPoint {
+    /// What the client does, such as `4 KiB random read, depth 1, 1 queue`.
+    pub case: String,
+    /// The server.
+    pub device: String,
+    /// One for each round.
+    pub samples: Vec<DiskSample>,
+}
+
+/// One measurement of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DiskSample {
+    /// Requests a second.
+    pub per_second: f64,
+    /// Microseconds of a CPU that the server takes for a request.
+    pub cpu: f64,
+    /// Half of the requests take less, in microseconds.
+    pub p50: f64,
+    /// 99 of 100 take less, in microseconds.
+    pub p99: f64,
+}
+
 /// Cost of xswitch's engine alone, on rings without a kernel, with everything on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Engine {
@@ -170,6 +198,9 @@ pub struct Results {
     pub latencies: Vec<Latency>,
     /// Start-up, memory, idle.
     pub footprints: Vec<Footprint>,
+    /// Disks.
+    #[serde(default)]
+    pub disks: Vec<DiskPoint>,
     /// The engine alone, if it was measured.
     #[serde(default)]
     pub engine: Option<Engine>,

@@ -98,6 +98,8 @@ pub struct Plan {
     pub curve_rounds: usize,
     /// Rounds of given offered rates.
     pub rate_rounds: usize,
+    /// Rounds of each case of disks.
+    pub disk_rounds: usize,
     /// Times of each measurement.
     pub times: Times,
     /// Kinds of devices. All if empty.
@@ -160,7 +162,7 @@ impl Run {
             for job in &jobs {
                 let name = device(job).name();
                 eprintln!("{what}, round {round} of {rounds}: {name}");
-                self.note_version(device(job));
+                self.note_version(device(job).version());
                 let done = guarded(|| work(self, job));
                 if stop::wanted() {
                     self.save()?;
@@ -174,9 +176,10 @@ impl Run {
         self.save()
     }
 
-    fn note_version(&mut self, device: &dyn Device) {
+    /// Keeps program and version for the report.
+    pub(crate) fn note_version(&mut self, version: Option<(String, String)>) {
         let versions = &mut self.results.setting.versions;
-        versions.extend(device.version().filter(|version| !versions.contains(version)));
+        versions.extend(version.filter(|version| !versions.contains(version)));
     }
 
     /// Measures packet rates: given offered rates device by device, all else side by side.
@@ -214,7 +217,7 @@ impl Run {
             if !self.plan.wants(job.device.kind()) {
                 continue;
             }
-            self.note_version(&*job.device);
+            self.note_version(job.device.version());
             let all: Vec<usize> = (0..job.cases.len()).collect();
             let same = job.cases.iter().all(|case| case.rules.is_none() && case.macs == 1);
             for questions in all.chunks(if same { all.len() } else { 1 }) {
@@ -251,7 +254,7 @@ impl Run {
     /// Keeps a sample.
     fn note(&mut self, experiment: Experiment, series: &str, case: &Case, sample: Sample) {
         eprintln!("  {series}, {}", line(case, &sample));
-        self.point(experiment, series, case).samples.push(sample);
+        self.point(experiment, series, case.load.frame, case.x).samples.push(sample);
     }
 
     /// Notes what failed in a contest, and saves.
@@ -276,7 +279,7 @@ impl Run {
         let entries: Vec<Entry<'_>> = devices
             .map(|device| Entry { name: device.name(), device: &**device, questions: (0..LOADS.len()).collect() })
             .collect();
-        entries.iter().for_each(|entry| self.note_version(entry.device));
+        entries.iter().for_each(|entry| self.note_version(entry.device.version()));
         let (times, rounds) = (self.plan.times, self.plan.rounds);
         eprintln!("Round trips, {rounds} rounds");
         let prepare = |at: usize, contender: &mut Contender<'_>| {
@@ -343,14 +346,14 @@ impl Run {
         self.save()
     }
 
-    fn point(&mut self, experiment: Experiment, series: &str, case: &Case) -> &mut Point {
+    /// The samples of a device at a point.
+    pub(crate) fn point(&mut self, experiment: Experiment, series: &str, frame: u32, x: f64) -> &mut Point {
         let points = &mut self.results.points;
         let same = |point: &Point| {
-            (point.experiment, point.frame, point.x) == (experiment, case.load.frame, case.x) && point.device == series
+            (point.experiment, point.frame, point.x) == (experiment, frame, x) && point.device == series
         };
         let at = points.iter().position(same).unwrap_or_else(|| {
-            let (device, frame) = (series.to_owned(), case.load.frame);
-            points.push(Point { experiment, device, frame, x: case.x, samples: Vec::new() });
+            points.push(Point { experiment, device: series.to_owned(), frame, x, samples: Vec::new() });
             points.len() - 1
         });
         &mut points[at]

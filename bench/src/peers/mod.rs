@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use ::tests::{NetNs, wait};
+use ::tests::{NetNs, guest, wait};
 use anyhow::{Context, anyhow, bail, ensure};
 use tempfile::TempDir;
 
@@ -28,20 +28,21 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Mode of a program in the driver: `XDP_ATTACHED_DRV` of `linux/if_link.h`.
 const XDP_ATTACHED_DRV: u64 = 1;
 
-/// The unpacked peers. Dropping it removes them, so it must outlive what runs from it.
+/// The unpacked peers, in the cache. What they write goes to a temporary directory, so this must outlive what runs
+/// from it.
 #[derive(Debug)]
 pub struct Peers {
-    dir: TempDir,
+    root: PathBuf,
+    scratch: TempDir,
     versions: Vec<(String, String)>,
 }
 
 impl Peers {
-    /// Downloads and unpacks them. That takes some seconds, and 100 MB in the temporary directory. It needs root,
+    /// Downloads and unpacks them into the cache, if they are not there yet: some seconds, and 100 MB. It needs root,
     /// Debian and its mirror.
     pub fn unpack() -> anyhow::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("xswitch-peers-").tempdir().context("a temporary directory")?;
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/peers.sh");
-        let done = Command::new(&script).arg(dir.path()).stdin(Stdio::null()).output();
+        let done = Command::new(&script).stdin(Stdio::null()).output();
         let done = done.with_context(|| format!("running {}", script.display()))?;
         let said = String::from_utf8_lossy(&done.stderr);
         ensure!(
@@ -49,8 +50,9 @@ impl Peers {
             "no peers: scripts/peers.sh ended with {}; it needs Debian 12, root, and apt sources that can be reached:\n{said}",
             done.status
         );
-        let versions = versions(&std::fs::read_to_string(dir.path().join("versions")).context("versions")?);
-        Ok(Self { dir, versions })
+        let scratch = tempfile::Builder::new().prefix("xswitch-peers-").tempdir().context("a temporary directory")?;
+        let versions = versions(&std::fs::read_to_string(guest::cached("peers/versions")).context("versions")?);
+        Ok(Self { root: guest::cached("peers/root"), scratch, versions })
     }
 
     /// Version of an unpacked package.
@@ -60,7 +62,7 @@ impl Peers {
 
     /// A path in the unpacked packages.
     fn path(&self, path: &str) -> PathBuf {
-        self.dir.path().join("root").join(path)
+        self.root.join(path)
     }
 
     /// Directory of the unpacked libraries.
@@ -70,7 +72,7 @@ impl Peers {
 
     /// A directory of its own for what a peer writes.
     fn run_dir(&self, label: &str) -> anyhow::Result<TempDir> {
-        let dir = tempfile::Builder::new().prefix(label).tempdir_in(self.dir.path());
+        let dir = tempfile::Builder::new().prefix(label).tempdir_in(self.scratch.path());
         dir.context("a directory for what a peer writes")
     }
 
@@ -86,7 +88,7 @@ impl Peers {
         command.env("LD_LIBRARY_PATH", format!("{}:{}", libraries.display(), other.display()));
         command.env("LIBXDP_SKIP_DISPATCHER", "1");
         // A directory that is no bpffs, so that nothing is pinned in the machine's.
-        command.env("LIBXDP_BPFFS", self.dir.path());
+        command.env("LIBXDP_BPFFS", self.scratch.path());
     }
 }
 

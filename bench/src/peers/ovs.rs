@@ -1,4 +1,5 @@
-//! Open vSwitch with its userspace datapath and `type=afxdp` ports: a private database and daemon.
+//! Open vSwitch with its userspace datapath, and ports of `type=afxdp` or `type=dpdkvhostuser`: a private database and
+//! daemon. The latter need the build with DPDK. Its memory is ordinary pages, as testpmd's is.
 //!
 //! One bridge with `datapath_type=netdev`. Its ports have one receive queue each, in native mode with copies, which is
 //! the best that a veth does. One thread (PMD) polls them all the time. The daemon's other threads run where they like.
@@ -23,13 +24,17 @@ use ::tests::{NetNs, shell, wait};
 use anyhow::{Context, ensure};
 use tempfile::TempDir;
 
-use super::{PATIENCE, Peers, Process, await_no_xdp, expect_netdevs, has_native_xdp, with_log};
+use super::{PATIENCE, Peers, Process, await_no_xdp, expect_netdevs, has_native_xdp, testpmd, with_log};
 
 const BRIDGE: &str = "br0";
 /// MAC addresses that a bridge learns. The default is 8,192.
 const MACS: u32 = 131_072;
 /// Options of a port.
 const PORT: &str = "type=afxdp options:n_rxq=1 options:xdp-mode=native";
+/// Options of a port for a guest. Open vSwitch makes the socket, named after the port, in its run directory.
+const VHOST_PORT: &str = "type=dpdkvhostuser";
+/// How DPDK is started. Open vSwitch wants 262,144 packet buffers a port, 600 MB.
+const DPDK: &str = "--no-huge --legacy-mem -m 3072 --no-pci --no-telemetry --no-shconf";
 
 /// A rule for UDP over IPv4, by destination address and by bits of the source port that must be 0. Its packets go where
 /// they would go without the rule.
@@ -58,6 +63,7 @@ pub struct Ovs<'a> {
     peers: &'a Peers,
     ns: &'a NetNs,
     ports: Vec<String>,
+    vhost: bool,
     cpu: usize,
     daemon: Option<Process>,
     database: Option<Process>,
@@ -68,12 +74,28 @@ impl<'a> Ovs<'a> {
     /// Starts one with the netdevs `ports` of `ns` in its bridge, polled on CPU `cpu`, one of the first 64. Returns
     /// when all of them are native AF_XDP ports of the datapath.
     pub fn start(peers: &'a Peers, ns: &'a NetNs, ports: &[&str], cpu: usize) -> anyhow::Result<Self> {
+        expect_netdevs(ns, ports)?;
+        let ports = ports.iter().map(|&port| port.to_owned()).collect();
+        Self::start_with(peers, ns, ports, false, cpu)
+    }
+
+    /// Starts one with so many ports for guests, which it makes sockets for.
+    pub fn start_vhost(peers: &'a Peers, ns: &'a NetNs, ports: usize, cpu: usize) -> anyhow::Result<Self> {
+        let ports = (0..ports).map(|number| format!("vhost{number}")).collect();
+        Self::start_with(peers, ns, ports, true, cpu)
+    }
+
+    fn start_with(
+        peers: &'a Peers,
+        ns: &'a NetNs,
+        ports: Vec<String>,
+        vhost: bool,
+        cpu: usize,
+    ) -> anyhow::Result<Self> {
         ensure!(cpu < 64, "CPU {cpu} is none of the first 64");
         ensure!(Path::new("/dev/net/tun").exists(), "Open vSwitch needs /dev/net/tun for its bridge's own port");
-        expect_netdevs(ns, ports)?;
         let dir = peers.run_dir("ovs-")?;
-        let ports = ports.iter().map(|&port| port.to_owned()).collect();
-        let mut this = Self { peers, ns, ports, cpu, daemon: None, database: None, dir };
+        let mut this = Self { peers, ns, ports, vhost, cpu, daemon: None, database: None, dir };
         this.launch().map_err(|error| with_log(error, &this.log()))?;
         Ok(this)
     }
@@ -88,7 +110,17 @@ impl<'a> Ovs<'a> {
         ensure!(wait::until(PATIENCE, || socket.exists().then_some(())).is_some(), "ovsdb-server does not answer");
         self.vsctl("--no-wait init")?;
         self.vsctl(&format!("--no-wait set Open_vSwitch . {}", self.pmd_mask()))?;
-        let mut daemon = self.server("lib/openvswitch-switch/ovs-vswitchd", "daemon");
+        let program = if self.vhost {
+            let mut command = self.vsctl_command();
+            command.args(["--no-wait", "set", "Open_vSwitch", ".", "other_config:dpdk-init=true"]);
+            let drivers = testpmd::drivers(&self.peers.libraries())?;
+            let drivers: String = drivers.iter().map(|driver| format!(" -d {driver}")).collect();
+            succeed(command.arg(format!("other_config:dpdk-extra=\"{DPDK}{drivers}\"")))?;
+            "lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk"
+        } else {
+            "lib/openvswitch-switch/ovs-vswitchd"
+        };
+        let mut daemon = self.server(program, "daemon");
         daemon.arg(format!("unix:{}", socket.display()));
         self.daemon = Some(Process::spawn("ovs-vswitchd", &mut daemon)?);
         let bridge = format!("datapath_type=netdev other_config:mac-table-size={MACS}");
@@ -103,6 +135,11 @@ impl<'a> Ovs<'a> {
 
     /// Adds the ports, again if need be: the kernel may still hold queues of another device.
     fn add_ports(&self) -> anyhow::Result<()> {
+        if self.vhost {
+            return self.ports.iter().try_for_each(|port| {
+                self.vsctl(&format!("add-port {BRIDGE} {port} -- set interface {port} {VHOST_PORT}")).map(drop)
+            });
+        }
         let end = Instant::now() + PATIENCE;
         let mut missing: Vec<&str> = self.ports.iter().map(String::as_str).collect();
         loop {
@@ -170,7 +207,11 @@ impl<'a> Ovs<'a> {
 
     /// Its set-up in words.
     pub fn settings(&self) -> String {
-        format!("datapath_type=netdev other_config:mac-table-size={MACS}; {PORT}; {}", self.pmd_mask())
+        format!(
+            "datapath_type=netdev other_config:mac-table-size={MACS}; {}; {}",
+            if self.vhost { VHOST_PORT } else { PORT },
+            self.pmd_mask()
+        )
     }
 
     /// Counters of the polling thread, for messages and reports: packets by cache, cycles a packet.
@@ -181,6 +222,11 @@ impl<'a> Ovs<'a> {
     /// The daemon's log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.path("daemon.log")).unwrap_or_default()
+    }
+
+    /// Path of a guest's socket.
+    pub fn socket(&self, port: usize) -> PathBuf {
+        self.path(&self.ports[port])
     }
 
     /// Process id of the daemon that forwards.
@@ -198,7 +244,9 @@ impl<'a> Ovs<'a> {
             // Without this the taps of the bridge and of the datapath stay.
             self.appctl("daemon", "exit --cleanup")?;
             daemon.ended().map_err(|error| with_log(error, &self.log()))?;
-            await_no_xdp(self.ns, &self.ports)?;
+            if !self.vhost {
+                await_no_xdp(self.ns, &self.ports)?;
+            }
         }
         if let Some(mut database) = self.database.take() {
             self.appctl("database", "exit")?;
@@ -242,9 +290,14 @@ impl<'a> Ovs<'a> {
     }
 
     fn vsctl(&self, words: &str) -> anyhow::Result<String> {
+        succeed(self.vsctl_command().args(words.split_whitespace()))
+    }
+
+    fn vsctl_command(&self) -> Command {
         let mut command = self.tool("bin/ovs-vsctl");
-        let database = format!("--db=unix:{}", self.path("db.sock").display());
-        succeed(command.arg(database).arg(format!("--timeout={}", PATIENCE.as_secs())).args(words.split_whitespace()))
+        command.arg(format!("--db=unix:{}", self.path("db.sock").display()));
+        command.arg(format!("--timeout={}", PATIENCE.as_secs()));
+        command
     }
 
     fn appctl(&self, server: &str, words: &str) -> anyhow::Result<String> {

@@ -1,4 +1,4 @@
-//! DPDK's testpmd between two netdevs, by `net_af_xdp`.
+//! DPDK's testpmd between two netdevs by `net_af_xdp`, or between two guests by `net_vhost`.
 //!
 //! It has no look-ups (`--forward-mode=io`): each packet goes to the other port unchanged. One logical core forwards
 //! and polls all the time. The kernel's busy polling for it (64 packets) is at its default. The main core sleeps.
@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use super::{PATIENCE, Peers, Process, await_no_xdp, expect_netdevs, has_native_xdp, with_log};
 
 /// Drivers that it opens at run time.
-const DRIVERS: [&str; 2] = ["librte_mempool_ring.so.", "librte_net_af_xdp.so."];
+const DRIVERS: [&str; 3] = ["librte_mempool_ring.so.", "librte_net_af_xdp.so.", "librte_net_vhost.so."];
 /// Packet buffers, 2 KiB each, for rings of 2,048 in each direction of two ports, and for caches.
 const BUFFERS: u32 = 16_384;
 /// All of its memory in MiB.
@@ -34,7 +34,7 @@ const STARTS: u32 = 5;
 pub struct Testpmd<'a> {
     process: Process,
     ns: &'a NetNs,
-    ports: [String; 2],
+    netdevs: Vec<String>,
     arguments: Vec<String>,
     dir: TempDir,
 }
@@ -49,11 +49,12 @@ impl<'a> Testpmd<'a> {
         main_cpu: usize,
         cpu: usize,
     ) -> anyhow::Result<Self> {
-        ensure!(main_cpu != cpu, "testpmd needs a CPU for its main thread beside the one that forwards");
         expect_netdevs(ns, &ports)?;
         let mut attempt = 1;
         loop {
-            match Self::try_start(peers, ns, ports, main_cpu, cpu) {
+            let devices =
+                ports.map(|port| format!("net_af_xdp{{}},iface={port},start_queue=0,queue_count=1,force_copy=1"));
+            match Self::try_start(peers, ns, ports.map(str::to_owned).to_vec(), devices, main_cpu, cpu) {
                 Err(_) if attempt < STARTS => attempt += 1,
                 done => return done,
             }
@@ -61,16 +62,30 @@ impl<'a> Testpmd<'a> {
         }
     }
 
-    fn try_start(
+    /// Starts one that forwards between the guests at two sockets, which it makes.
+    pub fn start_vhost(
         peers: &'a Peers,
         ns: &'a NetNs,
-        ports: [&str; 2],
+        sockets: [&Path; 2],
         main_cpu: usize,
         cpu: usize,
     ) -> anyhow::Result<Self> {
+        let devices = sockets.map(|socket| format!("net_vhost{{}},iface={},queues=1", socket.display()));
+        Self::try_start(peers, ns, Vec::new(), devices, main_cpu, cpu)
+    }
+
+    fn try_start(
+        peers: &'a Peers,
+        ns: &'a NetNs,
+        netdevs: Vec<String>,
+        devices: [String; 2],
+        main_cpu: usize,
+        cpu: usize,
+    ) -> anyhow::Result<Self> {
+        ensure!(main_cpu != cpu, "testpmd needs a CPU for its main thread beside the one that forwards");
         let dir = peers.run_dir("testpmd-")?;
         let log = File::create(dir.path().join("log")).context("the log of testpmd")?;
-        let arguments = arguments(&drivers(&peers.libraries())?, ports, main_cpu, cpu);
+        let arguments = arguments(&drivers(&peers.libraries())?, &devices, main_cpu, cpu);
         // Output line by line. Otherwise a file would get it only at the end.
         let mut command = ns.command("stdbuf");
         command.arg("-oL").arg(peers.path("usr/bin/dpdk-testpmd")).args(&arguments);
@@ -79,14 +94,14 @@ impl<'a> Testpmd<'a> {
         // testpmd ends when its input does.
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
         let process = Process::spawn("testpmd", &mut command)?;
-        let mut this = Self { process, ns, ports: ports.map(str::to_owned), arguments, dir };
+        let mut this = Self { process, ns, netdevs, arguments, dir };
         let answer = wait::until(PATIENCE, || match this.process.status() {
             Ok(None) => this.log().contains(READY).then_some(Ok(())),
             Ok(Some(status)) => Some(Err(anyhow!("testpmd ended with {status}"))),
             Err(error) => Some(Err(error)),
         });
         let started = answer.unwrap_or_else(|| Err(anyhow!("testpmd is not ready after {PATIENCE:?}")));
-        let native = started.and_then(|()| match ports.iter().find(|port| !has_native_xdp(ns, port)) {
+        let native = started.and_then(|()| match this.netdevs.iter().find(|port| !has_native_xdp(ns, port)) {
             None => Ok(()),
             Some(port) => Err(anyhow!("testpmd has no native XDP on {port}")),
         });
@@ -117,7 +132,7 @@ impl<'a> Testpmd<'a> {
     /// Ends it, and waits until the netdevs are free.
     pub fn stop(mut self) -> anyhow::Result<()> {
         self.end()?;
-        await_no_xdp(self.ns, &self.ports)
+        await_no_xdp(self.ns, &self.netdevs)
     }
 
     fn end(&mut self) -> anyhow::Result<()> {
@@ -134,7 +149,7 @@ impl Drop for Testpmd<'_> {
 }
 
 /// The unpacked drivers, by file name with the version of DPDK's interface. DPDK finds the machine's own by itself.
-fn drivers(libraries: &Path) -> anyhow::Result<Vec<String>> {
+pub(super) fn drivers(libraries: &Path) -> anyhow::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(libraries).with_context(|| format!("{}", libraries.display()))? {
         let name = entry?.file_name().to_string_lossy().into_owned();
@@ -147,16 +162,16 @@ fn drivers(libraries: &Path) -> anyhow::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Its command line.
-fn arguments(drivers: &[String], ports: [&str; 2], main_cpu: usize, cpu: usize) -> Vec<String> {
+/// Its command line. `{}` in a device stands for its number.
+fn arguments(drivers: &[String], devices: &[String; 2], main_cpu: usize, cpu: usize) -> Vec<String> {
     let mut line = format!(
         "-l {main_cpu},{cpu} --main-lcore {main_cpu} --no-huge -m {MEMORY} --no-shconf --no-telemetry --no-pci"
     );
     for driver in drivers {
         line.push_str(&format!(" -d {driver}"));
     }
-    for (number, port) in ports.iter().enumerate() {
-        line.push_str(&format!(" --vdev net_af_xdp{number},iface={port},start_queue=0,queue_count=1,force_copy=1"));
+    for (number, device) in devices.iter().enumerate() {
+        line.push_str(&format!(" --vdev {}", device.replace("{}", &number.to_string())));
     }
     line.push_str(&format!(
         " -- --forward-mode=io --auto-start --nb-cores=1 --rxq=1 --txq=1 --total-num-mbufs={BUFFERS}"
@@ -181,10 +196,11 @@ mod tests {
 
     #[test]
     fn the_command_line_names_cpus_drivers_and_netdevs() {
-        let line = arguments(&["librte_net_af_xdp.so.23".to_owned()], ["p0", "p1"], 0, 1).join(" ");
+        let devices = ["p0", "p1"].map(|port| format!("net_af_xdp{{}},iface={port}"));
+        let line = arguments(&["librte_net_af_xdp.so.23".to_owned()], &devices, 0, 1).join(" ");
         assert!(line.starts_with("-l 0,1 --main-lcore 0 "), "{line}");
         assert!(line.contains(" -d librte_net_af_xdp.so.23 "), "{line}");
-        assert!(line.contains(" --vdev net_af_xdp1,iface=p1,start_queue=0,queue_count=1,force_copy=1 "), "{line}");
+        assert!(line.contains(" --vdev net_af_xdp1,iface=p1 "), "{line}");
         let (eal, application) = line.split_once(" -- ").expect("options of the application");
         assert!(eal.contains("--vdev net_af_xdp0,iface=p0,"), "{eal}");
         assert!(application.contains("--forward-mode=io"), "{application}");

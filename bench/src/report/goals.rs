@@ -1,14 +1,14 @@
 //! The goals of xswitch: what is measured, over what, and how much of it is enough.
 
-use Experiment::{Flows, Macs, Rules, RulesNewFlows};
-use Figure::{At, AtFirst, Overload, RoundTrip};
+use Experiment::{Flows, Macs, Rules, RulesNewFlows, VhostPacked, VhostSplit};
+use Figure::{At, AtFirst, Overload, RoundTrip, Vhost};
 use Want::{AtLeast, AtMost, Below, Shown};
 
 use super::select;
 use super::text::{number, or_dash, range, table};
 use crate::names::{
-    BRIDGE_THREADED, CHAIN, CLASSIFIER, DEVMAP, FORWARD, FORWARDER, LOAD_LOW, MERGE, OVS, OVS_RULES, TESTPMD, XSWITCH,
-    XSWITCH_AWAKE, XSWITCH_FULL, XSWITCH_POLLING,
+    BRIDGE_THREADED, CHAIN, CLASSIFIER, DEVMAP, FORWARD, FORWARDER, LOAD_LOW, MERGE, OVS, OVS_DPDK, OVS_RULES, TESTPMD,
+    TESTPMD_VHOST, XSWITCH, XSWITCH_AWAKE, XSWITCH_FULL, XSWITCH_POLLING,
 };
 use crate::results::{Engine, Experiment, Footprint, Results, Spread, spread};
 
@@ -22,6 +22,8 @@ enum Figure {
     Overload(&'static str, u32),
     /// Forwarded packets a second at a point of a curve, 64-byte frames.
     At(Experiment, &'static str, f64),
+    /// Packets a second between two guests, by frame length.
+    Vhost(Experiment, &'static str, u32),
     /// The same at the first point of that curve.
     AtFirst(Experiment, &'static str),
     /// p99 of the round trip at 1,000 packets a second.
@@ -49,6 +51,11 @@ impl Figure {
             Self::At(experiment, device, x) => curve(experiment, device)
                 .into_iter()
                 .find(|point| point.x == x)
+                .map(select::forwarded)
+                .unwrap_or_default(),
+            Self::Vhost(experiment, device, frame) => select::points(results, experiment)
+                .into_iter()
+                .find(|point| point.device == device && point.frame == frame)
                 .map(select::forwarded)
                 .unwrap_or_default(),
             Self::AtFirst(experiment, device) => curve(experiment, device)
@@ -277,6 +284,36 @@ const GOALS: &[Goal] = &[
         RoundTrip(XSWITCH_AWAKE),
         RoundTrip(OVS),
         AtMost(4.0),
+    ),
+    Goal::ratio(
+        "vhost to vhost, split rings / Open vSwitch DPDK, 64 B",
+        Vhost(VhostSplit, XSWITCH, 64),
+        Vhost(VhostSplit, OVS_DPDK, 64),
+        AtLeast(1.1),
+    ),
+    Goal::ratio(
+        "vhost to vhost, split rings / testpmd net_vhost, 64 B",
+        Vhost(VhostSplit, XSWITCH, 64),
+        Vhost(VhostSplit, TESTPMD_VHOST, 64),
+        AtLeast(1.0),
+    ),
+    Goal::ratio(
+        "vhost to vhost, split rings / Open vSwitch DPDK, 1,500 B",
+        Vhost(VhostSplit, XSWITCH, 1500),
+        Vhost(VhostSplit, OVS_DPDK, 1500),
+        AtLeast(1.5),
+    ),
+    Goal::ratio(
+        "vhost to vhost, split rings / testpmd net_vhost, 1,500 B",
+        Vhost(VhostSplit, XSWITCH, 1500),
+        Vhost(VhostSplit, TESTPMD_VHOST, 1500),
+        AtLeast(1.5),
+    ),
+    Goal::ratio(
+        "vhost to vhost, packed rings / testpmd net_vhost, 64 B",
+        Vhost(VhostPacked, XSWITCH, 64),
+        Vhost(VhostPacked, TESTPMD_VHOST, 64),
+        AtLeast(0.95),
     ),
     Goal::alone(
         "CPU of an idle switch with 200 ports",

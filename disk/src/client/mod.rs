@@ -6,7 +6,6 @@
 #![allow(clippy::cast_possible_truncation, reason = "small numbers of tests")]
 #![allow(clippy::unwrap_used, reason = "tests fail by a panic")]
 
-mod front_end;
 mod queue;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,17 +16,26 @@ use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use vhost_user::driver::{FrontEnd, Record};
 use vhost_user::memory::{GuestMemory, RegionSpec};
-use vhost_user::message::Code;
+use vhost_user::message::{Code, features as bit};
 use vhost_user::ring::{F_EVENT_IDX, F_INDIRECT, F_PACKED, Position, RingFeatures, RingSetup};
 
-use self::front_end::FrontEnd;
 pub use self::queue::{Data, Layout, Queue, Task, kind};
 use crate::config::VERSION_1;
 
 /// Guest address of the first byte, and the same byte in the front end's process.
 const GUEST: u64 = 0x10_0000;
 const USER: u64 = 0x7f00_0000_0000;
+
+/// Protocol features that are used if they are offered.
+const PROTOCOL: u64 = bit::MQ
+    | bit::REPLY_ACK
+    | bit::BACKEND_REQ
+    | bit::CONFIG
+    | bit::INFLIGHT_SHMFD
+    | bit::RESET_DEVICE
+    | bit::CONFIGURE_MEM_SLOTS;
 
 /// Features of the device that a driver needs for what this one does.
 pub const FEATURES: u64 = VERSION_1 | F_INDIRECT | F_EVENT_IDX | 0x7e64;
@@ -65,7 +73,7 @@ pub struct Guest {
     pub queues: Vec<Queue>,
     front_end: Option<FrontEnd>,
     /// The record of requests in flight, once a back end has made one.
-    record: Option<front_end::Record>,
+    record: Option<Record>,
     /// Requests of the back end.
     backend: Option<UnixStream>,
     features: u64,
@@ -124,7 +132,7 @@ impl Guest {
         let wanted = self.spec.features | if self.spec.packed { F_PACKED } else { 0 };
         self.features = offered & wanted;
         assert!(!self.spec.packed || offered & F_PACKED != 0, "the back end has no packed rings");
-        self.backend = front_end.begin()?;
+        self.backend = front_end.begin(PROTOCOL)?;
         front_end.tell(Code::SetFeatures, &(self.features | 1 << 30).to_ne_bytes(), &[])?;
         self.record = front_end.record(self.record.take(), self.spec.queues, self.spec.size)?;
         front_end.memory(&self.region, &self.file)?;

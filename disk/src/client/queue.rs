@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
-use vhost_user::driver::{Buffer, Driver};
+use vhost_user::driver::{Buffer, Driver, FrontEnd};
 use vhost_user::memory::GuestMemory;
 use vhost_user::ring::RingSetup;
 
-use super::front_end::FrontEnd;
 use super::{GuestSpec, event, start};
 
 /// Types of requests (virtio 1.2, 5.2.6).

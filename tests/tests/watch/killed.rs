@@ -1,6 +1,7 @@
 //! A daemon that is killed in the middle of a command.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -80,5 +81,47 @@ fn a_killed_add_or_del_of_a_made_pair_leaves_no_pair_without_a_port() {
             daemon.ok("DELETE", "ports/a", Value::Null);
         }
     }
+    daemon.finish();
+}
+
+#[test]
+fn a_killed_set_leaves_what_was_or_what_was_asked_for() {
+    let mut daemon = Daemon::start("killedset");
+    let far = Plain::new(&daemon, "f");
+    let specs = [(1400, "02:00:00:00:00:71"), (1300, "02:00:00:00:00:72")].map(|(mtu, mac)| (json!(mtu), json!(mac)));
+    let (mtu, mac) = &specs[0];
+    let port =
+        daemon.ok("POST", "ports", json!({ "name": "a", "kind": "guest", "netns": far.0, "mac": mac, "mtu": mtu }));
+    let eth = port["spec"]["guest_ifname"].as_str().expect("a name").to_owned();
+    let near = port["spec"]["ifname"].as_str().expect("a name").to_owned();
+    let link = |ns: &str, name: &str| {
+        let output = Command::new("ip").args(["-n", ns, "-j", "link", "show", name]).output().expect("ip runs");
+        let links: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        (links[0]["mtu"].clone(), links[0]["address"].clone())
+    };
+    let mut seen = BTreeSet::new();
+    let mut at = 0;
+    for step in 0..24_u32 {
+        let (mtu, mac) = specs[1 - at].clone();
+        let body = json!({ "mtu": mtu, "mac": mac, "queue_depth": if at == 0 { 512 } else { 1024 } });
+        let socket = daemon.path("run/api.sock");
+        let set = std::thread::spawn(move || {
+            let _ = tests::http::over_unix(&socket, "PATCH", "/api/v1/ports/a", body.to_string().as_bytes());
+        });
+        std::thread::sleep(Duration::from_micros(u64::from(step) * 500));
+        daemon.kill();
+        set.join().expect("the client ends");
+        daemon.launch();
+        expect_state(&daemon, "a", "up");
+        let spec = daemon.get("ports/a")["spec"].clone();
+        let now = (spec["mtu"].clone(), spec["mac"].clone());
+        let found = specs.iter().position(|spec| *spec == now);
+        let found = found.unwrap_or_else(|| panic!("step {step}: half of the change is there: {now:?}"));
+        seen.insert(found != at);
+        at = found;
+        assert_eq!(link(&far.0, &eth), now, "step {step}: the guest's end is not what the port says");
+        assert_eq!(link(daemon.ns.name(), &near).0, now.0, "step {step}: the switch's end is not what the port says");
+    }
+    assert!(seen.contains(&false), "no change was interrupted");
     daemon.finish();
 }

@@ -4,12 +4,16 @@
 //! device's side but the layout of rings in memory.
 #![allow(clippy::cast_possible_truncation, reason = "sizes and indices of rings, which are checked")]
 
+mod front_end;
 mod packed;
+mod repeat;
 mod split;
 
 use std::sync::Arc;
 
+pub use self::front_end::{FrontEnd, Record};
 use self::packed::PackedDriver;
+pub use self::repeat::{Repeater, Turn};
 use self::split::SplitDriver;
 use crate::memory::{GuestMemory, MemoryError, RegionSpec};
 use crate::ring::{Position, RingSetup};
@@ -75,6 +79,27 @@ impl Offered {
     }
 }
 
+/// Places for the parts of a new ring from `at` on, and zeroes there: what the front end tells, the first byte of
+/// indirect tables if they are negotiated, and the first byte behind.
+fn lay_out(memory: &GuestMemory, at: u64, shape: RingSetup) -> (RingSetup, u64, u64) {
+    let region = memory.regions().next().expect("a region");
+    let mut end = at;
+    let mut place = |bytes: u64| {
+        let start = end;
+        end = (start + bytes).next_multiple_of(ALIGN);
+        start
+    };
+    let size = u64::from(shape.size);
+    let descriptors = place(16 * size);
+    let (available, used) =
+        if shape.features.packed { (place(4), place(4)) } else { (place(6 + 2 * size), place(6 + 8 * size)) };
+    let tables = if shape.features.indirect { place(16 * TABLE as u64 * size) } else { 0 };
+    let user = |guest: u64| guest - region.guest + region.user;
+    let setup = RingSetup { descriptors: user(descriptors), available: user(available), used: user(used), ..shape };
+    memory.write(descriptors, &vec![0; (end - at) as usize]).expect("room for the ring");
+    (setup, tables, end)
+}
+
 /// A driver of one ring.
 #[derive(Debug)]
 pub struct Driver {
@@ -105,21 +130,7 @@ impl Driver {
     /// # Panics
     /// If the memory has no room, or there is no such ring.
     pub fn new(memory: &Arc<GuestMemory>, at: u64, shape: RingSetup, start: Position) -> Self {
-        let region = memory.regions().next().expect("a region");
-        let mut end = at;
-        let mut place = |bytes: u64| {
-            let start = end;
-            end = (start + bytes).next_multiple_of(ALIGN);
-            start
-        };
-        let size = u64::from(shape.size);
-        let descriptors = place(16 * size);
-        let (available, used) =
-            if shape.features.packed { (place(4), place(4)) } else { (place(6 + 2 * size), place(6 + 8 * size)) };
-        let tables = if shape.features.indirect { place(16 * TABLE as u64 * size) } else { 0 };
-        let user = |guest: u64| guest - region.guest + region.user;
-        let setup = RingSetup { descriptors: user(descriptors), available: user(available), used: user(used), ..shape };
-        memory.write(descriptors, &vec![0; (end - at) as usize]).expect("room for the ring");
+        let (setup, tables, end) = lay_out(memory, at, shape);
         let ring = match shape.features.packed {
             true => Ring::Packed(PackedDriver::new(memory, &setup, tables, start)),
             false => Ring::Split(SplitDriver::new(memory, &setup, tables, start)),

@@ -1,4 +1,5 @@
-//! Messages of a front end.
+//! Messages of a front end, for tests and the bench.
+#![allow(clippy::missing_panics_doc, reason = "it panics where a back end breaks the protocol")]
 
 use std::io::{self, IoSlice, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -6,30 +7,22 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::memory::RegionSpec;
+use crate::message::Code;
+use crate::message::features as bit;
+use crate::ring::RingSetup;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
-use vhost_user::memory::RegionSpec;
-use vhost_user::message::Code;
-use vhost_user::message::features as bit;
-use vhost_user::ring::RingSetup;
-
-/// Protocol features that are used if they are offered.
-const PROTOCOL: u64 = bit::MQ
-    | bit::REPLY_ACK
-    | bit::BACKEND_REQ
-    | bit::CONFIG
-    | bit::INFLIGHT_SHMFD
-    | bit::RESET_DEVICE
-    | bit::CONFIGURE_MEM_SLOTS;
 
 /// A record of requests in flight: its layout as it came, and its file.
 #[derive(Debug)]
-pub(super) struct Record {
+pub struct Record {
     layout: Vec<u8>,
     file: OwnedFd,
 }
 
+/// A connection to a back end. Each request that has an answer is waited for.
 #[derive(Debug)]
-pub(super) struct FrontEnd {
+pub struct FrontEnd {
     socket: UnixStream,
     protocol: u64,
 }
@@ -39,6 +32,10 @@ fn words(words: &[u64]) -> Vec<u8> {
 }
 
 impl FrontEnd {
+    /// Connects. An answer that takes longer than 30 seconds is an error.
+    ///
+    /// # Errors
+    /// Nobody is there.
     pub fn connect(path: &Path) -> io::Result<Self> {
         let socket = UnixStream::connect(path)?;
         socket.set_read_timeout(Some(Duration::from_secs(30)))?;
@@ -85,6 +82,9 @@ impl FrontEnd {
     }
 
     /// Tells something, and waits for the acknowledgement if there are some.
+    ///
+    /// # Errors
+    /// The back end refuses it, or hangs up.
     pub fn tell(&mut self, code: Code, payload: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let acknowledged = self.protocol & bit::REPLY_ACK != 0;
         self.send(code, if acknowledged { 8 } else { 0 }, payload, fds)?;
@@ -98,15 +98,22 @@ impl FrontEnd {
     }
 
     /// Asks for a number.
+    ///
+    /// # Errors
+    /// The back end hangs up.
     pub fn ask(&mut self, code: Code, payload: &[u8]) -> io::Result<u64> {
         self.send(code, 0, payload, &[])?;
         let (payload, _) = self.receive(code)?;
         Ok(u64::from_ne_bytes(payload[..8].try_into().expect("eight bytes")))
     }
 
-    /// Owner, protocol features, and the channel for the back end's requests.
-    pub fn begin(&mut self) -> io::Result<Option<UnixStream>> {
-        let protocol = self.ask(Code::GetProtocolFeatures, &[])? & PROTOCOL;
+    /// Owner, those of these protocol features that are offered, and the channel for the back end's requests if that is
+    /// one of them.
+    ///
+    /// # Errors
+    /// The back end refuses something, or hangs up.
+    pub fn begin(&mut self, protocol: u64) -> io::Result<Option<UnixStream>> {
+        let protocol = self.ask(Code::GetProtocolFeatures, &[])? & protocol;
         self.send(Code::SetProtocolFeatures, 0, &protocol.to_ne_bytes(), &[])?;
         self.protocol = protocol;
         self.tell(Code::SetOwner, &[], &[])?;
@@ -118,7 +125,10 @@ impl FrontEnd {
         Ok(Some(ours))
     }
 
-    /// Gives the record that was kept, or asks for one.
+    /// Gives the record that was kept, or asks for one, if that feature is used.
+    ///
+    /// # Errors
+    /// The back end refuses it, or hangs up.
     pub fn record(&mut self, kept: Option<Record>, queues: u16, size: u16) -> io::Result<Option<Record>> {
         if self.protocol & bit::INFLIGHT_SHMFD == 0 {
             return Ok(kept);
@@ -138,18 +148,29 @@ impl FrontEnd {
         Ok(Some(record))
     }
 
+    /// Tells the only region of memory.
+    ///
+    /// # Errors
+    /// The back end refuses it, or hangs up.
     pub fn memory(&mut self, region: &RegionSpec, file: &OwnedFd) -> io::Result<()> {
         let mut table = words(&[1]);
         table.extend(words(&[region.guest, region.size, region.user, region.offset]));
         self.tell(Code::SetMemTable, &table, &[file.as_fd()])
     }
 
+    /// Tells another region of memory.
+    ///
+    /// # Errors
+    /// The back end refuses it, or hangs up.
     pub fn add_memory(&mut self, region: &RegionSpec, file: &OwnedFd) -> io::Result<()> {
         let region = words(&[0, region.guest, region.size, region.user, region.offset]);
         self.tell(Code::AddMemReg, &region, &[file.as_fd()])
     }
 
     /// Sets up a ring and starts it.
+    ///
+    /// # Errors
+    /// The back end refuses it, or hangs up.
     pub fn start_ring(
         &mut self,
         number: u32,
@@ -169,11 +190,19 @@ impl FrontEnd {
         self.tell(Code::SetVringEnable, &pair(1), &[])
     }
 
+    /// Stops a ring. Returns its position.
+    ///
+    /// # Errors
+    /// The back end refuses it, or hangs up.
     pub fn stop_ring(&mut self, number: u32) -> io::Result<u32> {
         let state = self.ask(Code::GetVringBase, &[number, 0].map(u32::to_ne_bytes).concat())?;
         Ok((state >> 32) as u32)
     }
 
+    /// The first 60 bytes of the configuration space.
+    ///
+    /// # Errors
+    /// The back end refuses it, or hangs up.
     pub fn config(&mut self) -> io::Result<Vec<u8>> {
         let mut question = [0_u32, 60, 0].map(u32::to_ne_bytes).concat();
         question.extend([0; 60]);
@@ -182,6 +211,10 @@ impl FrontEnd {
         payload.get(12..).map(<[u8]>::to_vec).ok_or_else(|| io::Error::other("no configuration space"))
     }
 
+    /// Writes into the configuration space.
+    ///
+    /// # Errors
+    /// The back end refuses it, or hangs up.
     pub fn set_config(&mut self, offset: u32, data: &[u8]) -> io::Result<()> {
         let mut payload = [offset, data.len() as u32, 0].map(u32::to_ne_bytes).concat();
         payload.extend_from_slice(data);

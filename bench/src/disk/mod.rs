@@ -20,6 +20,8 @@ use crate::stop;
 
 /// MiB of the image. It is written in full, so that both find the same blocks.
 const IMAGE: usize = 1024;
+/// Where the image is, in the order of the report: on the machine's storage, and in memory, where storage is no limit.
+const PLACES: [(&str, &str); 2] = [("/var/tmp", ""), ("/dev/shm", ", image in memory")];
 /// Entries of a ring.
 const RING: u16 = 256;
 /// Longest time of a measurement. Storage may be slow.
@@ -78,32 +80,40 @@ pub fn measure(run: &mut Run) -> anyhow::Result<()> {
     if kinds.is_empty() {
         return Ok(());
     }
-    // Not in memory: /tmp often is, and has no O_DIRECT of small blocks.
-    let directory = tempfile::TempDir::new_in("/var/tmp").context("a directory for the image")?;
-    let image = directory.path().join("disk.img");
-    write_image(&image)?;
     kinds.iter().for_each(|kind| run.note_version(kind.version()));
+    for (place, shown) in PLACES {
+        let directory = tempfile::TempDir::new_in(place).context("a directory for the image")?;
+        measure_in(run, &kinds, directory.path(), shown)?;
+    }
+    run.save()
+}
+
+/// Measures all cases with an image in that directory.
+fn measure_in(run: &mut Run, kinds: &[Kind], directory: &Path, shown: &str) -> anyhow::Result<()> {
+    let image = directory.join("disk.img");
+    write_image(&image)?;
     let span = SPAN.min(run.plan.times.measure * 2);
     for case in Case::all() {
+        let name = case.name() + shown;
         for round in 0..run.plan.disk_rounds {
-            let mut turns = kinds.clone();
+            let mut turns = kinds.to_vec();
             if round % 2 == 1 {
                 turns.reverse();
             }
             for kind in turns {
-                let sample = guarded(|| turn(kind, &case, &image, directory.path(), span, round as u64));
+                let sample = guarded(|| turn(kind, &case, &image, directory, span, round as u64));
                 stop::check()?;
                 match sample {
                     Ok(sample) => {
-                        eprintln!("  {}, {}: {sample:?}", case.name(), kind.name());
-                        disk_point(run, &case.name(), kind.name()).samples.push(sample);
+                        eprintln!("  {name}, {}: {sample:?}", kind.name());
+                        disk_point(run, &name, kind.name()).samples.push(sample);
                     }
-                    Err(error) => run.skip(&format!("{}, {}", case.name(), kind.name()), &error),
+                    Err(error) => run.skip(&format!("{name}, {}", kind.name()), &error),
                 }
             }
         }
     }
-    run.save()
+    Ok(())
 }
 
 fn turn(kind: Kind, case: &Case, image: &Path, dir: &Path, span: Duration, round: u64) -> anyhow::Result<DiskSample> {

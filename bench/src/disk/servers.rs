@@ -56,6 +56,8 @@ impl Kind {
             Self::Xswitch => {
                 let mut command = Command::new(programs::path("examples/serve", "cargo build -p disk --examples"));
                 command.arg(image).arg(socket).args(["--queues", &queues.to_string()]);
+                // What O_DIRECT takes everywhere, also in memory.
+                command.args(["--block", "4096"]);
                 command
             }
             Self::StorageDaemon => {

@@ -9,8 +9,8 @@ use crate::model::MAX_QUEUES;
 /// Port, queue and tag edit. They are one word, because each frame's is compared with that of the frame before.
 ///
 /// ```text
-///  63 … 48   47 … 32   31 … 28   27 … 16      15 … 0
-/// | TPID    | TCI     | edit    | 1 + queue  | port |
+///  63 … 48   47 … 32   31      30 … 28   27 … 16      15 … 0
+/// | TPID    | TCI     | aside | edit    | 1 + queue  | port |
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Egress(u64);
@@ -18,6 +18,7 @@ pub struct Egress(u64);
 const POP: u64 = 1;
 const SET_TCI: u64 = 2;
 const PUSH: u64 = 3;
+const ASIDE: u64 = 1 << 31;
 const QUEUE: u32 = 16;
 const EDIT: u32 = 28;
 const TCI: u32 = 32;
@@ -41,6 +42,19 @@ impl Egress {
         Self(edit | queue << QUEUE | u64::from(port))
     }
 
+    /// The same for frames that more has to be done with than to count and send them. No run has it: it differs from the
+    /// egress of each frame of a run.
+    #[inline]
+    pub fn aside(self) -> Self {
+        Self(self.0 | ASIDE)
+    }
+
+    /// Whether more has to be done.
+    #[inline]
+    pub fn is_aside(self) -> bool {
+        self.0 & ASIDE != 0
+    }
+
     /// The port.
     #[inline]
     pub fn port(self) -> PortNo {
@@ -57,7 +71,7 @@ impl Egress {
     #[inline]
     pub fn edit(self) -> TagEdit {
         let (tci, tpid) = (low_u16(self.0 >> TCI), low_u16(self.0 >> TPID));
-        match self.0 >> EDIT & 0xf {
+        match self.0 >> EDIT & 0x7 {
             POP => TagEdit::Pop,
             SET_TCI => TagEdit::SetTci(tci),
             PUSH => TagEdit::Push { tpid, tci },
@@ -118,6 +132,10 @@ mod tests {
             let egress = Egress::new(port, edit, queue);
             let there = queue.filter(|queue| *queue < MAX_QUEUES);
             prop_assert_eq!((egress.port(), egress.edit(), egress.queue()), (port, edit, there));
+            prop_assert!(!egress.is_aside());
+            let aside = egress.aside();
+            prop_assert_eq!((aside.port(), aside.edit(), aside.queue()), (port, edit, there));
+            prop_assert!(aside.is_aside() && aside != egress && aside != Egress::NOWHERE);
         }
     }
 }

@@ -29,6 +29,7 @@ pub(super) struct Entry {
     pub(super) flow: FlowKey<WORDS>,
     /// Policy that the decision was made by.
     pub(super) epoch: u64,
+    /// Aside, unless a frame is only counted by its rule and sent.
     pub(super) egress: Egress,
     /// The sender, which is learned from each frame.
     pub(super) sender: Station,
@@ -40,8 +41,6 @@ pub(super) struct Entry {
     redirected_from: Option<PortNo>,
     /// Length in bytes of the longest frame that may pass.
     pub(super) max_len: u16,
-    /// Whether a frame is only counted by its rule and sent.
-    pub(super) is_plain: bool,
     /// Whether a frame used it since another flow last tried to replace it, and found the set full.
     pub(super) in_use: bool,
 }
@@ -58,7 +57,6 @@ pub(super) const EMPTY: Entry = Entry {
     rule: None,
     redirected_from: None,
     max_len: 0,
-    is_plain: false,
     in_use: false,
 };
 
@@ -129,16 +127,17 @@ impl Entry {
             _ => Some(fdb.entry(l2.dst, vid).filter(|entry| entry.port() == redirected_from.unwrap_or(port))?),
         };
         let max_len = header_len(l2.tag).saturating_add(snap.port(port)?.mtu as usize);
+        let egress = Egress::new(port, edit, queue);
+        let is_plain = redirected_from.is_none() && rule.is_none_or(Rule::is_plain);
         Some(Self {
             flow,
             epoch: snap.epoch,
-            egress: Egress::new(port, edit, queue),
+            egress: if is_plain { egress } else { egress.aside() },
             sender: Station::new(l2.src, vid),
             fdb_entry,
             rule: rule.map(|rule| rule.index),
             redirected_from,
             max_len: u16::try_from(max_len).unwrap_or(u16::MAX),
-            is_plain: redirected_from.is_none() && rule.is_none_or(Rule::is_plain),
             in_use: true,
         })
     }

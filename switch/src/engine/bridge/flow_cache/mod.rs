@@ -155,18 +155,18 @@ impl FlowCache {
                 after = Some(self.decide_and_insert(context, frame));
                 break;
             };
-            if !entry.is_plain {
-                after = Some(entry.decision(context));
-                self.count_hits(context, 1);
-                break;
-            }
-            if let Some(rule) = entry.rule(context) {
-                rule.applied(context.worker, frame.len());
-            }
             if entry.egress != run.egress {
+                if entry.egress.is_aside() {
+                    after = Some(entry.decision(context));
+                    self.count_hits(context, 1);
+                    break;
+                }
                 before += run.frames;
                 run.add_to(runs);
                 run = Run { egress: entry.egress, frames: 0, bytes: 0, ..run };
+            }
+            if let Some(rule) = entry.rule(context) {
+                rule.applied(context.worker, frame.len());
             }
             run.frames += 1;
             run.bytes += frame.len();

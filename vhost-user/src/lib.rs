@@ -3,6 +3,7 @@
 //! - [`message`] is pure: bytes and descriptors in, requests out; replies in, bytes out.
 //! - [`session`] keeps what a front end has negotiated, and says what a device has to do.
 //! - [`connection`] moves messages over a socket, and ties them to a session.
+//! - [`event`] is how the front end is told of something, by descriptors that it could make anybody wait at.
 //! - [`socket`] makes the sockets, by path, as server or client.
 //! - [`memory`] is the guest's memory: its regions, and checked access to them.
 //! - [`ring`] is the virtqueues in that memory, split and packed.
@@ -14,6 +15,7 @@
 pub mod connection;
 #[cfg(any(test, feature = "driver"))]
 pub mod driver;
+pub mod event;
 pub mod memory;
 pub mod message;
 pub mod net;

@@ -6,14 +6,14 @@
 pub mod endpoint;
 mod inflight;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use vhost_user::connection::BackendChannel;
+use vhost_user::event::{Event, EventError};
 use vhost_user::memory::{DirtyLog, GuestMemory, RegionSpec};
 use vhost_user::message::{MemoryRegion, RegionAddress};
 use vhost_user::ring::inflight::{InflightRegion, TrackedQueue};
@@ -151,8 +151,8 @@ impl Device {
             Action::BackendChannelChanged => {
                 self.backend_channel = session.backend_channel().map(|fd| BackendChannel::from(Arc::clone(fd)));
             }
-            Action::KickChanged(ring) => self.tell(*ring, Command::SetKick(u16::from(*ring), kick_of(*ring, session))),
-            Action::CallChanged(ring) => self.tell(*ring, Command::SetCall(u16::from(*ring), call_of(*ring, session))),
+            Action::KickChanged(ring) => self.tell(*ring, Command::SetKick(u16::from(*ring), kick_of(*ring, session)?)),
+            Action::CallChanged(ring) => self.tell(*ring, Command::SetCall(u16::from(*ring), call_of(*ring, session)?)),
             Action::RingLogChanged(ring) => self.log_ring(*ring, session),
             Action::RingEnabled { ring, on } => self.tell(*ring, Command::SetEnabled(u16::from(*ring), *on)),
             Action::StartRing(ring) => self.start(*ring, session)?,
@@ -293,8 +293,8 @@ impl Device {
         let active = Active {
             number: ring.into(),
             queue,
-            kick: kick_of(ring, session),
-            call: call_of(ring, session),
+            kick: kick_of(ring, session)?,
+            call: call_of(ring, session)?,
             enabled: state.is_enabled(),
             features,
         };
@@ -393,17 +393,15 @@ fn region(address: &RegionAddress) -> RegionSpec {
     RegionSpec { guest: guest_addr, size, user: user_addr, offset: mmap_offset }
 }
 
-fn kick_of(ring: u8, session: &Session) -> Kick {
+fn kick_of(ring: u8, session: &Session) -> Result<Kick, String> {
+    let failed = |error: EventError| format!("the kick of ring {ring}: {error}");
     match session.ring(ring).map(|ring| &ring.kick) {
-        Some(session::Kick::Event(event)) => Kick::Event(Arc::clone(event)),
-        _ => Kick::Polled,
+        Some(session::Kick::Event(event)) => Event::try_from(Arc::clone(event)).map(Kick::Event).map_err(failed),
+        _ => Ok(Kick::Polled),
     }
 }
 
-fn call_of(ring: u8, session: &Session) -> Option<Arc<OwnedFd>> {
-    let call = session.ring(ring)?.call.clone()?;
-    // A guest that is not called waits; a thread that waits would cost all queues.
-    let flags = OFlag::from_bits_retain(fcntl(&call, FcntlArg::F_GETFL).ok()?);
-    fcntl(&call, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).ok()?;
-    Some(call)
+fn call_of(ring: u8, session: &Session) -> Result<Option<Event>, String> {
+    let call = session.ring(ring).and_then(|ring| ring.call.clone());
+    call.map(Event::try_from).transpose().map_err(|error| format!("the call of ring {ring}: {error}"))
 }

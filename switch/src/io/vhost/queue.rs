@@ -82,7 +82,7 @@ impl VhostQueue {
         match self.receive_from(running, frames, max) {
             Ok(taken) => announced + taken,
             Err(error) => {
-                pair.fail(&mut ring, error);
+                pair.fail(&mut ring, Way::FromGuest, error);
                 announced
             }
         }
@@ -135,7 +135,7 @@ impl VhostQueue {
         }
         let taken = burst.finish()?;
         if taken > 0 {
-            ring.call_if_wanted();
+            ring.call_if_wanted()?;
         }
         if long < LONG {
             PairCounters::add(&pair.counters.long_received, u64::from(LONG - long));
@@ -194,7 +194,7 @@ impl VhostQueue {
         match work(self, running) {
             Ok(done) => done,
             Err(error) => {
-                pair.fail(&mut ring, error);
+                pair.fail(&mut ring, Way::ToGuest, error);
                 R::default()
             }
         }
@@ -213,11 +213,13 @@ impl VhostQueue {
             let used = self.used;
             match work(self, running) {
                 Ok(done) => {
-                    running.call_if_wanted();
                     self.used = used;
+                    if let Err(error) = running.call_if_wanted() {
+                        pair.fail(&mut ring, Way::ToGuest, error);
+                    }
                     return done;
                 }
-                Err(error) => pair.fail(&mut ring, error),
+                Err(error) => pair.fail(&mut ring, Way::ToGuest, error),
             }
         }
         R::default()
@@ -256,9 +258,9 @@ impl VhostQueue {
     pub fn flush(&mut self) {
         if std::mem::take(&mut self.used)
             && let Some(mut ring) = self.pair.try_lock(Way::ToGuest)
-            && let Some(running) = ring.as_mut()
+            && let Some(Err(error)) = ring.as_mut().map(RunningRing::call_if_wanted)
         {
-            running.call_if_wanted();
+            self.pair.fail(&mut ring, Way::ToGuest, error);
         }
     }
 

@@ -1,11 +1,12 @@
 //! A net device as its front end sees it: rings that start and stop, memory that comes and goes.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::stat::fstat;
+use vhost_user::event::Event;
 use vhost_user::memory::{DirtyLog, GuestMemory, RegionSpec};
 use vhost_user::message::features as protocol;
 use vhost_user::message::{MemoryRegion, RegionAddress};
@@ -13,7 +14,7 @@ use vhost_user::net::{HeaderFormat, OffloadRules};
 use vhost_user::ring::{F_PACKED, Journal, Queue, Record, RingError, RingFeatures, RingIdentity, RingLog, RingSetup};
 use vhost_user::session::{Action, Kick, Offer, Outcome, RingBase, Session};
 
-use crate::io::vhost::{RunningRing, VhostPair, Way, make_nonblocking};
+use crate::io::vhost::{RunningRing, VhostPair, Way};
 use crate::model::VhostInfo;
 use crate::{Error, ErrorKind};
 
@@ -34,7 +35,7 @@ pub struct Device {
     regions: Vec<Arc<MemoryRegion>>,
     log: Option<Arc<DirtyLog>>,
     /// The kick of each ring, as the worker waits for it.
-    kicks: Vec<Option<Arc<OwnedFd>>>,
+    kicks: Vec<Option<Event>>,
     /// Where packed rings stand, for the next process. Without it none are offered.
     journal: Option<Journal>,
 }
@@ -77,10 +78,20 @@ impl Device {
         self.offer
     }
 
-    /// Why a worker has given up a ring, if one has.
-    pub fn take_failure(&self) -> Option<RingError> {
+    /// Which ring a worker has given up and why, if one has. The front end's error event of the ring is signalled.
+    pub fn take_failure(&self, session: &Session) -> Option<(u8, RingError)> {
         let _ = self.alarm.read();
-        self.pairs.iter().find_map(|pair| pair.take_failure())
+        let failed = |(pair, shared): (u8, &Arc<VhostPair>)| {
+            let (way, error) = shared.take_failure()?;
+            Some((2 * pair + u8::from(way == Way::FromGuest), error))
+        };
+        let (ring, error) = (0..).zip(&self.pairs).find_map(failed)?;
+        // Nobody has to listen there, and the session ends.
+        let err = session.ring(ring).and_then(|ring| ring.err.clone());
+        if let Some(err) = err.and_then(|err| Event::try_from(err).ok()) {
+            let _ = err.signal();
+        }
+        Some((ring, error))
     }
 
     /// Carries out what a request asks for. `stopped` is told where rings were.
@@ -115,7 +126,7 @@ impl Device {
             Action::LogChanged | Action::FeaturesChanged => self.change_log(session)?,
             Action::RingLogChanged(ring) => self.log_ring(ring, session),
             Action::CallChanged(ring) => {
-                let call = call_of(ring, session);
+                let call = call_of(ring, session)?;
                 self.with(ring, |running| running.call = call);
             }
             Action::KickChanged(ring) => self.change_kick(ring, session)?,
@@ -164,7 +175,7 @@ impl Device {
         let stopped = pair.lock(way).take();
         if let Some(kick) = self.kicks.get(usize::from(ring)).and_then(Option::as_ref) {
             // The same pair: the kick was put there.
-            let _ = pair.set_kick(Some(kick.as_fd()), None);
+            let _ = pair.set_kick(Some(kick), None);
         }
         if let Some(kick) = self.kicks.get_mut(usize::from(ring)) {
             *kick = None;
@@ -209,13 +220,13 @@ impl Device {
         queue.disable_kicks();
         let mut running = RunningRing {
             queue,
-            call: call_of(ring, session),
+            call: call_of(ring, session)?,
             enabled: state.is_enabled(),
             header: HeaderFormat::of_bits(features),
             offloads: OffloadRules::of_bits(features),
         };
         // The device before may have been killed when it had used buffers, and not called yet.
-        running.call_if_wanted();
+        running.call_if_wanted().map_err(failed)?;
         self.change_kick(ring, session)?;
         if let Some((pair, way)) = self.place(ring) {
             *pair.lock(way) = Some(running);
@@ -254,12 +265,15 @@ impl Device {
     fn change_kick(&mut self, ring: u8, session: &Session) -> Result<(), String> {
         let Some((pair, Way::FromGuest)) = self.place(ring) else { return Ok(()) };
         let new = match session.ring(ring).map(|ring| &ring.kick) {
-            Some(Kick::Event(event)) => Some(Arc::clone(event)),
+            Some(Kick::Event(event)) => {
+                let event = Event::try_from(Arc::clone(event));
+                Some(event.map_err(|error| format!("the kick of ring {ring}: {error}"))?)
+            }
             _ => None,
         };
         let at = usize::from(ring);
         let before = self.kicks.get(at).and_then(Option::as_ref);
-        let set = pair.set_kick(before.map(|kick| kick.as_fd()), new.as_ref().map(|kick| kick.as_fd()));
+        let set = pair.set_kick(before, new.as_ref());
         pair.nudge();
         if let Some(kick) = self.kicks.get_mut(at) {
             *kick = new.filter(|_| set.is_ok());
@@ -367,9 +381,7 @@ fn region(address: &RegionAddress) -> RegionSpec {
     RegionSpec { guest: guest_addr, size, user: user_addr, offset: mmap_offset }
 }
 
-fn call_of(ring: u8, session: &Session) -> Option<Arc<OwnedFd>> {
-    let call = session.ring(ring)?.call.clone()?;
-    // A guest that is not called waits; a worker that waits would cost everybody.
-    make_nonblocking(&*call).ok()?;
-    Some(call)
+fn call_of(ring: u8, session: &Session) -> Result<Option<Event>, String> {
+    let call = session.ring(ring).and_then(|ring| ring.call.clone());
+    call.map(Event::try_from).transpose().map_err(|error| format!("the call of ring {ring}: {error}"))
 }

@@ -290,6 +290,15 @@ impl Attachment {
         }
     }
 
+    /// Makes files that outlive the process again, if somebody has removed them. Returns whether it did.
+    pub fn look_after_files(&self) -> Result<bool, Error> {
+        match self {
+            // What it keeps is in the kernel.
+            Attachment::Netdev(_) => Ok(false),
+            Attachment::Vhost(port) => port.look_after_files(),
+        }
+    }
+
     /// Makes `keys` the stations whose packets come to the switch.
     pub fn set_steering(&self, keys: &BTreeSet<SteerKey>) -> Result<(), Error> {
         match self {

@@ -138,6 +138,16 @@ impl Switch {
         self.core.changes.take()
     }
 
+    /// Makes ports' files that outlive the process again, if somebody has removed them. Returns whether one was made.
+    ///
+    /// # Errors
+    /// `System`: one can't be made. The others are looked at all the same.
+    pub fn look_after_files(&self) -> Result<bool, Error> {
+        let control = self.lock();
+        let looks = control.ports.iter().map(|port| port.attachment.look_after_files());
+        looks.fold(Ok(false), |all, look| Ok(look? | all?))
+    }
+
     /// Removes pairs that an earlier process of this switch made for ports that are not `kept`.
     pub fn clear_leftovers(&self, kept: &[PortSpec]) {
         change::clear_leftovers(&self.lock(), kept);

@@ -11,9 +11,10 @@ use vhost_user::memory::{DirtyLog, GuestMemory, RegionSpec};
 use vhost_user::message::features as protocol;
 use vhost_user::message::{MemoryRegion, RegionAddress};
 use vhost_user::net::{HeaderFormat, OffloadRules};
-use vhost_user::ring::{F_PACKED, Journal, Queue, Record, RingError, RingFeatures, RingIdentity, RingLog, RingSetup};
+use vhost_user::ring::{F_PACKED, Queue, Record, RingError, RingFeatures, RingIdentity, RingLog, RingSetup};
 use vhost_user::session::{Action, Kick, Offer, Outcome, RingBase, Session};
 
+use super::positions::{Positions, Records};
 use crate::io::vhost::{RunningRing, VhostPair, Way};
 use crate::model::VhostInfo;
 use crate::{Error, ErrorKind};
@@ -37,12 +38,12 @@ pub struct Device {
     /// The kick of each ring, as the worker waits for it.
     kicks: Vec<Option<Event>>,
     /// Where packed rings stand, for the next process. Without it none are offered.
-    journal: Option<Journal>,
+    positions: Arc<Positions>,
 }
 
 impl Device {
-    /// A device with so many queue pairs, which offers these features. Packed rings need a journal.
-    pub fn new(pairs: usize, max_mtu: u32, features: u64, journal: Option<Journal>) -> Result<Self, Error> {
+    /// A device with so many queue pairs, which offers these features. Packed rings are offered if positions are kept.
+    pub fn new(pairs: usize, max_mtu: u32, features: u64, positions: Arc<Positions>) -> Result<Self, Error> {
         let failed = |errno| Error::new(ErrorKind::System, format!("vhost: making an event: {errno}"));
         let alarm = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).map_err(failed)?;
         let alarm = Arc::new(alarm);
@@ -53,13 +54,13 @@ impl Device {
             offer: offer(
                 u16::try_from(pairs).unwrap_or(u16::MAX),
                 max_mtu,
-                features & if journal.is_some() { u64::MAX } else { !F_PACKED },
+                features & if positions.are_kept() { u64::MAX } else { !F_PACKED },
             ),
             memory: Arc::default(),
             regions: Vec::new(),
             log: None,
             kicks: vec![None; 2 * pairs],
-            journal,
+            positions,
         })
     }
 
@@ -198,7 +199,10 @@ impl Device {
             chain_limit: CHAIN_LIMIT,
         };
         let base = state.start_base(session.is_packed());
-        let record = self.record(ring, &setup);
+        // The ring and its record belong together until the worker has the ring.
+        let positions = Arc::clone(&self.positions);
+        let records = positions.records();
+        let record = self.record(&records, ring, &setup);
         let resumed = match &record {
             Some((record, identity)) => record.resume(&self.memory, &setup, *identity, base.0).map_err(failed)?,
             None => None,
@@ -236,8 +240,8 @@ impl Device {
     }
 
     /// The record of a packed ring, and which ring that is. None if the position can't outlive this process.
-    fn record(&self, ring: u8, setup: &RingSetup) -> Option<(Record, RingIdentity)> {
-        let record = self.journal.as_ref().filter(|_| setup.features.packed)?.record(ring)?;
+    fn record(&self, records: &Records<'_>, ring: u8, setup: &RingSetup) -> Option<(Record, RingIdentity)> {
+        let record = records.of(ring).filter(|_| setup.features.packed)?;
         let holds = |region: &&Arc<MemoryRegion>| {
             let RegionAddress { user_addr, size, .. } = region.address;
             setup.descriptors.checked_sub(user_addr).is_some_and(|at| at < size)
@@ -251,14 +255,14 @@ impl Device {
 
     /// The front end knows where that ring stopped, so nobody has to remember it.
     pub fn position_is_known(&self, ring: u8) {
-        if let Some(record) = self.journal.as_ref().and_then(|journal| journal.record(ring)) {
+        if let Some(record) = self.positions.records().of(ring) {
             record.end();
         }
     }
 
     /// Whether the position of some ring is needed when its front end is back.
     pub fn has_positions(&self) -> bool {
-        self.journal.as_ref().is_some_and(Journal::holds)
+        self.positions.hold()
     }
 
     /// Only what the guest sends is waited for.

@@ -61,7 +61,7 @@ pub use netdev::{NetdevBefore, NetdevsBefore};
 pub use outside::{OutsideInfo, OutsideSpec};
 pub use port::{
     DEFAULT_FDB_LIMIT, DEFAULT_MTU, DEFAULT_QUEUE_DEPTH, MAX_PORTS, MAX_QUEUES, MIN_MTU, Mode, ModeRequest, PortInfo,
-    PortKind, PortNo, PortSpec, PortUpdate, QueueInfo, Steering, ZeroCopy,
+    PortKind, PortNo, PortSpec, PortUpdate, QueueInfo, Steering, ZeroCopy, vhost_names,
 };
 pub use redirect::{RedirectInfo, RedirectSpec};
 pub use rule::{IpType, RuleAction, RuleChange, RuleInfo, RuleKey, RuleSpec, RuleTarget};

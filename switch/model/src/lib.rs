@@ -68,6 +68,9 @@ pub use rule::{IpType, RuleAction, RuleChange, RuleInfo, RuleKey, RuleSpec, Rule
 pub use stats::{Count, NicStats, PortStats, QueueStats, StatsReport};
 pub use tap::{MAX_TAP_QUEUES, TapInfo, TapSpec};
 pub use trace::{TraceEnd, TraceFate, TraceReport, TraceStep};
-pub use vhost::{MAX_SOCKET_PATH, MAX_VHOST_PAIRS, SocketRole, VhostInfo, VhostSpec};
+pub use vhost::{
+    MAX_SOCKET_PATH, MAX_VHOST_PAIRS, SocketRole, VIRTIO_EVENT_IDX, VIRTIO_NET_MRG_RXBUF, VhostInfo, VhostSpec,
+    virtio_net_features,
+};
 pub use vlan::{MAX_VID, VID_COUNT, Vid, VlanMode, VlanSet};
 pub use worker::{LookupCounts, WorkerInfo};

@@ -59,6 +59,10 @@ pub struct PairCounters {
     pub long_received: AtomicU64,
     /// Such packets that the guest was sent as they are.
     pub long_sent: AtomicU64,
+    /// Such packets that the guest was sent in segments.
+    pub segmented: AtomicU64,
+    /// Packets for the guest whose checksum was filled.
+    pub checksums_filled: AtomicU64,
     /// Chains of the guest that are no packet: without room for a header, longer than a frame, or with a header that
     /// is not true of them.
     pub malformed: AtomicU64,

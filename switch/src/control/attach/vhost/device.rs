@@ -354,6 +354,8 @@ pub fn count_losses(pairs: &[Arc<VhostPair>], info: &mut VhostInfo) {
     for pair in pairs {
         info.long_received += pair.counters.long_received.load(Ordering::Relaxed);
         info.long_sent += pair.counters.long_sent.load(Ordering::Relaxed);
+        info.segmented += pair.counters.segmented.load(Ordering::Relaxed);
+        info.checksums_filled += pair.counters.checksums_filled.load(Ordering::Relaxed);
         info.malformed += pair.counters.malformed.load(Ordering::Relaxed);
         info.no_room += pair.counters.no_room.load(Ordering::Relaxed);
         info.disabled += pair.counters.disabled.load(Ordering::Relaxed);

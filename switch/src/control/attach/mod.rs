@@ -241,6 +241,14 @@ impl Attachment {
         }
     }
 
+    /// Whether the link tells if somebody takes what is sent. A veth or a NIC has a kernel at its other end.
+    pub fn has_guest_link(&self) -> bool {
+        match self {
+            Attachment::Netdev(port) => port.tap().is_some(),
+            Attachment::Vhost(_) => true,
+        }
+    }
+
     /// Whether there is somebody at the other end, as far as is known of a port that is new.
     pub fn has_carrier(&self) -> bool {
         match self {

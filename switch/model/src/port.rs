@@ -356,6 +356,10 @@ pub struct PortUpdate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>, example = "02:00:00:00:00:01"))]
     pub mac: Option<MacAddr>,
+    /// Takes the port's `mac` away, and so its guest is not known by it; default false. Not for `guest`, which always
+    /// has one, not together with `mac`, and not while `mac_check` holds.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_mac: bool,
     /// As in [`PortSpec::shared_mac`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_mac: Option<bool>,

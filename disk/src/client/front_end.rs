@@ -7,8 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
-use vhost_user::memory::RegionSpec;
 use vhost_user::message::Code;
+use vhost_user::message::RegionAddress;
 use vhost_user::message::features as bit;
 use vhost_user::ring::RingSetup;
 
@@ -138,14 +138,14 @@ impl FrontEnd {
         Ok(Some(record))
     }
 
-    pub fn memory(&mut self, region: &RegionSpec, file: &OwnedFd) -> io::Result<()> {
+    pub fn memory(&mut self, region: &RegionAddress, file: &OwnedFd) -> io::Result<()> {
         let mut table = words(&[1]);
-        table.extend(words(&[region.guest, region.size, region.user, region.offset]));
+        table.extend(words(&[region.guest_addr, region.size, region.user_addr, region.mmap_offset]));
         self.tell(Code::SetMemTable, &table, &[file.as_fd()])
     }
 
-    pub fn add_memory(&mut self, region: &RegionSpec, file: &OwnedFd) -> io::Result<()> {
-        let region = words(&[0, region.guest, region.size, region.user, region.offset]);
+    pub fn add_memory(&mut self, region: &RegionAddress, file: &OwnedFd) -> io::Result<()> {
+        let region = words(&[0, region.guest_addr, region.size, region.user_addr, region.mmap_offset]);
         self.tell(Code::AddMemReg, &region, &[file.as_fd()])
     }
 

@@ -6,7 +6,6 @@
 pub mod endpoint;
 mod inflight;
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, channel};
@@ -14,10 +13,9 @@ use std::time::Duration;
 
 use vhost_user::connection::BackendChannel;
 use vhost_user::event::{Event, EventError};
-use vhost_user::memory::{DirtyLog, GuestMemory, RegionSpec};
-use vhost_user::message::{MemoryRegion, RegionAddress};
+use vhost_user::mapped::MappedMemory;
 use vhost_user::ring::inflight::{InflightRegion, TrackedQueue};
-use vhost_user::ring::{RingError, RingFeatures, RingLog, RingSetup};
+use vhost_user::ring::{RingError, RingFeatures, RingSetup};
 use vhost_user::session::{self, Action, Outcome, RingBase, Session};
 
 use self::inflight::Record;
@@ -41,10 +39,7 @@ struct Running {
 pub struct Device {
     shared: Arc<Shared>,
     threads: Vec<Thread>,
-    memory: Arc<GuestMemory>,
-    /// What `memory` was made of.
-    regions: Vec<Arc<MemoryRegion>>,
-    log: Option<Arc<DirtyLog>>,
+    memory: MappedMemory,
     record: Option<Record>,
     /// By number.
     running: Vec<Option<Running>>,
@@ -64,9 +59,7 @@ impl Device {
         Self {
             shared,
             threads,
-            memory: Arc::default(),
-            regions: Vec::new(),
-            log: None,
+            memory: MappedMemory::default(),
             record: None,
             running: (0..queues).map(|_| None).collect(),
             backend_channel: None,
@@ -170,8 +163,7 @@ impl Device {
 
     /// Forgets the guest, whose rings are stopped.
     pub fn forget(&mut self) {
-        (self.memory, self.log, self.record, self.backend_channel) = Default::default();
-        self.regions.clear();
+        (self.memory, self.record, self.backend_channel) = Default::default();
         self.write_back = true;
         self.shared.write_through.store(false, Ordering::Relaxed);
     }
@@ -288,8 +280,8 @@ impl Device {
         };
         let region = own_record.as_deref().or(self.record.as_ref().map(Record::region));
         let region = region.ok_or_else(|| format!("ring {ring} has no record"))?;
-        let mut queue = TrackedQueue::new(&self.memory, &setup, region, index, base).map_err(failed)?;
-        queue.set_log(self.ring_log(ring, session));
+        let mut queue = TrackedQueue::new(self.memory.guest(), &setup, region, index, base).map_err(failed)?;
+        queue.set_log(self.memory.ring_log(ring, session));
         let active = Active {
             number: ring.into(),
             queue,
@@ -341,17 +333,7 @@ impl Device {
 
     /// Maps what is new, lets go of what is gone, and has rings that run go on in it.
     fn change_memory(&mut self, session: &Session) -> Result<(), String> {
-        let failed = |error| format!("the guest's memory can't be mapped: {error}");
-        let table = session.memory().regions();
-        let mut memory = GuestMemory::clone(&self.memory);
-        for gone in self.regions.iter().filter(|old| !table.iter().any(|new| Arc::ptr_eq(old, new))) {
-            memory = memory.without(&region(&gone.address)).map_err(failed)?;
-        }
-        for new in table.iter().filter(|new| !self.regions.iter().any(|old| Arc::ptr_eq(old, new))) {
-            memory = memory.with(new.fd.as_fd(), region(&new.address)).map_err(failed)?;
-        }
-        self.regions = table.to_vec();
-        self.memory = Arc::new(memory);
+        self.memory.follow_table(session).map_err(|error| format!("the guest's memory can't be mapped: {error}"))?;
         // Requests in work end in the memory that they are in.
         for (ring, mut active) in self.take(&self.running_rings())? {
             let (setup, position) = (*active.queue.queue().setup(), active.queue.queue().position());
@@ -362,35 +344,24 @@ impl Device {
                 (None, Some(record)) => (record.region(), u16::from(ring)),
                 (None, None) => return Err(format!("ring {ring} has no record")),
             };
-            let moved = TrackedQueue::new(&self.memory, &setup, record, index, position.base(setup.features));
+            let moved = TrackedQueue::new(self.memory.guest(), &setup, record, index, position.base(setup.features));
             active.queue = moved.map_err(|error| format!("ring {ring} can't go on in other memory: {error}"))?;
-            active.queue.set_log(self.ring_log(ring, session));
+            active.queue.set_log(self.memory.ring_log(ring, session));
             self.tell(ring, Command::Start(active));
         }
         Ok(())
     }
 
     fn change_log(&mut self, session: &Session) -> Result<(), String> {
-        let map = |log: &vhost_user::message::LogRegion| DirtyLog::of_file(log.fd.as_fd(), log.offset, log.size);
-        let log = session.log().map(|log| map(log)).transpose();
-        self.log = log.map_err(|error| format!("the log of written pages can't be mapped: {error}"))?.map(Arc::new);
+        let failed = |error| format!("the log of written pages can't be mapped: {error}");
+        self.memory.follow_log(session).map_err(failed)?;
         self.running_rings().into_iter().for_each(|ring| self.log_ring(ring, session));
         Ok(())
     }
 
-    fn ring_log(&self, ring: u8, session: &Session) -> Option<RingLog> {
-        let used = session.ring(ring).and_then(|ring| ring.addresses?.log);
-        Some(RingLog { log: Arc::clone(self.log.as_ref()?), used })
-    }
-
     fn log_ring(&self, ring: u8, session: &Session) {
-        self.tell(ring, Command::SetLog(u16::from(ring), self.ring_log(ring, session)));
+        self.tell(ring, Command::SetLog(u16::from(ring), self.memory.ring_log(ring, session)));
     }
-}
-
-fn region(address: &RegionAddress) -> RegionSpec {
-    let RegionAddress { guest_addr, size, user_addr, mmap_offset } = *address;
-    RegionSpec { guest: guest_addr, size, user: user_addr, offset: mmap_offset }
 }
 
 fn kick_of(ring: u8, session: &Session) -> Result<Kick, String> {

@@ -1,17 +1,16 @@
 //! A net device as its front end sees it: rings that start and stop, memory that comes and goes.
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::stat::fstat;
 use vhost_user::event::Event;
-use vhost_user::memory::{DirtyLog, GuestMemory, RegionSpec};
+use vhost_user::mapped::MappedMemory;
+use vhost_user::message::RegionAddress;
 use vhost_user::message::features as protocol;
-use vhost_user::message::{MemoryRegion, RegionAddress};
 use vhost_user::net::{HeaderFormat, OffloadRules};
-use vhost_user::ring::{F_PACKED, Queue, Record, RingError, RingFeatures, RingIdentity, RingLog, RingSetup};
+use vhost_user::ring::{F_PACKED, Queue, Record, RingError, RingFeatures, RingIdentity, RingSetup};
 use vhost_user::session::{Action, Kick, Offer, Outcome, RingBase, Session};
 
 use super::positions::{Positions, Records};
@@ -31,10 +30,7 @@ pub struct Device {
     /// Signalled when a worker has given up a ring.
     alarm: Arc<EventFd>,
     offer: Offer,
-    memory: Arc<GuestMemory>,
-    /// What `memory` was made of.
-    regions: Vec<Arc<MemoryRegion>>,
-    log: Option<Arc<DirtyLog>>,
+    memory: MappedMemory,
     /// The kick of each ring, as the worker waits for it.
     kicks: Vec<Option<Event>>,
     /// Where packed rings stand, for the next process. Without it none are offered.
@@ -56,9 +52,7 @@ impl Device {
                 max_mtu,
                 features & if positions.are_kept() { u64::MAX } else { !F_PACKED },
             ),
-            memory: Arc::default(),
-            regions: Vec::new(),
-            log: None,
+            memory: MappedMemory::default(),
             kicks: vec![None; 2 * pairs],
             positions,
         })
@@ -153,8 +147,7 @@ impl Device {
 
     /// Forgets the guest, whose rings are stopped.
     pub fn forget(&mut self) {
-        (self.memory, self.log) = Default::default();
-        self.regions.clear();
+        self.memory = MappedMemory::default();
     }
 
     fn place(&self, ring: u8) -> Option<(&Arc<VhostPair>, Way)> {
@@ -204,16 +197,19 @@ impl Device {
         let records = positions.records();
         let record = self.record(&records, ring, &setup);
         let resumed = match &record {
-            Some((record, identity)) => record.resume(&self.memory, &setup, *identity, base.0).map_err(failed)?,
+            Some((record, identity)) => {
+                record.resume(self.memory.guest(), &setup, *identity, base.0).map_err(failed)?
+            }
             None => None,
         };
-        let mut position = resumed.map_or_else(|| setup.position_of_base(&self.memory, base.0), Ok).map_err(failed)?;
+        let mut position =
+            resumed.map_or_else(|| setup.position_of_base(self.memory.guest(), base.0), Ok).map_err(failed)?;
         // DPDK's virtio-user says 0 to a back end that comes back. The used ring tells where the last one was.
         if !session.is_packed() && position.available.wrapping_sub(position.used) > num {
-            position = setup.position_of_used_ring(&self.memory).map_err(failed)?;
+            position = setup.position_of_used_ring(self.memory.guest()).map_err(failed)?;
         }
-        let mut queue = Queue::new(&self.memory, &setup, position).map_err(failed)?;
-        queue.set_log(self.ring_log(ring, session));
+        let mut queue = Queue::new(self.memory.guest(), &setup, position).map_err(failed)?;
+        queue.set_log(self.memory.ring_log(ring, session));
         queue.set_record(record.map(|(record, identity)| {
             if resumed.is_none() {
                 record.begin(identity, num, position);
@@ -242,11 +238,7 @@ impl Device {
     /// The record of a packed ring, and which ring that is. None if the position can't outlive this process.
     fn record(&self, records: &Records<'_>, ring: u8, setup: &RingSetup) -> Option<(Record, RingIdentity)> {
         let record = records.of(ring).filter(|_| setup.features.packed)?;
-        let holds = |region: &&Arc<MemoryRegion>| {
-            let RegionAddress { user_addr, size, .. } = region.address;
-            setup.descriptors.checked_sub(user_addr).is_some_and(|at| at < size)
-        };
-        let region = self.regions.iter().find(holds)?;
+        let region = self.memory.region_at(setup.descriptors)?;
         let RegionAddress { user_addr, mmap_offset, .. } = region.address;
         let file = fstat(&region.fd).ok()?;
         let offset = (setup.descriptors - user_addr).checked_add(mmap_offset)?;
@@ -287,24 +279,14 @@ impl Device {
 
     /// Maps what is new, lets go of what is gone, and has rings that run go on in it.
     fn change_memory(&mut self, session: &Session) -> Result<(), String> {
-        let failed = |error| format!("the guest's memory can't be mapped: {error}");
-        let table = session.memory().regions();
-        let mut memory = GuestMemory::clone(&self.memory);
-        for gone in self.regions.iter().filter(|old| !table.iter().any(|new| Arc::ptr_eq(old, new))) {
-            memory = memory.without(&region(&gone.address)).map_err(failed)?;
-        }
-        for new in table.iter().filter(|new| !self.regions.iter().any(|old| Arc::ptr_eq(old, new))) {
-            memory = memory.with(new.fd.as_fd(), region(&new.address)).map_err(failed)?;
-        }
-        self.regions = table.to_vec();
-        self.memory = Arc::new(memory);
+        self.memory.follow_table(session).map_err(|error| format!("the guest's memory can't be mapped: {error}"))?;
         for pair in &self.pairs {
             for way in [Way::ToGuest, Way::FromGuest] {
                 let mut ring = pair.lock(way);
                 let Some(running) = ring.as_mut() else { continue };
                 let (setup, position) = (*running.queue.setup(), running.queue.position());
                 let record = running.queue.take_record();
-                let moved = Queue::new(&self.memory, &setup, position);
+                let moved = Queue::new(self.memory.guest(), &setup, position);
                 running.queue = moved.map_err(|error| format!("a ring can't go on in other memory: {error}"))?;
                 running.queue.set_record(record);
             }
@@ -315,20 +297,14 @@ impl Device {
     }
 
     fn change_log(&mut self, session: &Session) -> Result<(), String> {
-        let map = |log: &vhost_user::message::LogRegion| DirtyLog::of_file(log.fd.as_fd(), log.offset, log.size);
-        let log = session.log().map(|log| map(log)).transpose();
-        self.log = log.map_err(|error| format!("the log of written pages can't be mapped: {error}"))?.map(Arc::new);
+        let failed = |error| format!("the log of written pages can't be mapped: {error}");
+        self.memory.follow_log(session).map_err(failed)?;
         (0..).zip(&self.kicks).for_each(|(ring, _)| self.log_ring(ring, session));
         Ok(())
     }
 
-    fn ring_log(&self, ring: u8, session: &Session) -> Option<RingLog> {
-        let used = session.ring(ring).and_then(|ring| ring.addresses?.log);
-        Some(RingLog { log: Arc::clone(self.log.as_ref()?), used })
-    }
-
     fn log_ring(&self, ring: u8, session: &Session) {
-        let log = self.ring_log(ring, session);
+        let log = self.memory.ring_log(ring, session);
         self.with(ring, |running| running.queue.set_log(log));
     }
 
@@ -344,7 +320,7 @@ impl Device {
         info.offered = self.offer.features;
         info.features = session.features();
         info.protocol_features = session.protocol_features();
-        info.memory_regions = self.regions.len();
+        info.memory_regions = self.memory.regions().len();
         info.active_pairs = self.active_pairs();
     }
 }
@@ -380,11 +356,6 @@ fn offer(pairs: u16, max_mtu: u32, features: u64) -> Offer {
         mem_slots: MEM_SLOTS,
         max_mtu: u16::try_from(max_mtu).unwrap_or(u16::MAX),
     }
-}
-
-fn region(address: &RegionAddress) -> RegionSpec {
-    let RegionAddress { guest_addr, size, user_addr, mmap_offset } = *address;
-    RegionSpec { guest: guest_addr, size, user: user_addr, offset: mmap_offset }
 }
 
 fn call_of(ring: u8, session: &Session) -> Result<Option<Event>, String> {

@@ -1,7 +1,7 @@
 //! The memory of a session, mapped: what a device keeps of it while it carries out what the session asks for.
 //!
-//! Rings that run have a share of the [`GuestMemory`] that they were made with. After [`MappedMemory::follow_table`] the
-//! device has them go on in the new one.
+//! Rings that run have a share of the [`GuestMemory`] that they were made with. After [`MappedMemory::follow_table`]
+//! the device has them go on in the new one.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -39,7 +39,8 @@ impl MappedMemory {
         })
     }
 
-    /// Maps what is new in the session's table, and lets go of what is gone ([`crate::session::Action::MemoryChanged`]).
+    /// Maps what is new in the session's table, and lets go of what is gone: `MemoryChanged` of
+    /// [`crate::session::Action`].
     ///
     /// # Errors
     /// A region can't be mapped. Nothing has changed then.
@@ -59,7 +60,7 @@ impl MappedMemory {
         Ok(())
     }
 
-    /// Maps the session's log, or lets go of it ([`crate::session::Action::LogChanged`] and `FeaturesChanged`).
+    /// Maps the session's log, or lets go of it: `LogChanged` and `FeaturesChanged` of [`crate::session::Action`].
     ///
     /// # Errors
     /// It can't be mapped. The one before stays then.

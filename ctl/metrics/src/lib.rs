@@ -122,15 +122,15 @@ impl Families {
             ("segmented", info.segmented),
             ("checksum_filled", info.checksums_filled),
         ] {
-            let help = "Packets of a vhost-user port with offloads, by what was done: taken to be cut, sent whole, sent in \
-                        segments, checksum filled.";
+            let help = "Packets of a vhost-user port with offloads, by what was done: taken to be cut, sent whole, sent \
+                        in segments, checksum filled.";
             let labels = [("port", name), ("outcome", outcome)];
             self.counter("xswitch_vhost_offload_packets_total", help, &labels, packets);
         }
         for (reason, packets) in [("malformed", info.malformed), ("no_room", info.no_room), ("disabled", info.disabled)]
         {
-            let help = "Packets that were lost at the rings of a vhost-user port: the guest's that were none, those that its \
-                        buffers had no room for, those of a ring that it had not enabled.";
+            let help = "Packets that were lost at the rings of a vhost-user port: the guest's that were none, those \
+                        that its buffers had no room for, those of a ring that it had not enabled.";
             self.counter("xswitch_vhost_lost_packets_total", help, &[("port", name), ("reason", reason)], packets);
         }
     }

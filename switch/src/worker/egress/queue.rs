@@ -214,7 +214,7 @@ impl Queue {
     ) -> usize {
         self.dirty = true;
         let (mut sent, mut flushed) = (0, false);
-        // The kernel would take frames for a tap that no VMM has, and drop them. The rings of a guest tell by themselves.
+        // The kernel would take frames for a tap that no VMM has, and drop them. Rings of a guest tell by themselves.
         while !self.is_unplugged() {
             let more = self.backend.send(count - sent, frames, cache);
             sent += more;

@@ -12,7 +12,7 @@
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -66,8 +66,8 @@ impl TryFrom<Arc<OwnedFd>> for Event {
 impl Event {
     /// Adds one to the counter, if there is room, and wakes who waits. Never waits, whatever its owner does.
     ///
-    /// The first signal of a thread makes the thread's context, which takes one of `fs.aio-max-nr`'s
-    /// places for each of [`CONTEXT_EVENTS`].
+    /// It is for threads that signal often. The first signal of a thread makes the thread's context, which takes
+    /// [`CONTEXT_EVENTS`] of `fs.aio-max-nr`.
     ///
     /// # Errors
     /// [`EventError::Unavailable`] if the context can't be made, [`EventError::Refused`] if the kernel has no memory.
@@ -81,16 +81,29 @@ impl Event {
             context.signal(self.as_fd())
         })
     }
+
+    /// The same for threads that signal now and then. They share one context.
+    ///
+    /// # Errors
+    /// As for [`Event::signal`].
+    pub fn signal_rarely(&self) -> Result<(), EventError> {
+        static SHARED: Mutex<Option<Context>> = Mutex::new(None);
+        let mut context = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *context {
+            Some(context) => context.signal(self.as_fd()),
+            none => none.insert(Context::new()?).signal(self.as_fd()),
+        }
+    }
 }
 
 thread_local! {
     static CONTEXT: RefCell<Option<Context>> = const { RefCell::new(None) };
 }
 
-/// Reads that a thread's context has room for: how many signals go without a look at their results.
+/// Reads that a context has room for: how many signals go without a look at their results.
 pub const CONTEXT_EVENTS: u32 = 32;
 
-/// A thread's context of asynchronous I/O.
+/// A context of asynchronous I/O. One thread uses it at a time.
 struct Context {
     id: libc::c_ulong,
     /// A file without a byte. A read of it ends at once, in the call that asks for it.
@@ -134,7 +147,7 @@ impl Context {
         request.aio_flags = IOCB_FLAG_RESFD;
         request.aio_resfd = number(event)?;
         let mut requests: [*mut libc::iocb; 1] = [&raw mut request];
-        // SAFETY: the context is this thread's. The kernel copies the one request before it returns. The request names
+        // SAFETY: the context is this value's. The kernel copies the one request before it returns. The request names
         // no memory, so nothing is touched later.
         let submitted = unsafe { libc::syscall(libc::SYS_io_submit, self.id, 1_i64, requests.as_mut_ptr()) };
         Errno::result(submitted)?;
@@ -157,7 +170,7 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        // SAFETY: the context is this thread's, and used no more. Nothing is in work: each read has ended in its call.
+        // SAFETY: the context is this value's, and used no more. Nothing is in work: each read has ended in its call.
         unsafe { libc::syscall(libc::SYS_io_destroy, self.id) };
     }
 }

@@ -31,6 +31,10 @@ fn each_signal_adds_one() {
         }
         assert_eq!(theirs.read(), Ok(count), "more signals than the context has room for");
     }
+    let signal = |ours: Event| std::thread::spawn(move || (0..100).for_each(|_| ours.signal_rarely().unwrap()));
+    let threads: Vec<_> = (0..4).map(|_| signal(ours.clone())).collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert_eq!(theirs.read(), Ok(400));
     assert_eq!(theirs.read(), Err(Errno::EAGAIN));
 }
 

@@ -84,7 +84,7 @@ impl Device {
         // Nobody has to listen there, and the session ends.
         let err = session.ring(ring).and_then(|ring| ring.err.clone());
         if let Some(err) = err.and_then(|err| Event::try_from(err).ok()) {
-            let _ = err.signal();
+            let _ = err.signal_rarely();
         }
         Some((ring, error))
     }
@@ -226,7 +226,8 @@ impl Device {
             offloads: OffloadRules::of_bits(features),
         };
         // The device before may have been killed when it had used buffers, and not called yet.
-        running.call_if_wanted().map_err(failed)?;
+        let call = running.call.as_ref().filter(|_| running.queue.needs_call());
+        call.map_or(Ok(()), Event::signal_rarely).map_err(|error| failed(error.into()))?;
         self.change_kick(ring, session)?;
         if let Some((pair, way)) = self.place(ring) {
             *pair.lock(way) = Some(running);

@@ -188,5 +188,5 @@ struct IoEvent {
     _second: i64,
 }
 
-#[cfg(all(test, not(miri)))]
+#[cfg(test)]
 mod tests;

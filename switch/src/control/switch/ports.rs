@@ -144,8 +144,14 @@ impl Switch {
     /// `System`: one can't be made. The others are looked at all the same.
     pub fn look_after_files(&self) -> Result<bool, Error> {
         let control = self.lock();
-        let looks = control.ports.iter().map(|port| port.attachment.look_after_files());
-        looks.fold(Ok(false), |all, look| Ok(look? | all?))
+        let mut all = Ok(false);
+        for port in control.ports.iter() {
+            all = match (all, port.attachment.look_after_files()) {
+                (Ok(before), Ok(made)) => Ok(before | made),
+                (Err(error), _) | (_, Err(error)) => Err(error),
+            };
+        }
+        all
     }
 
     /// Removes pairs that an earlier process of this switch made for ports that are not `kept`.

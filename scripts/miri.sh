@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
 # Runs tests of the pure rooms under Miri, which finds undefined behaviour: rings on memory, packet memory with its
-# ledger, and the engine's parsers. Needs rustup's nightly toolchain with Miri. Ends with 3 where that can't be
-# fetched.
+# ledger, the engine's parsers, and vhost-user's messages, sessions, memory and rings. Needs rustup's nightly toolchain
+# with Miri. Ends with 3 where that can't be fetched.
 #
-# Usage: miri.sh [FILTER…]. Filters are parts of tests' names, as for cargo test.
+# Usage: miri.sh [FILTER…]. Filters are parts of tests' names, as for cargo test, in all of these crates.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
-# Each of these is a process of its own: Miri runs one thread at a time. The engine has no unsafe code, and most of its
-# tests make tables that take Miri minutes. What reads foreign bytes is run all the same.
-rooms=("io::frame_rings io::memory io::queue_rings io::ring io::umem" "engine::parse")
-[ $# -eq 0 ] || rooms=("$*")
+# Each of these is a process of its own, a crate with filters: Miri runs one thread at a time. The engine has no unsafe
+# code, and most of its tests make tables that take Miri minutes. What reads foreign bytes is run all the same.
+rooms=("switch io::frame_rings io::memory io::queue_rings io::ring io::umem" "switch engine::parse"
+	"vhost-user memory:: message:: net:: session::" "vhost-user ring::")
+[ $# -eq 0 ] || rooms=("switch $*" "vhost-user $*")
 toolchain=${MIRI_TOOLCHAIN:-nightly}
 need_toolchain "$toolchain" miri rust-src
 
@@ -21,12 +22,16 @@ export CARGO_PROFILE_DEV_DEBUG_ASSERTIONS=false
 export PROPTEST_CASES=${PROPTEST_CASES:-2}
 # Properties read their regression files.
 export MIRIFLAGS="-Zmiri-disable-isolation ${MIRIFLAGS:-}"
-miri=(cargo "+$toolchain" miri test --quiet --package switch --lib)
-"${miri[@]}" --no-run
+miri() {
+	cargo "+$toolchain" miri test --quiet --package "$1" --lib -- "${@:2}"
+}
+for crate in switch vhost-user; do
+	cargo "+$toolchain" miri test --quiet --package "$crate" --lib --no-run
+done
 running=()
-for filters in "${rooms[@]}"; do
+for room in "${rooms[@]}"; do
 	# shellcheck disable=SC2086 # a word a filter
-	"${miri[@]}" -- $filters &
+	miri $room &
 	running+=($!)
 done
 for process in "${running[@]}"; do

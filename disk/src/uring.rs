@@ -91,7 +91,6 @@ impl Ring {
         let mut restrictions: Vec<_> = operations.into_iter().map(Restriction::sqe_op).collect();
         restrictions.push(Restriction::register_op(FILES_UPDATE));
         restrictions.push(Restriction::sqe_flags_required(Flags::FIXED_FILE.bits()));
-        restrictions.push(Restriction::sqe_flags_allowed(Flags::SKIP_SUCCESS.bits()));
         submitter.register_restrictions(&mut restrictions)?;
         submitter.register_enable_rings()?;
         Ok(Self { uring, files: vec![false; usize::try_from(files).unwrap_or_default()] })

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use disk::client::{FEATURES, Guest, GuestSpec, Task};
 use disk::disk::{Disk, DiskError};
 use disk::image::{ImageError, Opening};
 use disk::limits::{Direction, LimitSpec, Rate};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 const OK: u8 = 0;
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -32,7 +34,7 @@ fn end(guest: &mut Guest, count: u16) {
     }
 }
 
-fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let until = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < until, "{what}");
@@ -81,6 +83,38 @@ fn a_paused_disk_is_quiet_and_what_waits_is_done_without_a_kick() {
     }
 }
 
+/// Makes a write to the event wait for ever.
+fn fill(event: BorrowedFd<'_>) {
+    let set = |flags| fcntl(event, FcntlArg::F_SETFL(flags)).unwrap();
+    set(OFlag::O_NONBLOCK);
+    while nix::unistd::write(event, &(u64::MAX - 1).to_ne_bytes()).is_err() {
+        let _ = nix::unistd::read(event, &mut [0; 8]);
+    }
+    set(OFlag::empty());
+}
+
+#[test]
+fn a_call_that_blocks_stops_no_request() {
+    for packed in [false, true] {
+        let place = ImagePlace::new(MIB);
+        let disk = place.start(|_| {});
+        let mut guest = place.guest(GuestSpec { packed, ..GuestSpec::default() });
+        for _ in 0..100 {
+            fill(guest.queues[0].call());
+            read_many(&mut guest, 8);
+            guest.queues[0].kick();
+            let mut ended = 0;
+            wait_until("requests end", || {
+                ended += usize::from(guest.queues[0].enable_calls() && guest.queues[0].wait(Duration::ZERO).is_some());
+                ended == 8
+            });
+        }
+        // The disk's threads still do what they are told.
+        disk.pause(PATIENCE).unwrap();
+        disk.resume();
+    }
+}
+
 #[test]
 fn a_disk_that_starts_paused_waits_for_resume() {
     let place = ImagePlace::new(MIB);
@@ -108,7 +142,7 @@ fn limits_hold_apart_and_can_be_changed_while_requests_wait() {
     let mut guest = place.guest(GuestSpec::default());
     read_many(&mut guest, 30);
     end(&mut guest, 5);
-    wait_for("the others wait", || disk.counters()[0].limited.get() >= 20);
+    wait_until("the others wait", || disk.counters()[0].limited.get() >= 20);
     assert!(guest.queues[0].in_flight() > 10);
     // Writes have no limit.
     let write = guest.queues[0].add(&Task::write(0, vec![1; 512])).unwrap();
@@ -134,7 +168,7 @@ fn a_pause_does_not_wait_for_limits() {
     let disk = place.start(|spec| spec.limits.read.operations = rate);
     let mut guest = place.guest(GuestSpec::default());
     read_many(&mut guest, 32);
-    wait_for("some wait for limits", || disk.counters()[0].limited.get() > 10);
+    wait_until("some wait for limits", || disk.counters()[0].limited.get() > 10);
     disk.pause(PATIENCE).unwrap();
     assert_eq!(disk.counters()[0].in_flight.get(), 0);
     end(&mut guest, 32);
@@ -219,7 +253,7 @@ fn a_guest_that_takes_its_memory_away_harms_nobody() {
             assert_eq!(disk.counters()[0].errors.get(), 1);
             guest.hang_up();
         }
-        wait_for("the session has ended", || !disk.info().session.connected);
+        wait_until("the session has ended", || !disk.info().session.connected);
     }
     let mut guest = place.guest(GuestSpec::default());
     assert_eq!(guest.queues[0].run(&Task::read(0, 512)), (OK, vec![0; 512]));

@@ -13,8 +13,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use tests::{Frame, Mac};
 use vhost_user::driver::{Buffer, FrontEnd, Repeater, Turn};
-use vhost_user::memory::{GuestMemory, RegionSpec};
-use vhost_user::message::{Code, features as bit};
+use vhost_user::memory::GuestMemory;
+use vhost_user::message::{Code, RegionAddress, features as bit};
 use vhost_user::ring::{F_PACKED, Position, RingFeatures, RingSetup};
 
 use crate::cpu;
@@ -46,7 +46,7 @@ fn event() -> EventFd {
 #[derive(Debug)]
 pub struct Guest {
     file: OwnedFd,
-    region: RegionSpec,
+    region: RegionAddress,
     /// The ring that it receives by, and the one that it sends by.
     rings: [Repeater; 2],
     kicks: [EventFd; 2],
@@ -63,7 +63,7 @@ impl Guest {
     pub fn new(number: u32, packed: bool) -> anyhow::Result<Self> {
         let file = memfd_create(c"guest", MFdFlags::MFD_CLOEXEC)?;
         nix::unistd::ftruncate(&file, MEMORY.cast_signed())?;
-        let region = RegionSpec { guest: GUEST, size: MEMORY, user: USER, offset: 0 };
+        let region = RegionAddress { guest_addr: GUEST, size: MEMORY, user_addr: USER, mmap_offset: 0 };
         let memory = Arc::new(GuestMemory::of_files([(file.as_fd(), region)])?);
         let features = RingFeatures { packed, ..RingFeatures::default() };
         let shape = RingSetup { size: RING, descriptors: 0, available: 0, used: 0, features, chain_limit: 1 };

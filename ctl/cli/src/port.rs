@@ -277,6 +277,9 @@ pub struct PortSetArguments {
     /// MAC address of the guest.
     #[arg(long)]
     mac: Option<MacAddr>,
+    /// Take the port's MAC address away. The guest may have any then.
+    #[arg(long, conflicts_with = "mac")]
+    no_mac: bool,
     /// Other ports may have the same MAC address, if they share it too.
     #[arg(long)]
     shared_mac: Option<OnOff>,
@@ -306,6 +309,7 @@ impl PortSetArguments {
         PortUpdate {
             mtu: self.mtu,
             mac: self.mac,
+            no_mac: self.no_mac,
             shared_mac: self.shared_mac.map(bool::from),
             vlan: self.vlan.clone(),
             isolated: self.isolated.map(bool::from),

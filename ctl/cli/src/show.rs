@@ -87,6 +87,44 @@ fn tap(tap: &TapInfo) -> [(&'static str, String); 4] {
     ]
 }
 
+/// What there is to say of a vhost-user port's guest.
+fn vhost(info: &VhostInfo) -> Vec<(&'static str, String)> {
+    let bits = |bits: u64| {
+        let names: Vec<_> = virtio_net_features(bits).map(short).collect();
+        format!("{bits:#x} ({})", names.join(" "))
+    };
+    let mut lines = vec![("front end", if info.connected { "connected" } else { "none" }.to_owned())];
+    lines.push(("offered", bits(info.offered)));
+    lines.extend(info.features.map(|features| ("features", bits(features))));
+    if info.connected {
+        lines.push(("protocol", format!("{:#x}", info.protocol_features)));
+        lines.push(("guest memory", format!("{} regions", info.memory_regions)));
+    }
+    lines.push(("queue pairs", format!("{} active", info.active_pairs)));
+    lines.push((
+        "offloads",
+        format!(
+            "{} packets taken to be cut; {} sent whole, {} in segments, {} with a checksum filled",
+            info.long_received, info.long_sent, info.segmented, info.checksums_filled
+        ),
+    ));
+    lines.push((
+        "lost at rings",
+        format!("{} malformed, {} without room, {} not enabled", info.malformed, info.no_room, info.disabled),
+    ));
+    lines.push(("sessions", info.sessions.to_string()));
+    lines.extend(info.last_error.iter().map(|error| ("last error", error.clone())));
+    lines
+}
+
+/// A feature's name without what all of them begin with.
+fn short(name: &'static str) -> &'static str {
+    ["VIRTIO_NET_F_", "VIRTIO_F_", "VHOST_USER_F_", "VHOST_F_"]
+        .iter()
+        .find_map(|prefix| name.strip_prefix(prefix))
+        .unwrap_or(name)
+}
+
 /// `port show`.
 pub(crate) fn port(port: &PortEntry) -> String {
     let spec = &port.spec;
@@ -107,17 +145,13 @@ pub(crate) fn port(port: &PortEntry) -> String {
         }
     }
     if let Some(vhost) = &spec.vhost {
-        lines.push(("socket", format!("{} ({})", vhost.socket, word(&vhost.role))));
+        let fields = [("owner", &vhost.owner), ("group", &vhost.group), ("mode", &vhost.mode)];
+        let access: String =
+            fields.iter().filter_map(|(name, value)| Some(format!(", {name} {}", (*value).as_ref()?))).collect();
+        lines.push(("socket", format!("{} ({}{access})", vhost.socket, word(&vhost.role))));
     }
     if let Some(vhost) = port.info.as_ref().and_then(|info| info.vhost.as_ref()) {
-        lines.push(("front end", if vhost.connected { "connected" } else { "none" }.to_owned()));
-        lines.push(("offered", format!("{:#x}", vhost.offered)));
-        lines.extend(vhost.features.map(|features| ("features", format!("{features:#x}"))));
-        if vhost.connected {
-            lines.push(("protocol", format!("{:#x}", vhost.protocol_features)));
-        }
-        lines.push(("sessions", vhost.sessions.to_string()));
-        lines.extend(vhost.last_error.iter().map(|error| ("last error", error.clone())));
+        lines.extend(self::vhost(vhost));
     }
     lines.extend(spec.spp.iter().map(|name| ("SPP", name.clone())));
     if let Some(ifname) = &spec.guest_ifname {

@@ -1,7 +1,7 @@
 //! Looks after the daemon's directories: a thread that makes locks, state file and records again if they are removed,
 //! and tells the service manager. Sockets look after themselves (`ctl-listen`).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -32,7 +32,12 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    pub(crate) fn start(service: &Arc<Service>, mut directories: Vec<Directory>) -> Result<Self, Error> {
+    /// Starts it. `rings` is the directory of the files that outlive the data plane.
+    pub(crate) fn start(
+        service: &Arc<Service>,
+        mut directories: Vec<Directory>,
+        rings: PathBuf,
+    ) -> Result<Self, Error> {
         let (stop, stopped) = channel();
         let service = Arc::clone(service);
         let work = move || {
@@ -43,6 +48,7 @@ impl Keeper {
                     service.upkeep().note(name, lock.dir(), look);
                 }
                 service.look_after_files();
+                service.upkeep().note("rings_directory", &rings, service.dataplane().look_after_files());
                 let summary = service.upkeep().summary();
                 if summary != told {
                     notify(NotifyState::Status(&summary));

@@ -105,7 +105,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let panel = config.spp.clone();
     let access = config.guests.access().map_err(Error::invalid)?;
     let pins = PinPlace { mount: config.guests.bpffs.clone(), instance: instance(&options.run_dir)? };
-    let places = Places { pins: Some(pins), journals: Some(options.run_dir.join("rings")) };
+    let rings = options.run_dir.join("rings");
+    let places = Places { pins: Some(pins), journals: Some(rings.clone()) };
     let guests = options.run_dir.join("guests");
     let learned = Arc::new(LearnedFile::at(&options.run_dir.join("fdb.json")));
     let kept = Arc::clone(&learned);
@@ -124,7 +125,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     .await?;
 
     let mode = config.api.mode().map_err(Error::invalid)?;
-    let keeper = Keeper::start(&service, directories)?;
+    let keeper = Keeper::start(&service, directories, rings)?;
     let bind = |name, file, mode| -> Result<ApiSocket, Error> {
         Ok(ApiSocket::bind(&options.run_dir.join(file), mode)?.noted(name, service.upkeep()))
     };

@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use ctl_qemu::check::check_port;
 use ctl_service::doctor::local_checks;
+use ctl_service::vhost_checks;
 use ctl_service::{Error, Service};
 use ctl_types::{BridgeUpdate, Capability, Check, ErrorBody, FdbFilter, PortEntry, PortState, Status};
 use serde::{Deserialize, Serialize};
@@ -217,8 +218,11 @@ async fn doctor(State(service): Shared, Query(query): Query<DoctorQuery>) -> Ans
         let mut checks = local_checks(service.dataplane().settings(), &ifnames);
         checks.extend(service.upkeep().checks());
         let mut told = Vec::new();
+        let stats = service.dataplane().stats();
         for port in service.ports() {
             let guest_end = check_port(&port);
+            let counted = stats.ports.iter().find(|counted| counted.name == port.name);
+            let vhost = vhost_checks::checks(&port, counted);
             let name = format!("port {}", port.name);
             told.extend(port.info.iter().flat_map(|info| info.problems.clone()).map(|text| (port.name.clone(), text)));
             match (port.error, port.info.and_then(|info| info.mode_reason)) {
@@ -233,6 +237,7 @@ async fn doctor(State(service): Shared, Query(query): Query<DoctorQuery>) -> Ans
                 (None, None) => checks.push(Check::ok(name, "up")),
             }
             checks.extend(guest_end);
+            checks.extend(vhost);
         }
         let masks = service.dataplane().rule_masks();
         if masks > MANY_MASKS {

@@ -87,7 +87,8 @@ impl Families {
         let mode = match info.mode {
             Some(Mode::Native) => "native",
             Some(Mode::Generic) => "generic",
-            None => "",
+            // No XDP program has to do with its packets.
+            None => "none",
         };
         let (name, vport) = (info.spec.name.as_str(), info.vport.to_string());
         let ifname = info.spec.ifname.as_deref().unwrap_or_default();
@@ -99,8 +100,39 @@ impl Families {
             let help = "Queues of the port's tap that a VMM has open; 0 without a VMM.";
             self.gauge("xswitch_tap_open_queues", help, &[("port", name)], f64::from(tap.open_queues));
         }
+        if let Some(vhost) = &info.vhost {
+            self.vhost(name, vhost);
+        }
         let entries = f64::from(info.fdb_entries);
         self.gauge("xswitch_fdb_entries", "MAC addresses learned on the port.", &[("port", name)], entries);
+    }
+
+    /// The guest of a vhost-user port.
+    fn vhost(&mut self, name: &str, info: &VhostInfo) {
+        let here = [("port", name)];
+        let help = "Whether a front end is connected to the vhost-user port.";
+        self.gauge("xswitch_vhost_connected", help, &here, f64::from(u8::from(info.connected)));
+        let help = "Queue pairs of the vhost-user port of which both rings run and are enabled.";
+        self.gauge("xswitch_vhost_active_pairs", help, &here, f64::from(info.active_pairs));
+        let help = "Front ends that have connected to the vhost-user port since it was added.";
+        self.counter("xswitch_vhost_sessions_total", help, &here, info.sessions);
+        for (outcome, packets) in [
+            ("long_received", info.long_received),
+            ("long_sent", info.long_sent),
+            ("segmented", info.segmented),
+            ("checksum_filled", info.checksums_filled),
+        ] {
+            let help = "Packets of a vhost-user port with offloads, by what was done: taken to be cut, sent whole, sent \
+                        in segments, checksum filled.";
+            let labels = [("port", name), ("outcome", outcome)];
+            self.counter("xswitch_vhost_offload_packets_total", help, &labels, packets);
+        }
+        for (reason, packets) in [("malformed", info.malformed), ("no_room", info.no_room), ("disabled", info.disabled)]
+        {
+            let help = "Packets that were lost at the rings of a vhost-user port: the guest's that were none, those \
+                        that its buffers had no room for, those of a ring that it had not enabled.";
+            self.counter("xswitch_vhost_lost_packets_total", help, &[("port", name), ("reason", reason)], packets);
+        }
     }
 
     /// The guest's end of a port, if it is open.

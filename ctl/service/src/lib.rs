@@ -31,6 +31,7 @@ mod redirects;
 mod rules;
 pub mod state;
 pub mod upkeep;
+pub mod vhost_checks;
 
 use std::collections::HashSet;
 use std::path::PathBuf;

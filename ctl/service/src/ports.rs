@@ -376,10 +376,12 @@ impl Service {
             )));
         }
         let before = spec.clone();
+        let gives_mac = update.mac.is_some();
         let info = self.dataplane.update_port(&before.name, update)?;
         let undo = PortUpdate {
             mtu: before.mtu,
             mac: before.mac,
+            no_mac: gives_mac && before.mac.is_none(),
             shared_mac: Some(before.shared_mac),
             vlan: before.vlan,
             isolated: Some(before.isolated),

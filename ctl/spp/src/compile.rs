@@ -221,7 +221,7 @@ fn end(pipes: &[Pipe], around: &Surroundings<'_>, port: PortId, dir: Dir) -> Opt
     match port.kind {
         PortType::Phy => around.ports.get(&port.whole())?.clone().map(of_switch),
         PortType::Vhost if around.makes(port) => {
-            (!around.broken.vhosts.contains_key(&port.no)).then(|| of_switch(vhost::name(port.no)))
+            (!around.broken.vhosts.contains_key(&port.no)).then(|| of_switch(vhost_names(port.no).0))
         }
         PortType::Vhost => around.ports.get(&port.whole())?.clone().map(of_switch),
         PortType::Ring => Some(EndPort::Ring(port.no)),

@@ -7,22 +7,13 @@
 use std::collections::BTreeMap;
 
 use ctl_spp_types::{PortId, PortType};
-use switch::model::{MAX_VHOST_PAIRS, PortKind, PortSpec, VhostSpec};
+use switch::model::{MAX_VHOST_PAIRS, PortKind, PortSpec, VhostSpec, vhost_names};
 
 use crate::compile::Ports;
 use crate::{Spp, SppError, VhostConfig};
 
 /// Largest number of a `vhost` port that is made. So requests without authentication leave room for other ports.
 pub const MAX_MADE: u32 = 127;
-
-/// Name of the port that is made for `vhost:no`.
-pub(crate) fn name(no: u32) -> String {
-    format!("vhost{no}")
-}
-
-fn uuid(no: u32) -> String {
-    format!("spp-vhost-{no}")
-}
 
 /// Checks that a port can be made for this name.
 ///
@@ -41,12 +32,6 @@ pub(crate) fn check(port: PortId) -> Result<(), SppError> {
     Ok(())
 }
 
-/// The number of a port that was made here.
-fn made_no(spec: &PortSpec) -> Option<u32> {
-    let port: PortId = spec.spp.as_deref()?.parse().ok()?;
-    (port.kind == PortType::Vhost && spec.name == name(port.no) && spec.uuid() == uuid(port.no)).then_some(port.no)
-}
-
 impl Spp {
     /// The ports that were made for `vhost:N`, by number: their queue pairs, or `None` if the port is not up.
     pub(crate) fn made_vhosts(&self) -> BTreeMap<u32, Option<u32>> {
@@ -55,7 +40,7 @@ impl Spp {
             let info = up.iter().find(|info| info.spec.name == name)?;
             u32::try_from(info.queues.len()).ok()
         };
-        let made = |spec: PortSpec| Some((made_no(&spec)?, pairs(&spec.name)));
+        let made = |spec: PortSpec| Some((spec.made_for_vhost()?, pairs(&spec.name)));
         self.service.port_specs().into_iter().filter_map(made).collect()
     }
 
@@ -66,19 +51,20 @@ impl Spp {
             let is_up = up.iter().any(|info| info.spec.name == spec.name);
             Some((spec.spp.as_deref()?.parse().ok()?, is_up.then_some(spec.name)))
         };
-        self.service.port_specs().into_iter().filter(|spec| made_no(spec).is_none()).filter_map(named).collect()
+        self.service.port_specs().into_iter().filter(|spec| spec.made_for_vhost().is_none()).filter_map(named).collect()
     }
 
     /// The port for `vhost:no`.
     fn spec_of(&self, no: u32, pairs: u32) -> PortSpec {
         let VhostConfig { owner, group, mode, .. } = self.config.vhost.clone();
         let socket = self.config.vhost.socket(no).display().to_string();
+        let (name, uuid) = vhost_names(no);
         PortSpec {
-            uuid: Some(uuid(no)),
+            uuid: Some(uuid),
             queues: Some(pairs),
             vhost: Some(VhostSpec { owner, group, mode, ..VhostSpec::new(socket) }),
             spp: Some(PortId { kind: PortType::Vhost, no, queue: None }.to_string()),
-            ..PortSpec::new(name(no), PortKind::Vhost)
+            ..PortSpec::new(name, PortKind::Vhost)
         }
     }
 
@@ -89,7 +75,7 @@ impl Spp {
                 let VhostSpec { socket, owner, group, mode, .. } = spec.vhost.clone()?;
                 Some((socket, owner, group, mode))
             };
-            let stale = made_no(&spec).is_some_and(|no| place(&self.spec_of(no, 1)) != place(&spec));
+            let stale = spec.made_for_vhost().is_some_and(|no| place(&self.spec_of(no, 1)) != place(&spec));
             if stale && let Err(error) = self.service.del_port(&spec.name) {
                 tracing::warn!(port = spec.name, %error, "a port keeps the socket of an earlier configuration");
             }
@@ -108,6 +94,6 @@ impl Spp {
 
     /// Takes the port for `vhost:no` away. No component has it.
     pub(crate) fn remove_vhost(&self, no: u32) -> Result<(), SppError> {
-        Ok(self.service.del_port(&name(no))?)
+        Ok(self.service.del_port(&vhost_names(no).0)?)
     }
 }

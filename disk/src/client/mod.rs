@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use vhost_user::driver::{FrontEnd, Record};
-use vhost_user::memory::{GuestMemory, RegionSpec};
-use vhost_user::message::{Code, features as bit};
+use vhost_user::memory::GuestMemory;
+use vhost_user::message::{Code, RegionAddress, features as bit};
 use vhost_user::ring::{F_EVENT_IDX, F_INDIRECT, F_PACKED, Position, RingFeatures, RingSetup};
 
 pub use self::queue::{Data, Layout, Queue, Task, kind};
@@ -68,7 +68,7 @@ impl Default for GuestSpec {
 pub struct Guest {
     spec: GuestSpec,
     file: Arc<OwnedFd>,
-    region: RegionSpec,
+    region: RegionAddress,
     /// The rings.
     pub queues: Vec<Queue>,
     front_end: Option<FrontEnd>,
@@ -89,7 +89,7 @@ impl Guest {
         let each = Queue::bytes(&spec);
         let size = (each * u64::from(spec.queues)).next_multiple_of(1 << 20);
         nix::unistd::ftruncate(&file, size.cast_signed()).unwrap();
-        let region = RegionSpec { guest: GUEST, size, user: USER, offset: 0 };
+        let region = RegionAddress { guest_addr: GUEST, size, user_addr: USER, mmap_offset: 0 };
         let memory = Arc::new(GuestMemory::of_files([(file.as_fd(), region)]).unwrap());
         let all = VERSION_1 | F_INDIRECT | F_EVENT_IDX;
         let features = spec.features & all | if spec.packed { F_PACKED } else { 0 };
@@ -218,8 +218,8 @@ impl Guest {
     pub fn plug_memory(&mut self, bytes: u64) {
         let file = memfd_create(c"plugged", MFdFlags::MFD_CLOEXEC).unwrap();
         nix::unistd::ftruncate(&file, bytes.cast_signed()).unwrap();
-        let (guest, user) = (self.region.guest + (1 << 40), self.region.user + (1 << 40));
-        let region = RegionSpec { guest, size: bytes, user, offset: 0 };
+        let (guest, user) = (self.region.guest_addr + (1 << 40), self.region.user_addr + (1 << 40));
+        let region = RegionAddress { guest_addr: guest, size: bytes, user_addr: user, mmap_offset: 0 };
         self.front_end().add_memory(&region, &file).unwrap();
     }
 }

@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use vhost_user::message::{InflightLayout, InflightRegion as Message};
-use vhost_user::ring::inflight::{InflightRegion, InflightShape};
+use vhost_user::ring::inflight::InflightRegion;
 
 /// Bytes of this device's own at the end: a mark, then whether the cache is used.
 const TRAILER: u64 = 16;
@@ -33,7 +33,7 @@ impl Record {
     /// Makes a record for so many rings of that size. The front end gets it, and gives it back.
     pub fn create(rings: u16, ring_size: u16, packed: bool, write_back: bool) -> Result<Message, String> {
         let (region, fd) = InflightRegion::create(rings, ring_size, packed).map_err(|error| error.to_string())?;
-        let InflightShape { size, offset, .. } = region.shape();
+        let InflightLayout { size, offset, .. } = region.layout();
         let message = Message { layout: InflightLayout { size: size + TRAILER, offset, rings, ring_size }, fd };
         let written = file(&message).and_then(|file| {
             file.set_len(offset + size + TRAILER)?;
@@ -45,9 +45,8 @@ impl Record {
 
     /// Maps the record that a front end has kept.
     pub fn open(message: &Arc<Message>, packed: bool) -> Result<Self, String> {
-        let InflightLayout { size, offset, rings, ring_size } = message.layout;
-        let shape = InflightShape { size, offset, queues: rings, queue_size: ring_size };
-        let region = InflightRegion::open(message.fd.as_fd(), shape, packed);
+        let InflightLayout { size, offset, .. } = message.layout;
+        let region = InflightRegion::open(message.fd.as_fd(), message.layout, packed);
         let region = region.map_err(|error| format!("the record of requests in flight: {error}"))?;
         let trailer = offset.saturating_add(size).saturating_sub(TRAILER);
         Ok(Self { region, message: Arc::clone(message), trailer })
@@ -99,12 +98,11 @@ mod tests {
     #[test]
     fn a_record_of_another_back_end_has_no_such_bytes_and_gets_none() {
         let (region, fd) = InflightRegion::create(1, 64, false).unwrap();
-        let InflightShape { size, offset, queues, queue_size } = region.shape();
-        let layout = InflightLayout { size, offset, rings: queues, ring_size: queue_size };
+        let layout = region.layout();
         let record = Record::open(&Arc::new(Message { layout, fd }), false).unwrap();
         record.note_cache(false);
         assert_eq!(record.cache(), None);
-        let mut bytes = vec![0; usize::try_from(size).unwrap()];
+        let mut bytes = vec![0; usize::try_from(layout.size).unwrap()];
         file(&record.message).unwrap().read_exact_at(&mut bytes, 0).unwrap();
         assert!(bytes.iter().all(|byte| *byte == 0));
     }

@@ -6,18 +6,16 @@
 pub mod endpoint;
 mod inflight;
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use vhost_user::connection::BackendChannel;
-use vhost_user::memory::{DirtyLog, GuestMemory, RegionSpec};
-use vhost_user::message::{MemoryRegion, RegionAddress};
+use vhost_user::event::{Event, EventError};
+use vhost_user::mapped::MappedMemory;
 use vhost_user::ring::inflight::{InflightRegion, TrackedQueue};
-use vhost_user::ring::{RingError, RingFeatures, RingLog, RingSetup};
+use vhost_user::ring::{RingError, RingFeatures, RingSetup};
 use vhost_user::session::{self, Action, Outcome, RingBase, Session};
 
 use self::inflight::Record;
@@ -41,10 +39,7 @@ struct Running {
 pub struct Device {
     shared: Arc<Shared>,
     threads: Vec<Thread>,
-    memory: Arc<GuestMemory>,
-    /// What `memory` was made of.
-    regions: Vec<Arc<MemoryRegion>>,
-    log: Option<Arc<DirtyLog>>,
+    memory: MappedMemory,
     record: Option<Record>,
     /// By number.
     running: Vec<Option<Running>>,
@@ -64,9 +59,7 @@ impl Device {
         Self {
             shared,
             threads,
-            memory: Arc::default(),
-            regions: Vec::new(),
-            log: None,
+            memory: MappedMemory::default(),
             record: None,
             running: (0..queues).map(|_| None).collect(),
             backend_channel: None,
@@ -151,8 +144,8 @@ impl Device {
             Action::BackendChannelChanged => {
                 self.backend_channel = session.backend_channel().map(|fd| BackendChannel::from(Arc::clone(fd)));
             }
-            Action::KickChanged(ring) => self.tell(*ring, Command::SetKick(u16::from(*ring), kick_of(*ring, session))),
-            Action::CallChanged(ring) => self.tell(*ring, Command::SetCall(u16::from(*ring), call_of(*ring, session))),
+            Action::KickChanged(ring) => self.tell(*ring, Command::SetKick(u16::from(*ring), kick_of(*ring, session)?)),
+            Action::CallChanged(ring) => self.tell(*ring, Command::SetCall(u16::from(*ring), call_of(*ring, session)?)),
             Action::RingLogChanged(ring) => self.log_ring(*ring, session),
             Action::RingEnabled { ring, on } => self.tell(*ring, Command::SetEnabled(u16::from(*ring), *on)),
             Action::StartRing(ring) => self.start(*ring, session)?,
@@ -170,8 +163,7 @@ impl Device {
 
     /// Forgets the guest, whose rings are stopped.
     pub fn forget(&mut self) {
-        (self.memory, self.log, self.record, self.backend_channel) = Default::default();
-        self.regions.clear();
+        (self.memory, self.record, self.backend_channel) = Default::default();
         self.write_back = true;
         self.shared.write_through.store(false, Ordering::Relaxed);
     }
@@ -288,13 +280,13 @@ impl Device {
         };
         let region = own_record.as_deref().or(self.record.as_ref().map(Record::region));
         let region = region.ok_or_else(|| format!("ring {ring} has no record"))?;
-        let mut queue = TrackedQueue::new(&self.memory, &setup, region, index, base).map_err(failed)?;
-        queue.set_log(self.ring_log(ring, session));
+        let mut queue = TrackedQueue::new(self.memory.guest(), &setup, region, index, base).map_err(failed)?;
+        queue.set_log(self.memory.ring_log(ring, session));
         let active = Active {
             number: ring.into(),
             queue,
-            kick: kick_of(ring, session),
-            call: call_of(ring, session),
+            kick: kick_of(ring, session)?,
+            call: call_of(ring, session)?,
             enabled: state.is_enabled(),
             features,
         };
@@ -341,17 +333,7 @@ impl Device {
 
     /// Maps what is new, lets go of what is gone, and has rings that run go on in it.
     fn change_memory(&mut self, session: &Session) -> Result<(), String> {
-        let failed = |error| format!("the guest's memory can't be mapped: {error}");
-        let table = session.memory().regions();
-        let mut memory = GuestMemory::clone(&self.memory);
-        for gone in self.regions.iter().filter(|old| !table.iter().any(|new| Arc::ptr_eq(old, new))) {
-            memory = memory.without(&region(&gone.address)).map_err(failed)?;
-        }
-        for new in table.iter().filter(|new| !self.regions.iter().any(|old| Arc::ptr_eq(old, new))) {
-            memory = memory.with(new.fd.as_fd(), region(&new.address)).map_err(failed)?;
-        }
-        self.regions = table.to_vec();
-        self.memory = Arc::new(memory);
+        self.memory.follow_table(session).map_err(|error| format!("the guest's memory can't be mapped: {error}"))?;
         // Requests in work end in the memory that they are in.
         for (ring, mut active) in self.take(&self.running_rings())? {
             let (setup, position) = (*active.queue.queue().setup(), active.queue.queue().position());
@@ -362,48 +344,35 @@ impl Device {
                 (None, Some(record)) => (record.region(), u16::from(ring)),
                 (None, None) => return Err(format!("ring {ring} has no record")),
             };
-            let moved = TrackedQueue::new(&self.memory, &setup, record, index, position.base(setup.features));
+            let moved = TrackedQueue::new(self.memory.guest(), &setup, record, index, position.base(setup.features));
             active.queue = moved.map_err(|error| format!("ring {ring} can't go on in other memory: {error}"))?;
-            active.queue.set_log(self.ring_log(ring, session));
+            active.queue.set_log(self.memory.ring_log(ring, session));
             self.tell(ring, Command::Start(active));
         }
         Ok(())
     }
 
     fn change_log(&mut self, session: &Session) -> Result<(), String> {
-        let map = |log: &vhost_user::message::LogRegion| DirtyLog::of_file(log.fd.as_fd(), log.offset, log.size);
-        let log = session.log().map(|log| map(log)).transpose();
-        self.log = log.map_err(|error| format!("the log of written pages can't be mapped: {error}"))?.map(Arc::new);
+        let failed = |error| format!("the log of written pages can't be mapped: {error}");
+        self.memory.follow_log(session).map_err(failed)?;
         self.running_rings().into_iter().for_each(|ring| self.log_ring(ring, session));
         Ok(())
     }
 
-    fn ring_log(&self, ring: u8, session: &Session) -> Option<RingLog> {
-        let used = session.ring(ring).and_then(|ring| ring.addresses?.log);
-        Some(RingLog { log: Arc::clone(self.log.as_ref()?), used })
-    }
-
     fn log_ring(&self, ring: u8, session: &Session) {
-        self.tell(ring, Command::SetLog(u16::from(ring), self.ring_log(ring, session)));
+        self.tell(ring, Command::SetLog(u16::from(ring), self.memory.ring_log(ring, session)));
     }
 }
 
-fn region(address: &RegionAddress) -> RegionSpec {
-    let RegionAddress { guest_addr, size, user_addr, mmap_offset } = *address;
-    RegionSpec { guest: guest_addr, size, user: user_addr, offset: mmap_offset }
-}
-
-fn kick_of(ring: u8, session: &Session) -> Kick {
+fn kick_of(ring: u8, session: &Session) -> Result<Kick, String> {
+    let failed = |error: EventError| format!("the kick of ring {ring}: {error}");
     match session.ring(ring).map(|ring| &ring.kick) {
-        Some(session::Kick::Event(event)) => Kick::Event(Arc::clone(event)),
-        _ => Kick::Polled,
+        Some(session::Kick::Event(event)) => Event::try_from(Arc::clone(event)).map(Kick::Event).map_err(failed),
+        _ => Ok(Kick::Polled),
     }
 }
 
-fn call_of(ring: u8, session: &Session) -> Option<Arc<OwnedFd>> {
-    let call = session.ring(ring)?.call.clone()?;
-    // A guest that is not called waits; a thread that waits would cost all queues.
-    let flags = OFlag::from_bits_retain(fcntl(&call, FcntlArg::F_GETFL).ok()?);
-    fcntl(&call, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).ok()?;
-    Some(call)
+fn call_of(ring: u8, session: &Session) -> Result<Option<Event>, String> {
+    let call = session.ring(ring).and_then(|ring| ring.call.clone());
+    call.map(Event::try_from).transpose().map_err(|error| format!("the call of ring {ring}: {error}"))
 }

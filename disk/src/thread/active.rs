@@ -1,10 +1,9 @@
 //! A queue that a thread serves.
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
+use vhost_user::event::Event;
 use vhost_user::ring::inflight::TrackedQueue;
 
 use crate::uring::Registered;
@@ -13,7 +12,7 @@ use crate::uring::Registered;
 #[derive(Clone, Debug)]
 pub enum Kick {
     /// By this event.
-    Event(Arc<OwnedFd>),
+    Event(Event),
     /// By looking.
     Polled,
 }
@@ -28,7 +27,7 @@ pub struct Active {
     /// How requests are told.
     pub kick: Kick,
     /// How the driver is told.
-    pub call: Option<Arc<OwnedFd>>,
+    pub call: Option<Event>,
     /// Requests have effects.
     pub enabled: bool,
     /// Virtio features that were negotiated.
@@ -54,7 +53,6 @@ pub(super) struct Serving {
     /// Who wants it back, once nothing is in work.
     pub taker: Option<Sender<Box<Active>>>,
     pub kick_file: Option<Registered>,
-    pub call_file: Option<Registered>,
     /// Tells kicks of an earlier event from those of this one.
     pub generation: u32,
 }
@@ -71,7 +69,6 @@ impl Serving {
             waiting: [VecDeque::new(), VecDeque::new()],
             taker: None,
             kick_file: None,
-            call_file: None,
             generation,
         }
     }

@@ -9,9 +9,10 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
 use io_uring::opcode;
-use io_uring::squeue::Flags;
 use nix::sys::eventfd::EventFd;
 use tracing::error;
+use vhost_user::event::Event;
+use vhost_user::ring::RingError;
 
 use super::active::Serving;
 use super::bounce::Bounces;
@@ -59,7 +60,7 @@ impl Engine {
         wake: Arc<EventFd>,
         paused: bool,
     ) -> io::Result<Self> {
-        let mut ring = Ring::new(ENTRIES, OWN_FILES + 2 * u32::from(shared.shape.queues))?;
+        let mut ring = Ring::new(ENTRIES, OWN_FILES + u32::from(shared.shape.queues))?;
         let wake_file = ring.register(wake.as_fd())?;
         let channel = shared.store.channel(&mut ring)?;
         let properties = shared.store.properties();
@@ -137,7 +138,7 @@ impl Engine {
                         self.wait_for(self.wake_file, user::WAKE);
                     }
                 }
-                // A call to a driver, which did not work, or a wait that was cancelled.
+                // A wait that was cancelled.
                 _ => {}
             }
         }
@@ -199,7 +200,6 @@ impl Engine {
             Command::SetCall(number, call) => {
                 if let Some(at) = self.place(number) {
                     self.queues[at].active.call = call;
-                    self.open_call(at);
                     // What was used without an event is told now.
                     self.call(at);
                 }
@@ -243,7 +243,6 @@ impl Engine {
         self.generation = self.generation.wrapping_add(1);
         self.queues.push(Serving::new(active, self.generation));
         let at = self.queues.len() - 1;
-        self.open_call(at);
         self.open_kick(at);
         // An earlier daemon may have used requests and not told.
         self.call_always(at);
@@ -276,14 +275,6 @@ impl Engine {
         self.ring.forget(file);
     }
 
-    fn open_call(&mut self, at: usize) {
-        let serving = &mut self.queues[at];
-        if let Some(file) = serving.call_file.take() {
-            self.ring.forget(file);
-        }
-        serving.call_file = serving.active.call.as_ref().and_then(|call| self.ring.register(call.as_fd()).ok());
-    }
-
     /// Tells the driver that requests were used, if it wants to know.
     pub(super) fn call(&mut self, at: usize) {
         if self.queues[at].active.queue.needs_call() {
@@ -292,11 +283,10 @@ impl Engine {
     }
 
     fn call_always(&mut self, at: usize) {
-        static ONE: u64 = 1;
-        let Some(file) = self.queues[at].call_file else { return };
-        let entry = opcode::Write::new(file.fixed(), (&raw const ONE).cast(), 8).build();
-        // SAFETY: the number is static, and only read.
-        unsafe { self.ring.push(entry.flags(Flags::SKIP_SUCCESS)) };
+        let call = self.queues[at].active.call.as_ref();
+        if let Some(Err(error)) = call.map(Event::signal) {
+            self.give_up(at, &RingError::Call(error).to_string());
+        }
     }
 
     /// Gives back queues of which nothing is in work, and tells that all is quiet.
@@ -309,11 +299,6 @@ impl Engine {
                 continue;
             }
             self.close_kick(at);
-            if let Some(file) = self.queues[at].call_file.take() {
-                // A call that was added just now names the place in the table.
-                let _ = self.ring.wait(Some(Duration::ZERO));
-                self.ring.forget(file);
-            }
             let serving = self.queues.remove(at);
             if let Some(taker) = serving.taker {
                 let _ = taker.send(serving.active);

@@ -22,6 +22,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::unistd::Pid;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use vhost_user::event::Event;
 use vhost_user::ring::RingLog;
 
 pub use self::active::{Active, Kick};
@@ -97,7 +98,7 @@ pub enum Command {
     /// End what is in work of this queue, and give it back. Nothing comes if the thread does not have it.
     Take(u16, Sender<Box<Active>>),
     /// The driver is told by another event.
-    SetCall(u16, Option<Arc<std::os::fd::OwnedFd>>),
+    SetCall(u16, Option<Event>),
     /// Requests are told in another way.
     SetKick(u16, Kick),
     /// Requests have effects, or none.

@@ -55,7 +55,7 @@ impl Engine {
     }
 
     /// The guest has broken the ring.
-    fn give_up(&mut self, at: usize, why: &str) {
+    pub(super) fn give_up(&mut self, at: usize, why: &str) {
         let serving = &mut self.queues[at];
         serving.broken = true;
         self.shared.fail(format!("ring {} is broken: {why}", serving.active.number));

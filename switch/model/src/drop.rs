@@ -114,6 +114,10 @@ drop_reasons! {
     PortGone "port_gone"
         "The port was removed, or opened anew for another ring depth, while the frame was on its way, or its netdev \
          was deleted; `doctor` tells which if the count keeps growing.";
+    /// Nobody is at the other end of the port.
+    LinkDown "link_down"
+        "The port that it is for has no link: no guest is at the vhost-user socket, or no VMM has the tap open; start \
+         the guest, `port show` tells what is missing.";
     /// The receiver does not empty its ring fast enough.
     TxRingFull "tx_ring_full"
         "The port's transmit ring is full: its receiver takes frames more slowly than they come; give it CPU time, \
@@ -156,6 +160,7 @@ impl DropReason {
             DropReason::EgressVlan
                 | DropReason::EgressMtu
                 | DropReason::MeterTo
+                | DropReason::LinkDown
                 | DropReason::TxRingFull
                 | DropReason::WorkerRingFull
                 | DropReason::NoFrame

@@ -61,13 +61,16 @@ pub use netdev::{NetdevBefore, NetdevsBefore};
 pub use outside::{OutsideInfo, OutsideSpec};
 pub use port::{
     DEFAULT_FDB_LIMIT, DEFAULT_MTU, DEFAULT_QUEUE_DEPTH, MAX_PORTS, MAX_QUEUES, MIN_MTU, Mode, ModeRequest, PortInfo,
-    PortKind, PortNo, PortSpec, PortUpdate, QueueInfo, Steering, ZeroCopy,
+    PortKind, PortNo, PortSpec, PortUpdate, QueueInfo, Steering, ZeroCopy, vhost_names,
 };
 pub use redirect::{RedirectInfo, RedirectSpec};
 pub use rule::{IpType, RuleAction, RuleChange, RuleInfo, RuleKey, RuleSpec, RuleTarget};
 pub use stats::{Count, NicStats, PortStats, QueueStats, StatsReport};
 pub use tap::{MAX_TAP_QUEUES, TapInfo, TapSpec};
 pub use trace::{TraceEnd, TraceFate, TraceReport, TraceStep};
-pub use vhost::{MAX_SOCKET_PATH, MAX_VHOST_PAIRS, SocketRole, VhostInfo, VhostSpec};
+pub use vhost::{
+    MAX_SOCKET_PATH, MAX_VHOST_PAIRS, SocketRole, VIRTIO_EVENT_IDX, VIRTIO_NET_MRG_RXBUF, VhostInfo, VhostSpec,
+    virtio_net_features,
+};
 pub use vlan::{MAX_VID, VID_COUNT, Vid, VlanMode, VlanSet};
 pub use worker::{LookupCounts, WorkerInfo};

@@ -293,10 +293,23 @@ pub struct PortSpec {
     pub spp: Option<String>,
 }
 
+/// Name and uuid of a port that is made for `vhost:no` of the Soft Patch Panel.
+pub fn vhost_names(no: u32) -> (String, String) {
+    (format!("vhost{no}"), format!("spp-vhost-{no}"))
+}
+
 impl PortSpec {
     /// Its identity.
     pub fn uuid(&self) -> &str {
         self.uuid.as_deref().unwrap_or(&self.name)
+    }
+
+    /// The number N of a port that the switch has made for `vhost:N` of the Soft Patch Panel, because nobody had added
+    /// one. Name and uuid tell it from a port that somebody has added.
+    pub fn made_for_vhost(&self) -> Option<u32> {
+        let no = self.spp.as_deref()?.strip_prefix("vhost:")?.parse().ok()?;
+        let is_so = self.kind == PortKind::Vhost && (self.name.clone(), self.uuid().to_owned()) == vhost_names(no);
+        is_so.then_some(no)
     }
 
     /// A port of that name and kind with every default.
@@ -343,6 +356,10 @@ pub struct PortUpdate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(value_type = Option<String>, example = "02:00:00:00:00:01"))]
     pub mac: Option<MacAddr>,
+    /// Takes the port's `mac` away, and so its guest is not known by it; default false. Not for `guest`, which always
+    /// has one, not together with `mac`, and not while `mac_check` holds.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_mac: bool,
     /// As in [`PortSpec::shared_mac`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_mac: Option<bool>,

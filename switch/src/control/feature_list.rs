@@ -67,43 +67,6 @@ pub(super) fn offered(list: Option<u64>, pairs: u16) -> u64 {
     features
 }
 
-/// Names of feature bits (virtio 1.3, sections 5.1.3 and 6).
-const NAMES: [(u32, &str); 33] = [
-    (0, "VIRTIO_NET_F_CSUM"),
-    (1, "VIRTIO_NET_F_GUEST_CSUM"),
-    (2, "VIRTIO_NET_F_CTRL_GUEST_OFFLOADS"),
-    (3, "VIRTIO_NET_F_MTU"),
-    (5, "VIRTIO_NET_F_MAC"),
-    (7, "VIRTIO_NET_F_GUEST_TSO4"),
-    (8, "VIRTIO_NET_F_GUEST_TSO6"),
-    (9, "VIRTIO_NET_F_GUEST_ECN"),
-    (10, "VIRTIO_NET_F_GUEST_UFO"),
-    (11, "VIRTIO_NET_F_HOST_TSO4"),
-    (12, "VIRTIO_NET_F_HOST_TSO6"),
-    (13, "VIRTIO_NET_F_HOST_ECN"),
-    (14, "VIRTIO_NET_F_HOST_UFO"),
-    (15, "VIRTIO_NET_F_MRG_RXBUF"),
-    (16, "VIRTIO_NET_F_STATUS"),
-    (17, "VIRTIO_NET_F_CTRL_VQ"),
-    (18, "VIRTIO_NET_F_CTRL_RX"),
-    (19, "VIRTIO_NET_F_CTRL_VLAN"),
-    (21, "VIRTIO_NET_F_GUEST_ANNOUNCE"),
-    (22, "VIRTIO_NET_F_MQ"),
-    (23, "VIRTIO_NET_F_CTRL_MAC_ADDR"),
-    (26, "VHOST_F_LOG_ALL"),
-    (28, "VIRTIO_F_INDIRECT_DESC"),
-    (29, "VIRTIO_F_EVENT_IDX"),
-    (30, "VHOST_USER_F_PROTOCOL_FEATURES"),
-    (32, "VIRTIO_F_VERSION_1"),
-    (33, "VIRTIO_F_ACCESS_PLATFORM"),
-    (34, "VIRTIO_F_RING_PACKED"),
-    (35, "VIRTIO_F_IN_ORDER"),
-    (54, "VIRTIO_NET_F_GUEST_USO4"),
-    (55, "VIRTIO_NET_F_GUEST_USO6"),
-    (56, "VIRTIO_NET_F_HOST_USO"),
-    (60, "VIRTIO_NET_F_RSS"),
-];
-
 /// Checks that a port of that kind has the features that its list names.
 pub(super) fn check(spec: &PortSpec) -> Result<(), Error> {
     let possible = if spec.kind == PortKind::Vhost { VHOST_FEATURES } else { 0 };
@@ -112,7 +75,7 @@ pub(super) fn check(spec: &PortSpec) -> Result<(), Error> {
         return Ok(());
     }
     let bit = odd.trailing_zeros();
-    let name = NAMES.iter().find(|(known, _)| *known == bit).map(|(_, name)| format!(" ({name})"));
+    let name = virtio_net_features(1 << bit).next().map(|name| format!(" ({name})"));
     let why = match possible {
         0 => format!("a {} port offers no virtio features", spec.kind.name()),
         _ => format!("a {} port has {possible:#x}", spec.kind.name()),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::attach::{Attachment, GuestSide, RingOptions, no_guest_end};
 use crate::counters::as_count;
@@ -46,6 +47,12 @@ impl LivePort {
     /// Number of queues.
     pub fn queues(&self) -> u32 {
         as_count(self.shared.queues.len())
+    }
+
+    /// Tells workers whether somebody takes what is sent, where the link tells that.
+    pub fn tell_workers(&self) {
+        let is_deserted = self.attachment.has_guest_link() && !self.condition.carrier;
+        self.shared.is_deserted.store(is_deserted, Ordering::Relaxed);
     }
 
     /// Its guest's side.

@@ -13,6 +13,9 @@ pub trait Journals {
     /// `System`: the file can't be made, or there is no room for it.
     fn open_journal(&self, port: &str, bytes: u64) -> Result<Option<File>, Error>;
 
+    /// Whether a port's file is still that one.
+    fn is_journal_in_place(&self, port: &str, file: &File) -> bool;
+
     /// Removes a port's file, if there is one.
     fn remove_journal(&self, port: &str);
 }

@@ -88,6 +88,7 @@ pub fn port(no: PortNo, bridged: bool, workers: usize, queues: impl IntoIterator
         generation: 1,
         name: format!("p{no}"),
         bridged,
+        is_deserted: false.into(),
         mtu: DEFAULT_MTU.into(),
         storm: StormControl::default(),
         shards: (0..workers).map(|_| PortShard::default()).collect(),

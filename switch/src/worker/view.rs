@@ -4,7 +4,7 @@
 //! bursts, and says so by its epoch. When every worker has, nothing of the old view is in use any more.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use crate::capture::Tap;
 use crate::counters::{PortShard, QueueCounters};
@@ -27,6 +27,8 @@ pub struct PortShared {
     pub bridged: bool,
     /// MTU in bytes. It holds for what components send.
     pub mtu: AtomicU32,
+    /// Nobody is there: no guest of a vhost-user port, no VMM at a tap. Of other ports that is not known.
+    pub is_deserted: AtomicBool,
     /// What it may have flooded.
     pub storm: StormControl,
     /// Counters, a shard for each worker.

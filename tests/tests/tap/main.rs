@@ -96,7 +96,12 @@ fn the_owner_opens_the_tap_and_exchanges_frames_with_a_guest() {
     expect_link(&daemon, "a", false);
     let is_known = || daemon.get("fdb").to_string().contains("02:00:00:00:00:77");
     wait::expect("what was learned there goes", PATIENCE, || !is_known());
+    // What is flooded there meanwhile is dropped, and told.
+    let dropped = || daemon.stats("a")["drops"]["link_down"]["packets"].as_u64().unwrap_or(0);
+    let (before, sent) = (dropped(), daemon.stats("a")["tx"]["packets"].clone());
     guest.raw().send(&Frame::ethernet(guest.mac, VMM_MAC).stream(7, 9, 60));
+    wait::expect("a frame for nobody has its reason", PATIENCE, || dropped() > before);
+    assert_eq!(daemon.stats("a")["tx"]["packets"], sent, "none is sent");
     daemon.assert_balanced();
     exchanges(&vmm(NOBODY, NOBODY).open(&daemon.ns, &name).expect("the owner"), &guest, 1);
     daemon.ok("DELETE", "ports/a", Value::Null);

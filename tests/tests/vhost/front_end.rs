@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{IoSlice, Read};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -30,13 +30,17 @@ pub mod request {
     pub const SET_VRING_BASE: u32 = 10;
     pub const SET_VRING_KICK: u32 = 12;
     pub const SET_VRING_CALL: u32 = 13;
+    pub const SET_VRING_ERR: u32 = 14;
 }
 
 /// A connection, with the memory of a guest.
 pub struct FrontEnd {
     stream: UnixStream,
     pub memory: File,
-    kicks: [OwnedFd; 2],
+    pub kicks: [OwnedFd; 2],
+    /// What the switch calls by, and tells of a broken ring by.
+    pub calls: [OwnedFd; 2],
+    pub errs: [OwnedFd; 2],
 }
 
 /// Offsets of a ring's parts in the memory.
@@ -64,7 +68,8 @@ impl FrontEnd {
         stream.set_write_timeout(Some(Duration::from_secs(5))).expect("a timeout");
         let memory: File = memfd_create("guest", MFdFlags::MFD_CLOEXEC).expect("memory").into();
         memory.set_len(MEMORY).expect("a size");
-        Some(Self { stream, memory, kicks: [event(), event()] })
+        let events = || [event(), event()];
+        Some(Self { stream, memory, kicks: events(), calls: events(), errs: events() })
     }
 
     /// Sends bytes with descriptors. An error means that the other end has hung up.
@@ -101,9 +106,13 @@ impl FrontEnd {
             ok &= self.send(request::SET_VRING_NUM, &pair(ring, SIZE.into()), &[]);
             ok &= self.send(request::SET_VRING_BASE, &pair(ring, 0), &[]);
             ok &= self.send(request::SET_VRING_ADDR, &at, &[]);
-            let event = self.kicks[ring as usize].as_fd().as_raw_fd();
-            ok &= self.send(request::SET_VRING_CALL, &words(&[ring.into()]), &[event]);
-            ok &= self.send(request::SET_VRING_KICK, &words(&[ring.into()]), &[event]);
+            for (request, events) in [
+                (request::SET_VRING_CALL, &self.calls),
+                (request::SET_VRING_ERR, &self.errs),
+                (request::SET_VRING_KICK, &self.kicks),
+            ] {
+                ok &= self.send(request, &words(&[ring.into()]), &[events[ring as usize].as_raw_fd()]);
+            }
         }
         ok
     }
@@ -111,6 +120,31 @@ impl FrontEnd {
     /// Writes into the guest's memory.
     pub fn write(&self, at: u64, bytes: &[u8]) {
         self.memory.write_all_at(bytes, at).expect("memory");
+    }
+
+    /// The ring that the guest sends by has a packet in each entry.
+    pub fn write_packets(&self, packet: &[u8]) {
+        let len = u32::try_from(packet.len()).expect("a short packet");
+        let parts = parts(1);
+        self.write(MEMORY / 2, packet);
+        for entry in 0..SIZE {
+            let descriptor = [&(MEMORY / 2).to_le_bytes()[..], &len.to_le_bytes(), &[0; 4]].concat();
+            self.write(parts.descriptors + 16 * u64::from(entry), &descriptor);
+            self.write(parts.available + 4 + 2 * u64::from(entry), &entry.to_le_bytes());
+        }
+    }
+
+    /// Sends the packets up to that one.
+    pub fn send_up_to(&self, index: u16) {
+        self.write(parts(1).available + 2, &index.to_le_bytes());
+        self.kick();
+    }
+
+    /// Which one the switch has taken last.
+    pub fn taken(&self) -> u16 {
+        let mut index = [0; 2];
+        self.memory.read_exact_at(&mut index, parts(1).used + 2).expect("memory");
+        u16::from_le_bytes(index)
     }
 
     /// Kicks the ring that the guest sends by.

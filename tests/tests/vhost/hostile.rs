@@ -1,8 +1,9 @@
 //! Front ends and guests that do what they may not: it costs them their session, and nobody else a packet.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use serde_json::json;
 use tests::random::Random;
 use tests::stream::while_streaming;
@@ -108,6 +109,82 @@ fn a_thousand_bad_sessions_cost_nobody_else_a_packet() {
     vm.wait_ready();
     a.address("10.0.0.9/24");
     assert!(vm.pings("10.0.0.9"));
+    daemon.finish();
+}
+
+/// Has a write to that event wait for ever.
+fn fill(event: &OwnedFd) {
+    let set = |flags| fcntl(event, FcntlArg::F_SETFL(flags)).expect("a mode");
+    set(OFlag::O_NONBLOCK);
+    while nix::unistd::write(event, &(u64::MAX - 1).to_ne_bytes()).is_err() {
+        // The switch has called meanwhile.
+        let _ = nix::unistd::read(event, &mut [0; 8]);
+    }
+    set(OFlag::empty());
+}
+
+/// Bursts that are sent while the call can't be written to.
+const BURSTS: u16 = 500;
+
+#[test]
+fn a_call_that_blocks_stops_nobody() {
+    let daemon = Daemon::start("vhostcall");
+    let (a, b) = (daemon.guest("one", json!({})), daemon.guest("two", json!({})));
+    let socket = add_port(&daemon, "bad", Server::Switch, 1);
+    let front_end = FrontEnd::connect(&socket).expect("a port that takes a guest");
+    // The header, then a packet for a station that nobody has.
+    let packet = [&[0; 12][..], &[2, 0, 0, 0, 0, 99, 2, 0, 0, 0, 0, 98, 8, 0], &[0; 46]].concat();
+    front_end.write_packets(&packet);
+    front_end.calls.iter().for_each(fill);
+    assert!(front_end.start_rings());
+    wait::expect("its rings run", PATIENCE, || vhost(&daemon, "bad")["active_pairs"] == 1);
+    while_streaming(&a, &b, |is_whole| {
+        for burst in 1..=BURSTS {
+            front_end.calls.iter().for_each(fill);
+            front_end.send_up_to(burst.wrapping_mul(7));
+            wait::expect("packets are taken", PATIENCE, || front_end.taken() == burst.wrapping_mul(7) || !is_whole());
+        }
+    });
+    assert_eq!(front_end.taken(), BURSTS.wrapping_mul(7));
+    daemon.finish();
+}
+
+#[test]
+fn a_call_that_is_no_event_is_refused() {
+    let daemon = Daemon::start("vhostpipe");
+    let socket = add_port(&daemon, "a", Server::Switch, 1);
+    for kick in [false, true] {
+        let mut front_end = FrontEnd::connect(&socket).expect("a port that takes a guest");
+        // Nobody reads it, so a write would wait some time.
+        let (reader, writer) = nix::unistd::pipe().expect("a pipe");
+        if kick {
+            front_end.kicks[1] = reader
+        } else {
+            front_end.calls[1] = writer
+        }
+        front_end.start_rings();
+        assert!(front_end.is_hung_up());
+        let expected = format!("the {} of ring 1: the descriptor is no eventfd", if kick { "kick" } else { "call" });
+        wait::expect("it is told", PATIENCE, || {
+            vhost(&daemon, "a")["last_error"].as_str().is_some_and(|error| error.contains(&expected))
+        });
+    }
+    daemon.finish();
+}
+
+#[test]
+fn a_broken_ring_is_told_by_its_error_event() {
+    let daemon = Daemon::start("vhosterr");
+    let socket = add_port(&daemon, "a", Server::Switch, 1);
+    let mut front_end = FrontEnd::connect(&socket).expect("a port that takes a guest");
+    front_end.errs.iter().for_each(|event| assert!(nix::unistd::read(event, &mut [0; 8]).is_err()));
+    assert!(front_end.start_rings());
+    wait::expect("its rings run", PATIENCE, || vhost(&daemon, "a")["active_pairs"] == 1);
+    // More than the ring has entries.
+    front_end.send_up_to(SIZE + 1);
+    assert!(front_end.is_hung_up());
+    assert!(nix::unistd::read(&front_end.errs[1], &mut [0; 8]).is_ok());
+    assert!(nix::unistd::read(&front_end.errs[0], &mut [0; 8]).is_err(), "the other ring is whole");
     daemon.finish();
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::guest::Vm;
-use tests::{Daemon, shell};
+use tests::{Daemon, http, shell};
 
 use super::{Server, start_guest, vhost};
 
@@ -74,6 +74,11 @@ fn tcp_between_guests_goes_in_long_packets_and_arrives_intact() {
     let long = count(&daemon, "b", "long_sent");
     assert!(long > 100, "{long} long packets");
     assert_eq!(count(&daemon, "a", "long_received"), long);
+    assert_eq!(count(&daemon, "b", "segmented"), 0);
+    let scrape = daemon.ns.run(|| http::over_tcp("127.0.0.1:9477", "GET", "/metrics", b"").expect("it answers"));
+    let metrics = String::from_utf8(scrape.body).expect("text");
+    let series = format!("xswitch_vhost_offload_packets_total{{port=\"b\",outcome=\"long_sent\"}} {long}");
+    assert!(metrics.contains(&series), "{metrics}");
     // What is counted are segments.
     let stats = daemon.stats("b");
     let (packets, bytes) = (stats["tx"]["packets"].as_u64().unwrap(), stats["tx"]["bytes"].as_u64().unwrap());
@@ -108,6 +113,7 @@ fn guests_with_and_without_offloads_reach_each_other() {
     send_file(&mut a, &mut b, "10.0.0.2");
     assert!(count(&daemon, "a", "long_received") > 100);
     assert_eq!(count(&daemon, "b", "long_sent"), 0);
+    assert!(count(&daemon, "b", "segmented") > 100);
     send_file(&mut b, &mut a, "10.0.0.1");
     assert_eq!(count(&daemon, "a", "malformed") + count(&daemon, "b", "malformed"), 0);
     daemon.assert_balanced();

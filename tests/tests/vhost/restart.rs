@@ -62,6 +62,31 @@ fn guests_with_packed_rings_go_on_after_the_daemon_was_killed() {
     check_guests_go_on("vhostkillp", ",packed=on", true);
 }
 
+#[test]
+fn packed_rings_go_on_though_the_run_directory_was_removed() {
+    let mut daemon = Daemon::start("vhostrun");
+    let mut a = guest_with(&daemon, "a", Server::Switch, 1, ",packed=on");
+    let mut b = guest_with(&daemon, "b", Server::Qemu, 2, ",packed=on");
+    assert!(a.pings("10.0.0.2"));
+    let run = daemon.path("run");
+    let is_there = |port: &str| run.join("rings").join(port).exists();
+    std::fs::remove_file(run.join("rings/a")).expect("it is there");
+    wait::expect("a file that was removed is made again", PATIENCE, || is_there("a"));
+    // At once, or the daemon makes the first files again before the last ones are gone.
+    std::fs::rename(&run, daemon.path("gone")).expect("it can be moved away");
+    std::fs::remove_dir_all(daemon.path("gone")).expect("it can be removed");
+    wait::expect("all are made again", PATIENCE, || is_there("a") && is_there("b"));
+    // The rings go on in the new files, of which the next daemon learns where they stand.
+    for _ in 0..3 {
+        assert!(a.pings("10.0.0.2"));
+    }
+    wait::expect("the daemon answers", PATIENCE, || run.join("api.sock").exists());
+    kill(&mut daemon);
+    assert!(a.pings("10.0.0.2"), "after the daemon was killed");
+    assert!(b.pings("10.0.0.1"));
+    daemon.finish();
+}
+
 /// A guest that is booted anew while there is no daemon has made its rings anew.
 #[test]
 fn guests_that_reboot_meanwhile_are_served() {

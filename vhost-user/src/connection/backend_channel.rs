@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, sendmsg};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockaddrLike, SockaddrStorage, getsockname, sendmsg};
 
 use crate::message::config_change;
 
@@ -26,8 +26,13 @@ impl BackendChannel {
     /// Tells that the configuration space has changed. The front end reads it again.
     ///
     /// # Errors
-    /// If the front end does not read, is gone, or has given something else than a socket.
+    /// If the front end does not read, is gone, or has given something else than a Unix socket. A TCP socket, for one,
+    /// can be locked for ever by another sender whose memory is not there (userfaultfd(2)).
     pub fn config_changed(&self) -> Result<(), Errno> {
+        let address: SockaddrStorage = getsockname(self.0.as_raw_fd())?;
+        if address.family() != Some(AddressFamily::Unix) {
+            return Err(Errno::EAFNOSUPPORT);
+        }
         let request = config_change();
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         let sent = sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(&request)], &[], flags, None)?;

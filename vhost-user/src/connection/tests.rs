@@ -273,4 +273,6 @@ fn the_front_end_is_asked_to_read_the_configuration_again() {
 fn a_channel_that_is_no_socket_is_of_no_use_and_no_harm() {
     let null = File::options().write(true).open("/dev/null").unwrap();
     assert_eq!(BackendChannel::from(Arc::new(null.into())).config_changed(), Err(Errno::ENOTSOCK));
+    let other = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    assert_eq!(BackendChannel::from(Arc::new(other.into())).config_changed(), Err(Errno::EAFNOSUPPORT));
 }

@@ -7,9 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::memory::RegionSpec;
-use crate::message::Code;
 use crate::message::features as bit;
+use crate::message::{Code, RegionAddress};
 use crate::ring::RingSetup;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
@@ -152,9 +151,9 @@ impl FrontEnd {
     ///
     /// # Errors
     /// The back end refuses it, or hangs up.
-    pub fn memory(&mut self, region: &RegionSpec, file: &OwnedFd) -> io::Result<()> {
+    pub fn memory(&mut self, region: &RegionAddress, file: &OwnedFd) -> io::Result<()> {
         let mut table = words(&[1]);
-        table.extend(words(&[region.guest, region.size, region.user, region.offset]));
+        table.extend(words(&[region.guest_addr, region.size, region.user_addr, region.mmap_offset]));
         self.tell(Code::SetMemTable, &table, &[file.as_fd()])
     }
 
@@ -162,8 +161,8 @@ impl FrontEnd {
     ///
     /// # Errors
     /// The back end refuses it, or hangs up.
-    pub fn add_memory(&mut self, region: &RegionSpec, file: &OwnedFd) -> io::Result<()> {
-        let region = words(&[0, region.guest, region.size, region.user, region.offset]);
+    pub fn add_memory(&mut self, region: &RegionAddress, file: &OwnedFd) -> io::Result<()> {
+        let region = words(&[0, region.guest_addr, region.size, region.user_addr, region.mmap_offset]);
         self.tell(Code::AddMemReg, &region, &[file.as_fd()])
     }
 

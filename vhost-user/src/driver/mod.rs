@@ -15,7 +15,8 @@ pub use self::front_end::{FrontEnd, Record};
 use self::packed::PackedDriver;
 pub use self::repeat::{Repeater, Turn};
 use self::split::SplitDriver;
-use crate::memory::{GuestMemory, MemoryError, RegionSpec};
+use crate::memory::{GuestMemory, MemoryError};
+use crate::message::RegionAddress;
 use crate::ring::{Position, RingSetup};
 
 /// First guest address of the memories made here.
@@ -32,7 +33,8 @@ const ALIGN: u64 = 64;
 /// # Errors
 /// There are no bytes.
 pub fn memory(bytes: u64) -> Result<Arc<GuestMemory>, MemoryError> {
-    GuestMemory::of_heap([RegionSpec { guest: GUEST, size: bytes, user: USER, offset: 0 }]).map(Arc::new)
+    GuestMemory::of_heap([RegionAddress { guest_addr: GUEST, size: bytes, user_addr: USER, mmap_offset: 0 }])
+        .map(Arc::new)
 }
 
 /// A buffer that the driver offers.
@@ -94,7 +96,7 @@ fn lay_out(memory: &GuestMemory, at: u64, shape: RingSetup) -> (RingSetup, u64, 
     let (available, used) =
         if shape.features.packed { (place(4), place(4)) } else { (place(6 + 2 * size), place(6 + 8 * size)) };
     let tables = if shape.features.indirect { place(16 * TABLE as u64 * size) } else { 0 };
-    let user = |guest: u64| guest - region.guest + region.user;
+    let user = |guest: u64| guest - region.guest_addr + region.user_addr;
     let setup = RingSetup { descriptors: user(descriptors), available: user(available), used: user(used), ..shape };
     memory.write(descriptors, &vec![0; (end - at) as usize]).expect("room for the ring");
     (setup, tables, end)

@@ -24,8 +24,8 @@ impl<'m> Bounds<'m> {
     const NONE: Self = Self { guest: 0, size: 0, start: ptr::null_mut(), _region: PhantomData };
 
     fn of(region: &'m Region) -> Self {
-        let spec = region.spec();
-        Self { guest: spec.guest, size: spec.size, start: region.start(), _region: PhantomData }
+        let address = region.address();
+        Self { guest: address.guest_addr, size: address.size, start: region.start(), _region: PhantomData }
     }
 
     /// `len` bytes at a guest address. None if there are no bytes, or not all are in the region.
@@ -94,7 +94,7 @@ impl<'m> Lookup<'m> {
 
     /// Goes to the last region that begins at the address or before it.
     fn search(&mut self, guest: u64) {
-        let after = self.regions.partition_point(|region| region.spec().guest <= guest);
+        let after = self.regions.partition_point(|region| region.address().guest_addr <= guest);
         *self = Self::new(self.regions, after.saturating_sub(1));
     }
 }

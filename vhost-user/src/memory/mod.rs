@@ -35,9 +35,10 @@ pub use self::log::DirtyLog;
 pub(crate) use self::lookup::Bounds;
 pub use self::lookup::Lookup;
 pub(crate) use self::mapping::Mapping;
-pub use self::region::{Region, RegionSpec};
+pub use self::region::Region;
 pub(crate) use self::slice::prefetch;
 pub use self::slice::{Atomic, GuestSlice};
+use crate::message::RegionAddress;
 
 /// Most regions of a guest: as many as QEMU's memory slots (`VHOST_USER_MAX_RAM_SLOTS`).
 pub const MAX_REGIONS: usize = 509;
@@ -57,29 +58,29 @@ impl GuestMemory {
     /// # Errors
     /// There are more than [`MAX_REGIONS`], or they overlap in guest addresses. A region is not as it must be:
     /// [`MemoryError`] says what there is. Regions may share user addresses; then the first one is taken.
-    pub fn of_files<F: AsFd>(regions: impl IntoIterator<Item = (F, RegionSpec)>) -> Result<Self, MemoryError> {
-        regions.into_iter().try_fold(Self::default(), |memory, (fd, spec)| memory.with(fd.as_fd(), spec))
+    pub fn of_files<F: AsFd>(regions: impl IntoIterator<Item = (F, RegionAddress)>) -> Result<Self, MemoryError> {
+        regions.into_iter().try_fold(Self::default(), |memory, (fd, address)| memory.with(fd.as_fd(), address))
     }
 
     /// The same with one more region (`VHOST_USER_ADD_MEM_REG`).
     ///
     /// # Errors
     /// As for [`GuestMemory::of_files`].
-    pub fn with(&self, fd: BorrowedFd<'_>, spec: RegionSpec) -> Result<Self, MemoryError> {
-        self.insert(spec, || Region::of_file(fd, spec, &self.broken))
+    pub fn with(&self, fd: BorrowedFd<'_>, address: RegionAddress) -> Result<Self, MemoryError> {
+        self.insert(address, || Region::of_file(fd, address, &self.broken))
     }
 
     /// The same without a region (`VHOST_USER_REM_MEM_REG`). Its offset does not matter.
     ///
     /// # Errors
     /// No region has these addresses and this size.
-    pub fn without(&self, spec: &RegionSpec) -> Result<Self, MemoryError> {
+    pub fn without(&self, address: &RegionAddress) -> Result<Self, MemoryError> {
         let is_it = |region: &Arc<Region>| {
-            let have = region.spec();
-            (have.guest, have.user, have.size) == (spec.guest, spec.user, spec.size)
+            let have = region.address();
+            (have.guest_addr, have.user_addr, have.size) == (address.guest_addr, address.user_addr, address.size)
         };
         let at = self.regions.iter().position(is_it);
-        let at = at.ok_or(MemoryError::NoRegion { guest: spec.guest, size: spec.size })?;
+        let at = at.ok_or(MemoryError::NoRegion { guest: address.guest_addr, size: address.size })?;
         let mut regions = self.regions.to_vec();
         regions.remove(at);
         Ok(Self { regions: regions.into(), broken: Arc::clone(&self.broken) })
@@ -90,22 +91,26 @@ impl GuestMemory {
     /// # Errors
     /// As for [`GuestMemory::of_files`].
     #[cfg(any(test, feature = "driver"))]
-    pub fn of_heap(regions: impl IntoIterator<Item = RegionSpec>) -> Result<Self, MemoryError> {
-        let add = |memory: Self, spec| memory.insert(spec, || Region::of_heap(spec));
+    pub fn of_heap(regions: impl IntoIterator<Item = RegionAddress>) -> Result<Self, MemoryError> {
+        let add = |memory: Self, address| memory.insert(address, || Region::of_heap(address));
         regions.into_iter().try_fold(Self::default(), add)
     }
 
-    fn insert(&self, spec: RegionSpec, map: impl FnOnce() -> Result<Region, MemoryError>) -> Result<Self, MemoryError> {
-        let at = self.regions.partition_point(|region| region.spec().guest <= spec.guest);
+    fn insert(
+        &self,
+        address: RegionAddress,
+        map: impl FnOnce() -> Result<Region, MemoryError>,
+    ) -> Result<Self, MemoryError> {
+        let at = self.regions.partition_point(|region| region.address().guest_addr <= address.guest_addr);
         if self.regions.len() >= MAX_REGIONS {
             return Err(MemoryError::TooMany);
         }
         let before = at.checked_sub(1).and_then(|before| self.regions.get(before));
-        if let Some(later) = self.regions.get(at).filter(|later| later.spec().guest < spec.end()) {
-            return Err(MemoryError::Overlap { guest: later.spec().guest });
+        if let Some(later) = self.regions.get(at).filter(|later| later.address().guest_addr < address.end()) {
+            return Err(MemoryError::Overlap { guest: later.address().guest_addr });
         }
-        if before.is_some_and(|before| spec.guest < before.spec().end()) {
-            return Err(MemoryError::Overlap { guest: spec.guest });
+        if before.is_some_and(|before| address.guest_addr < before.address().end()) {
+            return Err(MemoryError::Overlap { guest: address.guest_addr });
         }
         let mut regions = self.regions.to_vec();
         regions.insert(at, Arc::new(map()?));
@@ -113,8 +118,8 @@ impl GuestMemory {
     }
 
     /// The regions, in the order of guest addresses.
-    pub fn regions(&self) -> impl Iterator<Item = &RegionSpec> {
-        self.regions.iter().map(|region| region.spec())
+    pub fn regions(&self) -> impl Iterator<Item = &RegionAddress> {
+        self.regions.iter().map(|region| region.address())
     }
 
     /// Whether a file turned out to be shorter than its region. From then on that region has zeroes of its own, and
@@ -139,12 +144,12 @@ impl GuestMemory {
     /// [`MemoryError::User`] if there are none, or no region has them all.
     pub fn user_slice(&self, user: u64, len: u32) -> Result<GuestSlice<'_>, MemoryError> {
         let has = |region: &&Arc<Region>| {
-            let spec = region.spec();
-            let offset = user.wrapping_sub(spec.user);
-            offset < spec.size && u64::from(len) <= spec.size - offset && len > 0
+            let address = region.address();
+            let offset = user.wrapping_sub(address.user_addr);
+            offset < address.size && u64::from(len) <= address.size - offset && len > 0
         };
         let region = self.regions.iter().find(has).ok_or(MemoryError::User { user, len: len.into() })?;
-        self.slice(region.spec().guest + (user - region.spec().user), len)
+        self.slice(region.address().guest_addr + (user - region.address().user_addr), len)
     }
 
     /// Copies bytes at a guest address. They may lie in several regions that follow each other.

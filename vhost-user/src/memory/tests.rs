@@ -16,8 +16,8 @@ fn memfd(size: u64) -> File {
     file
 }
 
-fn spec(guest: u64, size: u64) -> RegionSpec {
-    RegionSpec { guest, size, user: guest + (0x7f << 40), offset: 0 }
+fn spec(guest: u64, size: u64) -> RegionAddress {
+    RegionAddress { guest_addr: guest, size, user_addr: guest + (0x7f << 40), mmap_offset: 0 }
 }
 
 fn heap(regions: &[(u64, u64)]) -> Result<GuestMemory, MemoryError> {
@@ -78,9 +78,9 @@ fn regions_that_overlap_or_overflow_are_refused() {
     assert_eq!(heap(&[(0x1000, 9), (0x1000, 1)]).unwrap_err(), MemoryError::Overlap { guest: 0x1000 });
     assert!(heap(&[(0x1000, 0x1000), (0x2000, 1), (0, 0x1000)]).is_ok());
     assert_eq!(heap(&[(0, 0)]).unwrap_err(), MemoryError::Empty);
-    let wrong = RegionSpec { guest: u64::MAX - 1, size: 2, user: 0, offset: 0 };
+    let wrong = RegionAddress { guest_addr: u64::MAX - 1, size: 2, user_addr: 0, mmap_offset: 0 };
     assert_eq!(GuestMemory::of_heap([wrong]).unwrap_err(), MemoryError::Overflow { size: 2 });
-    let wrong = RegionSpec { user: u64::MAX, ..spec(0, 1) };
+    let wrong = RegionAddress { user_addr: u64::MAX, ..spec(0, 1) };
     assert_eq!(GuestMemory::of_heap([wrong]).unwrap_err(), MemoryError::Overflow { size: 1 });
 }
 
@@ -96,13 +96,13 @@ fn a_guest_has_as_many_regions_as_qemu_has_slots() {
 fn sets_with_and_without_a_region_share_the_others() {
     let (low, high) = (spec(0, 0x1000), spec(0x2000, 0x1000));
     let both = GuestMemory::of_heap([low, high]).unwrap();
-    let one = both.without(&RegionSpec { offset: 77, ..low }).unwrap();
+    let one = both.without(&RegionAddress { mmap_offset: 77, ..low }).unwrap();
     assert_eq!(one.regions().collect::<Vec<_>>(), [&high]);
     one.write(0x2000, b"shared").unwrap();
     drop(one);
     assert_eq!(both.slice(0x2000, 6).unwrap().read_array(), Some(*b"shared"));
     let error = MemoryError::NoRegion { guest: 0, size: 0x1000 };
-    assert_eq!(both.without(&RegionSpec { user: 0, ..low }).unwrap_err(), error);
+    assert_eq!(both.without(&RegionAddress { user_addr: 0, ..low }).unwrap_err(), error);
 }
 
 #[test]
@@ -111,8 +111,8 @@ fn a_file_is_mapped_where_it_says_and_shared() {
     let file = memfd(4 * PAGE);
     // The offset is no multiple of a page, as that of a region on huge pages.
     let specs = [
-        RegionSpec { offset: 0x300, ..spec(0x1000, 0x1d00) },
-        RegionSpec { offset: 3 * PAGE, ..spec(0x10_0000, 0x1000) },
+        RegionAddress { mmap_offset: 0x300, ..spec(0x1000, 0x1d00) },
+        RegionAddress { mmap_offset: 3 * PAGE, ..spec(0x10_0000, 0x1000) },
     ];
     let memory = GuestMemory::of_files(specs.map(|spec| (&file, spec))).unwrap();
     memory.write(0x1001, b"here").unwrap();
@@ -122,7 +122,7 @@ fn a_file_is_mapped_where_it_says_and_shared() {
     assert_eq!(&bytes, b"here");
     nix::sys::uio::pwrite(&file, b"back", 4 * 4096 - 4).unwrap();
     assert_eq!(memory.slice(0x10_0ffc, 4).unwrap().read_array(), Some(*b"back"));
-    let short = RegionSpec { offset: 3 * PAGE, ..spec(0, 0x1001) };
+    let short = RegionAddress { mmap_offset: 3 * PAGE, ..spec(0, 0x1001) };
     let error = MemoryError::FileTooShort { file: 4 * PAGE, end: 4 * PAGE + 1 };
     assert_eq!(GuestMemory::of_files([(&file, short)]).unwrap_err(), error);
     let here = File::open(".").unwrap();

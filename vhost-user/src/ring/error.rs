@@ -1,6 +1,7 @@
 //! What a guest, or its front end, can do wrong with a ring.
 
 use super::Position;
+use crate::event::EventError;
 use crate::memory::MemoryError;
 
 /// Why a ring is refused or given up. Its owner ends the session: nothing is to be repaired here.
@@ -97,4 +98,7 @@ pub enum RingError {
     /// The guest's memory has lost pages ([`crate::memory::GuestMemory::is_broken`]).
     #[error("the guest has taken pages of its memory away")]
     MemoryBroken,
+    /// The guest can't be told that buffers were used.
+    #[error("the guest's call: {0}")]
+    Call(#[from] EventError),
 }

@@ -138,6 +138,16 @@ impl Record {
         self.set(STATE, HOLDS);
     }
 
+    /// Makes it tell what another one tells, of which no ring makes use meanwhile.
+    pub fn copy(&self, other: &Self) {
+        self.end();
+        for (word, from) in self.words.entries().iter().zip(other.words.entries()).skip(STATE + 1) {
+            word.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        compiler_fence(Ordering::SeqCst);
+        self.set(STATE, other.get(STATE));
+    }
+
     /// Makes it void: the front end knows where the ring stands, or the ring is no more.
     pub fn end(&self) {
         self.set(STATE, 0);

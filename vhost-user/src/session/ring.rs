@@ -17,7 +17,7 @@ pub enum Kick {
     Unset,
     /// The ring is to be polled.
     Polled,
-    /// The driver writes to this event. It may be any kind of file.
+    /// The driver writes to this descriptor. It may be any kind of file until it is an [`crate::event::Event`].
     Event(Arc<OwnedFd>),
 }
 
@@ -33,9 +33,9 @@ pub struct Ring {
     pub base: Option<RingBase>,
     /// How it learns of new buffers.
     pub kick: Kick,
-    /// Tells the driver that buffers were used. It may be any kind of file.
+    /// Tells the driver that buffers were used. It may be any kind of file until it is an [`crate::event::Event`].
     pub call: Option<Arc<OwnedFd>>,
-    /// Tells the front end that the ring is broken. It may be any kind of file.
+    /// Tells the front end that the ring is broken. It may be any kind of file, as above.
     pub err: Option<Arc<OwnedFd>>,
     /// What `SET_VRING_ENABLE` said last.
     pub(super) enable: Option<bool>,

@@ -33,6 +33,11 @@ pub(crate) trait Item: Clone + PartialEq + Serialize {
     /// Removes it from the state file.
     fn gone(&self) -> Row;
 
+    /// Whether the switch has made it for a need of its own. Then no file makes it go.
+    fn is_made(&self) -> bool {
+        false
+    }
+
     /// Its name among the rows of all sections.
     fn mark(&self) -> String {
         format!("{}/{}", Self::SECTION.name(), self.label())
@@ -73,6 +78,10 @@ impl Item for PortSpec {
 
     fn label(&self) -> String {
         self.name.clone()
+    }
+
+    fn is_made(&self) -> bool {
+        self.made_for_vhost().is_some()
     }
 
     fn put(&self) -> Row {

@@ -34,7 +34,7 @@ use self::carry_out::Failing;
 pub use self::check::check_config;
 use self::check::leave_out_dangling;
 use self::diff::diff;
-use self::item::by_key;
+use self::item::{Item, by_key};
 pub(crate) use self::marks::Marks;
 use self::marks::Source;
 pub use self::marks::{DeclaredRow, DeclaredRows};
@@ -137,9 +137,17 @@ impl Service {
         inner.marks = marks;
     }
 
-    /// The ports and tables that there are, with every field.
+    /// The ports and tables that there are, with every field. Ports that the switch has made for `vhost:N` of the Soft
+    /// Patch Panel are none of them: the panel makes them again.
     pub fn config(&self) -> SwitchConfig {
-        self.describe(&self.lock())
+        let mut config = self.describe(&self.lock());
+        let (made, ports): (Vec<_>, Vec<_>) = config.ports.into_iter().partition(Item::is_made);
+        config.ports = ports;
+        let is_made = |vport| made.iter().any(|port| port.vport == Some(vport));
+        config.fdb.retain(|row| !made.iter().any(|port| port.name == row.port));
+        config.bindings.retain(|row| !is_made(row.vport));
+        config.redirects.retain(|row| !is_made(row.src) && !is_made(row.dest));
+        config
     }
 
     /// Says what a configuration would change. Changes nothing.

@@ -78,6 +78,7 @@ pub(super) fn update(is: &PortSpec, to: &PortSpec) -> Option<PortUpdate> {
     let update = PortUpdate {
         mtu: new(&is.mtu, &to.mtu),
         mac: new(&is.mac, &to.mac),
+        no_mac: !is.kind.has_guest_end() && is.mac.is_some() && to.mac.is_none(),
         shared_mac: flag(is.shared_mac, to.shared_mac),
         vlan: new(&is.vlan, &to.vlan),
         isolated: flag(is.isolated, to.isolated),
@@ -95,7 +96,7 @@ fn updated(is: &PortSpec, update: &PortUpdate) -> PortSpec {
     let update = update.clone();
     PortSpec {
         mtu: update.mtu.or(is.mtu),
-        mac: update.mac.or(is.mac),
+        mac: if update.no_mac { None } else { update.mac.or(is.mac) },
         shared_mac: update.shared_mac.unwrap_or(is.shared_mac),
         vlan: update.vlan.or_else(|| is.vlan.clone()),
         isolated: update.isolated.unwrap_or(is.isolated),
@@ -177,6 +178,19 @@ mod tests {
             assert_ne!(update, PortUpdate::default());
             assert_eq!(updated(&live(), &update), to);
         }
+        // Of a tap, or a guest by vhost-user, the switch need not know the address.
+        let mac = Some(MacAddr::new([2, 0, 0, 0, 0, 9]));
+        let tap = PortSpec { kind: PortKind::Tap, mac, mac_check: Some(true), ..live() };
+        let bare = PortSpec { mac: None, mac_check: Some(false), ..tap.clone() };
+        let to = complete(
+            &PortSpec { mac_check: None, ..PortSpec::new("vm1", PortKind::Tap) },
+            Some(&tap),
+            Some(&PortSpec { mac, ..PortSpec::new("vm1", PortKind::Tap) }),
+        );
+        assert_eq!((to.mac, to.mac_check), (None, Some(false)));
+        let change = update(&tap, &bare).unwrap();
+        assert!(change.no_mac);
+        assert_eq!(updated(&tap, &change), bare);
         let anew: [Change; 12] = [
             |port| port.uuid = Some("x".into()),
             |port| port.kind = PortKind::Phy,

@@ -22,14 +22,14 @@ pub(super) struct Wish<'a> {
     pub config: &'a SwitchConfig,
     /// Where it comes from.
     pub source: &'a Source,
-    /// Whether all rows go that it does not declare.
+    /// Whether all rows go that it does not declare, but for those that the switch needs itself.
     pub prune: bool,
 }
 
 impl Wish<'_> {
     /// Whether a row goes if it is not declared.
     fn may_go(&self, marks: &Marks, row: &impl Item) -> bool {
-        self.prune || marks.is_of(&row.mark(), self.source)
+        !row.is_made() && (self.prune || marks.is_of(&row.mark(), self.source))
     }
 }
 

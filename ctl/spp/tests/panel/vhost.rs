@@ -8,6 +8,7 @@ use ctl_service::Service;
 use ctl_service::state::Store;
 use ctl_spp::shell::execute;
 use ctl_spp::*;
+use ctl_types::ConfigRequest;
 use kit::{MISSING_NETDEV, VF_AND_NFV as TWO, panel, spp_of, tables};
 use switch::model::*;
 
@@ -118,6 +119,32 @@ fn ports_outlive_the_daemon_and_follow_the_configuration() {
     let (_host, _service, spp) = panel(&config, open());
     assert_eq!(running(&spp), ["nfv 2/phy:0-vhost:3"]);
     assert!(is_socket(&socket(&other, 3)) && !socket(&dir, 3).exists());
+}
+
+#[test]
+fn a_made_port_is_no_part_of_the_configuration() {
+    let (dir, config) = place("");
+    let (_host, service, spp) = panel(&config, Store::in_memory(tables()));
+    say(&spp, "nfv 2; add vhost:3");
+    say(&spp, "nfv 2; patch phy:0 vhost:3");
+    say(&spp, "nfv 2; forward");
+    let vport = service.port("vhost3").unwrap().spec.vport.unwrap();
+    service.add_meter(MeterSpec::new(1, 1_000_000)).unwrap();
+    let binding = MeterBinding { vport, direction: MeterDirection::To, meter: 1 };
+    service.bind_meter(&binding).unwrap();
+    // A port that somebody has added with such a name is a part.
+    let mine = VhostSpec::new(dir.path().join("mine").display().to_string());
+    let mine = PortSpec { vhost: Some(mine), ..PortSpec::new("vhost9", PortKind::Vhost) };
+    service.add_port(mine).unwrap();
+    let exported = service.config();
+    let names: Vec<_> = exported.ports.iter().map(|port| port.name.as_str()).collect();
+    assert!(names.contains(&"vhost9") && !names.contains(&"vhost3"), "{names:?}");
+    assert_eq!(exported.bindings, []);
+    // What declares nothing of it does not take it away either, however it is applied.
+    let request = ConfigRequest { config: exported, prune: true, file: None };
+    service.apply_config(&request).unwrap();
+    assert_eq!(running(&spp), ["nfv 2/phy:0-vhost:3"]);
+    assert!(service.port("vhost3").is_ok());
 }
 
 #[test]

@@ -85,7 +85,10 @@ impl Ends {
         sight: &Sight<'_>,
         max_mtu: u32,
     ) -> Result<Followed, OtherQueues> {
-        let Some(link) = sight.link else { return Ok(Followed::default()) };
+        let Some(link) = sight.link else {
+            let carrier = self.tap.as_mut().map(|tap| tap.look_for_vmm(host));
+            return Ok(Followed { carrier, ..Followed::default() });
+        };
         let carrier = |ends: &Self| ends.tap.as_ref().map(Tap::carrier);
         let tap_touched = self.tap.as_ref().is_some_and(|tap| tap.is_touched(sight.said));
         let far_touched = self.far.as_ref().is_some_and(|far| sight.said.touches(far.index));

@@ -241,6 +241,14 @@ impl Attachment {
         }
     }
 
+    /// Whether the link tells if somebody takes what is sent. A veth or a NIC has a kernel at its other end.
+    pub fn has_guest_link(&self) -> bool {
+        match self {
+            Attachment::Netdev(port) => port.tap().is_some(),
+            Attachment::Vhost(_) => true,
+        }
+    }
+
     /// Whether there is somebody at the other end, as far as is known of a port that is new.
     pub fn has_carrier(&self) -> bool {
         match self {
@@ -287,6 +295,15 @@ impl Attachment {
         match self {
             Attachment::Netdev(port) => port.follow(spec, sight),
             Attachment::Vhost(port) => Ok(port.follow()),
+        }
+    }
+
+    /// Makes files that outlive the process again, if somebody has removed them. Returns whether it did.
+    pub fn look_after_files(&self) -> Result<bool, Error> {
+        match self {
+            // What it keeps is in the kernel.
+            Attachment::Netdev(_) => Ok(false),
+            Attachment::Vhost(port) => port.look_after_files(),
         }
     }
 

@@ -144,6 +144,15 @@ impl Tap {
         self.carrier
     }
 
+    /// Looks whether a VMM has it, if none had. For a moment when nobody has told anything: the kernel may not tell of
+    /// other namespaces. Says whether one has, as far as is known.
+    pub fn look_for_vmm(&mut self, host: &dyn Host) -> bool {
+        if !self.carrier && matches!(self.netdev.namespace, Namespace::Named(_)) {
+            self.look(host);
+        }
+        self.carrier
+    }
+
     /// What users see of it, as far as is known.
     pub fn info(&self) -> TapInfo {
         info(&self.state, 0)

@@ -144,6 +144,7 @@ fn share(core: &Core, spec: &PortSpec, control: &mut Control) -> PortShared {
         name: spec.name.clone(),
         shards: (0..core.workers.count()).map(|_| Default::default()).collect(),
         bridged: spec.spp.is_none(),
+        is_deserted: false.into(),
         mtu: spec.mtu.unwrap_or(DEFAULT_MTU).into(),
         storm: StormControl::new(control.bridge.storm_control, core.shared.now_ns()),
         queues: core.workers.spread(queues as usize).map(QueueShared::new).collect(),
@@ -166,7 +167,9 @@ fn open(core: &Arc<Core>, (plan, found): (Plan, Found)) -> Result<Opened, Error>
     let queue = |(number, backend)| Queue::new(Arc::clone(&shared), number, backend);
     let queues = (0..).zip(queues).map(queue).collect();
     let condition = Condition { carrier: attachment.has_carrier(), ..Condition::default() };
-    Ok(Opened { port: LivePort { spec, shared, rings, attachment, condition }, queues })
+    let port = LivePort { spec, shared, rings, attachment, condition };
+    port.tell_workers();
+    Ok(Opened { port, queues })
 }
 
 /// Gives open ports their places: in one new view, then in the hands of the workers.

@@ -102,6 +102,7 @@ fn tell(port: &mut LivePort, condition: Condition) {
         tracing::info!(port = name, "the port works again");
     }
     port.condition = condition;
+    port.tell_workers();
 }
 
 /// Takes a port out of the switch. Components go on without it.

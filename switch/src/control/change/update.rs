@@ -39,12 +39,17 @@ fn check_address(control: &Control, port: &LivePort, update: &PortUpdate) -> Res
     }
     let spec = &port.spec;
     let changed = PortSpec {
-        mac: update.mac.or(spec.mac),
+        mac: new_mac(spec, update),
         vlan: update.vlan.clone().or_else(|| spec.vlan.clone()),
         shared_mac: update.shared_mac.unwrap_or(spec.shared_mac),
         ..spec.clone()
     };
     unique::check_mac(&changed, control.ports.iter().map(|port| &port.spec))
+}
+
+/// The address that a port has after a change.
+fn new_mac(spec: &PortSpec, update: &PortUpdate) -> Option<MacAddr> {
+    if update.no_mac { None } else { update.mac.or(spec.mac) }
 }
 
 /// Refuses what can't be, before anything is changed.
@@ -75,8 +80,17 @@ pub(in crate::control) fn check_update(port: &LivePort, update: &PortUpdate) -> 
     if update.fdb_limit == Some(0) {
         return Err(Error::invalid("fdb_limit: 0 is out of range, at least 1 is needed"));
     }
-    if update.mac_check == Some(true) && update.mac.or(spec.mac).is_none() {
-        return Err(Error::invalid("mac_check: the port has no address to check against: name one as `mac`"));
+    if update.no_mac && spec.kind.has_guest_end() {
+        return Err(Error::invalid(format!("no_mac: the guest of a {} port always has an address", spec.kind.name())));
+    }
+    if update.no_mac && update.mac.is_some() {
+        return Err(Error::invalid("no_mac: it can't take the address away that `mac` gives"));
+    }
+    let is_checked = update.mac_check.unwrap_or(update.no_mac && spec.mac_check == Some(true));
+    if is_checked && new_mac(spec, update).is_none() {
+        return Err(Error::invalid(
+            "mac_check: the port would have no address to check against: name one as `mac`, or set `mac_check` to false",
+        ));
     }
     Ok(())
 }
@@ -145,11 +159,12 @@ fn change_each(
 
 /// Changes what the next view says of a port.
 fn change_policy(port: &mut LivePort, update: PortUpdate) {
-    let PortUpdate { mtu, mac, shared_mac, vlan, isolated, mac_check, fdb_limit, guest_sockets, .. } = update;
+    let mac = new_mac(&port.spec, &update);
+    let PortUpdate { mtu, shared_mac, vlan, isolated, mac_check, fdb_limit, guest_sockets, .. } = update;
     let spec = &mut port.spec;
     spec.mtu = mtu.or(spec.mtu);
     port.shared.mtu.store(spec.mtu.unwrap_or(DEFAULT_MTU), Ordering::Relaxed);
-    spec.mac = mac.or(spec.mac);
+    spec.mac = mac;
     spec.shared_mac = shared_mac.unwrap_or(spec.shared_mac);
     spec.vlan = vlan.or(spec.vlan.take());
     spec.isolated = isolated.unwrap_or(spec.isolated);

@@ -138,6 +138,22 @@ impl Switch {
         self.core.changes.take()
     }
 
+    /// Makes ports' files that outlive the process again, if somebody has removed them. Returns whether one was made.
+    ///
+    /// # Errors
+    /// `System`: one can't be made. The others are looked at all the same.
+    pub fn look_after_files(&self) -> Result<bool, Error> {
+        let control = self.lock();
+        let mut all = Ok(false);
+        for port in control.ports.iter() {
+            all = match (all, port.attachment.look_after_files()) {
+                (Ok(before), Ok(made)) => Ok(before | made),
+                (Err(error), _) | (_, Err(error)) => Err(error),
+            };
+        }
+        all
+    }
+
     /// Removes pairs that an earlier process of this switch made for ports that are not `kept`.
     pub fn clear_leftovers(&self, kept: &[PortSpec]) {
         change::clear_leftovers(&self.lock(), kept);

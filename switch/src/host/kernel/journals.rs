@@ -1,7 +1,7 @@
 //! Ports' files in the run directory.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use nix::fcntl::posix_fallocate;
@@ -33,6 +33,13 @@ impl Journals for KernelHost {
         // Who writes to a page that there is no room for would be ended by SIGBUS.
         posix_fallocate(&file, 0, len).map_err(|errno| failed(errno.into()))?;
         Ok(Some(file))
+    }
+
+    fn is_journal_in_place(&self, port: &str, file: &File) -> bool {
+        let Some(path) = self.journal_of(port) else { return true };
+        let number = |file: std::io::Result<Metadata>| file.map(|file| (file.dev(), file.ino())).ok();
+        let there = number(path.symlink_metadata());
+        there.is_some() && there == number(file.metadata())
     }
 
     fn remove_journal(&self, port: &str) {

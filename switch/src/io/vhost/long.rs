@@ -68,6 +68,9 @@ impl VhostQueue {
         if no_room > 0 {
             PairCounters::add(&self.pair.counters.no_room, no_room);
         }
+        if next == all {
+            PairCounters::add(&self.pair.counters.segmented, 1);
+        }
         Ok(sent)
     }
 }

@@ -21,5 +21,5 @@ pub(crate) mod test_guest;
 #[cfg(test)]
 mod tests;
 
-pub use self::pair::{RunningRing, VhostPair, Way, make_nonblocking};
+pub use self::pair::{RunningRing, VhostPair, Way};
 pub use self::queue::{STOCK, VhostQueue};

@@ -1,13 +1,14 @@
 //! What control and a worker share of a queue pair.
 
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use vhost_user::event::Event;
 use vhost_user::net::{HeaderFormat, OffloadRules};
 use vhost_user::ring::{Queue, RingError};
 
@@ -17,7 +18,7 @@ pub struct RunningRing {
     /// Its position and memory.
     pub queue: Queue,
     /// Tells the guest of used buffers.
-    pub call: Option<Arc<OwnedFd>>,
+    pub call: Option<Event>,
     /// Whether packets go by it. What the guest sends is thrown away otherwise.
     pub enabled: bool,
     /// What is in front of each packet.
@@ -28,14 +29,17 @@ pub struct RunningRing {
 
 impl RunningRing {
     /// Tells the guest that buffers were used, if it wants to be told.
+    ///
+    /// # Errors
+    /// [`RingError::Call`]: it can't be told.
     #[inline]
-    pub fn call_if_wanted(&mut self) {
+    pub fn call_if_wanted(&mut self) -> Result<(), RingError> {
         if self.queue.needs_call()
             && let Some(call) = &self.call
         {
-            // An eventfd that is full wakes the guest as well. One that was closed there wakes nobody.
-            let _ = nix::unistd::write(&**call, &1_u64.to_ne_bytes());
+            call.signal()?;
         }
+        Ok(())
     }
 }
 
@@ -55,6 +59,10 @@ pub struct PairCounters {
     pub long_received: AtomicU64,
     /// Such packets that the guest was sent as they are.
     pub long_sent: AtomicU64,
+    /// Such packets that the guest was sent in segments.
+    pub segmented: AtomicU64,
+    /// Packets for the guest whose checksum was filled.
+    pub checksums_filled: AtomicU64,
     /// Chains of the guest that are no packet: without room for a header, longer than a frame, or with a header that
     /// is not true of them.
     pub malformed: AtomicU64,
@@ -75,8 +83,8 @@ impl PairCounters {
 pub struct VhostPair {
     to_guest: Mutex<Option<RunningRing>>,
     from_guest: Mutex<Option<RunningRing>>,
-    /// Why a ring was given up by the worker.
-    failure: Mutex<Option<RingError>>,
+    /// Which ring was given up by the worker, and why.
+    failure: Mutex<Option<(Way, RingError)>>,
     /// Signalled with each failure. Control has the other end.
     alarm: Arc<EventFd>,
     /// What wakes the worker: the kick of the ring that runs, and `nudge`. Readable like any descriptor.
@@ -154,8 +162,8 @@ impl VhostPair {
     /// Goes by that event of the guest instead of the one before.
     ///
     /// # Errors
-    /// EPERM if it can't be waited for, as a regular file. Then there is none.
-    pub fn set_kick(&self, before: Option<BorrowedFd<'_>>, kick: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+    /// The kernel has no room for what waits. Then there is none.
+    pub fn set_kick(&self, before: Option<&Event>, kick: Option<&Event>) -> Result<(), Errno> {
         if let Some(before) = before {
             let _ = self.wakeup.delete(before);
         }
@@ -192,29 +200,18 @@ impl VhostPair {
 
     /// Gives a ring up, because the guest has done something wrong.
     #[cold]
-    pub(super) fn fail(&self, ring: &mut Option<RunningRing>, error: RingError) {
+    pub(super) fn fail(&self, ring: &mut Option<RunningRing>, way: Way, error: RingError) {
         *ring = None;
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((way, error));
         let _ = self.alarm.write(1);
     }
 
-    /// Why a ring was given up, if one was since the last call.
-    pub fn take_failure(&self) -> Option<RingError> {
+    /// Which ring was given up and why, if one was since the last call.
+    pub fn take_failure(&self) -> Option<(Way, RingError)> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
 fn errno_of(error: &std::io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(libc::EMFILE))
-}
-
-/// Has writes to an event never wait, as far as that is for us to say.
-///
-/// # Errors
-/// The kernel's.
-pub fn make_nonblocking(event: impl AsFd) -> Result<(), Errno> {
-    use nix::fcntl::{FcntlArg, OFlag, fcntl};
-    let event = event.as_fd();
-    let flags = OFlag::from_bits_retain(fcntl(event, FcntlArg::F_GETFL)?);
-    fcntl(event, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map(drop)
 }

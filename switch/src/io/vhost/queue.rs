@@ -82,7 +82,7 @@ impl VhostQueue {
         match self.receive_from(running, frames, max) {
             Ok(taken) => announced + taken,
             Err(error) => {
-                pair.fail(&mut ring, error);
+                pair.fail(&mut ring, Way::FromGuest, error);
                 announced
             }
         }
@@ -135,7 +135,7 @@ impl VhostQueue {
         }
         let taken = burst.finish()?;
         if taken > 0 {
-            ring.call_if_wanted();
+            ring.call_if_wanted()?;
         }
         if long < LONG {
             PairCounters::add(&pair.counters.long_received, u64::from(LONG - long));
@@ -194,7 +194,7 @@ impl VhostQueue {
         match work(self, running) {
             Ok(done) => done,
             Err(error) => {
-                pair.fail(&mut ring, error);
+                pair.fail(&mut ring, Way::ToGuest, error);
                 R::default()
             }
         }
@@ -213,11 +213,13 @@ impl VhostQueue {
             let used = self.used;
             match work(self, running) {
                 Ok(done) => {
-                    running.call_if_wanted();
                     self.used = used;
+                    if let Err(error) = running.call_if_wanted() {
+                        pair.fail(&mut ring, Way::ToGuest, error);
+                    }
                     return done;
                 }
-                Err(error) => pair.fail(&mut ring, error),
+                Err(error) => pair.fail(&mut ring, Way::ToGuest, error),
             }
         }
         R::default()
@@ -232,12 +234,13 @@ impl VhostQueue {
         let Self { pair, umem, scratch, done, done_owner, used, .. } = self;
         let mut burst = ring.queue.burst(scratch, count + MAX_MERGED - 1)?;
         let mut page = umem.page(done_owner);
-        let (mut sent, mut no_room) = (0, 0);
+        let (mut sent, mut no_room, mut filled) = (0, 0, 0);
         while sent < count
             && !burst.is_empty()
             && let Some(mut frame) = frames.next()
         {
-            let header = if frame.is_plain() { NetHeader::PLAIN } else { leave(ring.offloads, umem, &mut frame) };
+            let header =
+                if frame.is_plain() { NetHeader::PLAIN } else { leave(ring.offloads, umem, &mut frame, &mut filled) };
             if !copy::write(ring.header, &mut burst, header, &[frame.data()]) {
                 no_room += 1;
             }
@@ -246,6 +249,9 @@ impl VhostQueue {
         }
         if no_room > 0 {
             PairCounters::add(&pair.counters.no_room, no_room);
+        }
+        if filled > 0 {
+            PairCounters::add(&pair.counters.checksums_filled, filled);
         }
         *used |= burst.finish()? > 0;
         Ok(sent)
@@ -256,9 +262,9 @@ impl VhostQueue {
     pub fn flush(&mut self) {
         if std::mem::take(&mut self.used)
             && let Some(mut ring) = self.pair.try_lock(Way::ToGuest)
-            && let Some(running) = ring.as_mut()
+            && let Some(Err(error)) = ring.as_mut().map(RunningRing::call_if_wanted)
         {
-            running.call_if_wanted();
+            self.pair.fail(&mut ring, Way::ToGuest, error);
         }
     }
 
@@ -307,15 +313,16 @@ impl VhostQueue {
     }
 }
 
-/// The header that leaves a checksum to the guest. If the guest takes none, it is made.
+/// The header that leaves a checksum to the guest. If the guest takes none, it is filled, and counted.
 #[inline(never)]
-fn leave(rules: OffloadRules, umem: &Umem, frame: &mut Frame) -> NetHeader {
+fn leave(rules: OffloadRules, umem: &Umem, frame: &mut Frame, filled: &mut u64) -> NetHeader {
     debug_assert!(!frame.is_to_be_cut(), "a packet that is to be cut goes another way");
     umem.drop_tail(frame);
     let offload = frame.offload();
     if rules.lets_pass(&offload) {
         return offload.header();
     }
+    *filled += u64::from(offload.checksum.is_some());
     frame.fill_checksum();
     NetHeader::PLAIN
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use vhost_user::driver::{Buffer, Driver, GUEST, memory};
+use vhost_user::event::Event;
 use vhost_user::memory::GuestMemory;
 use vhost_user::net::net_header::{F_MRG_RXBUF, F_VERSION_1};
 use vhost_user::net::{HeaderFormat, OffloadRules};
@@ -35,7 +36,7 @@ struct Bed {
     rx: Driver,
     alarm: Arc<EventFd>,
     kick: EventFd,
-    call: Arc<std::os::fd::OwnedFd>,
+    call: Event,
 }
 
 fn event() -> EventFd {
@@ -58,12 +59,14 @@ impl Bed {
         let rx = Driver::new(&memory, tx.end().next_multiple_of(64), shape, start);
         let alarm = Arc::new(event());
         let pairs: Vec<_> = (0..2).map(|_| VhostPair::new(Arc::clone(&alarm)).unwrap()).collect();
-        let (kick, call) = (event(), Arc::new(event().into()));
-        pairs[0].set_kick(None, Some(kick.as_fd())).unwrap();
+        let kick = event();
+        let of_switch = |fd: OwnedFd| Event::try_from(Arc::new(fd)).unwrap();
+        let call = of_switch(event().into());
+        pairs[0].set_kick(None, Some(&of_switch(kick.as_fd().try_clone_to_owned().unwrap()))).unwrap();
         for (way, driver) in [(Way::FromGuest, &tx), (Way::ToGuest, &rx)] {
             let queue = Queue::new(&memory, driver.setup(), start).unwrap();
             let header = HeaderFormat::of_bits(features);
-            let (call, offloads) = (Some(Arc::clone(&call)), OffloadRules::of_bits(features));
+            let (call, offloads) = (Some(call.clone()), OffloadRules::of_bits(features));
             *pairs[0].lock(way) = Some(RunningRing { queue, call, enabled: true, header, offloads });
         }
         let mut queue = VhostQueue::new(&pairs, 0, &umem, 8);
@@ -249,7 +252,7 @@ fn a_pair_that_is_not_enabled_sends_by_another() {
     bed.guest_has_room(2, 2048);
     assert_eq!(bed.send(&[&[1; 60]]), 1);
     assert_eq!(bed.guest_receives().len(), 1);
-    assert!(is_readable(&*bed.call), "the guest is told at once");
+    assert!(is_readable(&bed.call), "the guest is told at once");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::io::backend::Backend;
 use crate::io::frame_rings::Flush;
@@ -213,7 +214,8 @@ impl Queue {
     ) -> usize {
         self.dirty = true;
         let (mut sent, mut flushed) = (0, false);
-        loop {
+        // The kernel would take frames for a tap that no VMM has, and drop them. Rings of a guest tell by themselves.
+        while !self.is_unplugged() {
             let more = self.backend.send(count - sent, frames, cache);
             sent += more;
             if sent == count || (flushed && more == 0) {
@@ -241,9 +243,20 @@ impl Queue {
         self.sent.bytes -= len as u64;
     }
 
+    #[inline(always)]
+    fn is_unplugged(&self) -> bool {
+        self.port.is_deserted.load(Ordering::Relaxed) && !self.backend.takes_offloads()
+    }
+
     /// Why it did not take a frame.
     pub(super) fn refusal(&self) -> DropReason {
-        if self.backend.is_gone() { DropReason::PortGone } else { DropReason::TxRingFull }
+        if self.backend.is_gone() {
+            DropReason::PortGone
+        } else if self.port.is_deserted.load(Ordering::Relaxed) {
+            DropReason::LinkDown
+        } else {
+            DropReason::TxRingFull
+        }
     }
 
     /// Whether frames are staged that the kernel has not taken.

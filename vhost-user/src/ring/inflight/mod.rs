@@ -22,30 +22,18 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 pub use self::tracked::TrackedQueue;
 use super::position::MAX_SIZE;
 use crate::memory::{Mapping, MemoryError};
+use crate::message::InflightLayout;
 
 /// Queues' parts begin at multiples of this, in bytes.
 const ALIGN: u64 = 64;
 /// Version of the layout. 0 is memory that was never used.
 const VERSION: u16 = 1;
 
-/// What both sides say of an inflight region (`VhostUserInflight`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InflightShape {
-    /// Bytes.
-    pub size: u64,
-    /// Where they begin in the file.
-    pub offset: u64,
-    /// Number of queues.
-    pub queues: u16,
-    /// Entries of each queue.
-    pub queue_size: u16,
-}
-
 /// The memory of all queues of a device.
 #[derive(Debug)]
 pub struct InflightRegion {
     mapping: Arc<Mapping>,
-    shape: InflightShape,
+    layout: InflightLayout,
     packed: bool,
 }
 
@@ -67,7 +55,8 @@ impl InflightRegion {
         let file = memfd_create(c"xswitch-inflight", MFdFlags::MFD_CLOEXEC).map_err(refused("memfd_create"))?;
         let length = i64::try_from(size).map_err(|_| MemoryError::Overflow { size })?;
         nix::unistd::ftruncate(&file, length).map_err(refused("ftruncate"))?;
-        let region = Self::open(file.as_fd(), InflightShape { size, offset: 0, queues, queue_size }, packed)?;
+        let region =
+            Self::open(file.as_fd(), InflightLayout { size, offset: 0, rings: queues, ring_size: queue_size }, packed)?;
         Ok((region, file))
     }
 
@@ -75,34 +64,34 @@ impl InflightRegion {
     ///
     /// # Errors
     /// The memory is too short for the queues, or [`MemoryError`] says what is wrong with the file.
-    pub fn open(fd: BorrowedFd<'_>, shape: InflightShape, packed: bool) -> Result<Self, MemoryError> {
-        let InflightShape { size, offset, queues, queue_size } = shape;
-        let needed = u64::from(queues) * part(queue_size, packed);
-        if size < needed || queue_size > MAX_SIZE || !offset.is_multiple_of(8) {
+    pub fn open(fd: BorrowedFd<'_>, layout: InflightLayout, packed: bool) -> Result<Self, MemoryError> {
+        let InflightLayout { size, offset, rings, ring_size } = layout;
+        let needed = u64::from(rings) * part(ring_size, packed);
+        if size < needed || ring_size > MAX_SIZE || !offset.is_multiple_of(8) {
             return Err(MemoryError::FileTooShort { file: size, end: needed });
         }
         // Its owner looks at the region's requests only when a session begins. A memory that shrinks later is one that
         // no longer works for whoever shrank it.
         let mapping = Mapping::of_file(fd, offset, size, &Arc::new(AtomicBool::new(false)))?;
-        Ok(Self { mapping: Arc::new(mapping), shape, packed })
+        Ok(Self { mapping: Arc::new(mapping), layout, packed })
     }
 
     /// Memory without a file, for tests.
     #[cfg(test)]
     fn of_heap(queues: u16, queue_size: u16, packed: bool) -> Self {
         let size = u64::from(queues) * part(queue_size, packed);
-        let shape = InflightShape { size, offset: 0, queues, queue_size };
-        Self { mapping: Arc::new(Mapping::of_heap(size as usize)), shape, packed }
+        let layout = InflightLayout { size, offset: 0, rings: queues, ring_size: queue_size };
+        Self { mapping: Arc::new(Mapping::of_heap(size as usize)), layout, packed }
     }
 
     /// What the front end is told of it.
-    pub fn shape(&self) -> InflightShape {
-        self.shape
+    pub fn layout(&self) -> InflightLayout {
+        self.layout
     }
 
     /// Where a queue's part begins.
     fn start(&self, queue: u16) -> Option<usize> {
-        let start = u64::from(queue) * part(self.shape.queue_size, self.packed);
-        usize::try_from(start).ok().filter(|_| queue < self.shape.queues)
+        let start = u64::from(queue) * part(self.layout.ring_size, self.packed);
+        usize::try_from(start).ok().filter(|_| queue < self.layout.rings)
     }
 }

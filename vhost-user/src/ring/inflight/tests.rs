@@ -289,9 +289,9 @@ fn the_front_end_keeps_the_region_as_a_file() {
     for features in [0, F_PACKED] {
         let packed = features == F_PACKED;
         let (region, file) = InflightRegion::create(2, 16, packed).unwrap();
-        let shape_of = region.shape();
+        let layout = region.layout();
         let each = if packed { 32 + 16 * 32 } else { 16 + 16 * 16 };
-        assert_eq!(shape_of.size, 2 * u64::next_multiple_of(each, 64));
+        assert_eq!(layout.size, 2 * u64::next_multiple_of(each, 64));
         let memory = memory(BYTES).unwrap();
         let start = Position::start(RingFeatures::of_bits(features));
         let mut driver = Driver::new(&memory, GUEST, shape(16, features), start);
@@ -301,7 +301,7 @@ fn the_front_end_keeps_the_region_as_a_file() {
         driver.publish();
         assert!(queue.pop(&mut Request::new(&memory)).unwrap());
         drop((queue, region));
-        let region = InflightRegion::open(file.as_fd(), shape_of, packed).unwrap();
+        let region = InflightRegion::open(file.as_fd(), layout, packed).unwrap();
         let mut queue = TrackedQueue::new(&memory, driver.setup(), &region, 1, base).unwrap();
         assert!(queue.enable_kicks().unwrap(), "there is something to do");
         assert!(queue.pop(&mut Request::new(&memory)).unwrap());
@@ -312,10 +312,10 @@ fn the_front_end_keeps_the_region_as_a_file() {
         let greater = RingSetup { size: 32, ..*driver.setup() };
         let error = Err(RingError::Inflight { index: 0 });
         assert_eq!(TrackedQueue::new(&memory, &greater, &region, 0, base).map(drop), error);
-        let short = InflightShape { size: shape_of.size - 1, ..shape_of };
+        let short = InflightLayout { size: layout.size - 1, ..layout };
         assert!(InflightRegion::open(file.as_fd(), short, packed).is_err());
         File::from(file.try_clone().unwrap()).set_len(64).unwrap();
-        assert!(InflightRegion::open(file.as_fd(), shape_of, packed).is_err());
+        assert!(InflightRegion::open(file.as_fd(), layout, packed).is_err());
     }
 }
 

@@ -50,7 +50,7 @@ impl TrackedQueue {
         base: u32,
     ) -> Result<Self, RingError> {
         let size = setup.checked_size()?;
-        let fits = size <= region.shape.queue_size && setup.features.packed == region.packed;
+        let fits = size <= region.layout.ring_size && setup.features.packed == region.packed;
         let start = region.start(index).filter(|_| fits).ok_or(RingError::Inflight { index })?;
         let error = RingError::Inflight { index };
         let from_base = setup.position_of_base(memory, base)?;

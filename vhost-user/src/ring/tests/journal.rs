@@ -152,6 +152,10 @@ impl World {
     }
 
     fn restart(&mut self) -> Result<(), TestCaseError> {
+        // The file was removed meanwhile, and made again.
+        let again = Journal::of_heap(2);
+        again.record(1).unwrap().copy(&self.journal.record(1).unwrap());
+        self.journal = again;
         let setup = *self.bed.driver.setup();
         let record = self.journal.record(1).unwrap();
         let base = self.base.into();

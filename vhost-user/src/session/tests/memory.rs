@@ -1,6 +1,12 @@
 //! The guest's memory.
 
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
 use super::*;
+use crate::mapped::MappedMemory;
 
 #[test]
 fn a_table_replaces_the_one_before() {
@@ -79,4 +85,43 @@ fn memory_is_found_by_the_front_end_s_addresses() {
     assert!(has(0x1_0000, 0x1000) && has(0x1_0fff, 1) && has(0x1_1000, 0));
     assert!(!has(0x1_0000, 0x1001) && !has(0xffff, 2) && !has(0x1_1000, 1) && !has(0x1_0000, u64::MAX));
     assert!(has(u64::MAX - 0x1000, 0x1000) && !has(u64::MAX, 1) && !has(u64::MAX, u64::MAX));
+}
+
+/// A region of a file that has `bytes`, added.
+fn add(rig: &mut Rig, file: &OwnedFd, region: Region) {
+    let payload = [vec![0; 8], region_bytes(&region)].concat();
+    let fds = vec![file.as_fd().try_clone_to_owned().unwrap()];
+    let request = decode(Code::AddMemReg.number(), &payload, fds);
+    rig.ok(Message { code: Code::AddMemReg.number(), need_reply: false, size: payload.len(), request });
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "maps files")]
+fn what_stays_in_the_table_stays_mapped() {
+    let file = memfd_create(c"guest", MFdFlags::MFD_CLOEXEC).unwrap();
+    nix::unistd::ftruncate(&file, 0x4000).unwrap();
+    let region = |at: u64| (0x10_0000 + at * 0x1000, 0x1000, MEMORY + at * 0x1000, at * 0x1000);
+    let (mut rig, mut mapped) = (Rig::new(), MappedMemory::default());
+    add(&mut rig, &file, region(0));
+    add(&mut rig, &file, region(1));
+    mapped.follow_table(&rig.session).unwrap();
+    let before = Arc::clone(mapped.guest());
+    before.write(0x10_0000, b"stays").unwrap();
+    assert_eq!(mapped.region_at(MEMORY + 0x1fff).unwrap().address.guest_addr, 0x10_1000);
+    assert!(mapped.region_at(MEMORY + 0x2000).is_none() && mapped.region_at(MEMORY - 1).is_none());
+    rig.ok(slot(Code::RemMemReg, region(1)));
+    add(&mut rig, &file, region(2));
+    mapped.follow_table(&rig.session).unwrap();
+    let start = |memory: &crate::memory::GuestMemory| memory.slice(0x10_0000, 1).unwrap().as_ptr();
+    assert_eq!(start(mapped.guest()), start(&before), "it is not mapped anew");
+    let mut bytes = [0; 5];
+    mapped.guest().read(0x10_0000, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"stays");
+    assert!(mapped.guest().slice(0x10_1000, 1).is_err() && mapped.guest().slice(0x10_2000, 1).is_ok());
+    assert!(before.slice(0x10_1000, 1).is_ok(), "who still uses it has it");
+    // What can't be mapped changes nothing.
+    rig.ok(slot(Code::RemMemReg, region(0)));
+    rig.ok(slot(Code::AddMemReg, region(3)));
+    assert!(mapped.follow_table(&rig.session).is_err(), "no memory");
+    assert!(mapped.guest().slice(0x10_0000, 1).is_ok() && mapped.regions().len() == 2);
 }

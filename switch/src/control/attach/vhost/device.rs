@@ -1,19 +1,20 @@
 //! A net device as its front end sees it: rings that start and stop, memory that comes and goes.
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::stat::fstat;
-use vhost_user::memory::{DirtyLog, GuestMemory, RegionSpec};
+use vhost_user::event::Event;
+use vhost_user::mapped::MappedMemory;
+use vhost_user::message::RegionAddress;
 use vhost_user::message::features as protocol;
-use vhost_user::message::{MemoryRegion, RegionAddress};
 use vhost_user::net::{HeaderFormat, OffloadRules};
-use vhost_user::ring::{F_PACKED, Journal, Queue, Record, RingError, RingFeatures, RingIdentity, RingLog, RingSetup};
+use vhost_user::ring::{F_PACKED, Queue, Record, RingError, RingFeatures, RingIdentity, RingSetup};
 use vhost_user::session::{Action, Kick, Offer, Outcome, RingBase, Session};
 
-use crate::io::vhost::{RunningRing, VhostPair, Way, make_nonblocking};
+use super::positions::{Positions, Records};
+use crate::io::vhost::{RunningRing, VhostPair, Way};
 use crate::model::VhostInfo;
 use crate::{Error, ErrorKind};
 
@@ -29,19 +30,16 @@ pub struct Device {
     /// Signalled when a worker has given up a ring.
     alarm: Arc<EventFd>,
     offer: Offer,
-    memory: Arc<GuestMemory>,
-    /// What `memory` was made of.
-    regions: Vec<Arc<MemoryRegion>>,
-    log: Option<Arc<DirtyLog>>,
+    memory: MappedMemory,
     /// The kick of each ring, as the worker waits for it.
-    kicks: Vec<Option<Arc<OwnedFd>>>,
+    kicks: Vec<Option<Event>>,
     /// Where packed rings stand, for the next process. Without it none are offered.
-    journal: Option<Journal>,
+    positions: Arc<Positions>,
 }
 
 impl Device {
-    /// A device with so many queue pairs, which offers these features. Packed rings need a journal.
-    pub fn new(pairs: usize, max_mtu: u32, features: u64, journal: Option<Journal>) -> Result<Self, Error> {
+    /// A device with so many queue pairs, which offers these features. Packed rings are offered if positions are kept.
+    pub fn new(pairs: usize, max_mtu: u32, features: u64, positions: Arc<Positions>) -> Result<Self, Error> {
         let failed = |errno| Error::new(ErrorKind::System, format!("vhost: making an event: {errno}"));
         let alarm = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).map_err(failed)?;
         let alarm = Arc::new(alarm);
@@ -52,13 +50,11 @@ impl Device {
             offer: offer(
                 u16::try_from(pairs).unwrap_or(u16::MAX),
                 max_mtu,
-                features & if journal.is_some() { u64::MAX } else { !F_PACKED },
+                features & if positions.are_kept() { u64::MAX } else { !F_PACKED },
             ),
-            memory: Arc::default(),
-            regions: Vec::new(),
-            log: None,
+            memory: MappedMemory::default(),
             kicks: vec![None; 2 * pairs],
-            journal,
+            positions,
         })
     }
 
@@ -77,10 +73,20 @@ impl Device {
         self.offer
     }
 
-    /// Why a worker has given up a ring, if one has.
-    pub fn take_failure(&self) -> Option<RingError> {
+    /// Which ring a worker has given up and why, if one has. The front end's error event of the ring is signalled.
+    pub fn take_failure(&self, session: &Session) -> Option<(u8, RingError)> {
         let _ = self.alarm.read();
-        self.pairs.iter().find_map(|pair| pair.take_failure())
+        let failed = |(pair, shared): (u8, &Arc<VhostPair>)| {
+            let (way, error) = shared.take_failure()?;
+            Some((2 * pair + u8::from(way == Way::FromGuest), error))
+        };
+        let (ring, error) = (0..).zip(&self.pairs).find_map(failed)?;
+        // Nobody has to listen there, and the session ends.
+        let err = session.ring(ring).and_then(|ring| ring.err.clone());
+        if let Some(err) = err.and_then(|err| Event::try_from(err).ok()) {
+            let _ = err.signal_rarely();
+        }
+        Some((ring, error))
     }
 
     /// Carries out what a request asks for. `stopped` is told where rings were.
@@ -115,7 +121,7 @@ impl Device {
             Action::LogChanged | Action::FeaturesChanged => self.change_log(session)?,
             Action::RingLogChanged(ring) => self.log_ring(ring, session),
             Action::CallChanged(ring) => {
-                let call = call_of(ring, session);
+                let call = call_of(ring, session)?;
                 self.with(ring, |running| running.call = call);
             }
             Action::KickChanged(ring) => self.change_kick(ring, session)?,
@@ -141,8 +147,7 @@ impl Device {
 
     /// Forgets the guest, whose rings are stopped.
     pub fn forget(&mut self) {
-        (self.memory, self.log) = Default::default();
-        self.regions.clear();
+        self.memory = MappedMemory::default();
     }
 
     fn place(&self, ring: u8) -> Option<(&Arc<VhostPair>, Way)> {
@@ -164,7 +169,7 @@ impl Device {
         let stopped = pair.lock(way).take();
         if let Some(kick) = self.kicks.get(usize::from(ring)).and_then(Option::as_ref) {
             // The same pair: the kick was put there.
-            let _ = pair.set_kick(Some(kick.as_fd()), None);
+            let _ = pair.set_kick(Some(kick), None);
         }
         if let Some(kick) = self.kicks.get_mut(usize::from(ring)) {
             *kick = None;
@@ -187,18 +192,24 @@ impl Device {
             chain_limit: CHAIN_LIMIT,
         };
         let base = state.start_base(session.is_packed());
-        let record = self.record(ring, &setup);
+        // The ring and its record belong together until the worker has the ring.
+        let positions = Arc::clone(&self.positions);
+        let records = positions.records();
+        let record = self.record(&records, ring, &setup);
         let resumed = match &record {
-            Some((record, identity)) => record.resume(&self.memory, &setup, *identity, base.0).map_err(failed)?,
+            Some((record, identity)) => {
+                record.resume(self.memory.guest(), &setup, *identity, base.0).map_err(failed)?
+            }
             None => None,
         };
-        let mut position = resumed.map_or_else(|| setup.position_of_base(&self.memory, base.0), Ok).map_err(failed)?;
+        let mut position =
+            resumed.map_or_else(|| setup.position_of_base(self.memory.guest(), base.0), Ok).map_err(failed)?;
         // DPDK's virtio-user says 0 to a back end that comes back. The used ring tells where the last one was.
         if !session.is_packed() && position.available.wrapping_sub(position.used) > num {
-            position = setup.position_of_used_ring(&self.memory).map_err(failed)?;
+            position = setup.position_of_used_ring(self.memory.guest()).map_err(failed)?;
         }
-        let mut queue = Queue::new(&self.memory, &setup, position).map_err(failed)?;
-        queue.set_log(self.ring_log(ring, session));
+        let mut queue = Queue::new(self.memory.guest(), &setup, position).map_err(failed)?;
+        queue.set_log(self.memory.ring_log(ring, session));
         queue.set_record(record.map(|(record, identity)| {
             if resumed.is_none() {
                 record.begin(identity, num, position);
@@ -209,13 +220,14 @@ impl Device {
         queue.disable_kicks();
         let mut running = RunningRing {
             queue,
-            call: call_of(ring, session),
+            call: call_of(ring, session)?,
             enabled: state.is_enabled(),
             header: HeaderFormat::of_bits(features),
             offloads: OffloadRules::of_bits(features),
         };
         // The device before may have been killed when it had used buffers, and not called yet.
-        running.call_if_wanted();
+        let call = running.call.as_ref().filter(|_| running.queue.needs_call());
+        call.map_or(Ok(()), Event::signal_rarely).map_err(|error| failed(error.into()))?;
         self.change_kick(ring, session)?;
         if let Some((pair, way)) = self.place(ring) {
             *pair.lock(way) = Some(running);
@@ -225,13 +237,9 @@ impl Device {
     }
 
     /// The record of a packed ring, and which ring that is. None if the position can't outlive this process.
-    fn record(&self, ring: u8, setup: &RingSetup) -> Option<(Record, RingIdentity)> {
-        let record = self.journal.as_ref().filter(|_| setup.features.packed)?.record(ring)?;
-        let holds = |region: &&Arc<MemoryRegion>| {
-            let RegionAddress { user_addr, size, .. } = region.address;
-            setup.descriptors.checked_sub(user_addr).is_some_and(|at| at < size)
-        };
-        let region = self.regions.iter().find(holds)?;
+    fn record(&self, records: &Records<'_>, ring: u8, setup: &RingSetup) -> Option<(Record, RingIdentity)> {
+        let record = records.of(ring).filter(|_| setup.features.packed)?;
+        let region = self.memory.region_at(setup.descriptors)?;
         let RegionAddress { user_addr, mmap_offset, .. } = region.address;
         let file = fstat(&region.fd).ok()?;
         let offset = (setup.descriptors - user_addr).checked_add(mmap_offset)?;
@@ -240,26 +248,29 @@ impl Device {
 
     /// The front end knows where that ring stopped, so nobody has to remember it.
     pub fn position_is_known(&self, ring: u8) {
-        if let Some(record) = self.journal.as_ref().and_then(|journal| journal.record(ring)) {
+        if let Some(record) = self.positions.records().of(ring) {
             record.end();
         }
     }
 
     /// Whether the position of some ring is needed when its front end is back.
     pub fn has_positions(&self) -> bool {
-        self.journal.as_ref().is_some_and(Journal::holds)
+        self.positions.hold()
     }
 
     /// Only what the guest sends is waited for.
     fn change_kick(&mut self, ring: u8, session: &Session) -> Result<(), String> {
         let Some((pair, Way::FromGuest)) = self.place(ring) else { return Ok(()) };
         let new = match session.ring(ring).map(|ring| &ring.kick) {
-            Some(Kick::Event(event)) => Some(Arc::clone(event)),
+            Some(Kick::Event(event)) => {
+                let event = Event::try_from(Arc::clone(event));
+                Some(event.map_err(|error| format!("the kick of ring {ring}: {error}"))?)
+            }
             _ => None,
         };
         let at = usize::from(ring);
         let before = self.kicks.get(at).and_then(Option::as_ref);
-        let set = pair.set_kick(before.map(|kick| kick.as_fd()), new.as_ref().map(|kick| kick.as_fd()));
+        let set = pair.set_kick(before, new.as_ref());
         pair.nudge();
         if let Some(kick) = self.kicks.get_mut(at) {
             *kick = new.filter(|_| set.is_ok());
@@ -269,24 +280,14 @@ impl Device {
 
     /// Maps what is new, lets go of what is gone, and has rings that run go on in it.
     fn change_memory(&mut self, session: &Session) -> Result<(), String> {
-        let failed = |error| format!("the guest's memory can't be mapped: {error}");
-        let table = session.memory().regions();
-        let mut memory = GuestMemory::clone(&self.memory);
-        for gone in self.regions.iter().filter(|old| !table.iter().any(|new| Arc::ptr_eq(old, new))) {
-            memory = memory.without(&region(&gone.address)).map_err(failed)?;
-        }
-        for new in table.iter().filter(|new| !self.regions.iter().any(|old| Arc::ptr_eq(old, new))) {
-            memory = memory.with(new.fd.as_fd(), region(&new.address)).map_err(failed)?;
-        }
-        self.regions = table.to_vec();
-        self.memory = Arc::new(memory);
+        self.memory.follow_table(session).map_err(|error| format!("the guest's memory can't be mapped: {error}"))?;
         for pair in &self.pairs {
             for way in [Way::ToGuest, Way::FromGuest] {
                 let mut ring = pair.lock(way);
                 let Some(running) = ring.as_mut() else { continue };
                 let (setup, position) = (*running.queue.setup(), running.queue.position());
                 let record = running.queue.take_record();
-                let moved = Queue::new(&self.memory, &setup, position);
+                let moved = Queue::new(self.memory.guest(), &setup, position);
                 running.queue = moved.map_err(|error| format!("a ring can't go on in other memory: {error}"))?;
                 running.queue.set_record(record);
             }
@@ -297,20 +298,14 @@ impl Device {
     }
 
     fn change_log(&mut self, session: &Session) -> Result<(), String> {
-        let map = |log: &vhost_user::message::LogRegion| DirtyLog::of_file(log.fd.as_fd(), log.offset, log.size);
-        let log = session.log().map(|log| map(log)).transpose();
-        self.log = log.map_err(|error| format!("the log of written pages can't be mapped: {error}"))?.map(Arc::new);
+        let failed = |error| format!("the log of written pages can't be mapped: {error}");
+        self.memory.follow_log(session).map_err(failed)?;
         (0..).zip(&self.kicks).for_each(|(ring, _)| self.log_ring(ring, session));
         Ok(())
     }
 
-    fn ring_log(&self, ring: u8, session: &Session) -> Option<RingLog> {
-        let used = session.ring(ring).and_then(|ring| ring.addresses?.log);
-        Some(RingLog { log: Arc::clone(self.log.as_ref()?), used })
-    }
-
     fn log_ring(&self, ring: u8, session: &Session) {
-        let log = self.ring_log(ring, session);
+        let log = self.memory.ring_log(ring, session);
         self.with(ring, |running| running.queue.set_log(log));
     }
 
@@ -326,7 +321,7 @@ impl Device {
         info.offered = self.offer.features;
         info.features = session.features();
         info.protocol_features = session.protocol_features();
-        info.memory_regions = self.regions.len();
+        info.memory_regions = self.memory.regions().len();
         info.active_pairs = self.active_pairs();
     }
 }
@@ -336,6 +331,8 @@ pub fn count_losses(pairs: &[Arc<VhostPair>], info: &mut VhostInfo) {
     for pair in pairs {
         info.long_received += pair.counters.long_received.load(Ordering::Relaxed);
         info.long_sent += pair.counters.long_sent.load(Ordering::Relaxed);
+        info.segmented += pair.counters.segmented.load(Ordering::Relaxed);
+        info.checksums_filled += pair.counters.checksums_filled.load(Ordering::Relaxed);
         info.malformed += pair.counters.malformed.load(Ordering::Relaxed);
         info.no_room += pair.counters.no_room.load(Ordering::Relaxed);
         info.disabled += pair.counters.disabled.load(Ordering::Relaxed);
@@ -362,14 +359,7 @@ fn offer(pairs: u16, max_mtu: u32, features: u64) -> Offer {
     }
 }
 
-fn region(address: &RegionAddress) -> RegionSpec {
-    let RegionAddress { guest_addr, size, user_addr, mmap_offset } = *address;
-    RegionSpec { guest: guest_addr, size, user: user_addr, offset: mmap_offset }
-}
-
-fn call_of(ring: u8, session: &Session) -> Option<Arc<OwnedFd>> {
-    let call = session.ring(ring)?.call.clone()?;
-    // A guest that is not called waits; a worker that waits would cost everybody.
-    make_nonblocking(&*call).ok()?;
-    Some(call)
+fn call_of(ring: u8, session: &Session) -> Result<Option<Event>, String> {
+    let call = session.ring(ring).and_then(|ring| ring.call.clone());
+    call.map(Event::try_from).transpose().map_err(|error| format!("the call of ring {ring}: {error}"))
 }

@@ -171,8 +171,9 @@ impl Run {
 
     /// Serves requests that have come, and ends the session if it can't go on.
     fn serve(&mut self) {
-        if let Some(error) = self.device.take_failure() {
-            return self.end(&format!("the guest has broken a ring: {error}"));
+        let failure = self.front_end.as_ref().and_then(|front_end| self.device.take_failure(front_end.session()));
+        if let Some((ring, error)) = failure {
+            return self.end(&format!("the guest has broken ring {ring}: {error}"));
         }
         for _ in 0..TURNS {
             match self.serve_one() {

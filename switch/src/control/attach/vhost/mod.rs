@@ -7,15 +7,14 @@
 mod device;
 mod endpoint;
 mod place;
+mod positions;
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
-
-use vhost_user::ring::Journal;
 
 use self::device::Device;
 use self::endpoint::Endpoint;
 use self::place::Place;
+use self::positions::Positions;
 use super::{AttachmentInfo, Followed, OutsideCounters, Plan};
 use crate::control::core::Core;
 use crate::control::feature_list;
@@ -56,11 +55,13 @@ impl FoundVhost {
         core.umem().add_tails().map_err(no_memory)?;
         let queues = plan.shared.queues.len();
         let features = feature_list::offered(feature_list, u16::try_from(queues).unwrap_or(u16::MAX));
-        let device = Device::new(queues, max_mtu, features, journal(core, &plan.shared.name, queues))?;
+        let positions = Arc::new(Positions::open(core, &plan.shared.name, queues));
+        let device = Device::new(queues, max_mtu, features, Arc::clone(&positions))?;
         let pairs = device.pairs().to_vec();
         let endpoint = Endpoint::start(&plan.shared.name, place, device)?;
         let name = plan.shared.name.clone();
-        let port = VhostPort { core: Arc::clone(core), name, pairs, endpoint: Some(endpoint), max_mtu };
+        let endpoint = Some(endpoint);
+        let port = VhostPort { core: Arc::clone(core), name, pairs, positions, endpoint, max_mtu };
         let queues = port.queues(plan.rings.memory.fill());
         Ok((port, queues))
     }
@@ -72,6 +73,7 @@ pub struct VhostPort {
     core: Arc<Core>,
     name: String,
     pairs: Vec<Arc<VhostPair>>,
+    positions: Arc<Positions>,
     /// `None` once the port is detached.
     endpoint: Option<Endpoint>,
     max_mtu: u32,
@@ -101,6 +103,11 @@ impl VhostPort {
         Followed { carrier: Some(self.endpoint.as_ref().is_some_and(Endpoint::is_up)), ..Followed::default() }
     }
 
+    /// Makes what outlives the process again, if it is gone. Returns whether it did.
+    pub fn look_after_files(&self) -> Result<bool, Error> {
+        self.positions.look_after(&self.core, &self.pairs)
+    }
+
     /// Nothing outside counts for it.
     pub fn counters(&self) -> OutsideCounters {
         OutsideCounters { program: Vec::new(), sockets: Vec::new() }
@@ -120,17 +127,4 @@ impl VhostPort {
             self.core.host.remove_journal(&self.name);
         }
     }
-}
-
-/// Where packed rings of a port stand, for the next process. A port without it has split rings only.
-fn journal(core: &Core, port: &str, queues: usize) -> Option<Journal> {
-    let rings = u16::try_from(2 * queues).ok()?;
-    let opened = core.host.open_journal(port, Journal::bytes(rings)).and_then(|file| {
-        let mapped = file.map(|file| Journal::of_file(file.as_fd(), rings)).transpose();
-        mapped.map_err(|error| Error::new(ErrorKind::System, format!("mapping it: {error}")))
-    });
-    opened.unwrap_or_else(|error| {
-        tracing::warn!(port, %error, "packed rings are not offered: where they stand can't be kept");
-        None
-    })
 }

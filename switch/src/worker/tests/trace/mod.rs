@@ -47,7 +47,8 @@ proptest! {
             let mut sent = net.bed.settle();
             let mut drops = net.drops();
             // What depends on how much there is at a moment.
-            let full = [DropReason::WorkerRingFull, DropReason::NoFrame, DropReason::TxRingFull];
+            let full =
+                [DropReason::WorkerRingFull, DropReason::NoFrame, DropReason::TxRingFull, DropReason::LinkDown];
             prop_assume!(full.iter().all(|reason| drops.remove(reason.label()).is_none()));
             prop_assert_eq!(net.counts(), before.after(port * QUEUES + queue as usize, &report), "{:#?}", report);
             let mut outside: Vec<Vec<_>> =

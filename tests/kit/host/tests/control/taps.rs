@@ -21,11 +21,15 @@ fn in_namespace(name: &str) -> PortSpec {
 fn works(rig: &Rig, netdev: &str, far: &str, tap: &str) {
     assert_eq!(rig.host.redirected_to(far).as_deref(), Some(tap));
     assert_eq!(rig.host.redirected_to(tap).as_deref(), Some(far));
+    // Nothing is sent to a tap that no VMM has, until the watcher has seen that one has.
+    rig.host.open_tap(tap, 1);
     rig.sent("xs9", 0);
     wait("a frame comes in", || rig.host.receive(netdev, 0, &frame(MacAddr::BROADCAST, mac(1), 1)));
     rig.sent("xs9", 1);
-    wait("a frame comes back", || rig.host.receive("xs9", 0, &frame(mac(1), mac(2), 2)));
-    rig.sent(netdev, 1);
+    wait("a frame comes back", || {
+        rig.host.receive("xs9", 0, &frame(mac(1), mac(2), 2));
+        !rig.host.sent(netdev, 0).is_empty()
+    });
 }
 
 /// A rig with a guest beside, which has number 9.
@@ -37,6 +41,53 @@ fn rig() -> Rig {
 
 fn expect(rig: &Rig, what: &str, is_so: impl Fn(&PortInfo) -> bool) {
     wait(what, || is_so(&rig.switch.port("a").unwrap()));
+}
+
+#[test]
+fn what_nobody_takes_is_dropped_and_told() {
+    let rig = rig();
+    rig.add(tap("a"));
+    let count = |name: &str| {
+        let stats = rig.switch.stats();
+        let port = stats.ports.iter().find(|port| port.name == name).unwrap();
+        (port.tx.packets, port.drops.get("link_down").map_or(0, |count| count.packets))
+    };
+    let send = |mark| assert!(rig.host.receive("xs9", 0, &frame(MacAddr::BROADCAST, mac(2), mark)));
+    send(1);
+    wait("it is dropped", || count("a") == (0, 1));
+    rig.host.open_tap("xt0", 1);
+    // The watcher sees it after a moment.
+    wait("it is sent", || {
+        send(2);
+        count("a").0 > 0
+    });
+    rig.host.open_tap("xt0", 0);
+    let (_, before) = count("a");
+    wait("it is dropped again", || {
+        send(3);
+        count("a").1 > before
+    });
+    rig.assert_balanced();
+}
+
+#[test]
+fn a_tap_gets_and_loses_the_address_of_its_guest() {
+    let rig = rig();
+    let before = rig.add(PortSpec { mac: Some(mac(1)), ..tap("a") }).spec;
+    let update = |update| rig.switch.update_port("a", update);
+    let no_mac = || PortUpdate { no_mac: true, ..PortUpdate::default() };
+    // It is checked against: one has to go with the other.
+    assert_eq!(kind(update(no_mac())), ErrorKind::Invalid);
+    assert_eq!(kind(update(PortUpdate { mac: Some(mac(7)), ..no_mac() })), ErrorKind::Invalid);
+    assert_eq!(rig.switch.port("a").unwrap().spec, before);
+    let bare = update(PortUpdate { mac_check: Some(false), ..no_mac() }).unwrap().spec;
+    assert_eq!((bare.mac, bare.mac_check), (None, Some(false)));
+    // Another port may have it now.
+    rig.add(PortSpec { mac: Some(mac(1)), ..tap("c") });
+    assert_eq!(kind(rig.switch.update_port("b", no_mac())), ErrorKind::Invalid, "a guest of a veth always has one");
+    let link = rig.host.link("xt0").unwrap();
+    update(PortUpdate { mac: Some(mac(7)), mac_check: Some(true), ..PortUpdate::default() }).unwrap();
+    assert_eq!(rig.host.link("xt0").unwrap().index, link.index, "it is the same tap");
 }
 
 #[test]

@@ -1,18 +1,17 @@
 #!/usr/bin/env bash
 # Runs tests of the pure rooms under Miri, which finds undefined behaviour: rings on memory, packet memory with its
-# ledger, the engine's parsers, and vhost-user's messages, sessions, memory and rings. Needs rustup's nightly toolchain
-# with Miri. Ends with 3 where that can't be fetched.
+# ledger, and the engine's parsers. Needs rustup's nightly toolchain with Miri. Ends with 3 where that can't be
+# fetched.
 #
-# Usage: miri.sh [FILTER…]. Filters are parts of tests' names, as for cargo test, in all of these crates.
+# Usage: miri.sh [FILTER…]. Filters are parts of tests' names, as for cargo test.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
-# Each of these is a process of its own, a crate with filters: Miri runs one thread at a time. The engine has no unsafe
-# code, and most of its tests make tables that take Miri minutes. What reads foreign bytes is run all the same.
-rooms=("switch io::frame_rings io::memory io::queue_rings io::ring io::umem" "switch engine::parse"
-	"vhost-user memory:: message:: net:: session::" "vhost-user ring::")
-[ $# -eq 0 ] || rooms=("switch $*" "vhost-user $*")
+# Each of these is a process of its own: Miri runs one thread at a time. The engine has no unsafe code, and most of its
+# tests make tables that take Miri minutes. What reads foreign bytes is run all the same.
+rooms=("io::frame_rings io::memory io::queue_rings io::ring io::umem" "engine::parse")
+[ $# -eq 0 ] || rooms=("$*")
 toolchain=${MIRI_TOOLCHAIN:-nightly}
 need_toolchain "$toolchain" miri rust-src
 
@@ -22,16 +21,12 @@ export CARGO_PROFILE_DEV_DEBUG_ASSERTIONS=false
 export PROPTEST_CASES=${PROPTEST_CASES:-2}
 # Properties read their regression files.
 export MIRIFLAGS="-Zmiri-disable-isolation ${MIRIFLAGS:-}"
-miri() {
-	cargo "+$toolchain" miri test --quiet --package "$1" --lib -- "${@:2}"
-}
-for crate in switch vhost-user; do
-	cargo "+$toolchain" miri test --quiet --package "$crate" --lib --no-run
-done
+miri=(cargo "+$toolchain" miri test --quiet --package switch --lib)
+"${miri[@]}" --no-run
 running=()
-for room in "${rooms[@]}"; do
+for filters in "${rooms[@]}"; do
 	# shellcheck disable=SC2086 # a word a filter
-	miri $room &
+	"${miri[@]}" -- $filters &
 	running+=($!)
 done
 for process in "${running[@]}"; do

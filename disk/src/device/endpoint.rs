@@ -123,7 +123,12 @@ impl Endpoint {
             }
         };
         let thread = std::thread::Builder::new().name("xs-disk".to_owned()).spawn(run)?;
-        ready.recv().unwrap_or_else(|_| Err(std::io::Error::other("the disk's thread has ended")))?;
+        let ready = ready.recv().unwrap_or_else(|_| Err(std::io::Error::other("the disk's thread has ended")));
+        if let Err(error) = ready {
+            // The socket's file goes with the thread.
+            let _ = thread.join();
+            return Err(error);
+        }
         Ok(Self { requests: Some(requests), wake, info, thread: Some(thread) })
     }
 

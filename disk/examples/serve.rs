@@ -58,6 +58,7 @@ fn start(options: Options) -> Result<(Disk, Images), Box<dyn Error>> {
     let opening = Opening { read_only: options.read_only, buffered: options.buffered };
     let store = Arc::new(FileStore::new(images.open(&image, opening)?)?);
     let spec = DiskSpec {
+        serial: options.name.clone(),
         name: options.name,
         max_queue: options.queues,
         queue_depth: options.depth,
@@ -73,6 +74,7 @@ fn start(options: Options) -> Result<(Disk, Images), Box<dyn Error>> {
         limits: LimitSpec::default(),
         paused: options.paused,
         shared_storage: options.shared,
+        lock_wait: disk::disk::LOCK_WAIT,
     };
     Ok((Disk::start(spec, store)?, images))
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -20,9 +20,9 @@ use crate::stats::QueueCounters;
 use crate::store::Store;
 use crate::thread::{Shared, Thread};
 
-/// How long a new disk waits for the image's lock. A daemon that was killed has it while the kernel ends its
-/// operations.
-const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// How long a disk should wait for the image's lock after a restart. A daemon that was killed has it while the kernel
+/// ends its operations.
+pub const LOCK_WAIT: Duration = Duration::from_secs(10);
 
 /// Most queues of a disk: the protocol has 8 bits for them.
 pub const MAX_QUEUES: u16 = 256;
@@ -32,8 +32,10 @@ pub const MAX_DEPTH: u16 = 32_768;
 /// What a disk is to be.
 #[derive(Clone, Debug)]
 pub struct DiskSpec {
-    /// Its name. The guest sees the first 20 bytes as the serial number.
+    /// Its name, for logs.
     pub name: String,
+    /// What the guest sees as the serial number: the first 20 bytes of this.
+    pub serial: String,
     /// Queues, 1 to 256.
     pub max_queue: u16,
     /// Largest ring in entries, a power of two up to 32,768.
@@ -54,6 +56,8 @@ pub struct DiskSpec {
     pub paused: bool,
     /// Its image is locked only while a guest uses it, so that the guest can migrate to another machine with it.
     pub shared_storage: bool,
+    /// How long it waits for the image's lock, which another disk may have.
+    pub lock_wait: Duration,
 }
 
 /// Why there is no disk, or why it does not do what it was asked to.
@@ -105,7 +109,41 @@ pub struct Disk {
     endpoint: Endpoint,
     _ownership: Ownership,
     shared: Arc<Shared>,
-    paused: AtomicBool,
+    paused: Arc<AtomicBool>,
+    direct: bool,
+}
+
+/// A disk to look at, without a right to it. It never waits for storage, and outlives the disk.
+#[derive(Clone, Debug)]
+pub struct Monitor {
+    shared: Arc<Shared>,
+    session: Arc<Mutex<SessionInfo>>,
+    paused: Arc<AtomicBool>,
+    direct: bool,
+}
+
+impl Monitor {
+    /// What there is to be seen.
+    pub fn info(&self) -> DiskInfo {
+        DiskInfo {
+            bytes: self.shared.capacity.load(Ordering::Relaxed),
+            paused: self.paused.load(Ordering::Relaxed),
+            full: self.shared.full.load(Ordering::Relaxed),
+            direct: self.direct,
+            write_through: self.shared.write_through.load(Ordering::Relaxed),
+            session: self.session.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+
+    /// Counters, by queue.
+    pub fn counters(&self) -> &[QueueCounters] {
+        &self.shared.counters
+    }
+
+    /// Changes the disk's limits, while it runs.
+    pub fn set_limits(&self, spec: &LimitSpec) {
+        self.shared.limits.set(spec);
+    }
 }
 
 /// The right to use a store, which ends with this.
@@ -155,7 +193,7 @@ impl Disk {
         let capacity = spec.check(&*store)?;
         let failed = |step| move |error| DiskError::Failed { step, error };
         if !spec.shared_storage {
-            store.own(LOCK_WAIT).map_err(|error| match error.kind() {
+            store.own(spec.lock_wait).map_err(|error| match error.kind() {
                 io::ErrorKind::WouldBlock => DiskError::InUse,
                 _ => DiskError::Failed { step: "locking the image", error },
             })?;
@@ -164,7 +202,7 @@ impl Disk {
         let ownership = Ownership(Arc::clone(&store));
         let properties = store.properties();
         let mut id = [0; ID_LEN];
-        id.iter_mut().zip(spec.name.bytes()).for_each(|(to, from)| *to = from);
+        id.iter_mut().zip(spec.serial.bytes()).for_each(|(to, from)| *to = from);
         let alarm = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC);
         let shared = Arc::new(Shared {
             name: spec.name.clone(),
@@ -200,7 +238,8 @@ impl Disk {
         };
         let endpoint = Endpoint::start(&spec.name, spec.place, device);
         let endpoint = endpoint.map_err(failed("starting the disk"))?;
-        Ok(Self { endpoint, _ownership: ownership, shared, paused: AtomicBool::new(paused) })
+        let paused = Arc::new(AtomicBool::new(paused));
+        Ok(Self { endpoint, _ownership: ownership, shared, paused, direct: properties.direct })
     }
 
     /// Makes it greater. The guest sees it within a second.
@@ -249,16 +288,15 @@ impl Disk {
         Ok(images.snapshot(file, path)?)
     }
 
+    /// The disk to look at.
+    pub fn monitor(&self) -> Monitor {
+        let (shared, paused) = (Arc::clone(&self.shared), Arc::clone(&self.paused));
+        Monitor { shared, session: self.endpoint.session(), paused, direct: self.direct }
+    }
+
     /// What there is to be seen.
     pub fn info(&self) -> DiskInfo {
-        DiskInfo {
-            bytes: self.shared.capacity.load(Ordering::Relaxed),
-            paused: self.paused.load(Ordering::Relaxed),
-            full: self.shared.full.load(Ordering::Relaxed),
-            direct: self.shared.store.properties().direct,
-            write_through: self.shared.write_through.load(Ordering::Relaxed),
-            session: self.endpoint.info(),
-        }
+        self.monitor().info()
     }
 
     /// Counters, by queue.

@@ -170,10 +170,17 @@ impl Images {
         to.sync_all().map_err(|error| ImageError::Failed { step: "copying to", path: path.to_owned(), error })
     }
 
-    fn remove(&self, path: &Path) {
+    /// Removes an image, if it is below the directories. What has it open keeps it.
+    pub fn remove(&self, path: &Path) {
         if let Some((directory, rest)) = self.place(path) {
-            // It was made a moment ago, below the directory.
-            let _ = unlinkat(directory, rest, AtFlags::empty());
+            // The parent is opened as the image is, so that no link leads out of the directory.
+            let (parent, name) = (rest.parent(), rest.file_name());
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+            let parent = parent.filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            if let (Ok(parent), Some(name)) = (openat2(directory, parent, flags, Mode::empty(), resolve), name) {
+                let _ = unlinkat(parent, name, AtFlags::empty());
+            }
         }
     }
 }

@@ -32,11 +32,15 @@ impl Counter {
 
 /// How many operations took how long.
 #[derive(Debug)]
-pub struct Latencies([Counter; CLASSES]);
+pub struct Latencies {
+    classes: [Counter; CLASSES],
+    /// Nanoseconds of all of them together.
+    pub total: Counter,
+}
 
 impl Default for Latencies {
     fn default() -> Self {
-        Self(std::array::from_fn(|_| Counter::default()))
+        Self { classes: std::array::from_fn(|_| Counter::default()), total: Counter::default() }
     }
 }
 
@@ -58,12 +62,13 @@ pub fn class_end(class: usize) -> u64 {
 impl Latencies {
     #[inline]
     pub(crate) fn count(&self, nanoseconds: u64) {
-        self.0[class(nanoseconds)].add(1);
+        self.classes[class(nanoseconds)].add(1);
+        self.total.add(nanoseconds);
     }
 
     /// Number of operations in each class.
     pub fn read(&self) -> [u64; CLASSES] {
-        std::array::from_fn(|class| self.0[class].get())
+        std::array::from_fn(|class| self.classes[class].get())
     }
 }
 

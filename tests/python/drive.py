@@ -3,8 +3,8 @@
 usage: drive.py SOCKET PHASE [ARGUMENT...]
 
 SOCKET is the Unix socket of a daemon. Phases, in this order:
-  configure  needs a daemon without ports, meters and rules. Calls every method, and leaves two ports, a meter, two
-             rules and a redirect behind
+  configure  needs a daemon without ports, meters, rules and disks. Calls every method, and leaves two ports, a meter, two
+             rules, a redirect and a disk behind
   verify     checks that they are there, for example after a restart. Changes nothing
   cleanup    removes them
 
@@ -33,8 +33,10 @@ NIC_B, NIC_A = 0, 5
 """Ports that are left behind."""
 METER = 7
 """Meter that is left behind."""
+DISK = 3
+"""Disk that is left behind."""
 NOBODY = 9
-"""Number of a port, a meter and a rule that never exist."""
+"""Number of a port, a meter, a rule and a disk that never exist."""
 
 MAC = bytes.fromhex("020000000501")
 NEW_MAC = bytes.fromhex("020000000502")
@@ -479,16 +481,80 @@ def read_stats(client):
     done("PortStats.GetPortStats")
 
 
+def check_disk(client):
+    """The disk that is left behind: grown and paused."""
+    expected = dict(enable=True, max_queue=2, msix_num=5, queue_depth=128, sector_num=8192, nr_active_queue=0,
+                    trans_status=3, name="vol-a", port_type=dpu.PF_TYPE)
+    disk = client.vdisk.GetPvfCfg(0, pvf_id=DISK)
+    equal("pvf_id of GetPvfCfg", disk.pvf_id, DISK)
+    for field, value in expected.items():
+        equal(f"{field} of GetPvfCfg", getattr(disk, field), value)
+    for get_from_hard in True, False:
+        disks = client.vdisk.GetAllPvfCfg(0, get_from_hard=get_from_hard).cfgs
+        equal("disks of GetAllPvfCfg", [disk.pvfid for disk in disks], [DISK])
+        for field, value in expected.items():
+            equal(f"{field} of GetAllPvfCfg", getattr(disks[0], field), value)
+
+
+def free_disks(client):
+    answer = client.vdisk.GetPvfCapability(0)
+    check(answer.total_pvf_cnt > NOBODY, f"total_pvf_cnt: {answer.total_pvf_cnt} is too few for this test")
+    return answer.total_pvf_cnt, answer.free_pvf_cnt
+
+
+def configure_disks(client):
+    vdisk = client.vdisk
+    total, free = free_disks(client)
+    equal("free disks at the beginning", free, total)
+    done("Vdisk.GetPvfCapability")
+    equal("pvf_id of the first disk", vdisk.Create(0, name="vol-b").pvf_id, 0)
+    made = vdisk.Create(0, name="vol-a", pvf_id=DISK, max_queue=2, queue_depth=128, msix=5)
+    equal("pvf_id of the answer to Create", made.pvf_id, DISK)
+    equal("free disks", free_disks(client), (total, total - 2))
+    vdisk.Create(errno.EEXIST, name="vol-a")
+    vdisk.Create(errno.EEXIST, name="vol-c", pvf_id=DISK)
+    vdisk.Create(errno.EINVAL, name="")
+    vdisk.Create(errno.EINVAL, name="vol-c", pvf_id=total)
+    vdisk.Create(errno.EINVAL, name="vol-c", max_queue=0)
+    vdisk.Create(errno.EINVAL, name="vol-c", queue_depth=100)
+    vdisk.Create(errno.EINVAL, name="vol-c", msix=4000)
+    vdisk.partial("Create", errno.EINVAL, pvf_id=1)
+    vdisk.garbage("Create", b"\x0a\xff")
+    done("Vdisk.Create")
+    sectors = vdisk.GetPvfCfg(0, pvf_id=DISK).sector_num
+    check(0 < sectors <= 8192, f"sector_num of a new disk: {sectors}")
+    vdisk.Update(0, pvf_id=DISK, number_secotrs=8192)
+    vdisk.Update(errno.EINVAL, pvf_id=DISK, number_secotrs=4096)
+    vdisk.Update(errno.EINVAL, pvf_id=DISK, number_secotrs=0)
+    vdisk.Update(errno.ENOENT, pvf_id=NOBODY, number_secotrs=8192)
+    vdisk.Update(0, pvf_id=DISK)
+    vdisk.partial("Update", errno.EINVAL, number_secotrs=8192)
+    vdisk.garbage("Update", b"\x10\xff")
+    done("Vdisk.Update")
+    for pause, trans_status in (True, 3), (False, 0), (True, 3):
+        vdisk.Pause(0, pvf_id=DISK, pause=pause)
+        equal("trans_status", vdisk.GetPvfCfg(0, pvf_id=DISK).trans_status, trans_status)
+    vdisk.Pause(errno.ENOENT, pvf_id=NOBODY, pause=True)
+    vdisk.partial("Pause", errno.EINVAL, pvf_id=DISK)
+    vdisk.partial("Pause", errno.EINVAL, pause=True)
+    vdisk.garbage("Pause", b"\x08")
+    done("Vdisk.Pause")
+    vdisk.Destroy(0, pvf_id=0)
+    vdisk.Destroy(errno.ENOENT, pvf_id=0)
+    vdisk.partial("Destroy", errno.EINVAL)
+    vdisk.garbage("Destroy", b"\x08")
+    equal("free disks", free_disks(client), (total, total - 1))
+    done("Vdisk.Destroy")
+    check_disk(client)
+    vdisk.GetPvfCfg(errno.ENOENT, pvf_id=NOBODY)
+    vdisk.partial("GetPvfCfg", errno.EINVAL)
+    vdisk.partial("GetAllPvfCfg", errno.EINVAL)
+    done("Vdisk.GetPvfCfg", "Vdisk.GetAllPvfCfg")
+
+
 def call_what_there_is_none_of(client):
     options = [dpu.BondOpts(opt_name="mode", value="802.3ad")]
     for service, method, fields in [
-        (client.vdisk, "GetPvfCapability", {}),
-        (client.vdisk, "Create", dict(name="disk", pvf_id=0, max_queue=1, queue_depth=128, msix=2)),
-        (client.vdisk, "Destroy", dict(pvf_id=0)),
-        (client.vdisk, "Update", dict(pvf_id=0, number_secotrs=2048)),
-        (client.vdisk, "Pause", dict(pvf_id=0, pause=True)),
-        (client.vdisk, "GetPvfCfg", dict(pvf_id=0)),
-        (client.vdisk, "GetAllPvfCfg", dict(get_from_hard=False)),
         (client.mac, "BondSet", dict(enable=True, bond_opts=options)),
         (client.mac, "GetStats", dict(port_id=0)),
         (client.mac, "GetLink", dict(port_id=0)),
@@ -505,6 +571,7 @@ def configure(client):
     configure_rules(client)
     configure_redirects(client)
     read_stats(client)
+    configure_disks(client)
     call_what_there_is_none_of(client)
     verify(client)
 
@@ -526,6 +593,8 @@ def verify(client):
     client.traffic.ClassfierRead(errno.ENOENT, key_index=12)
     client.traffic.ProcSwitch(errno.ELOOP, src_pfid=NIC_A, dest_pfid=NIC_B)
     done("TrafficControl: two rules and a redirect are there")
+    check_disk(client)
+    done("Vdisk: a paused disk is there")
     read_stats(client)
 
 
@@ -546,6 +615,10 @@ def cleanup(client):
     total, free = client.free_ports()
     equal("free ports in the end", free, total)
     done("ElasticNic.DelPort")
+    client.vdisk.Destroy(0, pvf_id=DISK)
+    total, free = free_disks(client)
+    equal("free disks in the end", free, total)
+    done("Vdisk.Destroy")
 
 
 def switch(client, src, dest):

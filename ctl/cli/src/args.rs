@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use crate::bridge::BridgeCommand;
 use crate::capture::CaptureArguments;
 use crate::config::ConfigCommand;
+use crate::disk::DiskCommand;
 use crate::fdb::FdbCommand;
 use crate::meter::MeterCommand;
 use crate::port::PortCommand;
@@ -55,12 +56,15 @@ pub enum Command {
     /// Redirects: frames for one port go to another.
     #[command(subcommand)]
     Redirect(RedirectCommand),
-    /// Limits for ports, meters and rules, and how many are free.
+    /// Disks: create, delete, grow, pause, resume, list, show, limit, snapshot.
+    #[command(subcommand)]
+    Disk(DiskCommand),
+    /// Limits for ports, meters, rules and disks, and how many are free.
     Capability,
     /// Settings of the bridge.
     #[command(subcommand)]
     Bridge(BridgeCommand),
-    /// The configuration of ports and tables: check, compare, apply, export.
+    /// The configuration of ports, tables and disks: check, compare, apply, export.
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Show step by step what would happen to a packet.
@@ -122,6 +126,14 @@ mod tests {
             "xswitch meter add 1",
             "xswitch meter add 1 -5",
             "xswitch meter bind 1 2 sideways",
+            "xswitch disk create",
+            "xswitch disk create a --size 1.5G",
+            "xswitch disk create a --read-ops x",
+            "xswitch disk grow a",
+            "xswitch disk grow a 10X",
+            "xswitch disk delete",
+            "xswitch disk limits a --write-bytes 1G:2:3",
+            "xswitch disk snapshot a",
         ] {
             assert!(Arguments::try_parse_from(bad.split(' ')).is_err(), "{bad}");
         }

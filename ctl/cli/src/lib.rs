@@ -12,6 +12,7 @@ mod bridge;
 mod capability;
 mod capture;
 mod config;
+mod disk;
 mod doctor;
 mod fdb;
 mod meter;
@@ -54,6 +55,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<u8> {
         Command::Meter(command) => meter::run(&client, &printer, command).await,
         Command::Rule(command) => rule::run(&client, &printer, command).await,
         Command::Redirect(command) => redirect::run(&client, &printer, command).await,
+        Command::Disk(command) => disk::run(&client, &printer, command).await,
         Command::Capability => capability::run(&client, &printer).await,
         Command::Bridge(command) => bridge::run(&client, &printer, command).await,
         Command::Config(command) => return config::run(&client, &printer, command).await,

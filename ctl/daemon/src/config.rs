@@ -1,16 +1,17 @@
-//! The configuration file: settings that are fixed for a run of the daemon, and declared ports and tables.
+//! The configuration file: settings that are fixed for a run of the daemon, and declared ports, tables and disks.
 //!
-//! Unknown keys are errors, which name line and key. SIGHUP applies bridge, ports and tables. All other sections need a
-//! restart.
+//! Unknown keys are errors, which name line and key. SIGHUP applies bridge, ports, tables and disks. All other
+//! sections need a restart.
 
 use std::path::{Path, PathBuf};
 
 use ctl_companion::GuestsConfig;
+use ctl_disks::DisksConfig;
 use ctl_grpc::DpuConfig;
 use ctl_http::ApiConfig;
 use ctl_metrics::MetricsConfig;
 use ctl_spp::SppConfig;
-use ctl_types::{MeterConfig, SwitchConfig};
+use ctl_types::{DiskSpec, MeterConfig, SwitchConfig};
 use serde::{Deserialize, Serialize};
 use switch::model::{BridgeSettings, DataplaneSettings, FdbSpec, MeterBinding, PortSpec, RedirectSpec, RuleSpec};
 
@@ -35,6 +36,8 @@ pub struct Config {
     pub guests: GuestsConfig,
     /// The Soft Patch Panel.
     pub spp: SppConfig,
+    /// Where disks may be. Fixed until a restart.
+    pub disks: DisksConfig,
     /// Ports.
     pub port: Vec<PortSpec>,
     /// Static FDB entries.
@@ -47,6 +50,8 @@ pub struct Config {
     pub rule: Vec<RuleSpec>,
     /// Redirects.
     pub redirect: Vec<RedirectSpec>,
+    /// Disks.
+    pub disk: Vec<DiskSpec>,
 }
 
 /// A configuration file is unusable.
@@ -70,6 +75,7 @@ impl Config {
             bindings: self.binding.clone(),
             rules: self.rule.clone(),
             redirects: self.redirect.clone(),
+            disks: self.disk.clone(),
         }
     }
 
@@ -97,6 +103,7 @@ impl Config {
         config.spp.check(config.dataplane.workers as usize)?;
         config.guests.check()?;
         config.metrics.check()?;
+        config.disks.check()?;
         Ok(config)
     }
 }
@@ -163,6 +170,9 @@ mod tests {
             ("[spp]\ncapture_directories = [\"/a\", \"b\"]\n", "spp.capture_directories"),
             ("[spp.controller]\nstatus_format = \"xml\"\n", "status_format"),
             ("[[port]]\nname = \"x\"\nkind = \"tun\"\n", "kind"),
+            ("[disks]\ndirectories = [\"images\"]\n", "disks.directories"),
+            ("[disks]\ndirectory = \"/images\"\n", "directory"),
+            ("[[disk]]\nname = \"a\"\nszie = 1\n", "szie"),
         ] {
             let why = Config::parse(text).unwrap_err();
             assert!(why.contains(key), "{key}: {why}");
@@ -172,7 +182,11 @@ mod tests {
 
     #[test]
     fn what_the_documents_show_is_taken_as_it_is() {
-        for document in [include_str!("../../../docs/spp.md"), include_str!("../../../docs/operators-guide.md")] {
+        for document in [
+            include_str!("../../../docs/spp.md"),
+            include_str!("../../../docs/operators-guide.md"),
+            include_str!("../../../docs/disks.md"),
+        ] {
             let shown: Vec<_> =
                 document.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
             assert!(!shown.is_empty());

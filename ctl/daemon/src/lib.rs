@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ctl_companion::FdsSocket;
+use ctl_disks::DiskSettings;
 use ctl_listen::{ApiSocket, serve, serve_tcp};
 use ctl_service::state::{Store, Tables};
 use ctl_service::{Declared, Error, LearnedFile, Service};
@@ -68,13 +69,30 @@ fn tables() -> Tables {
 
 /// Checks that configuration and state are usable. Changes nothing.
 pub fn check(options: &Options) -> anyhow::Result<()> {
-    check_config(options.config.as_deref())?;
+    let config = load(options.config.as_deref())?;
+    check_disks(options.config.as_deref(), &config, &disk_settings(&config, options))?;
     Ok(Store::check(&options.state_dir, &tables())?)
 }
 
 /// Checks that a configuration file is usable. Looks at nothing else.
 pub fn check_config(file: Option<&Path>) -> anyhow::Result<()> {
-    Ok(load(file).map(drop)?)
+    let config = load(file)?;
+    let mut disks = config.disks.settings(Path::new("/run/xswitch"), Path::new("/var/lib/xswitch"));
+    if config.disks.directories.is_none() {
+        // Which daemon it is for is not known, so images may be anywhere.
+        disks.directories = vec![PathBuf::from("/")];
+    }
+    Ok(check_disks(file, &config, &disks)?)
+}
+
+/// Checks declared disks against the places where disks may be.
+fn check_disks(file: Option<&Path>, config: &Config, settings: &DiskSettings) -> Result<(), ConfigError> {
+    let checked = ctl_service::check_disks(settings, &config.disk);
+    checked.map_err(|error| ConfigError { path: Config::path(file), why: error.to_string() })
+}
+
+fn disk_settings(config: &Config, options: &Options) -> DiskSettings {
+    config.disks.settings(&options.run_dir, &options.state_dir)
 }
 
 /// Reads a configuration file, and checks what does not depend on the machine.
@@ -90,6 +108,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     // A file that would become longer than its limit (RLIMIT_FSIZE) is an error, and not the end.
     let _too_long = signal(SignalKind::from_raw(libc::SIGXFSZ))?;
     let config = load(options.config.as_deref())?;
+    let disks = disk_settings(&config, &options);
+    check_disks(options.config.as_deref(), &config, &disks)?;
     raise_descriptor_limit();
     let directories = vec![
         Directory::take("run_directory", &options.run_dir)?,
@@ -101,7 +121,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let settings = config.dataplane.clone();
     let bridge = config.bridge.clone().unwrap_or_default();
     let path = Config::path(options.config.as_deref());
-    let declared = Declared { file: path.canonicalize().ok(), config: config.switch_config() };
+    let declared = Declared { file: path.canonicalize().ok(), config: config.switch_config(), disks };
     let panel = config.spp.clone();
     let access = config.guests.access().map_err(Error::invalid)?;
     let pins = PinPlace { mount: config.guests.bpffs.clone(), instance: instance(&options.run_dir)? };
@@ -302,6 +322,7 @@ async fn serve_signals(
                 let (service, spp) = (Arc::clone(service), Arc::clone(spp));
                 let _ = blocking(move || {
                     service.retry();
+                    service.disks().retry();
                     spp.retry();
                     Ok(())
                 }).await;
@@ -339,8 +360,11 @@ async fn reload(options: &Options, config: &mut Config, service: &Arc<Service>) 
         || new.dpu != config.dpu
         || new.guests != config.guests
         || new.spp != config.spp
+        || new.disks != config.disks
     {
-        tracing::warn!("[dataplane], [metrics], [api], [dpu], [guests] and [spp] are taken up by a restart only");
+        tracing::warn!(
+            "[dataplane], [metrics], [api], [dpu], [guests], [spp] and [disks] are taken up by a restart only"
+        );
     }
     let (service, declared) = (Arc::clone(service), new.switch_config());
     let result = blocking(move || {

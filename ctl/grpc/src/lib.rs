@@ -23,6 +23,7 @@ pub mod proto {
     /// Their descriptors, for reflection.
     pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/dpu.bin"));
 }
+mod disk;
 mod meter;
 mod redirect;
 mod rule;
@@ -105,6 +106,8 @@ answers! {
         port_type: Some(0)
     };
     VdiskGetAllPvfCfgResponse {};
+    VdiskSnapshotResponse { pvf_id: Some(0) };
+    VdiskGetStatsResponse { pvf_id: Some(0) };
     MeterCapabilityResponse { total: Some(0), free: Some(0) };
     MeterOpsRsp { id: Some(0) };
     MeterGetResponse { id: Some(0), rate: Some(0), r#type: Some(0) };

@@ -1,11 +1,9 @@
-//! Section 5 of the DPU interface document, port statistics. Sections 2 and 6, disks and optical ports, are not
-//! supported.
+//! Section 5 of the DPU interface document, port statistics. Section 6, optical ports, is not supported.
 
 use tonic::{Request, Response, Status};
 
 use super::proto::eth_mac_server::EthMac;
 use super::proto::port_stats_server::PortStats;
-use super::proto::vdisk_server::Vdisk;
 use super::proto::*;
 use super::{Dpu, required, unsupported};
 
@@ -51,16 +49,6 @@ macro_rules! not_offered {
             })+
         }
     };
-}
-
-not_offered! { Vdisk, "elastic cloud disks",
-    get_pvf_capability(VdiskGetPvfCapabilityRequest) -> VdiskGetPvfCapabilityResponse;
-    create(VdiskCreateRequest) -> VdiskOpsRsp;
-    destroy(VdiskDestroyRequest) -> VdiskOpsRsp;
-    update(VdiskUpdateRequest) -> VdiskOpsRsp;
-    pause(VdiskPauseRequest) -> VdiskOpsRsp;
-    get_pvf_cfg(VdiskGetPvfCfgRequest) -> VdiskGetPvfCfgResponse;
-    get_all_pvf_cfg(VdiskGetAllPvfCfgRequest) -> VdiskGetAllPvfCfgResponse;
 }
 
 not_offered! { EthMac, "optical ports",

@@ -11,6 +11,7 @@
 mod capture;
 mod config;
 mod configuration;
+mod disks;
 mod extract;
 mod meters;
 mod pcapng;
@@ -52,7 +53,7 @@ struct Document;
 
 /// All routes, without the API's prefix.
 fn all(spp: Arc<Spp>) -> OpenApiRouter<Arc<Service>> {
-    let tables = meters::all().merge(rules::all()).merge(redirects::all());
+    let tables = meters::all().merge(rules::all()).merge(redirects::all()).merge(disks::all());
     routes::all().merge(tables).merge(configuration::all()).merge(spp::all().with_state(spp))
 }
 

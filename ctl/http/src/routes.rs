@@ -216,6 +216,7 @@ async fn doctor(State(service): Shared, Query(query): Query<DoctorQuery>) -> Ans
             .map(str::to_owned)
             .collect();
         let mut checks = local_checks(service.dataplane().settings(), &ifnames);
+        checks.extend(service.disks().checks());
         checks.extend(service.upkeep().checks());
         let mut told = Vec::new();
         let stats = service.dataplane().stats();
@@ -259,7 +260,7 @@ async fn doctor(State(service): Shared, Query(query): Query<DoctorQuery>) -> Ans
     .map(Json)
 }
 
-/// Show limits for ports, meters and rules, and how many are free.
+/// Show limits for ports, meters, rules and disks, and how many are free.
 #[utoipa::path(get, path = "/capability", responses((status = 200, body = Capability)))]
 async fn capability(State(service): Shared) -> Answer<Capability> {
     blocking(service, |service| Ok(service.capability())).await.map(Json)

@@ -266,6 +266,13 @@ async fn the_openapi_document_has_every_route() {
         "config",
         "config/apply",
         "config/diff",
+        "disk-stats",
+        "disk-stats/{disk}",
+        "disks",
+        "disks/{disk}",
+        "disks/{disk}/pause",
+        "disks/{disk}/resume",
+        "disks/{disk}/snapshot",
         "doctor",
         "fdb",
         "fdb/flush",
@@ -295,7 +302,9 @@ async fn the_openapi_document_has_every_route() {
             let uri =
                 path.trim_start_matches("/api/v1/").replace("{port}", "vm1").replace("{mac}", "02:00:00:00:00:01");
             let uri = uri.replace("{direction}", "to");
-            let uri = ["{vport}", "{id}", "{src}", "{key_index}"].iter().fold(uri, |uri, name| uri.replace(name, "1"));
+            let uri = ["{vport}", "{id}", "{src}", "{key_index}", "{disk}"]
+                .iter()
+                .fold(uri, |uri, name| uri.replace(name, "1"));
             let request =
                 Request::builder().method(method.to_uppercase().as_str()).uri(format!("/api/v1/{uri}?duration=0"));
             let response = api.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod disks;
 mod endpoint;
 mod text;
 
@@ -62,6 +63,8 @@ pub fn scrape(service: &Service) -> String {
         let spp = ports.iter().find(|entry| entry.name == *port).and_then(|entry| entry.spec.spp.as_ref());
         families.flow_rule(spp.unwrap_or(port), *rule, *matched);
     }
+    service.disks().entries().iter().for_each(|disk| families.disk(disk));
+    service.disks().stats().iter().for_each(|stats| families.disk_stats(stats));
     families.frames(dataplane.frames());
     families.gauge("xswitch_build_info", "Version of the daemon.", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
     families.daemon(service);
@@ -253,7 +256,9 @@ impl Families {
     /// Meters, rules and redirects. Only rules that have matched get series of their own.
     fn tables(&mut self, service: &Service) {
         let dataplane = service.dataplane();
-        for (table, Usage { total, free }) in [("meters", dataplane.meter_usage()), ("rules", dataplane.rule_usage())] {
+        for (table, Usage { total, free }) in
+            [("meters", dataplane.meter_usage()), ("rules", dataplane.rule_usage()), ("disks", service.disks().usage())]
+        {
             let here = [("table", table)];
             self.gauge("xswitch_table_entries", "Entries of the table.", &here, f64::from(total - free));
             self.gauge("xswitch_table_capacity", "Entries that the table can have.", &here, f64::from(total));

@@ -24,19 +24,32 @@ impl Families {
         self.series(name, help, "gauge", labels, value);
     }
 
-    fn series(&mut self, name: &'static str, help: &str, kind: &str, labels: Labels<'_>, value: impl Display) {
-        let text = self
-            .0
-            .entry(name)
-            .or_insert_with(|| format!("# HELP {name} {}\n# TYPE {name} {kind}\n", escaped(help, false)));
-        text.push_str(name);
-        for (no, (label, value)) in labels.iter().enumerate() {
-            text.push(if no == 0 { '{' } else { ',' });
-            // Writing to a String can't fail.
-            let _ = write!(text, "{label}=\"{}\"", escaped(value, true));
+    /// A histogram. `buckets` have their ends, and how many were not above these. `all` is the sum of all values, and
+    /// their number.
+    pub(crate) fn histogram(
+        &mut self,
+        name: &'static str,
+        help: &str,
+        labels: Labels<'_>,
+        buckets: &[(f64, u64)],
+        all: (f64, u64),
+    ) {
+        let text = self.family(name, help, "histogram");
+        let ends = buckets.iter().map(|(end, count)| (end.to_string(), *count));
+        for (end, count) in ends.chain([("+Inf".to_owned(), all.1)]) {
+            let labels: Vec<_> = labels.iter().copied().chain([("le", end.as_str())]).collect();
+            line(text, &format!("{name}_bucket"), &labels, count);
         }
-        let end = if labels.is_empty() { "" } else { "}" };
-        let _ = writeln!(text, "{end} {value}");
+        line(text, &format!("{name}_sum"), labels, all.0);
+        line(text, &format!("{name}_count"), labels, all.1);
+    }
+
+    fn series(&mut self, name: &'static str, help: &str, kind: &str, labels: Labels<'_>, value: impl Display) {
+        line(self.family(name, help, kind), name, labels, value);
+    }
+
+    fn family(&mut self, name: &'static str, help: &str, kind: &str) -> &mut String {
+        self.0.entry(name).or_insert_with(|| format!("# HELP {name} {}\n# TYPE {name} {kind}\n", escaped(help, false)))
     }
 
     /// The whole text, families by name.
@@ -46,6 +59,17 @@ impl Families {
         self.0.into_values().for_each(|text| whole.push_str(&text));
         whole
     }
+}
+
+fn line(text: &mut String, name: &str, labels: Labels<'_>, value: impl Display) {
+    text.push_str(name);
+    for (no, (label, value)) in labels.iter().enumerate() {
+        text.push(if no == 0 { '{' } else { ',' });
+        // Writing to a String can't fail.
+        let _ = write!(text, "{label}=\"{}\"", escaped(value, true));
+    }
+    let end = if labels.is_empty() { "" } else { "}" };
+    let _ = writeln!(text, "{end} {value}");
 }
 
 /// A help text or a label's value with its escapes.

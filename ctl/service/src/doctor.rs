@@ -49,6 +49,7 @@ pub fn local_checks(settings: &DataplaneSettings, ifnames: &[String]) -> Vec<Che
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     checks.push(check_cpus(cpus, settings.workers));
     checks.push(check_tun(Path::new(TUN).exists()));
+    checks.extend(ctl_disks::check_machine());
     checks.extend(ifnames.iter().flat_map(|ifname| check_netdev(ifname, settings)));
     checks
 }

@@ -11,6 +11,9 @@ pub enum Error {
     /// The data plane refused.
     #[error(transparent)]
     Switch(#[from] switch::Error),
+    /// A disk can't be, or can't be changed so.
+    #[error(transparent)]
+    Disk(#[from] ctl_disks::Error),
     /// A state file is unusable. It is left as it is.
     #[error(
         "state file {path}: {why}; it is left as it is: restore it from a copy, or move it away to start with no ports"
@@ -87,6 +90,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::Switch(error) => error.kind(),
+            Error::Disk(error) => error.kind(),
             Error::InUse { .. } => ErrorKind::Busy,
             _ => ErrorKind::System,
         }

@@ -16,6 +16,7 @@
 
 mod bridge;
 mod declared;
+mod disks;
 pub mod doctor;
 mod error;
 mod fdb;
@@ -37,12 +38,14 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ctl_disks::Disks;
 use ctl_types::{Capability, TraceRequest};
 use switch::model::*;
 use switch::{CaptureRequest, CaptureStream, ErrorKind, KeptTables, Switch};
 
 pub use self::bridge::{Configured, RunTime};
-pub use self::declared::{Declared, DeclaredRow, DeclaredRows, check_config};
+pub use self::declared::{Declared, DeclaredRow, DeclaredRows, check_config, check_disks};
+pub use self::disks::DiskRows;
 pub use self::error::Error;
 pub use self::fdb::StaticEntries;
 pub use self::follow::Unfinished;
@@ -69,6 +72,7 @@ pub fn tables() -> Tables {
         .with::<MeterBindings>()
         .with::<Rules>()
         .with::<Redirects>()
+        .with::<DiskRows>()
         .with::<DeclaredRows>()
 }
 
@@ -110,6 +114,7 @@ struct Inner {
 pub struct Service {
     dataplane: Arc<Switch>,
     store: Store,
+    disks: Disks,
     inner: Mutex<Inner>,
     guests: guests::Guests,
     upkeep: Arc<Upkeep>,
@@ -146,11 +151,15 @@ impl Service {
         for why in dataplane.restore_tables(tables) {
             tracing::error!("not restored: {why}");
         }
+        // Disks come up by themselves. Nothing here waits for their storage.
+        let disks = Disks::new(declared.disks.clone());
+        first.disks.iter().for_each(|disk| disks.put(disk, !kept.has_disk(&disk.name)));
         let unfinished = state.take::<Unfinished>();
         let inner = Inner { failed: Vec::new(), ports: first.ports, fdb: first.fdb, marks: kept.marks.clone() };
         let service = Arc::new(Self {
             dataplane,
             store,
+            disks,
             inner: Mutex::new(inner),
             guests: Default::default(),
             upkeep: Arc::default(),
@@ -223,6 +232,7 @@ impl Service {
             meters: self.dataplane.meter_usage(),
             rules: self.dataplane.rule_usage(),
             rule_masks: self.dataplane.rule_masks(),
+            disks: self.disks.usage(),
         }
     }
 

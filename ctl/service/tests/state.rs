@@ -10,6 +10,7 @@ use ctl_service::state::{Row, Store, Table};
 use ctl_service::*;
 use ctl_spp::flow::{NumberedRule, PortRules, Rule, parse};
 use ctl_spp::{Instance, Proc, rows};
+use ctl_types::DiskSpec;
 use kit::{FakeStorage, Kept, tables};
 use serde_json::json;
 use switch::model::*;
@@ -46,6 +47,7 @@ fn whole() -> Kept {
         bindings: vec![MeterBinding { vport: 3, direction: MeterDirection::To, meter: 4_000_000_000 }],
         rules: vec![rule(9), rule(10), rule(65_535)],
         redirects: vec![RedirectSpec { src: 1, dest: 2 }],
+        disks: vec![DiskSpec { size: Some(1 << 40), paused: Some(true), ..DiskSpec::new("云盘 1") }],
         instances: vec![Instance::new(Proc::PRIMARY, vec![0, 1], None)],
         flow_rules: vec![flow_rules()],
         declared: vec![declared()],
@@ -69,7 +71,7 @@ fn copy(file: &Path) -> Store {
 /// A kind of rows that is unknown, or has another form.
 struct Odd<const NAME: usize>;
 
-const NAMES: [&str; 3] = ["version", "disk", "rule"];
+const NAMES: [&str; 3] = ["version", "tunnel", "rule"];
 
 impl<const NAME: usize> Table for Odd<NAME> {
     const NAME: &'static str = NAMES[NAME];
@@ -99,6 +101,7 @@ fn what_was_written_is_loaded_and_what_was_removed_is_gone() {
         Row::remove::<MeterBindings>("00003/To"),
         Row::remove::<Rules>("0000000009"),
         Row::remove::<Redirects>("00001"),
+        Row::remove::<DiskRows>("云盘 1"),
         rows::no_instance(Proc::PRIMARY),
         rows::flow_rules(&PortRules { rules: Vec::new(), ..flow_rules() }),
         Row::remove::<DeclaredRows>("port/vm1"),

@@ -6,6 +6,8 @@ use model::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::DiskSpec;
+
 /// Ports and tables of a switch, by the sections of the configuration file. Rows have the field names of the API.
 ///
 /// A file need not have all fields of a port. An export has them all.
@@ -34,6 +36,9 @@ pub struct SwitchConfig {
     /// `[[redirect]]`.
     #[serde(rename = "redirect", skip_serializing_if = "Vec::is_empty")]
     pub redirects: Vec<RedirectSpec>,
+    /// `[[disk]]`.
+    #[serde(rename = "disk", skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<DiskSpec>,
 }
 
 /// A meter of a configuration.
@@ -123,6 +128,8 @@ pub enum ConfigSection {
     Rule,
     /// Redirects.
     Redirect,
+    /// Disks.
+    Disk,
 }
 
 impl ConfigSection {
@@ -136,6 +143,7 @@ impl ConfigSection {
             ConfigSection::Binding => "binding",
             ConfigSection::Rule => "rule",
             ConfigSection::Redirect => "redirect",
+            ConfigSection::Disk => "disk",
         }
     }
 }

@@ -8,6 +8,7 @@
 
 mod check;
 mod config;
+mod disk;
 mod error;
 mod packet;
 mod service;
@@ -16,6 +17,10 @@ pub mod table;
 pub use self::check::{Check, Status};
 pub use self::config::{
     ConfigAction, ConfigChange, ConfigChanges, ConfigRequest, ConfigSection, FieldChange, MeterConfig, SwitchConfig,
+};
+pub use self::disk::{
+    DiskCount, DiskEntry, DiskInfo, DiskLimits, DiskQueueStats, DiskRate, DiskSpec, DiskState, DiskStats,
+    DiskTransport, DiskUpdate, PvfType,
 };
 pub use self::error::ErrorBody;
 pub use self::packet::PacketSpec;

@@ -175,4 +175,6 @@ pub struct Capability {
     pub rules: Usage,
     /// Number of distinct masks of the rules. A lookup takes at most one probe per mask.
     pub rule_masks: usize,
+    /// Disks.
+    pub disks: Usage,
 }

@@ -129,9 +129,9 @@ impl Endpoint {
         Ok(Self { requests: Some(requests), wake, info, thread: Some(thread) })
     }
 
-    /// What there is to be seen.
-    pub fn info(&self) -> SessionInfo {
-        lock(&self.info).clone()
+    /// What there is to be seen, as it changes.
+    pub fn session(&self) -> Arc<Mutex<SessionInfo>> {
+        Arc::clone(&self.info)
     }
 
     /// Asks for something. It is answered by the request's own channel.

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,6 +75,24 @@ impl FileStore {
             optimal_io: 0,
             missing: Arc::default(),
         })
+    }
+
+    /// What tells it from other files and devices: the file system's device and the inode, or the device itself and 0.
+    /// Two names of one file have the same.
+    ///
+    /// # Errors
+    /// The file can't be asked.
+    pub fn identity(&self) -> io::Result<(u64, u64)> {
+        let meta = self.file.metadata()?;
+        Ok(match self.kind {
+            Kind::File => (meta.dev(), meta.ino()),
+            Kind::Device => (meta.rdev(), 0),
+        })
+    }
+
+    /// It is a block device.
+    pub fn is_device(&self) -> bool {
+        self.kind == Kind::Device
     }
 
     fn bytes(&self) -> u64 {

@@ -71,6 +71,7 @@ impl ImagePlace {
     pub fn spec(&self) -> DiskSpec {
         DiskSpec {
             name: "disk-of-a-test".to_owned(),
+            serial: "disk-of-a-test".to_owned(),
             max_queue: 4,
             queue_depth: 256,
             block: 512,
@@ -85,6 +86,7 @@ impl ImagePlace {
             limits: LimitSpec::default(),
             paused: false,
             shared_storage: false,
+            lock_wait: disk::disk::LOCK_WAIT,
         }
     }
 

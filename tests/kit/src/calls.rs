@@ -67,6 +67,8 @@ methods! {
         "Pause" pause(VdiskPauseRequest);
         "GetPvfCfg" get_pvf_cfg(VdiskGetPvfCfgRequest);
         "GetAllPvfCfg" get_all_pvf_cfg(VdiskGetAllPvfCfgRequest);
+        "Snapshot" snapshot(VdiskSnapshotRequest);
+        "GetStats" get_stats(VdiskGetStatsRequest);
     }
     Meter {
         "Capability" capability(MeterCapabilityRequest);
@@ -138,6 +140,7 @@ pub fn state_of(service: &Service) -> Kept {
         bindings,
         rules: rules.into_iter().map(|rule| rule.spec).collect(),
         redirects,
+        disks: service.disks().specs(),
         ..Kept::default()
     }
 }

@@ -2,7 +2,7 @@
 
 use ctl_service::Declared;
 use ctl_spp::{SppConfig, VhostConfig};
-use ctl_types::{MeterConfig, SwitchConfig};
+use ctl_types::{DiskSpec, MeterConfig, SwitchConfig};
 use serde::Deserialize;
 use switch::model::{BridgeSettings, DataplaneSettings, FdbSpec, MeterBinding, PortSpec, RedirectSpec, RuleSpec};
 
@@ -28,6 +28,8 @@ pub struct Config {
     pub rule: Vec<RuleSpec>,
     /// As in the daemon's.
     pub redirect: Vec<RedirectSpec>,
+    /// As in the daemon's.
+    pub disk: Vec<DiskSpec>,
 }
 
 impl Config {
@@ -47,7 +49,7 @@ impl Config {
 
     /// The part that concerns the switch itself.
     pub fn declared(&self) -> Declared {
-        Declared { file: None, config: self.switch_config() }
+        Declared { config: self.switch_config(), ..Declared::default() }
     }
 
     /// Ports and tables.
@@ -60,6 +62,7 @@ impl Config {
             bindings: self.binding.clone(),
             rules: self.rule.clone(),
             redirects: self.redirect.clone(),
+            disks: self.disk.clone(),
         }
     }
 }

@@ -5,6 +5,7 @@ use ctl_service::*;
 use ctl_spp::Instance;
 use ctl_spp::flow::PortRules;
 use ctl_spp::rows::{self, FlowRules, Instances};
+use ctl_types::DiskSpec;
 use switch::model::*;
 
 /// All kinds of rows.
@@ -31,6 +32,8 @@ pub struct Kept {
     pub rules: Vec<RuleSpec>,
     /// Redirects.
     pub redirects: Vec<RedirectSpec>,
+    /// Disks, ordered by name.
+    pub disks: Vec<DiskSpec>,
     /// Instances of the Soft Patch Panel.
     pub instances: Vec<Instance>,
     /// Flow rules of its ports.
@@ -55,6 +58,7 @@ impl Kept {
             bindings: state.take::<MeterBindings>(),
             rules: state.take::<Rules>(),
             redirects: state.take::<Redirects>(),
+            disks: state.take::<DiskRows>(),
             instances: state.take::<Instances>(),
             flow_rules: state.take::<FlowRules>(),
             declared: state.take::<DeclaredRows>(),
@@ -73,6 +77,7 @@ impl Kept {
         rows.extend(self.bindings.iter().map(Row::put::<MeterBindings>));
         rows.extend(self.rules.iter().map(Row::put::<Rules>));
         rows.extend(self.redirects.iter().map(Row::put::<Redirects>));
+        rows.extend(self.disks.iter().map(Row::put::<DiskRows>));
         rows.extend(self.instances.iter().map(Row::put::<Instances>));
         rows.extend(self.flow_rules.iter().map(Row::put::<FlowRules>));
         rows.extend(self.declared.iter().map(Row::put::<DeclaredRows>));

@@ -6,13 +6,13 @@ use model::Capacity;
 use serde_json::{Map, Value};
 
 /// Sections, in the order of the file.
-const SECTIONS: [&str; 7] = ["bridge", "port", "fdb", "meter", "binding", "rule", "redirect"];
+const SECTIONS: [&str; 8] = ["bridge", "port", "fdb", "meter", "binding", "rule", "redirect", "disk"];
 /// Fields that come first in a row, because they tell it from others.
 const FIRST: [&str; 4] = ["name", "id", "key_index", "kind"];
 
 /// The text of a file with that configuration.
 pub(super) fn toml(config: &Value, capability: &Capability) -> anyhow::Result<String> {
-    let mut text = String::from("# Ports and tables, as `xswitch config export` prints them.\n");
+    let mut text = String::from("# Ports, tables and disks, as `xswitch config export` prints them.\n");
     text += &capacity(capability);
     for section in SECTIONS {
         match config.get(section) {
@@ -64,7 +64,7 @@ fn inline(value: &Value) -> anyhow::Result<toml::Value> {
 
 #[cfg(test)]
 mod tests {
-    use ctl_types::{MeterConfig, SwitchConfig};
+    use ctl_types::{DiskLimits, DiskRate, DiskSpec, MeterConfig, SwitchConfig};
     use model::*;
 
     use super::super::file::File;
@@ -74,7 +74,7 @@ mod tests {
         let usage = |total| Usage { total, free: 0 };
         let default = Capacity::default();
         let (meters, rules) = (usage(default.meters), usage(default.rules));
-        Capability { ports: usage(ports), meters, rules, rule_masks: 0 }
+        Capability { ports: usage(ports), meters, rules, rule_masks: 0, disks: usage(256) }
     }
 
     #[test]
@@ -118,6 +118,13 @@ mod tests {
                 RuleSpec { key_index: 5, key: RuleKey::default(), action: RuleAction::to(RuleTarget::Drop) },
             ],
             redirects: vec![RedirectSpec { src: 1, dest: 2 }],
+            disks: vec![DiskSpec {
+                size: Some(1 << 40),
+                cpus: vec![0, 1],
+                paused: Some(true),
+                limits: DiskLimits { read_ops: Some(DiskRate { per_second: 7, burst: 9 }), ..DiskLimits::default() },
+                ..DiskSpec::new("d \"1\"")
+            }],
         };
         let text = toml(&serde_json::to_value(&config).unwrap(), &capability(256)).unwrap();
         assert_eq!(File::parse(&text).unwrap().switch_config(), config, "{text}");

@@ -1,6 +1,6 @@
 //! A configuration file, as far as it concerns ports and tables.
 
-use ctl_types::{MeterConfig, SwitchConfig};
+use ctl_types::{DiskSpec, MeterConfig, SwitchConfig};
 use model::*;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -16,6 +16,7 @@ pub(super) struct File {
     binding: Vec<MeterBinding>,
     rule: Vec<RuleSpec>,
     redirect: Vec<RedirectSpec>,
+    disk: Vec<DiskSpec>,
     #[serde(rename = "dataplane")]
     _dataplane: IgnoredAny,
     #[serde(rename = "metrics")]
@@ -28,6 +29,8 @@ pub(super) struct File {
     _guests: IgnoredAny,
     #[serde(rename = "spp")]
     _spp: IgnoredAny,
+    #[serde(rename = "disks")]
+    _disks: IgnoredAny,
 }
 
 impl File {
@@ -46,6 +49,7 @@ impl File {
             bindings: self.binding,
             rules: self.rule,
             redirects: self.redirect,
+            disks: self.disk,
         }
     }
 }

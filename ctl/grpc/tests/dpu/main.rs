@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test")]
 
 mod concurrent;
+mod disks;
 mod good;
 mod messages;
 mod random;

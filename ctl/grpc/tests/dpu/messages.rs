@@ -142,6 +142,8 @@ fn text(name: &str, entropy: &mut Entropy<'_>) -> String {
         "ip_type" => entropy.pick(&["", "", "", "ipv4", "ipv6"]).to_owned(),
         "kind" => entropy.pick(&["guest", "guest", "phy", "tap"]).to_owned(),
         "ifname" => entropy.pick(&["eth7", kit::MISSING_NETDEV, "a b"]).to_owned(),
+        // Random requests touch no files but those of the test.
+        "socket" | "path" => entropy.pick(&["relative", "/no/such/place/x"]).to_owned(),
         _ if entropy.rarely(50) => entropy.pick(&["", "IP", "é", "\n", "0", "x/y", &"x".repeat(129)]).to_owned(),
         name => format!("{name}-{}", entropy.byte() % 8),
     }

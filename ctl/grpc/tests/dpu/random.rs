@@ -28,6 +28,7 @@ fn calls() -> impl Strategy<Value = Vec<(&'static str, Vec<u8>, bool)>> {
         2 => Just("TrafficControl/ProcSwitch"),
         4 => Just("TrafficControl/ClassfierWrite"),
         4 => Just("TrafficControl/ClassfierBatch"),
+        2 => Just("Vdisk/Create"),
     ];
     vec((method, vec(any::<u8>(), 0..300), proptest::bool::weighted(0.1)), 0..60)
 }
@@ -84,9 +85,11 @@ fn requests_made_at_random_are_often_carried_out() {
             (*all, *good) = (*all + 1, *good + u32::from(said.status == 0));
         }
     }
-    for method in METHODS.iter().filter(|method| !method.starts_with("Vdisk/") && !method.starts_with("EthMac/")) {
+    // Few disks are made, so few numbers can be destroyed. Copies need a file system with reflinks.
+    let rare = ["Vdisk/Destroy", "Vdisk/Snapshot"];
+    for method in METHODS.iter().filter(|method| !rare.contains(method) && !method.starts_with("EthMac/")) {
         let (all, good) = done[method];
-        assert!(good > 0 && good * 20 >= all, "{method}: {good} of {all}");
+        assert!(good > 0 && good * 25 >= all, "{method}: {good} of {all}");
     }
 }
 

@@ -1,18 +1,23 @@
 //! A service per test, called as a client calls it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use ctl_disks::{DiskSettings, DisksConfig};
 use ctl_grpc::Dpu;
 use ctl_grpc::proto::*;
 use ctl_service::{Declared, Service};
-use kit::{FakeHost, FakeStorage, Kept, METHODS, Said, call, machine_for, start_sized, state_of};
+use ctl_types::{DiskEntry, DiskState};
+use kit::{FakeHost, FakeStorage, Kept, METHODS, Said, call, machine_for, start_sized, state_of, wait};
 use prost::Message;
 use switch::model::Capacity;
+use tempfile::TempDir;
 
 use crate::messages::{assert_whole, described};
 
 /// Methods that list everything.
-const LISTS: [&str; 7] = [
+const LISTS: [&str; 8] = [
+    "Vdisk/GetPvfCapability",
     "ElasticNic/GetPortCapability",
     "ElasticNic/QueryPort",
     "Meter/Capability",
@@ -27,7 +32,28 @@ pub struct Rig {
     pub service: Arc<Service>,
     pub dpu: Dpu,
     pub storage: FakeStorage,
+    pub disks: DiskPlace,
     capacity: Capacity,
+}
+
+/// Directories for disks, which outlive the daemon.
+pub struct DiskPlace {
+    pub settings: DiskSettings,
+    _dir: TempDir,
+}
+
+impl DiskPlace {
+    fn new(config: DisksConfig) -> Self {
+        // Paths of sockets are short.
+        let dir = tempfile::tempdir().unwrap();
+        let settings = config.settings(&dir.path().join("run"), &dir.path().join("state"));
+        Self { settings, _dir: dir }
+    }
+
+    /// A file of the first directory for images.
+    pub fn image(&self, name: &str) -> PathBuf {
+        self.settings.directories[0].join(name)
+    }
 }
 
 /// Everything visible from outside, and the saved state.
@@ -47,33 +73,42 @@ impl Rig {
     }
 
     pub fn sized(capacity: Capacity) -> Self {
-        Self::over(machine_for(&[]), FakeStorage::default(), capacity)
+        let disks = DiskPlace::new(DisksConfig::default());
+        Self::over(machine_for(&[]), FakeStorage::default(), disks, capacity)
     }
 
-    fn over(host: FakeHost, storage: FakeStorage, capacity: Capacity) -> Self {
+    /// With these settings for disks.
+    pub fn with_disks(config: DisksConfig) -> Self {
+        Self::over(machine_for(&[]), FakeStorage::default(), DiskPlace::new(config), Capacity::default())
+    }
+
+    fn over(host: FakeHost, storage: FakeStorage, disks: DiskPlace, capacity: Capacity) -> Self {
         let switch = start_sized(&host, capacity);
-        let service = Service::start(switch, storage.store(), &Declared::default()).unwrap();
-        Self { host, dpu: Dpu::new(Arc::clone(&service)), service, storage, capacity }
+        let declared = Declared { disks: disks.settings.clone(), ..Declared::default() };
+        let service = Service::start(switch, storage.store(), &declared).unwrap();
+        let starting = |disk: &DiskEntry| disk.state == DiskState::Starting;
+        wait("disks come up, or don't", || !service.disks().entries().iter().any(starting));
+        Self { host, dpu: Dpu::new(Arc::clone(&service)), service, storage, disks, capacity }
     }
 
-    fn end(self) -> (FakeHost, FakeStorage, Capacity) {
-        let Self { host, service, dpu, storage, capacity } = self;
+    fn end(self) -> (FakeHost, FakeStorage, DiskPlace, Capacity) {
+        let Self { host, service, dpu, storage, disks, capacity } = self;
         drop((service, dpu));
-        (host, storage, capacity)
+        (host, storage, disks, capacity)
     }
 
     /// A new daemon with the same state.
     pub fn restart(self) -> Self {
-        let (host, storage, capacity) = self.end();
-        Self::over(host, storage, capacity)
+        let (host, storage, disks, capacity) = self.end();
+        Self::over(host, storage, disks, capacity)
     }
 
     /// Checks that the saved state equals the tables, and that a new daemon restores it. Returns that daemon.
     pub fn assert_kept(self) -> Self {
         let state = state_of(&self.service);
-        let (host, storage, capacity) = self.end();
+        let (host, storage, disks, capacity) = self.end();
         assert_eq!(Kept { fdb: Vec::new(), ..Kept::load(&storage.store()).unwrap() }, state);
-        let rig = Self::over(host, storage, capacity);
+        let rig = Self::over(host, storage, disks, capacity);
         assert_eq!(state_of(&rig.service), state);
         rig
     }
@@ -106,6 +141,8 @@ impl Rig {
         for method in LISTS {
             lists.push(self.say_bytes(method, &[]).await);
         }
+        let disks = VdiskGetAllPvfCfgRequest { get_from_hard: Some(false) };
+        lists.push(self.say("Vdisk/GetAllPvfCfg", &disks).await);
         Dump(lists, state_of(&self.service), self.storage.bytes())
     }
 
@@ -128,6 +165,10 @@ impl Rig {
 
 pub fn nic(uuid: &str) -> NewPortRequest {
     NewPortRequest { uuid: Some(uuid.to_owned()), ..NewPortRequest::default() }
+}
+
+pub fn disk(name: &str) -> VdiskCreateRequest {
+    VdiskCreateRequest { name: Some(name.to_owned()), ..VdiskCreateRequest::default() }
 }
 
 pub fn meter(id: u32, rate: u32) -> MeterAddRequest {

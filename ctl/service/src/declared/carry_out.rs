@@ -1,7 +1,8 @@
 //! Makes a switch what a configuration says, step by step.
 //!
-//! The order is: what goes, ports that change, ports that come, tables that change, tables that come. What ports lose
-//! by being made anew is looked for again afterwards. So each section ends as it should, whatever was in between.
+//! The order is: what goes, ports that change, ports that come, tables that change, tables that come, disks. What
+//! ports lose by being made anew is looked for again afterwards. So each section ends as it should, whatever was in
+//! between.
 //!
 //! A step that fails ends it all, and the caller goes back the same way. At the start of the daemon, and on the way
 //! back, a step that fails is logged and left out.
@@ -58,6 +59,7 @@ impl Service {
             bindings: self.dataplane.meter_bindings(),
             rules: rules.map(|rule| rule.spec).collect(),
             redirects: self.dataplane.redirects().into_iter().map(|redirect| redirect.spec).collect(),
+            disks: self.disks.specs(),
         };
         sort(&mut config);
         config
@@ -98,7 +100,21 @@ impl Service {
         }
         self.add_ports(inner, &new, failing, may_wait)?;
         let changes = diff(&self.describe(inner), to);
-        self.change_tables(inner, &changes, failing)
+        self.change_tables(inner, &changes, failing)?;
+        self.change_disks(&changes, failing);
+        Ok(())
+    }
+
+    /// Changes disks, which become by and by what they are to be. So nothing fails here, and nothing waits.
+    fn change_disks(&self, changes: &Changes, failing: Failing) {
+        for edit in &changes.disks {
+            match edit {
+                // An image is never made for a disk that was there before.
+                Edit::Add(disk) => self.disks.put(disk, failing != Failing::GoesBack),
+                Edit::Change { to, .. } => self.disks.change(to),
+                Edit::Remove(disk) => self.disks.take(&disk.name, failing == Failing::GoesBack),
+            }
+        }
     }
 
     /// Takes away what goes, and what is in the way of changes.

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ctl_types::{ConfigSection, SwitchConfig};
+use ctl_disks::DiskSettings;
+use ctl_types::{ConfigSection, DiskSpec, SwitchConfig};
 use switch::model::*;
 use switch::{KeptTables, Switch};
 
@@ -51,13 +52,25 @@ pub fn check_config(settings: &DataplaneSettings, config: &SwitchConfig) -> Resu
     }
 }
 
+/// Checks the disks that a file declares, as far as that does not depend on the machine.
+///
+/// # Errors
+/// The first disk and field that can't be.
+pub fn check_disks(settings: &DiskSettings, disks: &[DiskSpec]) -> Result<(), Error> {
+    check_once(disks)?;
+    let checked = ctl_disks::check_all(disks, settings);
+    checked.map_err(|(name, error)| of_row(&DiskSpec::new(name), "", error.into()))
+}
+
 /// An error of a row, with its name.
 pub(super) fn of_row<T: Item>(row: &T, field: &str, error: Error) -> Error {
     let (section, label) = (T::SECTION.name(), row.label());
-    let label = if T::SECTION == ConfigSection::Port { format!("`{label}`") } else { label };
+    let label =
+        if [ConfigSection::Port, ConfigSection::Disk].contains(&T::SECTION) { format!("`{label}`") } else { label };
     let text = format!("{section} {label}: {field}{error}");
     match error {
         Error::Switch(error) => Error::Switch(switch::Error::new(error.kind(), text)),
+        Error::Disk(error) => Error::Disk(ctl_disks::Error::new(error.kind(), text)),
         _ => Error::invalid(text),
     }
 }
@@ -82,7 +95,22 @@ impl Service {
         for edit in &changes.ports {
             self.check_port(inner, edit)?;
         }
-        Ok(())
+        self.check_changes_of_disks(to, changes)
+    }
+
+    /// A disk that stays as it is may be wrong by now: its directory may have gone from the configuration.
+    fn check_changes_of_disks(&self, to: &SwitchConfig, changes: &Changes) -> Result<(), Error> {
+        if changes.disks.is_empty() {
+            return Ok(());
+        }
+        let of_disk = |name: &str, error: ctl_disks::Error| of_row(&DiskSpec::new(name), "", error.into());
+        let changed = |disk: &DiskSpec| changes.disks.iter().any(|edit| edit.to() == Some(disk));
+        let mut whole: Vec<_> = to.disks.clone();
+        whole.retain(|disk| changed(disk) || ctl_disks::complete(disk, self.disks.settings()).is_ok());
+        whole.sort_by_cached_key(changed);
+        self.disks.check(&whole).map_err(|(name, error)| of_disk(&name, error))?;
+        let mut changed = changes.disks.iter().filter_map(Edit::to);
+        changed.try_for_each(|disk| self.disks.check_change(disk).map_err(|error| of_disk(&disk.name, error)))
     }
 
     fn check_port(&self, inner: &Inner, edit: &Edit<PortSpec>) -> Result<(), Error> {

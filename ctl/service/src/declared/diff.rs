@@ -1,6 +1,6 @@
 //! What differs between two descriptions of a switch. Pure.
 
-use ctl_types::{ConfigAction, ConfigChange, FieldChange, MeterConfig, SwitchConfig};
+use ctl_types::{ConfigAction, ConfigChange, DiskSpec, FieldChange, MeterConfig, SwitchConfig};
 use serde_json::{Map, Value};
 use switch::model::*;
 
@@ -55,6 +55,7 @@ pub(super) struct Changes {
     pub bindings: Vec<Edit<MeterBinding>>,
     pub rules: Vec<Edit<RuleSpec>>,
     pub redirects: Vec<Edit<RedirectSpec>>,
+    pub disks: Vec<Edit<DiskSpec>>,
 }
 
 /// What makes `is` to `to`.
@@ -67,6 +68,7 @@ pub(super) fn diff(is: &SwitchConfig, to: &SwitchConfig) -> Changes {
         bindings: edits(&is.bindings, &to.bindings),
         rules: edits(&is.rules, &to.rules),
         redirects: edits(&is.redirects, &to.redirects),
+        disks: edits(&is.disks, &to.disks),
     }
 }
 
@@ -96,6 +98,7 @@ impl Changes {
         add_rows(&self.bindings, &mut rows);
         add_rows(&self.rules, &mut rows);
         add_rows(&self.redirects, &mut rows);
+        add_rows(&self.disks, &mut rows);
         rows
     }
 
@@ -110,6 +113,7 @@ impl Changes {
         tell(&self.bindings, &declared.bindings, context, &mut told);
         tell(&self.rules, &declared.rules, context, &mut told);
         tell(&self.redirects, &declared.redirects, context, &mut told);
+        tell(&self.disks, &declared.disks, context, &mut told);
         let ports = self.ports.iter().map(|edit| edit.is_anew(|from, to| port::update(from, to).is_none()));
         let meters = self.meters.iter().map(|edit| edit.is_anew(is_other_meter));
         let first = self.bridge.len();
@@ -118,6 +122,12 @@ impl Changes {
         }
         let first = first + self.ports.len() + self.fdb.len();
         for (is_anew, change) in meters.zip(told.iter_mut().skip(first)) {
+            change.action = if is_anew { ConfigAction::Replace } else { change.action };
+        }
+        // Disks come last.
+        let first = told.len() - self.disks.len();
+        let disks = self.disks.iter().map(|edit| edit.is_anew(|from, to| !ctl_disks::is_live_change(from, to)));
+        for (is_anew, change) in disks.zip(told.iter_mut().skip(first)) {
             change.action = if is_anew { ConfigAction::Replace } else { change.action };
         }
         told

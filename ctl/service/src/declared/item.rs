@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use ctl_types::{ConfigSection, MeterConfig};
+use ctl_types::{ConfigSection, DiskSpec, MeterConfig};
 use serde::Serialize;
 use switch::model::*;
 
 use crate::bridge::RunTime;
+use crate::disks::DiskRows;
 use crate::fdb::{self, StaticEntries};
 use crate::meters::{MeterBindings, MeterRecord, Meters, binding_key, meter_key};
 use crate::ports::Ports;
@@ -199,5 +200,26 @@ impl Item for RedirectSpec {
 
     fn gone(&self) -> Row {
         Row::remove::<Redirects>(&Redirects::key(self))
+    }
+}
+
+impl Item for DiskSpec {
+    type Key = String;
+    const SECTION: ConfigSection = ConfigSection::Disk;
+
+    fn key(&self) -> String {
+        self.name.clone()
+    }
+
+    fn label(&self) -> String {
+        self.name.clone()
+    }
+
+    fn put(&self) -> Row {
+        Row::put::<DiskRows>(self)
+    }
+
+    fn gone(&self) -> Row {
+        Row::remove::<DiskRows>(&self.name)
     }
 }

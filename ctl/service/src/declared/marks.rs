@@ -104,6 +104,7 @@ impl Marks {
         marks.add(&config.bindings, file.as_ref());
         marks.add(&config.rules, file.as_ref());
         marks.add(&config.redirects, file.as_ref());
+        marks.add(&config.disks, file.as_ref());
         marks
     }
 

@@ -28,18 +28,22 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ctl_types::{ConfigChange, ConfigChanges, ConfigRequest, MeterConfig, SwitchConfig};
+use ctl_disks::{DiskSettings, Turns};
+use ctl_types::{
+    ConfigChange, ConfigChanges, ConfigRequest, DiskEntry, DiskSpec, DiskState, MeterConfig, SwitchConfig,
+};
 
 use self::carry_out::Failing;
-pub use self::check::check_config;
-use self::check::leave_out_dangling;
-use self::diff::diff;
+pub use self::check::{check_config, check_disks};
+use self::check::{leave_out_dangling, of_row};
+use self::diff::{Changes, Edit, diff};
 use self::item::{Item, by_key};
 pub(crate) use self::marks::Marks;
 use self::marks::Source;
 pub use self::marks::{DeclaredRow, DeclaredRows};
 use self::target::{Target, Wish, sort, target};
 use crate::bridge::RunTime;
+use crate::disks::DiskRows;
 use crate::error::Error;
 use crate::fdb::StaticEntries;
 use crate::meters::{MeterBindings, Meters};
@@ -56,6 +60,8 @@ pub struct Declared {
     pub file: Option<PathBuf>,
     /// What it declares.
     pub config: SwitchConfig,
+    /// Where disks may be.
+    pub disks: DiskSettings,
 }
 
 /// What the state file had at start.
@@ -80,6 +86,7 @@ impl Kept {
             bindings: state.take::<MeterBindings>(),
             rules: state.take::<Rules>(),
             redirects: state.take::<Redirects>(),
+            disks: state.take::<DiskRows>(),
         };
         sort(&mut config);
         Self { config, marks, rows }
@@ -95,6 +102,11 @@ impl Kept {
             _ => port.clone(),
         });
         SwitchConfig { ports: ports.collect(), ..to }
+    }
+
+    /// Whether the state file had a disk of that name.
+    pub fn has_disk(&self, name: &str) -> bool {
+        self.config.disks.iter().any(|disk| disk.name == name)
     }
 
     fn target(&self, declared: &Declared, slots: usize) -> Target {
@@ -121,7 +133,12 @@ impl Service {
         // What fails is left out, so there is no error.
         let mut begun = Vec::new();
         let _ = self.carry_out(&mut inner, &target.config, Failing::IsLeftOut, &mut begun);
-        let now = SwitchConfig { ports: self.describe(&inner).ports, ..kept.target(declared, slots).config };
+        let SwitchConfig { ports, mut disks, .. } = self.describe(&inner);
+        let wanted = kept.target(declared, slots).config;
+        // A disk that could not be taken in keeps its row.
+        let there: BTreeSet<_> = disks.iter().map(|disk| disk.name.clone()).collect();
+        disks.extend(wanted.disks.iter().filter(|disk| !there.contains(&disk.name)).cloned());
+        let now = SwitchConfig { ports, disks, ..wanted };
         let changes = diff(&kept.config, &now);
         let told = changes.describe(&declared.config, &kept.marks, &source);
         log(&told);
@@ -158,6 +175,7 @@ impl Service {
         let source = self.source(request);
         let wish = Wish { config: &request.config, source: &source, prune: request.prune };
         check_config(self.dataplane.settings(), wish.config)?;
+        check_disks(self.disks.settings(), &wish.config.disks)?;
         let inner = self.lock();
         let is = self.describe(&inner);
         let target = target(&is, &wish, &inner.marks, self.slots());
@@ -186,6 +204,7 @@ impl Service {
 
     fn apply(&self, wish: &Wish<'_>) -> Result<ConfigChanges, Error> {
         check_config(self.dataplane.settings(), wish.config)?;
+        check_disks(self.disks.settings(), &wish.config.disks)?;
         let turns = self.turns_for(wish.config);
         let _turns: Vec<_> = turns.iter().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner)).collect();
         let mut inner = self.lock();
@@ -193,6 +212,7 @@ impl Service {
         let target = target(&is, wish, &inner.marks, self.slots());
         let changes = diff(&is, &target.config);
         self.check_changes(&inner, &target.config, &changes)?;
+        let _disks = self.turns_of_disks(&changes)?;
         let marks = inner.marks.after(wish.config, wish.source, &names(&target));
         let mut begun = Vec::new();
         let done = self.carry_out(&mut inner, &target.config, Failing::Ends, &mut begun).and_then(|()| {
@@ -212,7 +232,8 @@ impl Service {
         let declared = by_key(&wish.config.ports);
         let waits = inner.failed.iter().filter(|port| declared.contains_key(&port.name));
         let waits = waits.map(|port| format!("port `{}` is not up: {}; it is tried again", port.name, port.why));
-        let warnings: Vec<_> = target.stays.into_iter().map(|stay| stay.why).chain(waits).collect();
+        let stays = target.stays.into_iter().map(|stay| stay.why);
+        let warnings: Vec<_> = stays.chain(waits).chain(self.disks_that_wait(wish.config)).collect();
         warnings.iter().for_each(|why| tracing::warn!("configuration: {why}"));
         Ok(ConfigChanges { changes: told, warnings })
     }
@@ -228,6 +249,23 @@ impl Service {
 
     fn write(&self, rows: &[Row]) -> Result<(), Error> {
         if rows.is_empty() { Ok(()) } else { self.store.write(rows) }
+    }
+
+    /// Keeps clients from changing the disks that a configuration changes.
+    fn turns_of_disks(&self, changes: &Changes) -> Result<Turns, Error> {
+        let names = changes.disks.iter().filter_map(Edit::from).map(|disk| disk.name.as_str());
+        self.disks.turns(names).map_err(|(name, error)| of_row(&DiskSpec::new(name), "", error.into()))
+    }
+
+    /// Declared disks that are known not to be up. New ones come up by and by.
+    fn disks_that_wait(&self, config: &SwitchConfig) -> Vec<String> {
+        let declared = by_key(&config.disks);
+        let failed = self.disks.entries().into_iter().filter(|disk| disk.state == DiskState::Failed);
+        let failed = failed.filter(|disk| declared.contains_key(&disk.name));
+        let why = |disk: DiskEntry| {
+            format!("disk `{}` is not up: {}; it is tried again", disk.name, disk.error.unwrap_or_default())
+        };
+        failed.map(why).collect()
     }
 
     fn slots(&self) -> usize {

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ctl_disks::complete_declared;
 use ctl_types::SwitchConfig;
 use switch::model::*;
 
@@ -86,7 +87,11 @@ fn step(is: &SwitchConfig, wish: &Wish<'_>, marks: &Marks, slots: usize) -> Targ
         (None, Some(bridge)) if !wish.may_go(marks, bridge) => bridge.clone(),
         _ => BridgeSettings::default(),
     };
-    let mut config = SwitchConfig { bridge: Some(bridge), ports, fdb, meters: Vec::new(), bindings, rules, redirects };
+    let mut disks = kept(&is.disks, &config.disks, wish, marks);
+    let there = by_key(&is.disks);
+    disks.extend(config.disks.iter().map(|disk| complete_declared(disk, there.get(&disk.name).copied())));
+    let mut config =
+        SwitchConfig { bridge: Some(bridge), ports, fdb, meters: Vec::new(), bindings, rules, redirects, disks };
     config.meters = meters(is, wish, marks, &config, &mut stays);
     sort(&mut config);
     Target { config, stays }
@@ -192,4 +197,5 @@ pub(super) fn sort(config: &mut SwitchConfig) {
     config.bindings.sort_by_key(Item::key);
     config.rules.sort_by_key(Item::key);
     config.redirects.sort_by_key(Item::key);
+    config.disks.sort_by_key(Item::key);
 }

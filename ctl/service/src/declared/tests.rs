@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ctl_types::{MeterConfig, SwitchConfig};
+use ctl_types::{DiskSpec, MeterConfig, SwitchConfig};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use switch::model::*;
@@ -69,8 +69,9 @@ fn config() -> impl Strategy<Value = SwitchConfig> {
         btree_map((number.clone(), direction), 0..4_u32, 0..4),
         btree_map(0..5_u32, rule, 0..4),
         btree_map(number.clone(), number, 0..3),
+        btree_map(0..3_u8, (prop::option::of(1..3_u64), prop::option::of(any::<bool>())), 0..3),
     );
-    sections.prop_map(|(bridge, ports, fdb, meters, bindings, rules, redirects)| SwitchConfig {
+    sections.prop_map(|(bridge, ports, fdb, meters, bindings, rules, redirects, disks)| SwitchConfig {
         bridge,
         ports,
         fdb: fdb
@@ -97,6 +98,14 @@ fn config() -> impl Strategy<Value = SwitchConfig> {
             .into_iter()
             .filter(|(src, dest)| src != dest)
             .map(|(src, dest)| RedirectSpec { src, dest })
+            .collect(),
+        disks: disks
+            .into_iter()
+            .map(|(no, (mib, paused))| DiskSpec {
+                size: mib.map(|mib| mib << 20),
+                paused,
+                ..DiskSpec::new(format!("d{no}"))
+            })
             .collect(),
     })
 }
@@ -128,6 +137,7 @@ fn apply(is: &SwitchConfig, changes: &Changes) -> SwitchConfig {
         bindings: apply_to(&is.bindings, &changes.bindings),
         rules: apply_to(&is.rules, &changes.rules),
         redirects: apply_to(&is.redirects, &changes.redirects),
+        disks: apply_to(&is.disks, &changes.disks),
     }
 }
 

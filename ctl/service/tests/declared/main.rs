@@ -29,7 +29,7 @@ impl Rig {
     }
 
     fn on(host: FakeHost, storage: FakeStorage, config: SwitchConfig) -> Self {
-        let declared = Declared { file: Some("/etc/own.toml".into()), config };
+        let declared = Declared { file: Some("/etc/own.toml".into()), config, ..Declared::default() };
         let service = Service::start(start(&host), storage.store(), &declared).unwrap();
         Self { host, storage, service }
     }

@@ -114,7 +114,7 @@ fn a_start_goes_on_with_what_is_possible() {
     assert!(failed.error.as_ref().is_some_and(|why| why.starts_with("vport: 3")), "{failed:?}");
     assert_eq!((rig.service.port_numbered("vport", 3).unwrap().name.as_str(), rig.spec("b").vport), ("made", Some(0)));
     // A mistake that the file alone shows is told at once.
-    let declared = ctl_service::Declared { file: None, config: crate::parse(&guest("a", &vlan(4095))) };
+    let declared = ctl_service::Declared { config: crate::parse(&guest("a", &vlan(4095))), ..Default::default() };
     let storage = kit::FakeStorage::default();
     let error = ctl_service::Service::start(kit::start(&rig.host), storage.store(), &declared).unwrap_err();
     assert!(error.to_string().starts_with("port `a`: vlan: 4095"), "{error}");

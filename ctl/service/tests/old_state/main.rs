@@ -84,6 +84,7 @@ fn expected() -> Kept {
               "action": { "vid": 1, "meter": 4_000_000_000_u32, "mirror": 0 } },
         ])),
         redirects: of(json!([{ "src": 0, "dest": 1 }])),
+        disks: Vec::new(),
         instances: of(json!([
             { "proc": { "kind": "vf", "id": 1 }, "cores": [0, 1], "flush_mode": false, "running": running },
         ])),

@@ -1,0 +1,144 @@
+//! The disks of a daemon: which there are, and how they are made, changed, deleted and watched.
+//!
+//! A disk is what its [`DiskSpec`] says, as soon and as long as that is possible. One whose image is gone is kept as
+//! failed with the reason, and is tried again by [`Disks::retry`]. The caller keeps specs over restarts: changes are
+//! given to it before they are acknowledged.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`Disks`], `table` | all disks, by number |
+//! | `change` | operations that clients ask for: they wait, for a limited time |
+//! | `declared` | what a configuration asks for: it waits for nothing |
+//! | `served` | one disk and its thread |
+//! | `open` | bringing a disk up |
+//! | `spec`, `config` | what may be. Pure |
+//! | `show`, `doctor` | what is |
+//!
+//! Whatever touches storage is done by a thread of that disk. No caller waits for storage without a limit, and no lock
+//! is held meanwhile, but a disk's own turn. So a disk that hangs delays neither ports nor other disks.
+//!
+//! This crate knows neither the switch nor the state file. The service orders and keeps what is done here.
+#![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "small numbers of tests"))]
+#![forbid(unsafe_code)]
+
+mod change;
+mod config;
+mod declared;
+mod doctor;
+mod error;
+mod open;
+mod served;
+mod show;
+mod spec;
+mod table;
+mod turn;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ctl_types::{DiskEntry, DiskSpec, DiskStats};
+use model::Usage;
+
+pub use self::change::Deletion;
+pub use self::config::{DiskSettings, DisksConfig};
+pub use self::declared::{Turns, check_all};
+pub use self::doctor::check_machine;
+pub use self::error::Error;
+use self::served::Served;
+pub use self::spec::{SECTOR, complete, declared as complete_declared, is_live_change};
+use self::table::Table;
+
+/// How long disks may take to end when the daemon does.
+const END_WAIT: Duration = Duration::from_secs(10);
+
+/// All disks. Any thread may call it.
+#[derive(Debug)]
+pub struct Disks {
+    settings: Arc<DiskSettings>,
+    table: Arc<Table>,
+}
+
+impl Disks {
+    /// No disks yet.
+    pub fn new(settings: DiskSettings) -> Self {
+        Self { settings: Arc::new(settings), table: Arc::default() }
+    }
+
+    /// Where disks may be, and what they are if they don't say.
+    pub fn settings(&self) -> &DiskSettings {
+        &self.settings
+    }
+
+    /// Disks that there can be, and how many can still be made.
+    pub fn usage(&self) -> Usage {
+        let used = u32::try_from(self.table.lock().len()).unwrap_or(u32::MAX);
+        Usage { total: self.settings.capacity, free: self.settings.capacity.saturating_sub(used) }
+    }
+
+    /// What all disks are to be, by name.
+    pub fn specs(&self) -> Vec<DiskSpec> {
+        let mut specs: Vec<_> = self.all().iter().map(|served| served.shown().spec.clone()).collect();
+        specs.sort_by(|one, other| one.name.cmp(&other.name));
+        specs
+    }
+
+    /// All disks, by number.
+    pub fn entries(&self) -> Vec<DiskEntry> {
+        self.all().iter().map(|served| show::entry(&served.shown())).collect()
+    }
+
+    /// A disk, by name or number.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn entry(&self, key: &str) -> Result<DiskEntry, Error> {
+        Ok(show::entry(&self.table.find(key)?.shown()))
+    }
+
+    /// Counters of all disks, by number.
+    pub fn stats(&self) -> Vec<DiskStats> {
+        self.all().iter().map(|served| show::stats(&served.shown())).collect()
+    }
+
+    /// Counters of a disk, by name or number.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn stats_of(&self, key: &str) -> Result<DiskStats, Error> {
+        Ok(show::stats(&self.table.find(key)?.shown()))
+    }
+
+    /// Has disks that are not up be tried again, and looks at the others. Waits for nothing.
+    pub fn retry(&self) {
+        self.all().iter().for_each(|served| served.look());
+    }
+
+    /// Disks that are not being deleted.
+    fn all(&self) -> Vec<Arc<Served>> {
+        self.table.all()
+    }
+}
+
+impl Drop for Disks {
+    /// Ends all disks side by side, after the requests in work. A disk whose storage does not answer is left to the
+    /// end of the process.
+    fn drop(&mut self) {
+        let all = std::mem::take(&mut *self.table.lock());
+        let threads: Vec<_> = all
+            .into_values()
+            .filter_map(|served| {
+                let name = served.shown().spec.name.clone();
+                Some((name, served.end()?))
+            })
+            .collect();
+        let until = Instant::now() + END_WAIT;
+        for (name, thread) in threads {
+            while !thread.is_finished() && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            if !thread.is_finished() {
+                tracing::error!(disk = name, "the disk's storage does not answer: the disk is left");
+            }
+        }
+    }
+}

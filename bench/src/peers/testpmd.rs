@@ -202,7 +202,7 @@ mod tests {
         assert!(line.contains(" -d librte_net_af_xdp.so.23 "), "{line}");
         assert!(line.contains(" --vdev net_af_xdp1,iface=p1 "), "{line}");
         let (eal, application) = line.split_once(" -- ").expect("options of the application");
-        assert!(eal.contains("--vdev net_af_xdp0,iface=p0,"), "{eal}");
+        assert!(eal.contains("--vdev net_af_xdp0,iface=p0 "), "{eal}");
         assert!(application.contains("--forward-mode=io"), "{application}");
     }
 }

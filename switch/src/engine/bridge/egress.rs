@@ -42,8 +42,7 @@ impl Egress {
         Self(edit | queue << QUEUE | u64::from(port))
     }
 
-    /// The same for frames that more has to be done with than to count and send them. No run has it: it differs from the
-    /// egress of each frame of a run.
+    /// The same for frames that more has to be done with than to count and send them. No run has such an egress.
     #[inline]
     pub fn aside(self) -> Self {
         Self(self.0 | ASIDE)

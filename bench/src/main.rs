@@ -36,7 +36,7 @@ struct Args {
     /// Experiments, separated by commas [default: all]
     #[arg(long, value_delimiter = ',')]
     only: Vec<What>,
-    /// Kinds of devices: xswitch, components, floor, devmap, bridge, ovs, testpmd, qsd. Separated by commas [default: all]
+    /// Kinds of devices, with commas: xswitch, components, floor, devmap, bridge, ovs, testpmd, qsd [default: all]
     #[arg(long, value_delimiter = ',')]
     devices: Vec<String>,
     /// Measure briefly, to see whether it works and not how fast

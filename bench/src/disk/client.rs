@@ -5,28 +5,22 @@ use std::time::{Duration, Instant};
 
 use disk::client::{Guest, Task};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tests::random::Random;
 
 use super::Case;
 use super::servers::Server;
 use crate::results::DiskSample;
 
-fn random(state: &mut u64, end: u64) -> u64 {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    *state % end
-}
-
-/// Does what a case says for so long, and gives figures. Sleeps while there is nothing to do.
+/// Does what a case says for so long, and gives figures. Sleeps while there is nothing to do. `seed` is not zero.
 ///
 /// # Panics
 /// A request fails, or the server hangs.
 pub(super) fn run(guest: &mut Guest, case: &Case, server: &Server, span: Duration, seed: u64) -> DiskSample {
     let per = u64::from(case.bytes) / 512;
     let places = guest.sectors() / per;
-    let (mut state, mut next) = (seed | 1, 0);
+    let (mut random, mut next) = (Random(seed), 0);
     let mut task = || {
-        let place = if case.sequential { next } else { random(&mut state, places) };
+        let place = if case.sequential { next } else { random.below(places) };
         next = (next + 1) % places;
         let sector = place * per;
         if case.write { Task::write_again(sector, case.bytes) } else { Task::read(sector, case.bytes) }
@@ -34,7 +28,7 @@ pub(super) fn run(guest: &mut Guest, case: &Case, server: &Server, span: Duratio
     let mut began = vec![vec![Instant::now(); usize::from(case.depth)]; guest.queues.len()];
     let mut latencies: Vec<u32> = Vec::with_capacity(1 << 20);
     let start = Instant::now();
-    let cpu = server.cpu();
+    let cpu = server.cpu_seconds();
     let mut stopping = false;
     loop {
         let mut idle = true;
@@ -71,14 +65,9 @@ pub(super) fn run(guest: &mut Guest, case: &Case, server: &Server, span: Duratio
         guest.queues.iter_mut().for_each(|queue| queue.take_call());
     }
     let seconds = start.elapsed().as_secs_f64();
-    let cpu = server.cpu().saturating_sub(cpu);
+    let cpu = (server.cpu_seconds() - cpu).max(0.0);
     latencies.sort_unstable();
     let count = latencies.len();
     let at = |part: usize| latencies.get(count * part / 100).map_or(0.0, |ns| f64::from(*ns) / 1e3);
-    DiskSample {
-        per_second: count as f64 / seconds,
-        cpu: cpu as f64 / 1e3 / count.max(1) as f64,
-        p50: at(50),
-        p99: at(99),
-    }
+    DiskSample { per_second: count as f64 / seconds, cpu: cpu * 1e6 / count.max(1) as f64, p50: at(50), p99: at(99) }
 }

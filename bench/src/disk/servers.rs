@@ -1,6 +1,6 @@
 //! The servers of an image.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use tests::{programs, wait};
 
 use crate::cpu;
-use crate::devices::process::Process;
+use crate::devices::process::{self, Process};
 use crate::names;
 
 /// Longest time that a server takes to start. The one before may still hold the image's lock.
@@ -108,13 +108,8 @@ impl Kind {
 pub(super) struct Server(Process);
 
 impl Server {
-    /// Nanoseconds on a CPU of all its threads.
-    pub(super) fn cpu(&self) -> u64 {
-        let Ok(tasks) = std::fs::read_dir(format!("/proc/{}/task", self.0.pid())) else { return 0 };
-        let time = |path: PathBuf| {
-            let text = std::fs::read_to_string(path.join("schedstat")).ok()?;
-            text.split_whitespace().next()?.parse::<u64>().ok()
-        };
-        tasks.flatten().filter_map(|task| time(task.path())).sum()
+    /// CPU time of all its threads in seconds.
+    pub(super) fn cpu_seconds(&self) -> f64 {
+        process::cpu_seconds(self.0.pid()).unwrap_or(0.0)
     }
 }

@@ -42,22 +42,21 @@ impl Figure {
             points.retain(|point| point.device == device && point.frame == 64);
             points
         };
-        match self {
-            Self::Overload(device, frame) => select::points(results, Experiment::Overload)
+        let of_length = |experiment, device, frame| {
+            select::points(results, experiment)
                 .into_iter()
                 .find(|point| point.device == device && point.frame == frame)
                 .map(select::forwarded)
-                .unwrap_or_default(),
+                .unwrap_or_default()
+        };
+        match self {
+            Self::Overload(device, frame) => of_length(Experiment::Overload, device, frame),
             Self::At(experiment, device, x) => curve(experiment, device)
                 .into_iter()
                 .find(|point| point.x == x)
                 .map(select::forwarded)
                 .unwrap_or_default(),
-            Self::Vhost(experiment, device, frame) => select::points(results, experiment)
-                .into_iter()
-                .find(|point| point.device == device && point.frame == frame)
-                .map(select::forwarded)
-                .unwrap_or_default(),
+            Self::Vhost(experiment, device, frame) => of_length(experiment, device, frame),
             Self::AtFirst(experiment, device) => curve(experiment, device)
                 .first()
                 .filter(|point| point.x <= FIRST)

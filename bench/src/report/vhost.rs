@@ -8,7 +8,7 @@ use crate::results::{Experiment, Results};
 /// A table for each kind of ring.
 pub fn section(results: &Results) -> Section {
     let mut section = Section::default();
-    for (experiment, rings) in [(Experiment::VhostSplit, "split"), (Experiment::VhostPacked, "packed")] {
+    for (experiment, rings) in [(Experiment::VhostSplit, "Split"), (Experiment::VhostPacked, "Packed")] {
         let points = select::points(results, experiment);
         if points.is_empty() {
             continue;
@@ -33,12 +33,7 @@ pub fn section(results: &Results) -> Section {
             })
             .collect();
         let headings = ["device", "frame, B", "both ways, Mpps", "both ways, Gbit/s", "loss, %"];
-        section.text += &format!("### {} rings\n\n{}", capitalised(rings), table(&headings, &rows));
+        section.text += &format!("### {rings} rings\n\n{}", table(&headings, &rows));
     }
     section
-}
-
-fn capitalised(word: &str) -> String {
-    let mut chars = word.chars();
-    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }

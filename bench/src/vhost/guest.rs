@@ -38,6 +38,11 @@ const FEATURES: u64 = 1 << 32 | 1 << 30 | 1 << 15;
 /// How long a back end may take to be there.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Bytes in a buffer of a frame of that length on a wire.
+pub fn buffer_len(frame: u32) -> u32 {
+    HEADER + frame - FCS
+}
+
 fn event() -> EventFd {
     EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).expect("an event")
 }
@@ -73,7 +78,7 @@ impl Guest {
             (0..RING).map(|at| Buffer { guest: guest(at), len, writable }).collect()
         };
         let receive = Repeater::new(&memory, GUEST, shape, &buffers(0, BUFFER, true));
-        let out = buffers(1, HEADER + 60, false);
+        let out = buffers(1, buffer_len(64), false);
         for (at, buffer) in (0..).zip(&out) {
             let bytes = [vec![0; HEADER as usize], packet(number, at % FEW).0].concat();
             memory.write(buffer.guest, &bytes)?;
@@ -116,7 +121,7 @@ impl Guest {
 
     /// From now on it sends frames of that length on a wire.
     pub fn set_frame(&mut self, frame: u32) {
-        self.rings[1].set_len(HEADER + frame - FCS);
+        self.rings[1].set_len(buffer_len(frame));
     }
 
     /// Gives back what it has received and sends again. Returns what the device has used of both rings.

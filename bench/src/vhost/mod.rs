@@ -30,8 +30,6 @@ const FRAMES: [u32; 2] = [64, 1500];
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Packets that arrive before it counts as forwarding.
 const PRIME: u64 = 10_000;
-/// Bytes in front of a packet in a buffer.
-const HEADER: u64 = 12;
 
 /// A switch with guests of its own, stopped until its turn.
 #[derive(Debug)]
@@ -103,7 +101,7 @@ fn look(counts: &Counts, frame: u32, times: Times) -> anyhow::Result<Sample> {
     ensure!(received > 0, "nothing arrives");
     // Single packets may be of the length before.
     let length = bytes as f64 / received as f64;
-    let expected = f64::from(frame) - 4.0 + HEADER as f64;
+    let expected = f64::from(guest::buffer_len(frame));
     ensure!((length - expected).abs() < 1.0, "packets of {length} bytes arrive instead of {expected}");
     let share = |at: usize| cpus_after[at].since(cpus[at], seconds);
     let (looks, idle) = (counts.looks.load(Ordering::Relaxed), counts.idle.load(Ordering::Relaxed));
@@ -149,8 +147,11 @@ pub fn measure(run: &mut Run, peers: Option<&Arc<Peers>>) -> anyhow::Result<()> 
             if round % 2 == 1 {
                 turns.reverse();
             }
-            for at in turns.into_iter().filter(|&at| contenders[at].experiment == experiment).collect::<Vec<_>>() {
+            for at in turns {
                 let contender = &mut contenders[at];
+                if contender.experiment != experiment {
+                    continue;
+                }
                 let sample = guarded(|| contender.measure(frame, times).context("a turn"));
                 stop::check()?;
                 match sample {

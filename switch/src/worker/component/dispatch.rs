@@ -38,9 +38,10 @@ impl Dispatch<'_> {
         match &component.logic {
             Logic::First => self.give(0, burst),
             Logic::All => {
+                let each = count(burst);
                 for out in outs.iter_mut().take(component.tx.len()).skip(1) {
+                    self.cx.source.mirrored(each);
                     for frame in &*burst {
-                        self.cx.source.mirrored(Count { packets: 1, bytes: frame.len() as u64 });
                         self.copy_to(frame, out);
                     }
                 }

@@ -4,6 +4,8 @@ SHELL := /bin/bash
 # Tests and demo make network namespaces: they need root.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E env "PATH=$$PATH")
 FUZZ_SECONDS ?= 60
+# Of so many shares of the fuzz targets one runs.
+FUZZ_SHARES ?= 1
 # Where cargo puts programs. The workspaces beside the main one build there too, so that what they share is built once.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 PROFILE ?= dev
@@ -42,7 +44,7 @@ bench: build ## Measure xswitch beside the limits of the path and its peers; rep
 	$(AS_ROOT) target/release/xswitch-bench $(BENCH_ARGS)
 
 fuzz: setup ## Run each fuzz target for FUZZ_SECONDS (60)
-	@scripts/fuzz.sh $(FUZZ_SECONDS)
+	@scripts/fuzz.sh $(FUZZ_SECONDS) $(FUZZ_SHARES)
 
 check: setup ## Formatting, lints, documentation, dependencies, prose
 	@scripts/check.sh

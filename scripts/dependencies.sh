@@ -13,7 +13,7 @@ programs=(xswitchd xswitch)
 # Lines of `cargo tree` that must not be below them: crates of these folders, and those of others that only tests use.
 tests_only="\\($PWD/(tests|bench|fuzz)[)/]|^(aya|criterion|libfuzzer-sys|proptest|xsk-rs) "
 
-command -v cargo-deny >/dev/null || cargo install --quiet --locked cargo-deny
+command -v cargo-deny >/dev/null || cargo install --quiet --debug --locked cargo-deny
 for workspace in "${workspaces[@]}"; do
 	cargo deny --log-level error --manifest-path "$workspace/Cargo.toml" --config deny.toml --locked \
 		check --hide-inclusion-graph licenses bans sources "$@"

@@ -554,15 +554,40 @@ def configure_disks(client):
 
 def call_what_there_is_none_of(client):
     options = [dpu.BondOpts(opt_name="mode", value="802.3ad")]
-    for service, method, fields in [
-        (client.mac, "BondSet", dict(enable=True, bond_opts=options)),
-        (client.mac, "GetStats", dict(port_id=0)),
-        (client.mac, "GetLink", dict(port_id=0)),
-        (client.mac, "GetMtu", dict(port_id=0)),
-        (client.mac, "SetMtu", dict(port_id=0, mtu=1500)),
+    for method, refusal, fields in [
+        ("BondSet", errno.EOPNOTSUPP, dict(enable=True, bond_opts=options)),
+        ("GetStats", errno.ENOENT, dict(port_id=0)),
+        ("GetLink", errno.ENOENT, dict(port_id=0)),
+        ("GetMtu", errno.ENOENT, dict(port_id=0)),
+        ("SetMtu", errno.ENOENT, dict(port_id=0, mtu=1500)),
     ]:
-        getattr(service, method)(errno.EOPNOTSUPP, **fields)
-        done(f"{service.name}.{method}")
+        getattr(client.mac, method)(refusal, **fields)
+        done(f"{client.mac.name}.{method}")
+
+
+def optical(client):
+    """One optical port is there: an end of a veth pair."""
+    mac = client.mac
+    link = mac.GetLink(0, port_id=0).link
+    for field, value in dict(link_speed=10000, link_duplex=True, link_autoneg=False, link_status=True).items():
+        equal(f"{field} of GetLink", getattr(link, field), value)
+    equal("mtu of GetMtu", mac.GetMtu(0, port_id=0).mtu, 1500)
+    equal("port_id of SetMtu", mac.SetMtu(0, port_id=0, mtu=1400).port_id, 0)
+    equal("mtu after SetMtu", mac.GetMtu(0, port_id=0).mtu, 1400)
+    mac.SetMtu(errno.EINVAL, port_id=0, mtu=67)
+    mac.SetMtu(errno.EINVAL, port_id=0, mtu=9000)
+    for method, fields in ("GetLink", {}), ("GetMtu", {}), ("GetStats", {}), ("SetMtu", dict(mtu=1500)):
+        getattr(mac, method)(errno.ENOENT, port_id=1, **fields)
+        mac.partial(method, errno.EINVAL, **fields)
+        mac.garbage(method, b"\x08")
+    equal("mtu after refusals", mac.GetMtu(0, port_id=0).mtu, 1400)
+    stats = mac.GetStats(0, port_id=0)
+    for total, queues in ("ipackets", "q_ipackets"), ("opackets", "q_opackets"), ("ibytes", "q_ibytes"), ("obytes", "q_obytes"):
+        equal(f"{total} and the sum of {queues}", getattr(stats, total), sum(getattr(stats, queues)))
+        equal(f"queues of {queues}", len(getattr(stats, queues)), 2)
+    equal("queues of q_errors", len(stats.q_errors), 2)
+    check(stats.ipackets >= 20, "packets were sent to the port:", describe_message(stats))
+    done("EthMac")
 
 
 def configure(client):
@@ -627,7 +652,7 @@ def switch(client, src, dest):
 
 
 def main(arguments):
-    phases = {"configure": configure, "verify": verify, "cleanup": cleanup, "switch": switch}
+    phases = {"configure": configure, "verify": verify, "cleanup": cleanup, "switch": switch, "optical": optical}
     path, phase, *numbers = arguments if len(arguments) > 1 else (None, None)
     if phase not in phases or len(numbers) != (2 if phase == "switch" else 0):
         print(f"usage: drive.py SOCKET {'|'.join(phases)} [ARGUMENT...]", file=sys.stderr)

@@ -4,9 +4,15 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
+use serde_json::json;
 use tests::python::{environment, script};
-use tests::{Daemon, Options, shell};
+use tests::raw::RawSocket;
+use tests::veth::{End, Veth};
+use tests::{Daemon, Frame, Mac, NetNs, Options, shell, wait};
+
+const SOON: Duration = Duration::from_secs(3);
 
 fn drive(daemon: &Daemon, environment: &Path, phase: &str) -> String {
     let mut client = script(daemon, environment, "drive.py");
@@ -33,6 +39,24 @@ fn a_python_client_made_from_the_document_drives_every_method_through_kill_and_r
     daemon.launch();
     drive(&daemon, &environment, "verify");
     drive(&daemon, &environment, "cleanup");
+    daemon.finish();
+}
+
+#[test]
+fn a_python_client_made_from_the_document_reads_and_sets_an_optical_port() {
+    let environment = environment();
+    let daemon = Daemon::start("optical");
+    let far = NetNs::new("far");
+    let near = End { ns: &daemon.ns, ifname: "up0" };
+    Veth { queues: 2, ..Veth::default() }.connect(near, End { ns: &far, ifname: "h0" });
+    daemon.ok("POST", "ports", json!({ "name": "up", "kind": "phy", "ifname": "up0" }));
+    let outside = RawSocket::open(&far, "h0");
+    let frame = Frame::ethernet(Mac::stranger(1), Mac::BROADCAST).payload(0x88b5, &[0; 46]);
+    (0..20).for_each(|_| outside.send(&frame));
+    wait::expect("all came", SOON, || daemon.stats("up")["rx"]["packets"].as_u64() >= Some(20));
+    drive(&daemon, &environment, "optical");
+    assert!(far.sh("ip link show h0").contains("mtu 1500"), "the other end is somebody else's");
+    assert!(daemon.ns.sh("ip link show up0").contains("mtu 1400"));
     daemon.finish();
 }
 

@@ -9,6 +9,7 @@ use crate::capture::CaptureArguments;
 use crate::config::ConfigCommand;
 use crate::disk::DiskCommand;
 use crate::fdb::FdbCommand;
+use crate::link::LinkCommand;
 use crate::meter::MeterCommand;
 use crate::port::PortCommand;
 use crate::qemu::QemuCommand;
@@ -44,6 +45,9 @@ pub enum Command {
         /// Port, by name or number.
         port: Option<String>,
     },
+    /// Optical ports: link, counters and MTU of `phy` ports.
+    #[command(subcommand)]
+    Link(LinkCommand),
     /// List FDB entries.
     #[command(subcommand)]
     Fdb(FdbCommand),
@@ -126,6 +130,9 @@ mod tests {
             "xswitch meter add 1",
             "xswitch meter add 1 -5",
             "xswitch meter bind 1 2 sideways",
+            "xswitch link show",
+            "xswitch link set up0",
+            "xswitch link set up0 --mtu x",
             "xswitch disk create",
             "xswitch disk create a --size 1.5G",
             "xswitch disk create a --read-ops x",

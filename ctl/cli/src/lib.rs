@@ -15,6 +15,7 @@ mod config;
 mod disk;
 mod doctor;
 mod fdb;
+mod link;
 mod meter;
 mod port;
 mod print;
@@ -51,6 +52,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<u8> {
             let answer = client.get(&format!("stats{}", query(&[("port", port.clone())]))).await?;
             printer.show(&answer, |report: StatsReport| show::stats(&report, port.is_some()))
         }
+        Command::Link(command) => link::run(&client, &printer, command).await,
         Command::Fdb(command) => fdb::run(&client, &printer, command).await,
         Command::Meter(command) => meter::run(&client, &printer, command).await,
         Command::Rule(command) => rule::run(&client, &printer, command).await,

@@ -14,7 +14,7 @@ mod authority;
 pub mod codec;
 mod config;
 mod nic;
-mod other;
+mod optical;
 #[allow(missing_docs, clippy::all, rustdoc::all)]
 pub mod proto {
     //! The generated messages and services.
@@ -28,6 +28,7 @@ mod meter;
 mod redirect;
 mod rule;
 mod secured;
+mod stats;
 mod traffic;
 
 use std::path::Path;

@@ -13,6 +13,7 @@ mod config;
 mod configuration;
 mod disks;
 mod extract;
+mod links;
 mod meters;
 mod pcapng;
 mod redirects;
@@ -53,7 +54,7 @@ struct Document;
 
 /// All routes, without the API's prefix.
 fn all(spp: Arc<Spp>) -> OpenApiRouter<Arc<Service>> {
-    let tables = meters::all().merge(rules::all()).merge(redirects::all()).merge(disks::all());
+    let tables = meters::all().merge(rules::all()).merge(redirects::all()).merge(disks::all()).merge(links::all());
     routes::all().merge(tables).merge(configuration::all()).merge(spp::all().with_state(spp))
 }
 

@@ -23,6 +23,7 @@ mod fdb;
 mod follow;
 pub mod guests;
 mod learned;
+mod links;
 mod meters;
 mod numbers;
 mod packet;

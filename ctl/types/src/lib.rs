@@ -10,6 +10,7 @@ mod check;
 mod config;
 mod disk;
 mod error;
+mod link;
 mod packet;
 mod service;
 pub mod table;
@@ -23,6 +24,7 @@ pub use self::disk::{
     DiskTransport, DiskUpdate, PvfType,
 };
 pub use self::error::ErrorBody;
+pub use self::link::LinkUpdate;
 pub use self::packet::PacketSpec;
 pub use self::service::{
     BridgeUpdate, Capability, FdbFilter, GuestHolder, GuestSocket, Page, PortEntry, PortState, RuleWrite, TraceRequest,

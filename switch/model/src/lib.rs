@@ -22,6 +22,7 @@ mod error;
 mod flow_rule;
 mod frames;
 mod guest_end;
+mod link;
 mod mac;
 mod masked;
 mod meter;
@@ -54,6 +55,7 @@ pub use flow_rule::{
 };
 pub use frames::{FrameAudit, FramePlaces};
 pub use guest_end::{GuestEndInfo, GuestQueue};
+pub use link::{Duplex, LinkInfo, LinkMode, LinkQueueStats, LinkStats, NetdevCounters};
 pub use mac::MacAddr;
 pub use masked::{Masked, MaskedIp, MaskedMac};
 pub use meter::{MeterBinding, MeterDirection, MeterInfo, MeterMode, MeterSpec, MeterType, MeterUpdate};

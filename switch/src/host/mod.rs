@@ -20,7 +20,9 @@ use std::fmt::Debug;
 
 pub use self::journals::Journals;
 pub use self::namespace::{Named, Namespace, NamespaceId};
-pub use self::netdevs::{HostUse, Link, LinkChange, MAX_IFNAME, Netdev, Netdevs, Pair, PairSpec, TapPlan, TapState};
+pub use self::netdevs::{
+    HostUse, Link, LinkChange, LinkStatus, MAX_IFNAME, Netdev, Netdevs, Pair, PairSpec, TapPlan, TapState,
+};
 pub use self::programs::{
     Attached, GuestEndPlace, GuestProgram, OtherProgram, PortProgram, Programs, QueueCounters, SteerKey,
     VETH_NATIVE_MAX_MTU,

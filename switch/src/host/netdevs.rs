@@ -4,7 +4,7 @@ use std::fs::File;
 
 use super::{HostWatch, Namespace};
 use crate::Error;
-use crate::model::MacAddr;
+use crate::model::{LinkMode, MacAddr, NetdevCounters};
 
 /// Longest name of a netdev in bytes (`IFNAMSIZ` less the final zero).
 pub const MAX_IFNAME: usize = 15;
@@ -63,6 +63,17 @@ pub struct Link {
     pub tap: Option<TapState>,
     /// Frames that were to leave by it and were dropped by its driver.
     pub tx_dropped: u64,
+}
+
+/// What driver and kernel say of a netdev's link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// The netdev.
+    pub link: Link,
+    /// Speed, duplex and negotiation. All unknown if the driver can't tell.
+    pub mode: LinkMode,
+    /// What was counted there.
+    pub counters: NetdevCounters,
 }
 
 /// A tap as the kernel describes it.
@@ -194,6 +205,9 @@ pub trait Netdevs {
 
     /// Receive queues in use. `None` if the netdev is gone.
     fn channels(&self, link: &Link) -> Option<u32>;
+
+    /// What driver and kernel say of a netdev's link now; `None` if it is gone.
+    fn link_status(&self, netdev: &Netdev) -> Result<Option<LinkStatus>, Error>;
 
     /// What the host itself uses a netdev of the switch's namespace for.
     fn host_use(&self, link: &Link) -> Result<HostUse, Error>;

@@ -5,6 +5,7 @@ mod concurrent;
 mod disks;
 mod good;
 mod messages;
+mod optical;
 mod random;
 mod refusals;
 mod restart;

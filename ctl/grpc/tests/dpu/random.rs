@@ -85,7 +85,8 @@ fn requests_made_at_random_are_often_carried_out() {
             (*all, *good) = (*all + 1, *good + u32::from(said.status == 0));
         }
     }
-    // Few disks are made, so few numbers can be destroyed. Copies need a file system with reflinks.
+    // Few disks are made, so few numbers can be destroyed. Copies need a file system with reflinks. NICs are named
+    // rarely, so there are no optical ports.
     let rare = ["Vdisk/Destroy", "Vdisk/Snapshot"];
     for method in METHODS.iter().filter(|method| !rare.contains(method) && !method.starts_with("EthMac/")) {
         let (all, good) = done[method];

@@ -8,6 +8,7 @@ use crate::control::attach::put_back;
 use crate::control::change;
 use crate::control::report::{self, BoundQueues};
 use crate::counters::as_count;
+use crate::host::LinkStatus;
 use crate::model::*;
 use crate::{Error, ErrorKind};
 
@@ -104,6 +105,23 @@ impl Switch {
     /// The same but for `active_queues`, which takes a look into each guest's namespace.
     pub fn ports_in_brief(&self) -> Vec<PortInfo> {
         report::infos(&self.lock())
+    }
+
+    /// Live `phy` ports by number, and what driver and kernel say of their links now. `None`: the netdev is gone.
+    ///
+    /// # Errors
+    /// `System`: the kernel can't be asked.
+    pub fn links(&self) -> Result<Vec<(PortInfo, Option<LinkStatus>)>, Error> {
+        let control = self.lock();
+        let netdevs = control.ports.iter().filter(|port| port.spec.kind == PortKind::Phy).filter_map(|port| {
+            let netdev = port.attachment.netdev()?.clone();
+            Some((report::info(&control, port), netdev))
+        });
+        let netdevs: Vec<_> = netdevs.collect();
+        // A driver may take its time.
+        drop(control);
+        let look_at = |(info, netdev)| Ok((info, self.core.host.link_status(&netdev)?));
+        netdevs.into_iter().map(look_at).collect()
     }
 
     /// Numbers and names of live ports.

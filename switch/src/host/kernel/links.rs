@@ -25,7 +25,7 @@ use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::namespaces;
 use crate::host::{HostUse, Link, MAX_IFNAME, Namespace, PairSpec, TapState};
-use crate::model::MacAddr;
+use crate::model::{MacAddr, NetdevCounters};
 use crate::{Error, ErrorKind};
 
 fn parse(message: &LinkMessage) -> Link {
@@ -178,9 +178,44 @@ pub fn find_index(index: u32) -> Result<Option<Link>, Error> {
     look_up(&format!("looking up netdev #{index}"), LinkUnspec::new_with_index(index).build())
 }
 
+/// Looks up a netdev by index, with what was counted there; `None` if there is none.
+pub fn find_with_counters(index: u32) -> Result<Option<(Link, NetdevCounters)>, Error> {
+    let message = LinkUnspec::new_with_index(index).build();
+    look_up_as(&format!("looking up netdev #{index}"), message, |answer| match answer {
+        RouteNetlinkMessage::NewLink(message) => Some((parse(message), counters(message))),
+        _ => None,
+    })
+}
+
+fn counters(message: &LinkMessage) -> NetdevCounters {
+    let stats = message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Stats64(stats) => Some(stats),
+        _ => None,
+    });
+    stats.map_or_else(NetdevCounters::default, |stats| NetdevCounters {
+        rx_packets: stats.rx_packets,
+        tx_packets: stats.tx_packets,
+        rx_bytes: stats.rx_bytes,
+        tx_bytes: stats.tx_bytes,
+        rx_errors: stats.rx_errors,
+        tx_errors: stats.tx_errors,
+        rx_dropped: stats.rx_dropped,
+        tx_dropped: stats.tx_dropped,
+        rx_missed: stats.rx_missed_errors,
+    })
+}
+
 fn look_up(what: &str, message: LinkMessage) -> Result<Option<Link>, Error> {
+    look_up_as(what, message, link_of)
+}
+
+fn look_up_as<T>(
+    what: &str,
+    message: LinkMessage,
+    read: impl Fn(&RouteNetlinkMessage) -> Option<T>,
+) -> Result<Option<T>, Error> {
     match ask(what, RouteNetlinkMessage::GetLink(message), 0) {
-        Ok(answers) => Ok(answers.iter().find_map(link_of)),
+        Ok(answers) => Ok(answers.iter().find_map(read)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }

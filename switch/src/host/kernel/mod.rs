@@ -8,6 +8,7 @@ pub mod xsk_queues;
 
 mod genl;
 mod journals;
+mod link_modes;
 mod namespaces;
 mod packet;
 mod pins;
@@ -26,7 +27,7 @@ use nix::errno::Errno;
 use self::namespaces::run;
 pub use self::pins::PinPlace;
 use self::watch::Watch;
-use super::{HostUse, HostWatch, Link, LinkChange, Namespace, Netdev, Netdevs, Pair, PairSpec, TapPlan};
+use super::{HostUse, HostWatch, Link, LinkChange, LinkStatus, Namespace, Netdev, Netdevs, Pair, PairSpec, TapPlan};
 use crate::io::socket::UmemSharers;
 use crate::{Error, ErrorKind};
 
@@ -200,6 +201,14 @@ impl Netdevs for KernelHost {
 
     fn channels(&self, link: &Link) -> Option<u32> {
         ethtool::rx_channels(link.index).ok().map(|channels| channels.unwrap_or(link.rx_queues))
+    }
+
+    fn link_status(&self, netdev: &Netdev) -> Result<Option<LinkStatus>, Error> {
+        run(&netdev.namespace, || {
+            let Some((link, counters)) = links::find_with_counters(netdev.index)? else { return Ok(None) };
+            // It may have gone in between.
+            Ok(link_modes::read(netdev.index).map(|mode| LinkStatus { link, mode, counters }))
+        })
     }
 
     fn host_use(&self, link: &Link) -> Result<HostUse, Error> {

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use switch::host::{HostUse, Link, OtherProgram, QueueCounters, SteerKey, TapState};
-use switch::model::{BridgeSettings, DataplaneSettings, HugePages, MacAddr, Mode, PortNo};
+use switch::model::{BridgeSettings, DataplaneSettings, HugePages, LinkMode, MacAddr, Mode, NetdevCounters, PortNo};
 use switch::{Error, Switch};
 
 pub use self::fate::{Call, Fate};
@@ -215,6 +215,11 @@ impl FakeHost {
         if let Some(device) = self.lock().find_mut(name) {
             device.other_program = other;
         }
+    }
+
+    /// What the netdev's driver says of its link, and what the kernel has counted there.
+    pub fn set_link(&self, name: &str, mode: LinkMode, counters: NetdevCounters) {
+        self.lock().alter(name, |device| (device.link_mode, device.counters) = (mode, counters));
     }
 
     /// Says what the host uses a netdev for.

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use switch::host::{
-    HostChange, HostUse, HostWatch, Link, LinkChange, Namespace, Netdev, Netdevs, Pair, PairSpec, TapPlan, TapState,
+    HostChange, HostUse, HostWatch, Link, LinkChange, LinkStatus, Namespace, Netdev, Netdevs, Pair, PairSpec, TapPlan,
+    TapState,
 };
 use switch::{Error, ErrorKind};
 
@@ -177,6 +178,17 @@ impl Netdevs for FakeHost {
 
     fn channels(&self, link: &Link) -> Option<u32> {
         Some(self.lock().devices.get(&link.index)?.link.rx_queues)
+    }
+
+    fn link_status(&self, netdev: &Netdev) -> Result<Option<LinkStatus>, Error> {
+        let mut state = self.lock();
+        let index = state.device(netdev).map(|device| device.link.index);
+        let device = index.and_then(|index| state.devices.get(&index));
+        Ok(device.map(|device| LinkStatus {
+            link: state.link(device),
+            mode: device.link_mode,
+            counters: device.counters,
+        }))
     }
 
     fn host_use(&self, link: &Link) -> Result<HostUse, Error> {

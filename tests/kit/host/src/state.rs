@@ -11,7 +11,7 @@ use switch::host::{
     HostChange, HostUse, Link, Namespace, NamespaceId, Netdev, OtherProgram, QueueCounters, SteerKey, TapState,
 };
 use switch::io::memory::MemoryKernel;
-use switch::model::{MacAddr, Mode, PortNo, Steering};
+use switch::model::{LinkMode, MacAddr, Mode, NetdevCounters, PortNo, Steering};
 
 use crate::fate::{Call, Fate, meet};
 
@@ -34,6 +34,10 @@ pub(crate) struct Device {
     /// Where all goes that comes in.
     pub redirect: Option<u32>,
     pub host_use: HostUse,
+    /// What its driver says of the link.
+    pub link_mode: LinkMode,
+    /// What the kernel has counted.
+    pub counters: NetdevCounters,
     /// A program of somebody else.
     pub other_program: Option<OtherProgram>,
     pub program: Option<Program>,
@@ -196,6 +200,8 @@ impl State {
             is_silent: false,
             redirect: None,
             host_use: HostUse::default(),
+            link_mode: LinkMode::default(),
+            counters: NetdevCounters::default(),
             other_program: None,
             program: None,
             promiscuous: Arc::default(),

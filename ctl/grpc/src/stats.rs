@@ -1,11 +1,10 @@
-//! Section 5 of the DPU interface document, port statistics. Section 6, optical ports, is not supported.
+//! Section 5 of the DPU interface document: port statistics.
 
 use tonic::{Request, Response, Status};
 
-use super::proto::eth_mac_server::EthMac;
 use super::proto::port_stats_server::PortStats;
 use super::proto::*;
-use super::{Dpu, required, unsupported};
+use super::{Dpu, required};
 
 #[tonic::async_trait]
 impl PortStats for Dpu {
@@ -38,23 +37,4 @@ impl PortStats for Dpu {
         )
         .await
     }
-}
-
-macro_rules! not_offered {
-    ($service:ident, $what:literal, $($method:ident($request:ident) -> $response:ident;)+) => {
-        #[tonic::async_trait]
-        impl $service for Dpu {
-            $(async fn $method(&self, _: Request<$request>) -> Result<Response<$response>, Status> {
-                self.answer(|_| unsupported($what)).await
-            })+
-        }
-    };
-}
-
-not_offered! { EthMac, "optical ports",
-    bond_set(EthMacBondSetRequest) -> EthMacBondSetResponse;
-    get_stats(EthMacGetStatsRequest) -> EthMacGetStatsResponse;
-    get_link(EthMacGetLinkRequest) -> EthMacGetLinkResponse;
-    get_mtu(EthMacGetMtuRequest) -> EthMacGetMtuResponse;
-    set_mtu(EthMacSetMtuRequest) -> EthMacSetMtuResponse;
 }

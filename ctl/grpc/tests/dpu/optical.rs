@@ -1,6 +1,7 @@
 //! Optical ports.
 
 use ctl_grpc::proto::*;
+use ctl_types::PortState;
 use switch::model::{Duplex, LinkMode, NetdevCounters, PortKind, PortSpec};
 
 use crate::rig::*;
@@ -115,7 +116,8 @@ async fn counters_are_those_of_queues_and_kernel() {
 async fn one_that_is_gone_keeps_its_place() {
     let rig = two_nics();
     rig.host.delete_netdev("eth2");
-    kit::wait("the loss is noticed", || rig.service.link("west").is_ok_and(|link| link.error.is_some()));
+    kit::wait("the loss is noticed", || rig.service.port("west").is_ok_and(|port| port.state == PortState::Failed));
+    assert!(rig.service.link("west").unwrap().error.is_some());
     assert_eq!(link(&rig, 0).await, (0, false, false, false));
     assert!(link(&rig, 1).await.3);
     let stats = EthMacGetStatsRequest { port_id: Some(0) };

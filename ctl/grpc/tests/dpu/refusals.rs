@@ -2,7 +2,7 @@
 
 use ctl_grpc::proto::classfier_change::Change;
 use ctl_grpc::proto::*;
-use kit::{METHODS, MISSING_NETDEV};
+use kit::MISSING_NETDEV;
 use prost::Message;
 use switch::model::Capacity;
 

@@ -15,17 +15,22 @@ use model::MacAddr;
 const PORTS: u16 = 3;
 const SOURCE: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 9]);
 
-/// Times of the frames of a port that were sent within the last second.
+/// Times of the frames of each port that were sent within the last second: LACPDUs and others.
 #[derive(Default)]
-struct Sent(VecDeque<Duration>);
+struct Sent([[VecDeque<Duration>; 2]; PORTS as usize]);
 
 impl Sent {
-    fn add(&mut self, now: Duration, most: usize) {
-        self.0.push_back(now);
-        while self.0.front().is_some_and(|first| now - *first >= Duration::from_secs(1)) {
-            self.0.pop_front();
+    /// Takes what a system sends now.
+    fn take(&mut self, lacp: &mut Lacp, now: Duration) {
+        for (port, pdu) in lacp.take_frames() {
+            let (kind, most) = if matches!(pdu, Pdu::Lacp(_)) { (0, 3) } else { (1, 5) };
+            let times = &mut self.0[usize::from(port.0 - 1)][kind];
+            times.push_back(now);
+            while times.front().is_some_and(|first| now - *first >= Duration::from_secs(1)) {
+                times.pop_front();
+            }
+            assert!(times.len() <= most, "{} frames in a second", times.len());
         }
-        assert!(self.0.len() <= most, "{} frames in a second", self.0.len());
     }
 }
 
@@ -44,7 +49,8 @@ fuzz_target!(|data: &[u8]| {
         lacp.add(port);
         lacp.set_link(now, port, link);
     }
-    let mut sent: [[Sent; 2]; PORTS as usize] = Default::default();
+    let mut sent = Sent::default();
+    sent.take(&mut lacp, now);
     // Each step: milliseconds to wait in tens, what happens, and a frame with its length in front.
     let mut rest = data;
     while let [wait, what, len, tail @ ..] = rest {
@@ -72,12 +78,6 @@ fuzz_target!(|data: &[u8]| {
         // What has been due since the last step is done now, late as it is.
         lacp.run(now);
         assert!(lacp.deadline(now).is_none_or(|due| due > now), "a thread would spin");
-        for (port, pdu) in lacp.take_frames() {
-            let of_port = &mut sent[usize::from(port.0 - 1)];
-            match pdu {
-                Pdu::Lacp(_) => of_port[0].add(now, 3),
-                _ => of_port[1].add(now, 5),
-            }
-        }
+        sent.take(&mut lacp, now);
     }
 });

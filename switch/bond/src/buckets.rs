@@ -169,8 +169,9 @@ impl Buckets {
         };
     }
 
-    /// Moves buckets that may. `frames` gives the frames that a bucket has had so far; it may only grow. Returns whether
-    /// a slot changed.
+    /// Moves buckets that may. `frames` gives the frames that a bucket has had so far; it may only grow.
+    ///
+    /// Returns whether a slot changed.
     pub fn settle(&mut self, now: Time, frames: impl Fn(usize) -> u64) -> bool {
         let mut changed = false;
         for (bucket, place) in self.places.iter_mut().enumerate() {

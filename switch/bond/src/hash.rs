@@ -3,8 +3,8 @@
 //! The policies use the fields that the Linux bonding driver uses. The numbers differ: here each input bit reaches
 //! each bit of the result, so that flows with neighbouring addresses or ports spread evenly.
 //!
-//! Frames of one flow always have one bucket. A fragment of an IP packet has no ports, so that all fragments of a packet
-//! have one. A caller gives no ports for any packet with a fragment offset or with more fragments to come.
+//! Frames of one flow always have one bucket. So have all fragments of a packet: a caller gives no ports for a packet
+//! with a fragment offset, or with more fragments to come.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! The Link Aggregation Control Protocol (IEEE 802.1AX-2008), with the aggregator selection of the Linux bonding driver.
+//! The Link Aggregation Control Protocol (IEEE 802.1AX-2008), with the Linux bonding driver's selection of aggregators.
 //!
 //! Two systems tell each other, on each link, who they are and whether they want to use it. Links of the same pair of
 //! systems with the same keys become one aggregator. One aggregator of the bond is active: its ports carry the traffic,

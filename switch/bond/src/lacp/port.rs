@@ -1,8 +1,8 @@
 //! One port: the receive, periodic, mux and transmit machines (IEEE 802.1AX-2008, 5.4.12–5.4.16).
 //!
 //! The mux machine is that of independent control: a port collects as soon as its partner is in sync, and distributes
-//! when the partner collects. So nothing is sent to a partner that does not take it yet. A partner with coupled control,
-//! such as the Linux bonding driver, gets along with that.
+//! when the partner collects. So nothing is sent to a partner that does not take it yet. Partners with coupled control,
+//! such as the Linux bonding driver, get along with that.
 
 use std::time::Duration;
 

@@ -147,8 +147,6 @@ fn some_options_change_only_while_the_bond_is_down_or_empty() {
         ("lacp_rate", "fast"),
         ("lacp_active", "off"),
         ("ad_select", "count"),
-        ("ad_actor_sys_prio", "1"),
-        ("ad_actor_system", "02:00:00:00:00:01"),
         ("ad_user_port_key", "1"),
         ("mode", "balance-xor"),
     ] {

@@ -4,9 +4,9 @@
 //! passes. Each has its method. Then [`Bond::take_actions`] says what to do, and [`Bond::egress`], [`Bond::collect`]
 //! and [`Bond::carrier`] say how frames move from now on.
 //!
-//! A member is removed in two steps, so that nothing is lost. [`Bond::remove`] makes the bond send nothing more by it,
-//! and LACP tells its partner to do the same. When both have stopped, [`Action::Release`] gives the member free. A
-//! member whose link is down, or that was deleted, is dropped at once by [`Bond::drop_member`].
+//! A member is removed in steps, so that nothing is lost. [`Bond::remove`] moves its buckets away. When nothing is sent
+//! by it any more, LACP tells the partner to do the same. When the partner has stopped, [`Action::Release`] gives the
+//! member free. A member that was deleted is dropped at once by [`Bond::drop_member`].
 
 mod active;
 mod info;
@@ -200,7 +200,6 @@ impl Bond {
     pub fn remove(&mut self, now: Time, id: MemberId) {
         if let Some(member) = self.members.get_mut(&id) {
             member.leaving.get_or_insert(now);
-            self.lacp.leave(now, id);
         }
         self.update(now);
     }
@@ -383,23 +382,23 @@ impl Bond {
         }
     }
 
-    /// Gives members free that neither end uses any more.
+    /// Goes on with members that are being removed. First the bond stops to send by them, then the partner does.
     fn release(&mut self, now: Time) {
-        let left = |id: MemberId, since: Time| {
-            now.saturating_sub(since) >= DRAIN && !self.buckets.uses(id) && self.lacp.has_left(now, id)
+        let quiet = |(id, member): (&MemberId, &Member)| {
+            let since = member.leaving?;
+            (now.saturating_sub(since) >= DRAIN && !self.buckets.uses(*id)).then_some(*id)
         };
-        let gone: Vec<_> = self
-            .members
-            .iter()
-            .filter(|(id, member)| member.leaving.is_some_and(|since| left(**id, since)))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in gone {
-            self.lacp.remove(now, id);
-            self.send_frames();
-            self.members.remove(&id);
-            self.actions.push(Action::Release(id));
+        let quiet: Vec<_> = self.members.iter().filter_map(quiet).collect();
+        for id in quiet {
+            self.lacp.leave(now, id);
+            if self.lacp.has_left(now, id) {
+                self.lacp.remove(now, id);
+                self.send_frames();
+                self.members.remove(&id);
+                self.actions.push(Action::Release(id));
+            }
         }
+        self.send_frames();
     }
 }
 

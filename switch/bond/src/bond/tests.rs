@@ -302,6 +302,7 @@ fn lacp_lets_a_member_go_when_its_partner_has_stopped() {
     assert_eq!(pair.bonds[0].collect(M1), Collect::All);
     pair.run(start + ms(20));
     assert_eq!((share(&pair.bonds[0], M1), pair.bonds[0].collect(M1)), (128, Collect::All), "its buckets drain");
+    assert_eq!(pair.bonds[1].collect(M1), Collect::All, "a partner takes what is still sent");
     // The partner moves its buckets away as they are quiet.
     pair.run(start + ms(200));
     assert_eq!(pair.released, [(0, M1)]);

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Asks the Linux bonding driver which options it takes: each option and value, in each mode and state of a bond. Prints a
-# table, which is kept as switch/bond/tests/linux-options.tsv, and which the options of a bond are tested against.
+# Asks the Linux bonding driver which options it takes: each option and value, in each mode and state of a bond. Prints
+# a table. It is kept as switch/bond/tests/linux-options.tsv, and the options of a bond are tested against it.
 #
-# The driver runs in the guest of scripts/guest.sh, which is made with that module in a cache of its own: set
-# XSWITCH_CACHE to keep it. QEMU is the one of scripts/qemu.sh, or QEMU names another.
+# The driver runs in the guest of scripts/guest.sh, which is made with that module in a cache of its own. BONDING_CACHE
+# names it and keeps it. QEMU is the one of scripts/qemu.sh, or QEMU names another.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
@@ -11,7 +11,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 qemu=${QEMU:-${XSWITCH_CACHE:-/var/cache/xswitch}/qemu/qemu-system-x86_64}
-cache=${XSWITCH_CACHE:-$work/cache}
+cache=${BONDING_CACHE:-$work/cache}
 XSWITCH_CACHE=$cache XSWITCH_GUEST_MODULES=bonding "$here/guest.sh" >&2
 
 # What the guest does. Columns: mode, state, option, value, error (0: none), option and miimon afterwards.

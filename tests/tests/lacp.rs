@@ -129,7 +129,7 @@ impl<'a> Ours<'a> {
         let now = self.now();
         for id in self.sockets.keys().copied().collect::<Vec<_>>() {
             let first = self.sockets[&id].recv(Duration::from_millis(1));
-            let others = first.is_some().then(|| self.sockets[&id].drain()).unwrap_or_default();
+            let others = if first.is_some() { self.sockets[&id].drain() } else { Vec::new() };
             for frame in first.into_iter().chain(others) {
                 self.receive(id, &frame);
             }
@@ -165,7 +165,7 @@ impl<'a> Ours<'a> {
     /// A frame of each stream in each direction. A held bucket makes its stream wait for the next round.
     fn send_round(&mut self) {
         for stream in 0..STREAMS {
-            let bucket = (stream * BUCKETS as u32 / STREAMS) as usize;
+            let bucket = stream as usize * BUCKETS / STREAMS as usize;
             let Slot::Member(member) = self.bond.buckets().slot(bucket) else { continue };
             let entry = self.streams.entry(stream).or_default();
             let frame = Frame::ethernet(Mac::stranger(stream), Mac::stranger(TOWARDS_US + stream));

@@ -1,5 +1,5 @@
-//! Options, compared with what the Linux bonding driver answered: each value, in each mode and state of a bond. The table
-//! is made by `scripts/bond-options.sh`.
+//! Options, compared with what the Linux bonding driver answered: each value, in each mode and state of a bond.
+//! `scripts/bond-options.sh` makes the table.
 
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ const TABLE: &str = include_str!("linux-options.tsv");
 /// A bond in the state that a row of the table starts from.
 fn bond(mode: &str, state: &str, miimon: bool) -> Bond {
     let mut bond = Bond::new(Options::default(), None);
-    bond.set_option(Duration::ZERO, "mode", mode).unwrap();
+    bond.set_option(Duration::ZERO, "mode", mode).expect("a mode");
     if miimon {
-        bond.set_option(Duration::ZERO, "miimon", "100").unwrap();
+        bond.set_option(Duration::ZERO, "miimon", "100").expect("an interval");
     }
     if state == "members" {
         let link = Link { up: true, speed: Some(10_000), duplex: Some(Duplex::Full) };
@@ -25,7 +25,8 @@ fn bond(mode: &str, state: &str, miimon: bool) -> Bond {
 }
 
 fn shown(bond: &Bond, name: &str) -> String {
-    bond.options().all().into_iter().find(|(option, _)| *option == name).unwrap().1
+    let mut all = bond.options().all().into_iter();
+    all.find(|(option, _)| *option == name).map(|(_, value)| value).expect("an option")
 }
 
 #[test]

@@ -12,7 +12,7 @@ parts=(busybox-static iperf3 libiperf0 libsctp1 libssl3 libc6 ethtool libmnl0)
 programs=(usr/bin/iperf3 usr/sbin/ethtool sbin/ethtool)
 libraries=(ld-linux-x86-64 libc libm libcrypto libssl libiperf libsctp libmnl)
 # Modules. Each comes with those that it needs.
-modules=(virtio_pci virtio_net virtio_blk virtio_rng 8021q ext4)
+modules=(virtio_pci virtio_net virtio_blk virtio_rng 8021q ext4 ${XSWITCH_GUEST_MODULES:-})
 
 # A bzImage contains the kernel's ELF image, compressed. QEMU starts the ELF image as well (by PVH). That spares the
 # guest to uncompress it, which takes an emulated processor long.

@@ -17,6 +17,7 @@ pub mod handover;
 pub mod http;
 pub mod netns;
 pub mod number;
+pub mod ovs;
 pub mod packet;
 pub mod programs;
 pub mod python;

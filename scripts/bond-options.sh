@@ -75,7 +75,7 @@ truncate -s %512 "$work/script"
 size=$(tr -d '\0' <"$work/script" | wc -c)
 
 mkfifo "$work/in"
-timeout 600 "$qemu" -machine pc -accel tcg -cpu max -m 256 -L "${qemu%/*}/firmware" -nodefaults -no-user-config -display none \
+timeout 3600 "$qemu" -machine pc -accel tcg -cpu max -m 256 -L "${qemu%/*}/firmware" -nodefaults -no-user-config -display none \
 	-no-reboot -kernel "$cache/guest/vmlinux" -initrd "$cache/guest/initramfs" -append "console=ttyS0 quiet" \
 	-serial stdio -drive "file=$work/script,format=raw,if=none,id=d,readonly=on" -device virtio-blk-pci,drive=d \
 	-netdev hubport,id=n,hubid=0 -device virtio-net-pci,netdev=n,romfile=,speed=10000,duplex=full \

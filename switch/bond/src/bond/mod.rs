@@ -185,9 +185,8 @@ impl Bond {
         }
         self.force_primary |= self.options.primary.as_ref() == Some(&new.name);
         self.choose = true;
-        // The first link is no change that a delay could hold back.
-        let state = if new.link.up { LinkState::Up } else { LinkState::Down };
-        let NewMember { name, mac, link } = new;
+        // `updelay` holds for a new member too, unless no other one is usable.
+        let (NewMember { name, mac, link }, state) = (new, LinkState::Down);
         self.members.insert(id, Member { name, mac, link, state, failures: 0, leaving: None, told: Link::default() });
         if self.options.mode == Mode::Lacp {
             self.lacp.add(id);

@@ -157,16 +157,17 @@ fn addresses_follow_fail_over_mac() {
 fn delays_hold_links_back_in_each_mode() {
     let options = [("mode", "balance-xor"), ("miimon", "100"), ("updelay", "1000"), ("downdelay", "200")];
     let mut bond = bond(&options, 2);
-    bond.set_link(ms(0), M1, link(false));
-    run(&mut bond, ms(0), ms(199));
+    run(&mut bond, ms(0), ms(2000));
+    bond.set_link(ms(2000), M1, link(false));
+    run(&mut bond, ms(2000), ms(2199));
     assert_eq!(share(&bond, M1), 128, "downdelay");
-    run(&mut bond, ms(199), ms(200));
+    run(&mut bond, ms(2199), ms(2200));
     assert_eq!((share(&bond, M1), share(&bond, M2)), (0, 256));
     assert_eq!(bond.members()[0].failures, 1);
-    bond.set_link(ms(500), M1, link(true));
-    run(&mut bond, ms(500), ms(1499));
-    assert_eq!(bond.members()[0].state, LinkState::Back(ms(1500)));
-    run(&mut bond, ms(1499), ms(1570));
+    bond.set_link(ms(2500), M1, link(true));
+    run(&mut bond, ms(2500), ms(3499));
+    assert_eq!(bond.members()[0].state, LinkState::Back(ms(3500)));
+    run(&mut bond, ms(3499), ms(3570));
     assert_eq!((share(&bond, M1), share(&bond, M2)), (128, 128));
 }
 
@@ -176,6 +177,13 @@ fn updelay_is_not_waited_for_when_there_is_no_other_member() {
     bond.set_link(ms(0), M1, link(false));
     bond.set_link(ms(10), M1, link(true));
     assert_eq!(bond.egress(), Egress::Member(M1));
+}
+
+#[test]
+fn updelay_holds_back_a_member_that_is_added_to_others() {
+    let bond = bond(&[("mode", "balance-xor"), ("miimon", "100"), ("updelay", "1000")], 2);
+    let states: Vec<_> = bond.members().iter().map(|member| member.state).collect();
+    assert_eq!(states, [LinkState::Up, LinkState::Back(ms(1000))]);
 }
 
 #[test]

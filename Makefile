@@ -18,8 +18,9 @@ help: ## Show this list
 setup: ## Install what is missing (apt, by root or sudo)
 	@scripts/setup.sh
 
-qemu: ## Build a QEMU with af-xdp and a guest for it, into a cache (once)
+qemu: ## Build a QEMU with af-xdp and a guest for it, and gather its fio, into a cache (once)
 	@scripts/qemu.sh
+	@scripts/fio.sh
 
 peers: ## Unpack DPDK's testpmd and Open vSwitch into a cache (once): tests have them at ports
 	@scripts/peers.sh

@@ -13,6 +13,8 @@ packages=(
 	valgrind
 	# another back end of vhost-user-blk, which the tests of disks compare with
 	qemu-utils
+	# a file system with reflinks, for snapshots of disks
+	xfsprogs
 	# a client of the DPU interface in Python
 	python3 python3-venv
 )

@@ -12,12 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use disk::device::endpoint::{Place, Role};
 use disk::disk::{Disk, DiskSpec};
 use disk::image::{Images, Opening};
 use disk::limits::{Direction, LimitSpec, Rate};
 use disk::store::FileStore;
-use vhost_user::socket::Access;
+use vhost_user::socket::{Access, Place, Role};
 
 #[derive(Debug, Parser)]
 struct Options {

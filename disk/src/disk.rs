@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use thiserror::Error;
+use vhost_user::socket::Place;
 
 use crate::config::Shape;
 use crate::device::Device;
-use crate::device::endpoint::{Endpoint, Place, Request, SessionInfo};
+use crate::device::endpoint::{Endpoint, Request, SessionInfo};
 use crate::image::{ImageError, Images};
 use crate::limits::{LimitSpec, Limits};
 use crate::request::ID_LEN;
+use crate::space::Full;
 use crate::stats::QueueCounters;
 use crate::store::Store;
 use crate::thread::{Shared, Thread};
@@ -28,6 +30,9 @@ pub const LOCK_WAIT: Duration = Duration::from_secs(10);
 pub const MAX_QUEUES: u16 = 256;
 /// Largest ring, in entries.
 pub const MAX_DEPTH: u16 = 32_768;
+
+/// Free bytes of a storage that was full, with which it is not any more.
+const ENOUGH: u64 = 4 << 20;
 
 /// What a disk is to be.
 #[derive(Clone, Debug)]
@@ -128,7 +133,7 @@ impl Monitor {
         DiskInfo {
             bytes: self.shared.capacity.load(Ordering::Relaxed),
             paused: self.paused.load(Ordering::Relaxed),
-            full: self.shared.full.load(Ordering::Relaxed),
+            full: self.shared.full.is_on(),
             direct: self.direct,
             write_through: self.shared.write_through.load(Ordering::Relaxed),
             session: self.session.lock().unwrap_or_else(PoisonError::into_inner).clone(),
@@ -221,7 +226,7 @@ impl Disk {
             write_through: AtomicBool::new(false),
             limits: Limits::new(&spec.limits),
             counters: (0..spec.max_queue).map(|_| QueueCounters::default()).collect(),
-            full: AtomicBool::new(false),
+            full: Full::default(),
             epoch: Instant::now(),
             alarm: alarm.map_err(|errno| DiskError::Failed { step: "making an event", error: errno.into() })?,
             failure: Mutex::new(None),
@@ -286,6 +291,13 @@ impl Disk {
         };
         self.shared.store.sync().map_err(|error| DiskError::Failed { step: "flushing before the snapshot", error })?;
         Ok(images.snapshot(file, path)?)
+    }
+
+    /// Ends the alarm of a full storage if there is room by now. Waits for the storage.
+    pub fn look_for_space(&self) {
+        if self.shared.full.is_on() && self.shared.store.free().is_some_and(|bytes| bytes >= ENOUGH) {
+            self.shared.full.end(&self.shared.name);
+        }
     }
 
     /// The disk to look at.

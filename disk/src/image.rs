@@ -167,7 +167,10 @@ impl Images {
             }
         };
         ioctl_ficlone(&to, from).map_err(failed)?;
-        to.sync_all().map_err(|error| ImageError::Failed { step: "copying to", path: path.to_owned(), error })
+        to.sync_all().map_err(|error| {
+            self.remove(path);
+            ImageError::Failed { step: "copying to", path: path.to_owned(), error }
+        })
     }
 
     /// Removes an image, if it is below the directories. What has it open keeps it.

@@ -20,6 +20,7 @@ pub mod disk;
 pub mod image;
 pub mod limits;
 pub mod request;
+pub mod space;
 pub mod stats;
 pub mod store;
 pub mod thread;

@@ -38,7 +38,8 @@ pub struct Direction {
 pub struct LimitSpec {
     /// Of what the guest reads.
     pub read: Direction,
-    /// Of what the guest writes, discards and zeroes. Flushes are not counted.
+    /// Of what the guest writes, discards and zeroes. The last two have operations, and no bytes. Flushes are not
+    /// counted.
     pub write: Direction,
 }
 

@@ -5,6 +5,7 @@
 mod common;
 
 use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use disk::disk::{Disk, DiskError};
 use disk::image::{ImageError, Opening};
 use disk::limits::{Direction, LimitSpec, Rate};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use vhost_user::socket::Role;
 
 const OK: u8 = 0;
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -294,8 +296,12 @@ fn a_full_file_system_is_an_error_to_the_guest_and_an_alarm() {
     assert!(statuses[0] == OK && statuses[7] == 1, "{statuses:?}");
     assert!(disk.info().full && disk.counters()[0].no_space.get() > 0);
     // What is there can be written again, and discarded.
-    assert_eq!(queue.run(&Task::segments(11, &[(0, 512, 0)])).0, OK);
     assert_eq!(queue.run(&Task::write(0, vec![8; 4096])).0, OK);
+    assert!(disk.info().full, "that needed no space");
+    assert_eq!(queue.run(&Task::segments(11, &[(0, 512, 0)])).0, OK);
+    disk.look_for_space();
+    assert!(disk.info().full, "some is not enough");
+    assert_eq!(queue.run(&Task::write(7 * (bytes as u64 / 512), vec![8; 4096])).0, OK);
     assert!(!disk.info().full, "the alarm is over");
 }
 
@@ -390,6 +396,15 @@ fn a_socket_whose_file_was_removed_is_made_anew() {
 
 #[test]
 fn an_idle_disk_does_nothing() {
+    const ALONE: &str = "DISK_TEST_IS_ALONE";
+    if std::env::var_os(ALONE).is_none() {
+        // Other tests have disks in this process. So this one has a process of its own.
+        let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = alone.args(["--exact", "an_idle_disk_does_nothing"]).env(ALONE, "1").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+        return;
+    }
     let place = ImagePlace::new(MIB);
     let _disk = place.start(|_| {});
     let mut guest = place.guest(GuestSpec::default());
@@ -410,4 +425,49 @@ fn an_idle_disk_does_nothing() {
     assert_eq!(before.len(), 2, "{before:?}");
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(switches(), before, "its threads have slept");
+}
+
+#[test]
+fn a_disk_that_connects_does_so_again_when_its_front_end_is_back() {
+    let place = ImagePlace::new(MIB);
+    let disk = place.start(|spec| spec.place.role = Role::Client);
+    let mut guest = Guest::new(GuestSpec::default());
+    for round in 0..3_u8 {
+        assert!(!disk.info().session.connected, "nobody listens");
+        assert!(!place.socket().exists(), "it makes no socket");
+        let listener = UnixListener::bind(place.socket()).unwrap();
+        guest.accept(&listener);
+        assert_eq!(guest.queues[0].run(&Task::write(0, vec![round; 512])).0, OK);
+        assert_eq!(guest.queues[0].run(&Task::read(0, 512)), (OK, vec![round; 512]));
+        std::fs::remove_file(place.socket()).unwrap();
+        drop(listener);
+        guest.hang_up();
+        wait_until("the session ends", || !disk.info().session.connected);
+    }
+    assert_eq!(disk.info().session.sessions, 3);
+}
+
+#[test]
+fn shared_storage_is_made_greater_by_its_owner_only() {
+    let place = ImagePlace::new(MIB);
+    let other = ImagePlace::new(MIB);
+    let shared = |spec: &mut disk::disk::DiskSpec| spec.shared_storage = true;
+    let here = place.start(shared);
+    let there = place.start(|spec| {
+        shared(spec);
+        spec.place.path = other.socket();
+    });
+    let mut guest = place.guest(GuestSpec::default());
+    assert_eq!(guest.queues[0].run(&Task::flush()).0, OK);
+    let error = there.grow(2 * MIB).unwrap_err().to_string();
+    assert!(error.contains("another machine"), "{error}");
+    assert_eq!(place.image().metadata().unwrap().len(), MIB);
+    here.grow(2 * MIB).unwrap();
+    there.grow(2 * MIB).unwrap();
+    assert_eq!((here.info().bytes, there.info().bytes), (2 * MIB, 2 * MIB));
+    guest.stop();
+    // Nobody uses it, so that any of them may. What the other one did is never undone.
+    there.grow(4 * MIB).unwrap();
+    here.grow(3 * MIB).unwrap();
+    assert_eq!(place.image().metadata().unwrap().len(), 4 * MIB);
 }

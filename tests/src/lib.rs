@@ -11,6 +11,7 @@
 
 pub mod companion;
 pub mod daemon;
+pub mod disk_guest;
 pub mod gensink;
 pub mod guest;
 pub mod handover;

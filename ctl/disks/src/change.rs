@@ -66,8 +66,9 @@ impl Disks {
         keep: impl FnOnce(&DiskSpec) -> Result<(), E>,
     ) -> Result<DiskEntry, E> {
         let spec = complete(spec, &self.settings)?;
-        let served = Arc::new(Served::new(spec, &self.settings, true, self.table.taken())?);
+        let served = Arc::new(Served::new(spec, self.surroundings(), true)?);
         let _turn = turn(&served)?;
+        served.shown().fresh = true;
         let number = self.table.insert(&served, self.settings.capacity)?;
         let up = served.run(CREATE_WAIT, |work| work.first(LOCK_WAIT));
         let done = up.unwrap_or_else(|| Err(slow("path"))).map_err(E::from).and_then(|()| {
@@ -80,7 +81,9 @@ impl Disks {
             self.table.lock().remove(&number);
             return Err(error);
         }
-        Ok(show::entry(&served.shown()))
+        let mut shown = served.shown();
+        shown.fresh = false;
+        Ok(show::entry(&shown))
     }
 
     /// Deletes a disk, by name or number. `keep` gets its name.
@@ -104,6 +107,10 @@ impl Disks {
             let text = format!("pvf_id: a guest uses disk {number} (`{name}`): end it first, or force the deletion");
             return Err(Error::busy(text).into());
         }
+        if let Some(other) = Some(&served).filter(|_| how.image).and_then(|served| self.shares_image(served)) {
+            let text = format!("path: the image is that of disk `{other}` too: it can't be deleted");
+            return Err(Error::busy(text).into());
+        }
         keep(&name)?;
         served.shown().goes = true;
         let table = Arc::downgrade(&self.table);
@@ -116,6 +123,20 @@ impl Disks {
         });
         let text = "the disk is deleted, and its number is free once the storage has answered";
         ended.ok_or_else(|| Error::busy(text).into())
+    }
+
+    /// Another disk that has the same image, for reading as that one has it.
+    fn shares_image(&self, served: &Served) -> Option<String> {
+        let (path, identity) = {
+            let shown = served.shown();
+            (shown.spec.path.clone(), shown.identity)
+        };
+        let has = |other: &Served| {
+            let shown = other.shown();
+            shown.spec.path == path || identity.is_some() && shown.identity == identity
+        };
+        let others = self.all().into_iter().filter(|other| !std::ptr::eq(&raw const **other, served));
+        others.into_iter().find(|other| has(other)).map(|other| other.shown().spec.name.clone())
     }
 
     /// Changes a disk in operation. All changes are made, or none.

@@ -93,7 +93,7 @@ impl Disks {
             Ok(whole) => (whole, None),
             Err(error) => (spec.clone(), Some(error)),
         };
-        let served = match Served::new(whole, &self.settings, may_make, self.table.taken()) {
+        let served = match Served::new(whole, self.surroundings(), may_make) {
             Ok(served) => Arc::new(served),
             Err(error) => {
                 tracing::error!(disk = spec.name, %error, "a disk is left out");

@@ -160,7 +160,8 @@ fn check_disk(entry: &DiskEntry) -> Check {
         DiskState::Degraded => Check::bad(Status::Warn, name, why, "it is shown until that is mended"),
         DiskState::Starting => Check::bad(Status::Warn, name, "it is being brought up", "wait"),
         DiskState::Up if info.is_some_and(|info| !info.direct) && !entry.spec.buffered => {
-            let advice = "the file system has no O_DIRECT: its image goes by the host's page cache";
+            let advice =
+                "its image goes by the host's page cache: direct I/O there is none, or not by blocks of that size";
             Check::bad(Status::Warn, name, "up, without direct I/O", advice)
         }
         DiskState::Up => Check::ok(name, if entry.spec.is_paused() { "up, paused" } else { "up" }),

@@ -44,24 +44,30 @@ pub use self::config::{DiskSettings, DisksConfig};
 pub use self::declared::{Turns, check_all};
 pub use self::doctor::check_machine;
 pub use self::error::Error;
-use self::served::Served;
+use self::served::{Served, Surroundings};
 pub use self::spec::{SECTOR, complete, declared as complete_declared, is_live_change};
 use self::table::Table;
 
 /// How long disks may take to end when the daemon does.
 const END_WAIT: Duration = Duration::from_secs(10);
 
+/// Hears that a disk which may make its image has one now. It gets the name. The disk is not served yet, and an error
+/// keeps it from being served. From then on the image is not made again: a guest may have written to it.
+///
+/// A thread of the disk calls it, without a lock.
+pub type ImageNotice = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
 /// All disks. Any thread may call it.
-#[derive(Debug)]
 pub struct Disks {
     settings: Arc<DiskSettings>,
     table: Arc<Table>,
+    image_is_there: ImageNotice,
 }
 
 impl Disks {
-    /// No disks yet.
-    pub fn new(settings: DiskSettings) -> Self {
-        Self { settings: Arc::new(settings), table: Arc::default() }
+    /// No disks yet. `image_is_there` hears of images before their disks are served.
+    pub fn new(settings: DiskSettings, image_is_there: ImageNotice) -> Self {
+        Self { settings: Arc::new(settings), table: Arc::default(), image_is_there }
     }
 
     /// Where disks may be, and what they are if they don't say.
@@ -75,9 +81,13 @@ impl Disks {
         Usage { total: self.settings.capacity, free: self.settings.capacity.saturating_sub(used) }
     }
 
-    /// What all disks are to be, by name.
+    /// What all disks are to be, by name. Those that a client is still making are not among them.
     pub fn specs(&self) -> Vec<DiskSpec> {
-        let mut specs: Vec<_> = self.all().iter().map(|served| served.shown().spec.clone()).collect();
+        let kept = |served: &Arc<Served>| {
+            let shown = served.shown();
+            (!shown.fresh).then(|| shown.spec.clone())
+        };
+        let mut specs: Vec<_> = self.all().iter().filter_map(kept).collect();
         specs.sort_by(|one, other| one.name.cmp(&other.name));
         specs
     }
@@ -113,9 +123,24 @@ impl Disks {
         self.all().iter().for_each(|served| served.look());
     }
 
+    /// What a disk knows of the others and of the daemon.
+    fn surroundings(&self) -> Surroundings {
+        Surroundings {
+            settings: Arc::clone(&self.settings),
+            taken: self.table.taken(),
+            image_is_there: Arc::clone(&self.image_is_there),
+        }
+    }
+
     /// Disks that are not being deleted.
     fn all(&self) -> Vec<Arc<Served>> {
         self.table.all()
+    }
+}
+
+impl std::fmt::Debug for Disks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Disks").field("settings", &self.settings).field("table", &self.table).finish_non_exhaustive()
     }
 }
 

@@ -7,16 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ctl_types::DiskSpec;
-use disk::device::endpoint::{Place, Role};
 use disk::disk::{Disk, DiskError};
 use disk::image::{Image, Images, Opening};
 use disk::store::{FileStore, Store};
 use model::{ErrorKind, SocketRole};
-use nix::unistd::{Group, User};
-use vhost_user::socket::Access;
+use vhost_user::socket::{Access, Place, Role};
 
 use crate::config::DiskSettings;
 use crate::error::Error;
+use crate::served::Surroundings;
 use crate::spec::limit_spec;
 
 /// What tells an image from others: file system and inode, or the device.
@@ -44,26 +43,40 @@ pub(crate) struct Opened {
 pub(crate) type Made = Option<PathBuf>;
 
 /// Brings a disk up. `spec` has its defaults. `made` gets the path of an image that was made, also if a later step
-/// fails. `is_taken` says which other disk has that image.
+/// fails.
 pub(crate) fn open(
     spec: &DiskSpec,
-    settings: &DiskSettings,
+    surroundings: &Surroundings,
     manner: Manner,
     made: &mut Made,
-    is_taken: impl FnOnce(Identity) -> Option<String>,
 ) -> Result<Opened, Error> {
+    let settings = &surroundings.settings;
     let path = PathBuf::from(spec.path.as_deref().unwrap_or_default());
     let place = place(spec, settings)?;
     let images = images_for(&path, settings)?;
     let image = image(spec, settings, &images, &path, manner, made)?;
-    let store = FileStore::new(image).map_err(|error| Error::io("path", "looking at", &path, &error))?;
+    let looking = |error| Error::io("path", "looking at", &path, &error);
+    let mut store = FileStore::new(image).map_err(looking)?;
+    let block = spec.block_size.unwrap_or(512);
+    if store.properties().offset_align > block && made.is_none() && !store.is_device() {
+        // XFS wants whole blocks of its own once a snapshot shares blocks with the image. Its guest has these blocks.
+        let (disk, align) = (&spec.name, store.properties().offset_align);
+        tracing::warn!(disk, align, block, "the image takes whole blocks only by direct I/O: the page cache is used");
+        let how = Opening { read_only: spec.read_only, buffered: true };
+        let image = images.open(&path, how).map_err(|error| Error::image("path", &error))?;
+        store = FileStore::new(image).map_err(looking)?;
+    }
     let identity = store.identity().map_err(|error| Error::io("path", "looking at", &path, &error))?;
-    if let Some(other) = is_taken(identity) {
+    if let Some(other) = (surroundings.taken)(&spec.name, identity, spec.read_only) {
         return Err(Error::busy(format!("path: {} is the image of disk `{other}`", path.display())));
     }
     let has = store.properties().bytes;
     let wanted = spec.size.unwrap_or(has);
     check_bytes(&path, has, wanted, store.is_device(), manner)?;
+    if manner.may_make {
+        let noted = (surroundings.image_is_there)(&spec.name);
+        noted.map_err(|why| Error::system(format!("path: that {} is there can't be noted: {why}", path.display())))?;
+    }
     let served = disk_spec(spec, place, manner.lock_wait);
     let disk = Disk::start(served, Arc::new(store)).map_err(|error| match error {
         // All else has been checked: blocks are smaller than those of the storage.
@@ -155,25 +168,13 @@ fn place(spec: &DiskSpec, settings: &DiskSettings) -> Result<Place, Error> {
     if path.parent() == Some(&settings.socket_directory) {
         make_own(&settings.socket_directory, settings, 0o755)?;
     }
-    let known = |field: &str, name: &str| Error::invalid(format!("{field}: there is no {field} `{name}`"));
-    let owner = spec.owner.as_deref().map(|name| user(name).ok_or_else(|| known("owner", name))).transpose()?;
-    let group = spec.group.as_deref().map(|name| gid(name).ok_or_else(|| known("group", name))).transpose()?;
-    let mode = spec.mode.as_deref().and_then(|mode| u32::from_str_radix(mode, 8).ok()).unwrap_or(0o660);
+    let access = Access::named(spec.owner.as_deref(), spec.group.as_deref(), spec.mode.as_deref());
+    let access = access.map_err(|error| Error::invalid(error.to_string()))?;
     let role = match spec.role {
         SocketRole::Server => Role::Server,
         SocketRole::Client => Role::Client,
     };
-    Ok(Place { path, role, access: Access { owner, group, mode } })
-}
-
-/// Number of a user, by name or number.
-pub(crate) fn user(name: &str) -> Option<u32> {
-    name.parse().ok().or_else(|| User::from_name(name).ok().flatten().map(|user| user.uid.as_raw()))
-}
-
-/// Number of a group, by name or number.
-pub(crate) fn gid(name: &str) -> Option<u32> {
-    name.parse().ok().or_else(|| Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw()))
+    Ok(Place { path, role, access })
 }
 
 fn disk_spec(spec: &DiskSpec, place: Place, lock_wait: Duration) -> disk::disk::DiskSpec {

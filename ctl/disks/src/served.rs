@@ -13,6 +13,7 @@ use std::time::Duration;
 use ctl_types::{DiskLimits, DiskSpec, DiskState};
 use disk::disk::{Disk, DiskError, LOCK_WAIT, Monitor};
 
+use crate::ImageNotice;
 use crate::config::DiskSettings;
 use crate::error::Error;
 use crate::open::{self, Identity, Made, Manner, images_for, is_gone, of_size, open};
@@ -34,6 +35,8 @@ pub(crate) struct Shown {
     pub why: Option<String>,
     pub monitor: Option<Monitor>,
     pub identity: Option<Identity>,
+    /// A client is making it, and it is not kept yet.
+    pub fresh: bool,
     /// It is being deleted.
     pub goes: bool,
     /// Its configuration can't be, so it is not tried.
@@ -60,6 +63,13 @@ type Job = Box<dyn FnOnce(&mut Work) + Send>;
 /// Says which other disk has that image.
 pub(crate) type Taken = Arc<dyn Fn(&str, Identity, bool) -> Option<String> + Send + Sync>;
 
+/// What a disk knows of the others and of the daemon.
+pub(crate) struct Surroundings {
+    pub settings: Arc<DiskSettings>,
+    pub taken: Taken,
+    pub image_is_there: ImageNotice,
+}
+
 /// A disk, from outside. Its thread ends when this is dropped, after what it has to do.
 pub(crate) struct Served {
     pub common: Arc<Common>,
@@ -75,12 +85,7 @@ impl std::fmt::Debug for Served {
 
 impl Served {
     /// A disk that is not up yet. With `may_make` an image that is not there is made.
-    pub(crate) fn new(
-        spec: DiskSpec,
-        settings: &Arc<DiskSettings>,
-        may_make: bool,
-        taken: Taken,
-    ) -> Result<Self, Error> {
+    pub(crate) fn new(spec: DiskSpec, surroundings: Surroundings, may_make: bool) -> Result<Self, Error> {
         let (jobs, receiver): (Sender<Job>, Receiver<Job>) = channel();
         let shown = Shown {
             spec,
@@ -88,16 +93,15 @@ impl Served {
             why: None,
             monitor: None,
             identity: None,
+            fresh: false,
             goes: false,
             refused: false,
         };
         let common =
             Arc::new(Common { shown: Mutex::new(shown), turn: Arc::default(), looking: AtomicBool::new(false) });
-        let settings = Arc::clone(settings);
         let mut work = Work {
             common: Arc::clone(&common),
-            settings,
-            taken,
+            surroundings,
             disk: None,
             made: None,
             may_make,
@@ -154,8 +158,7 @@ impl Served {
 /// What the disk's thread has.
 pub(crate) struct Work {
     common: Arc<Common>,
-    settings: Arc<DiskSettings>,
-    taken: Taken,
+    surroundings: Surroundings,
     disk: Option<Disk>,
     made: Made,
     may_make: bool,
@@ -180,9 +183,7 @@ impl Work {
 
     fn bring_up(&mut self, manner: Manner) -> Result<(), Error> {
         let spec = self.spec();
-        let (name, read_only, taken) = (spec.name.clone(), spec.read_only, Arc::clone(&self.taken));
-        let is_taken = move |identity| taken(&name, identity, read_only);
-        let opened = open(&spec, &self.settings, manner, &mut self.made, is_taken);
+        let opened = open(&spec, &self.surroundings, manner, &mut self.made);
         let mut shown = self.common.shown();
         match opened {
             Ok(opened) => {
@@ -198,7 +199,7 @@ impl Work {
                 drop(shown);
                 tracing::info!(disk = spec.name, path = spec.path, bytes = opened.bytes, "a disk is up");
                 // It may have been changed meanwhile.
-                self.settle();
+                self.settle_and_show();
                 Ok(())
             }
             Err(error) => {
@@ -223,12 +224,19 @@ impl Work {
             return;
         }
         self.looks = (self.looks + 1) % LOOKS;
-        if self.looks == 0 || self.common.shown().state == DiskState::Degraded {
-            let identity = self.common.shown().identity;
-            let why = identity.and_then(|identity| is_gone(&self.path(), identity));
-            self.show_problem(why);
+        let (state, identity) = {
+            let shown = self.common.shown();
+            (shown.state, shown.identity)
+        };
+        if let Some(disk) = &self.disk {
+            disk.look_for_space();
         }
-        self.settle();
+        let settled = self.settle();
+        // A reason that stays is shown without a gap, and logged once.
+        if self.looks == 0 || state == DiskState::Degraded || settled.is_err() {
+            let gone = identity.and_then(|identity| is_gone(&self.path(), identity));
+            self.show_problem(gone.or(settled.err().map(|error| error.to_string())));
+        }
     }
 
     fn show_problem(&self, why: Option<String>) {
@@ -241,9 +249,12 @@ impl Work {
     }
 
     /// Has the disk follow what can be changed while it is served.
-    fn settle(&mut self) {
+    ///
+    /// # Errors
+    /// It can't grow.
+    fn settle(&mut self) -> Result<(), Error> {
         let spec = self.spec();
-        let Some(disk) = &self.disk else { return };
+        let Some(disk) = &self.disk else { return Ok(()) };
         if self.limits != spec.limits {
             disk.set_limits(&limit_spec(&spec.limits));
             self.limits = spec.limits;
@@ -254,9 +265,12 @@ impl Work {
             (false, true) => disk.resume(),
             _ => {}
         }
-        if let Some(size) = spec.size.filter(|size| *size > info.bytes)
-            && let Err(error) = self.grow(size)
-        {
+        spec.size.filter(|size| *size > info.bytes).map_or(Ok(()), |size| self.grow(size))
+    }
+
+    /// The same, and shows why it does not.
+    fn settle_and_show(&mut self) {
+        if let Err(error) = self.settle() {
             self.show_problem(Some(error.to_string()));
         }
     }
@@ -264,7 +278,7 @@ impl Work {
     /// Becomes what `spec` says. What can't be changed in operation makes the disk anew.
     pub(crate) fn become_as_shown(&mut self, before: &DiskSpec) {
         if is_live_change(before, &self.spec()) {
-            self.settle();
+            self.settle_and_show();
             return;
         }
         self.let_go();
@@ -303,7 +317,7 @@ impl Work {
     }
 
     pub(crate) fn snapshot(&self, to: &Path) -> Result<(), Error> {
-        let images = images_for(to, &self.settings)?;
+        let images = images_for(to, &self.surroundings.settings)?;
         self.disk()?.snapshot(&images, to).map_err(|error| match error {
             DiskError::Invalid(text) => Error::new(model::ErrorKind::Unsupported, format!("path: {text}")),
             error => Error::disk(error, to),
@@ -317,7 +331,7 @@ impl Work {
             self.made = Some(self.path());
         }
         if with_image || undo {
-            open::take_away(&mut self.made, &self.settings);
+            open::take_away(&mut self.made, &self.surroundings.settings);
         }
     }
 

@@ -8,6 +8,7 @@ use disk::limits::{Direction, LimitSpec, Rate};
 use disk::request::ID_LEN;
 use model::{MAX_SOCKET_PATH, SocketRole};
 use nix::unistd::{SysconfVar, sysconf};
+use vhost_user::socket::Access;
 
 use crate::config::{DiskSettings, is_plain};
 use crate::error::Error;
@@ -88,6 +89,9 @@ fn in_range(field: &str, value: u32, least: u32, most: u32) -> Result<(), Error>
 }
 
 fn check_name(name: &str) -> Result<(), Error> {
+    if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Error::invalid(format!("name: `{name}` would be taken for a number: add a letter")));
+    }
     let odd = |c: char| c.is_control() || c == '/' || c == '*';
     if (1..=MAX_NAME).contains(&name.chars().count()) && !name.contains(odd) && !name.starts_with('.') {
         return Ok(());
@@ -192,10 +196,8 @@ fn mode_of(spec: &DiskSpec) -> Result<Option<String>, Error> {
         };
     }
     let mode = spec.mode.as_deref().unwrap_or(DEFAULT_MODE);
-    match u32::from_str_radix(mode, 8) {
-        Ok(bits) if bits <= 0o777 => Ok(Some(mode.to_owned())),
-        _ => Err(Error::invalid(format!("mode: `{}` is no permissions in octal, 0 to 777", mode.escape_default()))),
-    }
+    Access::mode_of(mode).map_err(|error| Error::invalid(error.to_string()))?;
+    Ok(Some(mode.to_owned()))
 }
 
 /// Limits as the crate `disk` has them.

@@ -40,13 +40,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ctl_disks::Disks;
-use ctl_types::{Capability, TraceRequest};
+use ctl_types::{Capability, DiskSpec, TraceRequest};
 use switch::model::*;
 use switch::{CaptureRequest, CaptureStream, ErrorKind, KeptTables, Switch};
 
 pub use self::bridge::{Configured, RunTime};
 pub use self::declared::{Declared, DeclaredRow, DeclaredRows, check_config, check_disks};
-pub use self::disks::DiskRows;
+use self::disks::Unmade;
+pub use self::disks::{DiskRows, UnmadeDisks};
 pub use self::error::Error;
 pub use self::fdb::StaticEntries;
 pub use self::follow::Unfinished;
@@ -74,6 +75,7 @@ pub fn tables() -> Tables {
         .with::<Rules>()
         .with::<Redirects>()
         .with::<DiskRows>()
+        .with::<UnmadeDisks>()
         .with::<DeclaredRows>()
 }
 
@@ -114,8 +116,9 @@ struct Inner {
 /// The service. Its methods may be called from any thread, and may block.
 pub struct Service {
     dataplane: Arc<Switch>,
-    store: Store,
+    store: Arc<Store>,
     disks: Disks,
+    unmade: Arc<Unmade>,
     inner: Mutex<Inner>,
     guests: guests::Guests,
     upkeep: Arc<Upkeep>,
@@ -153,14 +156,21 @@ impl Service {
             tracing::error!("not restored: {why}");
         }
         // Disks come up by themselves. Nothing here waits for their storage.
-        let disks = Disks::new(declared.disks.clone());
-        first.disks.iter().for_each(|disk| disks.put(disk, !kept.has_disk(&disk.name)));
+        let store = Arc::new(store);
+        let unmade = Unmade::start(&store, state.take::<UnmadeDisks>(), |name| kept.has_disk(name));
+        let disks = Disks::new(declared.disks.clone(), Unmade::notice(&unmade));
+        let is_new = |disk: &&DiskSpec| !kept.has_disk(&disk.name);
+        if let Err(error) = unmade.add(first.disks.iter().filter(is_new)) {
+            tracing::error!(%error, "an image that can't be made before the daemon ends will not be made");
+        }
+        first.disks.iter().for_each(|disk| disks.put(disk, is_new(&disk) || unmade.has(&disk.name)));
         let unfinished = state.take::<Unfinished>();
         let inner = Inner { failed: Vec::new(), ports: first.ports, fdb: first.fdb, marks: kept.marks.clone() };
         let service = Arc::new(Self {
             dataplane,
             store,
             disks,
+            unmade,
             inner: Mutex::new(inner),
             guests: Default::default(),
             upkeep: Arc::default(),

@@ -34,7 +34,7 @@ pub struct DiskLimits {
     /// Writes, discards and ranges of zeroes a second. Flushes are not counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub write_ops: Option<DiskRate>,
-    /// Bytes written, discarded and zeroed a second.
+    /// Bytes written a second. Discards and ranges of zeroes count as operations only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub write_bytes: Option<DiskRate>,
 }
@@ -75,7 +75,7 @@ pub enum PvfType {
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DiskSpec {
-    /// Name, unique: 1 to 128 characters without control characters, `/` and `*`, and no `.` first.
+    /// Name, unique: 1 to 128 characters without control characters, `/` and `*`, no `.` first, and not only digits.
     pub name: String,
     /// Its number, 0 to the number of disks that there can be, less 1. Default: the lowest free one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

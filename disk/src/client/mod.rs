@@ -9,7 +9,7 @@
 mod queue;
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -127,7 +127,20 @@ impl Guest {
     /// Nobody is there, or the connection ends.
     pub fn try_connect(&mut self, path: &Path) -> std::io::Result<()> {
         self.front_end = None;
-        let mut front_end = FrontEnd::connect(path)?;
+        self.begin(FrontEnd::connect(path)?)
+    }
+
+    /// Waits for a back end to connect, and starts the rings, or has them go on.
+    ///
+    /// # Panics
+    /// If it does not do what it has to.
+    pub fn accept(&mut self, listener: &UnixListener) {
+        self.front_end = None;
+        let (socket, _) = listener.accept().unwrap();
+        self.begin(FrontEnd::over(socket).unwrap()).unwrap();
+    }
+
+    fn begin(&mut self, mut front_end: FrontEnd) -> std::io::Result<()> {
         let offered = front_end.ask(Code::GetFeatures, &[])?;
         let wanted = self.spec.features | if self.spec.packed { F_PACKED } else { 0 };
         self.features = offered & wanted;

@@ -1,7 +1,6 @@
 //! The thread of a disk's socket.
 
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use vhost_user::connection::{Connection, Ended, FrontEnd};
 use vhost_user::session::{Offer, Outcome};
-use vhost_user::socket::{Access, BindError, Listener, connect};
+use vhost_user::socket::{Listener, Place, Role, connect};
 
 use super::Device;
 use crate::confine;
@@ -22,32 +21,6 @@ use crate::thread::{Command as ThreadCommand, Shared};
 const RETRY: Duration = Duration::from_millis(200);
 /// Requests that are served before the thread looks at the rest again.
 const TURNS: usize = 64;
-
-/// Which side makes the socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// The disk makes it, and front ends connect.
-    Server,
-    /// The front end makes it, and the disk connects.
-    Client,
-}
-
-/// A place for a socket.
-#[derive(Clone, Debug)]
-pub struct Place {
-    /// Its path.
-    pub path: PathBuf,
-    /// Which side makes it.
-    pub role: Role,
-    /// Who may connect to a server.
-    pub access: Access,
-}
-
-impl Place {
-    fn listen(&self) -> Result<Listener, BindError> {
-        Listener::bind(&self.path, self.access)
-    }
-}
 
 /// What there is to be seen of a session.
 #[derive(Clone, Debug, Default)]
@@ -242,7 +215,7 @@ impl Run {
             return Err(format!("the disk has {has} bytes and can't shrink to {bytes}: the guest would lose data"));
         }
         if bytes > self.shared.store.properties().bytes {
-            self.shared.store.grow(bytes).map_err(|error| format!("growing to {bytes} bytes: {error}"))?;
+            self.device.grow_store(bytes).map_err(|error| format!("growing to {bytes} bytes: {error}"))?;
         }
         self.shared.capacity.store(bytes, Ordering::Relaxed);
         if bytes > has && self.front_end.is_some() && !self.device.config_changed() {

@@ -168,6 +168,23 @@ impl Device {
         self.shared.write_through.store(false, Ordering::Relaxed);
     }
 
+    /// Makes the store greater. Only its owner may: another machine's disk may be making it greater still.
+    pub fn grow_store(&self, bytes: u64) -> std::io::Result<()> {
+        let store = &self.shared.store;
+        if self.owns {
+            return store.grow(bytes);
+        }
+        store.own(Duration::ZERO).map_err(|error| match error.kind() {
+            std::io::ErrorKind::WouldBlock => std::io::Error::other(
+                "a guest uses the image at another disk, perhaps on another machine: grow that first",
+            ),
+            _ => error,
+        })?;
+        let grown = store.grow(bytes);
+        store.disown();
+        grown
+    }
+
     /// Tells the front end that the configuration space has changed. Says whether there is one to tell.
     pub fn config_changed(&self) -> bool {
         self.backend_channel.as_ref().is_some_and(|channel| channel.config_changed().is_ok())

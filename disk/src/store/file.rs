@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, StatxFlags, ioctl_blkpbszget, ioctl_blksszget, statx};
+use rustix::fs::{AtFlags, StatxFlags, fstatvfs, ioctl_blkpbszget, ioctl_blksszget, statx};
 
 use super::channel::{FileChannel, Missing};
 use super::lock::{lock, unlock};
@@ -150,6 +150,11 @@ impl Store for FileStore {
 
     fn disown(&self) {
         unlock(self.file.as_fd());
+    }
+
+    fn free(&self) -> Option<u64> {
+        let found = fstatvfs(&self.file).ok().filter(|_| self.kind == Kind::File)?;
+        Some(found.f_bavail.saturating_mul(found.f_frsize))
     }
 
     fn file(&self) -> Option<BorrowedFd<'_>> {

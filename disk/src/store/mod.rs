@@ -107,6 +107,11 @@ pub trait Store: Debug + Send + Sync {
     /// Gives the right back.
     fn disown(&self);
 
+    /// Bytes for which there is still room where it is, if that can be known. Waits for it.
+    fn free(&self) -> Option<u64> {
+        None
+    }
+
     /// The file, if it is one that a snapshot can be made of.
     fn file(&self) -> Option<BorrowedFd<'_>> {
         None

@@ -4,7 +4,6 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
@@ -331,6 +330,6 @@ impl Drop for Engine {
             let ended = self.ring.completions().filter(is_store).count();
             self.begun = self.begun.saturating_sub(ended);
         }
-        self.shared.full.store(false, Ordering::Relaxed);
+        self.shared.full.forget();
     }
 }

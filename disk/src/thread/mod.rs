@@ -31,6 +31,7 @@ use crate::config::Shape;
 use crate::confine;
 use crate::limits::Limits;
 use crate::request::ID_LEN;
+use crate::space::Full;
 use crate::stats::QueueCounters;
 use crate::store::Store;
 
@@ -66,8 +67,8 @@ pub struct Shared {
     pub limits: Limits,
     /// Counters, by queue.
     pub counters: Vec<QueueCounters>,
-    /// The store has had no space for a write since the last one that it had space for.
-    pub full: AtomicBool,
+    /// The alarm of a full store.
+    pub full: Full,
     /// Beginning of all times.
     pub epoch: Instant,
     /// Signalled when a thread has given up a ring.

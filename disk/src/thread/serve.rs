@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use tracing::{info, warn};
 use vhost_user::ring::RingError;
 
 use super::active::Serving;
@@ -224,10 +223,8 @@ impl Engine {
                     direction.bytes.add(slot.bytes());
                     direction.latencies.count(now.saturating_sub(slot.began));
                 }
-                let wrote = matches!(slot.command, Command::Write { .. });
-                if wrote && self.shared.full.load(Ordering::Relaxed) {
-                    self.shared.full.store(false, Ordering::Relaxed);
-                    info!(disk = self.shared.name, "there is space again");
+                if let Command::Write { at, len } = slot.command {
+                    self.shared.full.wrote(&self.shared.name, at, len.into());
                 }
                 Status::Ok
             }
@@ -235,9 +232,7 @@ impl Engine {
                 counters.errors.add(1);
                 if is_full(errno) {
                     counters.no_space.add(1);
-                    if !self.shared.full.swap(true, Ordering::Relaxed) {
-                        warn!(disk = self.shared.name, %errno, "no space for what the guest writes");
-                    }
+                    self.shared.full.begin(&self.shared.name, slot.first(), errno);
                 }
                 Status::IoError
             }

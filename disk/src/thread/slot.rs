@@ -92,6 +92,15 @@ impl Slot {
         }
     }
 
+    /// First byte that it writes, or 0.
+    pub fn first(&self) -> u64 {
+        match self.command {
+            Command::Read { at, .. } | Command::Write { at, .. } => at,
+            Command::Discard | Command::WriteZeroes => self.ranges.first().map_or(0, |range| range.at),
+            Command::Flush | Command::Identify => 0,
+        }
+    }
+
     /// The next step. Buffers must fit: begin at multiples of `memory`, and have lengths that are multiples of
     /// `length`.
     pub fn next(&mut self, (memory, length): (usize, usize), durable: bool) -> Step<'_> {

@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use disk::client::{Guest, GuestSpec};
-use disk::device::endpoint::{Place, Role};
 use disk::disk::{Disk, DiskError, DiskSpec};
 use disk::image::{Images, Opening};
 use disk::limits::LimitSpec;
 use disk::store::{FileStore, Store};
 use tempfile::TempDir;
-use vhost_user::socket::Access;
+use vhost_user::socket::{Access, Place, Role};
 
 pub const SECTOR: usize = 512;
 pub const MIB: u64 = 1 << 20;

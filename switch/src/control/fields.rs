@@ -102,14 +102,8 @@ pub fn check_vhost(spec: &VhostSpec) -> Result<(), Error> {
     if let Some((field, _)) = given.iter().find(|(_, given)| *given && *role == SocketRole::Client) {
         return Err(Error::invalid(format!("vhost.{field}: the front end makes the socket, and says whose it is")));
     }
-    let is_mode = |mode: &str| u32::from_str_radix(mode, 8).is_ok_and(|mode| mode <= 0o777);
-    match mode {
-        Some(mode) if !is_mode(mode) => Err(Error::invalid(format!(
-            "vhost.mode: `{}` are no permissions in octal, such as 660",
-            mode.escape_default()
-        ))),
-        _ => Ok(()),
-    }
+    let mode = mode.as_deref().map(vhost_user::socket::Access::mode_of).transpose();
+    mode.map(drop).map_err(|error| Error::invalid(format!("vhost.{error}")))
 }
 
 /// Checks the Soft Patch Panel's name of a port: it says the kind.

@@ -5,7 +5,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tests::{Daemon, Options, shell, wait};
 
-use crate::{PATIENCE, comes_up, prints};
+use crate::{PATIENCE, Tmpfs, comes_up, prints};
 
 fn write(daemon: &Daemon, name: &str, text: &str) {
     let text = format!("[dataplane]\nworkers = 1\nframes = 16384\n{text}");
@@ -100,5 +100,47 @@ fn a_file_is_checked_compared_applied_and_exported() {
     write(&daemon, "good.toml", "");
     assert_eq!(config(&daemon, "apply", "good.toml").0, Some(0));
     assert_eq!(names(&daemon), [] as [Value; 0]);
+    daemon.finish();
+}
+
+fn waits(daemon: &Daemon, name: &str, why: &str) {
+    wait::expect(&format!("{name} waits"), PATIENCE, || {
+        let disk = daemon.get(&format!("disks/{name}"));
+        disk["state"] == "failed" && disk["error"].as_str().is_some_and(|error| error.contains(why))
+    });
+}
+
+#[test]
+fn a_declared_disk_gets_its_image_once_that_can_be_made_and_never_a_second_one() {
+    let place = tempfile::tempdir().expect("a directory");
+    let (later, small) = (place.path().join("later"), Tmpfs::mount(place.path().join("small"), "1m"));
+    let config = format!(
+        "[disks]\ndirectories = [{later:?}, {:?}]\n\
+         [[disk]]\nname = \"vm1\"\nsize = 4194304\n\
+         [[disk]]\nname = \"vm2\"\npath = {:?}\nsize = 4194304\nallocate = true\nblock_size = 4096\n",
+        small.0,
+        small.0.join("vm2.img")
+    );
+    let mut daemon = Daemon::with("disk-later", &Options { config, ..Options::default() });
+    // The causes outlive daemons. Disks that wait for them do too.
+    for _ in 0..2 {
+        waits(&daemon, "vm1", "later");
+        waits(&daemon, "vm2", "No space");
+        daemon.kill();
+        daemon.launch();
+    }
+    std::fs::create_dir(&later).expect("a directory");
+    small.resize("16m");
+    for (name, image) in [("vm1", later.join("vm1.img")), ("vm2", small.0.join("vm2.img"))] {
+        comes_up(&daemon, name);
+        assert_eq!(std::fs::metadata(&image).expect("an image").len(), 4 << 20);
+        std::fs::remove_file(&image).expect("it is there");
+    }
+    daemon.kill();
+    daemon.launch();
+    for name in ["vm1", "vm2"] {
+        waits(&daemon, name, "No such file");
+    }
+    assert!(!later.join("vm1.img").exists(), "an empty image takes the place of one that is gone");
     daemon.finish();
 }

@@ -74,12 +74,23 @@ fn a_disk_whose_storage_hangs_delays_neither_ports_nor_other_disks() {
         daemon.ok("POST", "disks/lives/pause", json!({}));
         daemon.ok("POST", "disks/lives/resume", json!({}));
         daemon.ok("POST", "disks", json!({ "name": "new" }));
-        assert!(daemon.cli("config export").status.success());
+        let late = || daemon.call("POST", "disks", &json!({ "name": "late", "path": images.0.join("late.img") }));
+        let late = scope.spawn(late);
+        wait::expect("it is being made", PATIENCE, || {
+            daemon.call("GET", "disks/late", &Value::Null).1["state"] == "starting"
+        });
+        let exported = daemon.cli("config export");
+        let exported = String::from_utf8_lossy(&exported.stdout).into_owned();
+        assert!(
+            exported.contains("\"new\"") && !exported.contains("late.img"),
+            "nobody has been told of it: {exported}"
+        );
         assert!(!pause.is_finished(), "the pause waits for its request");
         assert_eq!(daemon.get("disks/hangs")["info"]["transport"], "paused", "what is shown waits for nothing");
         let (status, answer) = daemon.call("DELETE", "disks/hangs", &Value::Null);
         assert_eq!((status, &answer["code"]), (409, &json!("EBUSY")), "{answer}");
         assert!(images.set("--unfreeze"), "it can be unfrozen");
+        assert_eq!(late.join().expect("an answer").0, 201);
         pause.join().expect("an answer")
     });
     assert_eq!(paused.0, 200, "{}", paused.1);

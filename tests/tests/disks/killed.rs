@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use disk::client::{GuestSpec, Task};
-use nix::fcntl::{FcntlArg, fcntl};
 use serde_json::{Value, json};
 use tests::random::Random;
 use tests::{Daemon, http, wait};
 
-use crate::{PATIENCE, SECTOR, comes_up, guest, state};
+use crate::{PATIENCE, SECTOR, comes_up, guest, lock, state};
 
 #[test]
 fn a_guest_goes_on_with_its_disk_after_the_daemon_was_killed() {
@@ -125,15 +124,6 @@ fn two_clients_change_disks_and_all_that_was_acknowledged_is_there_after_a_kill(
     daemon.finish();
 }
 
-/// Locks a file as another writer does.
-fn lock(path: &std::path::Path) -> std::fs::File {
-    let file = std::fs::File::options().read(true).write(true).open(path).expect("an image");
-    let [kind, whence] = [libc::F_WRLCK, libc::SEEK_SET].map(|word| libc::c_short::try_from(word).expect("small"));
-    let whole = libc::flock { l_type: kind, l_whence: whence, l_start: 0, l_len: 0, l_pid: 0 };
-    fcntl(&file, FcntlArg::F_OFD_SETLK(&whole)).expect("nobody has it");
-    file
-}
-
 #[test]
 fn a_disk_that_waits_for_its_image_delays_neither_start_nor_ports_and_comes_back() {
     let mut daemon = Daemon::start("disk-wait");
@@ -143,7 +133,7 @@ fn a_disk_that_waits_for_its_image_delays_neither_start_nor_ports_and_comes_back
     let image = |name: &str| daemon.path(&format!("state/disks/{name}.img"));
     let (locked, gone, aside) = (image("locked"), image("gone"), image("aside"));
     daemon.stop();
-    let held = lock(&locked);
+    let held = lock(&locked).expect("nobody has it");
     std::fs::rename(&gone, &aside).expect("it is there");
     daemon.launch();
     // The lock is waited for, and meanwhile all else works.

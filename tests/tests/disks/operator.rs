@@ -35,6 +35,7 @@ fn the_command_line_makes_shows_changes_and_deletes_disks() {
         ("disk show 7", "pvf_id: there is no disk 7"),
         ("disk create vm1", "name: there is a disk `vm1` already"),
         ("disk create a/b", "name: `a/b`"),
+        ("disk create 7", "name: `7` would be taken for a number"),
         ("disk create x --size 1000", "size: 1000 bytes"),
         ("disk create x --path /etc/passwd", "path: /etc/passwd"),
         ("disk create x --queues 300", "queues: 300 is out of range, 1 to 256"),
@@ -49,6 +50,24 @@ fn the_command_line_makes_shows_changes_and_deletes_disks() {
     prints(&daemon.cli("disk delete vm1 --delete-image"));
     assert!(!daemon.path("state/disks/vm1.img").exists() && daemon.path("state/disks/vm2.img").exists());
     assert_eq!(prints(&daemon.cli("disk list --json")).trim(), "[]");
+    daemon.finish();
+}
+
+#[test]
+fn an_image_that_another_disk_has_is_not_deleted() {
+    let daemon = Daemon::start("disk-shared-image");
+    prints(&daemon.cli("disk create vm1 --size 1M"));
+    prints(&daemon.cli("disk delete vm1"));
+    let image = daemon.path("state/disks/vm1.img");
+    for name in ["one", "two"] {
+        prints(&daemon.cli(&format!("disk create {name} --read-only --path {}", image.display())));
+    }
+    let why = complains(&daemon.cli("disk delete one --delete-image"));
+    assert!(why.contains("path: ") && why.contains("disk `two`"), "{why}");
+    prints(&daemon.cli("disk delete one"));
+    assert!(image.exists());
+    prints(&daemon.cli("disk delete two --delete-image"));
+    assert!(!image.exists());
     daemon.finish();
 }
 

@@ -36,7 +36,14 @@ impl FrontEnd {
     /// # Errors
     /// Nobody is there.
     pub fn connect(path: &Path) -> io::Result<Self> {
-        let socket = UnixStream::connect(path)?;
+        Self::over(UnixStream::connect(path)?)
+    }
+
+    /// The same over a connection that a back end has made.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn over(socket: UnixStream) -> io::Result<Self> {
         socket.set_read_timeout(Some(Duration::from_secs(30)))?;
         Ok(Self { socket, protocol: 0 })
     }

@@ -13,9 +13,11 @@
 mod client;
 mod file;
 mod listener;
+mod place;
 #[cfg(test)]
 mod tests;
 
 pub use client::{ConnectError, connect};
 pub use file::Access;
 pub use listener::{BindError, Listener};
+pub use place::{AccessError, Place, Role};

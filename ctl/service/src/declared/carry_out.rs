@@ -101,20 +101,31 @@ impl Service {
         self.add_ports(inner, &new, failing, may_wait)?;
         let changes = diff(&self.describe(inner), to);
         self.change_tables(inner, &changes, failing)?;
-        self.change_disks(&changes, failing);
-        Ok(())
+        self.change_disks(&changes, failing)
     }
 
-    /// Changes disks, which become by and by what they are to be. So nothing fails here, and nothing waits.
-    fn change_disks(&self, changes: &Changes, failing: Failing) {
+    /// Changes disks, which become by and by what they are to be. So nothing waits here. Only the note can fail that
+    /// the images of new ones are still to be made.
+    fn change_disks(&self, changes: &Changes, failing: Failing) -> Result<(), Error> {
+        let new = changes.disks.iter().filter_map(Edit::added).filter(|_| failing != Failing::GoesBack);
+        match self.unmade.add(new) {
+            Err(error) if failing == Failing::Ends => return Err(error),
+            Err(error) => {
+                tracing::error!(%error, "an image that can't be made before the daemon ends will not be made")
+            }
+            Ok(()) => {}
+        }
         for edit in &changes.disks {
             match edit {
-                // An image is never made for a disk that was there before.
-                Edit::Add(disk) => self.disks.put(disk, failing != Failing::GoesBack),
+                // An image is never made for a disk that had one before.
+                Edit::Add(disk) => {
+                    self.disks.put(disk, failing != Failing::GoesBack || self.unmade.has(&disk.name));
+                }
                 Edit::Change { to, .. } => self.disks.change(to),
                 Edit::Remove(disk) => self.disks.take(&disk.name, failing == Failing::GoesBack),
             }
         }
+        Ok(())
     }
 
     /// Takes away what goes, and what is in the way of changes.

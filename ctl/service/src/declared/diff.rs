@@ -26,6 +26,16 @@ impl<T> Edit<T> {
         }
     }
 
+    /// The row, if it comes.
+    pub fn added(&self) -> Option<&T> {
+        self.to().filter(|_| self.from().is_none())
+    }
+
+    /// The row, if it goes.
+    pub fn gone(&self) -> Option<&T> {
+        self.from().filter(|_| self.to().is_none())
+    }
+
     /// Whether it is a change for which that holds.
     pub fn is_anew(&self, holds: impl Fn(&T, &T) -> bool) -> bool {
         matches!(self, Edit::Change { from, to } if holds(from, to))

@@ -224,8 +224,10 @@ impl Service {
         if let Err(error) = done {
             self.go_back(&mut inner, &is);
             self.end(&begun);
+            self.unmade.forget(changes.disks.iter().filter_map(Edit::added).map(|disk| disk.name.as_str()));
             return Err(error);
         }
+        self.unmade.forget(changes.disks.iter().filter_map(Edit::gone).map(|disk| disk.name.as_str()));
         let told = changes.describe(wish.config, &inner.marks, wish.source);
         inner.marks = marks;
         log(&told);

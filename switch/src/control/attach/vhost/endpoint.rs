@@ -9,12 +9,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use vhost_user::connection::{Connection, Ended, FrontEnd};
 use vhost_user::session::{Action, Outcome};
-use vhost_user::socket::{Listener, connect};
+use vhost_user::socket::{Listener, Place, Role, connect};
 
 use super::device::{Device, count_losses};
-use super::place::Place;
+use super::place::bind_error;
 use crate::io::vhost::VhostPair;
-use crate::model::{SocketRole, VhostInfo};
+use crate::model::VhostInfo;
 use crate::{Error, ErrorKind};
 
 /// How often a client tries to connect, and a server looks whether its socket's file is there.
@@ -39,8 +39,8 @@ impl Endpoint {
         let stop = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC);
         let stop = Arc::new(stop.map_err(|errno| failed(errno.to_string()))?);
         let listener = match place.role {
-            SocketRole::Server => Some(place.listen()?),
-            SocketRole::Client => None,
+            Role::Server => Some(place.listen().map_err(|error| bind_error(&error))?),
+            Role::Client => None,
         };
         let state = Arc::new(Mutex::new(VhostInfo::default()));
         let pairs = device.pairs().to_vec();
@@ -134,8 +134,8 @@ impl Run {
 
     fn look_for_front_end(&mut self) {
         let found = match self.place.role {
-            SocketRole::Server => self.accept(),
-            SocketRole::Client => connect(&self.place.path).map(Some).map_err(|error| error.to_string()),
+            Role::Server => self.accept(),
+            Role::Client => connect(&self.place.path).map(Some).map_err(|error| error.to_string()),
         };
         match found {
             Ok(Some(connection)) => self.begin(connection),
@@ -154,7 +154,7 @@ impl Run {
         if self.listener.as_ref().is_none_or(|listener| !listener.is_in_place()) {
             // Somebody has removed the file: nobody could connect any more.
             self.listener = None;
-            self.listener = Some(self.place.listen().map_err(|error| error.to_string())?);
+            self.listener = Some(self.place.listen().map_err(|error| bind_error(&error).to_string())?);
             tracing::warn!(port = self.port, "the socket's file was gone, and is made anew");
         }
         let accepted = self.listener.as_ref().map(Listener::accept).transpose();

@@ -11,9 +11,11 @@ mod positions;
 
 use std::sync::Arc;
 
+use vhost_user::socket::Place;
+
 use self::device::Device;
 use self::endpoint::Endpoint;
-use self::place::Place;
+use self::place::place_of;
 use self::positions::Positions;
 use super::{AttachmentInfo, Followed, OutsideCounters, Plan};
 use crate::control::core::Core;
@@ -45,7 +47,7 @@ impl FoundVhost {
             "packet memory's `frame_size`",
         )?;
         let vhost = spec.vhost.as_ref().ok_or_else(|| Error::invalid("vhost: such a port needs a socket"))?;
-        Ok(Self { place: Place::of(vhost)?, max_mtu, feature_list: spec.feature_list })
+        Ok(Self { place: place_of(vhost)?, max_mtu, feature_list: spec.feature_list })
     }
 
     /// Makes the socket, and starts the port's thread.

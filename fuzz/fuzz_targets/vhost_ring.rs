@@ -96,18 +96,21 @@ fn step(
 ) -> Option<Result<(), RingError>> {
     let most = |burst: &Burst<'_>, queue: u16| assert!(burst.len() <= usize::from(queue).min(64));
     let size = queue.size();
-    Some(match input.byte()? % 8 {
+    Some(match input.byte()? % 9 {
         0 => queue.burst(scratch, 64).and_then(|burst| {
             most(&burst, size);
             receive(burst).map(drop)
         }),
         1 => {
             let len = usize::from(input.word()? % 4096);
+            // The rest of the packet may be anywhere, also in the ring or in the buffer that it goes to.
+            let at = GUEST + u64::from(input.word()?) % BYTES;
+            let rest = memory.slice(at, input.byte()?.into()).unwrap_or_default();
             queue.burst(scratch, 64).and_then(|mut burst| {
                 most(&burst, size);
                 let packet = [7; 4096];
                 let (one, two) = packet[..len].split_at(len / 3);
-                let _ = deliver(&mut burst, FORMAT, NetHeader::PLAIN, &[one, two]);
+                let _ = deliver(&mut burst, FORMAT, NetHeader::PLAIN, &[one, two], rest);
                 burst.finish().map(drop)
             })
         }
@@ -122,6 +125,18 @@ fn step(
         5 => {
             queue.disable_kicks();
             Ok(())
+        }
+        6 => {
+            // Chains are held while the guest goes on writing.
+            let held = queue.burst(scratch, 64).and_then(|mut burst| {
+                while burst.chain(0).is_some_and(|chain| chain.reader().rest().is_some()) {
+                    burst.advance(0);
+                }
+                burst.hold()
+            });
+            let at = GUEST + u64::from(input.word()?) % (BYTES - 8);
+            memory.write(at, &[input.byte()?; 8]).expect("in the memory");
+            held.and_then(|count| queue.release(scratch, count).map(|released| assert_eq!(released, count)))
         }
         _ => {
             let at = GUEST + u64::from(input.word()?) % (BYTES - 8);

@@ -79,6 +79,26 @@ impl Backend {
         }
     }
 
+    /// The same, but the rests of a guest's packets may be left in its memory for the burst. The frames are to be
+    /// completed, unless they go to a backend that [`takes_offloads`](Self::takes_offloads). Call
+    /// [`release`](Self::release) at the end of the burst.
+    #[inline]
+    pub fn receive_heads(&mut self, burst: &mut Vec<Frame>, max: usize, cache: &mut FrameCache) -> usize {
+        match self.kind_mut() {
+            Kind::Rings(rings) => rings.receive(burst, max, cache),
+            Kind::Copying(queue) => queue.receive_heads(burst, max, cache.rests()),
+        }
+    }
+
+    /// Gives back what a burst has left with its sender. No frame may have a rest any more.
+    #[inline]
+    pub fn release(&mut self, cache: &mut FrameCache) {
+        match self.kind_mut() {
+            Kind::Rings(_) => {}
+            Kind::Copying(queue) => queue.release(cache.rests()),
+        }
+    }
+
     /// Whether frames wait to be received.
     #[inline]
     pub fn has_received(&self) -> bool {
@@ -113,7 +133,7 @@ impl Backend {
     pub fn send(&mut self, count: usize, frames: &mut impl Iterator<Item = Frame>, cache: &mut FrameCache) -> usize {
         match self.kind_mut() {
             Kind::Rings(rings) => rings.send(count, frames, cache),
-            Kind::Copying(queue) => queue.send(count, frames),
+            Kind::Copying(queue) => queue.send(count, frames, cache),
         }
     }
 

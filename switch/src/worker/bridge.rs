@@ -85,7 +85,11 @@ impl Bridge {
         let queue = egress.queue(slot);
         queue.debt.charge(cost);
         if !self.rest.is_empty() {
-            queue.keep(&mut self.rest, is_metered);
+            self.rest.iter_mut().for_each(|frame| egress.cache().complete(frame));
+            egress.queue(slot).keep(&mut self.rest, is_metered);
+        }
+        if has_offloads {
+            egress.release(slot);
         }
     }
 

@@ -140,6 +140,16 @@ impl<'m> GuestSlice<'m> {
         count
     }
 
+    /// Copies as many bytes of another slice as there are on both sides, as if by a buffer in between. Returns how
+    /// many.
+    #[inline(always)]
+    pub fn write_slice(&self, from: GuestSlice<'_>) -> usize {
+        let count = from.len().min(self.len());
+        // SAFETY: both sides have `count` bytes. They may overlap, because guests may share memory.
+        unsafe { ptr::copy(from.start, self.start, count) };
+        count
+    }
+
     /// Writes `bytes` if there is room for all of them.
     #[inline(always)]
     pub fn write_array<const N: usize>(&self, bytes: [u8; N]) -> bool {

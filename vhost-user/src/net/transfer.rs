@@ -1,7 +1,8 @@
 //! Packets in and out of chains.
 
 use super::net_header::{HEADER, HeaderFormat, LEGACY_HEADER, NetHeader};
-use crate::ring::{Burst, Reader};
+use crate::memory::GuestSlice;
+use crate::ring::{Burst, Reader, Writer};
 
 /// Why a packet was not written. The guest's chains are as they were.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,8 +24,8 @@ pub fn read_header(reader: &mut Reader<'_>, format: HeaderFormat) -> Option<NetH
     }
 }
 
-/// Writes a packet, whose bytes are `parts`, into the next chains of a burst. The guest sees it when the burst is
-/// finished.
+/// Writes a packet into the next chains of a burst. Its bytes are `parts`, and then `rest`, which is still in the
+/// memory of the guest that sends it. The receiver sees it when the burst is finished.
 ///
 /// # Errors
 /// There is no room. No chain is used.
@@ -34,10 +35,11 @@ pub fn deliver(
     format: HeaderFormat,
     header: NetHeader,
     parts: &[&[u8]],
+    rest: GuestSlice<'_>,
 ) -> Result<(), Undelivered> {
     let chain = burst.chain(0).ok_or(Undelivered::NoBuffers)?;
     if let ([packet], [room]) = (parts, chain.writable())
-        && room.len() - format.len.min(room.len()) >= packet.len()
+        && room.len() - format.len.min(room.len()) >= packet.len() + rest.len()
     {
         let header = NetHeader { num_buffers: 1, ..header }.to_bytes();
         let fits = match (format.len, header.first_chunk::<LEGACY_HEADER>()) {
@@ -45,14 +47,42 @@ pub fn deliver(
             _ => room.write_array(header),
         };
         if fits {
-            room.after(format.len).write(packet);
+            let behind = room.after(format.len);
+            behind.write(packet);
+            if !rest.is_empty() {
+                behind.after(packet.len()).write_slice(rest);
+            }
             #[expect(clippy::cast_possible_truncation, reason = "at most the bytes of a slice, a `u32`")]
-            let written = (format.len + packet.len()) as u32;
+            let written = (format.len + packet.len() + rest.len()) as u32;
             burst.advance(written);
             return Ok(());
         }
     }
-    deliver_in_pieces(burst, format, header, parts)
+    deliver_in_pieces(burst, format, header, parts, rest)
+}
+
+/// Bytes of a packet that are still to be written.
+#[derive(Clone, Copy)]
+enum Part<'a> {
+    Own(&'a [u8]),
+    Guest(GuestSlice<'a>),
+}
+
+impl Part<'_> {
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Own(bytes) => bytes.is_empty(),
+            Self::Guest(slice) => slice.is_empty(),
+        }
+    }
+
+    /// Writes as much as there is room for. Returns what is left.
+    fn write(self, writer: &mut Writer<'_>) -> Self {
+        match self {
+            Self::Own(bytes) => Self::Own(&bytes[writer.write(bytes)..]),
+            Self::Guest(slice) => Self::Guest(slice.after(writer.write_slice(slice))),
+        }
+    }
 }
 
 /// The same over several slices or chains.
@@ -62,8 +92,9 @@ fn deliver_in_pieces(
     format: HeaderFormat,
     header: NetHeader,
     parts: &[&[u8]],
+    rest: GuestSlice<'_>,
 ) -> Result<(), Undelivered> {
-    let total = format.len + parts.iter().map(|part| part.len()).sum::<usize>();
+    let total = format.len + parts.iter().map(|part| part.len()).sum::<usize>() + rest.len();
     let (mut room, mut chains) = (0, 0_u16);
     while room < total {
         if chains > 0 && !format.mergeable {
@@ -74,13 +105,14 @@ fn deliver_in_pieces(
         chains += 1;
     }
     let header = NetHeader { num_buffers: chains, ..header }.to_bytes();
-    let mut left = [&header[..format.len]].into_iter().chain(parts.iter().copied());
-    let mut part = left.next().unwrap_or_default();
+    let own = [&header[..format.len]].into_iter().chain(parts.iter().copied());
+    let mut left = own.map(Part::Own).chain([Part::Guest(rest)]);
+    let mut part = Part::Own(&[]);
     for _ in 0..chains {
         let Some(chain) = burst.chain(0) else { break };
         let (mut writer, room) = (chain.writer(), chain.writable_len());
         while writer.left() > 0 {
-            part = &part[writer.write(part)..];
+            part = part.write(&mut writer);
             if part.is_empty() {
                 match left.next() {
                     Some(next) => part = next,
@@ -143,7 +175,7 @@ mod tests {
         fn deliver(&mut self, format: HeaderFormat, parts: &[&[u8]]) -> Result<(), Undelivered> {
             let mut burst = self.queue.burst(&mut self.scratch, 64).unwrap();
             let header = NetHeader { flags: 2, num_buffers: 77, ..NetHeader::PLAIN };
-            let done = deliver(&mut burst, format, header, parts);
+            let done = deliver(&mut burst, format, header, parts, GuestSlice::default());
             burst.finish().unwrap();
             done
         }

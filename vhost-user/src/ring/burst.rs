@@ -62,4 +62,14 @@ impl Burst<'_> {
         }
         if self.memory.is_broken() { Err(RingError::MemoryBroken) } else { Ok(self.done) }
     }
+
+    /// Keeps the chains that are done, because the device still reads from them. Returns how many. The driver sees it
+    /// by [`Queue::release`](super::Queue::release), which must come before the next burst of the queue.
+    ///
+    /// # Errors
+    /// As for [`Burst::finish`].
+    #[inline]
+    pub fn hold(self) -> Result<usize, RingError> {
+        if self.memory.is_broken() { Err(RingError::MemoryBroken) } else { Ok(self.done) }
+    }
 }

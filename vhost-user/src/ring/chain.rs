@@ -268,6 +268,13 @@ impl<'a> Reader<'a> {
     pub fn next_slice(&mut self, most: usize) -> Option<GuestSlice<'a>> {
         self.0.next(most)
     }
+
+    /// All bytes that are left, if they lie in one piece.
+    #[inline]
+    pub fn rest(&self) -> Option<GuestSlice<'a>> {
+        let mut cursor = self.0;
+        cursor.next(self.left()).filter(|_| cursor.left == 0)
+    }
 }
 
 /// Writes a chain's bytes in order.
@@ -289,6 +296,17 @@ impl<'a> Writer<'a> {
             && let Some(part) = self.0.next(from.len() - done)
         {
             done += part.write(&from[done..]);
+        }
+        done
+    }
+
+    /// Writes the bytes of another slice while there is room. Returns how many.
+    pub fn write_slice(&mut self, from: GuestSlice<'_>) -> usize {
+        let mut done = 0;
+        while done < from.len()
+            && let Some(part) = self.0.next(from.len() - done)
+        {
+            done += part.write_slice(from.after(done));
         }
         done
     }

@@ -164,6 +164,20 @@ impl Queue {
         Ok(Burst { memory, core, store, done: 0 })
     }
 
+    /// Shows the driver the first `count` chains of the last burst, which was held ([`Burst::hold`]). None of them was
+    /// written to. `scratch` is that of the burst.
+    ///
+    /// # Errors
+    /// As for [`Burst::finish`].
+    #[inline]
+    pub fn release(&mut self, scratch: &Scratch, count: usize) -> Result<usize, RingError> {
+        let held = scratch.held(count);
+        if !held.is_empty() {
+            self.core.use_all(held);
+        }
+        if self.memory.is_broken() { Err(RingError::MemoryBroken) } else { Ok(held.len()) }
+    }
+
     /// Whether a chain is available.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use crate::memory::{GuestMemory, GuestSlice};
 /// Room for the chains of a burst. A worker has one, and uses it for all rings in turn.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// Of any lifetime, as the slices are. They are never read: [`Scratch::open`] begins with none.
+    /// Of any lifetime, as the slices are. [`Scratch::open`] begins with none.
     chains: Vec<ChainInfo<'static>>,
     /// Slices of chains that have several.
     slices: Vec<GuestSlice<'static>>,
@@ -46,7 +46,8 @@ impl Scratch {
         self.chains.clear();
         self.slices.clear();
         // SAFETY: the types differ in a lifetime only, and the vectors are empty. They are borrowed for `'a`. They have
-        // slices of that lifetime afterwards, which nobody reads before the next call of this.
+        // slices of that lifetime afterwards. What they point to is not reached before the next call of this:
+        // `Scratch::held` gives the chains for their numbers, and `Held` has the memory.
         unsafe {
             Store {
                 chains: std::mem::transmute::<&'a mut Vec<ChainInfo<'static>>, &'a mut Vec<ChainInfo<'a>>>(
@@ -57,6 +58,13 @@ impl Scratch {
                 ),
             }
         }
+    }
+}
+
+impl Scratch {
+    /// The first chains of the last burst. Only what the driver knows them by counts: their memory may be gone.
+    pub(super) fn held(&self, count: usize) -> &[ChainInfo<'_>] {
+        self.chains.get(..count).unwrap_or_default()
     }
 }
 

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use vhost_user::driver::{Buffer, Driver, GUEST, memory};
-use vhost_user::memory::GuestMemory;
+use vhost_user::memory::{GuestMemory, GuestSlice};
 use vhost_user::net::{HeaderFormat, NetHeader, deliver, read_header};
 use vhost_user::ring::{F_IN_ORDER, F_INDIRECT, F_PACKED, Position, Queue, RingFeatures, RingSetup, Scratch};
 
@@ -110,7 +110,7 @@ impl Path {
             black_box(from.queue.needs_call());
             let mut burst = to.queue.burst(scratch, BURST).expect("a ring");
             for (frame, len) in &*frames {
-                let delivered = deliver(&mut burst, FORMAT, NetHeader::PLAIN, &[&frame[..*len]]);
+                let delivered = deliver(&mut burst, FORMAT, NetHeader::PLAIN, &[&frame[..*len]], GuestSlice::default());
                 debug_assert_eq!(delivered, Ok(()));
             }
             assert_eq!(burst.finish(), Ok(BURST));

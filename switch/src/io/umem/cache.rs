@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{FREE, Frame, Owner, SLAB, Umem};
+use super::{FREE, Frame, Owner, Rests, SLAB, Umem};
 use crate::io::ring::{Consumer, Producer};
 
 /// A cache gives a slab back when it holds more than this.
@@ -17,17 +17,42 @@ pub struct FrameCache {
     /// Indices of free chunks. The first `len` are valid.
     free: Box<[u32; CACHE_LIMIT + SPARE]>,
     len: usize,
+    /// What of the thread's frames is still in a guest's memory.
+    rests: Rests,
 }
 
 impl FrameCache {
     /// An empty cache.
     pub fn new(umem: Arc<Umem>) -> Self {
-        Self { umem, free: Box::new([0; CACHE_LIMIT + SPARE]), len: 0 }
+        Self { umem, free: Box::new([0; CACHE_LIMIT + SPARE]), len: 0, rests: Rests::default() }
     }
 
     /// The UMEM that its frames belong to.
     pub fn umem(&self) -> &Arc<Umem> {
         &self.umem
+    }
+
+    /// What of the thread's frames is still in a guest's memory.
+    #[inline]
+    pub fn rests(&mut self) -> &mut Rests {
+        &mut self.rests
+    }
+
+    /// Copies what of a frame is still in its sender's memory.
+    #[inline]
+    pub fn complete(&mut self, frame: &mut Frame) {
+        if let Some(number) = frame.rest() {
+            self.fetch(frame, number);
+        }
+    }
+
+    #[inline(never)]
+    fn fetch(&mut self, frame: &mut Frame, number: u8) {
+        let (rest, end) = (self.rests.get(number), frame.start() + frame.len());
+        let first = end.saturating_sub(rest.len());
+        rest.read(&mut frame.chunk_mut()[first..end]);
+        frame.set_complete();
+        self.rests.note_completed();
     }
 
     /// Takes a free frame without data, if there is one. Its data starts behind the headroom.

@@ -16,7 +16,7 @@ pub struct Frame {
     /// Bytes of data. The data ends within the chunk.
     len: u32,
     /// Lower half: bytes of the chunk minus one. These bits of an address tell the place within the chunk. Upper half:
-    /// what is left to be done with the packet, [`CHECKSUM`] and [`CUT`].
+    /// what is left to be done with the packet, [`CHECKSUM`], [`CUT`] and [`REST`].
     ///
     /// One word, so that a frame with nothing to be done costs no more than one that knows of no such thing.
     word: u32,
@@ -28,6 +28,10 @@ const LARGEST_MASK: u32 = 0xffff;
 pub(super) const CHECKSUM: u32 = 1 << 16;
 /// With [`CHECKSUM`]: the packet is to be cut, and the frame has a tail.
 pub(super) const CUT: u32 = 1 << 17;
+/// The packet's last bytes are still in its sender's memory. The uppermost bits have the number of that
+/// [rest](super::Rests).
+const REST: u32 = 1 << 18;
+const REST_SHIFT: u32 = 24;
 
 // SAFETY: a frame is the only access to its chunk, so the chunk moves with it to another thread.
 unsafe impl Send for Frame {}
@@ -60,7 +64,31 @@ impl Frame {
         self.word & CUT != 0
     }
 
-    /// Sets what is left to be done.
+    /// Whether a checksum is to be made.
+    #[inline(always)]
+    pub fn lacks_checksum(&self) -> bool {
+        self.word & CHECKSUM != 0
+    }
+
+    /// Number of the rest of the packet, if it is still in its sender's memory. It is the end of the data.
+    #[inline(always)]
+    pub fn rest(&self) -> Option<u8> {
+        (self.word & REST != 0).then_some(self.word.to_be_bytes()[0])
+    }
+
+    /// Leaves the end of the data in its sender's memory, as the rest of that number.
+    #[inline]
+    pub(in crate::io) fn leave_rest(&mut self, number: u8) {
+        self.word |= REST | u32::from(number) << REST_SHIFT;
+    }
+
+    /// The data is all there.
+    #[inline]
+    pub(super) fn set_complete(&mut self) {
+        self.word &= LARGEST_MASK | CHECKSUM | CUT;
+    }
+
+    /// Sets what is left to be done. The data must be all there.
     #[inline]
     pub(super) fn mark(&mut self, flags: u32) {
         self.word = self.mask() | flags;

@@ -14,6 +14,7 @@ mod cache;
 mod frame;
 mod ledger;
 mod offload;
+mod rests;
 mod tails;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ pub use self::frame::Frame;
 pub use self::ledger::{Census, Owner, Page, Whereabouts};
 use self::ledger::{FIRST_OWNER, FREE, HELD};
 pub use self::offload::{Cut, Segments};
+pub use self::rests::Rests;
 use self::tails::Tails;
 pub use self::tails::{TAIL, Tail};
 use super::mmap::Mmap;

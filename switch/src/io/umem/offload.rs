@@ -85,7 +85,7 @@ impl Frame {
 
     /// What is left to be done. Places are those in the packet.
     pub fn offload(&self) -> Offload {
-        if self.is_plain() { Offload::default() } else { self.offload_of(&Record::of(self)) }
+        if self.lacks_checksum() { self.offload_of(&Record::of(self)) } else { Offload::default() }
     }
 
     fn offload_of(&self, record: &Record) -> Offload {
@@ -123,10 +123,12 @@ impl Frame {
         Count { packets, bytes: packets * headers as u64 + payload }
     }
 
-    /// Makes the checksum that was left to be made. A packet that is to be cut stays as it is.
+    /// Makes the checksum that was left to be made. The data must be all there. A packet that is to be cut stays as it
+    /// is.
     #[inline]
     pub fn fill_checksum(&mut self) {
-        if !self.is_plain() && !self.is_to_be_cut() {
+        debug_assert!(self.rest().is_none(), "a checksum of what is not there");
+        if self.lacks_checksum() && !self.is_to_be_cut() {
             self.fill_left_checksum();
         }
     }
@@ -182,7 +184,7 @@ impl Umem {
         frame.mark(CHECKSUM | CUT);
     }
 
-    /// Makes `copy` a copy of `frame`, with what is left to be done. They share the tail.
+    /// Makes `copy` a copy of `frame`, with what is left to be done. They share the tail. A rest is left where it is.
     // Inlined always: a mirror's loop is not much more than this.
     #[inline(always)]
     pub fn copy(&self, frame: &Frame, copy: &mut Frame) {
@@ -194,12 +196,16 @@ impl Umem {
 
     #[inline(never)]
     fn copy_offload(&self, frame: &Frame, copy: &mut Frame) {
-        Record::of(frame).put(copy);
         if frame.is_to_be_cut() {
+            Record::of(frame).put(copy);
             self.share_tail(frame, copy);
             copy.mark(CHECKSUM | CUT);
-        } else {
+        } else if frame.lacks_checksum() {
+            Record::of(frame).put(copy);
             copy.mark(CHECKSUM);
+        }
+        if let Some(number) = frame.rest() {
+            copy.leave_rest(number);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Packets for a guest that are to be cut. A guest that takes them gets them whole, others get the segments.
 
+use vhost_user::memory::GuestSlice;
 use vhost_user::net::{NetHeader, Undelivered, deliver};
 use vhost_user::ring::RingError;
 
@@ -30,7 +31,7 @@ impl VhostQueue {
             let mut burst = ring.queue.burst(&mut self.scratch, MAX_LONG_MERGED)?;
             let chains = burst.len();
             let parts = [frame.data(), self.umem.tail(frame)];
-            let done = deliver(&mut burst, ring.header, offload.header(), &parts);
+            let done = deliver(&mut burst, ring.header, offload.header(), &parts, GuestSlice::default());
             self.used |= burst.finish()? > 0;
             match done {
                 Ok(()) => {
@@ -54,7 +55,8 @@ impl VhostQueue {
             let mut burst = ring.queue.burst(&mut self.scratch, SEGMENTS.min(all - next) + MAX_MERGED - 1)?;
             while next < all && !burst.is_empty() {
                 let payload = cut.write_headers(next, headers);
-                if !copy::write(ring.header, &mut burst, NetHeader::PLAIN, &[&*headers, payload]) {
+                let parts = [&*headers, payload];
+                if !copy::write(ring.header, &mut burst, NetHeader::PLAIN, &parts, GuestSlice::default()) {
                     no_room += 1;
                 }
                 sent.add(Count { packets: 1, bytes: (headers.len() + payload.len()) as u64 });

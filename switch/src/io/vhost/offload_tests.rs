@@ -283,7 +283,7 @@ fn a_checksum_is_left_to_the_guest_or_made() {
         let tcp = Tcp { payload: 500, is_v6: true, ..Tcp::default() };
         let frame = sent(&mut bed, &tcp);
         bed.guest.give_room(1, 2048);
-        assert_eq!(bed.queue.send(1, &mut std::iter::once(frame)), 1);
+        assert_eq!(bed.queue.send(1, &mut std::iter::once(frame), &mut bed.cache), 1);
         let (header, packet) = tcp.packet();
         let (got, bytes) = bed.guest.receive().remove(0);
         if features == TAKES {

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use parking_lot::{ArcMutexGuard, Mutex, MutexGuard, RawMutex};
 use vhost_user::event::Event;
 use vhost_user::net::{HeaderFormat, OffloadRules};
 use vhost_user::ring::{Queue, RingError};
@@ -42,6 +43,9 @@ impl RunningRing {
         Ok(())
     }
 }
+
+/// A pair's ring, while a thread has it. The worker keeps that of a guest that sends through a burst.
+pub(super) type RingGuard = ArcMutexGuard<RawMutex, Option<RunningRing>>;
 
 /// The way a ring goes, by the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +85,8 @@ impl PairCounters {
 
 /// A queue pair's rings, as far as they run.
 pub struct VhostPair {
-    to_guest: Mutex<Option<RunningRing>>,
-    from_guest: Mutex<Option<RunningRing>>,
+    to_guest: Arc<Mutex<Option<RunningRing>>>,
+    from_guest: Arc<Mutex<Option<RunningRing>>>,
     /// Which ring was given up by the worker, and why.
     failure: Mutex<Option<(Way, RingError)>>,
     /// Signalled with each failure. Control has the other end.
@@ -119,8 +123,8 @@ impl VhostPair {
         wakeup.add(&nudge, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, NUDGE))?;
         let wakeup_fd = Arc::new(wakeup.0.try_clone().map_err(|error| errno_of(&error))?);
         Ok(Arc::new(Self {
-            to_guest: Mutex::default(),
-            from_guest: Mutex::default(),
+            to_guest: Arc::default(),
+            from_guest: Arc::default(),
             failure: Mutex::default(),
             alarm,
             wakeup,
@@ -131,7 +135,7 @@ impl VhostPair {
         }))
     }
 
-    fn ring(&self, way: Way) -> &Mutex<Option<RunningRing>> {
+    fn ring(&self, way: Way) -> &Arc<Mutex<Option<RunningRing>>> {
         match way {
             Way::ToGuest => &self.to_guest,
             Way::FromGuest => &self.from_guest,
@@ -140,17 +144,19 @@ impl VhostPair {
 
     /// The ring, for control. The worker does without it meanwhile. Call [`VhostPair::nudge`] after a change.
     pub fn lock(&self, way: Way) -> MutexGuard<'_, Option<RunningRing>> {
-        self.ring(way).lock().unwrap_or_else(PoisonError::into_inner)
+        self.ring(way).lock()
     }
 
     /// The ring, for the worker. `None` while control has it.
     #[inline]
     pub(super) fn try_lock(&self, way: Way) -> Option<MutexGuard<'_, Option<RunningRing>>> {
-        match self.ring(way).try_lock() {
-            Ok(ring) => Some(ring),
-            Err(TryLockError::Poisoned(ring)) => Some(ring.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
+        self.ring(way).try_lock()
+    }
+
+    /// The same, for longer than the pair is borrowed.
+    #[inline]
+    pub(super) fn try_take(&self, way: Way) -> Option<RingGuard> {
+        self.ring(way).try_lock_arc()
     }
 
     /// Has the worker look at the pair, if it sleeps.
@@ -202,13 +208,13 @@ impl VhostPair {
     #[cold]
     pub(super) fn fail(&self, ring: &mut Option<RunningRing>, way: Way, error: RingError) {
         *ring = None;
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((way, error));
+        self.failure.lock().get_or_insert((way, error));
         let _ = self.alarm.write(1);
     }
 
     /// Which ring was given up and why, if one was since the last call.
     pub fn take_failure(&self) -> Option<(Way, RingError)> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.failure.lock().take()
     }
 }
 

@@ -1,20 +1,24 @@
 //! The worker's end of a queue pair.
 
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use vhost_user::memory::GuestSlice;
 use vhost_user::net::{NetHeader, OffloadRules};
 use vhost_user::ring::{RingError, Scratch};
 
 use super::copy::{self, MAX_MERGED, Untaken};
-use super::pair::{PairCounters, RunningRing, VhostPair, Way};
-use crate::io::umem::{Frame, FrameCache, HEADROOM, Owner, Umem};
+use super::pair::{PairCounters, RingGuard, RunningRing, VhostPair, Way};
+use crate::io::umem::{Frame, FrameCache, HEADROOM, Owner, Rests, Umem};
 use crate::model::Count;
 
 /// Frames that are kept ready for what the guest sends: two bursts.
 pub const STOCK: u32 = 128;
 /// Packets of a burst that are longer than a frame. Each costs as much as some dozens of short ones.
 const LONG: u32 = 8;
+/// Bursts that are copied whole after one of which most packets did not go to another guest.
+const WHOLE_BURSTS: u32 = 63;
 
 /// A queue pair in the hands of its worker.
 #[derive(Debug)]
@@ -24,6 +28,12 @@ pub struct VhostQueue {
     others: Vec<Arc<VhostPair>>,
     pub(super) umem: Arc<Umem>,
     pub(super) scratch: Scratch,
+    /// Of what the guest sends. It has the chains that are held.
+    received: Scratch,
+    /// The ring that the guest sends by, while chains are held of it.
+    held: Option<Held>,
+    /// Bursts to be copied whole.
+    whole: u32,
     /// Addresses of empty frames for packets of the guest.
     stock: Vec<u64>,
     stock_owner: Owner,
@@ -35,6 +45,18 @@ pub struct VhostQueue {
     kicks: std::cell::Cell<bool>,
     /// Whether the guest has got packets since the last flush.
     pub(super) used: bool,
+}
+
+/// A ring of which chains are held, and how many. Nobody else has it meanwhile.
+struct Held {
+    ring: RingGuard,
+    count: usize,
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held").field("count", &self.count).finish_non_exhaustive()
+    }
 }
 
 impl VhostQueue {
@@ -54,6 +76,9 @@ impl VhostQueue {
             others,
             umem: Arc::clone(umem),
             scratch: Scratch::default(),
+            received: Scratch::default(),
+            held: None,
+            whole: 0,
             stock: Vec::with_capacity(target),
             stock_owner,
             stock_target: target,
@@ -70,21 +95,65 @@ impl VhostQueue {
     }
 
     /// Copies up to `max` packets of the guest into frames. Returns the number of buffers that it gets back.
-    #[inline(never)]
+    #[inline]
     pub fn receive(&mut self, frames: &mut Vec<Frame>, max: usize) -> usize {
-        let pair = Arc::clone(&self.pair);
-        let announced = pair.take_announced().map_or(0, |mac| self.announce(mac, frames));
-        let Some(mut ring) = pair.try_lock(Way::FromGuest) else { return announced };
+        self.receive_with(frames, max, None)
+    }
+
+    /// The same, but the rests of longer packets may be left in the guest's memory, as `rests`. The guest gets the
+    /// buffers of such a burst back by [`VhostQueue::release`], and nobody else has its ring until then.
+    #[inline]
+    pub fn receive_heads(&mut self, frames: &mut Vec<Frame>, max: usize, rests: &mut Rests) -> usize {
+        self.receive_with(frames, max, Some(rests))
+    }
+
+    #[inline(never)]
+    fn receive_with(&mut self, frames: &mut Vec<Frame>, max: usize, mut rests: Option<&mut Rests>) -> usize {
+        let announced = self.pair.take_announced().map_or(0, |mac| self.announce(mac, frames));
+        let before = frames.len();
+        let Some(mut ring) = self.pair.try_take(Way::FromGuest) else { return announced };
         let Some(running) = ring.as_mut() else { return announced };
         if self.kicks.replace(false) {
             running.queue.disable_kicks();
         }
-        match self.receive_from(running, frames, max) {
-            Ok(taken) => announced + taken,
+        match self.receive_from(running, frames, max, rests.as_deref_mut()) {
+            Ok((taken, 0)) => announced + taken,
+            Ok((taken, count)) => {
+                self.held = Some(Held { ring, count });
+                announced + taken
+            }
             Err(error) => {
-                pair.fail(&mut ring, Way::FromGuest, error);
+                // What came before the mistake is not believed either.
+                let mut page = self.umem.page(&mut self.stock_owner);
+                self.stock.extend(frames.drain(before..).map(|frame| page.give(frame)));
+                if let Some(rests) = rests {
+                    rests.end();
+                }
+                self.pair.fail(&mut ring, Way::FromGuest, error);
                 announced
             }
+        }
+    }
+
+    /// Gives the guest back the buffers of a burst whose rests were left there. No frame may have one any more.
+    #[inline]
+    pub fn release(&mut self, rests: &mut Rests) {
+        if let Some(held) = self.held.take() {
+            self.release_held(held, rests);
+        }
+    }
+
+    #[inline(never)]
+    fn release_held(&mut self, Held { mut ring, count }: Held, rests: &mut Rests) {
+        if !rests.end() {
+            self.whole = WHOLE_BURSTS;
+        }
+        let released = ring.as_mut().map(|running| {
+            running.queue.release(&self.received, count)?;
+            running.call_if_wanted()
+        });
+        if let Some(Err(error)) = released {
+            self.pair.fail(&mut ring, Way::FromGuest, error);
         }
     }
 
@@ -105,16 +174,22 @@ impl VhostQueue {
         ring: &mut RunningRing,
         frames: &mut Vec<Frame>,
         max: usize,
-    ) -> Result<usize, RingError> {
-        let Self { pair, umem, scratch, stock, stock_owner, .. } = self;
-        let mut burst = ring.queue.burst(scratch, max.min(stock.len()))?;
+        rests: Option<&mut Rests>,
+    ) -> Result<(usize, usize), RingError> {
+        let Self { pair, umem, received, stock, stock_owner, whole, .. } = self;
+        let mut rests = rests.filter(|_| *whole == 0);
+        if let Some(rests) = &mut rests {
+            rests.begin();
+        }
+        let mut burst = ring.queue.burst(received, max.min(stock.len()))?;
         let mut page = umem.page(stock_owner);
         let (mut malformed, mut disabled, mut long) = (0, 0, LONG);
         while let Some(chain) = burst.chain(0) {
             if !ring.enabled {
                 disabled += 1;
             } else if let Some(mut frame) = stock.last().and_then(|&addr| page.claim(addr, 0)) {
-                match copy::read((ring.header, ring.offloads), &chain, &mut frame, umem, &mut long) {
+                let rests = rests.as_deref_mut();
+                match copy::read((ring.header, ring.offloads), &chain, &mut frame, umem, &mut long, rests) {
                     Ok(()) => {
                         stock.pop();
                         frames.push(frame);
@@ -133,10 +208,21 @@ impl VhostQueue {
             }
             burst.advance(0);
         }
-        let taken = burst.finish()?;
-        if taken > 0 {
-            ring.call_if_wanted()?;
-        }
+        let (taken, held) = match rests {
+            Some(rests) if !rests.is_empty() => {
+                let held = burst.hold()?;
+                rests.hold(ring.queue.memory());
+                (held, held)
+            }
+            _ => {
+                let taken = burst.finish()?;
+                if taken > 0 {
+                    *whole = whole.saturating_sub(1);
+                    ring.call_if_wanted()?;
+                }
+                (taken, 0)
+            }
+        };
         if long < LONG {
             PairCounters::add(&pair.counters.long_received, u64::from(LONG - long));
         }
@@ -144,7 +230,7 @@ impl VhostQueue {
             PairCounters::add(&pair.counters.malformed, malformed);
             PairCounters::add(&pair.counters.disabled, disabled);
         }
-        Ok(taken)
+        Ok((taken, held))
     }
 
     /// Whether packets of the guest wait.
@@ -172,10 +258,10 @@ impl VhostQueue {
     }
 
     /// Copies up to `count` of `frames` to the guest while it has room. Returns how many were taken. None of them is to
-    /// be cut: that is [`VhostQueue::send_long`].
+    /// be cut: that is [`VhostQueue::send_long`]. `cache` has their rests.
     #[inline(never)]
-    pub fn send(&mut self, count: usize, frames: &mut impl Iterator<Item = Frame>) -> usize {
-        self.with_ring(|queue, ring| queue.send_to(ring, count, frames))
+    pub fn send(&mut self, count: usize, frames: &mut impl Iterator<Item = Frame>, cache: &mut FrameCache) -> usize {
+        self.with_ring(|queue, ring| queue.send_to(ring, count, frames, cache))
     }
 
     /// Does something with the ring to the guest, or with that of another pair if the guest has not enabled this one.
@@ -230,6 +316,7 @@ impl VhostQueue {
         ring: &mut RunningRing,
         count: usize,
         frames: &mut impl Iterator<Item = Frame>,
+        cache: &mut FrameCache,
     ) -> Result<usize, RingError> {
         let Self { pair, umem, scratch, done, done_owner, used, .. } = self;
         let mut burst = ring.queue.burst(scratch, count + MAX_MERGED - 1)?;
@@ -239,9 +326,15 @@ impl VhostQueue {
             && !burst.is_empty()
             && let Some(mut frame) = frames.next()
         {
-            let header =
-                if frame.is_plain() { NetHeader::PLAIN } else { leave(ring.offloads, umem, &mut frame, &mut filled) };
-            if !copy::write(ring.header, &mut burst, header, &[frame.data()]) {
+            let is_written = if frame.is_plain() {
+                copy::write(ring.header, &mut burst, NetHeader::PLAIN, &[frame.data()], GuestSlice::default())
+            } else {
+                let header = leave(ring.offloads, cache, &mut frame, &mut filled);
+                let rest = frame.rest().map_or_else(GuestSlice::default, |number| cache.rests().get(number));
+                let head = frame.data().get(..frame.len().saturating_sub(rest.len())).unwrap_or_default();
+                copy::write(ring.header, &mut burst, header, &[head], rest)
+            };
+            if !is_written {
                 no_room += 1;
             }
             done.push(page.give(frame));
@@ -315,14 +408,18 @@ impl VhostQueue {
 
 /// The header that leaves a checksum to the guest. If the guest takes none, it is filled, and counted.
 #[inline(never)]
-fn leave(rules: OffloadRules, umem: &Umem, frame: &mut Frame, filled: &mut u64) -> NetHeader {
+fn leave(rules: OffloadRules, cache: &mut FrameCache, frame: &mut Frame, filled: &mut u64) -> NetHeader {
     debug_assert!(!frame.is_to_be_cut(), "a packet that is to be cut goes another way");
-    umem.drop_tail(frame);
+    cache.umem().drop_tail(frame);
+    if !frame.lacks_checksum() {
+        return NetHeader::PLAIN;
+    }
     let offload = frame.offload();
     if rules.lets_pass(&offload) {
         return offload.header();
     }
     *filled += u64::from(offload.checksum.is_some());
+    cache.complete(frame);
     frame.fill_checksum();
     NetHeader::PLAIN
 }

@@ -1,11 +1,15 @@
 //! A guest in this process, with a driver's side of one queue pair, for tests of queues and of workers. And packets as
 //! guests leave them to be finished, with checks of what is on a wire.
 
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use vhost_user::driver::{Buffer, Driver, GUEST, memory};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use vhost_user::driver::{Buffer, Driver, GUEST, USER, memory};
 use vhost_user::memory::GuestMemory;
+use vhost_user::message::RegionAddress;
 use vhost_user::net::net_header::{GSO_NONE, GSO_TCPV4, GSO_TCPV6, HEADER, NEEDS_CSUM};
 use vhost_user::net::{HeaderFormat, NetHeader, OffloadRules};
 use vhost_user::ring::{Position, Queue, RingFeatures, RingSetup};
@@ -19,7 +23,11 @@ const TX: u64 = 16;
 const TX_BYTES: u64 = 0x1_1000;
 /// Longest chain for a packet that it receives. There is one for each entry of the ring.
 pub const RX_BYTES: u64 = 4096;
-const BUFFERS: u64 = GUEST + 0x1_0000;
+/// Rings are before them.
+pub const RINGS_BYTES: u64 = 0x1_0000;
+const BUFFERS: u64 = GUEST + RINGS_BYTES;
+/// Bytes of its memory.
+const BYTES: u64 = RINGS_BYTES + TX * TX_BYTES + SIZE as u64 * RX_BYTES;
 
 /// A guest.
 pub struct Guest {
@@ -34,7 +42,19 @@ pub struct Guest {
 impl Guest {
     /// A guest that has negotiated `features`, of a device with 12 bytes of header.
     pub fn new(features: u64) -> Self {
-        let memory = memory(0x1_0000 + TX * TX_BYTES + u64::from(SIZE) * RX_BYTES).unwrap();
+        Self::within(memory(BYTES).unwrap(), features)
+    }
+
+    /// The same in a file, which may shrink.
+    pub fn in_file(features: u64) -> (Self, File) {
+        let file = File::from(memfd_create(c"guest", MFdFlags::MFD_CLOEXEC).unwrap());
+        file.set_len(BYTES).unwrap();
+        let region = RegionAddress { guest_addr: GUEST, size: BYTES, user_addr: USER, mmap_offset: 0 };
+        let memory = GuestMemory::of_files([(file.as_fd(), region)]).unwrap();
+        (Self::within(Arc::new(memory), features), file)
+    }
+
+    fn within(memory: Arc<GuestMemory>, features: u64) -> Self {
         let ring = RingFeatures::of_bits(features);
         let shape = RingSetup { size: SIZE, descriptors: 0, available: 0, used: 0, features: ring, chain_limit: 64 };
         let start = Position::start(ring);
@@ -53,6 +73,23 @@ impl Guest {
     /// The switch's end.
     pub fn queue(&self, umem: &Arc<Umem>, fill: u32) -> VhostQueue {
         VhostQueue::new(&[Arc::clone(&self.pair)], 0, umem, fill)
+    }
+
+    /// Sends a packet in two buffers, of which the first has so many bytes.
+    pub fn send_in_two(&mut self, header: NetHeader, packet: &[u8], first: u32) {
+        let at = BUFFERS + self.sent % TX * TX_BYTES;
+        let bytes = [&header.to_bytes()[..], packet].concat();
+        self.memory.write(at, &bytes).unwrap();
+        let buffer = |start: u32, end: u32| Buffer { guest: at + u64::from(start), len: end - start, writable: false };
+        assert!(self.tx.add(&[buffer(0, first), buffer(first, bytes.len() as u32)], self.sent, false));
+        self.tx.publish();
+        self.sent += 1;
+    }
+
+    /// Overwrites what it has sent last, from its header on, and the descriptors of its ring.
+    pub fn spoil_sent(&mut self) {
+        self.memory.write(BUFFERS + (self.sent - 1) % TX * TX_BYTES, &[0xee; 4096]).unwrap();
+        self.memory.write(GUEST, &[0xee; 16 * SIZE as usize]).unwrap();
     }
 
     /// Sends a packet, in buffers of 4 KiB.

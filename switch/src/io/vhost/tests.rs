@@ -117,7 +117,7 @@ impl Bed {
     fn send(&mut self, packets: &[&[u8]]) -> usize {
         let frames: Vec<_> = packets.iter().map(|packet| self.frame(packet)).collect();
         let mut frames = frames.into_iter();
-        let sent = self.queue.send(packets.len(), &mut frames);
+        let sent = self.queue.send(packets.len(), &mut frames, &mut self.cache);
         frames.for_each(|frame| self.cache.put(frame));
         self.queue.flush();
         self.queue.reap(&mut self.cache);

@@ -69,6 +69,7 @@ impl Sender {
         let is_taken = queue.backend.takes_offloads() && turn.view.taps(queue.port.no).is_empty();
         if !frame.is_to_be_cut() {
             if !is_taken {
+                self.cache.complete(&mut frame);
                 frame.fill_checksum();
             }
             return Some(frame);

@@ -172,6 +172,7 @@ impl Egress {
         self.spend(1, COPIED);
         // It fits where the original is, also if a component has put a tag on that.
         self.sender.cache.umem().copy(frame, &mut copy);
+        self.sender.cache.complete(&mut copy);
         Some(copy)
     }
 
@@ -203,6 +204,12 @@ impl Egress {
     #[inline]
     pub(super) fn forgive(&mut self, is_forgiving: bool) {
         self.is_forgiving = is_forgiving;
+    }
+
+    /// The end of a burst of a queue: its sender gets back what it was left. All its frames are sent, or completed.
+    #[inline]
+    pub(super) fn release(&mut self, slot: usize) {
+        self.sender.queues.at(slot).backend.release(&mut self.sender.cache);
     }
 
     /// A queue of the worker, by its slot.

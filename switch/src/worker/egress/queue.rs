@@ -101,7 +101,8 @@ impl Queue {
             return self.resume(budget, burst, cache);
         }
         let is_cut = self.backend.takes_offloads() && (!self.uncut.is_empty() || is_captured(&self.port));
-        let taken = if is_cut { self.cut_received(burst, cache) } else { self.backend.receive(burst, BURST, cache) };
+        let taken =
+            if is_cut { self.cut_received(burst, cache) } else { self.backend.receive_heads(burst, BURST, cache) };
         // Also without a frame: a queue that ran dry while none was free gets nothing until it is filled again.
         if taken > 0 || self.backend.is_short() {
             self.backend.refill(cache);

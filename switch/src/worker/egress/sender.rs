@@ -66,7 +66,9 @@ impl Sender {
         let view = cx.turn.view;
         let meter = view.meters.to(port).filter(|meter| !cx.takes_all(meter, run.frames, bytes));
         let hop = self.next_hops.fixed(port, run.egress.queue());
-        if let (None, Some(Hop::Here(slot))) = (meter, hop) {
+        if let (None, Some(Hop::Here(slot))) = (meter, hop)
+            && (cx.left == Left::Nothing || !self.needs_rests(slot, &frames.as_slice()[..run.frames], view))
+        {
             let is_captured = !view.taps(port).is_empty();
             let is_left = cx.left != Left::Nothing && (is_captured || !self.queues.at(slot).backend.takes_offloads());
             let sent = if edit == TagEdit::None && !is_captured && !is_left {
@@ -83,6 +85,14 @@ impl Sender {
                 self.send_off(frame, run, meter.map(AsRef::as_ref), hop, cx);
             }
         }
+    }
+
+    /// Whether frames are to be completed for a queue of this worker. That is done one by one.
+    #[inline(never)]
+    fn needs_rests(&mut self, slot: usize, frames: &[Frame], view: &View) -> bool {
+        let queue = self.queues.at(slot);
+        let takes_rests = queue.backend.takes_offloads() && view.taps(queue.port.no).is_empty();
+        !takes_rests && frames.iter().any(|frame| frame.rest().is_some())
     }
 
     /// Sends one frame of a run, if `meter`, where one is left to ask, has tokens for it. It goes by its flow if `hop`
@@ -107,10 +117,12 @@ impl Sender {
 
     /// Sends a frame by `hop`, or by its flow if that is none.
     #[inline]
-    pub(super) fn send_by(&mut self, frame: Frame, port: PortNo, hop: Option<Hop>, turn: &Turn<'_>) {
+    pub(super) fn send_by(&mut self, mut frame: Frame, port: PortNo, hop: Option<Hop>, turn: &Turn<'_>) {
         match hop.unwrap_or_else(|| self.next_hops.by_flow(port, flow_hash(frame.data()))) {
             Hop::Here(slot) => self.send_one(slot, frame, turn),
             Hop::There { worker, queue, generation } => {
+                // The other worker sends it later.
+                self.cache.complete(&mut frame);
                 if let Err(frame) = self.peers.hand_over(worker, Transit { frame, port, generation, queue }) {
                     self.discard(frame, turn.shard_of(port), DropReason::WorkerRingFull);
                 }

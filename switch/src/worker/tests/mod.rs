@@ -8,6 +8,7 @@ mod flaps;
 mod flows;
 mod mirrors;
 mod offloads;
+mod rests;
 mod trace;
 mod turns;
 

@@ -16,17 +16,17 @@ use crate::io::queue_rings::RingMemory;
 use crate::io::vhost::test_guest::{Guest, Tcp};
 use crate::worker::view::View;
 
-const ALL: u64 =
+pub(super) const ALL: u64 =
     F_VERSION_1 | F_MRG_RXBUF | F_CSUM | F_HOST_TSO4 | F_HOST_TSO6 | F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6;
-const NONE: u64 = F_VERSION_1 | F_MRG_RXBUF;
+pub(super) const NONE: u64 = F_VERSION_1 | F_MRG_RXBUF;
 const LONG: Tcp = Tcp { from: 0, to: Some(1), is_v6: false, tag: None, payload: 30_000, size: 1448, mark: 3 };
 
-fn access(vid: Vid) -> VlanMode {
+pub(super) fn access(vid: Vid) -> VlanMode {
     VlanMode::Access { vid }
 }
 
 /// Puts a guest at a port in place of the queue in memory.
-fn guest_at(bed: &mut Bed, port: PortNo, features: u64) -> Guest {
+pub(super) fn guest_at(bed: &mut Bed, port: PortNo, features: u64) -> Guest {
     let at = usize::from(port) % bed.workers.len();
     let worker = &mut bed.workers[at];
     let [queue] = worker.remove(|queue| queue.port.no == port).try_into().expect("a queue");
@@ -38,6 +38,11 @@ fn guest_at(bed: &mut Bed, port: PortNo, features: u64) -> Guest {
     worker.add(Queue::new(shared, 0, Backend::Vhost(backend)));
     guest.give_room(200, 1526);
     guest
+}
+
+/// Puts guests at the first ports, with these features. `None`: the queue in memory stays.
+pub(super) fn guests_at(bed: &mut Bed, features: Vec<Option<u64>>) -> Vec<Option<Guest>> {
+    (0..).zip(features).map(|(port, features)| features.map(|features| guest_at(bed, port, features))).collect()
 }
 
 /// Has station `n` of a guest known.
@@ -352,9 +357,7 @@ proptest! {
         let trunk = VlanMode::Trunk { native: Some(0), tagged: VlanSet::all() };
         let mut bed = Bed::new(workers, &[access(0), trunk.clone(), access(5), trunk]);
         let mut a = guest_at(&mut bed, 3, ALL);
-        let mut others: Vec<_> = (0..).zip(features).map(|(port, features)| {
-            features.map(|features| guest_at(&mut bed, port, features))
-        }).collect();
+        let mut others = guests_at(&mut bed, features);
         let mut tables = Tables::new(Capacity::default(), workers);
         tables.meters.add(meter(60), false, bed.shared.now_ns()).unwrap();
         for (vport, from) in bindings {

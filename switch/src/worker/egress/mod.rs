@@ -172,7 +172,10 @@ impl Egress {
         self.spend(1, COPIED);
         // It fits where the original is, also if a component has put a tag on that.
         self.sender.cache.umem().copy(frame, &mut copy);
-        self.sender.cache.complete(&mut copy);
+        // The same question as in there, so that a plain frame is asked once.
+        if !frame.is_plain() {
+            self.sender.cache.complete(&mut copy);
+        }
         Some(copy)
     }
 

@@ -73,6 +73,9 @@ pub enum Experiment {
     VhostSplit,
     /// The same with packed rings.
     VhostPacked,
+    /// A guest at a vhost-user port sends to a veth, whose other end sends everything back. Packets there and back are
+    /// counted. For the forwarder it is overload from veth to veth.
+    VhostVeth,
 }
 
 /// All samples of one device at one point.

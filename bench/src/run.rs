@@ -258,7 +258,11 @@ impl Run {
     }
 
     /// Notes what failed in a contest, and saves.
-    fn after(&mut self, what: &str, failed: anyhow::Result<Vec<(String, anyhow::Error)>>) -> anyhow::Result<()> {
+    pub(crate) fn after(
+        &mut self,
+        what: &str,
+        failed: anyhow::Result<Vec<(String, anyhow::Error)>>,
+    ) -> anyhow::Result<()> {
         let stopped = failed.map(|failed| {
             for (name, error) in failed {
                 self.skip(&format!("{what}, {name}"), &error);

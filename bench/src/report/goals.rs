@@ -1,6 +1,6 @@
 //! The goals of xswitch: what is measured, over what, and how much of it is enough.
 
-use Experiment::{Flows, Macs, Rules, RulesNewFlows, VhostPacked, VhostSplit};
+use Experiment::{Flows, Macs, Rules, RulesNewFlows, VhostPacked, VhostSplit, VhostVeth};
 use Figure::{At, AtFirst, Overload, RoundTrip, Vhost};
 use Want::{AtLeast, AtMost, Below, Shown};
 
@@ -313,6 +313,12 @@ const GOALS: &[Goal] = &[
         Vhost(VhostPacked, XSWITCH, 64),
         Vhost(VhostPacked, TESTPMD_VHOST, 64),
         AtLeast(0.95),
+    ),
+    Goal::ratio(
+        "vhost to an AF_XDP veth and back / bare AF_XDP forwarder, 64 B",
+        Vhost(VhostVeth, XSWITCH, 64),
+        Vhost(VhostVeth, FORWARDER, 64),
+        AtLeast(0.97),
     ),
     Goal::alone(
         "CPU of an idle switch with 200 ports",

@@ -35,5 +35,24 @@ pub fn section(results: &Results) -> Section {
         let headings = ["device", "frame, B", "both ways, Mpps", "both ways, Gbit/s", "loss, %"];
         section.text += &format!("### {rings} rings\n\n{}", table(&headings, &rows));
     }
+    let points = select::points(results, Experiment::VhostVeth);
+    if !points.is_empty() {
+        let rows: Vec<Vec<String>> = points
+            .iter()
+            .map(|point| {
+                let megapackets = select::over(&point.samples, |sample| sample.forwarded / 1e6);
+                vec![
+                    point.device.clone(),
+                    count(f64::from(point.frame)),
+                    or_dash(megapackets, |spread| range(spread, 1.0)),
+                ]
+            })
+            .collect();
+        section.text += &format!(
+            "## Between a guest and a veth\n\nThe guest's packets leave by AF_XDP. The other end of the veth sends them back. \
+             Packets both ways are counted. The forwarder receives and sends by AF_XDP, from one veth to another.\n\n{}",
+            table(&["device", "frame, B", "Mpps"], &rows)
+        );
+    }
     section
 }

@@ -66,6 +66,14 @@ impl Guest {
     /// # Errors
     /// The kernel has no memory for it.
     pub fn new(number: u32, packed: bool) -> anyhow::Result<Self> {
+        Self::sending(packed, |flow| packet(number, flow))
+    }
+
+    /// A guest that sends a packet for each of some flows, of the longest length.
+    ///
+    /// # Errors
+    /// As [`Guest::new`].
+    pub fn sending(packed: bool, packet: impl Fn(u32) -> Frame) -> anyhow::Result<Self> {
         let file = memfd_create(c"guest", MFdFlags::MFD_CLOEXEC)?;
         nix::unistd::ftruncate(&file, MEMORY.cast_signed())?;
         let region = RegionAddress { guest_addr: GUEST, size: MEMORY, user_addr: USER, mmap_offset: 0 };
@@ -80,7 +88,7 @@ impl Guest {
         let receive = Repeater::new(&memory, GUEST, shape, &buffers(0, BUFFER, true));
         let out = buffers(1, buffer_len(64), false);
         for (at, buffer) in (0..).zip(&out) {
-            let bytes = [vec![0; HEADER as usize], packet(number, at % FEW).0].concat();
+            let bytes = [vec![0; HEADER as usize], packet(at % FEW).0].concat();
             memory.write(buffer.guest, &bytes)?;
         }
         let send = Repeater::new(&memory, receive.end(), shape, &out);
@@ -166,7 +174,7 @@ pub struct Counts {
 }
 
 /// Lets both send until `stop`, on the generator's CPU.
-pub fn run(guests: &mut [Guest; 2], counts: &Counts, stop: &AtomicBool) {
+pub fn run(guests: &mut [Guest], counts: &Counts, stop: &AtomicBool) {
     cpu::pin(0, cpu::GENERATOR);
     let add = |counter: &AtomicU64, count: u64| {
         counter.store(counter.load(Ordering::Relaxed) + count, Ordering::Relaxed);

@@ -5,6 +5,7 @@
 
 pub mod devices;
 mod guest;
+mod veth;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -169,5 +170,6 @@ pub fn measure(run: &mut Run, peers: Option<&Arc<Peers>>) -> anyhow::Result<()> 
         }
     }
     drop(contenders);
-    run.save()
+    run.save()?;
+    veth::measure(run)
 }

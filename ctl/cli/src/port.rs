@@ -301,6 +301,9 @@ pub struct PortSetArguments {
     /// Open the guest's end for the guest's own AF_XDP sockets, or return it to the kernel's stack there.
     #[arg(long)]
     guest_sockets: Option<OnOff>,
+    /// User and group of a tap port's tap. Who names one of both names all of them.
+    #[command(flatten)]
+    tap: TapOptions,
 }
 
 impl PortSetArguments {
@@ -317,6 +320,7 @@ impl PortSetArguments {
             fdb_limit: self.fdb_limit,
             queue_depth: self.queue_depth,
             guest_sockets: self.guest_sockets.map(bool::from),
+            tap: self.tap.clone().spec(),
             queues: None,
         }
     }

@@ -109,7 +109,7 @@ fn report_panics(log: &Log) {
 
 /// Prints the checks that `xswitch doctor` shows while no daemon runs.
 fn print_checks(ifnames: &[String]) -> ExitCode {
-    let checks = local_checks(&DataplaneSettings::default(), ifnames);
+    let checks = local_checks(&DataplaneSettings::default(), ifnames, 0);
     match serde_json::to_writer(std::io::stdout().lock(), &checks) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.io_error_kind() == Some(std::io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,

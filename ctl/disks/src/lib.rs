@@ -92,6 +92,11 @@ impl Disks {
         specs
     }
 
+    /// Threads that serve all disks.
+    pub fn threads(&self) -> u32 {
+        self.specs().iter().map(|spec| spec.threads.unwrap_or(self.settings.threads)).sum()
+    }
+
     /// All disks, by number.
     pub fn entries(&self) -> Vec<DiskEntry> {
         self.all().iter().map(|served| show::entry(&served.shown())).collect()

@@ -215,7 +215,7 @@ async fn doctor(State(service): Shared, Query(query): Query<DoctorQuery>) -> Ans
             .filter(|name| !name.is_empty())
             .map(str::to_owned)
             .collect();
-        let mut checks = local_checks(service.dataplane().settings(), &ifnames);
+        let mut checks = local_checks(service.dataplane().settings(), &ifnames, service.disks().threads());
         checks.extend(service.disks().checks());
         checks.extend(service.upkeep().checks());
         let mut told = Vec::new();

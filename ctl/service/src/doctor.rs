@@ -7,6 +7,7 @@ use ctl_guest::limits::{CAP_IPC_LOCK, effective_capabilities};
 use ctl_types::{Check, Status};
 use switch::host::kernel::{ethtool, links};
 use switch::model::{DataplaneSettings, HugePages, MAX_FRAMES, MIN_FILL, OWN_UMEM_FRAMES};
+use vhost_user::event::CONTEXT_EVENTS;
 
 /// Capabilities that the daemon needs: number (`linux/capability.h`), name and purpose.
 const CAPABILITIES: [(u32, &str, &str); 5] = [
@@ -22,8 +23,9 @@ const MIN_KERNEL: (u32, u32) = (5, 10);
 /// The device by which taps are made.
 const TUN: &str = "/dev/net/tun";
 
-/// Checks that need no daemon: kernel, privileges, memory, CPUs, and the named netdevs.
-pub fn local_checks(settings: &DataplaneSettings, ifnames: &[String]) -> Vec<Check> {
+/// Checks that need no daemon: kernel, privileges, memory, CPUs, and the named netdevs. `disk_threads` are those that
+/// serve disks.
+pub fn local_checks(settings: &DataplaneSettings, ifnames: &[String], disk_threads: u32) -> Vec<Check> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let mut checks = vec![check_kernel_version(read("/proc/sys/kernel/osrelease").trim())];
     checks.extend(xdp_prog::check_kernel().into_iter().map(|finding| Check {
@@ -49,6 +51,9 @@ pub fn local_checks(settings: &DataplaneSettings, ifnames: &[String]) -> Vec<Che
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     checks.push(check_cpus(cpus, settings.workers));
     checks.push(check_tun(Path::new(TUN).exists()));
+    let signalling = settings.workers as u64 + u64::from(disk_threads);
+    let (taken, most) = (read("/proc/sys/fs/aio-nr"), read("/proc/sys/fs/aio-max-nr"));
+    checks.push(check_events(&taken, &most, &read("/proc/self/maps"), signalling));
     checks.extend(ctl_disks::check_machine());
     checks.extend(ifnames.iter().flat_map(|ifname| check_netdev(ifname, settings)));
     checks
@@ -240,6 +245,32 @@ fn check_tun(is_there: bool) -> Check {
     Check::bad(Status::Warn, "tap ports", format!("{TUN} is not there: no tap ports"), advice)
 }
 
+/// Checks that `threads` threads, and all others together, can have what they call guests by: a context of asynchronous
+/// I/O each. `taken` and `most` are requests on the host (`fs.aio-nr`, `fs.aio-max-nr`). `maps` is this process's
+/// memory map, which shows the contexts that it has (`[aio]`).
+fn check_events(taken: &str, most: &str, maps: &str, threads: u64) -> Check {
+    let name = "guests' events";
+    let number = |text: &str| text.trim().parse::<u64>().ok();
+    let Some((taken, most)) = number(taken).zip(number(most)) else {
+        let advice = "a kernel with CONFIG_AIO is needed for vhost-user ports and disks; other ports work";
+        return Check::bad(Status::Warn, name, "the kernel has no asynchronous I/O: guests can't be called", advice);
+    };
+    let has = maps.lines().filter(|line| line.contains("[aio]")).count() as u64;
+    let (each, left) = (u64::from(CONTEXT_EVENTS), most.saturating_sub(taken));
+    let wanted = (threads + 1).saturating_sub(has) * each;
+    let text =
+        format!("{left} of {most} asynchronous requests of the host are left (`fs.aio-max-nr`), {wanted} are wanted");
+    if left >= wanted {
+        return Check::ok(name, text);
+    }
+    let advice = format!(
+        "`sysctl fs.aio-max-nr={}`: each worker with vhost-user ports and each thread of a disk takes {each}, or its guests \
+         can't be called",
+        taken.saturating_add(wanted).max(most.saturating_mul(2))
+    );
+    Check::bad(Status::Warn, name, text, advice)
+}
+
 fn check_cpus(cpus: usize, workers: usize) -> Check {
     if workers > cpus {
         let text = format!("{workers} workers on {cpus} CPUs");
@@ -358,6 +389,41 @@ mod tests {
     #[test]
     fn a_machine_without_taps_is_told() {
         assert_eq!([true, false].map(|is_there| check_tun(is_there).status), [Status::Ok, Status::Warn]);
+    }
+
+    #[test]
+    fn too_few_asynchronous_requests_for_events_are_told() {
+        let context = "7f8a6b1f2000-7f8a6b1f3000 rw-s 00000000 00:10 4711      /[aio] (deleted)\n";
+        // Four threads and those that share take 5 × 32.
+        for (taken, contexts, status) in [
+            (0, 0, Status::Ok),
+            (840, 0, Status::Ok),
+            (841, 0, Status::Warn),
+            (1000, 0, Status::Warn),
+            (1000, 4, Status::Warn),
+            (1000, 5, Status::Ok),
+            (968, 4, Status::Ok),
+            (2000, 0, Status::Warn),
+        ] {
+            let check = check_events(&format!("{taken}\n"), "1000\n", &context.repeat(contexts), 4);
+            assert_eq!(check.status, status, "{taken}, {contexts}: {check:?}");
+        }
+        let check = check_events("65530", "65536", "", 1);
+        assert!(check.text.contains("6 of 65536") && check.text.contains("64 are wanted"), "{check:?}");
+        assert!(check.advice.is_some_and(|advice| advice.contains("fs.aio-max-nr=131072")));
+        assert!(check_events("", "", "", 1).text.contains("no asynchronous I/O"));
+    }
+
+    #[test]
+    fn contexts_of_this_process_are_seen() {
+        let event = nix::sys::eventfd::EventFd::new().unwrap();
+        let event = vhost_user::event::Event::try_from(std::sync::Arc::new(event.into())).unwrap();
+        event.signal().unwrap();
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let most = u64::MAX.to_string();
+        let wanted = |maps: &str| check_events("0", &most, maps, 9).text;
+        assert!(wanted("").contains("320 are wanted"));
+        assert!(!wanted(&maps).contains("320 are wanted"), "{maps}");
     }
 
     #[test]

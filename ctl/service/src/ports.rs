@@ -376,7 +376,7 @@ impl Service {
             )));
         }
         let before = spec.clone();
-        let gives_mac = update.mac.is_some();
+        let (gives_mac, gives_tap) = (update.mac.is_some(), update.tap.is_some());
         let info = self.dataplane.update_port(&before.name, update)?;
         let undo = PortUpdate {
             mtu: before.mtu,
@@ -389,6 +389,7 @@ impl Service {
             fdb_limit: before.fdb_limit,
             queue_depth: before.queue_depth,
             guest_sockets: Some(before.guest_sockets),
+            tap: gives_tap.then(|| before.tap.unwrap_or_default()),
             queues: None,
         };
         self.keep(&[Row::put::<Ports>(&info.spec)], || self.dataplane.update_port(&before.name, undo).map(drop))?;

@@ -381,6 +381,9 @@ pub struct PortUpdate {
     /// As in [`PortSpec::guest_sockets`]; refused while a guest has sockets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest_sockets: Option<bool>,
+    /// As in [`PortSpec::tap`]: another owner for an owner, another group for a group. Refused while a VMM has the tap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tap: Option<TapSpec>,
     /// As in [`PortSpec::queues`]; a live port keeps the number that it has, and another one is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queues: Option<u32>,

@@ -19,6 +19,16 @@ pub struct TapSpec {
     pub group: Option<String>,
 }
 
+impl TapSpec {
+    /// Whether a live tap can be for whom `to` says: a user takes the place of a user, a group that of a group. The
+    /// kernel can't take either away (`TUNSETOWNER`, `TUNSETGROUP`).
+    pub fn can_become(&self, to: &Self) -> bool {
+        // Without both it is the daemon's user.
+        let has = |spec: &Self| (spec.owner.is_some() || spec.group.is_none(), spec.group.is_some());
+        has(self) == has(to)
+    }
+}
+
 /// A port's tap as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]

@@ -231,6 +231,12 @@ pub trait Netdevs {
     /// `Exists`: the name is taken; `Denied`: no permission; `Unsupported`: no taps here.
     fn make_port_tap(&self, plan: &TapPlan<'_>) -> Result<Netdev, Error>;
 
+    /// Has another user and group open a tap, or nobody else than before. Each that is `None` stays as it is.
+    ///
+    /// # Errors
+    /// `Busy`: a VMM has it open; `NotFound`: it is gone; `Denied`: no permission.
+    fn give_tap(&self, netdev: &Netdev, owner: Option<u32>, group: Option<u32>) -> Result<(), Error>;
+
     /// Has all that comes in by a netdev leave by another one of its namespace. The kernel does so until one of both is
     /// deleted, or another call says otherwise.
     ///

@@ -122,6 +122,31 @@ fn a_tap_is_for_its_group_or_for_the_daemons_user_alone() {
     daemon.finish();
 }
 
+#[test]
+fn a_live_tap_gets_another_owner_and_group_but_not_under_a_vmm() {
+    let daemon = Daemon::start("tapgive");
+    let opens = |name: &str, user, group| Vmm { user, group, ..Vmm::default() }.open(&daemon.ns, name);
+    let set = |port: &str, tap: Value| daemon.call("PATCH", &format!("ports/{port}"), &json!({ "tap": tap }));
+    let mine = add(&daemon, "a", json!({ "tap": { "owner": "12345" } }));
+    let both = add(&daemon, "b", json!({ "queues": 2, "tap": { "owner": "12345", "group": "54321" } }));
+    let index = |name: &str| daemon.ns.ifindex(name);
+    let before = index(&mine);
+    let vmm = opens(&mine, 12_345, NOBODY).expect("the owner");
+    expect_link(&daemon, "a", true);
+    let (status, answer) = set("a", json!({ "owner": "nobody" }));
+    assert_eq!((status, info(&daemon, "a")["spec"]["tap"]["owner"].as_str()), (409, Some("12345")), "{answer}");
+    drop(vmm);
+    expect_link(&daemon, "a", false);
+    assert_eq!(set("a", json!({ "owner": "nobody" })).0, 200);
+    assert_eq!((index(&mine), info(&daemon, "a")["tap"]["owner"].as_u64()), (before, Some(NOBODY.into())));
+    assert!(opens(&mine, 12_345, NOBODY).is_err() && opens(&mine, NOBODY, NOBODY).is_ok());
+    assert_eq!(set("b", json!({ "owner": "nobody", "group": "nogroup" })).0, 200);
+    let two = |user, group| Vmm { user, group, queues: 2, ..Vmm::default() }.open(&daemon.ns, &both).is_ok();
+    assert!(two(NOBODY, NOBODY) && !two(12_345, 54_321));
+    assert_ne!(set("b", json!({ "owner": "nobody" })).0, 200, "the kernel can't take a group away");
+    daemon.finish();
+}
+
 /// A TCP packet in IPv4 with so much data. Of its checksum only the part of the pseudo-header is there.
 fn tcp(dst: Mac, len: usize) -> (Frame, Left) {
     let (from, to) = ([10, 0, 0, 1], [10, 0, 0, 2]);

@@ -64,7 +64,8 @@ pub(super) fn complete(wish: &PortSpec, is: Option<&PortSpec>, before: Option<&P
         guest_sockets: wish.guest_sockets || same.is_some_and(|port| port.guest_sockets),
         vhost: wish.vhost.clone(),
         feature_list: wish.feature_list,
-        tap: wish.tap.clone(),
+        // One that names nobody is as none.
+        tap: wish.tap.clone().filter(|tap| *tap != TapSpec::default()),
         spp: wish.spp.clone(),
     }
 }
@@ -86,9 +87,16 @@ pub(super) fn update(is: &PortSpec, to: &PortSpec) -> Option<PortUpdate> {
         fdb_limit: new(&is.fdb_limit, &to.fdb_limit),
         queue_depth: new(&is.queue_depth, &to.queue_depth),
         guest_sockets: flag(is.guest_sockets, to.guest_sockets),
+        tap: new_tap(is, to),
         queues: None,
     };
     (updated(is, &update) == *to).then_some(update)
+}
+
+/// Who is to open the tap of a live port, if it is others than before and the kernel can do that.
+fn new_tap(is: &PortSpec, to: &PortSpec) -> Option<TapSpec> {
+    let [from, wish] = [is, to].map(|port| port.tap.clone().unwrap_or_default());
+    (is.kind == PortKind::Tap && is.tap != to.tap && from.can_become(&wish)).then_some(wish)
 }
 
 /// A port after a change.
@@ -104,6 +112,7 @@ fn updated(is: &PortSpec, update: &PortUpdate) -> PortSpec {
         fdb_limit: update.fdb_limit.or(is.fdb_limit),
         queue_depth: update.queue_depth.or(is.queue_depth),
         guest_sockets: update.guest_sockets.unwrap_or(is.guest_sockets),
+        tap: update.tap.map_or_else(|| is.tap.clone(), |tap| (tap != TapSpec::default()).then_some(tap)),
         ..is.clone()
     }
 }
@@ -191,6 +200,29 @@ mod tests {
         let change = update(&tap, &bare).unwrap();
         assert!(change.no_mac);
         assert_eq!(updated(&tap, &change), bare);
+        // The owner of a tap, but not whether it has a group.
+        let spec = |owner: Option<&str>, group: Option<&str>| {
+            let tap = TapSpec { owner: owner.map(str::to_owned), group: group.map(str::to_owned) };
+            let tap = Some(tap).filter(|tap| *tap != TapSpec::default());
+            PortSpec { kind: PortKind::Tap, tap, ..live() }
+        };
+        let (nobody, both) = ((None, None), (Some("a"), Some("g")));
+        for (from, to, in_operation) in [
+            (nobody, (Some("a"), None), true),
+            ((Some("a"), None), nobody, true),
+            ((Some("a"), None), (Some("b"), None), true),
+            ((None, Some("g")), (None, Some("h")), true),
+            (both, (Some("b"), Some("h")), true),
+            ((Some("a"), None), both, false),
+            (both, nobody, false),
+            (nobody, (None, Some("g")), false),
+            ((None, Some("g")), (Some("a"), None), false),
+        ] {
+            let (is, to) = (spec(from.0, from.1), spec(to.0, to.1));
+            let update = update(&is, &to);
+            assert_eq!(update.is_some(), in_operation, "{from:?}");
+            assert!(update.is_none_or(|update| updated(&is, &update) == to && update != PortUpdate::default()));
+        }
         let anew: [Change; 12] = [
             |port| port.uuid = Some("x".into()),
             |port| port.kind = PortKind::Phy,

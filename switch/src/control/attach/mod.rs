@@ -332,6 +332,14 @@ impl Attachment {
         }
     }
 
+    /// Has others open its tap.
+    pub fn give_tap(&mut self, wish: &TapSpec) -> Result<(), Error> {
+        match self {
+            Attachment::Netdev(port) => port.give_tap(wish),
+            Attachment::Vhost(_) => Ok(()),
+        }
+    }
+
     /// Stops packets from coming. To remove a port, that is done first.
     pub fn detach(&mut self) {
         match self {

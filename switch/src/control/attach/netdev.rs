@@ -209,6 +209,11 @@ impl NetdevPort {
         self.guest.netdev().map_or(Ok(()), |netdev| self.core.host.change(netdev, &change))
     }
 
+    /// Has others open its tap. Ports without one have none to give.
+    pub fn give_tap(&mut self, wish: &TapSpec) -> Result<(), Error> {
+        self.ends.tap.as_mut().map_or(Ok(()), |tap| tap.give(&*self.core.host, wish))
+    }
+
     /// Stops packets from coming: the program is off its netdev.
     pub fn detach(&mut self) {
         if let Err(error) = self.program.detach() {

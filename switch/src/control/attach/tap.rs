@@ -27,8 +27,25 @@ struct TapSettings {
     mark: String,
     draft_name: String,
     multi_queue: bool,
+    users: Users,
+}
+
+/// Who may open a tap: a user, and the members of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Users {
     owner: Option<u32>,
     group: Option<u32>,
+}
+
+impl Users {
+    /// # Errors
+    /// `Invalid`: there is no such user or group.
+    fn of(wish: &TapSpec) -> Result<Self, Error> {
+        let owner = wish.owner.as_deref().map(|name| user("tap.owner", name)).transpose()?;
+        let group = wish.group.as_deref().map(|name| group("tap.group", name)).transpose()?;
+        // The kernel lets anybody open a tap of nobody.
+        Ok(Self { owner: owner.or_else(|| group.is_none().then(|| nix::unistd::geteuid().as_raw())), group })
+    }
 }
 
 impl FoundTap {
@@ -41,16 +58,12 @@ impl FoundTap {
         let vport = spec.vport.unwrap_or_default();
         let mark = Mark::of(host);
         let name = spec.guest_ifname.get_or_insert_with(|| format!("xt{vport}"));
-        let wish = spec.tap.clone().unwrap_or_default();
-        let owner = wish.owner.as_deref().map(|name| user("tap.owner", name)).transpose()?;
-        let group = wish.group.as_deref().map(|name| group("tap.group", name)).transpose()?;
+        let users = Users::of(&spec.tap.clone().unwrap_or_default())?;
         let settings = TapSettings {
             mark: mark.for_port(&spec.name),
             draft_name: mark.draft_tap_name(vport),
             multi_queue: spec.queues.is_some_and(|queues| queues > 1),
-            // The kernel lets anybody open a tap of nobody.
-            owner: owner.or_else(|| group.is_none().then(|| nix::unistd::geteuid().as_raw())),
-            group,
+            users,
         };
         let is_own = |link: &&Link| mark.tap_port_of(link) == Some(&spec.name);
         let (named, there) = match namespace {
@@ -114,8 +127,8 @@ impl TapSettings {
             draft_name: &self.draft_name,
             namespace,
             multi_queue: self.multi_queue,
-            owner: self.owner,
-            group: self.group,
+            owner: self.users.owner,
+            group: self.users.group,
             alias: &self.mark,
         })
     }
@@ -225,11 +238,25 @@ impl Tap {
                 .push(format!("nothing gets to {name}: its filters are gone (`tc filter show dev {name} ingress`)"));
         }
         if let Some(state) = link.tap
-            && (state.owner, state.group) != (self.settings.owner, self.settings.group)
+            && (Users { owner: state.owner, group: state.group }) != self.settings.users
         {
             problems.push(format!("{name} belongs to another user or group than the port says: somebody changed it"));
         }
         problems
+    }
+
+    /// Has others open it.
+    ///
+    /// # Errors
+    /// `Invalid`: there is no such user or group; `Busy`: a VMM has it. Nothing was changed.
+    pub fn give(&mut self, host: &dyn Host, wish: &TapSpec) -> Result<(), Error> {
+        let users = Users::of(wish)?;
+        if users != self.settings.users {
+            host.give_tap(&self.netdev, users.owner, users.group)?;
+            self.settings.users = users;
+            self.look(host);
+        }
+        Ok(())
     }
 
     /// Deletes it.

@@ -70,6 +70,9 @@ pub(in crate::control) fn check_update(port: &LivePort, update: &PortUpdate) -> 
     if update.guest_sockets == Some(true) && !spec.kind.has_guest_end() {
         return Err(no_guest_end(&spec.name, spec.kind));
     }
+    if let Some(tap) = &update.tap {
+        check_tap(spec, tap)?;
+    }
     update.queue_depth.map_or(Ok(()), check_depth)?;
     if let Some(mtu) = update.mtu.filter(|&mtu| Some(mtu) != spec.mtu) {
         let (max, why) = port.attachment.max_mtu();
@@ -95,11 +98,25 @@ pub(in crate::control) fn check_update(port: &LivePort, update: &PortUpdate) -> 
     Ok(())
 }
 
+/// Refuses to give a tap to whom it can't be given, or what is no tap.
+fn check_tap(spec: &PortSpec, to: &TapSpec) -> Result<(), Error> {
+    if spec.kind != PortKind::Tap {
+        return Err(Error::invalid(format!("tap: a {} port has none", spec.kind.name())));
+    }
+    if spec.tap.clone().unwrap_or_default().can_become(to) {
+        return Ok(());
+    }
+    let text = "tap: a live tap gets another owner for its owner and another group for its group, and neither loses nor gains \
+                one: delete the port and add it anew";
+    Err(Error::new(ErrorKind::Unsupported, text))
+}
+
 /// A change that was made outside, with what there was before.
 enum Done {
     Opened,
     Rings(RingOptions),
     Mtu(Option<u32>),
+    Tap(TapSpec),
 }
 
 impl Done {
@@ -110,6 +127,7 @@ impl Done {
                 return;
             }
             Done::Rings(before) => ("the depth of its rings", set_rings(core, port, before)),
+            Done::Tap(before) => ("the owner of its tap", port.attachment.give_tap(&before)),
             Done::Mtu(before) => ("its MTU", before.map_or(Ok(()), |mtu| port.attachment.set_mtu(mtu))),
         };
         if let Err(error) = undone {
@@ -151,6 +169,10 @@ fn change_each(
         port.attachment.set_mtu(mtu)?;
         done.push(Done::Mtu(port.spec.mtu));
     }
+    if let Some(tap) = &update.tap {
+        port.attachment.give_tap(tap)?;
+        done.push(Done::Tap(port.spec.tap.clone().unwrap_or_default()));
+    }
     if let Some(mac) = update.mac.filter(|&mac| Some(mac) != port.spec.mac) {
         port.attachment.set_guest_mac(mac)?;
     }
@@ -160,7 +182,7 @@ fn change_each(
 /// Changes what the next view says of a port.
 fn change_policy(port: &mut LivePort, update: PortUpdate) {
     let mac = new_mac(&port.spec, &update);
-    let PortUpdate { mtu, shared_mac, vlan, isolated, mac_check, fdb_limit, guest_sockets, .. } = update;
+    let PortUpdate { mtu, shared_mac, vlan, isolated, mac_check, fdb_limit, guest_sockets, tap, .. } = update;
     let spec = &mut port.spec;
     spec.mtu = mtu.or(spec.mtu);
     port.shared.mtu.store(spec.mtu.unwrap_or(DEFAULT_MTU), Ordering::Relaxed);
@@ -171,4 +193,6 @@ fn change_policy(port: &mut LivePort, update: PortUpdate) {
     spec.mac_check = mac_check.or(spec.mac_check);
     spec.fdb_limit = fdb_limit.or(spec.fdb_limit);
     spec.guest_sockets = guest_sockets.unwrap_or(spec.guest_sockets);
+    // One that names nobody is as none.
+    spec.tap = tap.map_or(spec.tap.take(), |tap| (tap != TapSpec::default()).then_some(tap));
 }

@@ -270,6 +270,20 @@ impl Netdevs for KernelHost {
         })
     }
 
+    fn give_tap(&self, netdev: &Netdev, owner: Option<u32>, group: Option<u32>) -> Result<(), Error> {
+        run(&netdev.namespace, || {
+            let found = links::find_index(netdev.index)?.and_then(|link| Some((link.tap?, link.name)));
+            let Some((state, name)) = found else {
+                return Err(Error::new(ErrorKind::NotFound, format!("the tap {} is gone", netdev.name)));
+            };
+            // One of several queues could be opened beside a VMM, which would lose packets.
+            if state.open_queues > 0 {
+                return Err(tun::in_use(&name));
+            }
+            tun::give_tap(&name, state.is_multi_queue, (state.owner, state.group), (owner, group))
+        })
+    }
+
     fn redirect_all(&self, from: &Netdev, to: &Netdev) -> Result<(), Error> {
         run(&from.namespace, || redirect::redirect_all(from.index, to.index))
     }

@@ -20,6 +20,8 @@ pub enum Call {
     MakeTap,
     /// Make the tap of a port.
     MakePortTap,
+    /// Give a tap to another user or group.
+    GiveTap,
     /// Redirect all that comes in by a netdev.
     Redirect,
     /// Load a port's program.
@@ -48,13 +50,14 @@ pub enum Call {
 
 impl Call {
     /// All kinds.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::MakePair,
         Self::Change,
         Self::MoveTo,
         Self::Delete,
         Self::MakeTap,
         Self::MakePortTap,
+        Self::GiveTap,
         Self::Redirect,
         Self::LoadProgram,
         Self::SetSocket,

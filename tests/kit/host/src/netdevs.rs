@@ -230,6 +230,19 @@ impl Netdevs for FakeHost {
         Ok(Netdev { namespace: plan.namespace.clone(), index, name: plan.name.to_owned() })
     }
 
+    fn give_tap(&self, netdev: &Netdev, owner: Option<u32>, group: Option<u32>) -> Result<(), Error> {
+        let mut state = self.lock();
+        state.call(Call::GiveTap, &netdev.name)?;
+        let device = state.device(netdev).ok_or_else(|| gone(netdev))?;
+        let tap = device.link.tap.as_mut().ok_or_else(|| gone(netdev))?;
+        if tap.open_queues > 0 {
+            return Err(Error::new(ErrorKind::Busy, format!("tap: a VMM has {} open", netdev.name)));
+        }
+        (tap.owner, tap.group) = (owner.or(tap.owner), group.or(tap.group));
+        state.say(Some(netdev.index));
+        Ok(())
+    }
+
     fn redirect_all(&self, from: &Netdev, to: &Netdev) -> Result<(), Error> {
         let mut state = self.lock();
         state.call(Call::Redirect, &from.name)?;

@@ -167,6 +167,56 @@ fn a_change_that_fails_changes_nothing() {
     }
 }
 
+/// A change of the user who may open a tap, and of whatever else.
+fn given(owner: &str, more: PortUpdate) -> PortUpdate {
+    PortUpdate { tap: Some(TapSpec { owner: Some(owner.into()), group: None }), ..more }
+}
+
+#[test]
+fn a_live_tap_gets_another_owner() {
+    for wish in [tap("a"), in_namespace("a")] {
+        let rig = rig();
+        rig.add(wish);
+        let before = rig.host.link("xt0").unwrap();
+        let info = rig.switch.update_port("a", given("4711", PortUpdate::default())).unwrap();
+        assert_eq!(info.spec.tap, Some(TapSpec { owner: Some("4711".into()), group: None }));
+        assert_eq!(info.tap.unwrap().owner, Some(4711));
+        let link = rig.host.link("xt0").unwrap();
+        assert_eq!((link.index, link.tap.unwrap().owner, link.tap.unwrap().group), (before.index, Some(4711), None));
+        assert!(rig.switch.check_netdevs().is_empty(), "it is as the port says");
+        // Nobody in particular is the daemon's user.
+        let nobody = PortUpdate { tap: Some(TapSpec::default()), ..PortUpdate::default() };
+        assert_eq!(rig.switch.update_port("a", nobody).unwrap().spec.tap, None);
+        assert_eq!(rig.host.link("xt0").unwrap().tap.unwrap().owner, Some(nix::unistd::geteuid().as_raw()));
+    }
+}
+
+#[test]
+fn a_tap_that_can_not_be_given_leaves_all_as_it_was() {
+    let rig = rig();
+    let before = rig.add(PortSpec { mac: Some(mac(1)), ..tap("a") }).spec;
+    let other = || PortUpdate { mtu: Some(1300), mac: Some(mac(7)), ..PortUpdate::default() };
+    let refused = |name: &str, update, expected| {
+        assert_eq!(kind(rig.switch.update_port(name, update)), expected);
+        assert_eq!(rig.switch.port("a").unwrap().spec, before);
+        let link = rig.host.link("xt0").unwrap();
+        assert_eq!((link.mtu, link.tap.unwrap().owner), (1500, Some(nix::unistd::geteuid().as_raw())));
+    };
+    refused("b", given("4711", PortUpdate::default()), ErrorKind::Invalid);
+    refused("a", given("no such user", other()), ErrorKind::Invalid);
+    let group = TapSpec { owner: None, group: Some("4711".into()) };
+    refused("a", PortUpdate { tap: Some(group), ..other() }, ErrorKind::Unsupported);
+    rig.host.open_tap("xt0", 1);
+    refused("a", given("4711", other()), ErrorKind::Busy);
+    rig.host.open_tap("xt0", 0);
+    rig.host.set_fate(Call::GiveTap, Fate::Fails(Errno::EPERM));
+    refused("a", given("4711", other()), ErrorKind::Denied);
+    rig.host.set_fate(Call::GiveTap, Fate::Works);
+    let spec = rig.switch.update_port("a", given("4711", other())).unwrap().spec;
+    assert_eq!((spec.mtu, spec.mac), (Some(1300), Some(mac(7))));
+    rig.assert_balanced();
+}
+
 #[test]
 fn a_netdev_of_somebody_else_is_refused_before_anything_is_made() {
     let rig = Rig::bare();

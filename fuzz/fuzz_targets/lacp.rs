@@ -40,7 +40,7 @@ fuzz_target!(|data: &[u8]| {
         system_priority: 1,
         user_key: 0,
         rate: LacpRate::Fast,
-        active: data.len() % 2 == 0,
+        active: data.len().is_multiple_of(2),
         select: AdSelect::Count,
     });
     let link = Link { up: true, speed: Some(1000), duplex: Some(Duplex::Full) };
@@ -59,7 +59,7 @@ fuzz_target!(|data: &[u8]| {
         now += Duration::from_millis(u64::from(*wait) * 10);
         let port = MemberId(u16::from(what % 3) + 1);
         match what / 3 % 8 {
-            0 => lacp.set_link(now, port, Link { up: what / 24 % 2 == 0, ..link }),
+            0 => lacp.set_link(now, port, Link { up: (what / 24).is_multiple_of(2), ..link }),
             1 => lacp.run(now),
             // The header is right, so that more gets past it.
             2..=4 => {

@@ -9,7 +9,7 @@ use tests::{Daemon, Frame, Mac, NetNs, shell, wait};
 
 const SOON: Duration = Duration::from_secs(3);
 
-/// The value of a line `	Key: value` of ethtool.
+/// The value of a line `Key: value` of ethtool.
 fn ethtool(daemon: &Daemon, ifname: &str, key: &str) -> String {
     let text = daemon.ns.sh(&format!("ethtool {ifname}"));
     let line = text.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix(": "));

@@ -42,8 +42,12 @@ impl Dispatch<'_> {
                 for out in outs.iter_mut().take(component.tx.len()).skip(1) {
                     self.cx.source.mirrored(each);
                     for frame in &*burst {
-                        self.copy_to(frame, out);
+                        match self.egress.copy_uncharged(frame) {
+                            Some(copy) => out.push(copy),
+                            None => self.cx.source.dropped(DropReason::NoFrame, frame.len()),
+                        }
                     }
+                    self.egress.charge_copies(out.len());
                 }
                 self.give(0, burst);
             }

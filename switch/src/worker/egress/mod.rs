@@ -168,15 +168,35 @@ impl Egress {
     /// A copy of a frame, if one is free.
     #[inline]
     pub(super) fn copy(&mut self, frame: &Frame) -> Option<Frame> {
+        let copy = self.copy_uncharged(frame)?;
+        self.charge_copies(1);
+        Some(copy)
+    }
+
+    /// Counts copies as work.
+    #[inline]
+    pub(super) fn charge_copies(&mut self, copies: usize) {
+        self.spend(copies, COPIED);
+    }
+
+    /// As [`Self::copy`], for loops that [charge](Self::charge_copies) for all of their copies at once.
+    #[inline]
+    pub(super) fn copy_uncharged(&mut self, frame: &Frame) -> Option<Frame> {
         let mut copy = self.sender.cache.take()?;
-        self.spend(1, COPIED);
         // It fits where the original is, also if a component has put a tag on that.
-        self.sender.cache.umem().copy(frame, &mut copy);
-        // The same question as in there, so that a plain frame is asked once.
-        if !frame.is_plain() {
-            self.sender.cache.complete(&mut copy);
+        if frame.is_plain() {
+            copy.copy_from(frame);
+        } else {
+            self.copy_unfinished(frame, &mut copy);
         }
         Some(copy)
+    }
+
+    /// Makes a copy of a frame with something left to be done. All of its bytes are there.
+    #[inline(never)]
+    fn copy_unfinished(&mut self, frame: &Frame, copy: &mut Frame) {
+        self.sender.cache.umem().copy(frame, copy);
+        self.sender.cache.complete(copy);
     }
 
     /// The worker's queues, by slot.

@@ -39,19 +39,4 @@ recipe=$(
 	} | sha256sum | cut -d ' ' -f 1
 )
 
-up_to_date() {
-	[ "$(cat "$cache/fio/stamp" 2>/dev/null || true)" = "$recipe" ]
-}
-
-if ! up_to_date; then
-	. /etc/os-release
-	install_packages "${packages[@]}"
-	lock_cache
-	if ! up_to_date; then
-		make_work
-		private_apt "$VERSION_CODENAME"
-		build
-		install_result "$work/result" fio
-		echo "fio: an image with fio for guests is in $cache/fio"
-	fi
-fi
+make_result fio "an image with fio for guests"

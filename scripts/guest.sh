@@ -80,19 +80,4 @@ recipe=$(
 	} | sha256sum | cut -d ' ' -f 1
 )
 
-up_to_date() {
-	[ "$(cat "$cache/guest/stamp" 2>/dev/null || true)" = "$recipe" ]
-}
-
-if ! up_to_date; then
-	. /etc/os-release
-	install_packages "${packages[@]}"
-	lock_cache
-	if ! up_to_date; then
-		make_work
-		private_apt "$VERSION_CODENAME"
-		build
-		install_result "$work/result" guest
-		echo "guest: a Linux guest for QEMU is in $cache/guest"
-	fi
-fi
+make_result guest "a Linux guest for QEMU"

@@ -109,6 +109,27 @@ install_result() {
 	rm -rf "$work/old"
 }
 
+# Whether the cache has a result that was made by the present `$recipe`.
+up_to_date() {
+	[ "$(cat "$cache/$1/stamp" 2>/dev/null || true)" = "$recipe" ]
+}
+
+# Has the script's `build` make a result for guests in `$work/result`, unless the cache has it: by packages of the
+# machine's own Debian, after installing `packages`. The arguments are the result's name and what it is.
+make_result() {
+	! up_to_date "$1" || return 0
+	. /etc/os-release
+	install_packages "${packages[@]}"
+	lock_cache
+	# Another process may have made it in the meantime.
+	! up_to_date "$1" || return 0
+	make_work
+	private_apt "$VERSION_CODENAME"
+	build
+	install_result "$work/result" "$1"
+	echo "$1: $2 is in $cache/$1"
+}
+
 # Makes an apt of its own in `$work`. The machine's lists, sources and packages stay as they are. Mirror, key and
 # proxies are the machine's. Arguments are suites. The first is the machine's own: it comes with its updates and
 # security parts, as binary packages. The others come as source and binary packages.

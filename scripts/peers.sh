@@ -58,7 +58,7 @@ unpack() (
 fill_cache() (
 	lock_cache
 	# Another process may have done it in the meantime.
-	! up_to_date || exit 0
+	! up_to_date peers || exit 0
 	make_work
 	mkdir "$work/result"
 	unpack "$work/result"
@@ -66,10 +66,6 @@ fill_cache() (
 	install_result "$work/result" peers
 	echo "peers: they are in $cache/peers"
 )
-
-up_to_date() {
-	[ "$(cat "$cache/peers/stamp" 2>/dev/null || true)" = "$recipe" ]
-}
 
 . /etc/os-release
 [ "${ID:-}" = debian ] || fail "the peers come from Debian's packages; this is ${PRETTY_NAME:-another system}"
@@ -81,7 +77,7 @@ recipe=$(
 	} | sha256sum | cut -d ' ' -f 1
 )
 case $# in
-0) up_to_date || fill_cache ;;
+0) up_to_date peers || fill_cache ;;
 1)
 	[ -d "$1" ] || fail "$1 is no directory"
 	[ ! -e "$1/root" ] || fail "$1/root is there already"

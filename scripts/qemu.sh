@@ -116,10 +116,6 @@ recipe=$(
 	} | sha256sum | cut -d ' ' -f 1
 )
 
-up_to_date() {
-	[ "$(cat "$cache/qemu/stamp" 2>/dev/null || true)" = "$recipe" ]
-}
-
 # In a shell of its own: the lock, the work directory and the environment of the build end with it.
 make_qemu() (
 	[ "$(uname -m)" = x86_64 ] || fail "the recipe is for x86_64 machines"
@@ -128,7 +124,7 @@ make_qemu() (
 	install_packages "${packages[@]}"
 	lock_cache
 	# Another process may have made it in the meantime.
-	! up_to_date || exit 0
+	! up_to_date qemu || exit 0
 	make_work
 	prefix=$work/prefix
 	private_apt "$VERSION_CODENAME" "${suites[@]}"
@@ -140,5 +136,5 @@ make_qemu() (
 	echo "qemu: $(cat "$cache/qemu/version") is in $cache/qemu"
 )
 
-up_to_date || make_qemu
+up_to_date qemu || make_qemu
 "$here/guest.sh"

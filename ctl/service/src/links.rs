@@ -22,16 +22,16 @@ impl Service {
     /// All optical ports, by number.
     pub fn links(&self) -> Result<Vec<LinkInfo>, Error> {
         let places = self.places();
-        let live = self.dataplane.links()?;
+        let live = self.dataplane.links(None)?;
         Ok(places.into_iter().map(|place| link_info(place, &live)).collect())
     }
 
     /// One optical port, by the name or number of its port.
     pub fn link(&self, key: &str) -> Result<LinkInfo, Error> {
         let name = self.phy_name(key)?;
-        let mut links = self.links()?;
-        links.retain(|link| link.name == name);
-        links.pop().ok_or_else(|| Error::not_found(format!("there is no port `{key}` any more")))
+        let place = self.places().into_iter().find(|place| place.spec.name == name);
+        let place = place.ok_or_else(|| Error::not_found(format!("there is no port `{key}` any more")))?;
+        Ok(link_info(place, &self.dataplane.links(Some(&name))?))
     }
 
     /// Counters of optical ports in operation, by number: of all, or of one by the name or number of its port.
@@ -43,11 +43,10 @@ impl Service {
         let places = self.places();
         let report = self.dataplane.stats();
         let mut stats = Vec::new();
-        for (info, status) in self.dataplane.links()? {
+        for (info, status) in self.dataplane.links(name.as_deref())? {
             let place = places.iter().find(|place| place.spec.name == info.spec.name);
             let port = report.ports.iter().find(|port| port.name == info.spec.name);
-            let wanted = name.as_ref().is_none_or(|name| *name == info.spec.name);
-            if let (Some(place), Some(port), true) = (place, port, wanted) {
+            if let Some((place, port)) = place.zip(port) {
                 let netdev = status.map(|status| status.counters).unwrap_or_default();
                 stats.push(LinkStats::of(place.port_id, port, netdev));
             }

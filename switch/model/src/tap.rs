@@ -20,6 +20,11 @@ pub struct TapSpec {
 }
 
 impl TapSpec {
+    /// What a port keeps of it: one that names nobody is as none.
+    pub fn if_named(self) -> Option<Self> {
+        (self != Self::default()).then_some(self)
+    }
+
     /// Whether a live tap can be for whom `to` says: a user takes the place of a user, a group that of a group. The
     /// kernel can't take either away (`TUNSETOWNER`, `TUNSETGROUP`).
     pub fn can_become(&self, to: &Self) -> bool {

@@ -10,6 +10,7 @@
 //! The end of a connection and the next one may come together, if a guest is started anew. So a server looks whether
 //! its front end has hung up before it turns the next one away.
 
+pub mod account;
 mod client;
 mod file;
 mod listener;

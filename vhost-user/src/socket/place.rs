@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use nix::unistd::{Group, User};
 use thiserror::Error;
 
+use super::account;
 use super::file::Access;
 use super::listener::{BindError, Listener};
 
@@ -63,14 +63,8 @@ impl Access {
     /// # Errors
     /// The first one that can't be.
     pub fn named(owner: Option<&str>, group: Option<&str>, mode: Option<&str>) -> Result<Self, AccessError> {
-        let user = |name: &str| {
-            let by_name = || User::from_name(name).ok().flatten().map(|user| user.uid.as_raw());
-            number(name, by_name).ok_or_else(|| AccessError::Owner(name.to_owned()))
-        };
-        let gid = |name: &str| {
-            let by_name = || Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw());
-            number(name, by_name).ok_or_else(|| AccessError::Group(name.to_owned()))
-        };
+        let user = |name: &str| account::user(name).ok_or_else(|| AccessError::Owner(name.to_owned()));
+        let gid = |name: &str| account::group(name).ok_or_else(|| AccessError::Group(name.to_owned()));
         Ok(Self {
             owner: owner.map(user).transpose()?,
             group: group.map(gid).transpose()?,
@@ -86,9 +80,4 @@ impl Access {
         let bits = Some(text).filter(|text| !text.starts_with('+')).and_then(|text| u32::from_str_radix(text, 8).ok());
         bits.filter(|bits| *bits <= 0o777).ok_or_else(|| AccessError::Mode(text.to_owned()))
     }
-}
-
-/// An account's number, by the number or by a name. The largest one stands for nobody.
-fn number(name: &str, look_up: impl Fn() -> Option<u32>) -> Option<u32> {
-    name.parse().ok().or_else(look_up).filter(|number| *number != u32::MAX)
 }

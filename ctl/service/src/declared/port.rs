@@ -64,8 +64,7 @@ pub(super) fn complete(wish: &PortSpec, is: Option<&PortSpec>, before: Option<&P
         guest_sockets: wish.guest_sockets || same.is_some_and(|port| port.guest_sockets),
         vhost: wish.vhost.clone(),
         feature_list: wish.feature_list,
-        // One that names nobody is as none.
-        tap: wish.tap.clone().filter(|tap| *tap != TapSpec::default()),
+        tap: wish.tap.clone().and_then(TapSpec::if_named),
         spp: wish.spp.clone(),
     }
 }
@@ -112,7 +111,7 @@ fn updated(is: &PortSpec, update: &PortUpdate) -> PortSpec {
         fdb_limit: update.fdb_limit.or(is.fdb_limit),
         queue_depth: update.queue_depth.or(is.queue_depth),
         guest_sockets: update.guest_sockets.unwrap_or(is.guest_sockets),
-        tap: update.tap.map_or_else(|| is.tap.clone(), |tap| (tap != TapSpec::default()).then_some(tap)),
+        tap: update.tap.map_or_else(|| is.tap.clone(), TapSpec::if_named),
         ..is.clone()
     }
 }

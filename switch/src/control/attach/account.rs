@@ -1,25 +1,21 @@
 //! Users and groups that a port's spec names.
 
-use nix::unistd::{Group, User};
+use vhost_user::socket::account;
 
 use crate::Error;
 
 /// The number of a user, who is named by it or by a name. `field` is what errors name.
 pub fn user(field: &str, name: &str) -> Result<u32, Error> {
-    let by_name = || User::from_name(name).ok().flatten().map(|user| user.uid.as_raw());
-    number(field, name, by_name)
+    account::user(name).ok_or_else(|| missing(field, name))
 }
 
 /// The number of a group, which is named by it or by a name. `field` is what errors name.
 pub fn group(field: &str, name: &str) -> Result<u32, Error> {
-    let by_name = || Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw());
-    number(field, name, by_name)
+    account::group(name).ok_or_else(|| missing(field, name))
 }
 
-fn number(field: &str, name: &str, look_up: impl Fn() -> Option<u32>) -> Result<u32, Error> {
-    // The largest number stands for nobody.
-    let found = name.parse().ok().or_else(look_up).filter(|number| *number != u32::MAX);
-    found.ok_or_else(|| Error::invalid(format!("{field}: there is no `{}` here", name.escape_default())))
+fn missing(field: &str, name: &str) -> Error {
+    Error::invalid(format!("{field}: there is no `{}` here", name.escape_default()))
 }
 
 #[cfg(test)]

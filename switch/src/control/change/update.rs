@@ -193,6 +193,5 @@ fn change_policy(port: &mut LivePort, update: PortUpdate) {
     spec.mac_check = mac_check.or(spec.mac_check);
     spec.fdb_limit = fdb_limit.or(spec.fdb_limit);
     spec.guest_sockets = guest_sockets.unwrap_or(spec.guest_sockets);
-    // One that names nobody is as none.
-    spec.tap = tap.map_or(spec.tap.take(), |tap| (tap != TapSpec::default()).then_some(tap));
+    spec.tap = tap.map_or(spec.tap.take(), TapSpec::if_named);
 }

@@ -107,13 +107,15 @@ impl Switch {
         report::infos(&self.lock())
     }
 
-    /// Live `phy` ports by number, and what driver and kernel say of their links now. `None`: the netdev is gone.
+    /// Live `phy` ports by number, or the one of that name, and what driver and kernel say of their links now. `None`:
+    /// the netdev is gone.
     ///
     /// # Errors
     /// `System`: the kernel can't be asked.
-    pub fn links(&self) -> Result<Vec<(PortInfo, Option<LinkStatus>)>, Error> {
+    pub fn links(&self, name: Option<&str>) -> Result<Vec<(PortInfo, Option<LinkStatus>)>, Error> {
         let control = self.lock();
-        let netdevs = control.ports.iter().filter(|port| port.spec.kind == PortKind::Phy).filter_map(|port| {
+        let is_meant = |spec: &PortSpec| spec.kind == PortKind::Phy && name.is_none_or(|name| name == spec.name);
+        let netdevs = control.ports.iter().filter(|port| is_meant(&port.spec)).filter_map(|port| {
             let netdev = port.attachment.netdev()?.clone();
             Some((report::info(&control, port), netdev))
         });

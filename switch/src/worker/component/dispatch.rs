@@ -42,10 +42,7 @@ impl Dispatch<'_> {
                 for out in outs.iter_mut().take(component.tx.len()).skip(1) {
                     self.cx.source.mirrored(each);
                     for frame in &*burst {
-                        match self.egress.copy_uncharged(frame) {
-                            Some(copy) => out.push(copy),
-                            None => self.cx.source.dropped(DropReason::NoFrame, frame.len()),
-                        }
+                        self.copy_to(frame, out);
                     }
                     self.egress.charge_copies(out.len());
                 }
@@ -73,7 +70,8 @@ impl Dispatch<'_> {
             Ok(Target::All([others @ .., last])) => {
                 source.flooded(others.len(), frame.wire());
                 for to in others {
-                    self.copy_to(&frame, &mut outs[usize::from(*to)]);
+                    let copies = self.copy_to(&frame, &mut outs[usize::from(*to)]);
+                    self.egress.charge_copies(copies);
                 }
                 outs[usize::from(*last)].push(frame);
             }
@@ -81,11 +79,17 @@ impl Dispatch<'_> {
         }
     }
 
-    fn copy_to(&mut self, frame: &Frame, out: &mut Vec<Frame>) {
-        match self.egress.copy(frame) {
+    /// Puts a copy of a frame into `out`, if one is free. Returns how many copies are to be charged.
+    #[inline(always)]
+    fn copy_to(&mut self, frame: &Frame, out: &mut Vec<Frame>) -> usize {
+        match self.egress.copy_uncharged(frame) {
             Some(copy) => out.push(copy),
-            None => self.cx.source.dropped(DropReason::NoFrame, frame.len()),
+            None => {
+                self.cx.source.dropped(DropReason::NoFrame, frame.len());
+                return 0;
+            }
         }
+        1
     }
 
     /// Edits the tags of a burst in place. What has no usable layer 2 is dropped.

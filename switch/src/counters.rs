@@ -72,7 +72,7 @@ fn bump(counter: &AtomicU64, by: u64) {
 }
 
 /// One worker's counters of one port.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(128))]
 pub struct PortShard {
     copies: FrameCounter,
@@ -81,6 +81,15 @@ pub struct PortShard {
     pushes: AtomicU64,
     pops: AtomicU64,
     drops: [FrameCounter; DropReason::COUNT],
+}
+
+/// Arrays of more than 32 have no default of their own.
+impl Default for PortShard {
+    fn default() -> Self {
+        let (copies, mirrored, redirected, pushes, pops) = Default::default();
+        let drops = std::array::from_fn(|_| FrameCounter::default());
+        Self { copies, mirrored, redirected, pushes, pops, drops }
+    }
 }
 
 impl PortShard {

@@ -261,6 +261,7 @@ impl PortOptions {
             vhost: a.vhost.spec(),
             feature_list: a.feature_list,
             tap: a.tap.spec(),
+            bond: None,
             spp: a.spp,
         }
     }
@@ -321,6 +322,7 @@ impl PortSetArguments {
             queue_depth: self.queue_depth,
             guest_sockets: self.guest_sockets.map(bool::from),
             tap: self.tap.clone().spec(),
+            bond: None,
             queues: None,
         }
     }

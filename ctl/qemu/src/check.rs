@@ -337,6 +337,7 @@ mod tests {
             fdb_entries: 0,
             guest_end: end,
             vhost: None,
+            bond: None,
             tap: None,
         };
         PortEntry { name: "vm1".to_owned(), state: PortState::Up, error: None, spec, info: Some(info), guest: None }

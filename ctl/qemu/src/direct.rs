@@ -41,7 +41,7 @@ impl Net {
             PortKind::Guest => Some(Net::AfXdp),
             PortKind::Vhost => Some(Net::Vhost),
             PortKind::Tap => Some(Net::Tap),
-            PortKind::Phy => None,
+            PortKind::Phy | PortKind::Bond => None,
         }
     }
 
@@ -147,7 +147,7 @@ impl DirectPort {
                 let vhost = spec.vhost.as_ref()?;
                 Place::Vhost { socket: vhost.socket.clone(), role: vhost.role }
             }
-            PortKind::Guest | PortKind::Phy => return None,
+            PortKind::Guest | PortKind::Phy | PortKind::Bond => return None,
         };
         let offer = Offer {
             port: port.name.clone(),

@@ -377,6 +377,7 @@ impl Service {
         }
         let before = spec.clone();
         let (gives_mac, gives_tap) = (update.mac.is_some(), update.tap.is_some());
+        let bond = update.bond.as_ref().map(|bond| undo_bond(bond, before.bond.as_ref()));
         let info = self.dataplane.update_port(&before.name, update)?;
         let undo = PortUpdate {
             mtu: before.mtu,
@@ -390,6 +391,7 @@ impl Service {
             queue_depth: before.queue_depth,
             guest_sockets: Some(before.guest_sockets),
             tap: gives_tap.then(|| before.tap.unwrap_or_default()),
+            bond,
             queues: None,
         };
         self.keep(&[Row::put::<Ports>(&info.spec)], || self.dataplane.update_port(&before.name, undo).map(drop))?;
@@ -435,4 +437,15 @@ fn up_entry(info: PortInfo) -> PortEntry {
 fn failed_entry(port: &Failed, spec: &PortSpec) -> PortEntry {
     let (name, spec) = (spec.name.clone(), spec.clone());
     PortEntry { name, state: PortState::Failed, error: Some(port.why.clone()), spec, info: None, guest: None }
+}
+
+/// The change that takes a change of a bond back. An option that was never set stays as it is.
+fn undo_bond(update: &BondUpdate, before: Option<&BondSpec>) -> BondUpdate {
+    let was = |name: &String| Some((name.clone(), before?.options.get(name)?.clone()));
+    BondUpdate {
+        options: update.options.keys().filter_map(was).collect(),
+        add: update.remove.clone(),
+        remove: update.add.clone(),
+        active: None,
+    }
 }

@@ -95,6 +95,10 @@ drop_reasons! {
     Storm "storm"
         "Broadcast, multicast and unknown unicast of the port make more copies than `storm_control` in [bridge] lets one \
          port cause; look what its guest sends, or raise the setting.";
+    /// It came in by a member of a bond that is not active.
+    BondInactive "bond_inactive"
+        "It came in by a member of a bond that does not take traffic now: a backup, or a link without LACP agreement; \
+         `bond show` tells which. Some are usual, as what a switch floods comes in by each link.";
     /// A flood found no receiver.
     NoDestination "no_destination"
         "The frame was to be flooded and no other port takes it; check that a second port is in the same VLAN and not \

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::expect_used))]
 
+mod bond;
 mod bridge;
 mod capture;
 mod component;
@@ -38,6 +39,10 @@ mod vhost;
 mod vlan;
 mod worker;
 
+pub use bond::{
+    BondInfo, BondLacpInfo, BondMemberInfo, BondPartyInfo, BondPortInfo, BondSpec, BondUpdate, DEFAULT_BOND_QUEUES,
+    MAX_BOND_MEMBERS,
+};
 pub use bridge::{BridgeSettings, DEFAULT_STORM_CONTROL, FdbEntry, FdbKind, FdbSpec, HeldAddress};
 pub use capture::{CaptureFiles, CapturedFrame, Compression, Direction};
 pub use component::{

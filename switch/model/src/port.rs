@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{GuestEndInfo, MacAddr, TapInfo, TapSpec, VhostInfo, VhostSpec, VlanMode, VlanSet};
+use super::{
+    BondInfo, BondSpec, BondUpdate, DEFAULT_BOND_QUEUES, GuestEndInfo, MacAddr, TapInfo, TapSpec, VhostInfo, VhostSpec,
+    VlanMode, VlanSet,
+};
 
 /// Largest number of ports that one switch can have (vport numbers are `0..MAX_PORTS`).
 pub const MAX_PORTS: usize = 1024;
@@ -30,6 +33,8 @@ pub enum PortKind {
     Phy,
     /// A guest whose front end shares its memory and rings (vhost-user).
     Vhost,
+    /// Several network devices of the host that are used as one.
+    Bond,
     /// A guest whose VMM opens a tap. A veth pair with the switch's AF_XDP sockets is behind it.
     Tap,
 }
@@ -38,7 +43,7 @@ pub enum PortKind {
 /// in one place.
 impl PortKind {
     /// Every kind.
-    pub const ALL: [PortKind; 4] = [PortKind::Guest, PortKind::Phy, PortKind::Vhost, PortKind::Tap];
+    pub const ALL: [PortKind; 5] = [PortKind::Guest, PortKind::Phy, PortKind::Vhost, PortKind::Tap, PortKind::Bond];
 
     /// Its name, as JSON, metrics and the command line have it.
     pub const fn name(self) -> &'static str {
@@ -47,6 +52,7 @@ impl PortKind {
             PortKind::Phy => "phy",
             PortKind::Vhost => "vhost",
             PortKind::Tap => "tap",
+            PortKind::Bond => "bond",
         }
     }
 
@@ -59,7 +65,7 @@ impl PortKind {
     pub const fn spp_word(self) -> &'static str {
         match self {
             PortKind::Guest | PortKind::Vhost | PortKind::Tap => "vhost",
-            PortKind::Phy => "phy",
+            PortKind::Phy | PortKind::Bond => "phy",
         }
     }
 
@@ -74,25 +80,30 @@ impl PortKind {
         matches!(self, PortKind::Guest | PortKind::Tap)
     }
 
-    /// Whether its packets come from a netdev. Other kinds have no names of netdevs, no XDP mode and no steering.
+    /// Whether its packets come from one netdev, which has a name.
     pub const fn has_netdev(self) -> bool {
         matches!(self, PortKind::Guest | PortKind::Phy | PortKind::Tap)
     }
 
+    /// Whether its packets come from netdevs. Other kinds have no XDP mode, no steering and no rings of the switch's.
+    pub const fn has_netdevs(self) -> bool {
+        self.has_netdev() || matches!(self, PortKind::Bond)
+    }
+
     /// Whether its netdev may be shared with the host's network stack ([`Steering::Shared`]).
     pub const fn may_share_netdev(self) -> bool {
-        matches!(self, PortKind::Phy)
+        matches!(self, PortKind::Phy | PortKind::Bond)
     }
 
     /// Whether its netdev must take frames for all addresses, because the stations behind other ports have many.
     pub const fn is_promiscuous(self) -> bool {
-        matches!(self, PortKind::Phy)
+        matches!(self, PortKind::Phy | PortKind::Bond)
     }
 
     /// Whether whatever is at the other end has bound all queues as soon as there is carrier. Of other kinds the
     /// kernel is asked which queues are bound.
     pub const fn carrier_binds_queues(self) -> bool {
-        matches!(self, PortKind::Phy)
+        matches!(self, PortKind::Phy | PortKind::Bond)
     }
 
     /// Whether its queues may have a UMEM of their own, so that frames are copied. Those of a NIC may not: frames of
@@ -105,7 +116,7 @@ impl PortKind {
     pub fn default_ifname(self, vport: PortNo) -> Option<String> {
         match self {
             PortKind::Guest | PortKind::Tap => Some(format!("xs{vport}")),
-            PortKind::Phy | PortKind::Vhost => None,
+            PortKind::Phy | PortKind::Vhost | PortKind::Bond => None,
         }
     }
 
@@ -113,6 +124,7 @@ impl PortKind {
     pub const fn default_queues(self) -> Option<u32> {
         match self {
             PortKind::Guest | PortKind::Vhost | PortKind::Tap => Some(1),
+            PortKind::Bond => Some(DEFAULT_BOND_QUEUES),
             PortKind::Phy => None,
         }
     }
@@ -120,7 +132,7 @@ impl PortKind {
     /// Descriptors of each ring of a port that names no number. `None`: the guest says it.
     pub const fn default_queue_depth(self) -> Option<u32> {
         match self {
-            PortKind::Guest | PortKind::Phy | PortKind::Tap => Some(DEFAULT_QUEUE_DEPTH),
+            PortKind::Guest | PortKind::Phy | PortKind::Tap | PortKind::Bond => Some(DEFAULT_QUEUE_DEPTH),
             PortKind::Vhost => None,
         }
     }
@@ -129,7 +141,7 @@ impl PortKind {
     pub const fn default_mtu(self) -> Option<u32> {
         match self {
             PortKind::Guest | PortKind::Vhost | PortKind::Tap => Some(DEFAULT_MTU),
-            PortKind::Phy => None,
+            PortKind::Phy | PortKind::Bond => None,
         }
     }
 
@@ -138,7 +150,7 @@ impl PortKind {
     pub const fn default_mac_check(self, has_mac: bool) -> bool {
         match self {
             PortKind::Guest => true,
-            PortKind::Phy => false,
+            PortKind::Phy | PortKind::Bond => false,
             PortKind::Vhost | PortKind::Tap => has_mac,
         }
     }
@@ -147,7 +159,7 @@ impl PortKind {
     pub fn default_vlan(self) -> VlanMode {
         match self {
             PortKind::Guest | PortKind::Vhost | PortKind::Tap => VlanMode::Access { vid: 0 },
-            PortKind::Phy => VlanMode::Trunk { native: Some(0), tagged: VlanSet::all() },
+            PortKind::Phy | PortKind::Bond => VlanMode::Trunk { native: Some(0), tagged: VlanSet::all() },
         }
     }
 }
@@ -237,10 +249,11 @@ pub struct PortSpec {
     /// that last sent from it; default false: a second port with that address is refused.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shared_mac: bool,
-    /// Layer 3 MTU in bytes, without Ethernet header and VLAN tag; default 1500 (`phy`: what the netdev has).
+    /// Layer 3 MTU in bytes, without Ethernet header and VLAN tag; default 1500 (`phy`: what the netdev has; `bond`: what
+    /// its first member has).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
-    /// Queues, 1–1024; default 1 (`phy`: as many as the netdev has).
+    /// Queues, 1–1024; default 1 (`phy`: as many as the netdev has; `bond`: room for those of all members, 64).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queues: Option<u32>,
     /// Descriptors of each ring, a power of two, 64–32768; default 2048. Not for `vhost`: there the guest says it.
@@ -249,10 +262,10 @@ pub struct PortSpec {
     /// XDP attach mode.
     #[serde(default)]
     pub mode: ModeRequest,
-    /// `phy` only: which packets come to the switch.
+    /// `phy` and `bond` only: which packets come to the switch.
     #[serde(default)]
     pub steering: Steering,
-    /// `phy` with steering `all` only: take the netdev although the host has addresses or its default route there. It
+    /// `phy` and `bond` with steering `all` only: take the netdev although the host has addresses or its default route there. It
     /// loses them while the port is up; default false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
@@ -286,7 +299,10 @@ pub struct PortSpec {
     /// `tap` only: who may open the tap; default: the daemon's user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tap: Option<TapSpec>,
-    /// The Soft Patch Panel's name of the port, unique: `phy:N` of a `phy` port, `vhost:N` of a `guest`, `vhost` or
+    /// `bond` only: members and options.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bond: Option<BondSpec>,
+    /// The Soft Patch Panel's name of the port, unique: `phy:N` of a `phy` or `bond` port, `vhost:N` of a `guest`, `vhost` or
     /// `tap` port. It is then for components and no port of the bridge; fixed for the port's life. `vlan`, `isolated`,
     /// `mac_check` and `fdb_limit` mean nothing then; `steering` must be `all`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -339,6 +355,7 @@ impl PortSpec {
             vhost: None,
             feature_list: None,
             tap: None,
+            bond: None,
             spp: None,
         }
     }
@@ -384,6 +401,9 @@ pub struct PortUpdate {
     /// As in [`PortSpec::tap`]: another owner for an owner, another group for a group. Refused while a VMM has the tap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tap: Option<TapSpec>,
+    /// `bond` only: other options, members that come and go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bond: Option<BondUpdate>,
     /// As in [`PortSpec::queues`]; a live port keeps the number that it has, and another one is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queues: Option<u32>,
@@ -449,6 +469,9 @@ pub struct PortInfo {
     /// `tap` only: the tap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tap: Option<TapInfo>,
+    /// `bond` only: the bond.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bond: Option<BondInfo>,
 }
 
 #[cfg(test)]

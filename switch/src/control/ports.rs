@@ -46,7 +46,8 @@ impl Condition {
 impl LivePort {
     /// Number of queues.
     pub fn queues(&self) -> u32 {
-        as_count(self.shared.queues.len())
+        let open = self.attachment.queue_numbers();
+        as_count(open.map_or(self.shared.queues.len(), |numbers| numbers.len()))
     }
 
     /// Tells workers whether somebody takes what is sent, where the link tells that.

@@ -1,5 +1,6 @@
 //! From a wish to a port: checks a [`PortSpec`], and fills in every default that does not depend on netdevs.
 
+use super::attach::check_bond;
 use super::feature_list;
 use super::fields::{check_depth, check_ifname, check_mac, check_name, check_spp, check_uuid, check_vhost, check_vlan};
 use crate::model::*;
@@ -14,9 +15,10 @@ pub fn check_unique<'a>(spec: &PortSpec, others: impl Iterator<Item = &'a PortSp
     if let Some(port) = others.clone().find(|port| port.uuid() == spec.uuid()) {
         return exists(format!("uuid: `{}` belongs to port `{}`", spec.uuid().escape_default(), port.name));
     }
-    if let Some(port) = others.clone().find(|port| port.ifname.is_some() && port.ifname == spec.ifname) {
-        let ifname = port.ifname.as_deref().unwrap_or_default();
-        return exists(format!("ifname: {ifname} belongs to port `{}`", port.name));
+    for (field, ifname) in ifnames(spec) {
+        if let Some(port) = others.clone().find(|port| ifnames(port).any(|(_, other)| other == ifname)) {
+            return exists(format!("{field}: {ifname} belongs to port `{}`", port.name));
+        }
     }
     let socket = |port: &PortSpec| port.vhost.as_ref().map(|vhost| vhost.socket.clone());
     if let Some(port) = others.clone().find(|port| port.vhost.is_some() && socket(port) == socket(spec)) {
@@ -29,6 +31,12 @@ pub fn check_unique<'a>(spec: &PortSpec, others: impl Iterator<Item = &'a PortSp
         return exists(format!("spp: {spp} is port `{}`", port.name));
     }
     Ok(())
+}
+
+/// Netdevs of the switch's namespace that a port names, with the fields.
+fn ifnames(spec: &PortSpec) -> impl Iterator<Item = (&'static str, &String)> {
+    let members = spec.bond.iter().flat_map(|bond| &bond.members).map(|name| ("bond.members", name));
+    spec.ifname.iter().map(|name| ("ifname", name)).chain(members)
 }
 
 /// Checks that no other port of the bridge has the address of a port, unless both say that they share it. The same
@@ -76,9 +84,12 @@ pub fn check_ports(specs: &[PortSpec], slots: usize) -> Result<(), Error> {
 /// Checks that a port asks for nothing that its kind has not.
 fn check_kind(spec: &PortSpec) -> Result<(), Error> {
     if spec.steering == Steering::Shared && !spec.kind.may_share_netdev() {
-        return Err(Error::invalid("steering: shared is for phy ports; a guest port gets all packets of its pair"));
+        return Err(Error::invalid(
+            "steering: shared is for phy and bond ports; a guest port gets all packets of its pair",
+        ));
     }
     feature_list::check(spec)?;
+    check_bond(spec)?;
     if spec.kind == PortKind::Vhost {
         return check_vhost_kind(spec);
     }
@@ -99,6 +110,9 @@ fn check_kind(spec: &PortSpec) -> Result<(), Error> {
         ("netns", spec.netns.is_some() && !spec.kind.has_guest_netdev()),
         ("guest_sockets", spec.guest_sockets && !spec.kind.has_guest_end()),
     ];
+    if spec.kind == PortKind::Bond && spec.ifname.is_some() {
+        return Err(Error::invalid("ifname: a bond has no netdev of its own, but members"));
+    }
     match given.iter().find(|(_, given)| *given) {
         Some((field, _)) => Err(Error::invalid(format!("{field}: only guest ports have a guest's end"))),
         None => Ok(()),

@@ -1,5 +1,6 @@
 //! The workers' threads: started, spoken to, stopped.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -7,6 +8,7 @@ use std::thread::JoinHandle;
 use crossbeam::channel::{Sender, bounded, unbounded};
 use nix::errno::Errno;
 
+use crate::counters::as_count;
 use crate::model::DataplaneSettings;
 use crate::worker::shared::Shared;
 use crate::worker::view::{PortShared, QueueShared};
@@ -117,12 +119,18 @@ impl Workers {
 
     /// Takes the queues of a port back from its workers.
     pub fn take_back(&self, port: &PortShared) -> Vec<Queue> {
-        let mut workers: Vec<_> = port.queues.iter().map(QueueShared::worker).collect();
+        self.take_back_some(port, 0..as_count(port.queues.len()))
+    }
+
+    /// Takes those queues of a port back from its workers that have such numbers.
+    pub fn take_back_some(&self, port: &PortShared, numbers: Range<u32>) -> Vec<Queue> {
+        let queues = &port.queues[numbers.start as usize..numbers.end as usize];
+        let mut workers: Vec<_> = queues.iter().map(QueueShared::worker).collect();
         workers.sort_unstable();
         workers.dedup();
         let (sender, receiver) = bounded(workers.len());
         for &worker in &workers {
-            self.command(worker, Command::Remove(port.no, sender.clone()));
+            self.command(worker, Command::Remove(port.no, numbers.clone(), sender.clone()));
         }
         drop(sender);
         receiver.iter().flatten().collect()

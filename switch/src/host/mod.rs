@@ -27,7 +27,9 @@ pub use self::programs::{
     Attached, GuestEndPlace, GuestProgram, OtherProgram, PortProgram, Programs, QueueCounters, SteerKey,
     VETH_NATIVE_MAX_MTU,
 };
-pub use self::sockets::{GroupFrames, GuestSockets, PacketSocket, PortSocket, QueueOptions, SocketCounters, Sockets};
+pub use self::sockets::{
+    FrameSocket, GroupFrames, GuestSockets, PacketSocket, PortSocket, QueueOptions, SocketCounters, Sockets,
+};
 pub use self::watch::{HostChange, HostWatch};
 
 /// The machine as control needs it.

@@ -80,6 +80,12 @@ pub struct GuestSockets {
 /// Keeps something of a netdev as it is while it lives.
 pub trait PacketSocket: Debug + Send + Sync {}
 
+/// A way to send frames by a netdev beside its queues.
+pub trait FrameSocket: Debug + Send + Sync {
+    /// Sends a frame. It never waits.
+    fn send(&self, frame: &[u8]) -> Result<(), Errno>;
+}
+
 /// Copies of the group-addressed frames that come in from a netdev.
 pub trait GroupFrames: Debug + Send + Sync {
     /// The descriptor that is readable when a frame has come.
@@ -102,6 +108,9 @@ pub trait Sockets {
 
     /// Has the group-addressed frames of a netdev copied.
     fn copy_group_frames(&self, netdev: &Netdev) -> Result<Box<dyn GroupFrames>, Error>;
+
+    /// Opens a way to send frames by a netdev beside its queues.
+    fn open_frame_socket(&self, netdev: &Netdev) -> Result<Box<dyn FrameSocket>, Error>;
 
     /// Opens sockets for a guest, one a queue, which can be bound to that netdev only.
     fn open_guest_sockets(&self, netdev: &Netdev, queues: u32) -> Result<GuestSockets, Error>;

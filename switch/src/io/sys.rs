@@ -245,3 +245,14 @@ pub fn kick_rx(fd: BorrowedFd<'_>) {
         );
     }
 }
+
+/// Has the scheduler prefer the calling thread to others, as far as its user may have that.
+///
+/// # Errors
+/// `EACCES`, `EPERM`: it may not.
+pub fn raise_priority() -> Result<(), Errno> {
+    /// Nice values go from -20, the most preferred, to 19.
+    const PREFERRED: libc::c_int = -15;
+    // SAFETY: the call takes numbers only. 0 is the calling thread.
+    Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, PREFERRED) }).map(drop)
+}

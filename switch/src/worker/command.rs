@@ -1,5 +1,6 @@
 //! What control asks of a worker, and what it answers.
 
+use std::ops::Range;
 use std::sync::{Arc, Barrier};
 
 use crossbeam::channel::Sender;
@@ -14,8 +15,8 @@ use crate::io::queue_rings::OwnFrames;
 pub enum Command {
     /// Poll this queue from now on.
     Add(Box<Queue>),
-    /// Give back the queues of this port.
-    Remove(PortNo, Sender<Vec<Queue>>),
+    /// Give back the queues of this port that have such numbers.
+    Remove(PortNo, Range<u32>, Sender<Vec<Queue>>),
     /// Give back one queue of this port, once what other workers have handed over so far has gone.
     Move(PortNo, u32, Sender<Vec<Queue>>),
     /// Report what you hold. Wait until all have reported and the barrier opens again.

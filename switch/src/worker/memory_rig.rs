@@ -84,6 +84,7 @@ impl MemoryRig {
 /// A port of the bridge, or one for components. `queues` has the worker of each of its queues.
 pub fn port(no: PortNo, bridged: bool, workers: usize, queues: impl IntoIterator<Item = usize>) -> Arc<PortShared> {
     Arc::new(PortShared {
+        bond: None,
         no,
         generation: 1,
         name: format!("p{no}"),

@@ -18,6 +18,7 @@
 
 #![cfg_attr(not(test), warn(clippy::expect_used))]
 
+pub mod bond;
 mod bridge;
 mod command;
 pub mod component;
@@ -87,6 +88,8 @@ pub struct Worker {
     view: Arc<View>,
     /// Epoch of that view, or 0 before the first.
     epoch: u64,
+    /// Epoch of the bonds' tables that it works by.
+    bonds_epoch: u64,
     commands: Receiver<Command>,
     inboxes: Inboxes,
     bridge: Bridge,
@@ -110,6 +113,7 @@ impl Worker {
             id,
             view: shared.view.load_full(),
             epoch: 0,
+            bonds_epoch: 0,
             commands,
             inboxes: Inboxes::new(inboxes),
             bridge: Bridge::new(),
@@ -203,6 +207,12 @@ impl Worker {
             egress.refresh(&Turn { worker: *id, shared, view });
             self.me().seen.store(self.epoch, Ordering::Release);
         }
+        let bonds = self.shared.bonds_epoch.load(Ordering::Acquire);
+        if bonds != self.bonds_epoch {
+            self.bonds_epoch = bonds;
+            let Self { id, shared, view, egress, .. } = self;
+            egress.refresh_bonds(&Turn { worker: *id, shared, view });
+        }
     }
 
     /// Sleeps until somebody has something, unless somebody has it already.
@@ -220,6 +230,7 @@ impl Worker {
         let queues = self.egress.queues();
         self.me().attention.load(Ordering::Relaxed)
             || self.shared.epoch.load(Ordering::Relaxed) != self.epoch
+            || self.shared.bonds_epoch.load(Ordering::Relaxed) != self.bonds_epoch
             || self.shared.components.epoch() != self.components.epoch()
             || !self.me().injected.is_empty()
             || !self.inboxes.is_empty()
@@ -232,8 +243,8 @@ impl Worker {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Add(queue) => self.add(*queue),
-                Command::Remove(port, reply) => {
-                    let removed = self.remove(|queue| queue.port.no == port);
+                Command::Remove(port, queues, reply) => {
+                    let removed = self.remove(|queue| queue.port.no == port && queues.contains(&queue.number));
                     // Nobody waits any more only if control gave up, which it does not.
                     let _ = reply.send(removed);
                 }
@@ -293,7 +304,7 @@ impl Worker {
     fn holdings(&mut self) -> Holdings {
         self.egress.reap();
         let kept: usize = self.egress.queues().iter().map(Queue::waiting).sum();
-        let waiting = self.inboxes.len() + self.me().injected.len() + kept;
+        let waiting = self.inboxes.len() + self.me().injected.len() + kept + self.egress.held();
         Holdings {
             cached: as_count(self.egress.cache().len()),
             in_transit: as_count(waiting),

@@ -98,6 +98,8 @@ pub struct Shared {
     pub view: ArcSwap<View>,
     /// Epoch of that view.
     pub epoch: AtomicU64,
+    /// Epoch of the tables of bonds. It rises with each table that is replaced.
+    pub bonds_epoch: AtomicU64,
     /// The components in force.
     pub components: Components,
     /// Seconds since the start, advanced by the clock thread.
@@ -118,6 +120,7 @@ impl Shared {
             umem,
             epoch: AtomicU64::new(view.snapshot.epoch),
             view: ArcSwap::from_pointee(view),
+            bonds_epoch: AtomicU64::new(0),
             components: Components::default(),
             now: AtomicU32::new(0),
             start: Instant::now(),
@@ -133,6 +136,12 @@ impl Shared {
         self.epoch.store(epoch, Ordering::Release);
         self.workers.iter().for_each(WorkerShared::wake);
         old
+    }
+
+    /// Has the workers go by the tables of bonds as they are now.
+    pub fn publish_bonds(&self) {
+        self.bonds_epoch.fetch_add(1, Ordering::Release);
+        self.workers.iter().for_each(WorkerShared::wake);
     }
 
     /// The oldest epoch that a worker may still work by.

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
+use super::bond::BondShared;
 use crate::capture::Tap;
 use crate::counters::{PortShard, QueueCounters};
 use crate::engine::PortNo;
@@ -33,8 +34,10 @@ pub struct PortShared {
     pub storm: StormControl,
     /// Counters, a shard for each worker.
     pub shards: Box<[PortShard]>,
-    /// Queues, in order.
+    /// Queues, in order. A bond has room for queues of members that may come.
     pub queues: Box<[QueueShared]>,
+    /// What makes it a bond.
+    pub bond: Option<Arc<BondShared>>,
 }
 
 /// A queue as all workers share it.

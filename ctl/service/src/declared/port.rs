@@ -65,6 +65,7 @@ pub(super) fn complete(wish: &PortSpec, is: Option<&PortSpec>, before: Option<&P
         vhost: wish.vhost.clone(),
         feature_list: wish.feature_list,
         tap: wish.tap.clone().and_then(TapSpec::if_named),
+        bond: wish.bond.clone(),
         spp: wish.spp.clone(),
     }
 }
@@ -87,6 +88,7 @@ pub(super) fn update(is: &PortSpec, to: &PortSpec) -> Option<PortUpdate> {
         queue_depth: new(&is.queue_depth, &to.queue_depth),
         guest_sockets: flag(is.guest_sockets, to.guest_sockets),
         tap: new_tap(is, to),
+        bond: None,
         queues: None,
     };
     (updated(is, &update) == *to).then_some(update)

@@ -210,6 +210,13 @@ impl Bond {
         self.update(now);
     }
 
+    /// A member's netdev has another name now.
+    pub fn rename(&mut self, id: MemberId, name: &str) {
+        if let Some(member) = self.members.get_mut(&id) {
+            name.clone_into(&mut member.name);
+        }
+    }
+
     /// The kernel reports a link.
     pub fn set_link(&mut self, now: Time, id: MemberId, link: Link) {
         if let Some(member) = self.members.get_mut(&id) {

@@ -130,6 +130,17 @@ pub enum Setting {
     Activate(Option<String>),
 }
 
+/// Names of all options, in an order in which they can be set one after the other.
+pub fn names() -> Vec<&'static str> {
+    rules::RULES.iter().map(|rule| rule.name).collect()
+}
+
+/// Whether the driver changes an option while a bond is up and has members.
+pub fn is_live(name: &str) -> bool {
+    let state = BondState { up: true, has_members: true };
+    rules::find(name).is_ok_and(|rule| rule.is_possible_in(state))
+}
+
 impl Options {
     /// Sets the option `name` to `value`, as the driver does.
     ///
@@ -233,6 +244,12 @@ impl Options {
     pub fn announce_delay(&self) -> Duration {
         let delay = self.delay(self.peer_notif_delay.max(1));
         if delay.is_zero() { Duration::from_millis(u64::from(DEFAULT_MIIMON)) } else { delay }
+    }
+
+    /// The value of an option by its name, as [`Options::set`] takes it. None for what is no option.
+    pub fn value_of(&self, name: &str) -> Option<String> {
+        let value = self.value(rules::find(name).ok()?.option)?;
+        Some(value.split_whitespace().next().unwrap_or_default().to_owned())
     }
 
     /// All options with their values in the form of sysfs, in the order of their names' list. Words have their number

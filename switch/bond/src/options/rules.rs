@@ -221,6 +221,11 @@ impl Rule {
         Ok(())
     }
 
+    /// Whether it may be set in that state, in a mode that has it.
+    pub(super) fn is_possible_in(&self, state: BondState) -> bool {
+        !(self.no_members && state.has_members || self.down && state.up)
+    }
+
     pub(super) fn value_error(&self, value: &str, allowed: String) -> OptionError {
         OptionError::Value { option: self.name, value: value.trim().to_owned(), allowed }
     }

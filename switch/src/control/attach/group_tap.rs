@@ -12,6 +12,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use crate::control::core::Core;
 use crate::control::gate::FrameGate;
 use crate::host::GroupFrames;
+use crate::worker::bond::{Gate, MemberShared};
 use crate::worker::shared::{Injected, Shared};
 use crate::worker::view::PortShared;
 use crate::{Error, ErrorKind};
@@ -27,8 +28,13 @@ pub struct GroupTap {
 }
 
 impl GroupTap {
-    /// Starts to bring `frames` to queue 0 of `port`.
-    pub fn start(core: &Core, frames: Box<dyn GroupFrames>, port: &Arc<PortShared>) -> Result<Self, Error> {
+    /// Starts to bring `frames` to queue 0 of `port`. `member`: the member of a bond that they come in by.
+    pub fn start(
+        core: &Core,
+        frames: Box<dyn GroupFrames>,
+        port: &Arc<PortShared>,
+        member: Option<Arc<MemberShared>>,
+    ) -> Result<Self, Error> {
         let system =
             |why: String| Error::new(ErrorKind::System, format!("copying group frames of {}: {why}", port.name));
         let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC);
@@ -37,7 +43,7 @@ impl GroupTap {
         let serve = {
             let (port, shared, gate, stop) =
                 (Arc::clone(port), Arc::clone(&core.shared), Arc::clone(&core.gate), Arc::clone(&stop));
-            move || serve(&*frames, &port, &shared, &gate, &stop)
+            move || serve(&*frames, &port, member.as_deref(), &shared, &gate, &stop)
         };
         let thread = std::thread::Builder::new().name(format!("xs-group-{}", port.no)).spawn(serve);
         let thread = thread.map_err(|error| system(error.to_string()))?;
@@ -58,6 +64,7 @@ impl Drop for GroupTap {
 fn serve(
     frames: &dyn GroupFrames,
     port: &Arc<PortShared>,
+    member: Option<&MemberShared>,
     shared: &Shared,
     gate: &FrameGate,
     stop: &(EventFd, AtomicBool),
@@ -76,6 +83,9 @@ fn serve(
                 Err(Errno::EINTR) => continue,
                 Err(_) => break,
             };
+            if member.is_some_and(|member| member.gate(data) != Gate::Open) {
+                continue;
+            }
             let mut cache = gate.pass();
             let Some(mut frame) = cache.take() else { continue };
             let start = frame.start();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::guest_end::GuestEnd;
 use crate::control::core::Core;
+use crate::counters::as_count;
 use crate::host::{GuestEndPlace, GuestSockets, Netdev};
 use crate::model::*;
 use crate::worker::view::PortShared;
@@ -109,7 +110,7 @@ impl GuestSide {
     }
 
     fn queues(&self) -> u32 {
-        super::queue_count(&self.shared)
+        as_count(self.shared.queues.len())
     }
 
     fn closed(&self) -> Error {

@@ -9,6 +9,7 @@
 
 mod account;
 mod before;
+mod bond;
 mod ends;
 mod find;
 mod group_tap;
@@ -24,6 +25,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 pub(super) use self::before::put_back;
+pub(super) use self::bond::check as check_bond;
+use self::bond::{BondPort, BondRemains, FoundBond};
 use self::find::FoundNetdev;
 pub(super) use self::guest_side::{GuestSide, no_guest_end};
 pub(super) use self::mark::Mark;
@@ -33,12 +36,13 @@ pub(super) use self::tap::info as tap_info;
 use self::vhost::{FoundVhost, VhostPort};
 use super::core::Core;
 use crate::Error;
-use crate::counters::as_count;
 use crate::host::{Host, HostChange, Link, Netdev, QueueCounters, SocketCounters, SteerKey};
 use crate::io::backend::Backend;
 use crate::io::queue_rings::RingMemory;
 use crate::io::umem::FrameCache;
 use crate::model::*;
+use crate::worker::Queue;
+use crate::worker::bond::MemberShared;
 use crate::worker::view::PortShared;
 
 /// What there is for a port.
@@ -48,6 +52,8 @@ pub(super) enum Found {
     Netdev(FoundNetdev),
     /// The place for a socket of vhost-user.
     Vhost(FoundVhost),
+    /// Netdevs of a bond.
+    Bond(FoundBond),
 }
 
 /// A port with its share of what all ports have together.
@@ -61,6 +67,35 @@ pub(super) struct Plan {
     pub rings: RingOptions,
     /// Stations whose packets come to the switch, if it shares its netdev.
     pub steering: BTreeSet<SteerKey>,
+    /// The member of a bond that it is for.
+    pub member: Option<Arc<MemberShared>>,
+}
+
+/// A queue that is open, and not its worker's yet.
+#[derive(Debug)]
+pub(super) struct OpenQueue {
+    /// Its number at the port.
+    pub number: u32,
+    /// Where its frames come from and go to.
+    pub backend: Backend,
+    /// The member of a bond that it belongs to.
+    pub member: Option<Arc<MemberShared>>,
+}
+
+impl OpenQueue {
+    /// All queues of a port that is no bond, in order.
+    fn all(backends: Vec<Backend>) -> Vec<Self> {
+        (0..).zip(backends).map(|(number, backend)| Self { number, backend, member: None }).collect()
+    }
+
+    /// The queue as its worker gets it.
+    pub fn into_queue(self, port: &Arc<PortShared>) -> Queue {
+        let Self { number, backend, member } = self;
+        match member {
+            Some(member) => Queue::of_member(Arc::clone(port), number, backend, member),
+            None => Queue::new(Arc::clone(port), number, backend),
+        }
+    }
 }
 
 /// Rings of each queue of a port.
@@ -79,6 +114,8 @@ pub(super) enum Attachment {
     Netdev(Box<NetdevPort>),
     /// A socket of vhost-user.
     Vhost(VhostPort),
+    /// Netdevs that are used as one.
+    Bond(Box<BondPort>),
 }
 
 /// What a port that is gone has left outside. Dropping it leaves it there.
@@ -86,6 +123,8 @@ pub(super) enum Attachment {
 pub(super) enum Remains {
     /// Of a netdev.
     Netdev(Box<NetdevRemains>),
+    /// Of the members of a bond.
+    Bond(BondRemains),
     /// Nothing.
     Nothing,
 }
@@ -156,11 +195,12 @@ pub(super) struct AttachmentInfo {
     pub mode: Option<Mode>,
     pub mode_reason: Option<String>,
     pub max_mtu: u32,
-    /// Of each queue whether a driver moves frames without a copy.
-    pub zero_copy: Vec<bool>,
+    /// Of each queue, by its number, whether a driver moves frames without a copy.
+    pub zero_copy: Vec<(u32, bool)>,
     pub guest_end: Option<GuestEndInfo>,
     pub vhost: Option<VhostInfo>,
     pub tap: Option<TapInfo>,
+    pub bond: Option<BondInfo>,
 }
 
 /// What was counted outside of the switch, by queue.
@@ -181,6 +221,7 @@ impl Found {
             PortKind::Phy => Found::Netdev(FoundNetdev::for_phy(host, spec, frame_size, wish)?),
             PortKind::Tap => Found::Netdev(FoundNetdev::for_tap(host, spec, frame_size, wish)?),
             PortKind::Vhost => Found::Vhost(FoundVhost::find(spec, frame_size)?),
+            PortKind::Bond => Found::Bond(FoundBond::find(host, spec, frame_size, wish)?),
         })
     }
 
@@ -189,6 +230,15 @@ impl Found {
         match self {
             Found::Netdev(found) => found.netdevs(),
             Found::Vhost(_) => Vec::new(),
+            Found::Bond(found) => found.netdevs(),
+        }
+    }
+
+    /// Queues that it opens at first. `None`: all that the port has.
+    pub fn queues(&self) -> Option<u32> {
+        match self {
+            Found::Bond(found) => Some(found.queues()),
+            Found::Netdev(_) | Found::Vhost(_) => None,
         }
     }
 
@@ -196,20 +246,24 @@ impl Found {
     pub fn before(&self, host: &dyn Host) -> Option<NetdevsBefore> {
         match self {
             Found::Netdev(found) => found.before(host),
-            Found::Vhost(_) => None,
+            Found::Vhost(_) | Found::Bond(_) => None,
         }
     }
 
     /// Makes what the port needs outside, and opens its queues. On an error all is as it was.
-    pub fn open(self, core: &Arc<Core>, plan: &Plan) -> Result<(Attachment, Vec<Backend>), Error> {
+    pub fn open(self, core: &Arc<Core>, plan: &Plan) -> Result<(Attachment, Vec<OpenQueue>), Error> {
         match self {
             Found::Netdev(found) => {
                 let (port, queues) = NetdevPort::open(core, found, plan)?;
-                Ok((Attachment::Netdev(Box::new(port)), queues))
+                Ok((Attachment::Netdev(Box::new(port)), OpenQueue::all(queues)))
             }
             Found::Vhost(found) => {
                 let (port, queues) = found.open(core, plan)?;
-                Ok((Attachment::Vhost(port), queues))
+                Ok((Attachment::Vhost(port), OpenQueue::all(queues)))
+            }
+            Found::Bond(found) => {
+                let (port, queues) = found.open(core, plan)?;
+                Ok((Attachment::Bond(Box::new(port)), queues))
             }
         }
     }
@@ -218,18 +272,45 @@ impl Found {
 impl Attachment {
     /// The netdevs that it has, as far as they can be reached.
     pub fn netdevs(&self) -> impl Iterator<Item = &Netdev> {
-        let port = match self {
-            Attachment::Netdev(port) => Some(port),
-            Attachment::Vhost(_) => None,
+        let (port, bond) = match self {
+            Attachment::Netdev(port) => (Some(port), None),
+            Attachment::Bond(bond) => (None, Some(bond)),
+            Attachment::Vhost(_) => (None, None),
         };
-        port.into_iter().flat_map(|port| port.netdevs())
+        port.into_iter().flat_map(|port| port.netdevs()).chain(bond.into_iter().flat_map(|bond| bond.netdevs()))
     }
 
-    /// The netdev that its packets come from, if they come from one.
+    /// Numbers of its queues that are open, of a port with room for more. `None`: all are.
+    pub fn queue_numbers(&self) -> Option<Vec<u32>> {
+        match self {
+            Attachment::Bond(bond) => Some(bond.queue_numbers()),
+            Attachment::Netdev(_) | Attachment::Vhost(_) => None,
+        }
+    }
+
+    /// Refuses a change of a bond that can't be, before anything is changed.
+    pub fn check_bond_update(&self, spec: &PortSpec, update: &BondUpdate) -> Result<(), Error> {
+        match self {
+            Attachment::Bond(bond) => bond.check_update(spec, update),
+            Attachment::Netdev(_) | Attachment::Vhost(_) => {
+                Err(Error::invalid(format!("bond: a {} port is none", spec.kind.name())))
+            }
+        }
+    }
+
+    /// Changes a bond, and `spec` by what it has become.
+    pub fn update_bond(&mut self, spec: &mut PortSpec, update: &BondUpdate, rings: RingOptions) -> Result<(), Error> {
+        match self {
+            Attachment::Bond(bond) => bond.update(spec, update, rings),
+            Attachment::Netdev(_) | Attachment::Vhost(_) => Ok(()),
+        }
+    }
+
+    /// The netdev that its packets come from, if they come from a single one.
     pub fn netdev(&self) -> Option<&Netdev> {
         match self {
             Attachment::Netdev(port) => Some(port.netdev()),
-            Attachment::Vhost(_) => None,
+            Attachment::Vhost(_) | Attachment::Bond(_) => None,
         }
     }
 
@@ -237,7 +318,7 @@ impl Attachment {
     pub fn tap(&self) -> Option<&Netdev> {
         match self {
             Attachment::Netdev(port) => port.tap().map(Tap::netdev),
-            Attachment::Vhost(_) => None,
+            Attachment::Vhost(_) | Attachment::Bond(_) => None,
         }
     }
 
@@ -246,6 +327,8 @@ impl Attachment {
         match self {
             Attachment::Netdev(port) => port.tap().is_some(),
             Attachment::Vhost(_) => true,
+            // Its table tells where frames go, and that is told sooner.
+            Attachment::Bond(_) => false,
         }
     }
 
@@ -255,6 +338,7 @@ impl Attachment {
             // A netdev without carrier tells as soon as it has one.
             Attachment::Netdev(port) => port.tap().is_none_or(Tap::carrier),
             Attachment::Vhost(_) => false,
+            Attachment::Bond(bond) => bond.carrier(),
         }
     }
 
@@ -263,6 +347,7 @@ impl Attachment {
         match self {
             Attachment::Netdev(port) => port.info(),
             Attachment::Vhost(port) => port.info(),
+            Attachment::Bond(port) => port.info(),
         }
     }
 
@@ -271,6 +356,7 @@ impl Attachment {
         match self {
             Attachment::Netdev(port) => port.max_mtu(),
             Attachment::Vhost(port) => port.max_mtu(),
+            Attachment::Bond(port) => port.max_mtu(),
         }
     }
 
@@ -278,6 +364,7 @@ impl Attachment {
     pub fn problems(&self, mtu: u32) -> Vec<String> {
         match self {
             Attachment::Netdev(port) => port.problems(mtu),
+            Attachment::Bond(port) => port.problems(mtu),
             Attachment::Vhost(_) => Vec::new(),
         }
     }
@@ -287,14 +374,21 @@ impl Attachment {
         match self {
             Attachment::Netdev(port) => port.counters(),
             Attachment::Vhost(port) => port.counters(),
+            Attachment::Bond(port) => port.counters(),
         }
     }
 
     /// Goes by what was seen, and repairs what it can. `spec` follows names, namespace and MTU.
-    pub fn follow(&mut self, spec: &mut PortSpec, sight: &Sight<'_>) -> Result<Followed, OtherQueues> {
+    pub fn follow(
+        &mut self,
+        spec: &mut PortSpec,
+        sight: &Sight<'_>,
+        rings: RingOptions,
+    ) -> Result<Followed, OtherQueues> {
         match self {
             Attachment::Netdev(port) => port.follow(spec, sight),
             Attachment::Vhost(port) => Ok(port.follow()),
+            Attachment::Bond(port) => Ok(port.follow(spec, sight, rings)),
         }
     }
 
@@ -302,7 +396,7 @@ impl Attachment {
     pub fn look_after_files(&self) -> Result<bool, Error> {
         match self {
             // What it keeps is in the kernel.
-            Attachment::Netdev(_) => Ok(false),
+            Attachment::Netdev(_) | Attachment::Bond(_) => Ok(false),
             Attachment::Vhost(port) => port.look_after_files(),
         }
     }
@@ -311,14 +405,16 @@ impl Attachment {
     pub fn set_steering(&self, keys: &BTreeSet<SteerKey>) -> Result<(), Error> {
         match self {
             Attachment::Netdev(port) => port.set_steering(keys),
+            Attachment::Bond(port) => port.set_steering(keys),
             Attachment::Vhost(_) => Ok(()),
         }
     }
 
     /// Sets the MTU, or leaves it.
-    pub fn set_mtu(&self, mtu: u32) -> Result<(), Error> {
+    pub fn set_mtu(&mut self, mtu: u32) -> Result<(), Error> {
         match self {
             Attachment::Netdev(port) => port.set_mtu(mtu),
+            Attachment::Bond(port) => port.set_mtu(mtu),
             // The guest is told by its front end.
             Attachment::Vhost(_) => Ok(()),
         }
@@ -328,7 +424,7 @@ impl Attachment {
     pub fn set_guest_mac(&self, mac: MacAddr) -> Result<(), Error> {
         match self {
             Attachment::Netdev(port) => port.set_guest_mac(mac),
-            Attachment::Vhost(_) => Ok(()),
+            Attachment::Vhost(_) | Attachment::Bond(_) => Ok(()),
         }
     }
 
@@ -336,7 +432,7 @@ impl Attachment {
     pub fn give_tap(&mut self, wish: &TapSpec) -> Result<(), Error> {
         match self {
             Attachment::Netdev(port) => port.give_tap(wish),
-            Attachment::Vhost(_) => Ok(()),
+            Attachment::Vhost(_) | Attachment::Bond(_) => Ok(()),
         }
     }
 
@@ -345,6 +441,7 @@ impl Attachment {
         match self {
             Attachment::Netdev(port) => port.detach(),
             Attachment::Vhost(port) => port.detach(),
+            Attachment::Bond(port) => port.detach(),
         }
     }
 
@@ -352,6 +449,7 @@ impl Attachment {
     pub fn unplug(&self) -> Result<(), Error> {
         match self {
             Attachment::Netdev(port) => port.unplug(),
+            Attachment::Bond(port) => port.unplug(),
             Attachment::Vhost(_) => Ok(()),
         }
     }
@@ -360,6 +458,7 @@ impl Attachment {
     pub fn forget_queues(&mut self) {
         match self {
             Attachment::Netdev(port) => port.forget_queues(),
+            Attachment::Bond(port) => port.forget_queues(),
             Attachment::Vhost(_) => {}
         }
     }
@@ -370,10 +469,11 @@ impl Attachment {
         spec: &PortSpec,
         rings: RingOptions,
         cache: &mut FrameCache,
-    ) -> Result<Vec<Backend>, Error> {
+    ) -> Result<Vec<OpenQueue>, Error> {
         match self {
-            Attachment::Netdev(port) => port.reopen(spec, rings, cache),
-            Attachment::Vhost(port) => Ok(port.queues(rings.memory.fill())),
+            Attachment::Netdev(port) => port.reopen(spec, rings, cache).map(OpenQueue::all),
+            Attachment::Vhost(port) => Ok(OpenQueue::all(port.queues(rings.memory.fill()))),
+            Attachment::Bond(port) => port.reopen(rings, cache),
         }
     }
 
@@ -381,7 +481,7 @@ impl Attachment {
     pub fn guest_side(&self) -> Option<&GuestSide> {
         match self {
             Attachment::Netdev(port) => Some(port.guest_side()),
-            Attachment::Vhost(_) => None,
+            Attachment::Vhost(_) | Attachment::Bond(_) => None,
         }
     }
 
@@ -389,7 +489,7 @@ impl Attachment {
     pub fn guest_side_mut(&mut self) -> Option<&mut GuestSide> {
         match self {
             Attachment::Netdev(port) => Some(port.guest_side_mut()),
-            Attachment::Vhost(_) => None,
+            Attachment::Vhost(_) | Attachment::Bond(_) => None,
         }
     }
 
@@ -398,6 +498,7 @@ impl Attachment {
     pub fn into_remains(self) -> Remains {
         match self {
             Attachment::Netdev(port) => Remains::Netdev(Box::new(port.into_remains())),
+            Attachment::Bond(port) => Remains::Bond(port.into_remains()),
             Attachment::Vhost(_) => Remains::Nothing,
         }
     }
@@ -408,6 +509,7 @@ impl Remains {
     pub fn remove(self) {
         match self {
             Remains::Netdev(remains) => remains.remove(),
+            Remains::Bond(remains) => remains.remove(),
             Remains::Nothing => {}
         }
     }
@@ -416,12 +518,8 @@ impl Remains {
     pub fn let_go(self) {
         match self {
             Remains::Netdev(remains) => remains.let_go(),
+            Remains::Bond(remains) => remains.let_go(),
             Remains::Nothing => {}
         }
     }
-}
-
-/// Queues of a port.
-fn queue_count(port: &PortShared) -> u32 {
-    as_count(port.queues.len())
 }

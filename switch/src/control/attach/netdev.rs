@@ -27,6 +27,7 @@ pub struct NetdevPort {
     core: Arc<Core>,
     ends: Ends,
     shared: Arc<PortShared>,
+    queues: u32,
     program: Box<dyn PortProgram>,
     mode: Mode,
     mode_reason: Option<String>,
@@ -65,6 +66,7 @@ impl NetdevPort {
             core: Arc::clone(core),
             ends,
             shared: Arc::clone(&plan.shared),
+            queues: queues_of(&plan.spec),
             program: parts.program,
             mode: parts.attached.mode,
             mode_reason: parts.attached.fallback_reason,
@@ -93,10 +95,11 @@ impl NetdevPort {
             mode: Some(self.mode),
             mode_reason: self.mode_reason.clone(),
             max_mtu: self.max_mtu().0,
-            zero_copy: self.sockets.iter().map(PortSocket::zero_copy).collect(),
+            zero_copy: (0..).zip(self.sockets.iter().map(PortSocket::zero_copy)).collect(),
             guest_end: self.guest.info(),
             vhost: None,
             tap: self.ends.tap.as_ref().map(Tap::info),
+            bond: None,
         }
     }
 
@@ -272,7 +275,7 @@ impl NetdevPort {
     }
 
     fn queue_count(&self) -> u32 {
-        super::queue_count(&self.shared)
+        self.queues
     }
 }
 
@@ -314,17 +317,17 @@ fn attach(
     queues: &mut Vec<Backend>,
     cache: &mut FrameCache,
 ) -> Result<Parts, Error> {
-    let Plan { spec, shared, rings, steering } = plan;
+    let Plan { spec, shared, rings, steering, member } = plan;
     let host = &*core.host;
-    let mut program = host.load_program(&ends.near, super::queue_count(shared), spec.steering)?;
-    for number in 0..super::queue_count(shared) {
+    let mut program = host.load_program(&ends.near, queues_of(spec), spec.steering)?;
+    for number in 0..queues_of(spec) {
         queues.push(Opening { core, ends, spec, program: &*program }.queue(number, *rings, cache)?);
     }
     let promiscuous = spec.kind.is_promiscuous().then(|| host.make_promiscuous(&ends.near)).transpose()?;
     let group_tap = match spec.steering {
         Steering::Shared => {
             program.set_steering(steering)?;
-            Some(GroupTap::start(core, host.copy_group_frames(&ends.near)?, shared)?)
+            Some(GroupTap::start(core, host.copy_group_frames(&ends.near)?, shared, member.clone())?)
         }
         Steering::All => None,
     };
@@ -337,6 +340,11 @@ fn attach(
             Err(error)
         }
     }
+}
+
+/// Queues of a port on one netdev.
+fn queues_of(spec: &PortSpec) -> u32 {
+    spec.queues.unwrap_or(1)
 }
 
 /// Closes queues that no packet has come by yet.

@@ -21,6 +21,7 @@ use crate::host::SteerKey;
 use crate::io::vhost::STOCK;
 use crate::model::*;
 use crate::worker::Queue;
+use crate::worker::bond::BondShared;
 use crate::worker::view::{PortShared, QueueShared};
 use crate::{Error, ErrorKind};
 
@@ -127,10 +128,11 @@ fn plan(control: &mut Control, found: Vec<Result<(PortSpec, Found), Error>>) -> 
     let mut supply = Supply::of(control);
     let mut one = |(spec, found): (PortSpec, Found)| {
         let depth = spec.queue_depth.unwrap_or(STOCK);
-        let memory = supply.take(spec.kind, spec.queues.unwrap_or(1), depth)?;
+        let queues = found.queues().or(spec.queues).unwrap_or(1).max(1);
+        let memory = supply.take(spec.kind, queues, depth)?;
         let shared = Arc::new(share(&core, &spec, control));
         let steering = steering(&spec, &stations, &host);
-        Ok((Plan { spec, shared, rings: RingOptions { depth, memory }, steering }, found))
+        Ok((Plan { spec, shared, rings: RingOptions { depth, memory }, steering, member: None }, found))
     };
     admitted.into_iter().map(|admitted| admitted.and_then(&mut one)).collect()
 }
@@ -148,6 +150,7 @@ fn share(core: &Core, spec: &PortSpec, control: &mut Control) -> PortShared {
         mtu: spec.mtu.unwrap_or(DEFAULT_MTU).into(),
         storm: StormControl::new(control.bridge.storm_control, core.shared.now_ns()),
         queues: core.workers.spread(queues as usize).map(QueueShared::new).collect(),
+        bond: (spec.kind == PortKind::Bond).then(|| Arc::new(BondShared::new(core.workers.count()))),
     }
 }
 
@@ -164,8 +167,7 @@ fn open(core: &Arc<Core>, (plan, found): (Plan, Found)) -> Result<Opened, Error>
     core.changes.tried(opened.is_ok());
     let (attachment, queues): (Attachment, _) = opened?;
     let Plan { spec, shared, rings, .. } = plan;
-    let queue = |(number, backend)| Queue::new(Arc::clone(&shared), number, backend);
-    let queues = (0..).zip(queues).map(queue).collect();
+    let queues = queues.into_iter().map(|queue| queue.into_queue(&shared)).collect();
     let condition = Condition { carrier: attachment.has_carrier(), ..Condition::default() };
     let port = LivePort { spec, shared, rings, attachment, condition };
     port.tell_workers();

@@ -1,6 +1,5 @@
 //! Another depth of the rings of a live port: its queues are closed and opened anew.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Error;
@@ -9,14 +8,13 @@ use crate::control::core::Core;
 use crate::control::ports::LivePort;
 use crate::io::umem::FrameCache;
 use crate::model::*;
-use crate::worker::Queue;
 use crate::worker::view::PortShared;
 
 /// How long frames that are staged at a port that goes may take to be sent.
-pub(super) const SEND_GRACE: Duration = Duration::from_millis(100);
+pub(in crate::control) const SEND_GRACE: Duration = Duration::from_millis(100);
 
 /// Counts what a closed queue had received and nobody has taken.
-pub(super) fn count_untaken(port: &PortShared, queue: u32, untaken: Count) {
+pub(in crate::control) fn count_untaken(port: &PortShared, queue: u32, untaken: Count) {
     // The queue's worker has let go of it, so this is the counters' only writer.
     let shared = &port.queues[queue as usize];
     shared.counters.rx.add(untaken.packets, untaken.bytes);
@@ -50,11 +48,11 @@ pub(super) fn set_rings(core: &Core, port: &mut LivePort, rings: RingOptions) ->
 
 /// Opens all queues of a port that has none, and gives them to their workers.
 fn open(core: &Core, port: &mut LivePort, rings: RingOptions, cache: &mut FrameCache) -> Result<(), Error> {
-    let backends = port.attachment.reopen(&port.spec, rings, cache)?;
+    let queues = port.attachment.reopen(&port.spec, rings, cache)?;
     port.spec.queue_depth = Some(rings.depth);
     port.rings = rings;
-    for (number, backend) in (0..).zip(backends) {
-        core.workers.add(Queue::new(Arc::clone(&port.shared), number, backend));
+    for queue in queues {
+        core.workers.add(queue.into_queue(&port.shared));
     }
     Ok(())
 }

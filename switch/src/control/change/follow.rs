@@ -50,7 +50,7 @@ pub(in crate::control) fn follow(control: &mut Control, said: &HostChange) {
                 }
             },
         };
-        match port.attachment.follow(&mut port.spec, &Sight { link, said }) {
+        match port.attachment.follow(&mut port.spec, &Sight { link, said }, port.rings) {
             Err(OtherQueues { queues, why }) => {
                 port.spec.queues = Some(queues);
                 lost.push((port.shared.no, why));

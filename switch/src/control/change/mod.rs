@@ -15,6 +15,7 @@ mod update;
 
 pub(super) use self::add::{add_ports, before};
 pub(super) use self::components::set_components;
+pub(super) use self::depth::{SEND_GRACE, count_untaken};
 pub(super) use self::flows::set_flow_rules;
 pub(super) use self::follow::follow;
 pub(super) use self::leftovers::clear_leftovers;

@@ -64,7 +64,7 @@ pub(in crate::control) fn check_update(port: &LivePort, update: &PortUpdate) -> 
             ),
         ));
     }
-    if !spec.kind.has_netdev() && update.queue_depth.is_some() {
+    if !spec.kind.has_netdevs() && update.queue_depth.is_some() {
         return Err(Error::invalid(format!("queue_depth: the guest of a {} port makes the rings", spec.kind.name())));
     }
     if update.guest_sockets == Some(true) && !spec.kind.has_guest_end() {
@@ -72,6 +72,9 @@ pub(in crate::control) fn check_update(port: &LivePort, update: &PortUpdate) -> 
     }
     if let Some(tap) = &update.tap {
         check_tap(spec, tap)?;
+    }
+    if let Some(bond) = &update.bond {
+        port.attachment.check_bond_update(spec, bond)?;
     }
     update.queue_depth.map_or(Ok(()), check_depth)?;
     if let Some(mtu) = update.mtu.filter(|&mtu| Some(mtu) != spec.mtu) {
@@ -175,6 +178,10 @@ fn change_each(
     }
     if let Some(mac) = update.mac.filter(|&mac| Some(mac) != port.spec.mac) {
         port.attachment.set_guest_mac(mac)?;
+    }
+    // Last, because it undoes itself.
+    if let Some(bond) = &update.bond {
+        port.attachment.update_bond(&mut port.spec, bond, port.rings)?;
     }
     Ok(())
 }

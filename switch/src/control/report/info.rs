@@ -96,24 +96,28 @@ impl BoundQueues {
 }
 
 fn describe(control: &Control, port: &LivePort, link: Option<&Link>) -> PortInfo {
-    let AttachmentInfo { mode, mode_reason, max_mtu, zero_copy, guest_end, vhost, tap } = port.attachment.info();
+    let AttachmentInfo { mode, mode_reason, max_mtu, zero_copy, guest_end, vhost, tap, bond } = port.attachment.info();
     // What the other end has open, where it says so itself.
     let pairs = vhost.as_ref().map(|vhost| vhost.active_pairs).or(tap.as_ref().map(|tap| tap.open_queues));
-    let has_carrier = pairs.map_or(link.is_some_and(|link| link.carrier), |pairs| pairs > 0);
+    let carrier = link.is_some_and(|link| link.carrier) || bond.as_ref().is_some_and(|bond| bond.carrier);
+    let has_carrier = pairs.map_or(carrier, |pairs| pairs > 0);
     let own_umem = port.rings.memory == RingMemory::Own;
-    let queues = (0..).zip(port.shared.queues.iter()).zip(zero_copy);
     PortInfo {
         spec: port.spec.clone(),
         vport: port.shared.no,
         ifindex: port.attachment.netdev().map(|netdev| netdev.index),
         mode,
         mode_reason,
-        mac: link.map(|link| link.mac),
+        mac: link.map(|link| link.mac).or(bond.as_ref().map(|bond| bond.mac)),
         link_up: has_carrier,
         problems: port.condition.problems().cloned().collect(),
         max_mtu,
-        queues: queues
-            .map(|((queue, shared), zero_copy)| QueueInfo { queue, worker: shared.worker(), zero_copy, own_umem })
+        queues: zero_copy
+            .into_iter()
+            .map(|(queue, zero_copy)| {
+                let worker = port.shared.queues[queue as usize].worker();
+                QueueInfo { queue, worker, zero_copy, own_umem }
+            })
             .collect(),
         // Of other kinds it is asked for once the lock is free (`BoundQueues`).
         active_queues: match pairs {
@@ -125,5 +129,6 @@ fn describe(control: &Control, port: &LivePort, link: Option<&Link>) -> PortInfo
         guest_end,
         vhost,
         tap,
+        bond,
     }
 }

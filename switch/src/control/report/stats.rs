@@ -62,7 +62,10 @@ fn queue_stats(port: &LivePort) -> Vec<QueueStats> {
         xdp: outside.program.get(at).map(|counters| counters.iter().map(named).collect()).unwrap_or_default(),
         xsk: outside.sockets.get(at).map(|counters| counters.0.into_iter().map(named).collect()).unwrap_or_default(),
     };
-    (0..).zip(0..).zip(port.shared.queues.iter()).map(queue).collect()
+    let open = port.attachment.queue_numbers();
+    let is_open = |number: u32| open.as_ref().is_none_or(|open| open.contains(&number));
+    let queues = (0..).zip(0..).zip(port.shared.queues.iter());
+    queues.filter(|((number, _), _)| is_open(*number)).map(queue).collect()
 }
 
 /// The workers.

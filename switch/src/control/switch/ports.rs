@@ -88,6 +88,13 @@ impl Switch {
             }
             (PortKind::Guest | PortKind::Tap, Some(name)) => self.core.host.namespace(name).map(drop),
             // The place of a socket is looked at when it is made.
+            (PortKind::Bond, _) => {
+                let missing = |name: &str| {
+                    Error::new(ErrorKind::NotFound, format!("bond.members: there is no netdev {name} here"))
+                };
+                let members = spec.bond.iter().flat_map(|bond| &bond.members);
+                members.map(|name| self.core.host.find(name)?.map(drop).ok_or_else(|| missing(name))).collect()
+            }
             (PortKind::Guest | PortKind::Tap | PortKind::Vhost, _) => Ok(()),
         }
     }

@@ -16,10 +16,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockProtocol, SockType, recvmsg, socket,
+    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockProtocol, SockType, recvmsg, send, socket,
 };
 
-use crate::host::{GroupFrames, PacketSocket};
+use crate::host::{FrameSocket, GroupFrames, PacketSocket};
 use crate::io::sys::{bind_to, set_number, set_option};
 
 /// A number as addresses, memberships and protocols of packet sockets have it. All fit into 16 bits.
@@ -135,6 +135,40 @@ impl GroupFrames for GroupSocket {
         buffer[ADDRESSES..ADDRESSES + 2].copy_from_slice(&tpid.to_be_bytes());
         buffer[ADDRESSES + 2..ADDRESSES + 4].copy_from_slice(&tci.to_be_bytes());
         Ok(&buffer[..TAG_ROOM + len])
+    }
+}
+
+/// A socket that sends frames, and receives none.
+#[derive(Debug)]
+pub struct SendSocket {
+    socket: OwnedFd,
+}
+
+impl SendSocket {
+    /// Opens it on a netdev. Its frames go before what waits in the netdev's queueing discipline.
+    pub fn open(ifindex: u32) -> Result<Self, Errno> {
+        /// `TC_PRIO_CONTROL`.
+        const CONTROL: u32 = 7;
+        let socket = packet_socket()?;
+        set_number(socket.as_fd(), libc::SOL_SOCKET, libc::SO_PRIORITY, CONTROL)?;
+        let address = libc::sockaddr_ll {
+            sll_family: abi::AF_PACKET,
+            sll_protocol: 0,
+            sll_ifindex: ifindex.cast_signed(),
+            sll_hatype: 0,
+            sll_pkttype: 0,
+            sll_halen: 0,
+            sll_addr: [0; 8],
+        };
+        // SAFETY: this is an address of the socket's family, and consists of numbers.
+        unsafe { bind_to(socket.as_fd(), &address)? };
+        Ok(Self { socket })
+    }
+}
+
+impl FrameSocket for SendSocket {
+    fn send(&self, frame: &[u8]) -> Result<(), Errno> {
+        send(self.socket.as_raw_fd(), frame, MsgFlags::MSG_DONTWAIT).map(drop)
     }
 }
 

@@ -8,9 +8,11 @@ use nix::sys::socket::sockopt::BindToDevice;
 use xdp_prog::{BindFacts, explain_bind_error};
 
 use super::namespaces::{self, run};
-use super::packet::{GroupSocket, Promiscuous};
+use super::packet::{GroupSocket, Promiscuous, SendSocket};
 use super::{KernelHost, expect_link, xsk_queues};
-use crate::host::{GroupFrames, GuestSockets, Netdev, PacketSocket, PortSocket, QueueOptions, SocketCounters, Sockets};
+use crate::host::{
+    FrameSocket, GroupFrames, GuestSockets, Netdev, PacketSocket, PortSocket, QueueOptions, SocketCounters, Sockets,
+};
 use crate::io::backend::Backend;
 use crate::io::queue_rings::RingMemory;
 use crate::io::socket::{self, SocketOptions, XskSocket};
@@ -80,6 +82,11 @@ impl Sockets for KernelHost {
 
     fn copy_group_frames(&self, netdev: &Netdev) -> Result<Box<dyn GroupFrames>, Error> {
         let socket = GroupSocket::open(netdev.index).map_err(|errno| packet_error(netdev, errno))?;
+        Ok(Box::new(socket))
+    }
+
+    fn open_frame_socket(&self, netdev: &Netdev) -> Result<Box<dyn FrameSocket>, Error> {
+        let socket = SendSocket::open(netdev.index).map_err(|errno| packet_error(netdev, errno))?;
         Ok(Box::new(socket))
     }
 

@@ -429,7 +429,7 @@ fn count(addrs: &[u64]) -> u32 {
 }
 
 /// The request by which a station asks for its own protocol address (RFC 903). Switches learn from it.
-fn rarp(mac: [u8; 6]) -> [u8; 60] {
+pub fn rarp(mac: [u8; 6]) -> [u8; 60] {
     let mut packet = [0; 60];
     packet[..6].fill(0xff);
     packet[6..12].copy_from_slice(&mac);

@@ -6,6 +6,7 @@
 //! The egress has the worker's queues, because any frame that is staged may make it send. Who receives borrows a queue
 //! by its slot. It also has the worker's free frames. Bridge and components are its clients.
 
+mod bond;
 mod long;
 mod next_hops;
 mod own_queues;
@@ -285,11 +286,23 @@ impl Egress {
 
     fn rebuild_next_hops(&mut self, turn: &Turn<'_>) {
         self.sender.next_hops.rebuild(turn.view, self.sender.queues.as_slice(), turn.worker);
+        self.sender.release_held(turn);
     }
 
     /// Picks up ports that are new in the view.
     pub(super) fn refresh(&mut self, turn: &Turn<'_>) {
         self.sender.next_hops.keep_up(turn.view, self.sender.queues.as_slice(), turn.worker);
+        self.sender.release_held(turn);
+    }
+
+    /// Goes by the tables of bonds as they are now, and sends what waited for them.
+    pub(super) fn refresh_bonds(&mut self, turn: &Turn<'_>) {
+        self.rebuild_next_hops(turn);
+    }
+
+    /// Frames that are kept until the table of a bond changes.
+    pub(super) fn held(&self) -> usize {
+        self.sender.held.len()
     }
 
     /// From now on frames that come in wake the worker. It looks for work once more, and then may [`wait`](Self::wait).

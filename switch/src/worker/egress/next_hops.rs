@@ -1,5 +1,6 @@
 //! Where a worker puts a frame for a port: a queue of its own, or another worker.
 
+use super::bond::BondHops;
 use super::queue::Queue;
 use crate::engine::PortNo;
 use crate::worker::view::{QueueShared, View};
@@ -13,6 +14,8 @@ pub(super) enum Hop {
     Here(usize),
     /// A queue of another worker.
     There { worker: usize, queue: u32, generation: u32 },
+    /// The table of a bond says it, by its place here.
+    Bond(usize),
 }
 
 /// The next hops to one port.
@@ -28,6 +31,7 @@ struct PortHops {
 #[derive(Debug, Default)]
 pub(super) struct NextHops {
     ports: Vec<PortHops>,
+    bonds: Vec<BondHops>,
     /// Epoch of the ports that they are for.
     epoch: u64,
 }
@@ -57,6 +61,11 @@ impl NextHops {
         }
     }
 
+    /// The next hops of a bond.
+    pub(super) fn bond(&mut self, place: usize) -> &mut BondHops {
+        &mut self.bonds[place]
+    }
+
     /// Works out all next hops anew, if the ports of `view` are not those that they are for.
     pub(super) fn keep_up(&mut self, view: &View, queues: &[Queue], here: usize) {
         if view.ports_epoch != self.epoch {
@@ -83,6 +92,13 @@ impl NextHops {
                 hops.any.push(Hop::Here(slot));
                 hops.by_queue[queue.number as usize] = Hop::Here(slot);
             }
+        }
+        self.bonds.clear();
+        for (hops, port) in self.ports.iter_mut().zip(&*view.ports) {
+            let Some(bond) = port.as_ref().and_then(|port| port.bond.as_ref()) else { continue };
+            self.bonds.push(BondHops::new(bond, &hops.by_queue));
+            // A rule that names a queue would go past the bond's choice.
+            *hops = PortHops { any: vec![Hop::Bond(self.bonds.len() - 1)], by_queue: Vec::new() };
         }
         for hops in self.ports.iter_mut().filter(|hops| hops.any.is_empty()) {
             hops.any = hops.by_queue.iter().filter(|hop| **hop != Hop::Nowhere).copied().collect();

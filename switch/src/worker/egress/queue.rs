@@ -8,6 +8,7 @@ use crate::io::backend::Backend;
 use crate::io::frame_rings::Flush;
 use crate::io::umem::{Frame, FrameCache, Segments};
 use crate::model::{Count, DropReason};
+use crate::worker::bond::MemberShared;
 use crate::worker::debt::Debt;
 use crate::worker::frames::BURST;
 use crate::worker::view::PortShared;
@@ -35,6 +36,8 @@ pub struct Queue {
     pub number: u32,
     /// Where its frames come from and go to.
     pub backend: Backend,
+    /// The member of a bond that it belongs to.
+    member: Option<Arc<MemberShared>>,
     /// Whether frames are staged that the kernel has not taken.
     dirty: bool,
     /// Whether it wakes its worker.
@@ -74,6 +77,7 @@ impl Queue {
             port,
             number,
             backend,
+            member: None,
             dirty: false,
             watched: Watched::default(),
             serves,
@@ -82,6 +86,20 @@ impl Queue {
             waiting: Vec::with_capacity(BURST),
             waiting_metered: false,
             uncut,
+        }
+    }
+
+    /// A queue of a bond's member.
+    pub fn of_member(port: Arc<PortShared>, number: u32, backend: Backend, member: Arc<MemberShared>) -> Self {
+        Self { member: Some(member), ..Self::new(port, number, backend) }
+    }
+
+    /// Leaves in a burst what passes the gate of the bond's member, if the queue belongs to one.
+    #[inline]
+    fn admit(&self, burst: &mut Vec<Frame>, cache: &mut FrameCache) {
+        if let Some(member) = &self.member {
+            let queue = &self.port.queues[self.number as usize];
+            member.admit(burst, cache, queue, &self.port.shards[queue.worker()]);
         }
     }
 
@@ -103,6 +121,7 @@ impl Queue {
         let is_cut = self.backend.takes_offloads() && (!self.uncut.is_empty() || is_captured(&self.port));
         let taken =
             if is_cut { self.cut_received(burst, cache) } else { self.backend.receive_heads(burst, BURST, cache) };
+        self.admit(burst, cache);
         // Also without a frame: a queue that ran dry while none was free gets nothing until it is filled again.
         if taken > 0 || self.backend.is_short() {
             self.backend.refill(cache);
@@ -116,7 +135,9 @@ impl Queue {
         if self.backend.takes_offloads() {
             self.cut_received(burst, cache)
         } else {
-            self.backend.receive(burst, BURST, cache)
+            let taken = self.backend.receive(burst, BURST, cache);
+            self.admit(burst, cache);
+            taken
         }
     }
 

@@ -1,5 +1,6 @@
 //! Sends runs: the meter of the egress port, the tag edit, the next hop.
 
+use std::collections::VecDeque;
 use std::vec::Drain;
 
 use nix::errno::Errno;
@@ -41,13 +42,22 @@ pub(super) struct Sender {
     pub(super) peers: Peers,
     /// Segments of one packet, on their way to a queue. Empty between packets.
     pub(super) segments: Vec<Frame>,
+    /// Frames that are kept until the table of their bond changes, oldest first.
+    pub(super) held: VecDeque<(PortNo, Frame)>,
 }
 
 impl Sender {
     /// Without queues.
     pub(super) fn new(cache: FrameCache, event: &EventFd, peers: Peers) -> Result<Self, Errno> {
         let segments = Vec::with_capacity(BURST);
-        Ok(Self { cache, queues: OwnQueues::new(event)?, next_hops: NextHops::default(), peers, segments })
+        Ok(Self {
+            cache,
+            queues: OwnQueues::new(event)?,
+            next_hops: NextHops::default(),
+            peers,
+            segments,
+            held: VecDeque::new(),
+        })
     }
 
     /// Drops a frame. It counts at `shard`.
@@ -127,6 +137,7 @@ impl Sender {
                     self.discard(frame, turn.shard_of(port), DropReason::WorkerRingFull);
                 }
             }
+            Hop::Bond(bond) => self.send_by_bond(bond, frame, port, turn),
             Hop::Nowhere => self.discard(frame, turn.shard_of(port), DropReason::PortGone),
         }
     }

@@ -42,6 +42,8 @@ pub enum Call {
     MakePromiscuous,
     /// Have group-addressed frames copied.
     CopyGroupFrames,
+    /// Open a way to send frames beside the queues.
+    OpenFrameSocket,
     /// Open sockets for a guest.
     OpenGuestSockets,
     /// Open the file in which positions of rings outlive the process.
@@ -50,7 +52,7 @@ pub enum Call {
 
 impl Call {
     /// All kinds.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::MakePair,
         Self::Change,
         Self::MoveTo,
@@ -68,6 +70,7 @@ impl Call {
         Self::OpenQueue,
         Self::MakePromiscuous,
         Self::CopyGroupFrames,
+        Self::OpenFrameSocket,
         Self::OpenGuestSockets,
         Self::OpenJournal,
     ];

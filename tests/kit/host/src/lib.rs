@@ -292,6 +292,12 @@ impl FakeHost {
         self.lock().queue(name, queue).map(|kernel| kernel.transmit()).unwrap_or_default()
     }
 
+    /// What was sent by a netdev beside its queues since it was last asked for, in order.
+    pub fn sent_beside(&self, name: &str) -> Vec<Vec<u8>> {
+        let sent = self.look(name, |device| std::sync::Arc::clone(&device.sent_beside)).unwrap_or_default();
+        std::mem::take(&mut sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
     /// Lets a group-addressed frame come in by a netdev that is shared with the host. False: nobody copies such frames.
     pub fn receive_group(&self, name: &str, frame: &[u8]) -> bool {
         let sent = self.look(name, |device| device.group_frames.as_ref().map(|socket| socket.send(frame)));

@@ -2,11 +2,11 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
 use switch::host::{
-    GroupFrames, GuestSockets, Netdev, PacketSocket, PortSocket, QueueOptions, SocketCounters, Sockets,
+    FrameSocket, GroupFrames, GuestSockets, Netdev, PacketSocket, PortSocket, QueueOptions, SocketCounters, Sockets,
 };
 use switch::io::backend::Backend;
 use switch::io::memory;
@@ -38,6 +38,17 @@ impl GroupFrames for Copies {
         let failed = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or_default());
         let len = self.0.recv(buffer).map_err(failed)?;
         Ok(&buffer[..len])
+    }
+}
+
+/// Frames that were sent by a netdev beside its queues.
+#[derive(Debug)]
+struct Beside(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl FrameSocket for Beside {
+    fn send(&self, frame: &[u8]) -> Result<(), Errno> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(frame.to_vec());
+        Ok(())
     }
 }
 
@@ -85,6 +96,13 @@ impl Sockets for FakeHost {
         ours.set_nonblocking(true).map_err(|error| system(&error))?;
         device.group_frames = Some(hosts);
         Ok(Box::new(Copies(ours)))
+    }
+
+    fn open_frame_socket(&self, netdev: &Netdev) -> Result<Box<dyn FrameSocket>, Error> {
+        let mut state = self.lock();
+        state.call(Call::OpenFrameSocket, &netdev.name)?;
+        let device = state.device(netdev).ok_or_else(|| gone(netdev))?;
+        Ok(Box::new(Beside(Arc::clone(&device.sent_beside))))
     }
 
     /// Sockets that can't be bound to a netdev. Nobody can tell them from a guest's before these are bound.

@@ -43,6 +43,8 @@ pub(crate) struct Device {
     pub program: Option<Program>,
     /// Shared with each socket that keeps the netdev promiscuous.
     pub promiscuous: Arc<()>,
+    /// What was sent beside its queues, and not taken yet.
+    pub sent_beside: Arc<Mutex<Vec<Vec<u8>>>>,
     /// Where copies of group-addressed frames go.
     pub group_frames: Option<UnixDatagram>,
     /// By guests. `None`: nothing can be told of any queue.
@@ -205,6 +207,7 @@ impl State {
             other_program: None,
             program: None,
             promiscuous: Arc::default(),
+            sent_beside: Arc::default(),
             group_frames: None,
             bound_queues: Some(0),
         };

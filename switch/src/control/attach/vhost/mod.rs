@@ -88,10 +88,11 @@ impl VhostPort {
             mode: None,
             mode_reason: None,
             max_mtu: self.max_mtu,
-            zero_copy: vec![false; self.pairs.len()],
+            zero_copy: (0..).zip(vec![false; self.pairs.len()]).collect(),
             guest_end: None,
             vhost: self.endpoint.as_ref().map(Endpoint::info),
             tap: None,
+            bond: None,
         }
     }
 

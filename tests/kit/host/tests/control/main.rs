@@ -1,6 +1,7 @@
 //! Control on a made-up host: ports come up, carry frames, change, fail and go.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod bonds;
 mod fail;
 mod follow;
 mod guests;

@@ -260,6 +260,8 @@ async fn the_openapi_document_has_every_route() {
     paths.sort();
     let expected = [
         "audit",
+        "bonds",
+        "bonds/{bond}",
         "bridge",
         "capability",
         "capture",
@@ -306,7 +308,7 @@ async fn the_openapi_document_has_every_route() {
             let uri =
                 path.trim_start_matches("/api/v1/").replace("{port}", "vm1").replace("{mac}", "02:00:00:00:00:01");
             let uri = uri.replace("{direction}", "to");
-            let uri = ["{vport}", "{id}", "{src}", "{key_index}", "{disk}"]
+            let uri = ["{vport}", "{id}", "{src}", "{key_index}", "{disk}", "{bond}"]
                 .iter()
                 .fold(uri, |uri, name| uri.replace(name, "1"));
             let request =

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use bond::options::{BondState, Options, names};
+use bond::options::{BondState, OptionError, Options, names};
 use ctl_types::{BondEntry, NewBond, PortEntry, PortState};
+use switch::ErrorKind::{Invalid, WrongMode};
 use switch::model::*;
 
 use crate::Service;
@@ -76,6 +77,7 @@ impl Service {
                 let in_force =
                     port.info.as_ref().and_then(|info| info.bond.as_ref()).map(|bond| in_force(&bond.options));
                 let in_force = in_force.or_else(|| read(&before.options)).unwrap_or_default();
+                check_active(&active, &in_force, &members)?;
                 leave_out_unchanged(&mut options, in_force);
                 let missing = |of: &[String], from: &[String]| -> Vec<String> {
                     from.iter().filter(|name| !of.contains(name)).cloned().collect()
@@ -90,6 +92,8 @@ impl Service {
             // One that failed is made again as a new one is, of all that it was.
             is => {
                 let options = before.options.into_iter().chain(options).collect();
+                // What can't be read is refused when the port is added.
+                read(&options).map_or(Ok(()), |options| check_active(&active, &options, &members))?;
                 let mut spec = is.map_or_else(|| PortSpec::new(name, PortKind::Bond), |port| port.spec);
                 (spec.bond, spec.vport) = (Some(BondSpec { members, options }), vport.or(spec.vport));
                 let added = self.add_port(spec)?;
@@ -190,6 +194,20 @@ impl Wish {
             }
         }
         Ok(())
+    }
+}
+
+/// Checks the member that is to be active, as far as that does not depend on links.
+fn check_active(active: &Option<String>, options: &Options, members: &[String]) -> Result<(), Error> {
+    let Some(name) = active else { return Ok(()) };
+    let refused = |error: OptionError| {
+        let kind = if matches!(error, OptionError::ModeDependency { .. }) { WrongMode } else { Invalid };
+        Error::Switch(switch::Error::new(kind, format!("bond: {error}")))
+    };
+    options.clone().set(ACTIVE_SLAVE, name, BondState::default()).map_err(refused)?;
+    match name.is_empty() || members.contains(name) {
+        true => Ok(()),
+        false => Err(Error::invalid(format!("bond: active_slave: `{name}` is no member of the bond: add it first"))),
     }
 }
 

@@ -402,21 +402,22 @@ async fn meters_rules_and_redirects_live_from_post_to_delete() {
 async fn a_bond_lives_from_post_to_delete() {
     let api = Api::new();
     let new = json!({ "name": "up", "members": ["eth1", "eth2"], "mtu": 1400,
-        "options": { "mode": 1, "miimon": 100, "updelay": 250, "primary": "eth2", "all_slaves_active": true } });
+        "options": { "mode": 1, "miimon": 100, "primary": "eth2", "all_slaves_active": true } });
     let (status, bond) = api.call("POST", "bonds", new.clone()).await;
     assert_eq!((status, &bond["state"], &bond["mtu"]), (201, &json!("up"), &json!(1400)), "{bond}");
     assert_eq!((&bond["info"]["mode"], &bond["info"]["active"]), (&json!("active-backup"), &json!("eth2")));
     let option = |bond: &Value, name: &str| bond["info"]["options"][name].clone();
-    assert_eq!((option(&bond, "updelay"), option(&bond, "all_slaves_active")), (json!("200"), json!("1")));
+    assert_eq!((option(&bond, "miimon"), option(&bond, "all_slaves_active")), (json!("100"), json!("1")));
     assert_eq!(api.call("POST", "bonds", new).await.0, 409);
     assert_eq!(api.call("GET", "bonds", None).await.1[0]["name"], "up");
     assert_eq!(api.call("GET", "ports/up", None).await.1["spec"]["kind"], "bond");
     let change = json!({ "options": { "updelay": 0 }, "add": ["eth3"], "remove": ["eth2"], "active": "eth3" });
     let refused = api.call("PATCH", "bonds/up", change).await.1;
     assert!(refused["error"].as_str().unwrap().contains("eth3"), "it has no member of that name yet: {refused}");
-    let change = json!({ "options": { "updelay": 0 }, "add": ["eth3"], "remove": ["eth2"] });
+    let change = json!({ "options": { "updelay": 250 }, "add": ["eth3"], "remove": ["eth2"] });
     let (status, bond) = api.call("PATCH", "bonds/0", change).await;
     assert_eq!((status, &bond["spec"]["members"]), (200, &json!(["eth1", "eth3"])), "{bond}");
+    assert_eq!(option(&bond, "updelay"), "200", "rounded");
     for (body, status, code) in [
         (json!({ "options": { "lacprate": "fast" } }), 400, "EINVAL"),
         (json!({ "options": { "lacp_rate": "fast" } }), 409, "EACCES"),

@@ -552,10 +552,21 @@ def configure_disks(client):
     done("Vdisk.GetPvfCfg", "Vdisk.GetAllPvfCfg")
 
 
+def used_ports(client):
+    total, free = client.free_ports()
+    return total - free
+
+
+def bond_options(*options):
+    """Options of the Linux bonding driver: (name, value) each."""
+    return [dpu.BondOpts(opt_name=name, value=value) for name, value in options]
+
+
 def call_what_there_is_none_of(client):
-    options = [dpu.BondOpts(opt_name="mode", value="802.3ad")]
     for method, refusal, fields in [
-        ("BondSet", errno.EOPNOTSUPP, dict(enable=True, bond_opts=options)),
+        ("BondSet", errno.ENOENT, dict(enable=False)),
+        ("BondSet", errno.EINVAL, dict(enable=True, bond_opts=bond_options(("lacprate", "fast")))),
+        ("BondSet", errno.EOPNOTSUPP, dict(enable=True, bond_opts=bond_options(("mode", "balance-alb")))),
         ("GetStats", errno.ENOENT, dict(port_id=0)),
         ("GetLink", errno.ENOENT, dict(port_id=0)),
         ("GetMtu", errno.ENOENT, dict(port_id=0)),
@@ -588,6 +599,39 @@ def optical(client):
     equal("queues of q_errors", len(stats.q_errors), 2)
     check(stats.ipackets >= 20, "packets were sent to the port:", describe_message(stats))
     done("EthMac")
+
+
+def bond(client):
+    """Two netdevs are there, b0 and b1, whose other ends have a link and no LACP."""
+    mac = client.mac
+    lacp = bond_options(("slaves", "+b0"), ("slaves", "+b1"), ("lacp_rate", "fast"), ("mode", "802.3ad"), ("updelay", "250"))
+    mac.BondSet(0, enable=True, bond_opts=lacp)
+    mac.BondSet(0, enable=True, bond_opts=lacp)
+    equal("ports in use", used_ports(client), 1)
+    for option, status in [
+        (("mode", "active-backup"), errno.ENOTEMPTY),
+        (("lacp_rate", "slow"), errno.EBUSY),
+        (("primary", "b0"), errno.EACCES),
+        (("xmit_hash_policy", "7"), errno.EINVAL),
+        (("arp_interval", "100"), errno.EOPNOTSUPP),
+        (("slaves", "-b9"), errno.ENOENT),
+    ]:
+        mac.BondSet(status, enable=True, bond_opts=bond_options(option))
+    mac.BondSet(0, enable=True, bond_opts=bond_options(("xmit_hash_policy", "layer3+4"), ("slaves", "-b1")))
+    mac.partial("BondSet", errno.EINVAL)
+    mac.garbage("BondSet", b"\x08")
+    mac.GetLink(errno.ENOENT, port_id=0)
+    done("EthMac.BondSet")
+
+
+def end_bond(client):
+    """The bond has outlived a restart."""
+    mac = client.mac
+    mac.BondSet(0, enable=True, bond_opts=bond_options(("slaves", "b0 b1")))
+    mac.BondSet(0, enable=False)
+    mac.BondSet(errno.ENOENT, enable=False)
+    equal("ports in use", used_ports(client), 0)
+    done("EthMac.BondSet")
 
 
 def configure(client):
@@ -653,6 +697,7 @@ def switch(client, src, dest):
 
 def main(arguments):
     phases = {"configure": configure, "verify": verify, "cleanup": cleanup, "switch": switch, "optical": optical}
+    phases |= {"bond": bond, "end_bond": end_bond}
     path, phase, *numbers = arguments if len(arguments) > 1 else (None, None)
     if phase not in phases or len(numbers) != (2 if phase == "switch" else 0):
         print(f"usage: drive.py SOCKET {'|'.join(phases)} [ARGUMENT...]", file=sys.stderr)

@@ -62,6 +62,24 @@ fn a_python_client_made_from_the_document_reads_and_sets_an_optical_port() {
     daemon.finish();
 }
 
+#[test]
+fn a_python_client_made_from_the_document_makes_a_bond_that_outlives_a_restart() {
+    let environment = environment();
+    let mut daemon = Daemon::start("bond");
+    let far = NetNs::new("far");
+    for (ifname, other) in [("b0", "h0"), ("b1", "h1")] {
+        Veth::default().connect(End { ns: &daemon.ns, ifname }, End { ns: &far, ifname: other });
+    }
+    drive(&daemon, &environment, "bond");
+    let members = |daemon: &Daemon| daemon.get("bonds/bond0")["spec"]["members"].clone();
+    assert_eq!(members(&daemon), json!(["b0"]));
+    daemon.stop();
+    daemon.launch();
+    assert_eq!(members(&daemon), json!(["b0"]));
+    drive(&daemon, &environment, "end_bond");
+    daemon.finish();
+}
+
 /// Makes an authority with certificates, and another one that nobody trusts, by openssl.
 fn certificates(dir: &Path) {
     let openssl = |line: &str| {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::bond::BondCommand;
 use crate::bridge::BridgeCommand;
 use crate::capture::CaptureArguments;
 use crate::config::ConfigCommand;
@@ -48,6 +49,9 @@ pub enum Command {
     /// Optical ports: link, counters and MTU of `phy` ports.
     #[command(subcommand)]
     Link(LinkCommand),
+    /// Bonds: several netdevs that are one port. Add, change, list, show, delete.
+    #[command(subcommand)]
+    Bond(BondCommand),
     /// List FDB entries.
     #[command(subcommand)]
     Fdb(FdbCommand),

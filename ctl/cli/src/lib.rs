@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+mod bond;
 mod bridge;
 mod capability;
 mod capture;
@@ -53,6 +54,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<u8> {
             printer.show(&answer, |report: StatsReport| show::stats(&report, port.is_some()))
         }
         Command::Link(command) => link::run(&client, &printer, command).await,
+        Command::Bond(command) => bond::run(&client, &printer, command).await,
         Command::Fdb(command) => fdb::run(&client, &printer, command).await,
         Command::Meter(command) => meter::run(&client, &printer, command).await,
         Command::Rule(command) => rule::run(&client, &printer, command).await,

@@ -83,7 +83,7 @@ fn list(links: &[LinkInfo]) -> String {
 }
 
 /// Megabits a second, as NICs are named.
-fn speed(mbps: u32) -> String {
+pub(crate) fn speed(mbps: u32) -> String {
     if mbps >= 1000 && mbps.is_multiple_of(100) {
         let (whole, tenths) = (mbps / 1000, mbps % 1000 / 100);
         if tenths == 0 { format!("{whole}G") } else { format!("{whole}.{tenths}G") }

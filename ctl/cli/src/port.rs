@@ -85,7 +85,7 @@ pub struct PortOptions {
     #[arg(long)]
     uuid: Option<String>,
     /// Kind of the other end: guest (a veth pair), phy (a netdev), vhost (a vhost-user socket) or tap (for any VMM).
-    /// Default: guest.
+    /// Default: guest. `bond add` makes a bond.
     #[arg(long, value_parser = word::<PortKind>)]
     kind: Option<PortKind>,
     /// Port number. Default: the lowest free one.

@@ -49,7 +49,7 @@ pub(crate) fn ports(ports: &[PortEntry]) -> String {
             word(&port.state),
             info.map(|info| if info.link_up { "up" } else { "down" }.to_owned()).unwrap_or_default(),
             info.and_then(|info| info.mode).map(|mode| word(&mode)).unwrap_or_default(),
-            port.spec.ifname.clone().unwrap_or_default(),
+            netdev(&port.spec),
             guest,
             port.spec.mac.map(|mac| mac.to_string()).unwrap_or_default(),
             port.spec.mtu.map(|mtu| mtu.to_string()).unwrap_or_default(),
@@ -63,6 +63,27 @@ pub(crate) fn ports(ports: &[PortEntry]) -> String {
         text += &format!("{}: {}\n", port.name, port.error.as_deref().unwrap_or_default());
     }
     text
+}
+
+/// The switch's netdev, or the members of a bond.
+fn netdev(spec: &PortSpec) -> String {
+    let members = spec.bond.iter().flat_map(|bond| &bond.members);
+    spec.ifname.iter().chain(members).cloned().collect::<Vec<_>>().join(",")
+}
+
+/// What there is to say of a bond. `bond show` says more.
+fn bond(port: &PortEntry) -> Vec<(&'static str, String)> {
+    let Some(spec) = &port.spec.bond else { return Vec::new() };
+    let Some(info) = port.info.as_ref().and_then(|info| info.bond.as_ref()) else {
+        return vec![("members", spec.members.join(", "))];
+    };
+    let describe = |name: &String| match info.members.iter().find(|member| member.ifname == *name) {
+        None => format!("{name} (missing)"),
+        Some(member) if member.distributing => format!("{name} ({}, sends)", member.mii_status),
+        Some(member) => format!("{name} ({})", member.mii_status),
+    };
+    let members: Vec<_> = spec.members.iter().map(describe).collect();
+    vec![("bond mode", info.mode.clone()), ("members", members.join(", ")), ("bond's MAC", info.mac.to_string())]
 }
 
 /// What there is to say of a tap.
@@ -144,6 +165,7 @@ pub(crate) fn port(port: &PortEntry) -> String {
             lines.push(("netdev", format!("{ifname} (#{ifindex})")));
         }
     }
+    lines.extend(bond(port));
     if let Some(vhost) = &spec.vhost {
         let fields = [("owner", &vhost.owner), ("group", &vhost.group), ("mode", &vhost.mode)];
         let access: String =

@@ -186,6 +186,25 @@ fn port(name: &str, no: u32) -> Result<u16, Error> {
     u16::try_from(no).map_err(|_| Error::not_found(format!("{name}: there is no vport {no}")))
 }
 
+/// Renames fields in an error of the service to those of the document and its extensions.
+fn renamed(error: Error, fields: &[(&str, &str)]) -> Error {
+    let Error::Switch(inner) = &error else { return error };
+    let text = inner.to_string();
+    let renamed = fields.iter().find_map(|(field, name)| Some((name, text.strip_prefix(field)?)));
+    match renamed {
+        Some((name, rest)) => Error::Switch(switch::Error::new(inner.kind(), format!("{name}: {rest}"))),
+        None => error,
+    }
+}
+
+/// A port number that the switch has room for.
+fn number(vport: u32, slots: u32) -> Result<u16, Error> {
+    u16::try_from(vport)
+        .ok()
+        .filter(|_| vport < slots)
+        .ok_or_else(|| Error::invalid(format!("vport: {vport} is out of range, 0 to {} are possible", slots - 1)))
+}
+
 fn unsupported<T>(what: &str) -> Result<T, Error> {
     let text = format!("{what} are not offered by this version");
     Err(Error::Switch(switch::Error::new(ErrorKind::Unsupported, text)))

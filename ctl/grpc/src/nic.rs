@@ -10,7 +10,7 @@ use super::proto::{
     DelPortRequest, GetPortCapabilityRequest, GetPortCapabilityResponse, GetPortCfgRequest, GetPortCfgResponse,
     NewPortRequest, PortCfg, PortOpsRep, QueryPortRequest, QueryPortResponse, SetPortCfgRequest,
 };
-use super::{Dpu, mac, required};
+use super::{Dpu, mac, number, renamed, required};
 
 /// Fields of the service that have another name here.
 const FIELDS: [(&str, &str); 8] = [
@@ -23,25 +23,6 @@ const FIELDS: [(&str, &str); 8] = [
     ("tap.owner: ", "owner"),
     ("tap.group: ", "group"),
 ];
-
-/// Renames fields in an error of the service to those of the document and its extensions.
-fn in_its_words(error: Error) -> Error {
-    let Error::Switch(inner) = &error else { return error };
-    let text = inner.to_string();
-    let renamed = FIELDS.iter().find_map(|(field, name)| Some((name, text.strip_prefix(field)?)));
-    match renamed {
-        Some((name, rest)) => Error::Switch(switch::Error::new(inner.kind(), format!("{name}: {rest}"))),
-        None => error,
-    }
-}
-
-/// A port number that the switch has room for.
-fn number(vport: u32, slots: u32) -> Result<u16, Error> {
-    u16::try_from(vport)
-        .ok()
-        .filter(|_| vport < slots)
-        .ok_or_else(|| Error::invalid(format!("vport: {vport} is out of range, 0 to {} are possible", slots - 1)))
-}
 
 /// A name for a port: its uuid if that is valid and free, otherwise one derived from it.
 fn name_for(service: &Service, uuid: &str) -> String {
@@ -60,6 +41,9 @@ fn new_port(service: &Service, request: NewPortRequest) -> Result<PortOpsRep, Er
             Error::invalid(format!("kind: `{}` is none of {known}", word.escape_default()))
         })?,
     };
+    if kind == PortKind::Bond {
+        return Err(Error::invalid("kind: a bond is made by EthMac.BondSet"));
+    }
     // The uuid is checked before it becomes a name.
     let mut spec = PortSpec::new("nic", kind);
     spec.vport = request.vport.map(|vport| number(vport, service.capability().ports.total)).transpose()?;
@@ -147,7 +131,7 @@ impl ElasticNic for Dpu {
         let request = request.into_inner();
         let vport = request.vport.unwrap_or(0);
         self.answer_with(
-            move |service| new_port(service, request).map_err(in_its_words),
+            move |service| new_port(service, request).map_err(|error| renamed(error, &FIELDS)),
             |answer| PortOpsRep { vport: Some(vport), ..answer },
         )
         .await
@@ -169,7 +153,7 @@ impl ElasticNic for Dpu {
         let request = request.into_inner();
         let vport = request.vport.unwrap_or(0);
         self.answer_with(
-            move |service| set_port(service, request).map_err(in_its_words),
+            move |service| set_port(service, request).map_err(|error| renamed(error, &FIELDS)),
             |answer| PortOpsRep { vport: Some(vport), ..answer },
         )
         .await

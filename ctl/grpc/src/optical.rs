@@ -1,19 +1,58 @@
-//! Section 6 of the DPU interface document: optical ports, which are the `phy` ports. Bonds are not supported yet.
+//! Section 6 of the DPU interface document: optical ports, which are the `phy` ports, and bonds.
 
 use ctl_service::{Error, Service};
 use ctl_types::LinkUpdate;
+use switch::ErrorKind;
 use switch::model::{Duplex, LinkInfo, LinkStats};
 use tonic::{Request, Response, Status};
 
 use super::proto::eth_mac_server::EthMac;
 use super::proto::*;
-use super::{Dpu, required, unsupported};
+use super::{Dpu, number, renamed, required};
 
 /// `link_speed` of a link that is up at a speed which nobody knows (`RTE_ETH_SPEED_NUM_UNKNOWN` of DPDK, whose
 /// structure `EthLink` follows).
 const SPEED_UNKNOWN: u32 = u32::MAX;
 /// `link_speed` of a link without a speed (`RTE_ETH_SPEED_NUM_NONE`).
 const SPEED_NONE: u32 = 0;
+
+/// Name of the bond that a request is about which names none.
+const BOND: &str = "bond0";
+/// Fields of the service that have another name here.
+const BOND_FIELDS: [(&str, &str); 4] = [
+    ("bond: ", "bond_opts"),
+    ("bond.members: ", "bond_opts: slaves"),
+    ("bond.add: ", "bond_opts: slaves"),
+    ("queues: ", "bond_opts: slaves"),
+];
+
+fn bond_set(service: &Service, request: EthMacBondSetRequest) -> Result<EthMacBondSetResponse, Error> {
+    let EthMacBondSetRequest { enable, bond_opts, name, vport } = request;
+    let enable = required("enable", enable)?;
+    let name = name.unwrap_or_else(|| BOND.to_owned());
+    if !enable {
+        delete(service, &name).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => Error::not_found(format!("name: {error}")),
+            _ => error,
+        })?;
+        return Ok(EthMacBondSetResponse { status: Some(0), error: None, vport: None });
+    }
+    let vport = vport.map(|vport| number(vport, service.capability().ports.total)).transpose()?;
+    let option = |BondOpts { opt_name, value }| {
+        Ok((required("bond_opts.opt_name", opt_name)?, required("bond_opts.value", value)?))
+    };
+    let options: Vec<_> = bond_opts.into_iter().map(option).collect::<Result<_, Error>>()?;
+    let bond = service.set_bond(&name, vport, &options)?;
+    Ok(EthMacBondSetResponse { status: Some(0), error: None, vport: bond.vport.map(u32::from) })
+}
+
+fn delete(service: &Service, name: &str) -> Result<(), Error> {
+    // Elsewhere a number names a port too.
+    match service.bond(name)? {
+        bond if bond.name == name => service.del_bond(name),
+        _ => Err(Error::not_found(format!("there is no bond `{name}`"))),
+    }
+}
 
 /// Name of the port that a request is about.
 fn subject(service: &Service, port_id: Option<u32>) -> Result<String, Error> {
@@ -53,8 +92,12 @@ fn counters(stats: &LinkStats) -> EthMacGetStatsResponse {
 
 #[tonic::async_trait]
 impl EthMac for Dpu {
-    async fn bond_set(&self, _: Request<EthMacBondSetRequest>) -> Result<Response<EthMacBondSetResponse>, Status> {
-        self.answer(|_| unsupported("bonds")).await
+    async fn bond_set(
+        &self,
+        request: Request<EthMacBondSetRequest>,
+    ) -> Result<Response<EthMacBondSetResponse>, Status> {
+        let request = request.into_inner();
+        self.answer(move |service| bond_set(service, request).map_err(|error| renamed(error, &BOND_FIELDS))).await
     }
 
     async fn get_stats(

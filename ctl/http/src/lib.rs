@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "small numbers of tests"))]
 #![forbid(unsafe_code)]
 
+mod bonds;
 mod capture;
 mod config;
 mod configuration;
@@ -55,6 +56,7 @@ struct Document;
 /// All routes, without the API's prefix.
 fn all(spp: Arc<Spp>) -> OpenApiRouter<Arc<Service>> {
     let tables = meters::all().merge(rules::all()).merge(redirects::all()).merge(disks::all()).merge(links::all());
+    let tables = tables.merge(bonds::all());
     routes::all().merge(tables).merge(configuration::all()).merge(spp::all().with_state(spp))
 }
 
@@ -96,7 +98,12 @@ impl IntoResponse for Failure {
         let Self(error) = self;
         let status = match error.kind() {
             ErrorKind::NotFound => StatusCode::NOT_FOUND,
-            ErrorKind::Exists | ErrorKind::Busy | ErrorKind::Loop => StatusCode::CONFLICT,
+            ErrorKind::Exists
+            | ErrorKind::Busy
+            | ErrorKind::Loop
+            | ErrorKind::WrongMode
+            | ErrorKind::NotEmpty
+            | ErrorKind::NotReady => StatusCode::CONFLICT,
             ErrorKind::Invalid => StatusCode::BAD_REQUEST,
             ErrorKind::Denied => StatusCode::FORBIDDEN,
             ErrorKind::Full => StatusCode::INSUFFICIENT_STORAGE,

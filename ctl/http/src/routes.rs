@@ -6,8 +6,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use ctl_qemu::check::check_port;
 use ctl_service::doctor::local_checks;
-use ctl_service::vhost_checks;
-use ctl_service::{Error, Service};
+use ctl_service::{Error, Service, bond_checks, vhost_checks};
 use ctl_types::{BridgeUpdate, Capability, Check, ErrorBody, FdbFilter, PortEntry, PortState, Status};
 use serde::{Deserialize, Serialize};
 use switch::NetdevFinding;
@@ -224,6 +223,7 @@ async fn doctor(State(service): Shared, Query(query): Query<DoctorQuery>) -> Ans
             let guest_end = check_port(&port);
             let counted = stats.ports.iter().find(|counted| counted.name == port.name);
             let vhost = vhost_checks::checks(&port, counted);
+            let bond = bond_checks::checks(&port);
             let name = format!("port {}", port.name);
             told.extend(port.info.iter().flat_map(|info| info.problems.clone()).map(|text| (port.name.clone(), text)));
             match (port.error, port.info.and_then(|info| info.mode_reason)) {
@@ -239,6 +239,7 @@ async fn doctor(State(service): Shared, Query(query): Query<DoctorQuery>) -> Ans
             }
             checks.extend(guest_end);
             checks.extend(vhost);
+            checks.extend(bond);
         }
         let masks = service.dataplane().rule_masks();
         if masks > MANY_MASKS {

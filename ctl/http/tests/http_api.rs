@@ -260,6 +260,8 @@ async fn the_openapi_document_has_every_route() {
     paths.sort();
     let expected = [
         "audit",
+        "bonds",
+        "bonds/{bond}",
         "bridge",
         "capability",
         "capture",
@@ -306,7 +308,7 @@ async fn the_openapi_document_has_every_route() {
             let uri =
                 path.trim_start_matches("/api/v1/").replace("{port}", "vm1").replace("{mac}", "02:00:00:00:00:01");
             let uri = uri.replace("{direction}", "to");
-            let uri = ["{vport}", "{id}", "{src}", "{key_index}", "{disk}"]
+            let uri = ["{vport}", "{id}", "{src}", "{key_index}", "{disk}", "{bond}"]
                 .iter()
                 .fold(uri, |uri, name| uri.replace(name, "1"));
             let request =
@@ -397,6 +399,50 @@ async fn meters_rules_and_redirects_live_from_post_to_delete() {
 }
 
 #[tokio::test]
+async fn a_bond_lives_from_post_to_delete() {
+    let api = Api::new();
+    let new = json!({ "name": "up", "members": ["eth1", "eth2"], "mtu": 1400,
+        "options": { "mode": 1, "miimon": 100, "primary": "eth2", "all_slaves_active": true } });
+    let (status, bond) = api.call("POST", "bonds", new.clone()).await;
+    assert_eq!((status, &bond["state"], &bond["mtu"]), (201, &json!("up"), &json!(1400)), "{bond}");
+    assert_eq!((&bond["info"]["mode"], &bond["info"]["active"]), (&json!("active-backup"), &json!("eth2")));
+    let option = |bond: &Value, name: &str| bond["info"]["options"][name].clone();
+    assert_eq!((option(&bond, "miimon"), option(&bond, "all_slaves_active")), (json!("100"), json!("1")));
+    assert_eq!(api.call("POST", "bonds", new).await.0, 409);
+    assert_eq!(api.call("GET", "bonds", None).await.1[0]["name"], "up");
+    assert_eq!(api.call("GET", "ports/up", None).await.1["spec"]["kind"], "bond");
+    let change = json!({ "options": { "updelay": 0 }, "add": ["eth3"], "remove": ["eth2"], "active": "eth3" });
+    let refused = api.call("PATCH", "bonds/up", change).await.1;
+    assert!(refused["error"].as_str().unwrap().contains("eth3"), "it has no member of that name yet: {refused}");
+    let change = json!({ "options": { "updelay": 250 }, "add": ["eth3"], "remove": ["eth2"] });
+    let (status, bond) = api.call("PATCH", "bonds/0", change).await;
+    assert_eq!((status, &bond["spec"]["members"]), (200, &json!(["eth1", "eth3"])), "{bond}");
+    assert_eq!(option(&bond, "updelay"), "200", "rounded");
+    for (body, status, code) in [
+        (json!({ "options": { "lacprate": "fast" } }), 400, "EINVAL"),
+        (json!({ "options": { "lacp_rate": "fast" } }), 409, "EACCES"),
+        (json!({ "options": { "mode": "4" } }), 409, "ENOTEMPTY"),
+        (json!({ "options": { "ad_select": "count" } }), 409, "EBUSY"),
+        (json!({ "options": { "arp_interval": 100 } }), 422, "EOPNOTSUPP"),
+        (json!({ "options": { "miimon": 0, "downdelay": 100 } }), 409, "EPERM"),
+        (json!({ "remove": ["eth9"] }), 404, "ENOENT"),
+        (json!({ "members": [] }), 400, "EINVAL"),
+    ] {
+        let (answered, error) = api.call("PATCH", "bonds/up", body.clone()).await;
+        assert_eq!((answered, error["code"].as_str()), (status, Some(code)), "{body}: {error}");
+    }
+    api.call("POST", "ports", vm("vm1")).await;
+    for path in ["bonds/vm1", "bonds/1", "bonds/x"] {
+        let (status, error) = api.call("DELETE", path, None).await;
+        assert!(status == 404 && error["error"].as_str().unwrap().contains("there are `up`"), "{path}: {error}");
+    }
+    let (status, error) = api.call("GET", "links/up", None).await;
+    assert!(status == 400 && error["error"].as_str().unwrap().contains("bond show"), "{error}");
+    assert_eq!(api.call("DELETE", "bonds/up", None).await.0, 204);
+    assert_eq!(api.call("GET", "bonds", None).await.1, json!([]));
+}
+
+#[tokio::test]
 async fn reads_answer_with_their_types() {
     let api = Api::new();
     api.call("POST", "ports", vm("vm1")).await;
@@ -421,6 +467,8 @@ fn the_scrape_is_clean() {
     runtime.block_on(api.call("POST", "ports", vm("vm1")));
     let nic = json!({ "name": "nic", "kind": "phy", "ifname": "eth7", "spp": "phy:0" });
     runtime.block_on(api.call("POST", "ports", nic));
+    let bond = json!({ "name": "bond0", "members": ["eth8", "eth9"], "options": { "mode": "802.3ad" } });
+    assert_eq!(runtime.block_on(api.call("POST", "bonds", bond)).0, 201);
     for line in [
         "pri; launch vf 1",
         "vf 1; component start f 1 forward",
@@ -441,6 +489,8 @@ fn the_scrape_is_clean() {
         "xswitch_port_receive_packets_total{port=\"vm1\"} 3",
         "xswitch_port_dropped_packets_total{port=\"vm1\",reason=\"mac_spoofed\"} 1",
         &free,
+        "xswitch_bond_members{port=\"bond0\"} 2",
+        "xswitch_bond_member_up{port=\"bond0\",member=\"eth9\"} 1",
         "xswitch_component_rx_packets_total{component=\"vf 1/f\"} 1025",
         "xswitch_component_tx_packets_total{component=\"vf 1/f\"} 1024",
         "xswitch_component_dropped_packets_total{component=\"vf 1/f\",reason=\"ring_full\"} 1",

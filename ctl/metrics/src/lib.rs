@@ -6,6 +6,7 @@
 //! The daemon serves it, and nothing else depends on this crate. A scrape runs on a thread that may block.
 #![forbid(unsafe_code)]
 
+mod bonds;
 mod config;
 mod disks;
 mod endpoint;
@@ -105,6 +106,9 @@ impl Families {
         }
         if let Some(vhost) = &info.vhost {
             self.vhost(name, vhost);
+        }
+        if let Some((spec, bond)) = info.spec.bond.as_ref().zip(info.bond.as_ref()) {
+            self.bond(name, spec, bond);
         }
         let entries = f64::from(info.fdb_entries);
         self.gauge("xswitch_fdb_entries", "MAC addresses learned on the port.", &[("port", name)], entries);

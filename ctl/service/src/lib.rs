@@ -14,6 +14,8 @@
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "small numbers of tests"))]
 #![forbid(unsafe_code)]
 
+pub mod bond_checks;
+mod bonds;
 mod bridge;
 mod declared;
 mod disks;

@@ -84,6 +84,10 @@ impl Service {
         let spec = self.find(&inner, key)?;
         match spec.kind {
             PortKind::Phy => Ok(spec.name.clone()),
+            PortKind::Bond => {
+                let text = format!("port `{0}` is a bond: `xswitch bond show {0}` tells of its links", spec.name);
+                Err(Error::invalid(text))
+            }
             kind => {
                 let text = format!("port `{}` is a `{}` port: only `phy` ports have links", spec.name, kind.name());
                 Err(Error::invalid(text))

@@ -377,7 +377,8 @@ impl Service {
         }
         let before = spec.clone();
         let (gives_mac, gives_tap) = (update.mac.is_some(), update.tap.is_some());
-        let bond = update.bond.as_ref().map(|bond| undo_bond(bond, before.bond.as_ref()));
+        let in_force = || self.dataplane.port(&before.name).ok().and_then(|info| info.bond);
+        let bond = update.bond.as_ref().map(|bond| undo_bond(bond, &in_force().unwrap_or_default()));
         let info = self.dataplane.update_port(&before.name, update)?;
         let undo = PortUpdate {
             mtu: before.mtu,
@@ -439,13 +440,15 @@ fn failed_entry(port: &Failed, spec: &PortSpec) -> PortEntry {
     PortEntry { name, state: PortState::Failed, error: Some(port.why.clone()), spec, info: None, guest: None }
 }
 
-/// The change that takes a change of a bond back. An option that was never set stays as it is.
-fn undo_bond(update: &BondUpdate, before: Option<&BondSpec>) -> BondUpdate {
-    let was = |name: &String| Some((name.clone(), before?.options.get(name)?.clone()));
+/// The change that takes a change of a bond back. `before` is the bond before it.
+fn undo_bond(update: &BondUpdate, before: &BondInfo) -> BondUpdate {
+    // Words have their number behind them.
+    let word = |value: &String| value.split_whitespace().next().unwrap_or_default().to_owned();
+    let was = |name: &String| Some((name.clone(), word(before.options.get(name)?)));
     BondUpdate {
         options: update.options.keys().filter_map(was).collect(),
         add: update.remove.clone(),
         remove: update.add.clone(),
-        active: None,
+        active: update.active.as_ref().and(before.active.clone()),
     }
 }

@@ -36,12 +36,19 @@ fn declared() -> DeclaredRow {
     DeclaredRow { name: "port/vm1".into(), file: Some("/etc/x.toml".into()), row: json!({ "name": "vm1" }) }
 }
 
+fn bond() -> PortSpec {
+    let options = [("mode", "802.3ad"), ("xmit_hash_policy", "layer3+4"), ("updelay", "200")];
+    let options = options.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let members = vec!["eth1".into(), "eth2".into()];
+    PortSpec { bond: Some(BondSpec { members, options }), ..PortSpec::new("bond0", PortKind::Bond) }
+}
+
 fn whole() -> Kept {
     let meter = MeterSpec::new(4_000_000_000, 64);
     Kept {
         bridge: Some(BridgeSettings::default()),
         bridge_configured: Some(BridgeSettings { fdb_limit: 99, ..BridgeSettings::default() }),
-        ports: vec![PortSpec::new("vm1", PortKind::Guest)],
+        ports: vec![bond(), PortSpec::new("vm1", PortKind::Guest)],
         fdb: vec![FdbSpec { mac: MacAddr::new([2, 0, 0, 0, 0, 1]), vlan: 7, port: "vm1".into() }],
         meters: vec![MeterRecord { spec: meter, implicit: true }],
         bindings: vec![MeterBinding { vport: 3, direction: MeterDirection::To, meter: 4_000_000_000 }],
@@ -95,6 +102,7 @@ fn what_was_written_is_loaded_and_what_was_removed_is_gone() {
     let gone = [
         Row::remove::<RunTime>(""),
         Row::remove::<Configured>(""),
+        Row::remove::<Ports>("bond0"),
         Row::remove::<Ports>("vm1"),
         Row::remove::<StaticEntries>("7/02:00:00:00:00:01"),
         Row::remove::<Meters>("4000000000"),

@@ -6,6 +6,7 @@
 //! With feature `schema` the types have OpenAPI schemas.
 #![forbid(unsafe_code)]
 
+mod bond;
 mod check;
 mod config;
 mod disk;
@@ -15,6 +16,7 @@ mod packet;
 mod service;
 pub mod table;
 
+pub use self::bond::{BondEntry, NewBond};
 pub use self::check::{Check, Status};
 pub use self::config::{
     ConfigAction, ConfigChange, ConfigChanges, ConfigRequest, ConfigSection, FieldChange, MeterConfig, SwitchConfig,

@@ -21,7 +21,7 @@ pub struct BondSpec {
     pub members: Vec<String>,
     /// Options by the names of the Linux bonding driver, with its values (by name or number). Default: those of the
     /// driver, so `mode` is `balance-rr`.
-    #[serde(default, deserialize_with = "values", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "bond_option_values", skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
 }
 
@@ -31,7 +31,7 @@ pub struct BondSpec {
 #[serde(deny_unknown_fields)]
 pub struct BondUpdate {
     /// Options to set. Those that the Linux bonding driver does not change while a bond is up are refused.
-    #[serde(default, deserialize_with = "values", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "bond_option_values", skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
     /// Netdevs that become members.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -44,8 +44,11 @@ pub struct BondUpdate {
     pub active: Option<String>,
 }
 
-/// Values of options: text, numbers, or true and false (1 and 0).
-fn values<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+/// Reads values of options: text, numbers, or true and false (1 and 0).
+///
+/// # Errors
+/// A value is something else.
+pub fn bond_option_values<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Value {
@@ -166,6 +169,14 @@ pub struct BondPortInfo {
     pub actor: BondPartyInfo,
     /// The other side, as it said.
     pub partner: BondPartyInfo,
+    /// Churn detection of this side: `none`, `monitoring` or `churned` (it has not come into sync for 60 s).
+    pub actor_churn: String,
+    /// Churn detection of the other side.
+    pub partner_churn: String,
+    /// How often this side has churned.
+    pub actor_churned: u64,
+    /// How often the other side has.
+    pub partner_churned: u64,
     /// LACPDUs that came in.
     pub pdus_received: u64,
     /// LACPDUs that were sent.

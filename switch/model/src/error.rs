@@ -15,6 +15,12 @@ pub enum ErrorKind {
     Busy,
     /// It would lead back to where it starts (ELOOP, HTTP 409).
     Loop,
+    /// Not in the mode that it is in (EACCES, HTTP 409).
+    WrongMode,
+    /// Not while it has members (ENOTEMPTY, HTTP 409).
+    NotEmpty,
+    /// Another setting has to come first (EPERM, HTTP 409).
+    NotReady,
     /// Not possible on this port kind, driver or kernel (EOPNOTSUPP, HTTP 422).
     Unsupported,
     /// The one who asks may not have it (EACCES, HTTP 403).

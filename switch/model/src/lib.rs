@@ -41,7 +41,7 @@ mod worker;
 
 pub use bond::{
     BondInfo, BondLacpInfo, BondMemberInfo, BondPartyInfo, BondPortInfo, BondSpec, BondUpdate, DEFAULT_BOND_QUEUES,
-    MAX_BOND_MEMBERS,
+    MAX_BOND_MEMBERS, bond_option_values,
 };
 pub use bridge::{BridgeSettings, DEFAULT_STORM_CONTROL, FdbEntry, FdbKind, FdbSpec, HeldAddress};
 pub use capture::{CaptureFiles, CapturedFrame, Compression, Direction};

@@ -11,7 +11,7 @@ use crate::messages::{Entropy, request};
 use crate::rig::Rig;
 
 /// All possible statuses. In addition there is 5 when the state can't be written.
-pub const STATUSES: [u32; 8] = [0, 2, 16, 17, 22, 28, 40, 95];
+pub const STATUSES: [u32; 11] = [0, 1, 2, 13, 16, 17, 22, 28, 39, 40, 95];
 const EIO: u32 = 5;
 
 /// Small tables, so that requests meet the results of earlier ones.

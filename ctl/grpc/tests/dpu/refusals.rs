@@ -434,16 +434,6 @@ async fn a_full_table_says_so() {
 }
 
 #[tokio::test]
-async fn bonds_are_not_offered() {
-    let rig = furnished().await;
-    let before = rig.dump().await;
-    let said = rig.say_bytes("EthMac/BondSet", &[]).await;
-    assert_eq!(said.status, EOPNOTSUPP);
-    assert!(said.error.contains("not offered"), "{}", said.error);
-    assert!(rig.dump().await == before);
-}
-
-#[tokio::test]
 async fn a_change_that_cannot_be_kept_is_undone() {
     let rig = furnished().await;
     rig.done("Meter/Add", &meter(9, 1000)).await;

@@ -2,7 +2,7 @@
 //!
 //! | step | module |
 //! | --- | --- |
-//! | what the switch becomes by a file | `target`, and `port` for ports that are declared in part (pure) |
+//! | what the switch becomes by a file | `target`, with `port` and `bond` for what is declared in part (pure) |
 //! | what differs from what it is | `diff` (pure) |
 //! | whether it can become so, as a whole | `check` |
 //! | making it so, or going back | `carry_out` |
@@ -14,6 +14,7 @@
 //! At start nothing was promised yet, and the daemon must run. So what can be changed in operation is changed before a
 //! port is up. What fails is logged and left out.
 
+mod bond;
 mod carry_out;
 mod check;
 mod diff;

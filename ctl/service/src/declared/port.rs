@@ -9,6 +9,8 @@
 
 use switch::model::*;
 
+use super::bond;
+
 /// The port that `wish` means. `is` is the port of that name that there is, and `before` what the file declared before.
 /// A port that is new has no number yet, unless `wish` names one.
 pub(super) fn complete(wish: &PortSpec, is: Option<&PortSpec>, before: Option<&PortSpec>) -> PortSpec {
@@ -65,7 +67,10 @@ pub(super) fn complete(wish: &PortSpec, is: Option<&PortSpec>, before: Option<&P
         vhost: wish.vhost.clone(),
         feature_list: wish.feature_list,
         tap: wish.tap.clone().and_then(TapSpec::if_named),
-        bond: wish.bond.clone(),
+        bond: wish.bond.as_ref().map(|bond| {
+            let [is, before] = [same, before].map(|port| port.and_then(|port| port.bond.as_ref()));
+            bond::complete(bond, is, before)
+        }),
         spp: wish.spp.clone(),
     }
 }
@@ -88,10 +93,20 @@ pub(super) fn update(is: &PortSpec, to: &PortSpec) -> Option<PortUpdate> {
         queue_depth: new(&is.queue_depth, &to.queue_depth),
         guest_sockets: flag(is.guest_sockets, to.guest_sockets),
         tap: new_tap(is, to),
-        bond: None,
+        bond: is.bond.as_ref().zip(to.bond.as_ref()).and_then(|(is, to)| bond::update(is, to)),
         queues: None,
     };
-    (updated(is, &update) == *to).then_some(update)
+    is_same(&updated(is, &update), to).then_some(update)
+}
+
+/// Whether both are the same port, of bonds by what they mean.
+fn is_same(one: &PortSpec, other: &PortSpec) -> bool {
+    match (&one.bond, &other.bond) {
+        (Some(bond), Some(is)) => {
+            bond::is_same(bond, is) && PortSpec { bond: Some(is.clone()), ..one.clone() } == *other
+        }
+        _ => one == other,
+    }
 }
 
 /// Who is to open the tap of a live port, if it is others than before and the kernel can do that.
@@ -114,6 +129,10 @@ fn updated(is: &PortSpec, update: &PortUpdate) -> PortSpec {
         queue_depth: update.queue_depth.or(is.queue_depth),
         guest_sockets: update.guest_sockets.unwrap_or(is.guest_sockets),
         tap: update.tap.map_or_else(|| is.tap.clone(), TapSpec::if_named),
+        bond: match update.bond {
+            Some(update) => is.bond.as_ref().map(|bond| bond::updated(bond, &update)),
+            None => is.bond.clone(),
+        },
         ..is.clone()
     }
 }
@@ -259,6 +278,28 @@ mod tests {
         let is = PortSpec { queues: Some(2), ..complete(&nic, None, None) };
         assert_eq!(complete(&nic, Some(&is), Some(&nic)).queues, Some(2));
         assert_eq!(complete(&PortSpec { queues: Some(8), ..nic.clone() }, Some(&is), Some(&nic)).queues, Some(8));
+    }
+
+    #[test]
+    fn a_bond_changes_members_and_options_in_operation() {
+        let bond = |members: &[&str], options: &[(&str, &str)]| {
+            let members = members.iter().map(|name| (*name).to_owned()).collect();
+            let options = options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            PortSpec { bond: Some(BondSpec { members, options }), ..PortSpec::new("up", PortKind::Bond) }
+        };
+        let wish = bond(&["eth1", "eth2"], &[("mode", "4")]);
+        let is = PortSpec { vport: Some(3), mtu: Some(1500), ..complete(&wish, None, None) };
+        assert_eq!(is.queues, Some(DEFAULT_BOND_QUEUES));
+        let same = bond(&["eth2", "eth1"], &[("mode", "802.3ad")]);
+        assert_eq!(complete(&same, Some(&is), Some(&wish)), is);
+        let to = complete(&bond(&["eth2", "eth3"], &[("mode", "4"), ("min_links", "1")]), Some(&is), Some(&wish));
+        let change = update(&is, &to).unwrap();
+        assert_eq!(PortUpdate { bond: None, ..change.clone() }, PortUpdate::default());
+        assert_eq!(updated(&is, &change), to);
+        // The way back, although the switch keeps the option with its default.
+        assert!(update(&to, &is).is_some_and(|back| back.bond.is_some()));
+        let other = complete(&bond(&["eth1", "eth2"], &[("mode", "1")]), Some(&is), Some(&wish));
+        assert_eq!(update(&is, &other), None);
     }
 
     #[test]

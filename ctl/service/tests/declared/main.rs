@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod apply;
+mod bonds;
 mod random;
 mod refusals;
 mod reload;

@@ -1,7 +1,7 @@
 //! A bond as its users see it.
 
 use bond::lacp::pdu::PortInfo;
-use bond::lacp::{MuxState, PortStatus, ReceiveState};
+use bond::lacp::{ChurnState, MuxState, PortStatus, ReceiveState};
 use bond::options::{Mode, Word};
 use bond::{Bond, Collect, LinkState, MemberId};
 
@@ -99,9 +99,22 @@ fn port(status: &PortStatus) -> BondPortInfo {
         mux_state: mux.to_owned(),
         actor: party(&status.actor),
         partner: party(&status.partner),
+        actor_churn: churn(status.actor_churn.0).to_owned(),
+        partner_churn: churn(status.partner_churn.0).to_owned(),
+        actor_churned: status.actor_churn.1,
+        partner_churned: status.partner_churn.1,
         pdus_received: status.counters.lacpdus_in,
         pdus_sent: status.counters.lacpdus_out,
         pdus_bad: status.counters.illegal,
+    }
+}
+
+/// The driver's words (`churn_description`).
+fn churn(state: ChurnState) -> &'static str {
+    match state {
+        ChurnState::Monitoring => "monitoring",
+        ChurnState::Churned => "churned",
+        ChurnState::None => "none",
     }
 }
 

@@ -188,7 +188,10 @@ fn check_is_option(name: &str) -> Result<(), Error> {
 
 fn option_error(error: &bond::options::OptionError) -> Error {
     let kind = match error.errno() {
-        16 | 39 => ErrorKind::Busy,
+        1 => ErrorKind::NotReady,
+        13 => ErrorKind::WrongMode,
+        16 => ErrorKind::Busy,
+        39 => ErrorKind::NotEmpty,
         95 => ErrorKind::Unsupported,
         _ => ErrorKind::Invalid,
     };

@@ -243,8 +243,8 @@ fn shared_steering_follows_its_set_in_generic_mode() {
 #[test]
 fn a_driver_tells_what_it_can_do() {
     with_veth(|| {
-        assert_eq!(driver_features(ifindex("sw")).unwrap(), DriverFeatures { native: true, zero_copy: false });
-        assert_eq!(driver_features(ifindex("lo")).unwrap(), DriverFeatures { native: false, zero_copy: false });
+        assert_eq!(driver_features(ifindex("sw")).unwrap(), DriverFeatures { native: true, zero_copy: false, multi_buffer: true });
+        assert_eq!(driver_features(ifindex("lo")).unwrap(), DriverFeatures { native: false, zero_copy: false, multi_buffer: false });
     });
 }
 

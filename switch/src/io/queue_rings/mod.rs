@@ -103,12 +103,13 @@ impl Bounce {
     #[inline(never)]
     fn receive(&mut self, rings: &mut FrameRings, burst: &mut Vec<Frame>, max: usize, cache: &mut FrameCache) -> usize {
         let mut taken = 0;
-        // A packet is taken with all of its chunks or not at all. So frames for the longest must be there if any may be.
-        let least = if self.takes_chains { MOST_CHUNKS } else { 1 };
-        while taken + least <= max {
-            cache.stock_up(least);
+        while taken < max {
+            if self.takes_chains {
+                // A packet is taken with all of its chunks or not at all.
+                cache.stock_up(MOST_CHUNKS);
+            }
             let room = cache.stock().min(max - taken);
-            let more = if room < least { 0 } else { rings.receive(&mut self.batch, room) };
+            let more = if room == 0 { 0 } else { rings.receive(&mut self.batch, room) };
             for frame in self.batch.drain(..) {
                 // `stock` has said that there is one for each chunk.
                 if frame.is_chained() {
@@ -121,7 +122,7 @@ impl Bounce {
             }
             self.brought_chains |= rings.brought_chains();
             taken += more;
-            if more < room {
+            if room == 0 || more < room {
                 break;
             }
         }

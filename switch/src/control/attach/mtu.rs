@@ -68,7 +68,7 @@ pub fn frame_mtu(frame_size: u32) -> u32 {
 }
 
 /// Largest MTU that fits the chunks of the longest packet. The kernel leaves the headroom free in each of them.
-fn jumbo_mtu(frame_size: u32) -> u32 {
+pub fn jumbo_mtu(frame_size: u32) -> u32 {
     let chunks = u32::try_from(MOST_CHUNKS).unwrap_or(1);
     (chunks * (frame_size - HEADROOM) - L2_OVERHEAD).min(MAX_MTU)
 }

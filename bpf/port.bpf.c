@@ -9,6 +9,9 @@
  * Every packet is counted by outcome, per queue and CPU, without atomics. A redirect is counted before the socket takes
  * the packet. The socket's own XDP_STATISTICS count what a full ring loses afterwards.
  *
+ * A packet may have several buffers, if the loader says so (BPF_F_XDP_HAS_FRAGS). Only the first one is read: it has at
+ * least the Ethernet header and a tag.
+ *
  * The program does not see a tag that a NIC strips into its descriptor. VLAN stripping must be off on a shared NIC that
  * has VLANs.
  */

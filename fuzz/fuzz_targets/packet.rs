@@ -50,7 +50,7 @@ fuzz_target!(|data: &[u8]| {
         TraceInput { snapshot: &SNAPSHOT, fdb: &FDB, meters: &meters, now: 1, now_ns: 0, names: &names, rule: None };
     let report = trace(&input, ingress, frame);
     let context = BurstContext { snap: &SNAPSHOT, fdb: &FDB, now: 1, ingress, worker: 0 };
-    let decision = decide(&context, frame, &mut DirectLookup, &mut NoTrace);
+    let decision = decide(&context, frame, frame.len(), &mut DirectLookup, &mut NoTrace);
     let edits = match decision.verdict {
         Verdict::Drop(reason) => {
             assert_eq!(report.drop_reason.as_deref(), Some(reason.label()));

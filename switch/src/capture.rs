@@ -38,8 +38,15 @@ impl Tap {
         self.ports.is_empty() || self.ports.iter().any(|name| name == port)
     }
 
-    /// Offers a frame.
-    pub fn offer(&self, vport: u16, queue: u32, direction: Direction, data: &[u8]) {
+    /// Offers a frame of `len` bytes, which are `pieces`.
+    pub fn offer<'a>(
+        &self,
+        vport: u16,
+        queue: u32,
+        direction: Direction,
+        len: usize,
+        pieces: impl Iterator<Item = &'a [u8]>,
+    ) {
         if self.direction.is_some_and(|wanted| wanted != direction) {
             return;
         }
@@ -49,8 +56,8 @@ impl Tap {
             queue,
             direction,
             timestamp_ns: u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX),
-            wire_len: u32::try_from(data.len()).unwrap_or(u32::MAX),
-            data: data[..data.len().min(self.snaplen)].to_vec(),
+            wire_len: u32::try_from(len).unwrap_or(u32::MAX),
+            data: first_bytes(len.min(self.snaplen), pieces),
         };
         if self.backlog.push(frame).is_err() {
             self.missed.fetch_add(1, Ordering::Relaxed);
@@ -75,6 +82,19 @@ impl Tap {
     }
 }
 
+/// The first `len` bytes of a packet.
+pub(crate) fn first_bytes<'a>(len: usize, pieces: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(len);
+    for piece in pieces {
+        let left = len - bytes.len();
+        bytes.extend_from_slice(&piece[..piece.len().min(left)]);
+        if bytes.len() == len {
+            break;
+        }
+    }
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,9 +103,9 @@ mod tests {
     fn a_slow_reader_loses_the_newest_frames_and_is_told_how_many() {
         let tap = Tap::new(Vec::new(), Some(Direction::Rx), 4);
         for _ in 0..BACKLOG + 3 {
-            tap.offer(1, 0, Direction::Rx, b"abcdef");
+            tap.offer(1, 0, Direction::Rx, 6, [&b"abc"[..], b"def"].into_iter());
         }
-        tap.offer(1, 0, Direction::Tx, b"other way");
+        tap.offer(1, 0, Direction::Tx, 9, std::iter::once(&b"other way"[..]));
         let frames = tap.receive(Duration::ZERO);
         assert_eq!((frames.len(), tap.missed()), (BACKLOG, 3));
         assert_eq!((frames[0].data.as_slice(), frames[0].wire_len), (b"abcd".as_slice(), 6));

@@ -81,13 +81,16 @@ fn each_mode_carries_packets_and_is_reported() {
 #[test]
 fn native_mode_that_cannot_be_had_is_refused_or_replaced_with_the_reason() {
     let daemon = Daemon::start("native");
-    let (status, error) =
-        daemon.call("POST", "ports", &json!({ "name": "x", "kind": "guest", "mode": "native", "mtu": 3600 }));
+    let spec = |mode| json!({ "name": "x", "kind": "guest", "mode": mode, "mtu": 3600, "guest_sockets": true });
+    let (status, error) = daemon.call("POST", "ports", &spec("native"));
     assert_eq!(status, 400, "{error}");
-    assert!(error["error"].as_str().expect("a text").contains("68 to 3506"), "{error}");
-    let port = daemon.ok("POST", "ports", json!({ "name": "x", "kind": "guest", "mtu": 3600 }));
-    assert_eq!(port["info"]["mode"], "generic");
-    assert!(port["info"]["mode_reason"].as_str().expect("a reason").contains("MTU is too large"), "{port}");
+    let text = error["error"].as_str().expect("a text");
+    assert!(text.contains("68 to 3506") && text.contains("a guest's own AF_XDP sockets"), "{error}");
+    // The program at the guest's end is for packets of one page. The switch's is not.
+    let port = daemon.ok("POST", "ports", spec("auto"));
+    let end = &port["info"]["guest_end"];
+    assert_eq!((&port["info"]["mode"], &end["mode"]), (&json!("native"), &json!("generic")));
+    assert!(end["mode_reason"].as_str().expect("a reason").contains("MTU is too large"), "{port}");
     daemon.ok("DELETE", "ports/x", Value::Null);
     assert!(daemon.ns.find_ifindex("xs0").is_none(), "the pair goes with its port");
     daemon.finish();
@@ -96,27 +99,28 @@ fn native_mode_that_cannot_be_had_is_refused_or_replaced_with_the_reason() {
 #[test]
 fn the_largest_mtu_passes_and_more_is_refused_with_the_range() {
     let daemon = Daemon::start("mtu");
-    let (a, b) = (daemon.guest("a", json!({ "mtu": 3506 })), daemon.guest("b", json!({ "mtu": 3506 })));
-    assert_eq!(daemon.get("ports/a")["info"]["mode"], "native");
+    let (a, b) = (daemon.guest("a", json!({ "mtu": 65_535 })), daemon.guest("b", json!({ "mtu": 65_535 })));
+    let info = &daemon.get("ports/a")["info"];
+    assert_eq!((&info["mode"], &info["max_mtu"]), (&json!("native"), &json!(65_535)));
     a.address("10.0.0.1/24");
     b.address("10.0.0.2/24");
     // IP and ICMP headers are 28 bytes. Fragments are off.
-    a.ns.sh("ping -c 2 -i 0.2 -W 2 -M do -s 3478 10.0.0.2");
+    a.ns.sh("ping -c 2 -i 0.2 -W 2 -M do -s 65507 10.0.0.2");
     let (big_a, big_b) = (
-        daemon.guest("ga", json!({ "mtu": 3822, "mode": "generic" })),
-        daemon.guest("gb", json!({ "mtu": 3822, "mode": "generic" })),
+        daemon.guest("ga", json!({ "mtu": 65_535, "mode": "generic" })),
+        daemon.guest("gb", json!({ "mtu": 65_535, "mode": "generic" })),
     );
     big_a.address("10.0.1.1/24");
     big_b.address("10.0.1.2/24");
-    big_a.ns.sh("ping -c 2 -i 0.2 -W 2 -M do -s 3794 10.0.1.2");
+    big_a.ns.sh("ping -c 2 -i 0.2 -W 2 -M do -s 65507 10.0.1.2");
     for (method, target, body) in [
-        ("POST", "ports", json!({ "name": "j", "kind": "guest", "mtu": 9000 })),
+        ("POST", "ports", json!({ "name": "j", "kind": "guest", "mtu": 65_536 })),
         ("POST", "ports", json!({ "name": "j", "kind": "guest", "mtu": 67 })),
-        ("PATCH", "ports/a", json!({ "mtu": 9000 })),
+        ("PATCH", "ports/a", json!({ "mtu": 65_536 })),
     ] {
         let (status, error) = daemon.call(method, target, &body);
         assert_eq!((status, error["code"].as_str()), (400, Some("EINVAL")), "{error}");
-        assert!(error["error"].as_str().expect("a text").contains("68 to 3"), "{error}");
+        assert!(error["error"].as_str().expect("a text").contains("68 to 65535"), "{error}");
     }
     // Both ends follow a change.
     daemon.ok("PATCH", "ports/a", json!({ "mtu": 1400 }));

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{MapCore, MapFlags, MapHandle};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, libbpf_sys};
 
 use crate::attach::{Attached, Mode, ModeRequest, XdpLink, attach};
 use crate::counters::QueueCounters;
@@ -59,6 +59,8 @@ pub struct LoadOptions {
     pub queues: u32,
     /// Which packets go to the switch.
     pub steering: Steering,
+    /// Whether packets may have several buffers (`BPF_F_XDP_HAS_FRAGS`, kernel 5.18 and later).
+    pub multi_buffer: bool,
 }
 
 /// A loaded program. Dropping it detaches it.
@@ -92,6 +94,10 @@ impl PortProgram {
         if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
             rodata.queue_count = options.queues;
             rodata.steer_shared = options.steering == Steering::Shared;
+        }
+        if options.multi_buffer {
+            // It reads the Ethernet header and a tag, which are in a packet's first buffer.
+            open.progs.xswitch_port.set_flags(libbpf_sys::BPF_F_XDP_HAS_FRAGS);
         }
         open.maps.sockets.set_max_entries(options.queues).map_err(|error| failed(&error))?;
         open.maps.counters.set_max_entries(options.queues).map_err(|error| failed(&error))?;

@@ -39,11 +39,14 @@ pub struct DriverFeatures {
     pub native: bool,
     /// AF_XDP without a copy.
     pub zero_copy: bool,
+    /// Packets of several buffers, for native programs that take them.
+    pub multi_buffer: bool,
 }
 
 const XDP_ACT_BASIC: u64 = 1;
 const XDP_ACT_REDIRECT: u64 = 2;
 const XDP_ACT_XSK_ZEROCOPY: u64 = 8;
+const XDP_ACT_RX_SG: u64 = 32;
 
 /// Features of the netdev's driver. All are off on a kernel that does not report them.
 pub fn driver_features(ifindex: u32) -> Result<DriverFeatures, Error> {
@@ -56,7 +59,11 @@ pub fn driver_features(ifindex: u32) -> Result<DriverFeatures, Error> {
         return Err(Error::system(format!("asking for the XDP features of netdev #{ifindex}"), &errno));
     }
     let has = |wanted: u64| query.feature_flags & wanted == wanted;
-    Ok(DriverFeatures { native: has(XDP_ACT_BASIC | XDP_ACT_REDIRECT), zero_copy: has(XDP_ACT_XSK_ZEROCOPY) })
+    Ok(DriverFeatures {
+        native: has(XDP_ACT_BASIC | XDP_ACT_REDIRECT),
+        zero_copy: has(XDP_ACT_XSK_ZEROCOPY),
+        multi_buffer: has(XDP_ACT_RX_SG),
+    })
 }
 
 /// All XDP programs on the netdev with that index, on its native (or hardware) and its generic hook.

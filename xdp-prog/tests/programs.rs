@@ -8,7 +8,8 @@ use std::os::fd::AsFd;
 
 use support::{frame, ifindex, ip, load, load_for, send, udp, with_veth, xdp_socket};
 use xdp_prog::{
-    DriverFeatures, Error, ErrorKind, Mode, ModeRequest, SteerKey, Steering, VETH_NATIVE_MAX_MTU, attached_programs,
+    DriverFeatures, Error, ErrorKind, LoadOptions, Mode, ModeRequest, PortProgram, SteerKey, Steering,
+    VETH_NATIVE_MAX_MTU, attached_programs,
     driver_features,
 };
 
@@ -99,6 +100,22 @@ fn only_the_other_ends_mtu_limits_a_veth() {
     with_veth(|| {
         ip("link set sw mtu 9000");
         assert_eq!(load(Steering::All).attach(ModeRequest::Native).unwrap().mode, Mode::Native);
+    });
+}
+
+#[test]
+fn a_program_that_takes_several_buffers_has_no_limit_of_a_page() {
+    with_veth(|| {
+        ip("link set vm mtu 65535");
+        let options = LoadOptions {
+            ifname: "sw".into(),
+            ifindex: ifindex("sw"),
+            queues: 1,
+            steering: Steering::Shared,
+            multi_buffer: true,
+        };
+        let attached = PortProgram::load(&options).unwrap().attach(ModeRequest::Native).unwrap();
+        assert_eq!(attached.mode, Mode::Native);
     });
 }
 
@@ -243,8 +260,8 @@ fn shared_steering_follows_its_set_in_generic_mode() {
 #[test]
 fn a_driver_tells_what_it_can_do() {
     with_veth(|| {
-        assert_eq!(driver_features(ifindex("sw")).unwrap(), DriverFeatures { native: true, zero_copy: false });
-        assert_eq!(driver_features(ifindex("lo")).unwrap(), DriverFeatures { native: false, zero_copy: false });
+        assert_eq!(driver_features(ifindex("sw")).unwrap(), DriverFeatures { native: true, zero_copy: false, multi_buffer: true });
+        assert_eq!(driver_features(ifindex("lo")).unwrap(), DriverFeatures { native: false, zero_copy: false, multi_buffer: false });
     });
 }
 

@@ -121,7 +121,7 @@ async fn bad_requests_say_what_is_wrong_and_change_nothing() {
         ),
         ("POST", "ports", Some("{\"name\": \"vm1\", \"kind\": \"guest\"}"), 409, "EEXIST", "vm1"),
         ("POST", "ports", None, 400, "EINVAL", ""),
-        ("PATCH", "ports/vm1", Some("{\"mtu\": 9000}"), 400, "EINVAL", "mtu"),
+        ("PATCH", "ports/vm1", Some("{\"mtu\": 90000}"), 400, "EINVAL", "mtu"),
         ("PATCH", "ports/vm9", Some("{\"mtu\": 1400}"), 404, "ENOENT", "vm9"),
         ("DELETE", "ports/vm9", None, 404, "ENOENT", "vm9"),
         ("GET", "stats?port=vm9", None, 404, "ENOENT", "vm9"),

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use ctl_guest::limits::{CAP_IPC_LOCK, effective_capabilities};
 use ctl_types::{Check, Status};
-use switch::host::kernel::{ethtool, links};
+use switch::host::Link;
+use switch::host::kernel::{ethtool, knows_multi_buffer, links};
 use switch::model::{DataplaneSettings, HugePages, MAX_FRAMES, MIN_FILL, OWN_UMEM_FRAMES};
 use vhost_user::event::CONTEXT_EVENTS;
 
@@ -38,6 +39,7 @@ pub fn local_checks(settings: &DataplaneSettings, ifnames: &[String], disk_threa
         text: finding.text,
         advice: finding.advice,
     }));
+    checks.push(check_jumbo(knows_multi_buffer(), settings.frame_size));
     let effective = effective_capabilities(&read("/proc/self/status"));
     checks.extend(check_capabilities(effective));
     let umem = settings.umem_bytes();
@@ -83,6 +85,38 @@ fn check_guests(has_btf: bool, private_mounts: Option<bool>) -> Vec<Check> {
         checks.push(Check::ok(name, "type information is there, and pins last"));
     }
     checks
+}
+
+/// Checks whether the kernel takes packets of several frames.
+fn check_jumbo(is_known: bool, frame_size: u32) -> Check {
+    let name = "jumbo frames";
+    if is_known {
+        let limit = switch::jumbo_mtu(frame_size);
+        return Check::ok(name, format!("the kernel has XDP multi-buffer: MTU up to {limit} where the driver has it too"));
+    }
+    let text = format!("the kernel has no XDP multi-buffer for AF_XDP: MTU up to {}", switch::frame_mtu(frame_size));
+    Check::bad(Status::Warn, name, text, "jumbo frames need kernel 6.6 or later")
+}
+
+/// Checks the MTU of a netdev. `is_known`: the kernel takes packets of several frames. `has_jumbo`: its driver does too.
+fn check_mtu(name: String, link: &Link, frame_size: u32, is_known: bool, has_jumbo: bool) -> Check {
+    let (mtu, ifname) = (link.mtu, &link.name);
+    let frame = switch::frame_mtu(frame_size);
+    let limit = if is_known { switch::jumbo_mtu(frame_size) } else { frame };
+    let native = match link.is_veth {
+        true => xdp_prog::VETH_NATIVE_MAX_MTU.min(frame),
+        false => frame,
+    };
+    if mtu > limit {
+        let text = format!("{mtu}, and packet memory carries {limit}");
+        Check::bad(Status::Fail, name, text, format!("`ip link set {ifname} mtu {limit}` or less"))
+    } else if mtu > native && !(is_known && has_jumbo) {
+        let text = format!("{mtu}: native mode without XDP multi-buffer ends at {native}");
+        let advice = "generic mode will be used, which is slower; lower the MTU for native mode";
+        Check::bad(Status::Warn, name, text, advice)
+    } else {
+        Check::ok(name, mtu.to_string())
+    }
 }
 
 fn check_kernel_version(release: &str) -> Check {
@@ -309,22 +343,10 @@ fn check_netdev(ifname: &str, settings: &DataplaneSettings) -> Vec<Check> {
     } else {
         Check::bad(Status::Warn, name("state"), format!("down, driver {driver}"), format!("`ip link set {ifname} up`"))
     });
-    let limit = settings.frame_size - 256 - 18;
-    checks.push(if link.mtu > limit {
-        let text = format!("{}, and a frame of packet memory carries {limit}", link.mtu);
-        Check::bad(Status::Fail, name("MTU"), text, format!("`ip link set {ifname} mtu {limit}` or less"))
-    } else if link.is_veth && link.mtu > xdp_prog::VETH_NATIVE_MAX_MTU {
-        let text = format!("{}: native XDP on a veth ends at {}", link.mtu, xdp_prog::VETH_NATIVE_MAX_MTU);
-        Check::bad(
-            Status::Warn,
-            name("MTU"),
-            text,
-            "generic mode will be used, which is slower; lower the MTU for native mode",
-        )
-    } else {
-        Check::ok(name("MTU"), link.mtu.to_string())
-    });
-    checks.push(match xdp_prog::driver_features(link.index) {
+    let features = xdp_prog::driver_features(link.index);
+    let has_jumbo = features.as_ref().is_ok_and(|features| features.multi_buffer);
+    checks.push(check_mtu(name("MTU"), &link, settings.frame_size, knows_multi_buffer(), has_jumbo));
+    checks.push(match features {
         Ok(features) if features.native => {
             let copy = if features.zero_copy { "with zero-copy" } else { "with a copy" };
             Check::ok(name("XDP modes"), format!("native and generic; AF_XDP {copy}"))

@@ -42,6 +42,7 @@ mod views;
 mod watcher;
 mod workers;
 
+pub use self::attach::{frame_mtu, jumbo_mtu};
 pub use self::changes::PortChange;
 pub use self::fields::check_name;
 pub use self::switch::{CaptureRequest, CaptureStream, NetdevFinding, Switch};

@@ -54,7 +54,7 @@ pub fn trace(input: &TraceInput<'_>, ingress: PortNo, frame: &[u8]) -> TraceRepo
     tracer.steps.extend(parse_steps(frame));
     // No worker counts anything here.
     let context = BurstContext { snap: snapshot, fdb, now, ingress, worker: 0 };
-    let decision = bridge::decide(&context, frame, &mut DryRunLookup::default(), &mut tracer);
+    let decision = bridge::decide(&context, frame, frame.len(), &mut DryRunLookup::default(), &mut tracer);
     let mut mirrored = None;
     if let Some(rule) = decision.rule {
         let mut mirror = rule.action.mirror.map(|mirror| snapshot.exit(mirror));
@@ -173,7 +173,7 @@ impl Tracer<'_> {
 
     fn mirror(&mut self, ingress: PortNo, mirror: PortNo, frame: &[u8]) -> Option<String> {
         let name = (self.input.names)(mirror);
-        let refused = bridge::mirror_check(self.input.snapshot, ingress, mirror, frame).err();
+        let refused = bridge::mirror_check(self.input.snapshot, ingress, mirror, frame, frame.len()).err();
         match refused {
             None => self.say("mirror", format!("a copy to {name}, as it came in")),
             Some(why) => self.say("mirror", format!("no copy to {name}: {}", why.label())),

@@ -91,6 +91,12 @@ pub trait GuestProgram: Debug + Send + Sync {
 
 /// XDP programs.
 pub trait Programs {
+    /// Whether the kernel takes packets of several buffers, in programs and in AF_XDP sockets (6.6 and later).
+    fn knows_multi_buffer(&self) -> bool;
+
+    /// Whether a netdev's driver has such packets for native programs.
+    fn has_multi_buffer(&self, netdev: &Netdev) -> bool;
+
     /// Loads the program of a port; nothing is attached.
     fn load_program(&self, netdev: &Netdev, queues: u32, steering: Steering) -> Result<Box<dyn PortProgram>, Error>;
 

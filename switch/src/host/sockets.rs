@@ -28,6 +28,8 @@ pub struct QueueOptions<'a> {
     pub zero_copy: ZeroCopy,
     /// Where its frames lie.
     pub memory: RingMemory,
+    /// Whether packets may have several chunks.
+    pub takes_chains: bool,
 }
 
 /// The descriptor of an open queue, for programs and counters. It can't be duplicated by safe code outside of this
@@ -36,17 +38,24 @@ pub struct QueueOptions<'a> {
 pub struct PortSocket {
     fd: Arc<OwnedFd>,
     zero_copy: bool,
+    takes_chains: bool,
 }
 
 impl PortSocket {
     /// That of a queue.
     pub fn of(backend: &Backend) -> Self {
-        Self { fd: Arc::clone(backend.fd()), zero_copy: backend.zero_copy() }
+        let (zero_copy, takes_chains) = (backend.zero_copy(), backend.takes_chains());
+        Self { fd: Arc::clone(backend.fd()), zero_copy, takes_chains }
     }
 
     /// Whether the driver moves frames without a copy.
     pub fn zero_copy(&self) -> bool {
         self.zero_copy
+    }
+
+    /// Whether packets may have several chunks.
+    pub fn takes_chains(&self) -> bool {
+        self.takes_chains
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {

@@ -137,6 +137,34 @@ impl Backend {
         }
     }
 
+    /// Whether the last burst had packets of several chunks.
+    #[inline]
+    pub fn brought_chains(&self) -> bool {
+        match self.kind() {
+            Kind::Rings(rings) => rings.brought_chains(),
+            Kind::Copying(_) => false,
+        }
+    }
+
+    /// Whether packets may have several chunks, either way.
+    pub fn takes_chains(&self) -> bool {
+        match self.kind() {
+            Kind::Rings(rings) => rings.takes_chains(),
+            Kind::Copying(_) => true,
+        }
+    }
+
+    /// Stages a packet of several chunks for sending. If it is copied, the original goes to `cache`.
+    ///
+    /// # Errors
+    /// There is no room for all of it, or the backend takes no such packets. The packet comes back.
+    pub fn send_chained(&mut self, packet: Frame, cache: &mut FrameCache) -> Result<(), Frame> {
+        match self.kind_mut() {
+            Kind::Rings(rings) => rings.send_chained(packet, cache),
+            Kind::Copying(queue) => queue.send_chained(packet, cache),
+        }
+    }
+
     /// Whether packets may have something left to be done, in either direction. Others take what is on a wire.
     #[inline]
     pub fn takes_offloads(&self) -> bool {

@@ -11,8 +11,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::ring::{Consumer, Desc, Producer};
-use super::umem::{Frame, FrameCache, Owner, Umem};
+use super::ring::{CONTINUED, Consumer, Desc, Producer};
+use super::umem::{Chain, Frame, FrameCache, Owner, Umem};
 use crate::model::Count;
 
 /// Frames taken at once while a queue is emptied.
@@ -53,24 +53,31 @@ pub struct FrameRings {
     tx_out: u32,
     fill_target: u32,
     gone: bool,
+    /// Received frames while those of one packet are put together. Empty between calls.
+    parts: Vec<Frame>,
+    /// Whether the last burst had packets of several chunks.
+    brought_chains: bool,
 }
 
 impl FrameRings {
     /// Rings without frames. `fill_target` is the number of frames to keep the receive side supplied with.
     pub fn new(umem: Arc<Umem>, rings: Rings, fill_target: u32) -> Self {
         let [rx_owner, tx_owner] = umem.new_owners();
-        Self { umem, rings, rx_owner, tx_owner, rx_out: 0, tx_out: 0, fill_target, gone: false }
+        Self { umem, rings, rx_owner, tx_owner, rx_out: 0, tx_out: 0, fill_target, gone: false, parts: Vec::new(), brought_chains: false }
     }
 
-    /// Takes up to `max` received frames into `burst`. Returns the number of descriptors taken.
+    /// Takes up to `max` received descriptors. Their packets go into `burst`, as a frame each. Returns the number of
+    /// descriptors taken. A packet of which the last descriptor is not among the first `max` stays in the ring.
     // Not inlined, like the others that are called once a burst. So each loop has all registers to itself.
     #[inline(never)]
     pub fn receive(&mut self, burst: &mut Vec<Frame>, max: usize) -> usize {
         let mut page = self.umem.page(&mut self.rx_owner);
         burst.reserve(max);
+        let before = burst.len();
         let mut places = burst.spare_capacity_mut().iter_mut();
-        let room = places.len();
-        let taken = self.rings.rx.take(ring_count(max), |desc| {
+        let (room, mut options) = (places.len(), 0);
+        let taken = self.rings.rx.look_at(ring_count(max), |desc| {
+            options |= desc.options;
             if let Some(frame) = page.claim(desc.addr, desc.len)
                 && let Some(place) = places.next()
             {
@@ -79,9 +86,54 @@ impl FrameRings {
         });
         let claimed = room - places.len();
         // SAFETY: the loop has written this many places behind the last frame, in order.
-        unsafe { burst.set_len(burst.len() + claimed) };
+        unsafe { burst.set_len(before + claimed) };
         self.rx_out -= ring_count(claimed);
+        self.brought_chains = options & CONTINUED != 0;
+        if self.brought_chains {
+            return self.join(burst, before, taken);
+        }
+        if taken > 0 {
+            self.rings.rx.skip(taken);
+        }
         taken as usize
+    }
+
+    /// Puts the frames of `looked_at` descriptors, which are in `burst` from place `from` on, together to packets.
+    /// Returns how many descriptors that took.
+    #[inline(never)]
+    fn join(&mut self, burst: &mut Vec<Frame>, from: usize, looked_at: u32) -> usize {
+        let Self { umem, rings, rx_owner, rx_out, parts, .. } = self;
+        parts.extend(burst.drain(from..));
+        let (mut frames, mut chain, mut at, mut taken) = (parts.drain(..).peekable(), None, 0, 0);
+        let base = umem.region().0.addr();
+        rings.rx.look_at(looked_at, |desc| {
+            at += 1;
+            // A frame that the ledger had not with this socket is missing. A correct kernel never causes that.
+            let is_its = |frame: &Frame| (frame.data().as_ptr().addr() - base) as u64 == desc.addr;
+            if let Some(frame) = frames.next_if(is_its) {
+                Chain::add(&mut chain, umem, frame);
+            }
+            if desc.options & CONTINUED == 0 {
+                burst.extend(chain.take().map(Chain::finish));
+                taken = at;
+            }
+        });
+        // The rest of the last packet is not here yet.
+        let mut page = umem.page(rx_owner);
+        let mut rest = chain.map(Chain::finish);
+        while let Some(mut frame) = rest {
+            rest = umem.unchain(&mut frame);
+            page.give(frame);
+            *rx_out += 1;
+        }
+        rings.rx.skip(taken);
+        taken as usize
+    }
+
+    /// Whether the last burst had packets of several chunks.
+    #[inline]
+    pub fn brought_chains(&self) -> bool {
+        self.brought_chains
     }
 
     /// Whether frames wait to be received.
@@ -125,6 +177,28 @@ impl FrameRings {
         });
         self.tx_out += sent;
         sent as usize
+    }
+
+    /// Stages a packet of several chunks.
+    ///
+    /// # Errors
+    /// There is too little room. The packet comes back.
+    #[inline(never)]
+    pub fn send_chained(&mut self, packet: Frame) -> Result<(), Frame> {
+        let chunks = ring_count(self.umem.chunks(&packet));
+        if self.gone || self.rings.tx.room(chunks) < chunks {
+            return Err(packet);
+        }
+        let mut page = self.umem.page(&mut self.tx_owner);
+        let mut next = Some(packet);
+        while let Some(mut frame) = next {
+            next = self.umem.unchain(&mut frame);
+            let len = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+            let options = if next.is_some() { CONTINUED } else { 0 };
+            self.rings.tx.push(Desc { addr: page.give(frame), len, options });
+        }
+        self.tx_out += chunks;
+        Ok(())
     }
 
     /// Shows the other end all staged frames.
@@ -188,7 +262,7 @@ impl FrameRings {
         let (mut discarded, mut burst) = (Count::default(), Vec::new());
         while self.receive(&mut burst, BURST) > 0 {
             for frame in burst.drain(..) {
-                discarded.add(Count { packets: 1, bytes: frame.len() as u64 });
+                discarded.add(frame.wire());
                 cache.put(frame);
             }
         }

@@ -13,7 +13,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::frame_rings::{Flush, Rings, wait_until_sent};
 use super::queue_rings::{QueueRings, RingMemory};
-use super::ring::{Consumer, Desc, Producer, pair};
+use super::ring::{CONTINUED, Consumer, Desc, Producer, pair};
 use super::umem::{FrameCache, HEADROOM, Umem};
 use crate::model::Count;
 
@@ -58,7 +58,7 @@ pub fn queue(shared: &Arc<Umem>, depth: u32, memory: RingMemory) -> Result<(Memo
         event: Arc::new(event.into()),
     });
     let (kernel, rings) = KernelRings::pair(depth);
-    let rings = QueueRings::new(Arc::clone(&umem), rings, memory, depth);
+    let rings = QueueRings::new(Arc::clone(&umem), rings, memory, depth, true);
     let kernel = MemoryKernel { umem, rings: kernel, link: Arc::clone(&link) };
     Ok((MemoryQueue { rings, link }, kernel))
 }
@@ -155,6 +155,25 @@ impl KernelRings {
         received
     }
 
+    /// Receives a packet of that many chunks, if the fill ring has as many entries and the rx ring has room. `fill` is
+    /// as in [`KernelRings::receive`].
+    pub fn receive_chained(&mut self, chunks: usize, mut fill: impl FnMut(u64) -> u32) -> bool {
+        let room = (self.rx.size() - self.rx.pending()) as usize;
+        let mut addrs = Vec::new();
+        self.fill.look_at(self.rx.size(), |addr| addrs.push(addr));
+        if chunks > room.min(addrs.len()) {
+            return false;
+        }
+        for (number, chunk) in (1..).zip(&addrs[..chunks]) {
+            let options = if number < chunks { CONTINUED } else { 0 };
+            self.rx.push(Desc { addr: chunk + u64::from(HEADROOM), len: fill(*chunk), options });
+            self.fill.pop();
+        }
+        self.fill.release();
+        self.rx.submit();
+        true
+    }
+
     /// Sends frames of the tx ring while the completion ring has room. `send` gets each descriptor. Returns the number
     /// of frames.
     #[inline]
@@ -183,14 +202,38 @@ pub struct MemoryKernel {
 }
 
 impl MemoryKernel {
-    /// Receives a frame from the wire. False if no empty frame is there, or the frame is too long.
+    /// Receives a frame from the wire, in as many chunks as it needs. False if there are too few empty frames.
     pub fn receive(&mut self, data: &[u8]) -> bool {
         let room = self.umem.frame_size() as usize - HEADROOM as usize;
+        if data.len() > room {
+            return self.receive_chained(data, room);
+        }
         let copy = |chunk: &mut [u8]| {
             chunk[..data.len()].copy_from_slice(data);
             data.len()
         };
         data.len() <= room && self.receive_each(1, copy) == 1
+    }
+
+    fn receive_chained(&mut self, data: &[u8], room: usize) -> bool {
+        let Self { umem, rings, link } = self;
+        let open = link.lock();
+        if !*open || link.gone.load(Ordering::Relaxed) {
+            return false;
+        }
+        let ((memory, _), mut pieces) = (umem.region(), data.chunks(room));
+        let received = rings.receive_chained(pieces.len(), |chunk| {
+            let piece = pieces.next().unwrap_or_default();
+            // SAFETY: as in `receive_each`. The piece is no longer than the room.
+            #[expect(clippy::cast_possible_truncation, reason = "an offset into this process's memory")]
+            let place =
+                unsafe { std::slice::from_raw_parts_mut(memory.add(chunk as usize + HEADROOM as usize), piece.len()) };
+            place.copy_from_slice(piece);
+            u32::try_from(piece.len()).unwrap_or_default()
+        });
+        drop(open);
+        self.wake();
+        received
     }
 
     /// Receives up to `count` frames while there are empty ones. `write` writes a frame into the given room and returns
@@ -219,14 +262,26 @@ impl MemoryKernel {
 
     /// Sends what is in the tx ring to the wire. Returns the frames in order.
     pub fn transmit(&mut self) -> Vec<Vec<u8>> {
-        let mut sent = Vec::new();
-        self.transmit_each(|data| sent.push(data.to_vec()));
+        let (mut sent, mut is_begun) = (Vec::new(), false);
+        self.transmit_pieces(|data, is_continued| {
+            match sent.last_mut().filter(|_: &&mut Vec<u8>| is_begun) {
+                Some(packet) => packet.extend_from_slice(data),
+                None => sent.push(data.to_vec()),
+            }
+            is_begun = is_continued;
+        });
         sent
     }
 
-    /// Sends what is in the tx ring to the wire. `send` sees each frame. Returns the number of frames.
+    /// Sends what is in the tx ring to the wire. `send` sees each frame, all of one chunk. Returns the number of frames.
     #[inline]
     pub fn transmit_each(&mut self, mut send: impl FnMut(&[u8])) -> usize {
+        self.transmit_pieces(|data, _| send(data))
+    }
+
+    /// The same. `send` sees each chunk, and whether the packet goes on in the next one.
+    #[inline]
+    fn transmit_pieces(&mut self, mut send: impl FnMut(&[u8], bool)) -> usize {
         let Self { umem, rings, link } = self;
         let open = link.lock();
         if !*open || link.gone.load(Ordering::Relaxed) {
@@ -239,7 +294,7 @@ impl MemoryKernel {
             // no other way.
             #[expect(clippy::cast_possible_truncation, reason = "an offset into this process's memory")]
             let data = unsafe { std::slice::from_raw_parts(memory.add(desc.addr as usize), desc.len as usize) };
-            send(data);
+            send(data, desc.options & CONTINUED != 0);
         })
     }
 
@@ -297,7 +352,7 @@ mod tests {
     fn a_frame_goes_in_and_out_as_it_is() {
         let Bed { umem, mut cache, mut queue, mut kernel } = bed();
         assert!(kernel.receive(b"first") && kernel.receive(b"second"));
-        assert!(!kernel.receive(&[0; 2048]), "it has no room for its data");
+        assert!(!kernel.receive(&[0; 20_000]), "there are too few chunks for it");
         let mut burst = Vec::new();
         assert_eq!(queue.rings_mut().receive(&mut burst, 64, &mut cache), 2);
         assert_eq!((umem.data(&burst[0]), umem.data(&burst[1])), (&b"first"[..], &b"second"[..]));

@@ -35,9 +35,12 @@ pub struct Desc {
     pub addr: u64,
     /// Bytes of data.
     pub len: u32,
-    /// `XDP_PKT_CONTD` and other flags. Always 0 here, because multi-buffer frames are not enabled.
+    /// [`CONTINUED`] and other flags.
     pub options: u32,
 }
+
+/// Option of a descriptor: the packet goes on in the next one (`XDP_PKT_CONTD`, kernel 6.6 and later).
+pub const CONTINUED: u32 = 1;
 // SAFETY: three integers, each aligned to its size, fill the 16 bytes.
 unsafe impl Entry for Desc {}
 
@@ -177,7 +180,7 @@ impl<T: Entry> Producer<T> {
 
     /// Number of entries that can be staged now: at least `wanted`, or less if there is less room.
     #[inline]
-    fn room(&mut self, wanted: u32) -> u32 {
+    pub fn room(&mut self, wanted: u32) -> u32 {
         let known = self.shared.size() - self.head.wrapping_sub(self.tail);
         if known >= wanted {
             return known;
@@ -256,7 +259,17 @@ impl<T: Entry> Consumer<T> {
 
     /// Takes up to `max` entries, oldest first, and gives their places back to the producer. Returns how many.
     #[inline]
-    pub fn take(&mut self, max: u32, mut each: impl FnMut(T)) -> u32 {
+    pub fn take(&mut self, max: u32, each: impl FnMut(T)) -> u32 {
+        let count = self.look_at(max, each);
+        if count > 0 {
+            self.skip(count);
+        }
+        count
+    }
+
+    /// Looks at up to `max` entries, oldest first, and leaves them where they are. Returns how many.
+    #[inline]
+    pub fn look_at(&mut self, max: u32, mut each: impl FnMut(T)) -> u32 {
         if self.head.wrapping_sub(self.tail) < max {
             self.head = self.shared.index(self.shared.producer).load(Ordering::Acquire);
         }
@@ -268,11 +281,15 @@ impl<T: Entry> Consumer<T> {
             // SAFETY: as in `pop`.
             each(unsafe { entries.add(at).read() });
         }
-        if count > 0 {
-            self.tail = tail.wrapping_add(count);
-            self.release();
-        }
         count
+    }
+
+    /// Takes the first `count` of the entries that were looked at, and gives their places back to the producer.
+    #[inline]
+    pub fn skip(&mut self, count: u32) {
+        debug_assert!(count <= self.head.wrapping_sub(self.tail), "entries that were not looked at");
+        self.tail = self.tail.wrapping_add(count);
+        self.release();
     }
 
     /// Gives the places of all entries taken back to the producer.

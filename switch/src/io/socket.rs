@@ -3,7 +3,8 @@
 //! A socket belongs to one thread at a time. Sockets share UMEM through any live copy-mode socket (`XDP_SHARED_UMEM`).
 //! The same memory is registered once more if there is none, or if the socket must be able to go zero-copy. So the
 //! first socket may close while others stay. A library that ties UMEM to its first socket could not do that
-//! (`docs/dependencies.md`). A socket with a UMEM of its own ([`RingMemory::Own`]) registers that, and shares it with
+//! (`docs/dependencies.md`). Sharing inherits `XDP_USE_SG` from the donor, so all copy-mode sockets have it or none. A
+//! socket with a UMEM of its own ([`RingMemory::Own`]) registers that, and shares it with
 //! nobody.
 //!
 //! Soundness: the kernel touches only chunks that the rings name. [`QueueRings`] names a chunk only while the ledger
@@ -66,6 +67,8 @@ pub struct SocketOptions {
     pub zero_copy: ZeroCopy,
     /// Where its frames lie.
     pub memory: RingMemory,
+    /// Whether packets may have several chunks (`XDP_USE_SG`, kernel 6.6 and later).
+    pub takes_chains: bool,
 }
 
 /// An open socket.
@@ -103,7 +106,8 @@ impl XskSocket {
                 ZeroCopy::Auto => 0,
                 ZeroCopy::On => libc::XDP_ZEROCOPY,
                 ZeroCopy::Off => libc::XDP_COPY,
-            };
+            }
+            | if options.takes_chains { sys::XDP_USE_SG } else { 0 };
         let share = || {
             let shared = |donor: Arc<OwnedFd>| Self::open_bound(options, umem, flags, Some(donor.as_fd()));
             // EBADF: the donor's netdev is gone, and the kernel has unbound the donor. Another donor may do.
@@ -160,7 +164,7 @@ impl XskSocket {
             None => sys::bind(fd.as_fd(), options.ifindex, options.queue, flags)?,
         }
         let zero_copy = sys::is_zero_copy(fd.as_fd())?;
-        let rings = QueueRings::new(Arc::clone(umem), rings, options.memory, options.depth);
+        let rings = QueueRings::new(Arc::clone(umem), rings, options.memory, options.depth, options.takes_chains);
         Ok(Self { fd: Arc::new(fd), rings, zero_copy })
     }
 

@@ -4,13 +4,16 @@
 //! know (`xdp_prog::explain_bind_error`). ABI: `include/uapi/linux/if_xdp.h`, kernel 6.18.
 
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
 /// `XDP_MAX_TX_SKB_BUDGET` (kernel 6.17 and later): descriptors that one copy-mode send call handles. It is 32 without
 /// the option.
 const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
+
+/// Flag of a bind: packets may have several descriptors, either way (kernel 6.6 and later).
+pub const XDP_USE_SG: u16 = 1 << 4;
 
 /// The address family, as wide as in addresses.
 #[expect(clippy::cast_possible_truncation, reason = "a family is a small number")]
@@ -186,6 +189,12 @@ pub fn is_zero_copy(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     // SAFETY: `xdp_options` is integers only.
     let options: libc::xdp_options = unsafe { get_option(fd, libc::XDP_OPTIONS)? };
     Ok(options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0)
+}
+
+/// Whether the kernel knows [`XDP_USE_SG`]. Nothing is bound: no netdev has index 0. An unknown flag is refused before
+/// that (`xsk_bind` in `net/xdp/xsk.c`).
+pub fn knows_sg() -> bool {
+    socket().is_ok_and(|fd| bind(fd.as_fd(), 0, 0, XDP_USE_SG) != Err(Errno::EINVAL))
 }
 
 /// Binds to one queue of a netdev, with the socket's own UMEM.

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use super::debt::{Debt, Found, cost_of_frames, cost_of_lookups};
 use super::egress::{Egress, Polled};
-use super::frames::{BURST, Left, count, count_segments, total_len, total_packets};
+use super::frames::{BURST, Left, count, count_wire, total_len, total_packets};
 use super::shared::Injected;
 use super::turn::{SendContext, Turn};
 use super::view::PortShared;
@@ -46,8 +46,8 @@ struct Arrival<'a> {
     is_counted: bool,
     /// Whether the meter of what the port sends has let it pass.
     is_metered: bool,
-    /// Whether something may be left to be done with its frames.
-    has_offloads: bool,
+    /// Whether something may be left to be done with its frames, or some may have several chunks.
+    is_mixed: bool,
 }
 
 impl Bridge {
@@ -78,9 +78,11 @@ impl Bridge {
         found.took(taken);
         let queue = &egress.queues()[slot];
         let has_offloads = queue.backend.takes_offloads();
+        // Of frames that have waited it is not known any more.
+        let is_mixed = has_offloads || waited.is_some() || queue.backend.brought_chains();
         let (port, queue) = (Arc::clone(&queue.port), queue.number);
         let (is_counted, is_metered) = (waited.is_some(), waited == Some(true));
-        let arrival = Arrival { port: &port, queue, budget, is_counted, is_metered, has_offloads };
+        let arrival = Arrival { port: &port, queue, budget, is_counted, is_metered, is_mixed };
         let (cost, is_metered) = self.switch_burst(burst, arrival, turn, egress);
         let queue = egress.queue(slot);
         queue.debt.charge(cost);
@@ -105,8 +107,8 @@ impl Bridge {
         while taken < BURST && cost < budget {
             let Some(Injected { frame, port }) = turn.me().injected.pop() else { break };
             burst.push(frame);
-            let (is_counted, is_metered, has_offloads) = Default::default();
-            let arrival = Arrival { port: &port, queue: 0, budget, is_counted, is_metered, has_offloads };
+            let (is_counted, is_metered, is_mixed) = (false, false, true);
+            let arrival = Arrival { port: &port, queue: 0, budget, is_counted, is_metered, is_mixed };
             cost += self.switch_burst(burst, arrival, turn, egress).0;
             taken += 1;
         }
@@ -131,12 +133,12 @@ impl Bridge {
         turn: &Turn<'_>,
         egress: &mut Egress,
     ) -> (u32, bool) {
-        let Arrival { port, queue, budget, is_counted, is_metered, has_offloads } = arrival;
-        let left = if has_offloads { Left::of(burst) } else { Left::Nothing };
-        let came = if left == Left::Segments { count_segments(burst) } else { count(burst) };
+        let Arrival { port, queue, budget, is_counted, is_metered, is_mixed } = arrival;
+        let left = if is_mixed { Left::of(burst) } else { Left::Nothing };
+        let came = if left == Left::Long { count_wire(burst) } else { count(burst) };
         let counters = &turn.me().counters;
         if !is_counted {
-            turn.count_in(burst, came, port, queue);
+            turn.count_in(burst, came, port, queue, egress.umem());
             counters.took_burst(burst.len());
         }
         let cx = turn.burst_with(&port.shards[turn.worker], left);
@@ -151,7 +153,7 @@ impl Bridge {
         let mut job = Job { receivers: &mut self.receivers, context: &context, cx: &cx, port, egress };
         let mut frames = burst.drain(..);
         match meter {
-            _ if left == Left::Segments => {
+            _ if left == Left::Long => {
                 let meter = meter.map(AsRef::as_ref);
                 job.switch_each(&mut self.flow_cache, &mut frames, meter, |egress| bill.sent(egress) >= budget);
             }
@@ -243,12 +245,12 @@ impl<'s> Job<'_, 's> {
             self.egress.discard(frame, self.cx.source, DropReason::MeterFrom);
             return false;
         }
-        let decision = flow_cache.decide(self.context, frame.data());
+        let decision = flow_cache.decide(self.context, frame.data(), frame.packet_len());
         self.carry_out(decision, frame, color)
     }
 
-    /// The frames of a burst of which some are to be cut, one by one, up to one after which `is_spent`. A meter that
-    /// has too few tokens for all of a packet is asked for each segment.
+    /// The frames of a burst of which some are to be cut, or have several chunks, one by one, up to one after which
+    /// `is_spent`. A meter that has too few tokens for all of a packet is asked for each segment.
     #[inline(never)]
     fn switch_each(
         &mut self,
@@ -309,7 +311,7 @@ impl<'s> Job<'_, 's> {
             rule.applied_to_all(turn.worker, frame.wire());
             mirror = rule.action.mirror;
             // A receiver's own copy is enough, unless the rule's meter or storm control takes it away.
-            if let Some(to) = mirror.take_if(|to| !self.is_receiver(&decision, *to, frame.len())) {
+            if let Some(to) = mirror.take_if(|to| !self.is_receiver(&decision, *to, frame.packet_len())) {
                 self.mirror(&frame, to, color);
             }
             if let Some(meter) = &rule.meter
@@ -349,7 +351,7 @@ impl<'s> Job<'_, 's> {
 
     #[inline]
     fn color(&self, meter: &Meter, frame: &mut Frame, before: Color) -> Color {
-        let len = frame.len();
+        let len = frame.packet_len();
         self.cx.color(meter, frame, len, before)
     }
 
@@ -364,7 +366,7 @@ impl<'s> Job<'_, 's> {
         let (turn, wire) = (&self.cx.turn, frame.wire());
         let snapshot = &turn.view.snapshot;
         let exit = snapshot.exit(mirror);
-        let refused = match mirror_check(snapshot, self.context.ingress, exit, frame.data()) {
+        let refused = match mirror_check(snapshot, self.context.ingress, exit, frame.data(), frame.packet_len()) {
             Err(DropReason::SamePort) => return,
             Err(reason) => Some(reason),
             Ok(()) => None,
@@ -382,7 +384,7 @@ impl<'s> Job<'_, 's> {
     /// Sends a frame to every receiver of its VLAN: a copy to each but the last, which gets the frame itself.
     /// `mirror` is a receiver that is also a mirror: it gets its copy if the flood is dropped.
     fn flood(&mut self, frame: Frame, vid: Vid, tag: Option<Tag>, color: Color, mirror: Option<PortNo>) {
-        let (source, turn, len, wire) = (self.cx.source, &self.cx.turn, frame.len(), frame.wire());
+        let (source, turn, len, wire) = (self.cx.source, &self.cx.turn, frame.packet_len(), frame.wire());
         let snapshot = &turn.view.snapshot;
         let members = snapshot.flood_ports(vid);
         // Beside the sender and one receiver. So a flood that makes no copies pays nothing.

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::frames::count;
+use crate::capture::first_bytes;
 use crate::counters::FrameCounter;
 use crate::io::umem::Frame;
 use crate::model::{CapturedFrame, Count, DEFAULT_RING_DEPTH, Direction};
@@ -195,9 +196,9 @@ impl OutsideEnd {
         (Self { no, input, tx, refused, snaplen, output }, receiver)
     }
 
-    /// Puts a copy of a frame into the queue to the outside. False if there is no room. `timestamp_ns` counts from
+    /// Puts a copy of a frame of `len` bytes, which are `pieces`, into the queue to the outside. False if there is no room. `timestamp_ns` counts from
     /// 1970.
-    pub fn offer(&self, data: &[u8], timestamp_ns: u64) -> bool {
+    pub fn offer<'a>(&self, len: usize, pieces: impl Iterator<Item = &'a [u8]>, timestamp_ns: u64) -> bool {
         if self.is_full() {
             return false;
         }
@@ -206,8 +207,8 @@ impl OutsideEnd {
             queue: 0,
             direction: Direction::Tx,
             timestamp_ns,
-            wire_len: u32::try_from(data.len()).unwrap_or(u32::MAX),
-            data: data[..data.len().min(self.snaplen)].to_vec(),
+            wire_len: u32::try_from(len).unwrap_or(u32::MAX),
+            data: first_bytes(len.min(self.snaplen), pieces),
         };
         match self.output.try_send(frame) {
             Ok(()) => true,

@@ -15,15 +15,15 @@ pub(super) enum Left {
     Nothing,
     /// Some lack a checksum.
     Checksums,
-    /// Some are to be cut into segments. They go one by one.
-    Segments,
+    /// Some are to be cut into segments, or have several chunks. All go one by one.
+    Long,
 }
 
 impl Left {
     /// Of the frames of a burst.
     pub(super) fn of(frames: &[Frame]) -> Self {
-        if frames.iter().any(Frame::is_to_be_cut) {
-            Left::Segments
+        if frames.iter().any(|frame| frame.is_to_be_cut() || frame.is_chained()) {
+            Left::Long
         } else if frames.iter().all(Frame::is_plain) {
             Left::Nothing
         } else {
@@ -32,8 +32,9 @@ impl Left {
     }
 }
 
-/// As [`count`], of frames of which some are to be cut.
-pub(super) fn count_segments(frames: &[Frame]) -> Count {
+/// As [`count`], of frames of which some are to be cut, or have several chunks.
+#[inline(never)]
+pub(super) fn count_wire(frames: &[Frame]) -> Count {
     let mut sum = Count::default();
     frames.iter().for_each(|frame| sum.add(frame.wire()));
     sum
@@ -46,19 +47,29 @@ pub const BURST: usize = crate::engine::rule::MAX_BATCH;
 /// once.
 #[inline]
 pub(super) fn count(frames: &[Frame]) -> Count {
-    let bytes = frames.iter().fold(0_u32, |sum, frame| sum.wrapping_add(len_of(frame)));
+    let (mut bytes, mut all) = (0_u32, 0);
+    for frame in frames {
+        bytes = bytes.wrapping_add(frame.stored_len());
+        all |= frame.stored_len();
+    }
+    // Packets of several chunks have more than that.
+    if all > u32::from(u16::MAX) {
+        return count_wire(frames);
+    }
     Count { packets: frames.len() as u64, bytes: u64::from(bytes) }
 }
 
-/// As [`count`], and whether a frame is longer than `most`. It has no branch a frame.
+/// As [`count`], and whether a frame is longer than `most` or has several chunks. Then the count is to be made anew. It
+/// has no branch a frame.
 #[inline]
 pub(super) fn measure(frames: &[Frame], most: usize) -> (Count, bool) {
     let most = u32::from(u16::try_from(most).unwrap_or(u16::MAX));
     let (mut bytes, mut all) = (0_u32, 0);
     for frame in frames {
-        bytes = bytes.wrapping_add(len_of(frame));
-        // The highest bit is set by a difference below zero only: neither length nor bound has it.
-        all |= most.wrapping_sub(len_of(frame));
+        let len = frame.stored_len();
+        bytes = bytes.wrapping_add(len);
+        // The highest bit is set by a difference below zero, and by the length of many chunks.
+        all |= most.wrapping_sub(len) | len;
     }
     (Count { packets: frames.len() as u64, bytes: u64::from(bytes) }, all >> 31 != 0)
 }
@@ -77,15 +88,10 @@ pub(super) fn total_len(burst: Count) -> usize {
     burst.bytes as usize
 }
 
-#[inline]
-#[expect(clippy::cast_possible_truncation, reason = "a frame is no longer than its chunk, a page")]
-fn len_of(frame: &Frame) -> u32 {
-    frame.len() as u32
-}
-
-/// Whether a frame is longer than an Ethernet header and `mtu` bytes. Tags do not count.
-pub(super) fn is_too_long(data: &[u8], mtu: usize) -> bool {
-    packet_len(parse_l2(data).ok().and_then(|l2| l2.tag), data.len()) > mtu
+/// Whether a frame of `len` bytes is longer than an Ethernet header and `mtu` bytes. Tags do not count. `data` has its
+/// headers.
+pub(super) fn is_too_long(data: &[u8], len: usize, mtu: usize) -> bool {
+    packet_len(parse_l2(data).ok().and_then(|l2| l2.tag), len) > mtu
 }
 
 /// Edits a frame's tag. The change counts at `source`.
@@ -111,7 +117,7 @@ pub(super) fn sift<'a>(
                 burst.swap(kept, at);
                 kept += 1;
             }
-            Err((shard, reason)) => shard.dropped(reason, burst[at].len()),
+            Err((shard, reason)) => shard.dropped(reason, burst[at].packet_len()),
         }
     }
     burst.drain(kept..).for_each(|frame| cache.put(frame));

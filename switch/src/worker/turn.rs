@@ -6,7 +6,7 @@ use super::view::{PortShared, View};
 use crate::counters::PortShard;
 use crate::engine::PortNo;
 use crate::engine::meter::{Color, Meter, remark};
-use crate::io::umem::Frame;
+use crate::io::umem::{Frame, Umem};
 use crate::model::{Count, Direction};
 
 /// Whose turn it is, and what it goes by.
@@ -50,10 +50,12 @@ impl<'a> Turn<'a> {
     }
 
     /// Counts a burst in from a queue, and shows it to who captures at the port.
-    pub(super) fn count_in(&self, burst: &[Frame], came: Count, port: &PortShared, queue: u32) {
+    pub(super) fn count_in(&self, burst: &[Frame], came: Count, port: &PortShared, queue: u32, umem: &Umem) {
         port.queues[queue as usize].counters.rx.add(came.packets, came.bytes);
         for tap in self.view.taps(port.no) {
-            burst.iter().for_each(|frame| tap.offer(port.no, queue, Direction::Rx, frame.data()));
+            for frame in burst {
+                tap.offer(port.no, queue, Direction::Rx, frame.packet_len(), umem.pieces(frame));
+            }
         }
     }
 }

@@ -276,7 +276,7 @@ fn a_refused_add_leaves_nothing() {
         (json!({ "tap": { "owner": "no such user" } }), "tap.owner: there is no `no such user`"),
         (json!({ "tap": { "group": "no such group" } }), "tap.group: "),
         (json!({ "queues": 257 }), "queues: 257 is out of range"),
-        (json!({ "mtu": 9000 }), "mtu: 9000 is out of range"),
+        (json!({ "mtu": 65522 }), "mtu: 65522 is out of range"),
         (json!({ "netns": "no-such-place" }), "netns: "),
         (json!({ "guest_sockets": true }), "guest_sockets: "),
         (json!({ "kind": "guest", "tap": {} }), "tap: "),

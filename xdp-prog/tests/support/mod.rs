@@ -44,7 +44,8 @@ pub fn load(steering: Steering) -> PortProgram {
 
 /// Loads a program for a port with that many queues.
 pub fn load_for(ifname: &str, queues: u32, steering: Steering) -> Result<PortProgram, Error> {
-    PortProgram::load(&LoadOptions { ifname: ifname.into(), ifindex: ifindex(ifname), queues, steering })
+    let (ifname, ifindex) = (ifname.into(), ifindex(ifname));
+    PortProgram::load(&LoadOptions { ifname, ifindex, queues, steering, multi_buffer: false })
 }
 
 /// Sends frames out of `vm`, so that they come in at `sw`.

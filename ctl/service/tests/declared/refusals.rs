@@ -44,8 +44,8 @@ fn a_file_that_cannot_be_applied_in_full_changes_nothing() {
         assert_eq!(rig.service.diff_config(&request).unwrap_err().to_string(), error);
         assert_eq!((rig.kept(), rig.storage.bytes()), (before.clone(), bytes.clone()), "{more}");
     }
-    let mtu = rig.reload(&edited.replace("vport = 4\nvlan", "vport = 4\nmtu = 9000\nvlan")).unwrap_err();
-    assert!(mtu.to_string().starts_with("port `a`: mtu: 9000"), "{mtu}");
+    let mtu = rig.reload(&edited.replace("vport = 4\nvlan", "vport = 4\nmtu = 90000\nvlan")).unwrap_err();
+    assert!(mtu.to_string().starts_with("port `a`: mtu: 90000"), "{mtu}");
     let gone = rig.reload(&edited.replace("eth7", MISSING_NETDEV)).unwrap_err();
     assert!(gone.to_string().starts_with("port `up`: ifname: "), "{gone}");
     assert_eq!(rig.kept(), before);

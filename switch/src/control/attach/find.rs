@@ -4,7 +4,7 @@ use super::Wish;
 use super::before::note;
 use super::ends::{Ends, Undo, unreached_peer};
 use super::mark::Mark;
-use super::mtu::mtu_limit;
+use super::mtu::{MtuFacts, OneChunk, mtu_limit, one_chunk};
 use super::tap::FoundTap;
 use crate::control::fields::check_mtu;
 use crate::host::{Host, Link, LinkChange, Namespace, Netdev, PairSpec};
@@ -55,7 +55,9 @@ impl FoundNetdev {
     ///
     /// A pair that this switch made for the port is its pair, whatever it is called, and wherever its far end is.
     pub fn for_guest(host: &dyn Host, spec: &mut PortSpec, frame_size: u32, wish: &Wish) -> Result<Self, Error> {
-        let (max, why) = mtu_limit(spec.mode, true, frame_size);
+        let one_chunk = one_chunk(host, spec.guest_sockets);
+        let facts = MtuFacts { mode: spec.mode, is_veth: true, has_tap: false, frame_size, one_chunk };
+        let (max, why) = mtu_limit(facts);
         check_mtu(spec.mtu.unwrap_or(DEFAULT_MTU), max, why)?;
         let mark = Mark::of(host);
         let is_own = |link: &&Link| mark.port_of(link) == Some(&spec.name);
@@ -80,7 +82,9 @@ impl FoundNetdev {
     /// Looks for the pair and the tap of a tap port, and completes `spec` by what is found or will be made. Both are
     /// the switch's own, or are to be made.
     pub fn for_tap(host: &dyn Host, spec: &mut PortSpec, frame_size: u32, wish: &Wish) -> Result<Self, Error> {
-        let (max, why) = mtu_limit(spec.mode, true, frame_size);
+        let one_chunk = one_chunk(host, false);
+        let facts = MtuFacts { mode: spec.mode, is_veth: true, has_tap: true, frame_size, one_chunk };
+        let (max, why) = mtu_limit(facts);
         let mtu = *spec.mtu.get_or_insert(DEFAULT_MTU);
         check_mtu(mtu, max, why)?;
         let mark = Mark::of(host);
@@ -120,7 +124,11 @@ impl FoundNetdev {
         let ifname = spec.ifname.as_deref().unwrap_or_default();
         let missing = || Error::new(ErrorKind::NotFound, format!("ifname: there is no netdev {ifname} here"));
         let link = host.find(ifname)?.ok_or_else(missing)?;
-        let (max, why) = mtu_limit(spec.mode, link.is_veth, frame_size);
+        let native = spec.mode == ModeRequest::Native && !link.is_veth;
+        let lacks_it = || native && !host.has_multi_buffer(&Netdev::here(&link));
+        let one_chunk = one_chunk(host, false).or_else(|| lacks_it().then_some(OneChunk::Driver));
+        let facts = MtuFacts { mode: spec.mode, is_veth: link.is_veth, has_tap: false, frame_size, one_chunk };
+        let (max, why) = mtu_limit(facts);
         let mtu = *spec.mtu.get_or_insert(link.mtu);
         check_mtu(mtu, max, why)?;
         let channels = host.channels(&link).ok_or_else(missing)?;

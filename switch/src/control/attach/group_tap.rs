@@ -17,8 +17,8 @@ use crate::worker::shared::{Injected, Shared};
 use crate::worker::view::PortShared;
 use crate::{Error, ErrorKind};
 
-/// Longest frame that is taken: an untagged or tagged frame of the largest MTU, with room to see that one is longer.
-const BUFFER: usize = 4096;
+/// Bytes of the longest frame that is taken: a packet of the largest MTU behind an Ethernet header and two tags.
+const BUFFER: usize = 65_535 + 22;
 
 /// A running thread; it ends when this is dropped.
 #[derive(Debug)]
@@ -87,16 +87,8 @@ fn serve(
                 continue;
             }
             let mut cache = gate.pass();
-            let Some(mut frame) = cache.take() else { continue };
-            let start = frame.start();
-            let chunk = shared.umem.chunk_mut(&mut frame);
-            let fits = start + data.len() <= chunk.len();
-            if fits {
-                chunk[start..start + data.len()].copy_from_slice(data);
-                frame.set(start, data.len());
-            }
-            let injected = Injected { frame, port: Arc::clone(port) };
-            match if fits { worker.injected.push(injected) } else { Err(injected) } {
+            let Some(frame) = cache.write_packet(data) else { continue };
+            match worker.injected.push(Injected { frame, port: Arc::clone(port) }) {
                 Ok(()) => worker.wake(),
                 // The worker is behind: as on a full ring, the frame is lost, and the host's stack has its own.
                 Err(Injected { frame, .. }) => cache.put(frame),

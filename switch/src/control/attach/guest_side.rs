@@ -4,7 +4,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::guest_end::GuestEnd;
+use super::mtu::{MtuFacts, mtu_limit, one_chunk};
 use crate::control::core::Core;
+use crate::control::fields::check_mtu;
 use crate::counters::as_count;
 use crate::host::{GuestEndPlace, GuestSockets, Netdev};
 use crate::model::*;
@@ -67,6 +69,10 @@ impl GuestSide {
     /// Opens it, if it is not open yet.
     pub fn open(&mut self, spec: &PortSpec) -> Result<GuestEndInfo, Error> {
         if self.end.is_none() {
+            let one_chunk = one_chunk(&*self.core.host, true);
+            let (mode, frame_size) = (spec.mode, self.core.settings.frame_size);
+            let (max, why) = mtu_limit(MtuFacts { mode, is_veth: true, has_tap: false, frame_size, one_chunk });
+            spec.mtu.map_or(Ok(()), |mtu| check_mtu(mtu, max, why))?;
             self.end = Some(GuestEnd::attach(&*self.core.host, &self.place()?, spec)?);
         }
         self.info().ok_or_else(|| self.closed())

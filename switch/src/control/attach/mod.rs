@@ -30,6 +30,7 @@ use self::bond::{BondPort, BondRemains, FoundBond};
 use self::find::FoundNetdev;
 pub(super) use self::guest_side::{GuestSide, no_guest_end};
 pub(super) use self::mark::Mark;
+pub use self::mtu::{frame_mtu, jumbo_mtu};
 use self::netdev::{NetdevPort, NetdevRemains};
 use self::tap::Tap;
 pub(super) use self::tap::info as tap_info;

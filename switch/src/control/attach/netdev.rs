@@ -8,7 +8,7 @@ use super::ends::Ends;
 use super::find::FoundNetdev;
 use super::group_tap::GroupTap;
 use super::guest_side::GuestSide;
-use super::mtu::mtu_limit;
+use super::mtu::{MtuFacts, OneChunk, frame_mtu, mtu_limit, one_chunk};
 use super::tap::Tap;
 use super::{AttachmentInfo, Followed, OtherQueues, OutsideCounters, Plan, RingOptions, Sight};
 use crate::Error;
@@ -113,7 +113,13 @@ impl NetdevPort {
         // The program on either end limits the MTU of both.
         let native = self.mode == Mode::Native || self.guest.mode() == Some(Mode::Native);
         let mode = if native { ModeRequest::Native } else { ModeRequest::Generic };
-        mtu_limit(mode, self.ends.is_veth, self.core.settings.frame_size)
+        let (host, is_veth, has_tap) = (&*self.core.host, self.ends.is_veth, self.ends.tap.is_some());
+        let one_chunk = match one_chunk(host, self.guest.is_open()) {
+            None if native && !is_veth && !host.has_multi_buffer(&self.ends.near) => Some(OneChunk::Driver),
+            None if !self.sockets.iter().all(PortSocket::takes_chains) => Some(OneChunk::ZeroCopy),
+            found => found,
+        };
+        mtu_limit(MtuFacts { mode, is_veth, has_tap, frame_size: self.core.settings.frame_size, one_chunk })
     }
 
     /// What would break its packets now, in words.
@@ -371,8 +377,11 @@ impl Opening<'_> {
             ZeroCopy::Auto if ends.is_veth || spec.mode == ModeRequest::Generic => ZeroCopy::Off,
             wish => wish,
         };
+        // Many drivers leave copies out only where each packet has one chunk.
+        let is_jumbo = spec.mtu.is_some_and(|mtu| mtu > frame_mtu(core.settings.frame_size));
+        let takes_chains = core.host.knows_multi_buffer() && (zero_copy == ZeroCopy::Off || is_jumbo);
         let (netdev, channels, RingOptions { depth, memory }) = (&ends.near, ends.channels, rings);
-        let options = QueueOptions { netdev, queue: number, channels, depth, zero_copy, memory };
+        let options = QueueOptions { netdev, queue: number, channels, depth, zero_copy, memory, takes_chains };
         let backend = core.host.open_queue(&options, cache)?;
         match program.set_socket(number, &PortSocket::of(&backend)) {
             Ok(()) => Ok(backend),

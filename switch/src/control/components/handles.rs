@@ -9,7 +9,7 @@ use super::live::LiveOutside;
 use crate::Error;
 use crate::control::core::Core;
 use crate::control::gate::FrameGate;
-use crate::io::umem::{Frame, HEADROOM};
+use crate::io::umem::{Frame, HEADROOM, MOST_CHUNKS};
 use crate::model::{CapturedFrame, OutsideSpec};
 use crate::outside::{FromSwitch, OutsideThread, ToSwitch};
 use crate::worker::ends::{OutsideEnd, Ring};
@@ -55,10 +55,7 @@ impl ToSwitch for ToComponents {
         // As for frames that packet sockets bring: an audit that closes the gate finds each frame in the cache or
         // in the ring.
         let mut cache = self.gate.pass();
-        let Some(mut taken) = cache.take() else { return false };
-        let start = taken.start();
-        self.shared.umem.chunk_mut(&mut taken)[start..start + frame.len()].copy_from_slice(frame);
-        taken.set(start, frame.len());
+        let Some(taken) = cache.write_packet(frame) else { return false };
         self.frames.push(taken);
         self.ring.put(&mut self.frames);
         let fits = self.frames.is_empty();
@@ -69,7 +66,7 @@ impl ToSwitch for ToComponents {
     }
 
     fn max_frame(&self) -> usize {
-        (self.shared.umem.frame_size() - HEADROOM) as usize
+        (self.shared.umem.frame_size() - HEADROOM) as usize * MOST_CHUNKS
     }
 }
 

@@ -22,8 +22,9 @@ pub(in crate::control) fn audit(control: &Control) -> FrameAudit {
     // short.
     let taps = core.gate.pass();
     let in_rings = || control.components.all_rings().map(|ring| as_count(ring.queued().packets)).sum::<u32>();
-    let (holdings, census, pooled, in_rings, tails) =
-        core.workers.pause(|holdings| (holdings, umem.census(), umem.pool_len(), in_rings(), umem.check_tails()));
+    let check = || umem.check_tails().and_then(|()| umem.check_chains());
+    let (holdings, census, pooled, in_rings, long) =
+        core.workers.pause(|holdings| (holdings, umem.census(), umem.pool_len(), in_rings(), check()));
     let mut audit = FrameAudit { frames: umem.frames(), huge_pages: umem.is_huge(), ..FrameAudit::default() };
     audit.free = pooled + as_count(taps.len());
     audit.in_transit = in_rings;
@@ -63,11 +64,13 @@ pub(in crate::control) fn audit(control: &Control) -> FrameAudit {
     compare("free", audit.free, census.free());
     compare("with the kernel", audit.rx + audit.tx, census.placed());
     compare("on their way", audit.in_transit, census.held());
+    // A packet of several chunks is counted once.
+    audit.in_transit += census.chained();
     let sum = audit.free + audit.rx + audit.tx + audit.in_transit;
     if sum != audit.frames {
         audit.problems.push(format!("{sum} frames are somewhere, there are {}", audit.frames));
     }
-    audit.problems.extend(tails.err());
+    audit.problems.extend(long.err());
     audit.consistent = audit.problems.is_empty();
     audit
 }

@@ -11,11 +11,13 @@ use crate::engine::fdb::{Fdb, Learn};
 use crate::engine::rule::Key;
 use crate::model::{DropReason, MacAddr, RuleAction, RuleTarget, Vid};
 
-/// Decides where a frame goes, and learns its source address.
+/// Decides where a frame goes, and learns its source address. `frame` has its headers, and `len` is its whole length in
+/// bytes.
 #[inline]
 pub fn decide<'a, L: Lookup, T: StepTracer>(
     context: &BurstContext<'a>,
     frame: &[u8],
+    len: usize,
     lookup: &mut L,
     tracer: &mut T,
 ) -> Decision<'a> {
@@ -37,7 +39,7 @@ pub fn decide<'a, L: Lookup, T: StepTracer>(
         found
     };
     let here = |verdict| Decision { verdict, drop_port: ingress, rule };
-    let admitted = AdmittedFrame { snap, from, ingress, vid, tag: l2.tag, len: frame.len() };
+    let admitted = AdmittedFrame { snap, from, ingress, vid, tag: l2.tag, len };
     let to_port = |port, queue, tracer: &mut T| {
         let (verdict, drop_port) = match admitted.forward(port, queue, tracer) {
             Ok(verdict) => return here(verdict),

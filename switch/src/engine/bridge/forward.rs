@@ -117,17 +117,23 @@ pub fn is_receiver(snap: &Snapshot, ingress: PortNo, decision: &Decision<'_>, po
 }
 
 /// Whether a rule's copy of a frame from `ingress` can go to `mirror`, the port where redirects of the rule's mirror
-/// end. VLANs and isolation don't matter to a mirror.
+/// end. VLANs and isolation don't matter to a mirror. `frame` has its headers, and `len` is its whole length in bytes.
 ///
 /// # Errors
 /// Why not: `SamePort`, `PortGone` or `EgressMtu`, or what [`parse::parse_l2`] says of the frame.
 #[inline]
-pub fn mirror_check(snap: &Snapshot, ingress: PortNo, mirror: PortNo, frame: &[u8]) -> Result<(), DropReason> {
+pub fn mirror_check(
+    snap: &Snapshot,
+    ingress: PortNo,
+    mirror: PortNo,
+    frame: &[u8],
+    len: usize,
+) -> Result<(), DropReason> {
     let tag = parse::parse_l2(frame)?.tag;
     match snap.port(mirror) {
         _ if mirror == ingress => Err(DropReason::SamePort),
         None => Err(DropReason::PortGone),
-        Some(port) if packet_len(tag, frame.len()) > port.mtu as usize => Err(DropReason::EgressMtu),
+        Some(port) if packet_len(tag, len) > port.mtu as usize => Err(DropReason::EgressMtu),
         Some(_) => Ok(()),
     }
 }

@@ -5,8 +5,9 @@ use std::fs;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
-use xdp_prog::{GuestOptions, LoadOptions, Resumed, attached_programs, bpffs_at, forget_pins};
+use xdp_prog::{GuestOptions, LoadOptions, Resumed, attached_programs, bpffs_at, driver_features, forget_pins};
 
 use super::namespaces::run;
 use super::{KernelHost, PinPlace};
@@ -14,6 +15,7 @@ use crate::host::{
     Attached, GuestEndPlace, GuestProgram, Netdev, OtherProgram, PortProgram, PortSocket, Programs, QueueCounters,
     SteerKey,
 };
+use crate::io::sys;
 use crate::model::{Mode, ModeRequest, PortNo, Steering};
 use crate::{Error, ErrorKind};
 
@@ -119,12 +121,27 @@ pub(super) fn silence(ifname: &str, silent: bool) {
     }
 }
 
+/// Whether the kernel takes packets of several buffers, in programs and in AF_XDP sockets (6.6 and later).
+pub fn knows_multi_buffer() -> bool {
+    static KNOWS: LazyLock<bool> = LazyLock::new(sys::knows_sg);
+    *KNOWS
+}
+
 fn options(pins: &PinPlace, place: &GuestEndPlace<'_>) -> GuestOptions {
     let GuestEndPlace { port, netdev, queues } = *place;
     GuestOptions { ifname: netdev.name.clone(), ifindex: netdev.index, queues, pins: pins.of(port) }
 }
 
 impl Programs for KernelHost {
+    fn knows_multi_buffer(&self) -> bool {
+        knows_multi_buffer()
+    }
+
+    fn has_multi_buffer(&self, netdev: &Netdev) -> bool {
+        let features = run(&netdev.namespace, || Ok(driver_features(netdev.index)?));
+        features.is_ok_and(|features| features.multi_buffer)
+    }
+
     fn load_program(&self, netdev: &Netdev, queues: u32, steering: Steering) -> Result<Box<dyn PortProgram>, Error> {
         let options = LoadOptions {
             ifname: netdev.name.clone(),
@@ -134,6 +151,7 @@ impl Programs for KernelHost {
                 Steering::All => xdp_prog::Steering::All,
                 Steering::Shared => xdp_prog::Steering::Shared,
             },
+            multi_buffer: knows_multi_buffer(),
         };
         Ok(Box::new(xdp_prog::PortProgram::load(&options)?))
     }

@@ -45,8 +45,8 @@ fn own_socket(ifname: &str) -> Result<OwnedFd, Errno> {
 
 impl Sockets for KernelHost {
     fn open_queue(&self, options: &QueueOptions<'_>, cache: &mut FrameCache) -> Result<Backend, Error> {
-        let QueueOptions { netdev, queue, channels, depth, zero_copy, memory } = *options;
-        let wanted = SocketOptions { ifindex: netdev.index, queue, depth, zero_copy, memory };
+        let QueueOptions { netdev, queue, channels, depth, zero_copy, memory, takes_chains } = *options;
+        let wanted = SocketOptions { ifindex: netdev.index, queue, depth, zero_copy, memory, takes_chains };
         let opened = XskSocket::open(&wanted, &self.sharers, cache);
         opened.map(Backend::Xsk).map_err(|errno| {
             let umem = cache.umem();

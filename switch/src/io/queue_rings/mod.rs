@@ -18,7 +18,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use super::frame_rings::{FrameRings, Rings};
-use super::umem::{Frame, FrameCache, SLAB, Umem};
+use super::umem::{Frame, FrameCache, MOST_CHUNKS, SLAB, Umem};
 use crate::model::{Count, OWN_UMEM_FRAMES};
 
 /// Frames of an own UMEM at least. Rings have a power of two of descriptors, so more are whole slabs too.
@@ -92,6 +92,10 @@ struct Bounce {
     most_tx: u32,
     /// Received frames while they are copied. Empty between calls.
     batch: Vec<Frame>,
+    /// Whether packets may have several chunks.
+    takes_chains: bool,
+    /// Whether the last burst had some that have.
+    brought_chains: bool,
 }
 
 impl Bounce {
@@ -100,16 +104,23 @@ impl Bounce {
     fn receive(&mut self, rings: &mut FrameRings, burst: &mut Vec<Frame>, max: usize, cache: &mut FrameCache) -> usize {
         let mut taken = 0;
         while taken < max {
+            if self.takes_chains {
+                // A packet is taken with all of its chunks or not at all.
+                cache.stock_up(MOST_CHUNKS);
+            }
             let room = cache.stock().min(max - taken);
             let more = if room == 0 { 0 } else { rings.receive(&mut self.batch, room) };
             for frame in self.batch.drain(..) {
-                // `stock` has said that there is one.
-                if let Some(mut copy) = cache.take() {
+                // `stock` has said that there is one for each chunk.
+                if frame.is_chained() {
+                    burst.extend(cache.copy_packet(self.own.umem(), &frame));
+                } else if let Some(mut copy) = cache.take() {
                     copy.copy_from(&frame);
                     burst.push(copy);
                 }
                 self.own.put(frame);
             }
+            self.brought_chains |= rings.brought_chains();
             taken += more;
             if room == 0 || more < room {
                 break;
@@ -144,25 +155,58 @@ impl Bounce {
     }
 }
 
+impl Bounce {
+    /// Stages a copy of a packet of several chunks, and puts the original into `cache`.
+    fn send_chained(
+        &mut self,
+        rings: &mut FrameRings,
+        packet: Frame,
+        cache: &mut FrameCache,
+    ) -> Result<(), Frame> {
+        let room = self.most_tx.saturating_sub(rings.outstanding().1) as usize;
+        if room < cache.umem().chunks(&packet) {
+            return Err(packet);
+        }
+        let Some(copy) = self.own.copy_packet(cache.umem(), &packet) else { return Err(packet) };
+        match rings.send_chained(copy) {
+            Ok(()) => {
+                cache.put(packet);
+                Ok(())
+            }
+            Err(copy) => {
+                self.own.put(copy);
+                Err(packet)
+            }
+        }
+    }
+}
+
 /// The rings of a queue with their frames.
 #[derive(Debug)]
 pub struct QueueRings {
     rings: FrameRings,
     /// Of rings over a UMEM of their own.
     bounce: Option<Box<Bounce>>,
+    /// Whether packets may have several chunks.
+    takes_chains: bool,
 }
 
 impl QueueRings {
     /// Rings of `depth` descriptors over `umem`, which is as [`RingMemory::umem`] says. They have no frames yet.
-    pub(super) fn new(umem: Arc<Umem>, rings: Rings, memory: RingMemory, depth: u32) -> Self {
+    /// `takes_chains`: packets may have several chunks.
+    pub(super) fn new(umem: Arc<Umem>, rings: Rings, memory: RingMemory, depth: u32, takes_chains: bool) -> Self {
+        if takes_chains {
+            umem.add_chains();
+        }
         let (fill, bounce) = match memory {
             RingMemory::Shared { fill } => (fill.min(depth), None),
             RingMemory::Own => {
                 let (own, side) = (FrameCache::new(Arc::clone(&umem)), own_side(depth));
-                (side, Some(Box::new(Bounce { own, most_tx: side, batch: Vec::new() })))
+                let batch = Vec::new();
+                (side, Some(Box::new(Bounce { own, most_tx: side, batch, takes_chains, brought_chains: false })))
             }
         };
-        Self { rings: FrameRings::new(umem, rings, fill), bounce }
+        Self { rings: FrameRings::new(umem, rings, fill), bounce, takes_chains }
     }
 
     /// As [`FrameRings::receive`]. Frames of the shared UMEM come from `cache` if there are copies to be made.
@@ -170,7 +214,36 @@ impl QueueRings {
     pub fn receive(&mut self, burst: &mut Vec<Frame>, max: usize, cache: &mut FrameCache) -> usize {
         match &mut self.bounce {
             None => self.rings.receive(burst, max),
-            Some(bounce) => bounce.receive(&mut self.rings, burst, max, cache),
+            Some(bounce) => {
+                bounce.brought_chains = false;
+                bounce.receive(&mut self.rings, burst, max, cache)
+            }
+        }
+    }
+
+    /// Whether the last burst had packets of several chunks.
+    #[inline]
+    pub fn brought_chains(&self) -> bool {
+        self.bounce.as_ref().map_or_else(|| self.rings.brought_chains(), |bounce| bounce.brought_chains)
+    }
+
+    /// Whether packets may have several chunks, either way.
+    #[inline]
+    pub fn takes_chains(&self) -> bool {
+        self.takes_chains
+    }
+
+    /// Stages a packet of several chunks. That of a copy goes to `cache`.
+    ///
+    /// # Errors
+    /// There is too little room. The packet comes back.
+    pub fn send_chained(&mut self, packet: Frame, cache: &mut FrameCache) -> Result<(), Frame> {
+        if !self.takes_chains {
+            return Err(packet);
+        }
+        match &mut self.bounce {
+            None => self.rings.send_chained(packet),
+            Some(bounce) => bounce.send_chained(&mut self.rings, packet, cache),
         }
     }
 
@@ -273,7 +346,7 @@ impl QueueRings {
 
     /// As [`FrameRings::reclaim`]. The own UMEM ends.
     pub fn reclaim(self, cache: &mut FrameCache) {
-        let Self { rings, mut bounce } = self;
+        let Self { rings, mut bounce, .. } = self;
         rings.reclaim(bounce.as_mut().map_or(cache, |bounce| &mut bounce.own));
     }
 }

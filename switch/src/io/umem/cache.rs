@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{FREE, Frame, Owner, Rests, SLAB, Umem};
+use super::{FREE, Frame, MOST_CHUNKS, Owner, Rests, SLAB, Umem};
 use crate::io::ring::{Consumer, Producer};
 
 /// A cache gives a slab back when it holds more than this.
@@ -130,12 +130,36 @@ impl FrameCache {
         self.len
     }
 
-    /// Gives a frame back.
+    /// Gives a frame back, with all chunks of its packet.
     #[inline]
-    pub fn put(&mut self, frame: Frame) {
+    pub fn put(&mut self, mut frame: Frame) {
+        if !frame.is_plain() {
+            self.strip(&mut frame);
+        }
         self.free[self.len] = self.umem.free(frame);
         self.len += 1;
         self.spill_excess();
+    }
+
+    /// Gives back what a frame has beside its chunk.
+    #[inline(never)]
+    fn strip(&mut self, frame: &mut Frame) {
+        self.umem.drop_tail(frame);
+        while let Some(next) = self.umem.unchain(frame) {
+            self.put(std::mem::replace(frame, next));
+        }
+    }
+
+    /// Gets slabs from the pool until `wanted` frames are here. False if there are fewer, or `wanted` is more than the
+    /// chunks of a packet.
+    pub fn stock_up(&mut self, wanted: usize) -> bool {
+        while self.len < wanted.min(MOST_CHUNKS)
+            && let Some(slab) = self.umem.pool.pop()
+        {
+            self.free[self.len..][..SLAB].copy_from_slice(&slab);
+            self.len += SLAB;
+        }
+        self.len >= wanted
     }
 
     /// Number of frames in the cache.

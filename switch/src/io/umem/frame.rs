@@ -13,15 +13,18 @@ pub struct Frame {
     /// First byte of data, always within the chunk. Not `NonNull`: `None` of an `Option<Frame>` would be a null here.
     /// Loops over frames then compare every pointer with null, and are no plain copies any more.
     data: *mut u8,
-    /// Bytes of data. The data ends within the chunk.
+    /// Lower half: bytes of data. The data ends within the chunk. Upper half: bytes of the packet in further chunks.
     len: u32,
     /// Lower half: bytes of the chunk minus one. These bits of an address tell the place within the chunk. Upper half:
-    /// what is left to be done with the packet, [`CHECKSUM`], [`CUT`] and [`REST`].
+    /// what is left to be done with the packet, [`CHECKSUM`], [`CUT`] and [`REST`], or [`CHAINED`].
     ///
     /// One word, so that a frame with nothing to be done costs no more than one that knows of no such thing.
     word: u32,
 }
 
+/// Lower half of the length, and the shift of the upper one.
+const HEAD: u32 = 0xffff;
+const TAIL_SHIFT: u32 = 16;
 /// Lower half of the word.
 const LARGEST_MASK: u32 = 0xffff;
 /// The chunk begins with an [`Offload`](crate::io::offload), as bytes. A checksum is to be made.
@@ -32,6 +35,8 @@ pub(super) const CUT: u32 = 1 << 17;
 /// [rest](super::Rests).
 const REST: u32 = 1 << 18;
 const REST_SHIFT: u32 = 24;
+/// The packet goes on in further chunks ([`chains`](super::chains)).
+const CHAINED: u32 = 1 << 19;
 
 // SAFETY: a frame is the only access to its chunk, so the chunk moves with it to another thread.
 unsafe impl Send for Frame {}
@@ -42,7 +47,7 @@ impl Frame {
     /// A frame with `len` bytes of data at `data`.
     ///
     /// # Safety
-    /// - `data` lies in a chunk of `mask + 1` bytes, a power of two of at most 65,536. The chunk begins at a multiple
+    /// - `data` lies in a chunk of `mask + 1` bytes, a power of two of at most 32,768. The chunk begins at a multiple
     ///   of that.
     /// - The `len` bytes at `data` end within that chunk.
     /// - The whole chunk is readable and writable through `data`, and stays mapped while the frame exists.
@@ -52,7 +57,7 @@ impl Frame {
         Self { data: data.as_ptr(), len, word: mask }
     }
 
-    /// Whether the packet is as it goes on a wire.
+    /// Whether the packet is as it goes on a wire, and in one chunk.
     #[inline(always)]
     pub fn is_plain(&self) -> bool {
         self.word <= LARGEST_MASK
@@ -85,10 +90,49 @@ impl Frame {
     /// The data is all there.
     #[inline]
     pub(super) fn set_complete(&mut self) {
-        self.word &= LARGEST_MASK | CHECKSUM | CUT;
+        self.word &= LARGEST_MASK | CHECKSUM | CUT | CHAINED;
     }
 
-    /// Sets what is left to be done. The data must be all there.
+    /// Whether the packet goes on in further chunks. The data is its beginning then, with all headers.
+    #[inline(always)]
+    pub fn is_chained(&self) -> bool {
+        self.word & CHAINED != 0
+    }
+
+    /// Notes that the packet has `tail` bytes in further chunks.
+    #[inline]
+    pub(super) fn set_chained(&mut self, tail: usize) {
+        let tail = u32::from(u16::try_from(tail).unwrap_or(u16::MAX));
+        self.len = self.len & HEAD | tail << TAIL_SHIFT;
+        self.word |= CHAINED;
+    }
+
+    /// Notes that the packet is in one chunk.
+    #[inline]
+    pub(super) fn set_unchained(&mut self) {
+        self.len &= HEAD;
+        self.word &= !CHAINED;
+    }
+
+    /// Bytes in further chunks.
+    #[inline(always)]
+    pub(super) fn tail_len(&self) -> usize {
+        (self.len >> TAIL_SHIFT) as usize
+    }
+
+    /// Bytes of the packet, those in further chunks included. Of a packet that is to be cut, those of its first segment.
+    #[inline(always)]
+    pub fn packet_len(&self) -> usize {
+        self.len() + self.tail_len()
+    }
+
+    /// The length as it is stored: greater than 65,535 if the packet goes on in further chunks, else that of the data.
+    #[inline(always)]
+    pub fn stored_len(&self) -> u32 {
+        self.len
+    }
+
+    /// Sets what is left to be done. The data must be all there, in this chunk.
     #[inline]
     pub(super) fn mark(&mut self, flags: u32) {
         self.word = self.mask() | flags;
@@ -100,16 +144,16 @@ impl Frame {
         self.word & LARGEST_MASK
     }
 
-    /// Bytes of data.
+    /// Bytes of data in this chunk.
     #[inline]
     pub fn len(&self) -> usize {
-        self.len as usize
+        (self.len & HEAD) as usize
     }
 
     /// Whether there is no data.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// Bytes between the chunk's first byte and the data.
@@ -124,12 +168,12 @@ impl Frame {
         self.data.addr()
     }
 
-    /// The data.
+    /// The data in this chunk.
     #[inline]
     pub fn data(&self) -> &[u8] {
         // SAFETY: these bytes lie within the chunk, by the invariants of `new`, and `set` keeps them. The chunk is
         // mapped and ours alone. Nobody writes it while the frame is borrowed.
-        unsafe { std::slice::from_raw_parts(self.data, self.len as usize) }
+        unsafe { std::slice::from_raw_parts(self.data, self.len()) }
     }
 
     /// All bytes of the chunk. The data begins at `start` and has `len` bytes.
@@ -150,7 +194,7 @@ impl Frame {
         unsafe { std::slice::from_raw_parts(chunk, self.mask() as usize + 1) }
     }
 
-    /// Sets the place of the data in the chunk.
+    /// Sets the place of the data in the chunk. What is in further chunks stays.
     ///
     /// # Panics
     /// If `start..start + len` is not within the chunk, or `start` is its end.
@@ -162,10 +206,10 @@ impl Frame {
         self.data = unsafe { self.data.sub(self.start()).add(start) };
         #[expect(clippy::cast_possible_truncation, reason = "`len` is at most a chunk, a page")]
         let len = len as u32;
-        self.len = len;
+        self.len = self.len & !HEAD | len;
     }
 
-    /// Copies the data of another frame to the same place of this chunk.
+    /// Copies the data of another frame to the same place of this chunk. What is in further chunks is not copied.
     ///
     /// # Panics
     /// If the other chunk is larger, and the data lies beyond the end of this one.

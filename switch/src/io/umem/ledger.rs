@@ -16,8 +16,10 @@ use super::Frame;
 pub(super) const FREE: u32 = 0;
 /// Word of a chunk with a [`Frame`].
 pub(super) const HELD: u32 = 1;
-/// Lowest number of an [`Owner`].
-pub(super) const FIRST_OWNER: u32 = 2;
+/// Word of a further chunk of a packet whose first chunk has a [`Frame`].
+pub(super) const CHAINED: u32 = 2;
+/// Lowest number of an [`Owner`]. It is even.
+pub(super) const FIRST_OWNER: u32 = 4;
 
 /// One direction of one socket, as an owner of chunks. It is not `Clone`, because its holder may take its chunks.
 #[derive(Debug)]
@@ -52,7 +54,7 @@ impl<'a> Page<'a> {
     ///
     /// # Safety
     /// - `base` is the first byte of a mapping of `owners.len()` chunks of `1 << shift` bytes, aligned to a chunk.
-    /// - The mapping stays while a word of `owners` is [`HELD`].
+    /// - The mapping stays while a word of `owners` is [`HELD`] or [`CHAINED`].
     /// - Nobody else moves chunks of that owner while this exists.
     #[inline(always)]
     pub(super) unsafe fn new(owners: &'a [AtomicU32], base: NonNull<u8>, shift: u32, owner: u32) -> Self {
@@ -65,7 +67,7 @@ impl<'a> Page<'a> {
     /// If the frame is of another UMEM.
     #[inline(always)]
     pub fn give(&mut self, frame: Frame) -> u64 {
-        debug_assert!(!frame.is_to_be_cut(), "a frame with a tail");
+        debug_assert!(!frame.is_to_be_cut() && !frame.is_chained(), "a frame with more than its chunk");
         let at = frame.addr().wrapping_sub(self.base.addr().get());
         // A frame of another UMEM lies outside this mapping. Its index is too great, and the access panics.
         self.owners[at >> self.shift].store(self.owner, Ordering::Relaxed);
@@ -149,6 +151,11 @@ impl Census {
         self.at(HELD)
     }
 
+    /// Further chunks of these frames' packets.
+    pub fn chained(&self) -> u32 {
+        self.at(CHAINED)
+    }
+
     /// Frames of one owner, by [`Owner::id`].
     pub fn at(&self, owner: u32) -> u32 {
         self.counts.get(owner as usize).copied().unwrap_or(0)
@@ -165,7 +172,7 @@ impl Census {
 pub struct Whereabouts {
     /// Frames in the pool or a cache.
     pub free: u32,
-    /// Frames that somebody holds as a [`Frame`].
+    /// Frames that somebody holds as a [`Frame`], and further chunks of their packets.
     pub held: u32,
     /// Frames with the kernel that are to be filled, or are filled and not taken yet.
     pub rx: u32,
@@ -180,7 +187,7 @@ impl Whereabouts {
         for word in words {
             let count = match word.load(Ordering::Relaxed) {
                 FREE => &mut usage.free,
-                HELD => &mut usage.held,
+                HELD | CHAINED => &mut usage.held,
                 owner if owner % 2 == 0 => &mut usage.rx,
                 _ => &mut usage.tx,
             };

@@ -11,6 +11,7 @@
 //! Free frames lie in a lock-free pool, in slabs of [`SLAB`]. Each thread has a [`FrameCache`] in front of it.
 
 mod cache;
+mod chains;
 mod frame;
 mod ledger;
 mod offload;
@@ -26,9 +27,11 @@ use crossbeam::queue::ArrayQueue;
 use nix::errno::Errno;
 
 pub use self::cache::FrameCache;
+use self::chains::Chains;
+pub use self::chains::{Chain, MOST_CHUNKS};
 pub use self::frame::Frame;
 pub use self::ledger::{Census, Owner, Page, Whereabouts};
-use self::ledger::{FIRST_OWNER, FREE, HELD};
+use self::ledger::{CHAINED, FIRST_OWNER, FREE, HELD};
 pub use self::offload::{Cut, Segments};
 pub use self::rests::Rests;
 use self::tails::Tails;
@@ -62,6 +65,8 @@ pub struct Umem {
     pool: ArrayQueue<[u32; SLAB]>,
     /// For packets that are longer than a frame, if any come.
     tails: OnceLock<Tails>,
+    /// For packets of several chunks, if any come.
+    chains: OnceLock<Chains>,
     /// Number of the next owner. 64 bits don't wrap, so no number is given out twice.
     next_owner: AtomicU64,
     huge: bool,
@@ -119,6 +124,7 @@ impl Umem {
             owners: (0..frames).map(|_| AtomicU32::new(FREE)).collect(),
             pool,
             tails: OnceLock::new(),
+            chains: OnceLock::new(),
             next_owner: AtomicU64::new(u64::from(FIRST_OWNER)),
             huge,
             prefers_huge,
@@ -212,6 +218,52 @@ impl Umem {
     /// Takes all frames of an owner whose frames the kernel no longer looks at.
     pub fn take_all(&self, owner: &mut Owner) -> Vec<Frame> {
         self.page(owner).claim_all()
+    }
+
+    /// Has packets of several chunks from now on. Further calls do nothing.
+    pub fn add_chains(&self) {
+        self.chains();
+    }
+
+    /// The links of chunks. A queue that brings packets of several chunks has made them.
+    fn chains(&self) -> &Chains {
+        self.chains.get_or_init(|| Chains::new(self.owners.len()))
+    }
+
+    /// Checks the links of chunks, at a moment when nobody moves frames.
+    ///
+    /// # Errors
+    /// Further chunks are lost.
+    pub fn check_chains(&self) -> Result<(), String> {
+        self.chains.get().map_or(Ok(()), |chains| chains.check(&self.owners))
+    }
+
+    fn set_owner(&self, chunk: usize, owner: u32) {
+        self.owners[chunk].store(owner, Ordering::Relaxed);
+    }
+
+    /// The frame of a chunk, with its data.
+    ///
+    /// # Safety
+    /// Only the caller has the chunk, and its word says `HELD`. The data lies within it.
+    unsafe fn frame_at(&self, index: u32, start: u16, len: u16) -> Frame {
+        let at = ((index as usize) << self.frame_shift) + usize::from(start);
+        // SAFETY: the chunk is one of the mapping's, and `start` lies within it.
+        let data = unsafe { self.memory.start().add(at) };
+        // SAFETY: as the caller says. The mapping stays, because the word says `HELD`.
+        unsafe { Frame::new(data, u32::from(len), self.frame_size - 1) }
+    }
+
+    /// Bytes of a chunk.
+    ///
+    /// # Safety
+    /// They lie within it, and nobody writes them while they are borrowed.
+    unsafe fn bytes_at(&self, index: u32, start: u16, len: u16) -> &[u8] {
+        let at = ((index as usize) << self.frame_shift) + usize::from(start);
+        // SAFETY: the chunk is one of the mapping's, and `start` lies within it.
+        let data = unsafe { self.memory.start().add(at) };
+        // SAFETY: the bytes lie within the chunk, and the mapping lives as long as `self`.
+        unsafe { std::slice::from_raw_parts(data.as_ptr(), usize::from(len)) }
     }
 
     /// Has packets that are longer than a frame from now on. Further calls do nothing.
@@ -328,13 +380,12 @@ impl Umem {
         unsafe { Frame::new(data, 0, self.frame_size - 1) }
     }
 
-    /// Frees the chunk of a frame. Returns its index.
+    /// Frees the chunk of a frame that has nothing beside it. Returns its index.
     ///
     /// # Panics
     /// If the frame is of another UMEM.
     #[inline]
-    fn free(&self, mut frame: Frame) -> u32 {
-        self.drop_tail(&mut frame);
+    fn free(&self, frame: Frame) -> u32 {
         let at = frame.addr().wrapping_sub(self.memory.start().addr().get());
         // A frame of another UMEM lies outside this mapping. Its index is too great, and the access panics.
         let index = at >> self.frame_shift;
@@ -365,7 +416,7 @@ fn transparent(len: usize) -> Result<Mmap, Errno> {
 impl Drop for Umem {
     /// Keeps the mapping if a frame is still held. So a frame never outlives its memory, and its address is not reused.
     fn drop(&mut self) {
-        if self.owners.iter_mut().any(|owner| *owner.get_mut() == HELD) {
+        if self.owners.iter_mut().any(|owner| matches!(*owner.get_mut(), HELD | CHAINED)) {
             self.memory.keep();
         }
     }

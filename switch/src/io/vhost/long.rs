@@ -11,7 +11,7 @@ use crate::io::umem::Frame;
 use crate::model::Count;
 
 /// Most chains that a whole packet is spread over. A guest with shorter ones gets segments.
-const MAX_LONG_MERGED: usize = 64;
+pub(super) const MAX_LONG_MERGED: usize = 64;
 /// Most bytes of the headers of a packet that is cut, with a tag that was put in front.
 const MAX_HEADERS: usize = 256 + 4;
 /// Segments that are looked for room for at once.

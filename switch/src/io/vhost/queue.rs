@@ -9,8 +9,9 @@ use vhost_user::net::{NetHeader, OffloadRules};
 use vhost_user::ring::{RingError, Scratch};
 
 use super::copy::{self, MAX_MERGED, Untaken};
+use super::long::MAX_LONG_MERGED;
 use super::pair::{PairCounters, RingGuard, RunningRing, VhostPair, Way};
-use crate::io::umem::{Frame, FrameCache, HEADROOM, Owner, Rests, Umem};
+use crate::io::umem::{Frame, FrameCache, HEADROOM, MOST_CHUNKS, Owner, Rests, Umem};
 use crate::model::Count;
 
 /// Frames that are kept ready for what the guest sends: two bursts.
@@ -262,6 +263,34 @@ impl VhostQueue {
     #[inline(never)]
     pub fn send(&mut self, count: usize, frames: &mut impl Iterator<Item = Frame>, cache: &mut FrameCache) -> usize {
         self.with_ring(|queue, ring| queue.send_to(ring, count, frames, cache))
+    }
+
+    /// Copies a packet of several chunks to the guest. The original goes to `cache`.
+    ///
+    /// # Errors
+    /// There is no ring, or no room in it. The packet comes back.
+    pub fn send_chained(&mut self, packet: Frame, cache: &mut FrameCache) -> Result<(), Frame> {
+        let sent = self.with_ring(|queue, ring| queue.write_chained(ring, &packet));
+        if !sent {
+            return Err(packet);
+        }
+        cache.put(packet);
+        Ok(())
+    }
+
+    fn write_chained(&mut self, ring: &mut RunningRing, packet: &Frame) -> Result<bool, RingError> {
+        let Self { pair, umem, scratch, used, .. } = self;
+        let mut burst = ring.queue.burst(scratch, MAX_LONG_MERGED)?;
+        if burst.is_empty() {
+            return Ok(false);
+        }
+        let mut parts = [&[][..]; MOST_CHUNKS];
+        parts.iter_mut().zip(umem.pieces(packet)).for_each(|(part, piece)| *part = piece);
+        if !copy::write(ring.header, &mut burst, NetHeader::PLAIN, &parts, GuestSlice::default()) {
+            PairCounters::add(&pair.counters.no_room, 1);
+        }
+        *used |= burst.finish()? > 0;
+        Ok(true)
     }
 
     /// Does something with the ring to the guest, or with that of another pair if the guest has not enabled this one.

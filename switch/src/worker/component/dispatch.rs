@@ -16,7 +16,7 @@ use crate::io::umem::Frame;
 use crate::model::{Count, DropReason, VlanEdit};
 use crate::worker::egress::Egress;
 use crate::worker::ends::{OutsideEnd, Ring};
-use crate::worker::frames::{BURST, count, edit_tag, is_too_long, measure, sift, total_len};
+use crate::worker::frames::{BURST, Left, count, edit_tag, is_too_long, measure, sift, total_len};
 use crate::worker::set::{Component, Link, Logic, Set};
 use crate::worker::turn::SendContext;
 use crate::worker::view::PortShared;
@@ -85,7 +85,7 @@ impl Dispatch<'_> {
         match self.egress.copy_uncharged(frame) {
             Some(copy) => out.push(copy),
             None => {
-                self.cx.source.dropped(DropReason::NoFrame, frame.len());
+                self.cx.source.dropped(DropReason::NoFrame, frame.packet_len());
                 return 0;
             }
         }
@@ -150,8 +150,9 @@ impl Dispatch<'_> {
         let now = u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX);
         let (mut taken, mut refused) = (Count::default(), Count::default());
         for frame in frames {
-            let fits = outside.offer(frame.data(), now);
-            let one = Count { packets: 1, bytes: frame.len() as u64 };
+            let (len, umem) = (frame.packet_len(), self.egress.umem());
+            let fits = outside.offer(len, umem.pieces(frame), now);
+            let one = Count { packets: 1, bytes: len as u64 };
             if fits { taken.add(one) } else { refused.add(one) }
         }
         outside.tx.add(taken.packets, taken.bytes);
@@ -170,18 +171,19 @@ impl Dispatch<'_> {
             self.steering.edit(flows, frames, self.cx);
         }
         let mtu = port.mtu.load(Ordering::Relaxed) as usize;
-        let (mut given, is_any_longer) = measure(frames, mtu + ETH_HEADER);
+        let ((mut given, is_any_longer), mut left) = (measure(frames, mtu + ETH_HEADER), Left::Nothing);
         if is_any_longer {
             let shard = self.cx.turn.shard(port);
-            sift(frames, self.egress.cache(), |frame| match is_too_long(frame.data(), mtu) {
+            sift(frames, self.egress.cache(), |frame| match is_too_long(frame.data(), frame.packet_len(), mtu) {
                 true => Err((shard, DropReason::EgressMtu)),
                 false => Ok(()),
             });
             given = count(frames);
+            left = Left::of(frames);
         }
         let egress = bridge::Egress::new(port.no, TagEdit::None, queue);
         let run = Run { egress, color: Color::Green, frames: frames.len(), bytes: total_len(given) };
-        self.egress.send_run(run, &mut frames.drain(..), self.cx);
+        self.egress.send_run(run, &mut frames.drain(..), &SendContext { left, ..*self.cx });
         given
     }
 }

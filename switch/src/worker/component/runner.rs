@@ -181,7 +181,7 @@ fn admit(
     egress: &mut Egress,
 ) -> u32 {
     let number = egress.refill(slot);
-    cx.turn.count_in(burst, came, port, number);
+    cx.turn.count_in(burst, came, port, number, egress.umem());
     let Some(meter) = cx.turn.view.meters.from(port.no) else { return number };
     if cx.takes_all(meter, burst.len(), total_len(came)) {
         return number;
@@ -189,7 +189,7 @@ fn admit(
     // The port's own counters: what it sends too much is not the component's doing.
     let shard = &port.shards[cx.turn.worker];
     sift(burst, egress.cache(), |frame| {
-        let len = frame.len();
+        let len = frame.packet_len();
         match cx.color(meter, frame, len, Color::Green) {
             Color::Red => Err((shard, DropReason::MeterFrom)),
             Color::Green | Color::Yellow => Ok(()),

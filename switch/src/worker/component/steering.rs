@@ -15,12 +15,14 @@ struct Counting<'a> {
     worker: usize,
     /// Where changes of tags count.
     shard: &'a PortShard,
+    /// Bytes of the frame in further chunks.
+    further: usize,
 }
 
 impl Observer for Counting<'_> {
     #[inline]
     fn matched(&mut self, rule: &CountedRule, len: usize) {
-        rule.matched.count(self.worker, len);
+        rule.matched.count(self.worker, len + self.further);
     }
 
     #[inline]
@@ -34,6 +36,7 @@ impl Counting<'_> {
     #[inline]
     fn run(&mut self, table: &FlowTable, cache: &mut FlowRuleCache, frame: &mut Frame) -> Option<u32> {
         let (start, len) = (frame.start(), frame.len());
+        self.further = frame.packet_len() - len;
         let fate = table.run(cache, frame.chunk_mut(), start, len, self);
         frame.set(fate.start, fate.len);
         fate.queue
@@ -67,7 +70,7 @@ impl Steering {
         if sorted.len() < flows.rings.len() {
             sorted.resize_with(flows.rings.len(), Vec::new);
         }
-        let mut counting = Counting { worker: turn.worker, shard };
+        let mut counting = Counting { worker: turn.worker, shard, further: 0 };
         for mut frame in burst.drain(..) {
             let queue = counting.run(flows.ingress(), cache, &mut frame);
             sorted[queue.unwrap_or(own) as usize].push(frame);
@@ -95,7 +98,7 @@ impl Steering {
 
     /// Carries out the egress rules of a port on frames that a component sends to it.
     pub(super) fn edit(&mut self, flows: &PortFlows, frames: &mut [Frame], cx: &SendContext<'_>) {
-        let mut counting = Counting { worker: cx.turn.worker, shard: cx.source };
+        let mut counting = Counting { worker: cx.turn.worker, shard: cx.source, further: 0 };
         for frame in frames {
             counting.run(flows.egress(), &mut self.cache, frame);
         }

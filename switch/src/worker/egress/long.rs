@@ -1,4 +1,4 @@
-//! Packets that are to be cut, on their way out.
+//! Packets that are to be cut, and those of several chunks, on their way out.
 //!
 //! Meters and counters take them for the segments that they are on a wire. Meters pass them whole if they have tokens
 //! for all segments. A queue that takes such packets gets them whole. Others get segments, and so does who captures.
@@ -11,7 +11,7 @@ use crate::engine::bridge::Run;
 use crate::engine::meter::Meter;
 use crate::engine::vlan::{self, TagEdit};
 use crate::io::umem::{Frame, Segments};
-use crate::model::{Count, DropReason};
+use crate::model::{Count, Direction, DropReason};
 use crate::worker::frames::{BURST, count, total_len};
 use crate::worker::turn::{SendContext, Turn};
 
@@ -65,6 +65,10 @@ impl Sender {
     /// it is still to be sent.
     #[inline(never)]
     pub(super) fn prepare(&mut self, slot: usize, mut frame: Frame, turn: &Turn<'_>) -> Option<Frame> {
+        if frame.is_chained() {
+            self.send_chained(slot, frame, turn);
+            return None;
+        }
         let queue = self.queues.at(slot);
         let is_taken = queue.backend.takes_offloads() && turn.view.taps(queue.port.no).is_empty();
         if !frame.is_to_be_cut() {
@@ -85,6 +89,24 @@ impl Sender {
             self.send_segments(slot, frame, turn);
         }
         None
+    }
+
+    /// Stages a packet of several chunks at a queue of this worker. Who captures there gets a copy.
+    fn send_chained(&mut self, slot: usize, packet: Frame, turn: &Turn<'_>) {
+        let queue = self.queues.at(slot);
+        let shard = &queue.port.shards[turn.worker];
+        if !queue.backend.takes_chains() {
+            shard.dropped_all(DropReason::EgressMtu, packet.wire());
+            return self.cache.put(packet);
+        }
+        for tap in turn.view.taps(queue.port.no) {
+            let pieces = self.cache.umem().pieces(&packet);
+            tap.offer(queue.port.no, queue.number, Direction::Tx, packet.packet_len(), pieces);
+        }
+        if let Err(packet) = queue.send_chained(packet, &mut self.cache) {
+            queue.port.shards[turn.worker].dropped_all(queue.refusal(), packet.wire());
+            self.cache.put(packet);
+        }
     }
 
     /// Stages the segments of a packet at a queue of this worker.

@@ -77,8 +77,8 @@ impl Egress {
         if self.staged.len() == STAGED {
             self.send_staged(cx);
         }
-        Run { egress, color, frames: 1, bytes: frame.len() }.add_to(&mut self.runs);
-        self.spend(if frame.is_to_be_cut() { total_packets(frame.wire()) } else { 1 }, SENT);
+        Run { egress, color, frames: 1, bytes: frame.packet_len() }.add_to(&mut self.runs);
+        self.spend(self.work(&frame), SENT);
         self.staged.push(frame);
     }
 
@@ -166,11 +166,17 @@ impl Egress {
         segments.finish(&mut self.sender.cache);
     }
 
+    /// The frames that all queues share.
+    #[inline]
+    pub(super) fn umem(&self) -> &Umem {
+        self.sender.cache.umem()
+    }
+
     /// A copy of a frame, if one is free.
     #[inline]
     pub(super) fn copy(&mut self, frame: &Frame) -> Option<Frame> {
         let copy = self.copy_uncharged(frame)?;
-        self.charge_copies(1);
+        self.charge_copies(self.work(frame));
         Some(copy)
     }
 
@@ -183,21 +189,38 @@ impl Egress {
     /// As [`Self::copy`], for loops that [charge](Self::charge_copies) for all of their copies at once.
     #[inline]
     pub(super) fn copy_uncharged(&mut self, frame: &Frame) -> Option<Frame> {
+        if !frame.is_plain() {
+            return self.copy_unfinished(frame);
+        }
         let mut copy = self.sender.cache.take()?;
         // It fits where the original is, also if a component has put a tag on that.
-        if frame.is_plain() {
-            copy.copy_from(frame);
-        } else {
-            self.copy_unfinished(frame, &mut copy);
-        }
+        copy.copy_from(frame);
         Some(copy)
     }
 
-    /// Makes a copy of a frame with something left to be done. All of its bytes are there.
+    /// A copy of a frame with something left to be done, or of several chunks. All of its bytes are there.
     #[inline(never)]
-    fn copy_unfinished(&mut self, frame: &Frame, copy: &mut Frame) {
-        self.sender.cache.umem().copy(frame, copy);
-        self.sender.cache.complete(copy);
+    fn copy_unfinished(&mut self, frame: &Frame) -> Option<Frame> {
+        let cache = &mut self.sender.cache;
+        let umem = Arc::clone(cache.umem());
+        if frame.is_chained() {
+            return cache.copy_packet(&umem, frame);
+        }
+        let mut copy = cache.take()?;
+        umem.copy(frame, &mut copy);
+        cache.complete(&mut copy);
+        Some(copy)
+    }
+
+    /// What a frame counts for as work, in frames.
+    #[inline]
+    fn work(&self, frame: &Frame) -> usize {
+        if frame.is_plain() { 1 } else { self.work_of_unfinished(frame) }
+    }
+
+    #[inline(never)]
+    fn work_of_unfinished(&self, frame: &Frame) -> usize {
+        if frame.is_to_be_cut() { total_packets(frame.wire()) } else { self.umem().chunks(frame) }
     }
 
     /// The worker's queues, by slot.

@@ -260,6 +260,32 @@ impl Queue {
         sent
     }
 
+    /// Stages a packet of several chunks. The next flush counts it out.
+    ///
+    /// # Errors
+    /// The ring is full even after the kernel was called. The packet comes back.
+    pub(super) fn send_chained(&mut self, mut packet: Frame, cache: &mut FrameCache) -> Result<(), Frame> {
+        self.dirty = true;
+        let wire = packet.wire();
+        for is_last in [false, true] {
+            if self.is_unplugged() {
+                break;
+            }
+            match self.backend.send_chained(packet, cache) {
+                Ok(()) => {
+                    self.sent.add(wire);
+                    return Ok(());
+                }
+                Err(back) => packet = back,
+            }
+            if !is_last {
+                self.backend.flush();
+                self.reap(cache);
+            }
+        }
+        Err(packet)
+    }
+
     /// A frame of `len` bytes is not among those that were sent after all.
     pub(super) fn unsent(&mut self, len: usize) {
         self.sent.bytes -= len as u64;

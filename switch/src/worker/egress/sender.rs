@@ -68,7 +68,7 @@ impl Sender {
 
     /// Sends the first of `frames`, as many as the run has.
     pub(super) fn send_run(&mut self, run: Run, frames: &mut Drain<'_, Frame>, cx: &SendContext<'_>) {
-        if cx.left == Left::Segments {
+        if cx.left == Left::Long {
             return self.send_each(run, frames, cx);
         }
         let (port, edit) = (run.egress.port(), run.egress.edit());
@@ -116,7 +116,7 @@ impl Sender {
         cx: &SendContext<'_>,
     ) {
         let (port, edit, turn) = (run.egress.port(), run.egress.edit(), &cx.turn);
-        let len = frame.len().saturating_add_signed(growth(edit));
+        let len = frame.packet_len().saturating_add_signed(growth(edit));
         if let Some(meter) = meter
             && cx.color(meter, &mut frame, len, run.color) == Color::Red
         {
@@ -176,7 +176,9 @@ impl Sender {
         let (no, number): (PortNo, u32) = (queue.port.no, queue.number);
         let taps = view.taps(no);
         let mut frames = frames.inspect(|frame| {
-            taps.iter().for_each(|tap| tap.offer(no, number, Direction::Tx, frame.data()));
+            for tap in taps {
+                tap.offer(no, number, Direction::Tx, frame.len(), std::iter::once(frame.data()));
+            }
         });
         queue.send(count, bytes, &mut self.cache, &mut frames)
     }

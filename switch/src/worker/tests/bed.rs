@@ -1,6 +1,7 @@
 //! Workers over queues in memory, all in one thread.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam::channel::Sender;
@@ -59,19 +60,32 @@ impl Bed {
         (free, queues): (usize, usize),
         memory: Vec<RingMemory>,
     ) -> Self {
+        Self::with_mtu(1500, workers, modes, (free, queues), memory)
+    }
+
+    /// With that MTU at all ports.
+    pub(super) fn with_mtu(
+        mtu: u32,
+        workers: usize,
+        modes: &[VlanMode],
+        (free, queues): (usize, usize),
+        memory: Vec<RingMemory>,
+    ) -> Self {
         let umem = Umem::new(FRAMES, 2048, HugePages::Off).unwrap();
         let policy = |vlan: &VlanMode| PortPolicy {
             mac: None,
             mac_check: false,
             isolated: false,
             vlan: vlan.clone(),
-            mtu: 1500,
+            mtu,
             fdb_limit: 64,
         };
         let policies = (0..).zip(modes.iter().map(policy)).collect();
         let ports = (0..modes.len() + free).map(|no| {
             let queues = (0..queues).map(|queue| (no + queue) % workers);
-            Some(memory_rig::port(no as PortNo, no < modes.len(), workers, queues))
+            let port = memory_rig::port(no as PortNo, no < modes.len(), workers, queues);
+            port.mtu.store(mtu, Ordering::Relaxed);
+            Some(port)
         });
         let view = View {
             snapshot: Snapshot::build(1, &BridgePolicy::default(), policies),
@@ -130,7 +144,8 @@ impl Bed {
                 placed += queue.counted.0 + queue.counted.1;
             }
         }
-        assert_eq!((free, placed, 0), (census.free(), census.placed(), census.held()));
+        assert_eq!((free, placed, 0, 0), (census.free(), census.placed(), census.held(), census.chained()));
+        assert_eq!(self.shared.umem.check_chains(), Ok(()));
         assert_eq!(free + placed, FRAMES);
         let mut sum = PortStats::default();
         for port in self.shared.view.load().ports.iter().flatten() {

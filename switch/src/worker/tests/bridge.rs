@@ -147,7 +147,7 @@ proptest! {
                 prop_assert!(bed.kernels[port].receive(&data));
                 let ingress = port as PortNo;
                 let context = BurstContext { snap, fdb: &fdb, now: 0, ingress, worker: 0 };
-                let decision = decide(&context, &data, &mut DirectLookup, &mut NoTrace);
+                let decision = decide(&context, &data, data.len(), &mut DirectLookup, &mut NoTrace);
                 let mut receivers = Vec::new();
                 match decision.verdict {
                     Verdict::Drop(_) => {}
@@ -165,7 +165,7 @@ proptest! {
                     counted.entry(rule.index).or_default().add(Count { packets: 1, bytes: data.len() as u64 });
                     if let Some(mirror) = rule.action.mirror
                         && !receivers.iter().any(|(port, _)| *port == mirror)
-                        && mirror_check(snap, ingress, mirror, &data).is_ok()
+                        && mirror_check(snap, ingress, mirror, &data, data.len()).is_ok()
                     {
                         receivers.push((mirror, TagEdit::None));
                     }

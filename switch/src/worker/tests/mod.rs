@@ -6,6 +6,7 @@ mod components;
 mod fairness;
 mod flaps;
 mod flows;
+mod jumbo;
 mod mirrors;
 mod offloads;
 mod rests;

@@ -163,6 +163,14 @@ impl FakeHost {
 }
 
 impl Programs for FakeHost {
+    fn knows_multi_buffer(&self) -> bool {
+        true
+    }
+
+    fn has_multi_buffer(&self, _: &Netdev) -> bool {
+        true
+    }
+
     fn load_program(&self, netdev: &Netdev, queues: u32, steered: Steering) -> Result<Box<dyn PortProgram>, Error> {
         let mut state = self.lock();
         state.call(Call::LoadProgram, &netdev.name)?;

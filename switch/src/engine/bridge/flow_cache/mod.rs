@@ -97,13 +97,13 @@ impl FlowCache {
         LookupCounts { flow_cache: self.hits, exact_match, classifier }
     }
 
-    /// As [`decide`]. All frames of a burst are decided by this, or all by [`FlowCache::lookup_burst`].
+    /// As [`decide()`]. All frames of a burst are decided by this, or all by [`FlowCache::lookup_burst`].
     #[inline]
-    pub fn decide<'a>(&mut self, context: &BurstContext<'a>, frame: &[u8]) -> Decision<'a> {
+    pub fn decide<'a>(&mut self, context: &BurstContext<'a>, frame: &[u8], len: usize) -> Decision<'a> {
         let (sets, learned) = (&mut self.sets, &mut self.lookup.learned);
         let entry = match context.snap.rules.is_empty() {
-            true => Self::lookup::<false>(sets, learned, context, frame),
-            false => Self::lookup::<true>(sets, learned, context, frame),
+            true => Self::lookup::<false>(sets, learned, context, frame, len),
+            false => Self::lookup::<true>(sets, learned, context, frame, len),
         };
         match entry {
             Some(entry) => {
@@ -111,7 +111,7 @@ impl FlowCache {
                 self.count_hits(context, 1);
                 decision
             }
-            None => self.decide_and_insert(context, frame),
+            None => self.decide_and_insert(context, frame, len),
         }
     }
 
@@ -151,8 +151,9 @@ impl FlowCache {
         let mut run = Run { egress: Egress::NOWHERE, color: Color::Green, frames: 0, bytes: 0 };
         let (mut before, mut after) = (0, None);
         for frame in frames {
-            let Some(entry) = Self::lookup::<RULES>(&mut self.sets, &mut self.lookup.learned, context, frame) else {
-                after = Some(self.decide_and_insert(context, frame));
+            let (sets, learned) = (&mut self.sets, &mut self.lookup.learned);
+            let Some(entry) = Self::lookup::<RULES>(sets, learned, context, frame, frame.len()) else {
+                after = Some(self.decide_and_insert(context, frame, frame.len()));
                 break;
             };
             if entry.egress != run.egress {
@@ -189,10 +190,10 @@ impl FlowCache {
         let mut before = 0;
         for frame in frames {
             let decision = match self.prefetched.pop() {
-                None => self.decide(context, frame),
+                None => self.decide(context, frame, frame.len()),
                 rule => {
                     self.lookup.prefetched_rule = rule;
-                    let decision = self.decide_and_insert(context, frame);
+                    let decision = self.decide_and_insert(context, frame, frame.len());
                     self.lookup.prefetched_rule = None;
                     decision
                 }
@@ -222,6 +223,7 @@ impl FlowCache {
         learned: &mut Station,
         context: &BurstContext<'_>,
         frame: &[u8],
+        len: usize,
     ) -> Option<&'m Entry> {
         let entry = if !RULES {
             let flow = l2_key(context.ingress, frame)?;
@@ -231,7 +233,7 @@ impl FlowCache {
         } else {
             find_any(sets, context, frame)?
         };
-        if frame.len() > usize::from(entry.max_len) {
+        if len > usize::from(entry.max_len) {
             return None;
         }
         if *learned != entry.sender {
@@ -248,8 +250,8 @@ impl FlowCache {
     }
 
     #[inline(never)]
-    fn decide_and_insert<'a>(&mut self, context: &BurstContext<'a>, frame: &[u8]) -> Decision<'a> {
-        let decision = decide(context, frame, &mut self.lookup, &mut NoTrace);
+    fn decide_and_insert<'a>(&mut self, context: &BurstContext<'a>, frame: &[u8], len: usize) -> Decision<'a> {
+        let decision = decide(context, frame, len, &mut self.lookup, &mut NoTrace);
         self.misses += 1;
         let (epoch, ingress) = (context.snap.epoch, context.ingress);
         self.tags.keep_to(epoch);

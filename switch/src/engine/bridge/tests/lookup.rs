@@ -89,10 +89,10 @@ proptest! {
             let context = switch.context(now, sent.port);
             let before = switch.fdb.entries(now);
             let mut tracer = NotingTracer::default();
-            let dry = said(decide(&context, &bytes, &mut DryRunLookup::default(), &mut tracer));
+            let dry = said(decide(&context, &bytes, bytes.len(), &mut DryRunLookup::default(), &mut tracer));
             prop_assert_eq!(before, switch.fdb.entries(now), "a dry run changes nothing");
             let mut lookup = NotingLookup::default();
-            let real = said(decide(&context, &bytes, &mut lookup, &mut NoTrace));
+            let real = said(decide(&context, &bytes, bytes.len(), &mut lookup, &mut NoTrace));
             prop_assert_eq!(dry, real);
             let asked = lookup.0;
             let Some((first, later)) = asked.split_first() else {

@@ -58,7 +58,7 @@ impl Switch {
     }
 
     fn decision(&self, now: u32, ingress: PortNo, frame: &[u8]) -> Decision<'_> {
-        decide(&self.context(now, ingress), frame, &mut DirectLookup, &mut NoTrace)
+        decide(&self.context(now, ingress), frame, frame.len(), &mut DirectLookup, &mut NoTrace)
     }
 
     fn decide(&self, ingress: PortNo, frame: &[u8]) -> Verdict {

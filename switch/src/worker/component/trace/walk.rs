@@ -287,7 +287,7 @@ impl<'a> Walk<'a> {
         if let Some(table) = flows {
             self.rules(table, "goes out", &mut parcel);
         }
-        if is_too_long(parcel.data(), port.mtu.load(Ordering::Relaxed) as usize) {
+        if is_too_long(parcel.data(), parcel.data().len(), port.mtu.load(Ordering::Relaxed) as usize) {
             return self.drop(DropReason::EgressMtu, at, &parcel, Some(passed));
         }
         let view = self.context.view;

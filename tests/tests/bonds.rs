@@ -29,6 +29,8 @@ impl Bed {
             let (a, b) = (format!("m{number}"), format!("va{number}"));
             Veth::default().connect(End { ns: &daemon.ns, ifname: &a }, End { ns: &far, ifname: &b });
         }
+        // The stack sees what comes in by the links too, and would answer for the bridge with their addresses.
+        far.sh("sysctl -qw net.ipv4.conf.all.arp_ignore=1");
         Self { daemon, far }
     }
 
@@ -39,8 +41,14 @@ impl Bed {
         self.daemon.ok("POST", "ports", port);
     }
 
+    /// Gives the bridge at the other end an address.
+    fn address_bridge(&self) {
+        self.far.sh(&format!("ip addr add {OVS_ADDRESS}/24 dev br0"));
+        self.far.sh("ip link set br0 up");
+    }
+
     fn bond(&self) -> Value {
-        self.daemon.get("ports/bond0")["bond"].clone()
+        self.daemon.get("ports/bond0")["info"]["bond"].clone()
     }
 
     fn member(&self, name: &str) -> Value {
@@ -78,7 +86,7 @@ impl Pings {
 fn a_bond_of_the_daemon_carries_traffic_to_open_vswitch() {
     let bed = Bed::new("bondovs");
     let ovs = Ovs::bond(&bed.far, &["va0", "va1"], "bond_mode=balance-tcp lacp=active other_config:lacp-time=fast");
-    bed.far.sh(&format!("ip addr add {OVS_ADDRESS}/24 dev br0; ip link set br0 up"));
+    bed.address_bridge();
     bed.add(json!({ "mode": "802.3ad", "lacp_rate": "fast", "xmit_hash_policy": "layer3+4" }), json!({}));
     let guest = bed.daemon.guest("vm", json!({}));
     guest.address("10.77.0.2/24");
@@ -123,7 +131,7 @@ fn a_shared_bond_negotiates_too_and_the_host_keeps_its_own() {
     wait::expect("both sides agree", PATIENCE, || {
         bed.distributing() == 2 && ovs.ask("lacp/show bond0").contains("negotiated")
     });
-    bed.far.sh(&format!("ip addr add {OVS_ADDRESS}/24 dev br0; ip link set br0 up"));
+    bed.address_bridge();
     let guest = bed.daemon.guest("vm", json!({}));
     guest.address("10.77.0.2/24");
     wait::expect("a ping is answered", SOON, || guest.pings(OVS_ADDRESS));
@@ -136,8 +144,15 @@ fn a_shared_bond_negotiates_too_and_the_host_keeps_its_own() {
 fn a_backup_takes_over_towards_a_bridge() {
     let mut bed = Bed::new("bondbackup");
     // A switch that knows nothing of bonds: it learns from what it is sent.
-    bed.far.sh("ip link add br0 type bridge; ip link set va0 master br0; ip link set va1 master br0");
-    bed.far.sh(&format!("ip addr add {OVS_ADDRESS}/24 dev br0; ip link set br0 up"));
+    // Its address is not to change with its ports.
+    for line in [
+        "ip link add br0 address 02:00:00:00:77:01 type bridge",
+        "ip link set va0 master br0",
+        "ip link set va1 master br0",
+    ] {
+        bed.far.sh(line);
+    }
+    bed.address_bridge();
     bed.add(json!({ "mode": "active-backup", "num_grat_arp": 3, "primary": "m1" }), json!({}));
     let guest = bed.daemon.guest("vm", json!({}));
     guest.address("10.77.0.2/24");

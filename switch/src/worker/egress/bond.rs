@@ -137,17 +137,10 @@ impl Sender {
         shard.flooded(members.saturating_sub(1), wire);
         for number in 1..members {
             let receiver = self.next_hops.bond(place).receiver(number, frame.data());
-            let Some(mut copy) = self.cache.take() else {
-                shard.dropped_all(DropReason::NoFrame, wire);
-                continue;
-            };
-            if frame.is_plain() {
-                copy.copy_from(&frame);
-            } else {
-                self.cache.umem().copy(&frame, &mut copy);
-                self.cache.complete(&mut copy);
+            match self.copy(&frame) {
+                Some(copy) => self.send_chosen(receiver, copy, port, turn),
+                None => shard.dropped_all(DropReason::NoFrame, wire),
             }
-            self.send_chosen(receiver, copy, port, turn);
         }
         let receiver = self.next_hops.bond(place).receiver(0, frame.data());
         self.send_chosen(receiver, frame, port, turn);

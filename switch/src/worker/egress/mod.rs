@@ -189,27 +189,7 @@ impl Egress {
     /// As [`Self::copy`], for loops that [charge](Self::charge_copies) for all of their copies at once.
     #[inline]
     pub(super) fn copy_uncharged(&mut self, frame: &Frame) -> Option<Frame> {
-        if !frame.is_plain() {
-            return self.copy_unfinished(frame);
-        }
-        let mut copy = self.sender.cache.take()?;
-        // It fits where the original is, also if a component has put a tag on that.
-        copy.copy_from(frame);
-        Some(copy)
-    }
-
-    /// A copy of a frame with something left to be done, or of several chunks. All of its bytes are there.
-    #[inline(never)]
-    fn copy_unfinished(&mut self, frame: &Frame) -> Option<Frame> {
-        let cache = &mut self.sender.cache;
-        let umem = Arc::clone(cache.umem());
-        if frame.is_chained() {
-            return cache.copy_packet(&umem, frame);
-        }
-        let mut copy = cache.take()?;
-        umem.copy(frame, &mut copy);
-        cache.complete(&mut copy);
-        Some(copy)
+        self.sender.copy(frame)
     }
 
     /// What a frame counts for as work, in frames.

@@ -1,6 +1,7 @@
 //! Sends runs: the meter of the egress port, the tag edit, the next hop.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::vec::Drain;
 
 use nix::errno::Errno;
@@ -58,6 +59,32 @@ impl Sender {
             segments,
             held: VecDeque::new(),
         })
+    }
+
+    /// A copy of a frame, if enough are free.
+    #[inline]
+    pub(super) fn copy(&mut self, frame: &Frame) -> Option<Frame> {
+        if !frame.is_plain() {
+            return self.copy_unfinished(frame);
+        }
+        let mut copy = self.cache.take()?;
+        // It fits where the original is, also if a component has put a tag on that.
+        copy.copy_from(frame);
+        Some(copy)
+    }
+
+    /// A copy of a frame with something left to be done, or of several chunks. All of its bytes are there.
+    #[inline(never)]
+    fn copy_unfinished(&mut self, frame: &Frame) -> Option<Frame> {
+        let cache = &mut self.cache;
+        let umem = Arc::clone(cache.umem());
+        if frame.is_chained() {
+            return cache.copy_packet(&umem, frame);
+        }
+        let mut copy = cache.take()?;
+        umem.copy(frame, &mut copy);
+        cache.complete(&mut copy);
+        Some(copy)
     }
 
     /// Drops a frame. It counts at `shard`.

@@ -14,6 +14,7 @@ use crate::io::memory::MemoryKernel;
 use crate::io::queue_rings::RingMemory;
 use crate::io::umem::Umem;
 use crate::model::*;
+use crate::worker::bond::BondShared;
 use crate::worker::memory_rig::{self, MemoryRig, RigSettings};
 use crate::worker::shared::Shared;
 use crate::worker::view::View;
@@ -63,13 +64,34 @@ impl Bed {
         Self::with_mtu(1500, workers, modes, (free, queues), memory)
     }
 
+    /// With so many queues each, and with ports that are bonds.
+    pub(super) fn with_bond(
+        workers: usize,
+        modes: &[VlanMode],
+        queues: usize,
+        bond: impl Fn(usize) -> Option<Arc<BondShared>>,
+    ) -> Self {
+        Self::build(1500, workers, modes, (0, queues), vec![SHARED], bond)
+    }
+
     /// With that MTU at all ports.
     pub(super) fn with_mtu(
         mtu: u32,
         workers: usize,
         modes: &[VlanMode],
+        free_and_queues: (usize, usize),
+        memory: Vec<RingMemory>,
+    ) -> Self {
+        Self::build(mtu, workers, modes, free_and_queues, memory, |_| None)
+    }
+
+    fn build(
+        mtu: u32,
+        workers: usize,
+        modes: &[VlanMode],
         (free, queues): (usize, usize),
         memory: Vec<RingMemory>,
+        bond: impl Fn(usize) -> Option<Arc<BondShared>>,
     ) -> Self {
         let umem = Umem::new(FRAMES, 2048, HugePages::Off).unwrap();
         let policy = |vlan: &VlanMode| PortPolicy {
@@ -83,7 +105,8 @@ impl Bed {
         let policies = (0..).zip(modes.iter().map(policy)).collect();
         let ports = (0..modes.len() + free).map(|no| {
             let queues = (0..queues).map(|queue| (no + queue) % workers);
-            let port = memory_rig::port(no as PortNo, no < modes.len(), workers, queues);
+            let mut port = memory_rig::port(no as PortNo, no < modes.len(), workers, queues);
+            Arc::get_mut(&mut port).unwrap().bond = bond(no);
             port.mtu.store(mtu, Ordering::Relaxed);
             Some(port)
         });

@@ -1,6 +1,7 @@
 //! Workers over queues in memory, for which the test plays the kernel.
 
 mod bed;
+mod bonds;
 mod bridge;
 mod components;
 mod fairness;

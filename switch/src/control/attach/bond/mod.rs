@@ -20,7 +20,7 @@ use bond::{Bond, MemberId};
 
 use self::thread::{BondThread, Joining};
 use super::find::FoundNetdev;
-use super::mtu::mtu_limit;
+use super::mtu::{MtuFacts, mtu_limit, one_chunk};
 use super::netdev::{NetdevPort, NetdevRemains};
 use super::{AttachmentInfo, Followed, OpenQueue, OtherQueues, OutsideCounters, Plan, RingOptions, Sight, Wish};
 use crate::control::change::{SEND_GRACE, count_untaken};
@@ -64,7 +64,7 @@ impl FoundBond {
         let names = spec.bond.clone().unwrap_or_default().members;
         let first = names.iter().find_map(|name| host.find(name).ok().flatten());
         let mtu = *spec.mtu.get_or_insert(first.map_or(DEFAULT_MTU, |link| link.mtu));
-        let (max, why) = mtu_limit(spec.mode, false, frame_size);
+        let (max, why) = without_members(host, spec.mode, frame_size);
         check_mtu(mtu, max, why)?;
         let mut found = Self { members: Vec::new(), missing: BTreeMap::new(), options };
         for name in names {
@@ -123,6 +123,12 @@ impl FoundBond {
         }
         Ok((port, queues))
     }
+}
+
+/// The largest MTU of a bond as far as its members don't set it.
+fn without_members(host: &dyn Host, mode: ModeRequest, frame_size: u32) -> (u32, &'static str) {
+    let one_chunk = one_chunk(host, false);
+    mtu_limit(MtuFacts { mode, is_veth: false, has_tap: false, frame_size, one_chunk })
 }
 
 fn no_room(needed: u32, queues: u32) -> Error {
@@ -467,8 +473,8 @@ impl BondPort {
     /// The largest MTU that all members can be set to, and what sets it.
     pub fn max_mtu(&self) -> (u32, &'static str) {
         let of_member = self.members.iter().map(|member| member.port.max_mtu());
-        let alone = mtu_limit(ModeRequest::Auto, false, self.core.settings.frame_size);
-        of_member.min_by_key(|(mtu, _)| *mtu).unwrap_or(alone)
+        let without = || without_members(&*self.core.host, ModeRequest::Auto, self.core.settings.frame_size);
+        of_member.min_by_key(|(mtu, _)| *mtu).unwrap_or_else(without)
     }
 
     /// What would break its packets now, in words.

@@ -11,9 +11,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bond::buckets::Slot;
+use bond::buckets::{DRAIN, Slot};
 use bond::options::{OptionError, Options, Setting};
-use bond::{Action, Bond, Egress, MemberId, NewMember};
+use bond::{Action, Bond, Collect, Egress, MemberId, NewMember};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::announce;
@@ -166,8 +166,12 @@ impl BondThread {
         look(&self.inner.lock().bond)
     }
 
-    /// Ends it. Workers keep its last table.
+    /// Ends it. LACP partners are told, so that they do not send to nobody until they miss this side. Workers keep the
+    /// last table.
     pub fn stop(&mut self) {
+        if self.thread.is_some() {
+            self.inner.leave();
+        }
         self.inner.stop.store(true, Ordering::Release);
         self.inner.wake();
         if let Some(thread) = self.thread.take() {
@@ -251,6 +255,23 @@ impl Inner {
         });
         let up = status.link.up && status.link.carrier;
         (status.link.mac, bond::Link { up, speed: status.mode.speed, duplex })
+    }
+
+    /// Takes leave of partners, if there are any.
+    fn leave(&self) {
+        {
+            let mut state = self.lock();
+            let is_heard = |member: &bond::MemberInfo| member.lacp.is_some() && member.collect == Collect::All;
+            let members: Vec<_> = state.bond.members().into_iter().filter(is_heard).map(|member| member.id).collect();
+            if members.is_empty() {
+                return;
+            }
+            members.into_iter().for_each(|id| state.bond.remove(self.now(), id));
+            self.carry_out(&mut state);
+        }
+        // Nothing is sent by the members for as long before LACP speaks.
+        std::thread::sleep(DRAIN + Duration::from_millis(5));
+        self.turn(&HostChange::default());
     }
 
     fn drop_member(&self, state: &mut State, id: MemberId) {

@@ -129,14 +129,21 @@ fn without_rules_what_addresses_do_not_say_is_looked_at_each_time() {
         let good = if ethertype == 0x0806 { arp(1) } else { frame(mac(2), mac(1), &[], ethertype, &[0; 46]) };
         for _ in 0..4 {
             cache.begin_burst();
-            assert!(matches!(cache.decide(&switch.context(0, 0), &good, good.len()).verdict, Verdict::Unicast { port: 1, .. }));
+            assert!(matches!(
+                cache.decide(&switch.context(0, 0), &good, good.len()).verdict,
+                Verdict::Unicast { port: 1, .. }
+            ));
         }
         for (bad, reason) in [
             (arp(3), DropReason::ArpSpoofed),
             (frame(mac(2), mac(3), &[], ethertype, &[0; 46]), DropReason::MacSpoofed),
             (frame(mac(2), mac(1), &[(TPID_CTAG, 5)], ethertype, &[0; 46]), DropReason::VlanNotAllowed),
         ] {
-            assert_eq!(cache.decide(&switch.context(0, 0), &bad, bad.len()).verdict, Verdict::Drop(reason), "{ethertype:#x}");
+            assert_eq!(
+                cache.decide(&switch.context(0, 0), &bad, bad.len()).verdict,
+                Verdict::Drop(reason),
+                "{ethertype:#x}"
+            );
         }
         let from_elsewhere = cache.decide(&switch.context(0, 1), &good, good.len()).verdict;
         assert_eq!(from_elsewhere, Verdict::Drop(DropReason::SamePort));

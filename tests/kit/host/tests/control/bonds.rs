@@ -304,7 +304,8 @@ fn a_bond_negotiates_lacp_and_members_leave_without_a_loss() {
     wait("a member receives", || rig.host.receive("e0", 0, &frame(mac(1), mac(9), 1)));
     wait("it is dropped", || drops(&rig, DropReason::BondInactive) == 1);
     let mut partner = Partner::new(&["e0", "e1"]);
-    let both = |rig: &Rig| info(rig).members.iter().filter(|member| member.distributing && member.collecting).count() == 2;
+    let both =
+        |rig: &Rig| info(rig).members.iter().filter(|member| member.distributing && member.collecting).count() == 2;
     partner.until(&rig, "both sides agree", |partner| both(&rig) && partner.bond.carrier());
     let lacp = info(&rig).lacp.unwrap();
     assert_eq!((lacp.partner, lacp.ports), (mac(0x77), 2));

@@ -31,9 +31,7 @@ mod capture;
 mod control;
 mod error;
 
-pub use control::{
-    CaptureRequest, CaptureStream, NetdevFinding, PortChange, Switch, check_name, frame_mtu, jumbo_mtu,
-};
+pub use control::{CaptureRequest, CaptureStream, NetdevFinding, PortChange, Switch, check_name, frame_mtu, jumbo_mtu};
 pub use engine::tables::{KeptTables, RuleUndo};
 pub use error::{Error, ErrorKind};
 pub use host::GuestSockets;

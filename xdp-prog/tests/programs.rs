@@ -9,8 +9,7 @@ use std::os::fd::AsFd;
 use support::{frame, ifindex, ip, load, load_for, send, udp, with_veth, xdp_socket};
 use xdp_prog::{
     DriverFeatures, Error, ErrorKind, LoadOptions, Mode, ModeRequest, PortProgram, SteerKey, Steering,
-    VETH_NATIVE_MAX_MTU, attached_programs,
-    driver_features,
+    VETH_NATIVE_MAX_MTU, attached_programs, driver_features,
 };
 
 const OURS: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -260,8 +259,14 @@ fn shared_steering_follows_its_set_in_generic_mode() {
 #[test]
 fn a_driver_tells_what_it_can_do() {
     with_veth(|| {
-        assert_eq!(driver_features(ifindex("sw")).unwrap(), DriverFeatures { native: true, zero_copy: false, multi_buffer: true });
-        assert_eq!(driver_features(ifindex("lo")).unwrap(), DriverFeatures { native: false, zero_copy: false, multi_buffer: false });
+        assert_eq!(
+            driver_features(ifindex("sw")).unwrap(),
+            DriverFeatures { native: true, zero_copy: false, multi_buffer: true }
+        );
+        assert_eq!(
+            driver_features(ifindex("lo")).unwrap(),
+            DriverFeatures { native: false, zero_copy: false, multi_buffer: false }
+        );
     });
 }
 

@@ -92,7 +92,10 @@ fn check_jumbo(is_known: bool, frame_size: u32) -> Check {
     let name = "jumbo frames";
     if is_known {
         let limit = switch::jumbo_mtu(frame_size);
-        return Check::ok(name, format!("the kernel has XDP multi-buffer: MTU up to {limit} where the driver has it too"));
+        return Check::ok(
+            name,
+            format!("the kernel has XDP multi-buffer: MTU up to {limit} where the driver has it too"),
+        );
     }
     let text = format!("the kernel has no XDP multi-buffer for AF_XDP: MTU up to {}", switch::frame_mtu(frame_size));
     Check::bad(Status::Warn, name, text, "jumbo frames need kernel 6.6 or later")

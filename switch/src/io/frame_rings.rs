@@ -63,7 +63,18 @@ impl FrameRings {
     /// Rings without frames. `fill_target` is the number of frames to keep the receive side supplied with.
     pub fn new(umem: Arc<Umem>, rings: Rings, fill_target: u32) -> Self {
         let [rx_owner, tx_owner] = umem.new_owners();
-        Self { umem, rings, rx_owner, tx_owner, rx_out: 0, tx_out: 0, fill_target, gone: false, parts: Vec::new(), brought_chains: false }
+        Self {
+            umem,
+            rings,
+            rx_owner,
+            tx_owner,
+            rx_out: 0,
+            tx_out: 0,
+            fill_target,
+            gone: false,
+            parts: Vec::new(),
+            brought_chains: false,
+        }
     }
 
     /// Takes up to `max` received descriptors. Their packets go into `burst`, as a frame each. Returns the number of

@@ -89,7 +89,9 @@ pub fn mtu_limit(facts: MtuFacts) -> (u32, &'static str) {
     match one_chunk {
         None if has_tap => (jumbo_mtu(frame_size).min(TAP_MAX_MTU), "a tap has no larger one"),
         None if jumbo_mtu(frame_size) == MAX_MTU => (MAX_MTU, "a netdev has no larger one"),
-        None => (jumbo_mtu(frame_size), "a packet has 18 frames of `frame_size` at most, each with 256 bytes of headroom"),
+        None => {
+            (jumbo_mtu(frame_size), "a packet has 18 frames of `frame_size` at most, each with 256 bytes of headroom")
+        }
         Some(why) if is_veth && mode == ModeRequest::Native => (VETH_NATIVE_MAX_MTU.min(frame), why.why()),
         Some(why) => (frame, why.why()),
     }

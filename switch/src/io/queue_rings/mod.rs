@@ -157,12 +157,7 @@ impl Bounce {
 
 impl Bounce {
     /// Stages a copy of a packet of several chunks, and puts the original into `cache`.
-    fn send_chained(
-        &mut self,
-        rings: &mut FrameRings,
-        packet: Frame,
-        cache: &mut FrameCache,
-    ) -> Result<(), Frame> {
+    fn send_chained(&mut self, rings: &mut FrameRings, packet: Frame, cache: &mut FrameCache) -> Result<(), Frame> {
         let room = self.most_tx.saturating_sub(rings.outstanding().1) as usize;
         if room < cache.umem().chunks(&packet) {
             return Err(packet);

@@ -111,7 +111,11 @@ impl Frame {
     /// Packets and bytes of it on a wire.
     #[inline]
     pub fn wire(&self) -> Count {
-        if self.is_to_be_cut() { self.wire_of_segments() } else { Count { packets: 1, bytes: self.packet_len() as u64 } }
+        if self.is_to_be_cut() {
+            self.wire_of_segments()
+        } else {
+            Count { packets: 1, bytes: self.packet_len() as u64 }
+        }
     }
 
     #[cold]

@@ -88,7 +88,10 @@ fn what_can_be_refused_by_looking_is_refused_before_anything_is_changed() {
         (PortSpec { mtu: Some(65_536), ..phy("up", "eth0") }, ErrorKind::Invalid),
         (PortSpec { ifname: Some("p0".into()), ..guest("vm1") }, ErrorKind::Invalid),
         (PortSpec { netns: Some("nowhere".into()), ..guest("vm1") }, ErrorKind::NotFound),
-        (PortSpec { mtu: Some(3600), mode: ModeRequest::Native, guest_sockets: true, ..guest("vm1") }, ErrorKind::Invalid),
+        (
+            PortSpec { mtu: Some(3600), mode: ModeRequest::Native, guest_sockets: true, ..guest("vm1") },
+            ErrorKind::Invalid,
+        ),
     ] {
         assert_eq!(kind(rig.switch.add_port(wish)), expected);
     }

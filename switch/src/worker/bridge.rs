@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use super::debt::{Debt, Found, cost_of_frames, cost_of_lookups};
 use super::egress::{Egress, Polled};
-use super::frames::{BURST, Left, count, count_wire, total_len, total_packets};
+use super::frames::{BURST, Left, count_single, count_wire, total_len, total_packets};
 use super::shared::Injected;
 use super::turn::{SendContext, Turn};
 use super::view::PortShared;
@@ -135,7 +135,7 @@ impl Bridge {
     ) -> (u32, bool) {
         let Arrival { port, queue, budget, is_counted, is_metered, is_mixed } = arrival;
         let left = if is_mixed { Left::of(burst) } else { Left::Nothing };
-        let came = if left == Left::Long { count_wire(burst) } else { count(burst) };
+        let came = if left == Left::Long { count_wire(burst) } else { count_single(burst) };
         let counters = &turn.me().counters;
         if !is_counted {
             turn.count_in(burst, came, port, queue, egress.umem());
@@ -245,7 +245,11 @@ impl<'s> Job<'_, 's> {
             self.egress.discard(frame, self.cx.source, DropReason::MeterFrom);
             return false;
         }
-        let decision = flow_cache.decide(self.context, frame.data(), frame.packet_len());
+        let decision = if frame.is_chained() {
+            flow_cache.decide_long(self.context, frame.data(), frame.packet_len())
+        } else {
+            flow_cache.decide(self.context, frame.data())
+        };
         self.carry_out(decision, frame, color)
     }
 

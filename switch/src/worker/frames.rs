@@ -47,31 +47,42 @@ pub const BURST: usize = crate::engine::rule::MAX_BATCH;
 /// once.
 #[inline]
 pub(super) fn count(frames: &[Frame]) -> Count {
-    let (mut bytes, mut all) = (0_u32, 0);
-    for frame in frames {
-        bytes = bytes.wrapping_add(frame.stored_len());
-        all |= frame.stored_len();
-    }
-    // Packets of several chunks have more than that.
-    if all > u32::from(u16::MAX) {
-        return count_wire(frames);
-    }
+    let sum = frames.iter().fold(0_u64, |sum, frame| sum.wrapping_add(frame.len_and_word()));
+    sum_of_plain(frames, sum).unwrap_or_else(|| count_wire(frames))
+}
+
+/// The count of `frames`, if all are plain. `sum` is that of their [`Frame::len_and_word`]s.
+///
+/// Flags of fewer than 8,192 frames do not wrap. All frames have chunks of one size, so plain ones have the same word.
+#[inline]
+fn sum_of_plain(frames: &[Frame], sum: u64) -> Option<Count> {
+    const MOST: usize = 8192;
+    let packets = frames.len() as u64;
+    let plain = frames.first().map_or(0, |frame| u64::from(frame.plain_word()));
+    (frames.len() < MOST && sum >> 32 == packets * plain).then_some(Count { packets, bytes: sum & u64::from(u32::MAX) })
+}
+
+/// As [`count`], of frames of one chunk each.
+#[inline]
+pub(super) fn count_single(frames: &[Frame]) -> Count {
+    let bytes = frames.iter().fold(0_u32, |sum, frame| sum.wrapping_add(len_of(frame)));
     Count { packets: frames.len() as u64, bytes: u64::from(bytes) }
 }
 
-/// As [`count`], and whether a frame is longer than `most` or has several chunks. Then the count is to be made anew. It
-/// has no branch a frame.
+/// As [`count`], and whether a frame is longer than `most` or has several chunks. It has no branch a frame.
 #[inline]
 pub(super) fn measure(frames: &[Frame], most: usize) -> (Count, bool) {
     let most = u32::from(u16::try_from(most).unwrap_or(u16::MAX));
-    let (mut bytes, mut all) = (0_u32, 0);
+    let (mut sum, mut all) = (0_u64, 0);
     for frame in frames {
-        let len = frame.stored_len();
-        bytes = bytes.wrapping_add(len);
-        // The highest bit is set by a difference below zero, and by the length of many chunks.
-        all |= most.wrapping_sub(len) | len;
+        sum = sum.wrapping_add(frame.len_and_word());
+        // The highest bit is set by a difference below zero only: neither length nor bound has it.
+        all |= most.wrapping_sub(len_of(frame));
     }
-    (Count { packets: frames.len() as u64, bytes: u64::from(bytes) }, all >> 31 != 0)
+    match sum_of_plain(frames, sum) {
+        Some(count) => (count, all >> 31 != 0),
+        None => (count_wire(frames), true),
+    }
 }
 
 /// The frames of a burst, as on a wire.
@@ -86,6 +97,12 @@ pub(super) fn total_packets(burst: Count) -> usize {
 #[expect(clippy::cast_possible_truncation, reason = "the sum of a burst fits in 32 bits")]
 pub(super) fn total_len(burst: Count) -> usize {
     burst.bytes as usize
+}
+
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "a frame is no longer than its chunk, a page")]
+fn len_of(frame: &Frame) -> u32 {
+    frame.len() as u32
 }
 
 /// Whether a frame of `len` bytes is longer than an Ethernet header and `mtu` bytes. Tags do not count. `data` has its

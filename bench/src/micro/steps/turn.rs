@@ -31,7 +31,7 @@ impl Bridge {
             self.cache.begin_burst();
             let context = BurstContext { snap: &self.snapshot, fdb: &self.fdb, now: 0, ingress: 0, worker: 0 };
             for frame in &self.frames {
-                black_box(self.cache.decide(&context, black_box(frame), frame.len()));
+                black_box(self.cache.decide(&context, black_box(frame)));
             }
         }
     }

@@ -138,7 +138,7 @@ impl Umem {
     /// The frame with its first chunk only. Returns that of the other chunks, if there are some.
     pub fn unchain(&self, frame: &mut Frame) -> Option<Frame> {
         let link = self.next_of(frame)?;
-        let tail = frame.tail_len();
+        let tail = frame.further_len();
         frame.set_unchained();
         self.chains().set(self.chunk_of(frame), None);
         self.set_owner(link.index as usize, HELD);

@@ -13,7 +13,7 @@ pub struct Frame {
     /// First byte of data, always within the chunk. Not `NonNull`: `None` of an `Option<Frame>` would be a null here.
     /// Loops over frames then compare every pointer with null, and are no plain copies any more.
     data: *mut u8,
-    /// Lower half: bytes of data. The data ends within the chunk. Upper half: bytes of the packet in further chunks.
+    /// Bytes of data. The data ends within the chunk.
     len: u32,
     /// Lower half: bytes of the chunk minus one. These bits of an address tell the place within the chunk. Upper half:
     /// what is left to be done with the packet, [`CHECKSUM`], [`CUT`] and [`REST`], or [`CHAINED`].
@@ -22,9 +22,6 @@ pub struct Frame {
     word: u32,
 }
 
-/// Lower half of the length, and the shift of the upper one.
-const HEAD: u32 = 0xffff;
-const TAIL_SHIFT: u32 = 16;
 /// Lower half of the word.
 const LARGEST_MASK: u32 = 0xffff;
 /// The chunk begins with an [`Offload`](crate::io::offload), as bytes. A checksum is to be made.
@@ -35,8 +32,10 @@ pub(super) const CUT: u32 = 1 << 17;
 /// [rest](super::Rests).
 const REST: u32 = 1 << 18;
 const REST_SHIFT: u32 = 24;
-/// The packet goes on in further chunks ([`chains`](super::chains)).
+/// The packet goes on in further chunks ([`chains`](super::chains)). The chunk begins with the number of bytes there.
 const CHAINED: u32 = 1 << 19;
+/// Bytes of that number.
+const FURTHER: usize = 4;
 
 // SAFETY: a frame is the only access to its chunk, so the chunk moves with it to another thread.
 unsafe impl Send for Frame {}
@@ -99,37 +98,48 @@ impl Frame {
         self.word & CHAINED != 0
     }
 
-    /// Notes that the packet has `tail` bytes in further chunks.
-    #[inline]
-    pub(super) fn set_chained(&mut self, tail: usize) {
-        let tail = u32::from(u16::try_from(tail).unwrap_or(u16::MAX));
-        self.len = self.len & HEAD | tail << TAIL_SHIFT;
+    /// Notes that the packet has `further` bytes in further chunks. The kernel leaves room for that number in front.
+    pub(super) fn set_chained(&mut self, further: usize) {
+        let further = u32::try_from(further).unwrap_or(u32::MAX);
+        if self.start() >= FURTHER {
+            self.chunk_mut()[..FURTHER].copy_from_slice(&further.to_ne_bytes());
+        }
         self.word |= CHAINED;
     }
 
     /// Notes that the packet is in one chunk.
-    #[inline]
     pub(super) fn set_unchained(&mut self) {
-        self.len &= HEAD;
         self.word &= !CHAINED;
     }
 
     /// Bytes in further chunks.
-    #[inline(always)]
-    pub(super) fn tail_len(&self) -> usize {
-        (self.len >> TAIL_SHIFT) as usize
+    #[inline]
+    pub fn further_len(&self) -> usize {
+        if self.is_chained() { self.read_further_len() } else { 0 }
+    }
+
+    #[cold]
+    fn read_further_len(&self) -> usize {
+        let number = self.chunk().first_chunk().filter(|_| self.start() >= FURTHER);
+        number.map_or(0, |bytes| u32::from_ne_bytes(*bytes) as usize)
     }
 
     /// Bytes of the packet, those in further chunks included. Of a packet that is to be cut, those of its first segment.
-    #[inline(always)]
+    #[inline]
     pub fn packet_len(&self) -> usize {
-        self.len() + self.tail_len()
+        self.len() + self.further_len()
     }
 
-    /// The length as it is stored: greater than 65,535 if the packet goes on in further chunks, else that of the data.
+    /// Bytes of data in the lower half, and what tells a plain frame in the upper one.
     #[inline(always)]
-    pub fn stored_len(&self) -> u32 {
-        self.len
+    pub fn len_and_word(&self) -> u64 {
+        u64::from(self.word) << 32 | u64::from(self.len)
+    }
+
+    /// The upper half of that, of a frame like this one that is plain.
+    #[inline(always)]
+    pub fn plain_word(&self) -> u32 {
+        self.mask()
     }
 
     /// Sets what is left to be done. The data must be all there, in this chunk.
@@ -147,13 +157,13 @@ impl Frame {
     /// Bytes of data in this chunk.
     #[inline]
     pub fn len(&self) -> usize {
-        (self.len & HEAD) as usize
+        self.len as usize
     }
 
     /// Whether there is no data.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len == 0
     }
 
     /// Bytes between the chunk's first byte and the data.
@@ -173,7 +183,7 @@ impl Frame {
     pub fn data(&self) -> &[u8] {
         // SAFETY: these bytes lie within the chunk, by the invariants of `new`, and `set` keeps them. The chunk is
         // mapped and ours alone. Nobody writes it while the frame is borrowed.
-        unsafe { std::slice::from_raw_parts(self.data, self.len()) }
+        unsafe { std::slice::from_raw_parts(self.data, self.len as usize) }
     }
 
     /// All bytes of the chunk. The data begins at `start` and has `len` bytes.
@@ -206,7 +216,7 @@ impl Frame {
         self.data = unsafe { self.data.sub(self.start()).add(start) };
         #[expect(clippy::cast_possible_truncation, reason = "`len` is at most a chunk, a page")]
         let len = len as u32;
-        self.len = self.len & !HEAD | len;
+        self.len = len;
     }
 
     /// Copies the data of another frame to the same place of this chunk. What is in further chunks is not copied.

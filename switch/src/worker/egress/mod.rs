@@ -77,8 +77,9 @@ impl Egress {
         if self.staged.len() == STAGED {
             self.send_staged(cx);
         }
-        Run { egress, color, frames: 1, bytes: frame.packet_len() }.add_to(&mut self.runs);
-        self.spend(self.work(&frame), SENT);
+        let (bytes, work) = if frame.is_plain() { (frame.len(), 1) } else { self.size_of_unfinished(&frame) };
+        Run { egress, color, frames: 1, bytes }.add_to(&mut self.runs);
+        self.spend(work, SENT);
         self.staged.push(frame);
     }
 
@@ -176,7 +177,7 @@ impl Egress {
     #[inline]
     pub(super) fn copy(&mut self, frame: &Frame) -> Option<Frame> {
         let copy = self.copy_uncharged(frame)?;
-        self.charge_copies(self.work(frame));
+        self.charge_copies(if frame.is_plain() { 1 } else { self.size_of_unfinished(frame).1 });
         Some(copy)
     }
 
@@ -192,15 +193,11 @@ impl Egress {
         self.sender.copy(frame)
     }
 
-    /// What a frame counts for as work, in frames.
-    #[inline]
-    fn work(&self, frame: &Frame) -> usize {
-        if frame.is_plain() { 1 } else { self.work_of_unfinished(frame) }
-    }
-
+    /// Bytes of a frame with something left to be done, or of several chunks, and the frames that it counts for as work.
     #[inline(never)]
-    fn work_of_unfinished(&self, frame: &Frame) -> usize {
-        if frame.is_to_be_cut() { total_packets(frame.wire()) } else { self.umem().chunks(frame) }
+    fn size_of_unfinished(&self, frame: &Frame) -> (usize, usize) {
+        let work = if frame.is_to_be_cut() { total_packets(frame.wire()) } else { self.umem().chunks(frame) };
+        (frame.packet_len(), work)
     }
 
     /// The worker's queues, by slot.

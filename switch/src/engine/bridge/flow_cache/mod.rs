@@ -97,13 +97,14 @@ impl FlowCache {
         LookupCounts { flow_cache: self.hits, exact_match, classifier }
     }
 
-    /// As [`decide()`]. All frames of a burst are decided by this, or all by [`FlowCache::lookup_burst`].
+    /// As [`decide()`]. All frames of a burst are decided by this and [`FlowCache::decide_long`], or all by
+    /// [`FlowCache::lookup_burst`].
     #[inline]
-    pub fn decide<'a>(&mut self, context: &BurstContext<'a>, frame: &[u8], len: usize) -> Decision<'a> {
+    pub fn decide<'a>(&mut self, context: &BurstContext<'a>, frame: &[u8]) -> Decision<'a> {
         let (sets, learned) = (&mut self.sets, &mut self.lookup.learned);
         let entry = match context.snap.rules.is_empty() {
-            true => Self::lookup::<false>(sets, learned, context, frame, len),
-            false => Self::lookup::<true>(sets, learned, context, frame, len),
+            true => Self::lookup::<false>(sets, learned, context, frame),
+            false => Self::lookup::<true>(sets, learned, context, frame),
         };
         match entry {
             Some(entry) => {
@@ -111,8 +112,15 @@ impl FlowCache {
                 self.count_hits(context, 1);
                 decision
             }
-            None => self.decide_and_insert(context, frame, len),
+            None => self.decide_and_insert(context, frame),
         }
+    }
+
+    /// The same for a packet of `len` bytes, of which `head` has the first, with all headers. Such packets are not
+    /// cached: their lengths do not fit the bytes that are here.
+    #[inline(never)]
+    pub fn decide_long<'a>(&mut self, context: &BurstContext<'a>, head: &[u8], len: usize) -> Decision<'a> {
+        decide(context, head, len, &mut self.lookup, &mut NoTrace)
     }
 
     /// Decides on frames as long as they are only to be counted by their rules and sent, and as their flows are
@@ -151,9 +159,8 @@ impl FlowCache {
         let mut run = Run { egress: Egress::NOWHERE, color: Color::Green, frames: 0, bytes: 0 };
         let (mut before, mut after) = (0, None);
         for frame in frames {
-            let (sets, learned) = (&mut self.sets, &mut self.lookup.learned);
-            let Some(entry) = Self::lookup::<RULES>(sets, learned, context, frame, frame.len()) else {
-                after = Some(self.decide_and_insert(context, frame, frame.len()));
+            let Some(entry) = Self::lookup::<RULES>(&mut self.sets, &mut self.lookup.learned, context, frame) else {
+                after = Some(self.decide_and_insert(context, frame));
                 break;
             };
             if entry.egress != run.egress {
@@ -190,10 +197,10 @@ impl FlowCache {
         let mut before = 0;
         for frame in frames {
             let decision = match self.prefetched.pop() {
-                None => self.decide(context, frame, frame.len()),
+                None => self.decide(context, frame),
                 rule => {
                     self.lookup.prefetched_rule = rule;
-                    let decision = self.decide_and_insert(context, frame, frame.len());
+                    let decision = self.decide_and_insert(context, frame);
                     self.lookup.prefetched_rule = None;
                     decision
                 }
@@ -223,7 +230,6 @@ impl FlowCache {
         learned: &mut Station,
         context: &BurstContext<'_>,
         frame: &[u8],
-        len: usize,
     ) -> Option<&'m Entry> {
         let entry = if !RULES {
             let flow = l2_key(context.ingress, frame)?;
@@ -233,7 +239,7 @@ impl FlowCache {
         } else {
             find_any(sets, context, frame)?
         };
-        if len > usize::from(entry.max_len) {
+        if frame.len() > usize::from(entry.max_len) {
             return None;
         }
         if *learned != entry.sender {
@@ -250,8 +256,8 @@ impl FlowCache {
     }
 
     #[inline(never)]
-    fn decide_and_insert<'a>(&mut self, context: &BurstContext<'a>, frame: &[u8], len: usize) -> Decision<'a> {
-        let decision = decide(context, frame, len, &mut self.lookup, &mut NoTrace);
+    fn decide_and_insert<'a>(&mut self, context: &BurstContext<'a>, frame: &[u8]) -> Decision<'a> {
+        let decision = decide(context, frame, frame.len(), &mut self.lookup, &mut NoTrace);
         self.misses += 1;
         let (epoch, ingress) = (context.snap.epoch, context.ingress);
         self.tags.keep_to(epoch);

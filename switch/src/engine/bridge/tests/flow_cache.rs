@@ -52,7 +52,7 @@ fn follows_its_destination_and_its_policy(rules: Vec<RuleSpec>) -> LookupCounts 
     let packet = |len: usize| frame(mac(2), mac(1), &[], 0x0800, &udp_in_ipv4(len - 28));
     let mut verdict = |switch: &Switch, len| {
         cache.begin_burst();
-        let decision = cache.decide(&switch.context(0, 0), &packet(len), packet(len).len());
+        let decision = cache.decide(&switch.context(0, 0), &packet(len));
         assert_eq!(decision.rule.map(|rule| rule.index), index);
         decision.verdict
     };
@@ -99,8 +99,7 @@ fn of_more_flows_in_turn_than_there_is_room_for_as_many_hit_as_there_is_room_for
             let mut payload = udp_in_ipv4(20);
             payload[20..22].copy_from_slice(&source.to_be_bytes());
             cache.begin_burst();
-            let bytes = frame(mac(2), mac(1), &[], ETHERTYPE_IPV4, &payload);
-            cache.decide(&switch.context(0, 0), &bytes, bytes.len());
+            cache.decide(&switch.context(0, 0), &frame(mac(2), mac(1), &[], ETHERTYPE_IPV4, &payload));
         }
         cache.lookups().flow_cache - before
     };
@@ -129,23 +128,16 @@ fn without_rules_what_addresses_do_not_say_is_looked_at_each_time() {
         let good = if ethertype == 0x0806 { arp(1) } else { frame(mac(2), mac(1), &[], ethertype, &[0; 46]) };
         for _ in 0..4 {
             cache.begin_burst();
-            assert!(matches!(
-                cache.decide(&switch.context(0, 0), &good, good.len()).verdict,
-                Verdict::Unicast { port: 1, .. }
-            ));
+            assert!(matches!(cache.decide(&switch.context(0, 0), &good).verdict, Verdict::Unicast { port: 1, .. }));
         }
         for (bad, reason) in [
             (arp(3), DropReason::ArpSpoofed),
             (frame(mac(2), mac(3), &[], ethertype, &[0; 46]), DropReason::MacSpoofed),
             (frame(mac(2), mac(1), &[(TPID_CTAG, 5)], ethertype, &[0; 46]), DropReason::VlanNotAllowed),
         ] {
-            assert_eq!(
-                cache.decide(&switch.context(0, 0), &bad, bad.len()).verdict,
-                Verdict::Drop(reason),
-                "{ethertype:#x}"
-            );
+            assert_eq!(cache.decide(&switch.context(0, 0), &bad).verdict, Verdict::Drop(reason), "{ethertype:#x}");
         }
-        let from_elsewhere = cache.decide(&switch.context(0, 1), &good, good.len()).verdict;
+        let from_elsewhere = cache.decide(&switch.context(0, 1), &good).verdict;
         assert_eq!(from_elsewhere, Verdict::Drop(DropReason::SamePort));
     }
 }
@@ -226,7 +218,7 @@ fn decide_alike(
     loop {
         let (simple, after) = match (together, rest.clone().next()) {
             (true, _) => cache.lookup_burst(&context, rest.clone(), &mut runs),
-            (false, next) => (0, next.map(|frame| cache.decide(&context, frame, frame.len()))),
+            (false, next) => (0, next.map(|frame| cache.decide(&context, frame))),
         };
         let bytes: usize = rest.by_ref().take(simple).map(<[u8]>::len).sum();
         prop_assert_eq!(

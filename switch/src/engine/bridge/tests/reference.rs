@@ -119,7 +119,7 @@ proptest! {
             let found = tables.rules.current().find(&key).map(|rule| rule.index);
             for _ in 0..2 {
                 cache.begin_burst();
-                let cached = cache.decide(&switch.context(0, sent.port), &bytes, bytes.len());
+                let cached = cache.decide(&switch.context(0, sent.port), &bytes);
                 prop_assert_eq!(cached.verdict, switch.decide(sent.port, &bytes));
                 // Frames that are not admitted have no rule.
                 prop_assert!(cached.rule.is_none_or(|rule| Some(rule.index) == found));

@@ -11,7 +11,7 @@ use libfuzzer_sys::fuzz_target;
 use switch::model::Capacity;
 use tokio::runtime::Runtime;
 
-const STATUSES: [u32; 8] = [0, 2, 16, 17, 22, 28, 40, 95];
+const STATUSES: [u32; 11] = [0, 1, 2, 13, 16, 17, 22, 28, 39, 40, 95];
 
 /// Low limits, so that messages meet what earlier ones have made.
 const CAPACITY: Capacity = Capacity { ports: 8, meters: 8, rules: 8, rule_masks: 6 };

@@ -157,7 +157,8 @@ impl Ports {
 
     /// Queues of a port that is live, or that a number is kept for.
     pub fn queues_of(&self, no: PortNo) -> Option<u32> {
-        let live = self.get(no).map(LivePort::queues);
+        // Members of a bond come and go, and the numbers that rules name stay.
+        let live = self.get(no).map(|port| as_count(port.shared.queues.len()));
         live.or_else(|| self.reserved.get(&no).map(|reserved| reserved.queues))
     }
 

@@ -141,6 +141,26 @@ async fn refusals_are_those_of_the_driver_and_name_the_option() {
 }
 
 #[tokio::test]
+async fn a_bond_may_have_no_member_yet() {
+    let rig = Rig::new();
+    rig.done(SET, &set(true, &[("mode", "balance-xor")])).await;
+    assert_eq!(bond(&rig, "bond0").spec.members, [""; 0]);
+    // Rules name queues that members have or will have.
+    let action = RuleAction { qid: Some(63), ..to(0) };
+    rig.done("TrafficControl/ClassfierWrite", &rule(1, any(1), action)).await;
+    let action = RuleAction { qid: Some(64), ..to(0) };
+    rig.refused("TrafficControl/ClassfierWrite", &rule(1, any(1), action), EINVAL, "qid").await;
+    rig.done(
+        "ElasticNic/SetPortCfg",
+        &SetPortCfgRequest { vport: Some(0), queue_depth: Some(512), ..Default::default() },
+    )
+    .await;
+    rig.done(SET, &set(true, &[("slaves", "+eth1")])).await;
+    assert!(bond(&rig, "bond0").info.unwrap().carrier);
+    rig.assert_kept();
+}
+
+#[tokio::test]
 async fn what_is_no_bond_is_left_alone() {
     let rig = Rig::new();
     let phy = PortSpec { ifname: Some("eth1".into()), ..PortSpec::new("bond0", PortKind::Phy) };

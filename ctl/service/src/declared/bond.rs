@@ -21,7 +21,7 @@ pub(super) fn complete(wish: &BondSpec, is: Option<&BondSpec>, before: Option<&B
     let is_edited = before.is_none_or(|before| !have_same_members(before, wish));
     let members = if is_edited { members(is, wish) } else { is.members.clone() };
     let options = match (read(&is.options), read(&wish.options)) {
-        (Some(from), Some(to)) if from == to => is.options.clone(),
+        (Some(from), Some(to)) if from == to && members == is.members => is.options.clone(),
         (Some(from), Some(to)) => match live_changes(&from, &to) {
             Some(changes) => noted(&is.options, &changes, &to),
             // The bond is made anew.

@@ -88,6 +88,8 @@ impl Supply {
 
     /// A port's share of `room`, for each queue, with so many others to come.
     fn share(&self, others: u32, room: u32, queues: u32, depth: u32) -> u32 {
+        // A bond may have no member yet, and so no queue.
+        let queues = queues.max(1);
         let least = self.settings.least_fill();
         let others = least.saturating_mul(others);
         // Too few for all that may come: half of them is for others.

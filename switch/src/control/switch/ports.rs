@@ -92,8 +92,8 @@ impl Switch {
                 let missing = |name: &str| {
                     Error::new(ErrorKind::NotFound, format!("bond.members: there is no netdev {name} here"))
                 };
-                let members = spec.bond.iter().flat_map(|bond| &bond.members);
-                members.map(|name| self.core.host.find(name)?.map(drop).ok_or_else(|| missing(name))).collect()
+                let mut members = spec.bond.iter().flat_map(|bond| &bond.members);
+                members.try_for_each(|name| self.core.host.find(name)?.map(drop).ok_or_else(|| missing(name)))
             }
             (PortKind::Guest | PortKind::Tap | PortKind::Vhost, _) => Ok(()),
         }

@@ -291,8 +291,8 @@ fn sockets_that_are_opened_at_the_same_time_lock_their_memory_once() {
         let (sharers, start) = (UmemSharers::default(), Barrier::new(QUEUES as usize));
         let open = |queue| {
             let memory = RingMemory::Shared { fill: 64 };
-            let zero_copy = ZeroCopy::Off;
-            let options = SocketOptions { ifindex, queue, depth: 64, zero_copy, memory, takes_chains: true };
+            let options =
+                SocketOptions { ifindex, queue, depth: 64, zero_copy: ZeroCopy::Off, memory, takes_chains: false };
             let mut cache = FrameCache::new(Arc::clone(&umem));
             start.wait();
             let opened = XskSocket::open(&options, &sharers, &mut cache);

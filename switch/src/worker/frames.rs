@@ -4,7 +4,7 @@ use crate::counters::PortShard;
 use crate::engine::bridge::packet_len;
 use crate::engine::parse::parse_l2;
 use crate::engine::vlan::{self, TagEdit};
-use crate::io::umem::{Frame, FrameCache};
+use crate::io::umem::{Chain, Frame, FrameCache};
 use crate::model::{Count, DropReason};
 
 /// What is left to be done with the frames of a burst.
@@ -47,19 +47,8 @@ pub const BURST: usize = crate::engine::rule::MAX_BATCH;
 /// once.
 #[inline]
 pub(super) fn count(frames: &[Frame]) -> Count {
-    let sum = frames.iter().fold(0_u64, |sum, frame| sum.wrapping_add(frame.len_and_word()));
-    sum_of_plain(frames, sum).unwrap_or_else(|| count_wire(frames))
-}
-
-/// The count of `frames`, if all are plain. `sum` is that of their [`Frame::len_and_word`]s.
-///
-/// Flags of fewer than 8,192 frames do not wrap. All frames have chunks of one size, so plain ones have the same word.
-#[inline]
-fn sum_of_plain(frames: &[Frame], sum: u64) -> Option<Count> {
-    const MOST: usize = 8192;
-    let packets = frames.len() as u64;
-    let plain = frames.first().map_or(0, |frame| u64::from(frame.plain_word()));
-    (frames.len() < MOST && sum >> 32 == packets * plain).then_some(Count { packets, bytes: sum & u64::from(u32::MAX) })
+    // Asked for once a burst, so that a switch without jumbo frames looks at lengths only.
+    if Chain::were_any() { count_wire(frames) } else { count_single(frames) }
 }
 
 /// As [`count`], of frames of one chunk each.
@@ -69,20 +58,19 @@ pub(super) fn count_single(frames: &[Frame]) -> Count {
     Count { packets: frames.len() as u64, bytes: u64::from(bytes) }
 }
 
-/// As [`count`], and whether a frame is longer than `most` or has several chunks. It has no branch a frame.
+/// As [`count`], and whether a frame is longer than `most` or has several chunks. Then the count is to be made anew. It
+/// has no branch a frame.
 #[inline]
 pub(super) fn measure(frames: &[Frame], most: usize) -> (Count, bool) {
     let most = u32::from(u16::try_from(most).unwrap_or(u16::MAX));
-    let (mut sum, mut all) = (0_u64, 0);
+    let (mut bytes, mut all) = (0_u32, 0);
     for frame in frames {
-        sum = sum.wrapping_add(frame.len_and_word());
+        bytes = bytes.wrapping_add(len_of(frame));
         // The highest bit is set by a difference below zero only: neither length nor bound has it.
         all |= most.wrapping_sub(len_of(frame));
     }
-    match sum_of_plain(frames, sum) {
-        Some(count) => (count, all >> 31 != 0),
-        None => (count_wire(frames), true),
-    }
+    let is_any_chained = Chain::were_any() && frames.iter().any(Frame::is_chained);
+    (Count { packets: frames.len() as u64, bytes: u64::from(bytes) }, all >> 31 != 0 || is_any_chained)
 }
 
 /// The frames of a burst, as on a wire.

@@ -7,7 +7,7 @@
 //! The ledger has further chunks as [`CHAINED`]. They belong to the holder of the frame. A flag of the frame says that
 //! there are some. Frames of one chunk pay for nothing of this.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::ledger::{CHAINED, HELD};
 use super::{Frame, FrameCache, HEADROOM, Umem};
@@ -15,6 +15,8 @@ use super::{Frame, FrameCache, HEADROOM, Umem};
 /// Most chunks of a packet: what a socket buffer of the kernel can have, its head and 17 fragments (`MAX_SKB_FRAGS`).
 /// A copy-mode socket drops what is longer (`xsk_build_skb` in `net/xdp/xsk.c`).
 pub const MOST_CHUNKS: usize = 18;
+/// Whether there ever was a packet of several chunks in this process.
+static WERE_ANY: AtomicBool = AtomicBool::new(false);
 /// Link of the last chunk. In others the lower half is the index of the next one and 1.
 const END: u64 = 0;
 
@@ -38,7 +40,7 @@ impl Link {
     }
 
     fn word(self) -> u64 {
-        u64::from(self.index) + 1 | u64::from(self.start) << 32 | u64::from(self.len) << 48
+        (u64::from(self.index) + 1) | u64::from(self.start) << 32 | u64::from(self.len) << 48
     }
 }
 
@@ -90,6 +92,13 @@ pub struct Chain {
 }
 
 impl Chain {
+    /// Whether there ever was a packet of several chunks in this process. Whoever gets one from another thread finds it
+    /// so.
+    #[inline]
+    pub fn were_any() -> bool {
+        WERE_ANY.load(Ordering::Relaxed)
+    }
+
     /// Adds a frame of one chunk: the first, or the next one.
     ///
     /// # Panics
@@ -112,7 +121,10 @@ impl Chain {
         let link =
             Link { index: u32::try_from(index).unwrap_or_default(), start: part(next.start()), len: part(next.len()) };
         self.tail += next.len();
-        self.is_long = true;
+        if !self.is_long {
+            self.is_long = true;
+            WERE_ANY.store(true, Ordering::Relaxed);
+        }
         chains.set(index, None);
         umem.set_owner(index, CHAINED);
         chains.set(self.last, Some(link));

@@ -130,18 +130,6 @@ impl Frame {
         self.len() + self.further_len()
     }
 
-    /// Bytes of data in the lower half, and what tells a plain frame in the upper one.
-    #[inline(always)]
-    pub fn len_and_word(&self) -> u64 {
-        u64::from(self.word) << 32 | u64::from(self.len)
-    }
-
-    /// The upper half of that, of a frame like this one that is plain.
-    #[inline(always)]
-    pub fn plain_word(&self) -> u32 {
-        self.mask()
-    }
-
     /// Sets what is left to be done. The data must be all there, in this chunk.
     #[inline]
     pub(super) fn mark(&mut self, flags: u32) {

@@ -36,8 +36,11 @@ impl Counting<'_> {
     #[inline]
     fn run(&mut self, table: &FlowTable, cache: &mut FlowRuleCache, frame: &mut Frame) -> Option<u32> {
         let (start, len) = (frame.start(), frame.len());
-        self.further = frame.further_len();
+        if frame.is_chained() {
+            self.further = frame.further_len();
+        }
         let fate = table.run(cache, frame.chunk_mut(), start, len, self);
+        self.further = 0;
         frame.set(fate.start, fate.len);
         fate.queue
     }

@@ -101,7 +101,8 @@ fn check_jumbo(is_known: bool, frame_size: u32) -> Check {
     Check::bad(Status::Warn, name, text, "jumbo frames need kernel 6.6 or later")
 }
 
-/// Checks the MTU of a netdev. `is_known`: the kernel takes packets of several frames. `has_jumbo`: its driver does too.
+/// Checks the MTU of a netdev. `is_known`: the kernel takes packets of several frames. `has_jumbo`: its driver does
+/// too.
 fn check_mtu(name: String, link: &Link, frame_size: u32, is_known: bool, has_jumbo: bool) -> Check {
     let (mtu, ifname) = (link.mtu, &link.name);
     let frame = switch::frame_mtu(frame_size);

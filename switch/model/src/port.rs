@@ -249,8 +249,8 @@ pub struct PortSpec {
     /// that last sent from it; default false: a second port with that address is refused.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shared_mac: bool,
-    /// Layer 3 MTU in bytes, without Ethernet header and VLAN tag; default 1500 (`phy`: what the netdev has; `bond`: what
-    /// its first member has).
+    /// Layer 3 MTU in bytes, without Ethernet header and VLAN tag; default 1500 (`phy`: what the netdev has; `bond`:
+    /// what its first member has).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
     /// Queues, 1–1024; default 1 (`phy`: as many as the netdev has; `bond`: room for those of all members, 64).
@@ -265,8 +265,8 @@ pub struct PortSpec {
     /// `phy` and `bond` only: which packets come to the switch.
     #[serde(default)]
     pub steering: Steering,
-    /// `phy` and `bond` with steering `all` only: take the netdev although the host has addresses or its default route there. It
-    /// loses them while the port is up; default false.
+    /// `phy` and `bond` with steering `all` only: take the netdev although the host has addresses or its default route
+    /// there. It loses them while the port is up; default false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
     /// Zero-copy binding.
@@ -302,9 +302,9 @@ pub struct PortSpec {
     /// `bond` only: members and options.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bond: Option<BondSpec>,
-    /// The Soft Patch Panel's name of the port, unique: `phy:N` of a `phy` or `bond` port, `vhost:N` of a `guest`, `vhost` or
-    /// `tap` port. It is then for components and no port of the bridge; fixed for the port's life. `vlan`, `isolated`,
-    /// `mac_check` and `fdb_limit` mean nothing then; `steering` must be `all`.
+    /// The Soft Patch Panel's name of the port, unique: `phy:N` of a `phy` or `bond` port, `vhost:N` of a `guest`,
+    /// `vhost` or `tap` port. It is then for components and no port of the bridge; fixed for the port's life. `vlan`,
+    /// `isolated`, `mac_check` and `fdb_limit` mean nothing then; `steering` must be `all`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spp: Option<String>,
 }

@@ -273,7 +273,8 @@ impl MemoryKernel {
         sent
     }
 
-    /// Sends what is in the tx ring to the wire. `send` sees each frame, all of one chunk. Returns the number of frames.
+    /// Sends what is in the tx ring to the wire. `send` sees each frame, all of one chunk. Returns the number of
+    /// frames.
     #[inline]
     pub fn transmit_each(&mut self, mut send: impl FnMut(&[u8])) -> usize {
         self.transmit_pieces(|data, _| send(data))

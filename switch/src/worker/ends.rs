@@ -196,8 +196,8 @@ impl OutsideEnd {
         (Self { no, input, tx, refused, snaplen, output }, receiver)
     }
 
-    /// Puts a copy of a frame of `len` bytes, which are `pieces`, into the queue to the outside. False if there is no room. `timestamp_ns` counts from
-    /// 1970.
+    /// Puts a copy of a frame of `len` bytes, which are `pieces`, into the queue to the outside. False if there is no
+    /// room. `timestamp_ns` counts from 1970.
     pub fn offer<'a>(&self, len: usize, pieces: impl Iterator<Item = &'a [u8]>, timestamp_ns: u64) -> bool {
         if self.is_full() {
             return false;

@@ -188,8 +188,8 @@ impl Umem {
 }
 
 impl FrameCache {
-    /// A copy of a packet without anything left to be done, in as many chunks, each at the same place. The packet may be
-    /// of another UMEM with chunks of the same size. `None` if too few frames are free.
+    /// A copy of a packet without anything left to be done, in as many chunks, each at the same place. The packet may
+    /// be of another UMEM with chunks of the same size. `None` if too few frames are free.
     #[inline(never)]
     pub fn copy_packet(&mut self, umem: &Umem, packet: &Frame) -> Option<Frame> {
         if !self.stock_up(umem.chunks(packet)) {

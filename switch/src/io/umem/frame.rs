@@ -124,7 +124,8 @@ impl Frame {
         number.map_or(0, |bytes| u32::from_ne_bytes(*bytes) as usize)
     }
 
-    /// Bytes of the packet, those in further chunks included. Of a packet that is to be cut, those of its first segment.
+    /// Bytes of the packet, those in further chunks included. Of a packet that is to be cut, those of its first
+    /// segment.
     #[inline]
     pub fn packet_len(&self) -> usize {
         self.len() + self.further_len()

@@ -193,7 +193,8 @@ impl Egress {
         self.sender.copy(frame)
     }
 
-    /// Bytes of a frame with something left to be done, or of several chunks, and the frames that it counts for as work.
+    /// Bytes of a frame with something left to be done, or of several chunks, and the frames that it counts for as
+    /// work.
     #[inline(never)]
     fn size_of_unfinished(&self, frame: &Frame) -> (usize, usize) {
         let work = if frame.is_to_be_cut() { total_packets(frame.wire()) } else { self.umem().chunks(frame) };

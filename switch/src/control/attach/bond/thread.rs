@@ -1,7 +1,7 @@
 //! A bond's thread: it runs the bond, sends what the bond sends, and publishes where frames go.
 //!
-//! It takes no lock of control's, so a long change elsewhere does not hold up a failover or an LACPDU. It hears of links
-//! from the kernel itself, and from workers of Slow Protocols frames.
+//! It takes no lock of control's, so a long change elsewhere does not hold up a failover or an LACPDU. It hears of
+//! links from the kernel itself, and from workers of Slow Protocols frames.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

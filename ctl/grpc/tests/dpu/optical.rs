@@ -78,7 +78,7 @@ async fn the_mtu_is_that_of_the_netdev_whoever_set_it() {
     rig.host.set_mtu("eth1", 1300);
     assert_eq!(mtu(&rig, 1).await, 1300);
     kit::wait("the port follows", || rig.service.port("east").is_ok_and(|port| port.spec.mtu == Some(1300)));
-    for wrong in [0, 67, 4000, u32::MAX] {
+    for wrong in [0, 67, 65_536, u32::MAX] {
         rig.refused("EthMac/SetMtu", &set_mtu(0, wrong), EINVAL, "mtu").await;
     }
     rig.refused("EthMac/SetMtu", &set_mtu(2, 1500), ENOENT, "port_id").await;

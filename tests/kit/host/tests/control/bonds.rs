@@ -217,7 +217,8 @@ fn bad_bonds_are_refused_and_leave_nothing() {
         (bond(&["e0"], &[("mode", "round")]), ErrorKind::Invalid),
         (bond(&["e0"], &[("colour", "red")]), ErrorKind::Invalid),
         (bond(&["e0"], &[("mode", "balance-alb")]), ErrorKind::Unsupported),
-        (bond(&["e0"], &[("lacp_rate", "fast")]), ErrorKind::Invalid),
+        (bond(&["e0"], &[("lacp_rate", "fast")]), ErrorKind::WrongMode),
+        (bond(&["e0"], &[("updelay", "100")]), ErrorKind::NotReady),
         (bond(&["e0"], &[("slaves", "+e1")]), ErrorKind::Invalid),
         (PortSpec { queues: Some(1), ..bond(&["e0", "e1"], &[]) }, ErrorKind::Invalid),
     ] {
@@ -228,10 +229,10 @@ fn bad_bonds_are_refused_and_leave_nothing() {
     rig.add(bond(&["e0"], &[("lacp_rate", "fast"), ("miimon", "100"), ("updelay", "250"), ("mode", "4")]));
     // What the driver does not change while a bond is up.
     for (name, value, why) in [
-        ("mode", "0", ErrorKind::Busy),
+        ("mode", "0", ErrorKind::NotEmpty),
         ("lacp_rate", "slow", ErrorKind::Busy),
-        ("primary", "e0", ErrorKind::Invalid),
-        ("arp_interval", "100", ErrorKind::Invalid),
+        ("primary", "e0", ErrorKind::WrongMode),
+        ("arp_interval", "100", ErrorKind::WrongMode),
     ] {
         assert_eq!(kind(update(&rig, option(name, value))), why, "{name}");
     }

@@ -94,7 +94,7 @@ fn what_a_live_port_cant_become_is_refused_with_nothing_changed() {
     let calls = rig.host.calls();
     for (update, expected) in [
         (PortUpdate { queues: Some(2), ..PortUpdate::default() }, ErrorKind::Unsupported),
-        (PortUpdate { mtu: Some(3507), ..PortUpdate::default() }, ErrorKind::Invalid),
+        (PortUpdate { mtu: Some(65_536), ..PortUpdate::default() }, ErrorKind::Invalid),
         (PortUpdate { mac: Some(MacAddr::BROADCAST), mtu: Some(1300), ..PortUpdate::default() }, ErrorKind::Invalid),
         (PortUpdate { queue_depth: Some(63), ..PortUpdate::default() }, ErrorKind::Invalid),
         (PortUpdate { fdb_limit: Some(0), ..PortUpdate::default() }, ErrorKind::Invalid),

@@ -586,7 +586,7 @@ def optical(client):
     equal("port_id of SetMtu", mac.SetMtu(0, port_id=0, mtu=1400).port_id, 0)
     equal("mtu after SetMtu", mac.GetMtu(0, port_id=0).mtu, 1400)
     mac.SetMtu(errno.EINVAL, port_id=0, mtu=67)
-    mac.SetMtu(errno.EINVAL, port_id=0, mtu=9000)
+    mac.SetMtu(errno.EINVAL, port_id=0, mtu=70000)
     for method, fields in ("GetLink", {}), ("GetMtu", {}), ("GetStats", {}), ("SetMtu", dict(mtu=1500)):
         getattr(mac, method)(errno.ENOENT, port_id=1, **fields)
         mac.partial(method, errno.EINVAL, **fields)
@@ -613,7 +613,8 @@ def bond(client):
         (("lacp_rate", "slow"), errno.EBUSY),
         (("primary", "b0"), errno.EACCES),
         (("xmit_hash_policy", "7"), errno.EINVAL),
-        (("arp_interval", "100"), errno.EOPNOTSUPP),
+        (("arp_interval", "100"), errno.EACCES),
+        (("use_carrier", "0"), errno.EOPNOTSUPP),
         (("slaves", "-b9"), errno.ENOENT),
     ]:
         mac.BondSet(status, enable=True, bond_opts=bond_options(option))

@@ -310,8 +310,11 @@ fn a_bond_negotiates_lacp_and_members_leave_without_a_loss() {
     partner.until(&rig, "both sides agree", |partner| both(&rig) && partner.bond.carrier());
     let lacp = info(&rig).lacp.unwrap();
     assert_eq!((lacp.partner, lacp.ports), (mac(0x77), 2));
+    partner.until(&rig, "all is said", |_| {
+        let port = member(&rig, "e0").lacp.unwrap();
+        (port.actor.state, port.partner.state, &port.mux_state[..]) == (63, 63, "distributing")
+    });
     let port = member(&rig, "e0").lacp.unwrap();
-    assert_eq!((port.actor.state, port.partner.state, &port.mux_state[..]), (63, 63, "distributing"));
     assert!(port.pdus_received > 0 && port.pdus_bad == 0);
     partner.until(&rig, "buckets have moved", |_| member(&rig, "e0").buckets == 128);
     assert_eq!(left_by(&rig, &vm, 2).len(), 1);

@@ -99,7 +99,7 @@ fn a_port_is_created_once_with_its_options() {
         ("new --mtu 2000", "only with --create"),
         ("new newer --create", "--create adds one port, and 2 are named"),
         ("up --create --kind phy", "QEMU is at a guest, vhost or tap port"),
-        ("big --create --mtu 9000", "mtu"),
+        ("big --create --mtu 70000", "mtu"),
     ] {
         let text = ends_with(&mut run(&daemon, words), 125);
         assert!(text.contains(why), "{words}: {text}");

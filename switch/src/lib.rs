@@ -30,6 +30,7 @@ pub use model;
 mod capture;
 mod control;
 mod error;
+mod rarp;
 
 pub use control::{CaptureRequest, CaptureStream, NetdevFinding, PortChange, Switch, check_name, frame_mtu, jumbo_mtu};
 pub use engine::tables::{KeptTables, RuleUndo};

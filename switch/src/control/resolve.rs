@@ -110,9 +110,6 @@ fn check_kind(spec: &PortSpec) -> Result<(), Error> {
         ("netns", spec.netns.is_some() && !spec.kind.has_guest_netdev()),
         ("guest_sockets", spec.guest_sockets && !spec.kind.has_guest_end()),
     ];
-    if spec.kind == PortKind::Bond && spec.ifname.is_some() {
-        return Err(Error::invalid("ifname: a bond has no netdev of its own, but members"));
-    }
     match given.iter().find(|(_, given)| *given) {
         Some((field, _)) => Err(Error::invalid(format!("{field}: only guest ports have a guest's end"))),
         None => Ok(()),

@@ -233,8 +233,9 @@ impl MemberShared {
                 }
                 Gate::Slow => {}
                 Gate::Inactive => {
-                    queue.counters.rx.add(1, frame.len() as u64);
-                    shard.dropped(DropReason::BondInactive, frame.len());
+                    let wire = frame.wire();
+                    queue.counters.rx.add(wire.packets, wire.bytes);
+                    shard.dropped_all(DropReason::BondInactive, wire);
                 }
             }
         }

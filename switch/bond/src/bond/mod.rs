@@ -171,14 +171,23 @@ impl Bond {
         self.update(now);
     }
 
-    /// Adds a member, and gives it the lowest number that is free.
+    /// The number that the next member gets: the lowest that is free.
+    ///
+    /// # Panics
+    /// If there are 65,535 members.
+    pub fn next_id(&self) -> MemberId {
+        let free = (1..=u16::MAX).map(MemberId).find(|id| !self.members.contains_key(id));
+        #[expect(clippy::expect_used, reason = "a documented panic; the switch has far fewer ports")]
+        let id = free.expect("fewer members than numbers");
+        id
+    }
+
+    /// Adds a member, and gives it the [next number](Self::next_id).
     ///
     /// # Panics
     /// If there are 65,535 members.
     pub fn add(&mut self, now: Time, new: NewMember) -> MemberId {
-        let free = (1..=u16::MAX).map(MemberId).find(|id| !self.members.contains_key(id));
-        #[expect(clippy::expect_used, reason = "a documented panic; the switch has far fewer ports")]
-        let id = free.expect("fewer members than numbers");
+        let id = self.next_id();
         if self.mac == MacAddr::ZERO {
             self.mac = new.mac;
             self.lacp.set_config(now, lacp_config(&self.options, self.mac));

@@ -13,7 +13,7 @@ use crate::control::core::Core;
 use crate::control::gate::FrameGate;
 use crate::host::GroupFrames;
 use crate::worker::bond::{Gate, MemberShared};
-use crate::worker::shared::{Injected, Shared};
+use crate::worker::shared::Shared;
 use crate::worker::view::PortShared;
 use crate::{Error, ErrorKind};
 
@@ -70,7 +70,6 @@ fn serve(
     stop: &(EventFd, AtomicBool),
 ) {
     let mut buffer = vec![0; BUFFER];
-    let worker = &shared.workers[port.queues[0].worker()];
     loop {
         let mut fds = [PollFd::new(frames.fd(), PollFlags::POLLIN), PollFd::new(stop.0.as_fd(), PollFlags::POLLIN)];
         let _ = poll(&mut fds, PollTimeout::NONE);
@@ -86,13 +85,8 @@ fn serve(
             if member.is_some_and(|member| member.gate(data) != Gate::Open) {
                 continue;
             }
-            let mut cache = gate.pass();
-            let Some(frame) = cache.write_packet(data) else { continue };
-            match worker.injected.push(Injected { frame, port: Arc::clone(port) }) {
-                Ok(()) => worker.wake(),
-                // The worker is behind: as on a full ring, the frame is lost, and the host's stack has its own.
-                Err(Injected { frame, .. }) => cache.put(frame),
-            }
+            // If it is lost, the host's stack still has its own.
+            gate.inject(shared, port, data);
         }
     }
 }

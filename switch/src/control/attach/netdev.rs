@@ -52,7 +52,7 @@ impl NetdevPort {
         let mut queues = Vec::new();
         let opened = attach(core, &ends, plan, &mut queues, &mut cache);
         if opened.is_err() {
-            close(&mut queues, &mut cache);
+            close(queues.drain(..), &mut cache);
         }
         core.recycle(cache);
         let parts = match opened {
@@ -255,7 +255,7 @@ impl NetdevPort {
             match opening.queue(number, rings, cache) {
                 Ok(queue) => queues.push(queue),
                 Err(error) => {
-                    close(&mut queues, cache);
+                    close(queues.into_iter(), cache);
                     return Err(error);
                 }
             }
@@ -354,8 +354,8 @@ fn queues_of(spec: &PortSpec) -> u32 {
 }
 
 /// Closes queues that no packet has come by yet.
-fn close(queues: &mut Vec<Backend>, cache: &mut FrameCache) {
-    for queue in queues.drain(..) {
+pub(super) fn close(queues: impl Iterator<Item = Backend>, cache: &mut FrameCache) {
+    for queue in queues {
         queue.close(Duration::ZERO, cache);
     }
 }

@@ -128,7 +128,7 @@ fn plan(control: &mut Control, found: Vec<Result<(PortSpec, Found), Error>>) -> 
     let mut supply = Supply::of(control);
     let mut one = |(spec, found): (PortSpec, Found)| {
         let depth = spec.queue_depth.unwrap_or(STOCK);
-        let queues = found.queues().or(spec.queues).unwrap_or(1).max(1);
+        let queues = found.queues().or(spec.queues).unwrap_or(1);
         let memory = supply.take(spec.kind, queues, depth)?;
         let shared = Arc::new(share(&core, &spec, control));
         let steering = steering(&spec, &stations, &host);

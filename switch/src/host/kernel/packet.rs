@@ -85,17 +85,7 @@ impl GroupSocket {
         // SAFETY: the option takes this struct. It points to a live program of the given length, and the kernel copies
         // the program.
         unsafe { set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &filter)? };
-        let address = libc::sockaddr_ll {
-            sll_family: abi::AF_PACKET,
-            sll_protocol: abi::ETH_P_ALL.to_be(),
-            sll_ifindex: ifindex.cast_signed(),
-            sll_hatype: 0,
-            sll_pkttype: 0,
-            sll_halen: 0,
-            sll_addr: [0; 8],
-        };
-        // SAFETY: this is an address of the socket's family, and consists of numbers.
-        unsafe { bind_to(socket.as_fd(), &address)? };
+        bind(&socket, ifindex, abi::ETH_P_ALL)?;
         Ok(Self { socket })
     }
 }
@@ -151,17 +141,7 @@ impl SendSocket {
         const CONTROL: u32 = 7;
         let socket = packet_socket()?;
         set_number(socket.as_fd(), libc::SOL_SOCKET, libc::SO_PRIORITY, CONTROL)?;
-        let address = libc::sockaddr_ll {
-            sll_family: abi::AF_PACKET,
-            sll_protocol: 0,
-            sll_ifindex: ifindex.cast_signed(),
-            sll_hatype: 0,
-            sll_pkttype: 0,
-            sll_halen: 0,
-            sll_addr: [0; 8],
-        };
-        // SAFETY: this is an address of the socket's family, and consists of numbers.
-        unsafe { bind_to(socket.as_fd(), &address)? };
+        bind(&socket, ifindex, 0)?;
         Ok(Self { socket })
     }
 }
@@ -175,4 +155,19 @@ impl FrameSocket for SendSocket {
 /// A packet socket without a protocol. It receives nothing before it is bound to one.
 fn packet_socket() -> Result<OwnedFd, Errno> {
     socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None::<SockProtocol>)
+}
+
+/// Binds a packet socket to a netdev. It gets frames of that protocol, and with protocol 0 none.
+fn bind(socket: &OwnedFd, ifindex: u32, protocol: u16) -> Result<(), Errno> {
+    let address = libc::sockaddr_ll {
+        sll_family: abi::AF_PACKET,
+        sll_protocol: protocol.to_be(),
+        sll_ifindex: ifindex.cast_signed(),
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    // SAFETY: this is an address of the socket's family, and consists of numbers.
+    unsafe { bind_to(socket.as_fd(), &address) }
 }

@@ -20,6 +20,7 @@ mod tails;
 #[cfg(test)]
 mod tests;
 
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -242,14 +243,23 @@ impl Umem {
         self.owners[chunk].store(owner, Ordering::Relaxed);
     }
 
+    /// A place in a chunk.
+    ///
+    /// # Safety
+    /// The chunk is one of the mapping's, and is longer than `start`.
+    #[inline(always)]
+    unsafe fn place(&self, index: u32, start: u32) -> NonNull<u8> {
+        // SAFETY: as the caller says.
+        unsafe { self.memory.start().add(((index as usize) << self.frame_shift) + start as usize) }
+    }
+
     /// The frame of a chunk, with its data.
     ///
     /// # Safety
     /// Only the caller has the chunk, and its word says `HELD`. The data lies within it.
     unsafe fn frame_at(&self, index: u32, start: u16, len: u16) -> Frame {
-        let at = ((index as usize) << self.frame_shift) + usize::from(start);
         // SAFETY: the chunk is one of the mapping's, and `start` lies within it.
-        let data = unsafe { self.memory.start().add(at) };
+        let data = unsafe { self.place(index, start.into()) };
         // SAFETY: as the caller says. The mapping stays, because the word says `HELD`.
         unsafe { Frame::new(data, u32::from(len), self.frame_size - 1) }
     }
@@ -259,9 +269,8 @@ impl Umem {
     /// # Safety
     /// They lie within it, and nobody writes them while they are borrowed.
     unsafe fn bytes_at(&self, index: u32, start: u16, len: u16) -> &[u8] {
-        let at = ((index as usize) << self.frame_shift) + usize::from(start);
         // SAFETY: the chunk is one of the mapping's, and `start` lies within it.
-        let data = unsafe { self.memory.start().add(at) };
+        let data = unsafe { self.place(index, start.into()) };
         // SAFETY: the bytes lie within the chunk, and the mapping lives as long as `self`.
         unsafe { std::slice::from_raw_parts(data.as_ptr(), usize::from(len)) }
     }
@@ -371,10 +380,9 @@ impl Umem {
     #[inline]
     unsafe fn hold(&self, index: u32) -> Frame {
         self.owners[index as usize].store(HELD, Ordering::Relaxed);
-        let at = ((index as usize) << self.frame_shift) + HEADROOM as usize;
         // SAFETY: the index is below the number of chunks, or the line above would have panicked. A chunk is longer
         // than the headroom.
-        let data = unsafe { self.memory.start().add(at) };
+        let data = unsafe { self.place(index, HEADROOM) };
         // SAFETY: `data` lies in a chunk, and the chunk is aligned as the mapping is. Only the caller had the chunk,
         // and the ledger says that it is held. So nobody else makes a frame of it, and the mapping stays.
         unsafe { Frame::new(data, 0, self.frame_size - 1) }

@@ -27,4 +27,4 @@ pub(crate) mod test_guest;
 mod tests;
 
 pub use self::pair::{RunningRing, VhostPair, Way};
-pub use self::queue::{STOCK, VhostQueue, rarp};
+pub use self::queue::{STOCK, VhostQueue};

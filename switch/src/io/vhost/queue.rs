@@ -12,7 +12,8 @@ use super::copy::{self, MAX_MERGED, Untaken};
 use super::long::MAX_LONG_MERGED;
 use super::pair::{PairCounters, RingGuard, RunningRing, VhostPair, Way};
 use crate::io::umem::{Frame, FrameCache, HEADROOM, MOST_CHUNKS, Owner, Rests, Umem};
-use crate::model::Count;
+use crate::model::{Count, MacAddr};
+use crate::rarp;
 
 /// Frames that are kept ready for what the guest sends: two bursts.
 pub const STOCK: u32 = 128;
@@ -163,7 +164,7 @@ impl VhostQueue {
     fn announce(&mut self, mac: [u8; 6], frames: &mut Vec<Frame>) -> usize {
         let mut page = self.umem.page(&mut self.stock_owner);
         let Some(mut frame) = self.stock.pop().and_then(|addr| page.claim(addr, 0)) else { return 0 };
-        let (start, packet) = (HEADROOM as usize, rarp(mac));
+        let (start, packet) = (HEADROOM as usize, rarp::request(MacAddr::new(mac)));
         frame.chunk_mut()[start..start + packet.len()].copy_from_slice(&packet);
         frame.set(start, packet.len());
         frames.push(frame);
@@ -455,16 +456,4 @@ fn leave(rules: OffloadRules, cache: &mut FrameCache, frame: &mut Frame, filled:
 
 fn count(addrs: &[u64]) -> u32 {
     u32::try_from(addrs.len()).unwrap_or(u32::MAX)
-}
-
-/// The request by which a station asks for its own protocol address (RFC 903). Switches learn from it.
-pub fn rarp(mac: [u8; 6]) -> [u8; 60] {
-    let mut packet = [0; 60];
-    packet[..6].fill(0xff);
-    packet[6..12].copy_from_slice(&mac);
-    // RARP of Ethernet addresses for IPv4, "request reverse".
-    packet[12..22].copy_from_slice(&[0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3]);
-    packet[22..28].copy_from_slice(&mac);
-    packet[32..38].copy_from_slice(&mac);
-    packet
 }

@@ -20,9 +20,17 @@ const HELD: usize = 4096;
 pub(super) struct BondHops {
     shared: Arc<BondShared>,
     table: Arc<BondTable>,
-    /// To each member: queues of this worker if it has some, else those of others.
-    members: Vec<Vec<Hop>>,
-    /// Whose turn it is, and how many frames that member still gets.
+    members: Members,
+    turns: Turns,
+}
+
+/// The next hops to each member: queues of this worker if it has some, else those of others.
+#[derive(Debug)]
+struct Members(Vec<Vec<Hop>>);
+
+/// Whose turn it is, and how many frames that member still gets.
+#[derive(Debug)]
+struct Turns {
     turn: usize,
     left: u16,
     random: u32,
@@ -48,52 +56,53 @@ impl BondHops {
             let own: Vec<_> = all.iter().filter(|hop| matches!(hop, Hop::Here(_))).copied().collect();
             if own.is_empty() { all.iter().filter(|hop| **hop != Hop::Nowhere).copied().collect() } else { own }
         };
-        let members = table.members.iter().map(|(_, queues)| hops(queues)).collect();
-        Self { shared: Arc::clone(shared), table, members, turn: 0, left: 0, random: 0x9e37_79b9 }
+        let members = Members(table.members.iter().map(|(_, queues)| hops(queues)).collect());
+        let turns = Turns { turn: 0, left: 0, random: 0x9e37_79b9 };
+        Self { shared: Arc::clone(shared), table, members, turns }
     }
 
     /// Where a frame of this worker goes.
     pub(super) fn choose(&mut self, frame: &[u8], worker: usize) -> Choice {
-        let table = Arc::clone(&self.table);
+        let Self { shared, table, members, turns } = self;
         match &table.way {
             Way::Nowhere => Choice::Nowhere,
-            Way::Member(member) => self.to(*member, flow_hash(frame) as usize),
+            Way::Member(member) => members.hop(*member, flow_hash(frame) as usize),
             Way::Buckets(policy, places) => {
                 let bucket = bucket_of(*policy, frame);
                 match places[bucket] {
                     Place::Nowhere => Choice::Nowhere,
                     Place::Held => Choice::Held,
                     Place::Member(member) => {
-                        self.shared.count(worker, bucket);
-                        self.to(member.into(), bucket)
+                        shared.count(worker, bucket);
+                        members.hop(member.into(), bucket)
                     }
                 }
             }
-            Way::All(members) => Choice::All(members.len()),
-            Way::InTurn(members, frames) => {
-                let at = self.next(members.len(), *frames);
-                members.get(at).map_or(Choice::Nowhere, |member| self.to(*member, 0))
+            Way::All(receivers) => Choice::All(receivers.len()),
+            Way::InTurn(senders, frames) => {
+                let sender = senders.get(turns.next(senders.len(), *frames));
+                sender.map_or(Choice::Nowhere, |member| members.hop(*member, 0))
             }
         }
     }
 
-    /// The next hop of a copy to one of all members that get one.
-    pub(super) fn receiver(&self, number: usize, frame: &[u8]) -> Choice {
-        match &self.table.way {
-            Way::All(members) => {
-                members.get(number).map_or(Choice::Nowhere, |member| self.to(*member, flow_hash(frame) as usize))
-            }
-            _ => Choice::Nowhere,
-        }
+    /// The next hop of a copy, of that flow hash, to one of all members that get one.
+    pub(super) fn receiver(&self, number: usize, flow: u32) -> Choice {
+        let Way::All(receivers) = &self.table.way else { return Choice::Nowhere };
+        receivers.get(number).map_or(Choice::Nowhere, |member| self.members.hop(*member, flow as usize))
     }
+}
 
-    fn to(&self, member: usize, flow: usize) -> Choice {
-        match self.members.get(member).map(Vec::as_slice) {
+impl Members {
+    fn hop(&self, member: usize, flow: usize) -> Choice {
+        match self.0.get(member).map(Vec::as_slice) {
             None | Some([]) => Choice::Nowhere,
             Some(hops) => Choice::Hop(hops[flow % hops.len()]),
         }
     }
+}
 
+impl Turns {
     /// Whose turn it is, of so many.
     fn next(&mut self, members: usize, frames: u16) -> usize {
         let count = members.max(1);
@@ -133,16 +142,16 @@ impl Sender {
     /// Sends a copy of a frame to each member.
     fn send_to_all(&mut self, place: usize, members: usize, mut frame: Frame, port: PortNo, turn: &Turn<'_>) {
         self.cache.complete(&mut frame);
-        let (wire, shard) = (frame.wire(), turn.shard_of(port));
+        let (wire, shard, flow) = (frame.wire(), turn.shard_of(port), flow_hash(frame.data()));
         shard.flooded(members.saturating_sub(1), wire);
         for number in 1..members {
-            let receiver = self.next_hops.bond(place).receiver(number, frame.data());
+            let receiver = self.next_hops.bond(place).receiver(number, flow);
             match self.copy(&frame) {
                 Some(copy) => self.send_chosen(receiver, copy, port, turn),
                 None => shard.dropped_all(DropReason::NoFrame, wire),
             }
         }
-        let receiver = self.next_hops.bond(place).receiver(0, frame.data());
+        let receiver = self.next_hops.bond(place).receiver(0, flow);
         self.send_chosen(receiver, frame, port, turn);
     }
 

@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use vhost_user::net::{Checksum, fill_checksum};
+
 use crate::control::core::Core;
 use crate::engine::bridge::{FloodVerdict, flood_verdict};
 use crate::engine::snapshot::Snapshot;
 use crate::engine::vlan::{self, TagEdit};
 use crate::host::FrameSocket;
-use crate::io::vhost::rarp;
 use crate::model::{MacAddr, PortNo, Vid};
-use crate::worker::shared::Injected;
+use crate::rarp;
 use crate::worker::view::PortShared;
 
 /// Addresses that are announced at most. Others are found when their stations send.
@@ -19,6 +20,8 @@ const MOST: usize = 16_384;
 const MOST_VLANS: usize = 64;
 /// Room for a tag in front of a frame.
 const TAG: usize = 4;
+/// Bytes of the frames that are sent: the least of Ethernet, without FCS.
+const LEN: usize = 60;
 
 /// Announces each address that the FDB has behind another port of the bridge, once, by a RARP request. Switches learn
 /// from it where the address is now.
@@ -28,12 +31,8 @@ pub fn addresses(core: &Core, bond: PortNo, socket: &dyn FrameSocket) {
     let mut sent = 0_usize;
     for row in others.take(MOST) {
         let Some(edit) = edit_to(&view.snapshot, row.port, bond, row.vid) else { continue };
-        let frame = rarp(row.mac.octets());
-        let mut buffer = [0; TAG + 60];
-        buffer[TAG..].copy_from_slice(&frame);
-        let (start, len) = vlan::apply(edit, &mut buffer, TAG, frame.len());
         // Who is not reached now learns of it from the next announcement, or from the station itself.
-        if socket.send(&buffer[start..start + len]).is_err() {
+        if with_tag(&rarp::request(row.mac), edit, |frame| socket.send(frame)).is_err() {
             break;
         }
         sent += 1;
@@ -56,37 +55,29 @@ pub fn query_groups(core: &Core, bond: &Arc<PortShared>, mac: MacAddr) {
         // What the bond is sent in that VLAN is tagged as what it sends there.
         let Some(edit) = edit_to(&view.snapshot, port, bond.no, vid) else { continue };
         asked.insert(vid);
-        inject(core, bond, &igmp_query(mac), edit);
+        with_tag(&igmp_query(mac), edit, |frame| core.gate.inject(&core.shared, bond, frame));
     }
 }
 
 /// What is done to the tag of an untagged frame of a VLAN on its way to the bond. `None`: it does not go there.
 fn edit_to(snapshot: &Snapshot, from: PortNo, bond: PortNo, vid: Vid) -> Option<TagEdit> {
-    match flood_verdict(snapshot, from, bond, vid, None, 60) {
+    match flood_verdict(snapshot, from, bond, vid, None, LEN) {
         FloodVerdict::Send { port, edit } if port == bond => Some(edit),
         _ => None,
     }
 }
 
-/// Lets a frame come in by the bond.
-fn inject(core: &Core, bond: &Arc<PortShared>, data: &[u8], edit: TagEdit) {
-    let mut cache = core.gate.pass();
-    let Some(mut frame) = cache.take() else { return };
-    let start = frame.start();
-    let chunk = core.shared.umem.chunk_mut(&mut frame);
-    chunk[start..start + data.len()].copy_from_slice(data);
-    let (start, len) = vlan::apply(edit, chunk, start, data.len());
-    frame.set(start, len);
-    let worker = &core.shared.workers[bond.queues[0].worker()];
-    match worker.injected.push(Injected { frame, port: Arc::clone(bond) }) {
-        Ok(()) => worker.wake(),
-        Err(Injected { frame, .. }) => cache.put(frame),
-    }
+/// Gives an untagged frame with its tag edited to `take`.
+fn with_tag<R>(frame: &[u8; LEN], edit: TagEdit, take: impl FnOnce(&[u8]) -> R) -> R {
+    let mut buffer = [0; TAG + LEN];
+    buffer[TAG..].copy_from_slice(frame);
+    let (start, len) = vlan::apply(edit, &mut buffer, TAG, LEN);
+    take(&buffer[start..start + len])
 }
 
 /// A general query of IGMPv2 in a frame, with the Router Alert option (RFC 2113).
-fn igmp_query(mac: MacAddr) -> [u8; 60] {
-    let mut frame = [0; 60];
+fn igmp_query(mac: MacAddr) -> [u8; LEN] {
+    let mut frame = [0; LEN];
     frame[..6].copy_from_slice(&[0x01, 0, 0x5e, 0, 0, 1]);
     frame[6..12].copy_from_slice(&mac.octets());
     frame[12..14].copy_from_slice(&[8, 0]);
@@ -95,24 +86,22 @@ fn igmp_query(mac: MacAddr) -> [u8; 60] {
     frame[34..38].copy_from_slice(&[0x94, 4, 0, 0]);
     // Membership query, answered within 10 s.
     frame[38..46].copy_from_slice(&[0x11, 100, 0, 0, 0, 0, 0, 0]);
-    let header = checksum(&frame[14..38]);
-    frame[24..26].copy_from_slice(&header);
-    let igmp = checksum(&frame[38..46]);
-    frame[40..42].copy_from_slice(&igmp);
+    fill_checksum(&mut frame[14..38], Checksum { start: 0, offset: 10 });
+    fill_checksum(&mut frame[38..46], Checksum { start: 0, offset: 2 });
     frame
-}
-
-/// The Internet checksum (RFC 1071) of an even number of bytes.
-fn checksum(bytes: &[u8]) -> [u8; 2] {
-    let sum = bytes.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum::<u32>();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let [.., upper, lower] = (!(folded + (folded >> 16))).to_be_bytes();
-    [upper, lower]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The Internet checksum (RFC 1071) of an even number of bytes.
+    fn checksum(bytes: &[u8]) -> [u8; 2] {
+        let sum = bytes.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum::<u32>();
+        let folded = (sum & 0xffff) + (sum >> 16);
+        let [.., upper, lower] = (!(folded + (folded >> 16))).to_be_bytes();
+        [upper, lower]
+    }
 
     #[test]
     fn a_group_query_has_right_checksums() {

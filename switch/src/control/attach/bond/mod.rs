@@ -21,7 +21,7 @@ use bond::{Bond, MemberId};
 use self::thread::{BondThread, Joining};
 use super::find::FoundNetdev;
 use super::mtu::{MtuFacts, mtu_limit, one_chunk};
-use super::netdev::{NetdevPort, NetdevRemains};
+use super::netdev::{NetdevPort, NetdevRemains, close};
 use super::{AttachmentInfo, Followed, OpenQueue, OtherQueues, OutsideCounters, Plan, RingOptions, Sight, Wish};
 use crate::control::change::{SEND_GRACE, count_untaken};
 use crate::control::core::Core;
@@ -112,10 +112,8 @@ impl FoundBond {
                 Ok(opened) => queues.extend(opened),
                 Err(error) => {
                     port.detach();
-                    let mut cache = core.frame_cache();
                     let remains = port.into_remains();
-                    close(queues.into_iter().map(|queue: OpenQueue| queue.backend), &mut cache);
-                    core.recycle(cache);
+                    close_all(core, queues.into_iter().map(|queue: OpenQueue| queue.backend));
                     remains.remove();
                     return Err(error);
                 }
@@ -215,6 +213,9 @@ pub fn check(spec: &PortSpec) -> Result<(), Error> {
     if spec.kind != PortKind::Bond {
         return Err(Error::invalid("bond: members and options are for bond ports"));
     }
+    if spec.ifname.is_some() {
+        return Err(Error::invalid("ifname: a bond has no netdev of its own, but members"));
+    }
     if bond.members.len() > MAX_BOND_MEMBERS {
         let text = format!("bond.members: {} are too many, {MAX_BOND_MEMBERS} are possible", bond.members.len());
         return Err(Error::invalid(text));
@@ -263,8 +264,7 @@ impl BondPort {
             let (used, room) = (self.queue_numbers().len(), as_count(self.shared.queues.len()));
             no_room(as_count(used) + count, room)
         })?;
-        let taken = |id: &MemberId| self.members.iter().any(|member| member.id == *id);
-        let id = (1..=u16::MAX).map(MemberId).find(|id| !taken(id)).unwrap_or_default();
+        let id = self.thread.look(Bond::next_id);
         let gate = Arc::new(MemberShared::new(id, Arc::clone(self.thread.slow())));
         let spec = PortSpec { mtu: spec.mtu, ..member };
         let plan = Plan {
@@ -278,13 +278,11 @@ impl BondPort {
         let netdev = port.netdev().clone();
         let joining = Joining { netdev, queues: queues.clone(), gate: Arc::clone(&gate) };
         match self.thread.add(joining) {
-            Ok(added) => debug_assert_eq!(added, id, "both give the lowest free number"),
+            Ok(added) => debug_assert_eq!(added, id, "control adds one member at a time"),
             Err(error) => {
                 port.detach();
-                let mut cache = self.core.frame_cache();
                 let remains = port.into_remains();
-                close(backends.into_iter(), &mut cache);
-                self.core.recycle(cache);
+                close_all(&self.core, backends.into_iter());
                 remains.remove();
                 return Err(error);
             }
@@ -634,11 +632,11 @@ impl BondPort {
     }
 }
 
-/// Closes queues that no packet has come by yet.
-fn close(queues: impl Iterator<Item = Backend>, cache: &mut FrameCache) {
-    for queue in queues {
-        queue.close(Duration::ZERO, cache);
-    }
+/// Closes queues that no packet has come by yet, and gives their frames back.
+fn close_all(core: &Core, queues: impl Iterator<Item = Backend>) {
+    let mut cache = core.frame_cache();
+    close(queues, &mut cache);
+    core.recycle(cache);
 }
 
 fn list(names: &[String]) -> String {

@@ -50,8 +50,6 @@ pub struct Joining {
 struct State {
     bond: Bond,
     members: BTreeMap<MemberId, Member>,
-    /// The table that workers go by.
-    published: BondTable,
 }
 
 /// What the thread and control have of a bond.
@@ -81,8 +79,7 @@ impl BondThread {
         let watch = core.host.watch()?;
         let start = Instant::now();
         bond.set_up(Duration::ZERO, true);
-        let published = BondTable { members: Vec::new(), way: Way::Nowhere };
-        let state = Mutex::new(State { bond, members: BTreeMap::new(), published });
+        let state = Mutex::new(State { bond, members: BTreeMap::new() });
         let (core, port) = (Arc::clone(core), Arc::clone(port));
         let (released, stop) = (Condvar::new(), AtomicBool::new(false));
         let inner = Arc::new(Inner { core, port, slow: Arc::new(slow), start, state, released, stop });
@@ -320,15 +317,14 @@ impl Inner {
     }
 
     /// Has workers go by what the bond has decided.
-    fn publish(&self, state: &mut State) {
+    fn publish(&self, state: &State) {
         for (id, member) in &state.members {
             member.gate.set_collect(state.bond.collect(*id));
         }
         let table = table(&state.bond, &state.members);
         let Some(shared) = &self.port.bond else { return };
-        if table != state.published {
-            shared.set_table(table.clone());
-            state.published = table;
+        if *shared.table() != table {
+            shared.set_table(table);
             self.core.shared.publish_bonds();
         }
     }

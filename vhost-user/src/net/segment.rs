@@ -47,10 +47,11 @@ impl Sum {
         sum
     }
 
-    /// The checksum. 0 means "none" in UDP, so the other form of zero is used.
-    fn checksum(self) -> [u8; 2] {
+    /// The checksum at a place of the transport header. 0 means "none" in UDP, so the other form of zero is used there
+    /// (RFC 768). In TCP that form is not what a sum ever is, and readers may call it wrong (RFC 1624).
+    fn checksum(self, place: u16) -> [u8; 2] {
         match !self.fold() {
-            0 => [0xff, 0xff],
+            0 if place == UDP_CHECKSUM => [0xff, 0xff],
             sum => sum.to_ne_bytes(),
         }
     }
@@ -75,7 +76,7 @@ fn low_u16(number: usize) -> u16 {
 /// changes nothing.
 pub fn fill_checksum(packet: &mut [u8], Checksum { start, offset }: Checksum) {
     if let Some(covered) = packet.get_mut(usize::from(start)..) {
-        let checksum = Sum::default().add(covered).checksum();
+        let checksum = Sum::default().add(covered).checksum(offset);
         put(covered, offset.into(), checksum);
     }
 }
@@ -162,7 +163,8 @@ impl<'a> Cutter<'a> {
             put(to, network + 10, checksum);
         }
         let len = to.len() - transport + payload.len();
-        let place = transport + usize::from(if kind == GsoKind::Udp { UDP_CHECKSUM } else { TCP_CHECKSUM });
+        let offset = if kind == GsoKind::Udp { UDP_CHECKSUM } else { TCP_CHECKSUM };
+        let place = transport + usize::from(offset);
         let pseudo = self.pseudo_header(network, transport, len, place);
         match kind {
             GsoKind::Udp => put(to, transport + 4, low_u16(len).to_be_bytes()),
@@ -178,7 +180,7 @@ impl<'a> Cutter<'a> {
         }
         put(to, place, [0; 2]);
         // Both headers have an even number of bytes.
-        let checksum = pseudo.add(&to[transport..]).add(payload).checksum();
+        let checksum = pseudo.add(&to[transport..]).add(payload).checksum(offset);
         put(to, place, checksum);
     }
 

@@ -199,9 +199,36 @@ proptest! {
 }
 
 #[test]
-fn a_checksum_of_zero_is_written_as_its_other_form() {
-    // The sum of the covered bytes is 0xffff, so the checksum would be 0.
-    let mut packet = [0, 0, 0xff, 0xff, 0, 0];
-    fill_checksum(&mut packet, Checksum { start: 0, offset: 4 });
-    assert_eq!(packet, [0, 0, 0xff, 0xff, 0xff, 0xff]);
+fn a_checksum_of_zero_has_its_other_form_in_udp_only() {
+    // The sum of the covered bytes is 0xffff, so the checksum is 0.
+    for (offset, written) in [(6, 0xff), (16, 0), (2, 0)] {
+        let mut packet = [0; 18];
+        packet[4..6].fill(0xff);
+        fill_checksum(&mut packet, Checksum { start: 0, offset });
+        assert_eq!(packet[usize::from(offset)..][..2], [written; 2], "at {offset}");
+    }
+}
+
+#[test]
+fn so_has_a_segments_checksum_of_zero() {
+    for (kind, is_v4, zero) in [(GsoKind::Tcp4, true, 0), (GsoKind::Tcp6, false, 0), (GsoKind::Udp, true, 0xffff)] {
+        let (tags, ip_options, tcp_options, size) = (0, 0, 0, 100);
+        let payload = vec![0; 300];
+        let (flags, sequence, id, noise) = (0x10, 1, 1, 0);
+        let shape = Shape { kind, is_v4, tags, ip_options, tcp_options, size, payload, flags, sequence, id, noise };
+        let (head, gso) = headers(&shape);
+        let cutter = Cutter::new(&head, gso, 300).unwrap();
+        let place = usize::from(gso.transport) + if kind == GsoKind::Udp { 6 } else { 16 };
+        for segment in 0..3 {
+            let sum_of = |payload: &[u8]| {
+                let mut header = vec![0; head.len()];
+                cutter.write_headers(segment, payload, &mut header);
+                number(&header, place)
+            };
+            let mut payload = [0; 100];
+            let sum = sum_of(&payload);
+            payload[..2].copy_from_slice(&sum.to_be_bytes());
+            assert_eq!(sum_of(&payload), zero, "{kind:?}");
+        }
+    }
 }

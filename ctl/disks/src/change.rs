@@ -250,3 +250,30 @@ fn grows(served: &Served, size: u64) -> Result<bool, Error> {
     }
     Ok(size > has)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DiskSettings, DisksConfig};
+
+    #[test]
+    fn a_disk_shows_when_it_is_made_and_not_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings: DiskSettings =
+            DisksConfig::default().settings(&dir.path().join("run"), &dir.path().join("state"));
+        let disks = Disks::new(settings, Arc::new(|_| Ok(())));
+        let spec = DiskSpec { name: "d".to_owned(), size: Some(1 << 20), ..DiskSpec::default() };
+        let is_shown = || {
+            let shown = [disks.entry("d").is_ok(), !disks.entries().is_empty(), !disks.stats().is_empty()];
+            assert!(shown.iter().all(|one| *one == shown[0]), "{shown:?}");
+            shown[0]
+        };
+        let refused = disks.create::<Error>(&spec, |_| {
+            assert!(!is_shown());
+            Err(Error::busy("the state can't be kept"))
+        });
+        assert!(refused.is_err() && !is_shown());
+        disks.create::<Error>(&spec, |_| Ok(())).unwrap();
+        assert!(is_shown());
+    }
+}

@@ -12,6 +12,8 @@
  * A packet may have several buffers, if the loader says so (BPF_F_XDP_HAS_FRAGS). Only the first one is read: it has at
  * least the Ethernet header and a tag.
  *
+ * A packet of a flow that was decided before may go on in the kernel: `flows.h`.
+ *
  * The program does not see a tag that a NIC strips into its descriptor. VLAN stripping must be off on a shared NIC that
  * has VLANs.
  */
@@ -20,11 +22,12 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "flows.h"
 #include "queues.h"
 
 #define MAX_STATIONS 16384
 
-_Static_assert(XSW_OUTCOMES <= 8, "an outcome needs a place in struct xsw_counters");
+_Static_assert(XSW_OUTCOMES <= 16, "an outcome needs a place in struct xsw_counters");
 
 /* The loader sets these before it loads the program. They are constant then, so the verifier drops dead branches. */
 const volatile __u32 queue_count = 1;
@@ -81,6 +84,7 @@ int xswitch_port(struct xdp_md *ctx)
 	/* Packets from a queue that the port does not have count at its queue 0. */
 	__u32 row = queue < queue_count ? queue : 0;
 	struct xsw_counters *counts = bpf_map_lookup_elem(&counters, &row);
+	int action = XDP_DROP;
 
 	if ((const void *)(eth + 1) > end)
 		return verdict(counts, XSW_DROP_SHORT, XDP_DROP);
@@ -92,6 +96,12 @@ int xswitch_port(struct xdp_md *ctx)
 	}
 	if (queue >= queue_count)
 		return verdict(counts, XSW_DROP_QUEUE, XDP_DROP);
+	switch (follow_flow(ctx, queue, &action)) {
+	case FLOW_GONE:
+		return verdict(counts, XSW_FLOW, action);
+	case FLOW_WAIT:
+		return verdict(counts, XSW_DROP_MOVING, XDP_DROP);
+	}
 	if (!bpf_map_lookup_elem(&sockets, &queue))
 		return verdict(counts, XSW_DROP_NO_SOCKET, XDP_DROP);
 	verdict(counts, XSW_REDIRECT, XDP_REDIRECT);

@@ -20,7 +20,7 @@ fn main() {
                 panic!("compiling bpf/{program}.bpf.c (clang and the kernel's headers are needed): {error:#}")
             });
     }
-    for file in ["port.bpf.c", "guest.bpf.c", "queues.h", "xswitch.h"] {
+    for file in ["port.bpf.c", "guest.bpf.c", "flows.h", "queues.h", "xswitch.h"] {
         println!("cargo::rerun-if-changed={}", bpf.join(file).display());
     }
 }

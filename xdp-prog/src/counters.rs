@@ -22,6 +22,10 @@ pub struct QueueCounters {
     pub drop_queue: u64,
     /// Dropped: the guest's socket is not bound yet.
     pub drop_unbound: u64,
+    /// Done as the flow table says: sent out of another port, or dropped.
+    pub flow: u64,
+    /// Dropped: its flow moves to the flow table, and the switch is busy with earlier packets of it.
+    pub drop_moving: u64,
 }
 
 impl QueueCounters {
@@ -35,6 +39,8 @@ impl QueueCounters {
             ("drop_short", self.drop_short),
             ("drop_queue", self.drop_queue),
             ("drop_unbound", self.drop_unbound),
+            ("flow", self.flow),
+            ("drop_moving", self.drop_moving),
         ]
         .into_iter()
     }
@@ -49,7 +55,7 @@ impl QueueCounters {
         (0..queues).map(row).collect()
     }
 
-    /// Sums the rows of all CPUs. A row is eight numbers in the machine's byte order.
+    /// Sums the rows of all CPUs. A row is numbers in the machine's byte order.
     fn sum<'a>(rows: impl Iterator<Item = &'a [u8]>) -> Self {
         let mut sums = [0u64; size_of::<xsw_counters>() / size_of::<u64>()];
         for row in rows {
@@ -57,7 +63,8 @@ impl QueueCounters {
                 *sum += bytes.try_into().map_or(0, u64::from_ne_bytes);
             }
         }
-        let [redirect, pass, pass_group, drop_no_socket, drop_short, drop_queue, drop_unbound, ..] = sums;
-        Self { redirect, pass, pass_group, drop_no_socket, drop_short, drop_queue, drop_unbound }
+        let [redirect, pass, pass_group, drop_no_socket, drop_short, drop_queue, drop_unbound, flow, drop_moving, ..] =
+            sums;
+        Self { redirect, pass, pass_group, drop_no_socket, drop_short, drop_queue, drop_unbound, flow, drop_moving }
     }
 }

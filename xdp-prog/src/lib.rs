@@ -7,6 +7,8 @@
 //! A [`GuestProgram`] is its counterpart on the guest's end of a port. Its link and maps are pinned, so that a guest
 //! keeps its sockets while the daemon restarts.
 //!
+//! A [`FlowTable`] has decisions that programs follow by themselves, so that these packets never leave the kernel.
+//!
 //! All calls act in the network namespace of the calling thread. Errors say what to do: [`Error`] for programs,
 //! [`explain_bind_error`] for AF_XDP sockets.
 
@@ -15,6 +17,7 @@ mod counters;
 mod doctor;
 mod error;
 mod explain;
+mod flow_table;
 mod guest;
 pub mod netlink;
 mod pins;
@@ -38,6 +41,10 @@ pub use counters::QueueCounters;
 pub use doctor::{Finding, Status, check_kernel};
 pub use error::{Error, ErrorKind};
 pub use explain::{AttachFacts, BindFacts, VETH_NATIVE_MAX_MTU, explain_attach_error, explain_bind_error};
+pub use flow_table::{
+    FLOW_MARK, FLOW_PORTS, FLOW_SLOTS, FLOW_WORDS, FlowAction, FlowDepth, FlowEdit, FlowMark, FlowTable, FlowTableKey,
+    is_later, wait_for_programs,
+};
 pub use guest::{GuestOptions, GuestProgram, Resumed};
 pub use pins::{bpffs_at, forget_pins};
 pub use program::{LoadOptions, MAX_QUEUES, PortProgram, STATIONS, SteerKey, Steering};

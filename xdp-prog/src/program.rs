@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, libbpf_sys};
@@ -11,8 +11,9 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, libbpf_sys};
 use crate::attach::{Attached, Mode, ModeRequest, XdpLink, attach};
 use crate::counters::QueueCounters;
 use crate::error::Error;
+use crate::flow_table::FlowTable;
 use crate::query;
-use crate::skeleton::PortSkelBuilder;
+use crate::skeleton::{OpenPortMaps, OpenPortSkel, PortSkelBuilder};
 
 /// Highest number of queues of a port. The maps have as many slots and rows as the port has queues.
 pub const MAX_QUEUES: u32 = 1024;
@@ -61,6 +62,8 @@ pub struct LoadOptions {
     pub steering: Steering,
     /// Whether packets may have several buffers (`BPF_F_XDP_HAS_FRAGS`, kernel 5.18 and later).
     pub multi_buffer: bool,
+    /// The flow table that it follows, and the number of the port there.
+    pub flows: Option<(Arc<FlowTable>, u16)>,
 }
 
 /// A loaded program. Dropping it detaches it.
@@ -99,6 +102,7 @@ impl PortProgram {
             // It reads the Ethernet header and a tag, which are in a packet's first buffer.
             open.progs.xswitch_port.set_flags(libbpf_sys::BPF_F_XDP_HAS_FRAGS);
         }
+        follow_flows(&mut open, options.flows.as_ref()).map_err(|error| failed(&error))?;
         open.maps.sockets.set_max_entries(options.queues).map_err(|error| failed(&error))?;
         open.maps.counters.set_max_entries(options.queues).map_err(|error| failed(&error))?;
         if options.steering == Steering::All {
@@ -208,6 +212,23 @@ impl PortProgram {
     pub fn counters(&self) -> Result<Vec<QueueCounters>, Error> {
         QueueCounters::read(&self.counters, self.options.queues, &self.options.ifname)
     }
+}
+
+/// Has a program follow a flow table, or none. Without one its maps are not even made.
+fn follow_flows(open: &mut OpenPortSkel<'_>, table: Option<&(Arc<FlowTable>, u16)>) -> libbpf_rs::Result<()> {
+    let shared = table.and_then(|(table, port)| Some((table.constants(), *port, table.maps()?)));
+    let OpenPortMaps { flows, flow_control, flow_exits, rodata_data, .. } = &mut open.maps;
+    let maps = [flows, flow_control, flow_exits];
+    let Some(((buckets, cookie, seeds), port, shared)) = shared else {
+        return maps.into_iter().try_for_each(|map| map.set_autocreate(false));
+    };
+    if let Some(rodata) = rodata_data.as_deref_mut() {
+        rodata.flow_buckets = buckets;
+        rodata.flow_port = port.into();
+        rodata.flow_cookie = cookie;
+        rodata.flow_seeds = seeds;
+    }
+    maps.into_iter().zip(shared).try_for_each(|(map, shared)| map.reuse_fd(shared))
 }
 
 pub(crate) fn explain_load_error(error: &libbpf_rs::Error) -> String {

@@ -33,7 +33,7 @@ impl fmt::Display for ForeignProgram {
 }
 
 /// Features that a netdev's driver reports (`enum netdev_xdp_act` in `linux/netdev.h`, kernel 6.3 and later).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DriverFeatures {
     /// Native XDP with redirection. AF_XDP in native mode needs it.
     pub native: bool,
@@ -41,12 +41,18 @@ pub struct DriverFeatures {
     pub zero_copy: bool,
     /// Packets of several buffers, for native programs that take them.
     pub multi_buffer: bool,
+    /// Packets that a program on another netdev redirects to it.
+    pub takes_redirects: bool,
+    /// The same with packets of several buffers.
+    pub takes_long_redirects: bool,
 }
 
 const XDP_ACT_BASIC: u64 = 1;
 const XDP_ACT_REDIRECT: u64 = 2;
+const XDP_ACT_NDO_XMIT: u64 = 4;
 const XDP_ACT_XSK_ZEROCOPY: u64 = 8;
 const XDP_ACT_RX_SG: u64 = 32;
+const XDP_ACT_NDO_XMIT_SG: u64 = 64;
 
 /// Features of the netdev's driver. All are off on a kernel that does not report them.
 pub fn driver_features(ifindex: u32) -> Result<DriverFeatures, Error> {
@@ -63,6 +69,8 @@ pub fn driver_features(ifindex: u32) -> Result<DriverFeatures, Error> {
         native: has(XDP_ACT_BASIC | XDP_ACT_REDIRECT),
         zero_copy: has(XDP_ACT_XSK_ZEROCOPY),
         multi_buffer: has(XDP_ACT_RX_SG),
+        takes_redirects: has(XDP_ACT_NDO_XMIT),
+        takes_long_redirects: has(XDP_ACT_NDO_XMIT | XDP_ACT_NDO_XMIT_SG),
     })
 }
 

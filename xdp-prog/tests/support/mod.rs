@@ -45,7 +45,7 @@ pub fn load(steering: Steering) -> PortProgram {
 /// Loads a program for a port with that many queues.
 pub fn load_for(ifname: &str, queues: u32, steering: Steering) -> Result<PortProgram, Error> {
     let (ifname, ifindex) = (ifname.into(), ifindex(ifname));
-    PortProgram::load(&LoadOptions { ifname, ifindex, queues, steering, multi_buffer: false })
+    PortProgram::load(&LoadOptions { ifname, ifindex, queues, steering, multi_buffer: false, flows: None })
 }
 
 /// Sends frames out of `vm`, so that they come in at `sw`.

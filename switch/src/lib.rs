@@ -3,6 +3,7 @@
 //! - [`engine`] is pure: packet bytes in, verdict out. It has tables, policy and drop reasons.
 //! - [`io`] is the kernel's side: UMEM, rings, sockets, netdevs.
 //! - [`worker`] is the loop on a core that ties them together.
+//! - [`offload`] has the flows that go on in the kernel.
 //! - [`Switch`] manages it all: ports come and go, counters are read, packets are traced and captured.
 //!
 //! Control hands the workers an immutable view ([`worker::view`]). Workers hand back counters and learned addresses.
@@ -21,6 +22,7 @@ pub mod counters;
 pub mod engine;
 pub mod host;
 pub mod io;
+pub mod offload;
 pub mod outside;
 pub mod worker;
 

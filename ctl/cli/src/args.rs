@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::bond::BondCommand;
 use crate::bridge::BridgeCommand;
@@ -104,10 +104,23 @@ pub enum Command {
     Spp(SppArguments),
     /// Count the frames of packet memory by their owners.
     Audit,
+    /// Show the flow table in XDP, and the flows in it.
+    Flows(FlowsArgs),
     /// List the worker threads.
     Workers,
     /// Show the versions of this program and of the daemon.
     Version,
+}
+
+/// Which flows to show.
+#[derive(Debug, Args)]
+pub struct FlowsArgs {
+    /// Only flows that come in from this port, or go out of it
+    #[arg(long)]
+    pub port: Option<String>,
+    /// Flows to show at most
+    #[arg(long, default_value_t = 100)]
+    pub limit: usize,
 }
 
 #[cfg(test)]

@@ -33,10 +33,10 @@ mod values;
 use anyhow::bail;
 use ctl_client::{Client, query};
 use ctl_qemu::check::default_binary;
-use model::{FrameAudit, StatsReport, WorkerInfo};
+use model::{FlowTableReport, FrameAudit, StatsReport, WorkerInfo};
 use serde_json::{Value, json};
 
-use self::args::{Arguments, Command};
+use self::args::{Arguments, Command, FlowsArgs};
 use self::print::Printer;
 pub use self::print::ReaderGone;
 
@@ -79,6 +79,11 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<u8> {
                 Some(true) => Ok(()),
                 _ => bail!("the frames of packet memory are not all accounted for: please report this"),
             }
+        }
+        Command::Flows(FlowsArgs { port, limit }) => {
+            let answer =
+                client.get(&format!("flows{}", query(&[("limit", Some(limit.to_string())), ("port", port)]))).await?;
+            printer.show(&answer, |report: FlowTableReport| show::flows(&report))
         }
         Command::Workers => {
             let answer = client.get("workers").await?;

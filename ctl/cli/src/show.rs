@@ -397,6 +397,49 @@ pub(crate) fn trace(report: &TraceReport) -> String {
     format!("{steps}=> {}{outputs}{reason}\n", report.verdict)
 }
 
+/// `flows`.
+pub(crate) fn flows(report: &FlowTableReport) -> String {
+    let FlowTableReport { table, flows } = report;
+    if !table.on {
+        return match &table.reason {
+            Some(reason) => format!("there is no flow table: {reason}\n"),
+            None => "there is no flow table: flow_offload is off in [dataplane]\n".to_owned(),
+        };
+    }
+    let mut text = format!(
+        "{} flows of {} slots, {} of them moving; {} packets went on in the kernel\n",
+        table.flows, table.slots, table.moving, table.count.packets
+    );
+    if flows.is_empty() {
+        return text;
+    }
+    let mut rows =
+        Table::new(&["FROM", "QUEUE", "TO", "FLOW", "VERDICT", "RULE", "STATE", "PACKETS/S", "PACKETS", "AGE"]);
+    for flow in flows {
+        let state = match flow.state {
+            OffloadState::Moving => "moving",
+            OffloadState::Kernel => "kernel",
+        };
+        rows.row([
+            flow.port.clone(),
+            flow.queue.to_string(),
+            flow.egress.clone().unwrap_or_default(),
+            flow.flow.clone(),
+            flow.verdict.clone(),
+            flow.rule.map(|rule| rule.to_string()).unwrap_or_default(),
+            state.to_owned(),
+            flow.rate.to_string(),
+            flow.count.packets.to_string(),
+            format!("{:.1}s", flow.age_ms as f64 / 1e3),
+        ]);
+    }
+    text += &rows.render();
+    if table.flows as usize > flows.len() {
+        text += &format!("{} of {} flows are shown: --limit\n", flows.len(), table.flows);
+    }
+    text
+}
+
 /// `workers`.
 pub(crate) fn workers(workers: &[WorkerInfo]) -> String {
     let mut table = Table::new(&["WORKER", "CPU", "QUEUES", "PACKETS", "BURSTS", "PACKETS/BURST", "SLEEPS"]);

@@ -33,6 +33,7 @@ pub(super) fn all() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(show_bridge, update_bridge))
         .routes(routes!(capture::capture))
         .routes(routes!(workers))
+        .routes(routes!(flows))
         .routes(routes!(audit))
         .routes(routes!(doctor))
         .routes(routes!(capability))
@@ -183,6 +184,32 @@ async fn update_bridge(State(service): Shared, Json(update): Json<BridgeUpdate>)
 #[utoipa::path(get, path = "/workers", responses((status = 200, body = [WorkerInfo])))]
 async fn workers(State(service): Shared) -> Answer<Vec<WorkerInfo>> {
     blocking(service, |service| Ok(service.dataplane().workers())).await.map(Json)
+}
+
+/// Selects flows of the flow table.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+struct FlowsQuery {
+    /// Name of a port: only flows that come in from it, or go out of it.
+    port: Option<String>,
+    /// Flows to show at most. Default: 100.
+    limit: Option<usize>,
+}
+
+/// Show the flow table in XDP, and the flows in it.
+#[utoipa::path(get, path = "/flows", params(FlowsQuery), responses((status = 200, body = FlowTableReport)))]
+async fn flows(State(service): Shared, Query(query): Query<FlowsQuery>) -> Answer<FlowTableReport> {
+    blocking(service, move |service| {
+        let (table, mut flows) = (service.dataplane().flow_offload(), service.dataplane().offloaded_flows());
+        if let Some(port) = &query.port {
+            flows.retain(|flow| flow.port == *port || flow.egress.as_ref() == Some(port));
+        }
+        flows.truncate(query.limit.unwrap_or(100));
+        Ok(FlowTableReport { table, flows })
+    })
+    .await
+    .map(Json)
 }
 
 /// Count the frames of packet memory by their owners.

@@ -279,6 +279,7 @@ async fn the_openapi_document_has_every_route() {
         "fdb",
         "fdb/flush",
         "fdb/{mac}",
+        "flows",
         "link-stats",
         "link-stats/{port}",
         "links",

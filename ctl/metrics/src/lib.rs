@@ -57,6 +57,7 @@ pub fn scrape(service: &Service) -> String {
     let help = "Times that a MAC address was held because it flapped between ports.";
     families.counter("xswitch_fdb_holds_total", help, &[], dataplane.address_holds());
     families.tables(service);
+    families.flow_table(&dataplane.flow_offload());
     dataplane.workers().iter().for_each(|worker| families.worker(worker));
     stats.running.iter().for_each(|component| families.component(component));
     stats.ends.iter().for_each(|end| families.end(end));
@@ -304,6 +305,36 @@ impl Families {
             let help = "Frames dropped at ports that are gone, by reason.";
             self.counter("xswitch_retired_dropped_packets_total", help, &[("reason", reason)], count.packets);
         }
+    }
+
+    fn flow_table(&mut self, table: &FlowOffloadInfo) {
+        if !table.on {
+            return;
+        }
+        let name = "xswitch_flow_table_flows";
+        let in_kernel = table.flows.saturating_sub(table.moving);
+        for (state, flows) in [("kernel", in_kernel), ("moving", table.moving)] {
+            self.gauge(name, "Flows in the flow table of XDP.", &[("state", state)], flows.into());
+        }
+        self.gauge("xswitch_flow_table_slots", "Slots of the flow table.", &[], table.slots.into());
+        let help = "Flows that came into the flow table.";
+        self.counter("xswitch_flow_table_installed_total", help, &[], table.installed);
+        let help = "Flows that found no place in the flow table, or whose port had its share.";
+        self.counter("xswitch_flow_table_refused_total", help, &[], table.refused);
+        for (why, ended) in [
+            ("policy", table.ended_by_policy),
+            ("fdb", table.ended_by_fdb),
+            ("idle", table.ended_by_idleness),
+            ("port", table.ended_by_port),
+            ("stuck", table.stuck),
+        ] {
+            let help = "Flows that left the flow table, by why.";
+            self.counter("xswitch_flow_table_ended_total", help, &[("why", why)], ended);
+        }
+        let help = "Packets that went on in the kernel by the flow table, or were dropped there by a rule.";
+        self.counter("xswitch_flow_table_packets_total", help, &[], table.count.packets);
+        let help = "Bytes of these packets.";
+        self.counter("xswitch_flow_table_bytes_total", help, &[], table.count.bytes);
     }
 
     fn worker(&mut self, worker: &WorkerInfo) {

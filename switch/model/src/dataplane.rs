@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::MAX_PORTS;
+use super::{FLOW_SLOTS, FlowOffload, MAX_PORTS};
 
 /// When a worker that finds no work goes to sleep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -59,6 +59,10 @@ pub struct DataplaneSettings {
     /// Microseconds that it looks for work at most, as long as that finds frames: 0–1,000,000, default 2,000. It
     /// costs up to as much CPU time for each frame. With no more than `spin_us`, that is how long it always looks.
     pub spin_max_us: u32,
+    /// Whether flows that were decided go on in the kernel; default `off`.
+    pub flow_offload: FlowOffload,
+    /// Flows that the kernel's table has room for, 64–1,048,576; default 16,384. The next power of two is taken.
+    pub flow_slots: u32,
     /// How many ports, meters and rules there can be.
     pub capacity: Capacity,
 }
@@ -75,6 +79,8 @@ impl Default for DataplaneSettings {
             poll: PollMode::Adaptive,
             spin_us: 50,
             spin_max_us: 2000,
+            flow_offload: FlowOffload::default(),
+            flow_slots: FLOW_SLOTS,
             capacity: Capacity::default(),
         }
     }

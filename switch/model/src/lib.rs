@@ -20,6 +20,7 @@ mod component;
 mod dataplane;
 mod drop;
 mod error;
+mod flow_offload;
 mod flow_rule;
 mod frames;
 mod guest_end;
@@ -55,6 +56,9 @@ pub use dataplane::{
 };
 pub use drop::DropReason;
 pub use error::ErrorKind;
+pub use flow_offload::{
+    FLOW_SLOTS, FlowOffload, FlowOffloadInfo, FlowTableReport, MAX_FLOW_SLOTS, OffloadState, OffloadedFlow,
+};
 pub use flow_rule::{
     FlowCount, FlowDirection, FlowEdit, FlowKey, FlowRule, FlowTarget, MAX_FLOW_PUSHES, MAX_FLOW_RULES,
 };

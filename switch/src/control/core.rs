@@ -10,7 +10,8 @@ use super::gate::FrameGate;
 use super::workers::Workers;
 use crate::host::Host;
 use crate::io::umem::{FrameCache, Umem};
-use crate::model::{DataplaneSettings, HugePages};
+use crate::model::{DataplaneSettings, FlowOffload, HugePages};
+use crate::offload::{Offload, OffloadThread};
 use crate::worker::shared::Shared;
 use crate::worker::view::View;
 use crate::{Error, ErrorKind};
@@ -24,6 +25,9 @@ pub(super) struct Core {
     pub gate: Arc<FrameGate>,
     pub workers: Workers,
     pub changes: Changes,
+    /// Why there is no flow table, if one was asked for.
+    pub no_offload: Option<String>,
+    _offload: Option<OffloadThread>,
 }
 
 impl Core {
@@ -33,9 +37,16 @@ impl Core {
             .map_err(|errno| umem_error(settings, errno))?;
         let shared = Shared::new(Arc::clone(&umem), view, settings.workers)
             .map_err(|errno| Error::new(ErrorKind::System, format!("making an eventfd: {errno}")))?;
+        let (offload, no_offload) = start_offload(settings, &*host, &shared)?;
         let workers = Workers::start(settings, &shared)?;
         let gate = Arc::new(FrameGate::new(FrameCache::new(umem)));
-        Ok(Self { settings: settings.clone(), host, shared, gate, workers, changes: Changes::default() })
+        let (settings, changes) = (settings.clone(), Changes::default());
+        Ok(Self { settings, host, shared, gate, workers, changes, no_offload, _offload: offload })
+    }
+
+    /// The flow table in XDP, if there is one.
+    pub fn offload(&self) -> Option<&Arc<Offload>> {
+        self.shared.offload.get()
     }
 
     /// Packet memory.
@@ -61,6 +72,30 @@ impl Core {
             rest.put(frame);
         }
     }
+}
+
+/// Makes the flow table, if one is asked for, and starts the thread that looks after it. What can't be is told.
+fn start_offload(
+    settings: &DataplaneSettings,
+    host: &dyn Host,
+    shared: &Arc<Shared>,
+) -> Result<(Option<OffloadThread>, Option<String>), Error> {
+    if settings.flow_offload == FlowOffload::Off {
+        return Ok((None, None));
+    }
+    let table = match host.make_flow_table(settings.flow_slots) {
+        Ok(table) => table,
+        Err(error) => {
+            tracing::warn!(%error, "flows stay with the switch");
+            return Ok((None, Some(error.to_string())));
+        }
+    };
+    let offload = Arc::new(Offload::new(table, settings.workers));
+    offload.begin_epoch(&shared.view.load());
+    let thread = OffloadThread::start(&offload, shared)
+        .map_err(|error| Error::new(ErrorKind::System, format!("starting the flow table's thread: {error}")))?;
+    let _ = shared.offload.set(offload);
+    Ok((Some(thread), None))
 }
 
 fn umem_error(settings: &DataplaneSettings, errno: Errno) -> Error {

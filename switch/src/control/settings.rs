@@ -2,11 +2,11 @@
 
 use crate::Error;
 use crate::engine::tables::check_capacity;
-use crate::model::{BridgeSettings, DataplaneSettings, MAX_FRAMES};
+use crate::model::{BridgeSettings, DataplaneSettings, MAX_FLOW_SLOTS, MAX_FRAMES};
 
 /// Checks the settings that are fixed at start.
 pub fn check_settings(settings: &DataplaneSettings) -> Result<(), Error> {
-    let DataplaneSettings { workers, cpus, frames, frame_size, spin_us, spin_max_us, .. } = settings;
+    let DataplaneSettings { workers, cpus, frames, frame_size, spin_us, spin_max_us, flow_slots, .. } = settings;
     if !(1..=64).contains(workers) {
         return Err(Error::invalid(format!("workers: {workers} is out of range, 1 to 64 are possible")));
     }
@@ -22,6 +22,11 @@ pub fn check_settings(settings: &DataplaneSettings) -> Result<(), Error> {
     }
     if ![2048, 4096].contains(frame_size) {
         return Err(Error::invalid(format!("frame_size: {frame_size} is neither 2048 nor 4096")));
+    }
+    if !(64..=MAX_FLOW_SLOTS).contains(flow_slots) {
+        return Err(Error::invalid(format!(
+            "flow_slots: {flow_slots} is out of range, 64 to {MAX_FLOW_SLOTS} are possible"
+        )));
     }
     for (field, us) in [("spin_us", spin_us), ("spin_max_us", spin_max_us)] {
         if *us > 1_000_000 {

@@ -7,8 +7,8 @@ use crate::worker::view::PortShared;
 pub(super) fn add_port(stats: &mut PortStats, port: &PortShared) {
     port.shards.iter().for_each(|shard| shard.add_to(stats));
     for queue in &port.queues {
-        stats.rx.add(queue.counters.rx.read());
-        stats.tx.add(queue.counters.tx.read());
+        stats.rx.add(queue.rx());
+        stats.tx.add(queue.tx());
     }
 }
 

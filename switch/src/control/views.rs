@@ -95,10 +95,13 @@ impl Views {
         self.epoch
     }
 
-    /// Puts a view in place, and lets go of old ones that no worker has any more. The workers must not be the last
+    /// Puts a view in place. No packet goes on in the kernel by an older one when this returns. Lets go of old ones that no worker has any more. The workers must not be the last
     /// to have one: they would spend their time on freeing it.
     pub fn put(&mut self, shared: &Shared, view: View) {
         self.old.push(shared.publish(view));
+        if let Some(offload) = shared.offload.get() {
+            offload.begin_epoch(&shared.view.load());
+        }
         self.forget(shared);
     }
 

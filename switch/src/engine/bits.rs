@@ -5,13 +5,13 @@
 
 /// The low 16 bits.
 #[inline(always)]
-pub(super) const fn low_u16(word: u64) -> u16 {
+pub(crate) const fn low_u16(word: u64) -> u16 {
     word as u16
 }
 
 /// The low 32 bits.
 #[inline(always)]
-pub(super) const fn low_u32(word: u64) -> u32 {
+pub(crate) const fn low_u32(word: u64) -> u32 {
     word as u32
 }
 

@@ -21,7 +21,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::expect_used))]
 
-mod bits;
+pub(crate) mod bits;
 pub mod bridge;
 pub mod component;
 pub mod fdb;

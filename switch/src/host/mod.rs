@@ -24,7 +24,7 @@ pub use self::netdevs::{
     HostUse, Link, LinkChange, LinkStatus, MAX_IFNAME, Netdev, Netdevs, Pair, PairSpec, TapPlan, TapState,
 };
 pub use self::programs::{
-    Attached, GuestEndPlace, GuestProgram, OtherProgram, PortProgram, Programs, QueueCounters, SteerKey,
+    Attached, FlowTable, GuestEndPlace, GuestProgram, OtherProgram, PortProgram, Programs, QueueCounters, SteerKey,
     VETH_NATIVE_MAX_MTU,
 };
 pub use self::sockets::{

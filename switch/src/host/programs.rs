@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-pub use xdp_prog::{QueueCounters, SteerKey, VETH_NATIVE_MAX_MTU};
+pub use xdp_prog::{FlowTable, QueueCounters, SteerKey, VETH_NATIVE_MAX_MTU};
 
 use super::{Netdev, PortSocket};
 use crate::Error;
 use crate::model::{Mode, ModeRequest, PortNo, Steering};
+use crate::offload::Exit;
 
 /// What an attachment came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,8 +99,30 @@ pub trait Programs {
     /// Whether a netdev's driver has such packets for native programs.
     fn has_multi_buffer(&self, netdev: &Netdev) -> bool;
 
-    /// Loads the program of a port; nothing is attached.
-    fn load_program(&self, netdev: &Netdev, queues: u32, steering: Steering) -> Result<Box<dyn PortProgram>, Error>;
+    /// Loads the program of a port; nothing is attached. It follows the flow table, as the port of that number.
+    fn load_program(
+        &self,
+        netdev: &Netdev,
+        queues: u32,
+        steering: Steering,
+        flows: Option<(&Arc<FlowTable>, PortNo)>,
+    ) -> Result<Box<dyn PortProgram>, Error>;
+
+    /// Makes a flow table.
+    ///
+    /// # Errors
+    /// `Unsupported`: programs can't follow one here.
+    fn make_flow_table(&self, slots: u32) -> Result<Arc<FlowTable>, Error>;
+
+    /// What a netdev takes from programs on other netdevs.
+    fn exit_of(&self, netdev: &Netdev) -> Exit;
+
+    /// Has a veth take packets from programs on other netdevs: its other end, whose stack is its user, gathers what it
+    /// receives (GRO).
+    fn open_exit(&self, far: &Netdev) -> Result<(), Error>;
+
+    /// Has programs send packets for a port out of that netdev, or of none.
+    fn set_exit(&self, table: &FlowTable, port: PortNo, netdev: Option<&Netdev>) -> Result<(), Error>;
 
     /// Says that a netdev has no XDP program.
     ///

@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use xdp_prog::FlowMark;
+
 use super::debt::{Debt, Found, cost_of_frames, cost_of_lookups};
 use super::egress::{Egress, Polled};
 use super::frames::{BURST, Left, count_single, count_wire, total_len, total_packets};
@@ -21,6 +23,7 @@ use crate::engine::snapshot::Snapshot;
 use crate::engine::vlan::TagEdit;
 use crate::io::umem::{Frame, Segments};
 use crate::model::{DropReason, MAX_PORTS, MacAddr, Vid};
+use crate::offload::{Offload, Sampler};
 
 /// What the bridge keeps from burst to burst.
 #[derive(Debug)]
@@ -32,6 +35,11 @@ pub(super) struct Bridge {
     rest: Vec<Frame>,
     /// What frames from packet sockets have cost too much.
     injected_debt: Debt,
+    sampler: Sampler,
+    /// Numbers of the flow table that frames of the burst have, with the frames' places. Empty between bursts.
+    marks: Vec<(usize, FlowMark)>,
+    /// How often the FDB had changed when the flow table last heard of it.
+    fdb_changes: u32,
 }
 
 /// A burst's way to the bridge.
@@ -57,6 +65,9 @@ impl Bridge {
             receivers: Vec::with_capacity(MAX_PORTS),
             rest: Vec::with_capacity(BURST),
             injected_debt: Debt::default(),
+            sampler: Sampler::default(),
+            marks: Vec::with_capacity(BURST),
+            fdb_changes: 0,
         }
     }
 
@@ -141,6 +152,15 @@ impl Bridge {
             turn.count_in(burst, came, port, queue, egress.umem());
             counters.took_burst(burst.len());
         }
+        let all = burst.len();
+        if let Some(offload) = turn.shared.offload.get() {
+            if offload.is_moving() {
+                self.read_marks(burst, offload);
+            }
+            if let Some(chosen) = self.sampler.due(all) {
+                self.sample(&burst[chosen], arrival, turn, offload);
+            }
+        }
         let cx = turn.burst_with(&port.shards[turn.worker], left);
         let view = turn.view;
         let now = turn.shared.now.load(Ordering::Relaxed);
@@ -177,8 +197,46 @@ impl Bridge {
         self.rest.extend(frames);
         bill.taken -= self.rest.len();
         egress.send_staged(&cx);
+        if !self.marks.is_empty() {
+            self.pass_marks_on(all - self.rest.len(), turn, egress);
+        }
+        let changes = view.fdb.changes();
+        if changes != self.fdb_changes {
+            self.fdb_changes = changes;
+            turn.shared.offload.get().iter().for_each(|offload| offload.stations_changed());
+        }
         counters.set_lookups(self.flow_cache.lookups());
         (bill.total(egress, &self.flow_cache, &view.snapshot), meter.is_none())
+    }
+}
+
+/// The flow table in XDP.
+impl Bridge {
+    /// Reads the numbers of frames whose flows move into the kernel.
+    #[cold]
+    fn read_marks(&mut self, burst: &[Frame], offload: &Offload) {
+        let table = offload.table();
+        self.marks.extend((0..).zip(burst).filter_map(|(place, frame)| Some((place, table.mark(frame.front())?))));
+    }
+
+    /// The first `sent` frames of the burst were sent on their way.
+    #[cold]
+    fn pass_marks_on(&mut self, sent: usize, turn: &Turn<'_>, egress: &mut Egress) {
+        let marks = self.marks.drain(..).filter(|(place, _)| *place < sent).map(|(_, mark)| mark);
+        if let Some(offload) = turn.shared.offload.get() {
+            egress.staged(marks, offload, turn.worker);
+        }
+    }
+
+    /// Looks at a frame's flow. If it was met before not long ago, it is offered to the flow table.
+    #[inline(never)]
+    fn sample(&mut self, frame: &Frame, arrival: Arrival<'_>, turn: &Turn<'_>, offload: &Offload) {
+        let (Arrival { port, queue, .. }, view) = (arrival, turn.view);
+        let now = turn.shared.now.load(Ordering::Relaxed);
+        let Some(hash) = offload.hash(view, port.no, queue, frame.data()) else { return };
+        if self.sampler.meet(hash, now) {
+            offload.offer(view, port.no, queue, frame.data(), frame.packet_len(), now);
+        }
     }
 }
 

@@ -22,8 +22,16 @@ impl Inboxes {
     }
 
     /// Frames that wait.
-    pub(super) fn len(&self) -> usize {
-        self.0.iter().map(rtrb::Consumer::slots).sum()
+    pub(super) fn len(&mut self) -> usize {
+        let waiting = |inbox: &mut rtrb::Consumer<Transit>| {
+            let slots = inbox.slots();
+            let frames = inbox.read_chunk(slots).map(|chunk| {
+                let (one, other) = chunk.as_slices();
+                one.iter().chain(other).filter(|transit| matches!(transit, Transit::Frame { .. })).count()
+            });
+            frames.unwrap_or(slots)
+        };
+        self.0.iter_mut().map(waiting).sum()
     }
 
     /// Sends up to a burst of each ring for each queue of this worker, as another worker has as many that fill it.

@@ -92,7 +92,7 @@ pub fn port(no: PortNo, bridged: bool, workers: usize, queues: impl IntoIterator
         is_deserted: false.into(),
         mtu: DEFAULT_MTU.into(),
         storm: StormControl::default(),
-        shards: (0..workers).map(|_| PortShard::default()).collect(),
+        shards: (0..=workers).map(|_| PortShard::default()).collect(),
         queues: queues.into_iter().map(QueueShared::new).collect(),
     })
 }

@@ -1,7 +1,7 @@
 //! What all threads of the data plane share: the view and the components in force, and a mailbox for each worker.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -14,6 +14,7 @@ use super::set::{Components, Set};
 use super::view::{PortShared, View};
 use crate::counters::{PortShard, WorkerCounters};
 use crate::io::umem::{Frame, Umem};
+use crate::offload::Offload;
 
 /// Frames from packet sockets that wait in front of a worker, at most.
 const INJECT_BACKLOG: usize = 1024;
@@ -102,6 +103,8 @@ pub struct Shared {
     pub bonds_epoch: AtomicU64,
     /// The components in force.
     pub components: Components,
+    /// The flow table in XDP, if there is one.
+    pub offload: OnceLock<Arc<Offload>>,
     /// Seconds since the start, advanced by the clock thread.
     pub now: AtomicU32,
     /// The start, from which meters count their time.
@@ -122,6 +125,7 @@ impl Shared {
             view: ArcSwap::from_pointee(view),
             bonds_epoch: AtomicU64::new(0),
             components: Components::default(),
+            offload: OnceLock::new(),
             now: AtomicU32::new(0),
             start: Instant::now(),
             workers: (0..workers).map(|_| WorkerShared::new()).collect::<Result<_, _>>()?,

@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use super::bond::BondShared;
 use crate::capture::Tap;
-use crate::counters::{PortShard, QueueCounters};
+use crate::counters::{FrameCounter, PortShard, QueueCounters};
 use crate::engine::PortNo;
 use crate::engine::fdb::Fdb;
 use crate::engine::snapshot::Snapshot;
 use crate::engine::storm::StormControl;
 use crate::engine::tables::PortMeters;
+use crate::model::Count;
 
 /// A port as all workers share it.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ pub struct PortShared {
     pub is_deserted: AtomicBool,
     /// What it may have flooded.
     pub storm: StormControl,
-    /// Counters, a shard for each worker.
+    /// Counters, a shard for each worker, and one for what the kernel does by the flow table.
     pub shards: Box<[PortShard]>,
     /// Queues, in order. A bond has room for queues of members that may come.
     pub queues: Box<[QueueShared]>,
@@ -46,12 +47,25 @@ pub struct QueueShared {
     worker: AtomicUsize,
     /// Its counters, written by that worker.
     pub counters: QueueCounters,
+    /// What came in and went out by the flow table.
+    pub kernel: QueueCounters,
 }
 
 impl QueueShared {
     /// A queue of that worker.
     pub fn new(worker: usize) -> Self {
-        Self { worker: AtomicUsize::new(worker), counters: QueueCounters::default() }
+        let (counters, kernel) = Default::default();
+        Self { worker: AtomicUsize::new(worker), counters, kernel }
+    }
+
+    /// Frames received, by worker and kernel.
+    pub fn rx(&self) -> Count {
+        sum(&self.counters.rx, &self.kernel.rx)
+    }
+
+    /// Frames sent, by worker and kernel.
+    pub fn tx(&self) -> Count {
+        sum(&self.counters.tx, &self.kernel.tx)
     }
 
     /// Worker that has its socket.
@@ -63,6 +77,12 @@ impl QueueShared {
     pub fn assign(&self, worker: usize) {
         self.worker.store(worker, Ordering::Relaxed);
     }
+}
+
+fn sum(one: &FrameCounter, other: &FrameCounter) -> Count {
+    let mut sum = one.read();
+    sum.add(other.read());
+    sum
 }
 
 /// What workers see. Views share their parts, so one with another rule is made in no time.

@@ -19,6 +19,7 @@ use crate::host::{
 use crate::io::backend::Backend;
 use crate::io::umem::FrameCache;
 use crate::model::*;
+use crate::offload::Exit;
 use crate::worker::view::PortShared;
 
 /// A netdev with all that a live port has on it.
@@ -38,6 +39,10 @@ pub struct NetdevPort {
     /// The thread that copies group-addressed frames of a shared netdev.
     group_tap: Option<GroupTap>,
     guest: GuestSide,
+    /// What its netdev takes from programs on others, as the flow table was told.
+    exit: Exit,
+    /// Whether its guest's end was set to take such packets since it is up.
+    exit_tried: bool,
     _promiscuous: Option<Box<dyn PacketSocket>>,
 }
 
@@ -62,7 +67,7 @@ impl NetdevPort {
                 return Err(error);
             }
         };
-        let port = Self {
+        let mut port = Self {
             core: Arc::clone(core),
             ends,
             shared: Arc::clone(&plan.shared),
@@ -74,8 +79,11 @@ impl NetdevPort {
             closed: Vec::new(),
             group_tap: parts.group_tap,
             guest: parts.guest,
+            exit: Exit::None,
+            exit_tried: false,
             _promiscuous: parts.promiscuous,
         };
+        port.tell_offload();
         Ok((port, queues))
     }
 
@@ -163,8 +171,56 @@ impl NetdevPort {
         }
         if !self.program.is_attached() {
             followed.program_problem = self.put_program_back(spec);
+            self.tell_offload();
+        } else if followed.netdev_problems.is_some() {
+            self.tell_offload();
         }
         Ok(followed)
+    }
+
+    /// Tells the flow table whether its program follows it, and what its netdev takes from programs on others.
+    fn tell_offload(&mut self) {
+        let Some(offload) = self.core.offload().cloned() else { return };
+        let (no, host) = (self.shared.no, &*self.core.host);
+        let follows = self.shared.bridged && self.mode == Mode::Native && self.program.is_attached();
+        offload.set_follows(no, follows);
+        // A driver that leaves copies out sends later than it is told to, so a flow would not stay in order.
+        let is_plain = self.ends.tap.is_none() && !self.sockets.iter().any(PortSocket::zero_copy);
+        let can = follows && is_plain && self.shared.bond.is_none();
+        let mut exit = if can { host.exit_of(&self.ends.near) } else { Exit::None };
+        let far = self.ends.far.as_ref().filter(|_| can && self.ends.is_veth && !self.guest.is_open());
+        if let Some(far) = far.filter(|_| exit == Exit::None) {
+            let is_up = host.look_at(far).ok().flatten().is_some_and(|link| link.up);
+            if is_up && !self.exit_tried {
+                match host.open_exit(far) {
+                    Ok(()) => exit = host.exit_of(&self.ends.near),
+                    Err(error) => tracing::debug!(port = self.shared.name, %error, "flows to it stay with the switch"),
+                }
+            }
+            self.exit_tried = is_up;
+        }
+        if exit == self.exit {
+            return;
+        }
+        if exit == Exit::None {
+            offload.set_exit(no, exit);
+        }
+        let netdev = (exit != Exit::None).then_some(&self.ends.near);
+        match host.set_exit(offload.table(), no, netdev) {
+            Ok(()) => {
+                self.exit = exit;
+                offload.set_exit(no, exit);
+            }
+            Err(error) => tracing::warn!(port = self.shared.name, %error, "flows to it stay with the switch"),
+        }
+    }
+
+    /// No flow comes from it or goes to it in the kernel any more.
+    fn leave_offload(&mut self) {
+        let Some(offload) = self.core.offload() else { return };
+        offload.set_follows(self.shared.no, false);
+        offload.set_exit(self.shared.no, Exit::None);
+        self.exit = Exit::None;
     }
 
     /// Says that the kernel has let go of the sockets: the netdev was moved away, and is back. It is the same one then,
@@ -225,6 +281,7 @@ impl NetdevPort {
 
     /// Stops packets from coming: the program is off its netdev.
     pub fn detach(&mut self) {
+        self.leave_offload();
         if let Err(error) = self.program.detach() {
             tracing::warn!(port = self.shared.name, %error, "detaching the XDP program");
         }
@@ -276,7 +333,12 @@ impl NetdevPort {
 
     /// What is left outside once the port is gone from the switch. Its sockets are let go of.
     pub fn into_remains(self) -> NetdevRemains {
-        let Self { core, ends, guest, .. } = self;
+        let Self { core, ends, guest, shared, .. } = self;
+        if let Some(offload) = core.offload()
+            && let Err(error) = core.host.set_exit(offload.table(), shared.no, None)
+        {
+            tracing::warn!(port = shared.name, %error, "the flow table");
+        }
         NetdevRemains { core, ends, guest }
     }
 
@@ -325,7 +387,10 @@ fn attach(
 ) -> Result<Parts, Error> {
     let Plan { spec, shared, rings, steering, member } = plan;
     let host = &*core.host;
-    let mut program = host.load_program(&ends.near, queues_of(spec), spec.steering)?;
+    // A bond's members are no ports of their own.
+    let offload = core.offload().filter(|_| member.is_none() && shared.bridged);
+    let flows = offload.map(|offload| (offload.table(), shared.no));
+    let mut program = host.load_program(&ends.near, queues_of(spec), spec.steering, flows)?;
     for number in 0..queues_of(spec) {
         queues.push(Opening { core, ends, spec, program: &*program }.queue(number, *rings, cache)?);
     }

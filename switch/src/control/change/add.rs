@@ -144,7 +144,7 @@ fn share(core: &Core, spec: &PortSpec, control: &mut Control) -> PortShared {
         no: spec.vport.unwrap_or_default(),
         generation: control.ports.next_generation(),
         name: spec.name.clone(),
-        shards: (0..core.workers.count()).map(|_| Default::default()).collect(),
+        shards: (0..=core.workers.count()).map(|_| Default::default()).collect(),
         bridged: spec.spp.is_none(),
         is_deserted: false.into(),
         mtu: spec.mtu.unwrap_or(DEFAULT_MTU).into(),

@@ -22,6 +22,8 @@ pub(in crate::control) fn remove_ports(control: &mut Control, numbers: &[PortNo]
     control.publish();
     let core = &control.core;
     core.shared.quiesce();
+    // What the kernel has done for them is counted before they are counted for the last time.
+    core.offload().iter().for_each(|offload| offload.settle());
     for port in &ports {
         control.fdb.flush_port(port.shared.no);
     }

@@ -9,6 +9,7 @@ use crate::worker::view::QueueShared;
 
 /// All counters.
 pub(in crate::control) fn stats(control: &Control) -> StatsReport {
+    control.core.offload().iter().for_each(|offload| offload.settle());
     let mut report = StatsReport { retired: control.retired.clone(), ..StatsReport::default() };
     control.core.shared.workers.iter().for_each(|worker| worker.orphans.add_to(&mut report.retired));
     report.ports = control.ports.iter().map(port_stats).collect();
@@ -57,8 +58,8 @@ fn queue_stats(port: &LivePort) -> Vec<QueueStats> {
     let named = |(label, value): (&str, u64)| (label.to_owned(), value);
     let queue = |((number, at), queue): ((u32, usize), &QueueShared)| QueueStats {
         queue: number,
-        rx: queue.counters.rx.read(),
-        tx: queue.counters.tx.read(),
+        rx: queue.rx(),
+        tx: queue.tx(),
         xdp: outside.program.get(at).map(|counters| counters.iter().map(named).collect()).unwrap_or_default(),
         xsk: outside.sockets.get(at).map(|counters| counters.0.into_iter().map(named).collect()).unwrap_or_default(),
     };

@@ -91,6 +91,7 @@ impl Switch {
             }
             error => Error::invalid(error.to_string()),
         })?;
+        self.stations_changed();
         change::steer(&control);
         Ok(())
     }
@@ -101,6 +102,7 @@ impl Switch {
         if !control.fdb.remove(mac, vlan) {
             return Err(Error::new(ErrorKind::NotFound, format!("the MAC table has no {mac} in VLAN {vlan}")));
         }
+        self.stations_changed();
         change::steer(&control);
         Ok(())
     }
@@ -109,7 +111,16 @@ impl Switch {
     pub fn fdb_flush(&self, port: Option<&str>) -> Result<usize, Error> {
         let control = self.lock();
         let no = port.map(|name| control.ports.find(name).map(|port| port.shared.no)).transpose()?;
-        Ok(control.fdb.flush_learned(no))
+        let flushed = control.fdb.flush_learned(no);
+        self.stations_changed();
+        Ok(flushed)
+    }
+
+    /// Returns when no packet goes on in the kernel by a row that was there before.
+    fn stations_changed(&self) {
+        if let Some(offload) = self.core.offload() {
+            offload.check_stations(&self.core.shared.view.load());
+        }
     }
 
     /// Learns addresses that an earlier switch had learned, on ports of the same names, unless they were seen here

@@ -64,7 +64,7 @@ impl Switch {
         Self::check(settings, &bridge)?;
         let fdb = Arc::new(Fdb::new(bridge.fdb_limit, bridge.fdb_ageing_seconds, random_seed()?));
         fdb.set_flap_limit(bridge.flap_limit);
-        let tables = Tables::new(settings.capacity, settings.workers);
+        let tables = Tables::new(settings.capacity, settings.workers + 1);
         let ports = Ports::default();
         let host_addresses = HostAddresses::default();
         let parts = Parts {

@@ -37,6 +37,19 @@ fn flapping_address(held: HeldAddress) -> NetdevFinding {
 }
 
 impl Switch {
+    /// The flow table in XDP.
+    pub fn flow_offload(&self) -> FlowOffloadInfo {
+        match self.core.offload() {
+            Some(offload) => offload.info(),
+            None => FlowOffloadInfo { reason: self.core.no_offload.clone(), ..FlowOffloadInfo::default() },
+        }
+    }
+
+    /// Flows in it, those with the highest rates first.
+    pub fn offloaded_flows(&self) -> Vec<OffloadedFlow> {
+        self.core.offload().map(|offload| offload.flows()).unwrap_or_default()
+    }
+
     /// All counters.
     pub fn stats(&self) -> StatsReport {
         report::stats(&self.lock())

@@ -3,7 +3,7 @@
 //! Each method is one change: checked whole, made in [`Tables`], put in place as a view, and seen by every worker
 //! before the method returns. Meters change their rates in place, without a new view.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
 use super::Switch;
 use crate::Error;
@@ -24,6 +24,13 @@ fn info(rule: &Arc<Rule>) -> RuleInfo {
 }
 
 impl Switch {
+    /// Control, when what the kernel has done up to now is counted.
+    fn settled(&self) -> MutexGuard<'_, Control> {
+        let control = self.lock();
+        control.core.offload().iter().for_each(|offload| offload.settle());
+        control
+    }
+
     /// Fills the tables with what was kept, before there are ports. Returns what does not fit, in words.
     pub fn restore_tables(&self, kept: KeptTables) -> Vec<String> {
         let mut control = self.lock();
@@ -145,18 +152,18 @@ impl Switch {
 
     /// One rule.
     pub fn rule(&self, index: u32) -> Option<RuleInfo> {
-        self.lock().tables.rules.current().get(index).map(info)
+        self.settled().tables.rules.current().get(index).map(info)
     }
 
     /// Rules from place `from` on, at most `limit`.
     pub fn rules(&self, from: u32, limit: usize) -> Vec<RuleInfo> {
-        let rules = self.lock().tables.rules.current().clone();
+        let rules = self.settled().tables.rules.current().clone();
         rules.iter_from(from).take(limit).map(info).collect()
     }
 
     /// Places of the rules that were applied, and to how much.
     pub fn rules_applied(&self) -> Vec<(u32, Count)> {
-        let rules = self.lock().tables.rules.current().clone();
+        let rules = self.settled().tables.rules.current().clone();
         let counted = rules.iter_from(0).map(|rule| (rule.index, rule.matched()));
         counted.filter(|(_, matched)| matched.packets > 0).collect()
     }
@@ -187,7 +194,7 @@ impl Switch {
 
     /// All redirects, by source.
     pub fn redirects(&self) -> Vec<RedirectInfo> {
-        let control = self.lock();
+        let control = self.settled();
         let info = |(spec, ends_at): (RedirectSpec, PortNo)| {
             let mut stats = PortStats::default();
             if let Some(port) = control.ports.get(spec.src) {

@@ -147,6 +147,11 @@ pub(crate) fn packet_len(tag: Option<Tag>, len: usize) -> usize {
 
 /// Bytes of Ethernet header and tags.
 #[inline]
-pub(super) fn header_len(tag: Option<Tag>) -> usize {
+fn header_len(tag: Option<Tag>) -> usize {
     ETH_HEADER + VLAN_TAG * tag.map_or(0, |tag| 1 + usize::from(tag.stacked))
+}
+
+/// Length in bytes of the longest frame with that outer tag that a port of that MTU is sent.
+pub(crate) fn max_len_of(tag: Option<Tag>, mtu: u32) -> u16 {
+    u16::try_from(header_len(tag).saturating_add(mtu as usize)).unwrap_or(u16::MAX)
 }

@@ -124,6 +124,11 @@ impl EntryRef {
     pub fn port(self) -> PortNo {
         self.word.port()
     }
+
+    /// Whether it was put there, and not learned.
+    pub fn is_static(self) -> bool {
+        self.word.is_static()
+    }
 }
 
 /// The FDB.
@@ -223,6 +228,12 @@ impl Fdb {
     #[inline]
     pub fn is_current(&self, entry: EntryRef) -> bool {
         self.table().load(entry.slot) == entry.word
+    }
+
+    /// How often an entry was replaced or removed. It wraps.
+    #[inline]
+    pub fn changes(&self) -> u32 {
+        self.entries.changes.load(Relaxed)
     }
 
     /// Learns that a frame of `mac` in `vid`, a unicast address, came in from `port` at second `now`. `port_limit` is

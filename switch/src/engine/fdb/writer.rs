@@ -25,13 +25,22 @@ pub(super) struct Entries {
     pub(super) len: AtomicU32,
     /// By port: number of learned entries.
     pub(super) learned: Box<[AtomicU32]>,
+    /// How often an entry was replaced or removed. It wraps.
+    pub(super) changes: AtomicU32,
 }
 
 impl Entries {
     pub(super) fn new(limit: u32, seed: u64) -> Self {
         let table = Table::new(limit as usize, seed);
         let zeros = |n: usize| std::iter::repeat_with(AtomicU32::default).take(n).collect();
-        Self { seen: zeros(table.slots()), table, limit, len: AtomicU32::new(0), learned: zeros(MAX_PORTS) }
+        Self {
+            seen: zeros(table.slots()),
+            table,
+            limit,
+            len: AtomicU32::new(0),
+            learned: zeros(MAX_PORTS),
+            changes: AtomicU32::new(0),
+        }
     }
 
     /// Seconds since the station of a slot was seen. Workers read their clocks apart from control, so a station can
@@ -74,6 +83,7 @@ impl<'a> Writer<'a> {
         self.leave(slot, old);
         self.entries.seen[slot].store(now, Relaxed);
         self.entries.table.store(slot, new);
+        self.entries.changes.fetch_add(1, Relaxed);
         self.enter(slot, new.port(), new.is_static(), now);
     }
 
@@ -88,12 +98,14 @@ impl<'a> Writer<'a> {
             && word.is_held()
         {
             self.entries.table.store(slot, word.with(word.port(), word.is_static()));
+            self.entries.changes.fetch_add(1, Relaxed);
         }
     }
 
     /// Removes an entry.
     pub(super) fn remove(&mut self, slot: usize, word: Word) {
         self.entries.table.store(slot, Word::EMPTY);
+        self.entries.changes.fetch_add(1, Relaxed);
         self.leave(slot, word);
     }
 

@@ -148,6 +148,11 @@ pub fn turn_on(ifindex: u32, names: &[String]) -> Result<(), Errno> {
     set_features(ifindex, true, |feature| names.iter().any(|name| name == feature))
 }
 
+/// Turns off the features of these names.
+pub fn turn_off(ifindex: u32, names: &[String]) -> Result<(), Errno> {
+    set_features(ifindex, false, |feature| names.iter().any(|name| name == feature))
+}
+
 fn set_features(ifindex: u32, on: bool, is_meant: impl Fn(&str) -> bool) -> Result<(), Errno> {
     let names = feature_names(ifindex)?;
     // Two words for each 32 features: valid, requested.

@@ -5,18 +5,21 @@ use std::fs;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
+use nix::errno::Errno;
+use xdp_prog::netlink::attributes;
 use xdp_prog::{GuestOptions, LoadOptions, Resumed, attached_programs, bpffs_at, driver_features, forget_pins};
 
 use super::namespaces::run;
-use super::{KernelHost, PinPlace};
+use super::{KernelHost, PinPlace, ethtool, genl};
 use crate::host::{
-    Attached, GuestEndPlace, GuestProgram, Netdev, OtherProgram, PortProgram, PortSocket, Programs, QueueCounters,
-    SteerKey,
+    Attached, FlowTable, GuestEndPlace, GuestProgram, Netdev, OtherProgram, PortProgram, PortSocket, Programs,
+    QueueCounters, SteerKey,
 };
 use crate::io::sys;
 use crate::model::{Mode, ModeRequest, PortNo, Steering};
+use crate::offload::Exit;
 use crate::{Error, ErrorKind};
 
 impl From<xdp_prog::Error> for Error {
@@ -127,6 +130,22 @@ pub fn knows_multi_buffer() -> bool {
     *KNOWS
 }
 
+/// Numbers of the netdev family (`enum` without a name in `include/uapi/linux/netdev.h`).
+const DEV_GET: u8 = 1;
+const DEV_IFINDEX: u16 = 1;
+const DEV_XDP_FEATURES: u16 = 3;
+/// Bits of `enum netdev_xdp_act`.
+const NDO_XMIT: u64 = 4;
+const NDO_XMIT_SG: u64 = 64;
+
+/// Number of the family that tells of XDP features (kernel 6.3 and later).
+fn netdev_family() -> Option<u16> {
+    static FAMILY: LazyLock<Option<u16>> = LazyLock::new(|| {
+        genl::open().and_then(|netlink| genl::family(&netlink, "netdev")).ok().map(|family| family.id)
+    });
+    *FAMILY
+}
+
 fn options(pins: &PinPlace, place: &GuestEndPlace<'_>) -> GuestOptions {
     let GuestEndPlace { port, netdev, queues } = *place;
     GuestOptions { ifname: netdev.name.clone(), ifindex: netdev.index, queues, pins: pins.of(port) }
@@ -142,7 +161,13 @@ impl Programs for KernelHost {
         features.is_ok_and(|features| features.multi_buffer)
     }
 
-    fn load_program(&self, netdev: &Netdev, queues: u32, steering: Steering) -> Result<Box<dyn PortProgram>, Error> {
+    fn load_program(
+        &self,
+        netdev: &Netdev,
+        queues: u32,
+        steering: Steering,
+        flows: Option<(&Arc<FlowTable>, PortNo)>,
+    ) -> Result<Box<dyn PortProgram>, Error> {
         let options = LoadOptions {
             ifname: netdev.name.clone(),
             ifindex: netdev.index,
@@ -152,8 +177,60 @@ impl Programs for KernelHost {
                 Steering::Shared => xdp_prog::Steering::Shared,
             },
             multi_buffer: knows_multi_buffer(),
+            flows: flows.map(|(table, port)| (Arc::clone(table), port)),
         };
         Ok(Box::new(xdp_prog::PortProgram::load(&options)?))
+    }
+
+    fn make_flow_table(&self, slots: u32) -> Result<Arc<FlowTable>, Error> {
+        let unsupported = |why: &str| Err(Error::new(ErrorKind::Unsupported, why));
+        if !cfg!(target_arch = "x86_64") {
+            return unsupported("the flow table needs a processor that keeps loads in order, as x86-64 does");
+        }
+        if !knows_multi_buffer() || netdev_family().is_none() {
+            return unsupported("the flow table needs kernel 6.6 or later");
+        }
+        xdp_prog::wait_for_programs()?;
+        Ok(Arc::new(FlowTable::new(slots)?))
+    }
+
+    fn exit_of(&self, netdev: &Netdev) -> Exit {
+        let Some(family) = netdev_family() else { return Exit::None };
+        let features = run(&netdev.namespace, || {
+            let attribute = genl::attribute(DEV_IFINDEX, &netdev.index.to_ne_bytes());
+            let mut features = 0;
+            let mut ask = || -> Result<(), Errno> {
+                let request = genl::message(family, nix::libc::NLM_F_ACK, DEV_GET, &attribute);
+                genl::ask(&genl::open()?, &request, |answer| {
+                    let found = attributes(answer).find(|(kind, _)| *kind == DEV_XDP_FEATURES);
+                    features =
+                        found.and_then(|(_, value)| value.first_chunk()).map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+                })
+            };
+            ask().map_err(|errno| Error::new(ErrorKind::System, format!("asking for XDP features: {errno}")))?;
+            Ok(features)
+        });
+        match features.unwrap_or(0) {
+            features if features & NDO_XMIT_SG != 0 && features & NDO_XMIT != 0 => Exit::Long,
+            features if features & NDO_XMIT != 0 => Exit::Short,
+            _ => Exit::None,
+        }
+    }
+
+    fn open_exit(&self, far: &Netdev) -> Result<(), Error> {
+        run(&far.namespace, || {
+            let gro = ["rx-gro".to_owned()];
+            // Turned on while the netdev was down it has no effect.
+            let done = ethtool::turn_off(far.index, &gro).and_then(|()| ethtool::turn_on(far.index, &gro));
+            done.map_err(|errno| Error::new(ErrorKind::System, format!("turning GRO of {} on: {errno}", far.name)))
+        })
+    }
+
+    fn set_exit(&self, table: &FlowTable, port: PortNo, netdev: Option<&Netdev>) -> Result<(), Error> {
+        match netdev {
+            None => Ok(table.set_exit(port, None)?),
+            Some(netdev) => run(&netdev.namespace, || Ok(table.set_exit(port, Some(netdev.index))?)),
+        }
     }
 
     fn check_no_program(&self, netdev: &Netdev) -> Result<(), Error> {

@@ -1,7 +1,8 @@
 //! Notifications by the kernel: rtnetlink, ethtool netlink, and names of namespaces.
 //!
 //! rtnetlink tells of netdevs, addresses and filters, also of namespaces that the switch's one has identifiers for
-//! (`NETLINK_LISTEN_ALL_NSID`). The ethtool family tells of channels, which rtnetlink leaves out. inotify tells of
+//! (`NETLINK_LISTEN_ALL_NSID`). The ethtool family tells of channels, and the netdev family of what drivers do for XDP,
+//! which rtnetlink leaves out. inotify tells of
 //! names in `/run/netns`. Nobody tells of a BPF link that is detached: that is looked for.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -25,6 +26,10 @@ const RTNLGRP_TC: u32 = 4;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
 const RTNLGRP_IPV6_IFADDR: u32 = 9;
 const RTNLGRP_NSID: u32 = 28;
+/// Bytes of a generic netlink message in front of its attributes.
+const GENL_MESSAGE: usize = 20;
+/// Attribute of the netdev family (`NETDEV_A_DEV_IFINDEX` in `include/uapi/linux/netdev.h`).
+const DEV_IFINDEX: u16 = 1;
 /// Receive buffer in bytes: a thousand netdevs may change at once.
 const BUFFER: usize = 4 << 20;
 /// Largest datagram that the kernel sends.
@@ -37,6 +42,8 @@ pub struct Watch {
     route: Socket,
     /// `None` on a kernel without ethtool netlink.
     ethtool: Option<Socket>,
+    /// Tells what drivers do for XDP. `None` on a kernel without that family (before 6.3).
+    features: Option<Socket>,
     names: Option<Inotify>,
 }
 
@@ -55,11 +62,21 @@ fn subscribe(protocol: isize, groups: &[u32]) -> std::io::Result<Socket> {
     Ok(socket)
 }
 
-/// The group of the ethtool family that tells of changes.
-fn ethtool_group() -> Result<u32, Errno> {
-    let family = genl::family(&genl::open()?, "ethtool")?;
-    let group = family.groups.iter().find(|(name, _)| name == "monitor");
-    group.map(|(_, id)| *id).ok_or(Errno::ENOENT)
+/// Subscribes to a group of a generic netlink family.
+fn subscribe_family(family: &str, group: &str) -> std::io::Result<Socket> {
+    let id = || {
+        let family = genl::family(&genl::open()?, family)?;
+        family.groups.iter().find(|(name, _)| name == group).map(|(_, id)| *id).ok_or(Errno::ENOENT)
+    };
+    subscribe(NETLINK_GENERIC, &[id()?]).inspect_err(|error| tracing::debug!(%error, family, "a family tells nothing"))
+}
+
+/// Index of the netdev that a message of the netdev family is about.
+fn netdev_of_features(message: &[u8]) -> Option<u32> {
+    let attributes = message.get(GENL_MESSAGE..)?;
+    xdp_prog::netlink::attributes(attributes)
+        .find(|(kind, _)| *kind == DEV_IFINDEX)
+        .and_then(|(_, value)| genl::number(value))
 }
 
 fn watch_names() -> Result<Inotify, Errno> {
@@ -80,13 +97,12 @@ impl Watch {
         if let Err(error) = route.set_listen_all_namespaces(true) {
             tracing::debug!(%error, "guests' ends in other namespaces are not heard of");
         }
-        let group = ethtool_group().map_err(std::io::Error::from);
-        let ethtool = group.and_then(|group| subscribe(NETLINK_GENERIC, &[group]));
-        let ethtool = ethtool.inspect_err(|error| tracing::debug!(%error, "ethtool tells nothing")).ok();
+        let (ethtool, features) =
+            (subscribe_family("ethtool", "monitor").ok(), subscribe_family("netdev", "mgmt").ok());
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|errno| failed("epoll", errno))?;
-        let mut watch = Self { epoll, route, ethtool, names: None };
+        let mut watch = Self { epoll, route, ethtool, features, names: None };
         watch.add(watch.route.as_raw_fd())?;
-        if let Some(socket) = &watch.ethtool {
+        for socket in watch.ethtool.iter().chain(&watch.features) {
             watch.add(socket.as_raw_fd())?;
         }
         watch.watch_names()?;
@@ -175,6 +191,13 @@ impl HostWatch for Watch {
             let mut said = false;
             all = all.and(drain(socket, |_| said = true));
             change.anything |= said;
+        }
+        if let Some(socket) = &self.features {
+            let mut note = |message: &[u8]| match netdev_of_features(message) {
+                Some(index) => drop(change.netdevs.insert(index)),
+                None => change.anything = true,
+            };
+            all = all.and(drain(socket, |datagram| messages(datagram).for_each(&mut note)));
         }
         if let Some(names) = &self.names {
             while names.read_events().is_ok_and(|events| !events.is_empty()) {

@@ -16,6 +16,7 @@ mod tests;
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use xdp_prog::FLOW_MARK;
 
 use super::frame_rings::{FrameRings, Rings};
 use super::umem::{Frame, FrameCache, MOST_CHUNKS, SLAB, Umem};
@@ -113,9 +114,12 @@ impl Bounce {
             for frame in self.batch.drain(..) {
                 // `stock` has said that there is one for each chunk.
                 if frame.is_chained() {
-                    burst.extend(cache.copy_packet(self.own.umem(), &frame));
+                    let mut copy = cache.copy_packet(self.own.umem(), &frame);
+                    copy.iter_mut().for_each(|copy| copy.copy_front(&frame, FLOW_MARK));
+                    burst.extend(copy);
                 } else if let Some(mut copy) = cache.take() {
                     copy.copy_from(&frame);
+                    copy.copy_front(&frame, FLOW_MARK);
                     burst.push(copy);
                 }
                 self.own.put(frame);

@@ -218,4 +218,20 @@ impl Frame {
         self.set(start, len);
         self.chunk_mut()[start..][..len].copy_from_slice(other.data());
     }
+
+    /// Copies so many bytes in front of the data of another frame to the same place: what a program has put there.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    #[inline]
+    pub fn copy_front(&mut self, other: &Frame, bytes: usize) {
+        let end = other.start();
+        self.chunk_mut()[end - bytes..end].copy_from_slice(&other.chunk()[end - bytes..end]);
+    }
+
+    /// The bytes in front of the data.
+    #[inline]
+    pub fn front(&self) -> &[u8] {
+        &self.chunk()[..self.start()]
+    }
 }

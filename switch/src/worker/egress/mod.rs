@@ -19,6 +19,7 @@ use std::vec::Drain;
 
 use nix::errno::Errno;
 use nix::sys::eventfd::EventFd;
+use xdp_prog::FlowMark;
 
 pub(super) use self::own_queues::OwnQueues;
 pub(super) use self::peers::Transit;
@@ -36,6 +37,7 @@ use crate::engine::bridge::{self, Run};
 use crate::engine::meter::Color;
 use crate::io::umem::{Frame, FrameCache, Segments, Umem};
 use crate::model::DropReason;
+use crate::offload::Offload;
 
 /// Frames staged at most. Copies of a flood may be more than the burst had.
 const STAGED: usize = 4 * BURST;
@@ -130,7 +132,12 @@ impl Egress {
         self.sender.send_run(run, frames, cx);
     }
 
-    /// Sends a frame that another worker handed over.
+    /// Frames with these numbers of the flow table were sent on their way.
+    pub(super) fn staged(&mut self, marks: impl Iterator<Item = FlowMark>, offload: &Offload, me: usize) {
+        self.sender.staged(marks, offload, me);
+    }
+
+    /// Does what another worker handed over is for.
     pub(super) fn take_over(&mut self, transit: Transit, turn: &Turn<'_>) {
         self.sender.take_over(transit, turn);
     }
@@ -143,8 +150,7 @@ impl Egress {
     /// The end of a turn: what went to queues is shown to the kernel, and workers that were sent something are woken.
     #[inline]
     pub(super) fn flush(&mut self, shared: &Shared) {
-        self.sender.queues.flush(&mut self.sender.cache);
-        self.sender.peers.flush(shared);
+        self.sender.flush(shared);
     }
 
     /// The worker's free frames.

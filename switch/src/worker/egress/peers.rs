@@ -1,17 +1,24 @@
 //! The other workers: rings that frames for their ports go over, and wake-ups.
 
+use xdp_prog::FlowMark;
+
 use crate::engine::PortNo;
 use crate::io::umem::Frame;
 use crate::worker::shared::Shared;
 
-/// A frame on its way to the worker that sends it.
+/// What is on its way to another worker.
 #[derive(Debug)]
-pub(in crate::worker) struct Transit {
-    pub(super) frame: Frame,
-    pub(super) port: PortNo,
-    /// Tells the port from a later one of the same number.
-    pub(super) generation: u32,
-    pub(super) queue: u32,
+pub(in crate::worker) enum Transit {
+    /// A frame, to the worker that sends it.
+    Frame {
+        frame: Frame,
+        port: PortNo,
+        /// Tells the port from a later one of the same number.
+        generation: u32,
+        queue: u32,
+    },
+    /// A number of the flow table, behind the frame that has it. It has left when that frame has.
+    Mark(FlowMark),
 }
 
 /// A worker's ends of the rings between workers. There is a single-producer single-consumer ring for each pair and
@@ -54,14 +61,14 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    /// Hands a frame over to a worker.
+    /// Hands something over to a worker.
     ///
     /// # Errors
-    /// The ring is full. The frame comes back.
-    pub(super) fn hand_over(&mut self, worker: usize, transit: Transit) -> Result<(), Frame> {
+    /// The ring is full. It comes back.
+    pub(super) fn hand_over(&mut self, worker: usize, transit: Transit) -> Result<(), Transit> {
         match &mut self.outboxes[worker] {
-            Some(outbox) => outbox.push(transit).map_err(|rtrb::PushError::Full(transit)| transit.frame)?,
-            None => return Err(transit.frame),
+            Some(outbox) => outbox.push(transit).map_err(|rtrb::PushError::Full(transit)| transit)?,
+            None => return Err(transit),
         }
         self.wake(worker);
         Ok(())

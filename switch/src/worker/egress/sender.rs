@@ -6,10 +6,12 @@ use std::vec::Drain;
 
 use nix::errno::Errno;
 use nix::sys::eventfd::EventFd;
+use xdp_prog::FlowMark;
 
 use super::next_hops::{Hop, NextHops};
 use super::own_queues::OwnQueues;
 use super::peers::{Peers, Transit};
+use super::queue::Queue;
 use crate::counters::PortShard;
 use crate::engine::PortNo;
 use crate::engine::bridge::Run;
@@ -18,7 +20,9 @@ use crate::engine::parse::flow_hash;
 use crate::engine::vlan::TagEdit;
 use crate::io::umem::{Frame, FrameCache};
 use crate::model::{Direction, DropReason};
+use crate::offload::Offload;
 use crate::worker::frames::{BURST, Left, edit_tag};
+use crate::worker::shared::Shared;
 use crate::worker::turn::{SendContext, Turn};
 use crate::worker::view::View;
 
@@ -45,6 +49,8 @@ pub(super) struct Sender {
     pub(super) segments: Vec<Frame>,
     /// Frames that are kept until the table of their bond changes, oldest first.
     pub(super) held: VecDeque<(PortNo, Frame)>,
+    /// Numbers of the flow table whose frames were staged, and may not have left yet.
+    leaving: Vec<FlowMark>,
 }
 
 impl Sender {
@@ -58,6 +64,7 @@ impl Sender {
             peers,
             segments,
             held: VecDeque::new(),
+            leaving: Vec::with_capacity(BURST),
         })
     }
 
@@ -160,7 +167,8 @@ impl Sender {
             Hop::There { worker, queue, generation } => {
                 // The other worker sends it later.
                 self.cache.complete(&mut frame);
-                if let Err(frame) = self.peers.hand_over(worker, Transit { frame, port, generation, queue }) {
+                let transit = Transit::Frame { frame, port, generation, queue };
+                if let Err(Transit::Frame { frame, .. }) = self.peers.hand_over(worker, transit) {
                     self.discard(frame, turn.shard_of(port), DropReason::WorkerRingFull);
                 }
             }
@@ -169,13 +177,47 @@ impl Sender {
         }
     }
 
-    /// Sends a frame that another worker handed over.
+    /// Does what another worker handed over is for.
     pub(super) fn take_over(&mut self, transit: Transit, turn: &Turn<'_>) {
-        let Transit { frame, port, generation, queue } = transit;
-        match self.queues.slot_of(port, generation, queue) {
-            Some(slot) => self.send_one(slot, frame, turn),
-            None => self.discard(frame, &turn.me().orphans, DropReason::PortGone),
+        match transit {
+            Transit::Frame { frame, port, generation, queue } => match self.queues.slot_of(port, generation, queue) {
+                Some(slot) => self.send_one(slot, frame, turn),
+                None => self.discard(frame, &turn.me().orphans, DropReason::PortGone),
+            },
+            Transit::Mark(mark) => self.leaving.push(mark),
         }
+    }
+
+    /// Frames with these numbers were staged, or handed over to the workers that send them.
+    #[cold]
+    pub(super) fn staged(&mut self, marks: impl Iterator<Item = FlowMark>, offload: &Offload, me: usize) {
+        for mark in marks {
+            match offload.sender(mark.slot) {
+                worker if worker == me => self.leaving.push(mark),
+                // Without room the number is lost, and the flow waits for a later one.
+                worker => drop(self.peers.hand_over(worker, Transit::Mark(mark))),
+            }
+        }
+    }
+
+    /// The end of a turn: says which numbers have left, if the kernel has taken all that was staged.
+    #[cold]
+    fn say_what_left(&mut self, shared: &Shared) {
+        if !self.queues.as_slice().iter().any(Queue::is_dirty)
+            && let Some(offload) = shared.offload.get()
+        {
+            self.leaving.drain(..).for_each(|mark| offload.left(mark));
+        }
+    }
+
+    /// The end of a turn: what went to queues is shown to the kernel, and workers that were sent something are woken.
+    #[inline]
+    pub(super) fn flush(&mut self, shared: &Shared) {
+        self.queues.flush(&mut self.cache);
+        if !self.leaving.is_empty() {
+            self.say_what_left(shared);
+        }
+        self.peers.flush(shared);
     }
 
     /// Stages a frame at a queue of this worker.

@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use switch::host::{
-    Attached, GuestEndPlace, GuestProgram, Netdev, OtherProgram, PortProgram, PortSocket, Programs, QueueCounters,
-    SteerKey,
+    Attached, FlowTable, GuestEndPlace, GuestProgram, Netdev, OtherProgram, PortProgram, PortSocket, Programs,
+    QueueCounters, SteerKey,
 };
 use switch::model::{Mode, ModeRequest, PortNo, Steering};
+use switch::offload::Exit;
 use switch::{Error, ErrorKind};
 
 use crate::FakeHost;
@@ -171,7 +173,34 @@ impl Programs for FakeHost {
         true
     }
 
-    fn load_program(&self, netdev: &Netdev, queues: u32, steered: Steering) -> Result<Box<dyn PortProgram>, Error> {
+    fn make_flow_table(&self, slots: u32) -> Result<Arc<FlowTable>, Error> {
+        Ok(Arc::new(FlowTable::detached(slots)?))
+    }
+
+    fn exit_of(&self, netdev: &Netdev) -> Exit {
+        self.lock().device(netdev).map_or(Exit::None, |device| device.exit)
+    }
+
+    fn open_exit(&self, far: &Netdev) -> Result<(), Error> {
+        let mut state = self.lock();
+        let peer = state.device(far).ok_or_else(|| gone(far))?.peer;
+        if let Some(near) = peer.and_then(|peer| state.devices.get_mut(&peer)) {
+            near.exit = Exit::Long;
+        }
+        Ok(())
+    }
+
+    fn set_exit(&self, table: &FlowTable, port: PortNo, netdev: Option<&Netdev>) -> Result<(), Error> {
+        Ok(table.set_exit(port, netdev.map(|netdev| netdev.index))?)
+    }
+
+    fn load_program(
+        &self,
+        netdev: &Netdev,
+        queues: u32,
+        steered: Steering,
+        _flows: Option<(&Arc<FlowTable>, PortNo)>,
+    ) -> Result<Box<dyn PortProgram>, Error> {
         let mut state = self.lock();
         state.call(Call::LoadProgram, &netdev.name)?;
         let id = state.next_program();

@@ -12,6 +12,7 @@ use switch::host::{
 };
 use switch::io::memory::MemoryKernel;
 use switch::model::{LinkMode, MacAddr, Mode, NetdevCounters, PortNo, Steering};
+use switch::offload::Exit;
 
 use crate::fate::{Call, Fate, meet};
 
@@ -49,6 +50,8 @@ pub(crate) struct Device {
     pub group_frames: Option<UnixDatagram>,
     /// By guests. `None`: nothing can be told of any queue.
     pub bound_queues: Option<u32>,
+    /// What it takes from programs on other netdevs.
+    pub exit: Exit,
 }
 
 /// A port's program.
@@ -210,6 +213,7 @@ impl State {
             sent_beside: Arc::default(),
             group_frames: None,
             bound_queues: Some(0),
+            exit: Exit::None,
         };
         self.devices.insert(index, device);
         self.say(Some(index));

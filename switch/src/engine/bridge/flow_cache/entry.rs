@@ -6,7 +6,7 @@ use crate::engine::PortNo;
 use crate::engine::bits::{low_index, low_u16};
 use crate::engine::bridge::context::BurstContext;
 use crate::engine::bridge::egress::Egress;
-use crate::engine::bridge::forward::header_len;
+use crate::engine::bridge::forward::max_len_of;
 use crate::engine::bridge::verdict::{Decision, Verdict};
 use crate::engine::fdb::EntryRef;
 use crate::engine::parse::parse_l2;
@@ -126,7 +126,7 @@ impl Entry {
             // Another worker may have moved the station since.
             _ => Some(fdb.entry(l2.dst, vid).filter(|entry| entry.port() == redirected_from.unwrap_or(port))?),
         };
-        let max_len = header_len(l2.tag).saturating_add(snap.port(port)?.mtu as usize);
+        let max_len = max_len_of(l2.tag, snap.port(port)?.mtu);
         let egress = Egress::new(port, edit, queue);
         let is_plain = redirected_from.is_none() && rule.is_none_or(Rule::is_plain);
         Some(Self {
@@ -137,7 +137,7 @@ impl Entry {
             fdb_entry,
             rule: rule.map(|rule| rule.index),
             redirected_from,
-            max_len: u16::try_from(max_len).unwrap_or(u16::MAX),
+            max_len,
             in_use: true,
         })
     }

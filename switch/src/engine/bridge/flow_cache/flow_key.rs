@@ -50,6 +50,15 @@ pub(super) fn l2_key(ingress: PortNo, frame: &[u8]) -> Option<FlowKey<WORDS_L2>>
     Some([word(header, 0)?, word(header, 6)?, third])
 }
 
+/// The key of a frame as the flow table in XDP has it, but for the queue (`bpf/flows.h`). `is_l2`: there are no rules.
+pub fn table_key(ingress: PortNo, frame: &[u8], is_l2: bool) -> Option<[u64; WORDS]> {
+    if !is_l2 {
+        return flow_key(ingress, frame);
+    }
+    let [a, b, c] = l2_key(ingress, frame)?;
+    Some([a, b, c, 0, 0, 0, 0])
+}
+
 /// The eight bytes at that offset.
 #[inline(always)]
 fn word(bytes: &[u8], at: usize) -> Option<u64> {

@@ -25,6 +25,7 @@ mod station;
 mod tags;
 
 use self::entry::{EMPTY, Entry, SETS, Set, find, find_any, set_of, victim};
+pub use self::flow_key::table_key;
 use self::flow_key::{flow_key, hash, hash_l2, hash_v4, l2_key, untagged_v4_key};
 use self::insertion::{Insertion, InsertionPolicy};
 use self::lookup::WorkerLookup;

@@ -151,6 +151,8 @@ fn overload(peers: Option<&Arc<Peers>>) -> Vec<Job> {
         Job::new(Xswitch { own_umems: true, ..plain }, cases(1)),
         Job::new(Xswitch { ports: 32, ..plain }, cases(1)),
         Job::new(Xswitch { workers: 2, ..plain }, cases(1)),
+        Job::new(Xswitch { flow_table: true, ..plain }, cases(1)),
+        Job::new(Xswitch { flow_table: true, rules: Some(RULES), ..plain }, cases(RULES.rules)),
         Job::new(Devmap, cases(1)),
         Job::new(bridge(false), cases(1)),
         Job::new(bridge(true), cases(1)),
@@ -225,8 +227,11 @@ fn flows(peers: Option<&Arc<Peers>>) -> Vec<Job> {
     let cases: Vec<Case> = SET_SIZES.into_iter().map(case).collect();
     let device = Xswitch { rules: Some(RULES), ..Xswitch::default() };
     let own = Job { series: Xswitch::default().name(), ..Job::new(device, cases.clone()) };
+    let table = Xswitch { flow_table: true, ..device };
+    let table = Job { series: Xswitch { rules: None, ..table }.name(), ..Job::new(table, cases.clone()) };
+    let floor = Job::new(Devmap, cases.clone());
     let peer = ovs(peers, Some(RULES)).map(|ovs| Job { series: names::OVS.to_owned(), ..Job::new(ovs, cases) });
-    [own].into_iter().chain(peer).collect()
+    [own, table, floor].into_iter().chain(peer).collect()
 }
 
 fn macs(peers: Option<&Arc<Peers>>) -> Vec<Job> {
@@ -248,6 +253,7 @@ fn latency(peers: Option<&Arc<Peers>>) -> Vec<Box<dyn Device>> {
     devices.extend(testpmd(peers).map(|testpmd| -> Box<dyn Device> { Box::new(testpmd) }));
     devices.push(Box::new(Xswitch { spin_us: Some(50), ..Xswitch::default() }));
     devices.push(Box::new(Forwarder { sleep: true }));
+    devices.push(Box::new(Xswitch { flow_table: true, ..Xswitch::default() }));
     devices.push(Box::new(Devmap));
     devices.push(Box::new(bridge(false)));
     devices.push(Box::new(bridge(true)));

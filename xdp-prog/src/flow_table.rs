@@ -427,6 +427,31 @@ impl FlowTable {
         is_one.then(|| FlowMark { slot: slot as usize, number: u32::from_ne_bytes([e, f, g, h]) })
     }
 
+    /// What XDP does with a packet of a slot's flow that goes to the socket: the next number, as it stands in front of
+    /// the packet. For tables that no kernel follows.
+    pub fn number_packet(&self, slot: usize) -> [u8; FLOW_MARK] {
+        let number = self.at(slot).sent.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
+        let mut mark = [0; FLOW_MARK];
+        for (place, word) in
+            mark.chunks_exact_mut(4).zip([u32::try_from(slot).unwrap_or(u32::MAX), number, self.cookie])
+        {
+            place.copy_from_slice(&word.to_ne_bytes());
+        }
+        mark
+    }
+
+    /// What XDP does with packets that go on in the kernel. For tables that no kernel follows.
+    pub fn count_packets(&self, slot: usize, packets: u64, bytes: u64) {
+        self.at(slot).packets.fetch_add(packets, Ordering::AcqRel);
+        self.at(slot).bytes.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    /// Whether XDP would follow the entry of a slot, and not only number its packets.
+    pub fn is_followed(&self, slot: usize) -> bool {
+        let (at, epoch) = (self.at(slot), self.control().epoch.load(Ordering::Acquire));
+        !is_later(epoch, at.epoch.load(Ordering::Acquire)) && self.sent(slot) == self.done(slot)
+    }
+
     /// Descriptors of the maps of flows, of control, and of exits. `None` if there is no kernel behind it.
     pub(crate) fn maps(&self) -> Option<[BorrowedFd<'_>; 3]> {
         let Maps { flows, control, exits } = self.maps.as_ref()?;

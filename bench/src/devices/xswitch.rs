@@ -41,6 +41,8 @@ pub struct Xswitch {
     pub macs: u32,
     /// Whether each port is a guest's with packet memory of its own, so that frames are copied on both ways.
     pub own_umems: bool,
+    /// Whether flows go on in the kernel.
+    pub flow_table: bool,
 }
 
 impl Default for Xswitch {
@@ -54,6 +56,7 @@ impl Default for Xswitch {
             spin_us: None,
             macs: 4096,
             own_umems: false,
+            flow_table: false,
         }
     }
 }
@@ -79,6 +82,9 @@ impl Device for Xswitch {
         if self.own_umems {
             name += ", ports' own memory";
         }
+        if self.flow_table {
+            name += ", flow table";
+        }
         if let Some(us) = self.spin_us {
             name += &match us % 1000 {
                 0 => format!(", awake for {} ms", us / 1000),
@@ -101,8 +107,10 @@ impl Device for Xswitch {
         let poll = if self.busy { "busy" } else { "adaptive" };
         let spin = self.spin_us.map_or_else(String::new, |us| format!("spin_us = {us}\nspin_max_us = 0\n"));
         let shared = if self.own_umems { "shared_queues = 0\n" } else { "" };
-        let config =
-            format!("{shared}cpus = {cpus:?}\npoll = \"{poll}\"\n{spin}[metrics]\nlisten = \"\"\n[spp]\nlisten = \"\"");
+        let flows = if self.flow_table { "flow_offload = \"auto\"\n" } else { "" };
+        let config = format!(
+            "{shared}{flows}cpus = {cpus:?}\npoll = \"{poll}\"\n{spin}[metrics]\nlisten = \"\"\n[spp]\nlisten = \"\""
+        );
         let daemon =
             Daemon::within(Arc::clone(&lab.switch), &Options { workers: self.workers, frames: 65_536, config });
         let mut running = Switching { daemon, ports: self.ports };

@@ -215,6 +215,28 @@ impl MemoryKernel {
         data.len() <= room && self.receive_each(1, copy) == 1
     }
 
+    /// Receives a frame of one chunk that a program has put something in front of.
+    pub fn receive_behind(&mut self, front: &[u8], data: &[u8]) -> bool {
+        let Self { umem, rings, link } = self;
+        let open = link.lock();
+        let all = [front, data].concat();
+        if !*open || front.len() > HEADROOM as usize || all.len() > umem.frame_size() as usize - HEADROOM as usize {
+            return false;
+        }
+        let (memory, _) = umem.region();
+        let received = rings.receive(1, |chunk| {
+            #[expect(clippy::cast_possible_truncation, reason = "an offset into this process's memory")]
+            let start = chunk as usize + HEADROOM as usize - front.len();
+            // SAFETY: as in `receive_each`. The front is no longer than the headroom, and the data than the room.
+            let place = unsafe { std::slice::from_raw_parts_mut(memory.add(start), all.len()) };
+            place.copy_from_slice(&all);
+            u32::try_from(data.len()).unwrap_or_default()
+        });
+        drop(open);
+        self.wake();
+        received == 1
+    }
+
     fn receive_chained(&mut self, data: &[u8], room: usize) -> bool {
         let Self { umem, rings, link } = self;
         let open = link.lock();

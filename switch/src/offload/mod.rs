@@ -13,8 +13,6 @@
 mod plan;
 mod sampler;
 mod state;
-#[cfg(test)]
-mod tests;
 mod thread;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};

@@ -257,7 +257,7 @@ impl Offload {
     }
 
     /// Looks after all entries, at second `now`. Entries that hold no more end.
-    pub(super) fn sweep(&self, view: &View, now: u32) {
+    pub(crate) fn sweep(&self, view: &View, now: u32) {
         let ended = self.look_at_all(view, now);
         if ended.is_empty() {
             return;
@@ -359,6 +359,12 @@ impl Offload {
         let mut flows: Vec<_> = state.flows.iter().map(|flow| shown(flow, time)).collect();
         flows.sort_by(|one, other| (other.rate, other.count.packets).cmp(&(one.rate, one.count.packets)));
         flows
+    }
+
+    /// Slots of all entries.
+    #[cfg(test)]
+    pub(crate) fn slots(&self) -> Vec<usize> {
+        self.lock().flows.iter().map(|flow| flow.slot).collect()
     }
 
     /// Whether there are entries.

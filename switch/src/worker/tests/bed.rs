@@ -174,8 +174,8 @@ impl Bed {
         for port in self.shared.view.load().ports.iter().flatten() {
             port.shards.iter().for_each(|shard| shard.add_to(&mut sum));
             for queue in &port.queues {
-                sum.rx.add(queue.counters.rx.read());
-                sum.tx.add(queue.counters.tx.read());
+                sum.rx.add(queue.rx());
+                sum.tx.add(queue.tx());
             }
         }
         for counters in &self.counters {

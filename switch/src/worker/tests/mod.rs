@@ -9,6 +9,7 @@ mod flaps;
 mod flows;
 mod jumbo;
 mod mirrors;
+mod offload;
 mod offloads;
 mod rests;
 mod trace;

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# TCP of two network namespaces by iperf3, through a Linux bridge with its offloads and through the switch, taking turns
-# in one run. Prints Gbit/s for each MTU, and the switch's share of the bridge at MTU 1,500.
+# TCP of two network namespaces by iperf3, through a Linux bridge with its offloads, through the switch, and through the
+# switch with a flow table in XDP, taking turns in one run. Prints Gbit/s for each MTU, and the share of the bridge at
+# MTU 1,500.
 #
 # usage: scripts/containers.sh [SECONDS [ROUNDS]]; needs root, iproute2, iperf3, jq, and `make release`
 set -euo pipefail
@@ -9,10 +10,10 @@ seconds=${1:-5} rounds=${2:-3}
 programs=${XSWITCH_BIN_DIR:-target/release}
 tag=xc$$
 dir=$(mktemp -d)
-daemon=
+daemons=
 
 finish() {
-	[ -z "$daemon" ] || { kill "$daemon"; wait "$daemon" || :; }
+	for daemon in $daemons; do kill "$daemon"; wait "$daemon" || :; done
 	for ns in "$tag" "${tag}a" "${tag}b"; do ip netns del "$ns" 2>/dev/null || :; done
 	rm -rf "$dir"
 }
@@ -22,12 +23,16 @@ for ns in "$tag" "${tag}a" "${tag}b"; do
 	ip netns add "$ns"
 	ip -n "$ns" link set lo up
 done
-mkdir "$dir/run" "$dir/state"
-: >"$dir/xswitch.toml"
-ip netns exec "$tag" "$programs/xswitchd" --config "$dir/xswitch.toml" --run-dir "$dir/run" --state-dir "$dir/state" \
-	2>"$dir/log" &
-daemon=$!
-while [ ! -S "$dir/run/api.sock" ]; do sleep 0.1; done
+for way in switch table; do
+	mkdir -p "$dir/$way/run" "$dir/$way/state"
+	offload=off
+	[ "$way" = switch ] || offload=auto
+	printf '[dataplane]\nflow_offload = "%s"\n[metrics]\nlisten = ""\n[spp]\nlisten = ""\n' "$offload" >"$dir/$way/xswitch.toml"
+	ip netns exec "$tag" "$programs/xswitchd" --config "$dir/$way/xswitch.toml" --run-dir "$dir/$way/run" \
+		--state-dir "$dir/$way/state" 2>"$dir/$way/log" &
+	daemons="$daemons $!"
+	while [ ! -S "$dir/$way/run/api.sock" ]; do sleep 0.1; done
+done
 
 # measure ADDRESS: Gbit/s from the one namespace to the other.
 measure() {
@@ -54,28 +59,29 @@ bridge() {
 	ip -n "$tag" link del br0
 }
 
-# call METHOD PATH [BODY]
+# call WAY METHOD PATH [BODY]
 call() {
-	curl -sf --unix-socket "$dir/run/api.sock" -X "$1" "http://localhost/api/v1/$2" -H 'content-type: application/json' \
-		-d "${3:-}" >/dev/null
+	curl -sf --unix-socket "$dir/$1/run/api.sock" -X "$2" "http://localhost/api/v1/$3" \
+		-H 'content-type: application/json' -d "${4:-}" >/dev/null
 }
 
-# switch MTU
+# switch MTU WAY
 switch() {
 	for end in a b; do
-		call POST ports "{\"name\":\"$end\",\"kind\":\"guest\",\"netns\":\"$tag$end\",\"guest_ifname\":\"e0\",\"mtu\":$1}"
+		call "$2" POST ports "{\"name\":\"$end\",\"kind\":\"guest\",\"netns\":\"$tag$end\",\"guest_ifname\":\"e0\",\"mtu\":$1}"
 	done
 	ip -n "${tag}a" address add 10.9.0.1/24 dev e0
 	ip -n "${tag}b" address add 10.9.0.2/24 dev e0
 	measure 10.9.0.2
-	for end in a b; do call DELETE "ports/$end"; done
+	for end in a b; do call "$2" DELETE "ports/$end"; done
 }
 
 mtus="1500 9000 65000"
 for round in $(seq "$rounds"); do
 	for mtu in $mtus; do
 		printf 'bridge %s %s\n' "$mtu" "$(bridge "$mtu")"
-		printf 'switch %s %s\n' "$mtu" "$(switch "$mtu")"
+		printf 'switch %s %s\n' "$mtu" "$(switch "$mtu" switch)"
+		printf 'table %s %s\n' "$mtu" "$(switch "$mtu" table)"
 	done
 done | tee "$dir/all" >&2
 jq -rRn '

@@ -62,7 +62,10 @@ impl Daemon {
     pub fn within(ns: Arc<NetNs>, options: &Options) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let Options { workers, frames, config } = options;
-        let mut text = format!("[dataplane]\nworkers = {workers}\nframes = {frames}\n{config}\n");
+        // The whole suite can be run with a flow table: what is seen must be the same.
+        let table = std::env::var("XSWITCH_TEST_FLOW_OFFLOAD").ok().filter(|_| !config.contains("flow_offload"));
+        let table = table.map(|wish| format!("flow_offload = {wish:?}\n")).unwrap_or_default();
+        let mut text = format!("[dataplane]\n{table}workers = {workers}\nframes = {frames}\n{config}\n");
         if !config.contains("[spp.vhost]") {
             // Daemons that run side by side have their own sockets.
             text += &format!("[spp.vhost]\ndirectory = {:?}\n", dir.path());

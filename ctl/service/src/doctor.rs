@@ -6,8 +6,8 @@ use std::path::Path;
 use ctl_guest::limits::{CAP_IPC_LOCK, effective_capabilities};
 use ctl_types::{Check, Status};
 use switch::host::Link;
-use switch::host::kernel::{ethtool, knows_multi_buffer, links};
-use switch::model::{DataplaneSettings, HugePages, MAX_FRAMES, MIN_FILL, OWN_UMEM_FRAMES};
+use switch::host::kernel::{ethtool, knows_multi_buffer, links, why_no_flow_table};
+use switch::model::{DataplaneSettings, FlowOffload, HugePages, MAX_FRAMES, MIN_FILL, OWN_UMEM_FRAMES};
 use vhost_user::event::CONTEXT_EVENTS;
 
 /// Capabilities that the daemon needs: number (`linux/capability.h`), name and purpose.
@@ -40,6 +40,7 @@ pub fn local_checks(settings: &DataplaneSettings, ifnames: &[String], disk_threa
         advice: finding.advice,
     }));
     checks.push(check_jumbo(knows_multi_buffer(), settings.frame_size));
+    checks.push(check_flow_table(settings.flow_offload, why_no_flow_table));
     let effective = effective_capabilities(&read("/proc/self/status"));
     checks.extend(check_capabilities(effective));
     let umem = settings.umem_bytes();
@@ -59,6 +60,23 @@ pub fn local_checks(settings: &DataplaneSettings, ifnames: &[String], disk_threa
     checks.extend(ctl_disks::check_machine());
     checks.extend(ifnames.iter().flat_map(|ifname| check_netdev(ifname, settings)));
     checks
+}
+
+/// Checks that decided flows can go on in the kernel, if they are to.
+fn check_flow_table(offload: FlowOffload, why_not: impl FnOnce() -> Option<String>) -> Check {
+    let name = "flow table";
+    if offload == FlowOffload::Off {
+        return Check::ok(name, "off: all packets go through the switch (`flow_offload` in [dataplane])".to_owned());
+    }
+    match why_not() {
+        None => Check::ok(name, "flows with many packets go on in the kernel between ports that can".to_owned()),
+        Some(why) => Check::bad(
+            Status::Warn,
+            name,
+            format!("all packets go through the switch: the flow table {why}"),
+            "set flow_offload to off, or use another kernel",
+        ),
+    }
 }
 
 /// Whether this process has its own mount namespace. `None` if it can't be told.

@@ -1,6 +1,7 @@
 //! Views: built from what control knows, put in place, and let go of.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::host_addresses::HostAddresses;
 use super::ports::{LivePort, Ports};
@@ -98,8 +99,12 @@ impl Views {
     /// Puts a view in place. No packet goes on in the kernel by an older one when this returns. Lets go of old ones that no worker has any more. The workers must not be the last
     /// to have one: they would spend their time on freeing it.
     pub fn put(&mut self, shared: &Shared, view: View) {
+        let offload = shared.offload.get();
+        if let Some(offload) = offload {
+            offload.carry_over(&view, shared.now.load(Ordering::Relaxed));
+        }
         self.old.push(shared.publish(view));
-        if let Some(offload) = shared.offload.get() {
+        if let Some(offload) = offload {
             offload.begin_epoch(&shared.view.load());
         }
         self.forget(shared);

@@ -78,7 +78,7 @@ pub struct Offload {
     senders: Box<[AtomicU16]>,
     /// Entries whose packets come to the switch still.
     moving: AtomicU32,
-    /// Whether an entry may hold in the epoch that is.
+    /// Whether there are entries.
     any: AtomicBool,
     state: Mutex<State>,
     tally: Tally,
@@ -213,10 +213,22 @@ impl Offload {
         }
     }
 
-    /// Has entries of an older policy hold no more. Returns when no program follows one of them.
+    /// Tells whether the flow of a packet can go on in the kernel, or why not.
+    pub fn explain(&self, view: &View, port: PortNo, queue: u32, frame: &[u8], now: u32) -> String {
+        let planned = match plan::key_of(view, port, queue, frame) {
+            Some(_) => plan::plan(self, view, port, frame, frame.len(), now),
+            None => Err(Stays::NotPlain),
+        };
+        match planned {
+            Ok(_) => "its flow goes on in the kernel once it has many packets".to_owned(),
+            Err(why) => format!("its flow stays with the switch: {}", why.why()),
+        }
+    }
+
+    /// Has entries of an older policy hold no more, but for those that were [carried over](Self::carry_over). Returns when no program follows one of them.
     pub fn begin_epoch(&self, view: &View) {
         self.table.begin_epoch(low_u32(view.snapshot.epoch), plan::depth(view));
-        if self.any.swap(false, Ordering::AcqRel) {
+        if self.note_epoch(view) {
             if let Err(error) = wait_for_programs() {
                 tracing::error!(%error, "a few packets may go by the policy before");
             }

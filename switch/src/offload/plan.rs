@@ -73,6 +73,16 @@ pub(super) struct Plan {
     pub exit: Exit,
 }
 
+impl Plan {
+    /// Whether packets are dealt with by both in the same way.
+    pub fn is_as(&self, other: &Self) -> bool {
+        let port = |port: &Option<Arc<PortShared>>| port.as_ref().map(|port| (port.no, port.generation));
+        self.action == other.action
+            && (port(&self.egress), port(&self.asked)) == (port(&other.egress), port(&other.asked))
+            && (self.sender.entry, self.station) == (other.sender.entry, other.station)
+    }
+}
+
 /// Who sends a flow.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sender {

@@ -77,6 +77,8 @@ pub(super) struct State {
     places: Box<[Option<u32>]>,
     /// Entries of each ingress port.
     of_port: Box<[u32]>,
+    /// The epoch that is.
+    epoch: u32,
     /// Ports that are left alone, and until when.
     paused: Vec<(PortNo, Instant)>,
 }
@@ -87,6 +89,7 @@ impl State {
             flows: Vec::new(),
             places: vec![None; slots].into_boxed_slice(),
             of_port: vec![0; FLOW_PORTS].into_boxed_slice(),
+            epoch: 0,
             paused: Vec::new(),
         }
     }
@@ -181,8 +184,7 @@ impl Offload {
     /// Writes an entry that no program is at.
     fn write(&self, flow: &mut Flow, view: &View, now: Instant) {
         flow.epoch = low_u32(view.snapshot.epoch);
-        let sender = flow.plan.egress.as_ref().map_or(0, |egress| egress.queues[0].worker());
-        self.senders[flow.slot].store(low_u16(sender as u64), Ordering::Relaxed);
+        self.set_sender(flow);
         if flow.moving.is_none() {
             self.moving.fetch_add(1, Ordering::Relaxed);
         }
@@ -191,6 +193,12 @@ impl Offload {
         flow.first = self.table.install(flow.slot, &flow.key, flow.plan.action, flow.epoch);
         flow.sent = flow.first;
         self.any.store(true, Ordering::Release);
+    }
+
+    /// Notes the worker that sends what comes to the switch of a flow.
+    fn set_sender(&self, flow: &Flow) {
+        let sender = flow.plan.egress.as_ref().map_or(0, |egress| egress.queues[0].worker());
+        self.senders[flow.slot].store(low_u16(sender as u64), Ordering::Relaxed);
     }
 
     /// Frees an entry that no program is at.
@@ -206,6 +214,7 @@ impl Offload {
             self.table.set_installed(port, *of_port);
         }
         let tally = &self.tally;
+        self.any.store(!state.is_empty(), Ordering::Release);
         let counter = match end {
             End::Policy => &tally.ended_by_policy,
             End::Fdb => &tally.ended_by_fdb,
@@ -279,18 +288,44 @@ impl Offload {
         }
     }
 
+    /// The plan for a flow by this policy, if it has an entry of the same key.
+    fn planned(&self, flow: &Flow, view: &View, now: u32) -> Option<Plan> {
+        let port = flow.ingress.no;
+        let is_same_port = view.port(port).is_some_and(|port| port.generation == flow.ingress.generation);
+        let is_same = is_same_port && key_of(view, port, flow.queue, &flow.head) == Some(flow.key);
+        plan(self, view, port, &flow.head, flow.len, now).ok().filter(|_| is_same)
+    }
+
     /// Whether a flow of an older policy has an entry by this one too. It is written then.
     fn planned_again(&self, flow: &mut Flow, view: &View, now: u32) -> bool {
         self.count(flow);
-        let port = flow.ingress.no;
-        let is_same_port = view.port(port).is_some_and(|port| port.generation == flow.ingress.generation);
-        if !is_same_port || key_of(view, port, flow.queue, &flow.head) != Some(flow.key) {
-            return false;
-        }
-        let Ok(plan) = plan(self, view, port, &flow.head, flow.len, now) else { return false };
+        let Some(plan) = self.planned(flow, view, now) else { return false };
         flow.plan = plan;
         self.write(flow, view, Instant::now());
         true
+    }
+
+    /// Lets entries hold by the next policy too that it leaves as they are. Their packets go on in the kernel without a
+    /// gap.
+    pub fn carry_over(&self, next: &View, now: u32) {
+        let mut state = self.lock();
+        let (epoch, next_epoch) = (state.epoch, low_u32(next.snapshot.epoch));
+        // An entry of an older epoch does not hold now: its packets are on their way through the switch.
+        for flow in state.flows.iter_mut().filter(|flow| flow.epoch == epoch) {
+            if let Some(plan) = self.planned(flow, next, now).filter(|plan| plan.is_as(&flow.plan)) {
+                self.count(flow);
+                (flow.plan, flow.epoch) = (plan, next_epoch);
+                self.set_sender(flow);
+                self.table.restamp(flow.slot, next_epoch);
+            }
+        }
+    }
+
+    /// Another policy is in force. Returns whether there are entries that do not hold any more.
+    pub(super) fn note_epoch(&self, view: &View) -> bool {
+        let mut state = self.lock();
+        state.epoch = low_u32(view.snapshot.epoch);
+        state.flows.iter().any(|flow| flow.epoch != state.epoch)
     }
 
     /// Counts all flows, and voids those that hold no more. Returns these.

@@ -3,7 +3,7 @@
 use crate::control::components;
 use crate::control::state::Control;
 use crate::engine::trace::{TraceInput, trace as trace_bridge};
-use crate::model::TraceReport;
+use crate::model::{TraceReport, TraceStep};
 use crate::{Error, ErrorKind};
 
 /// Tells what would happen to a frame that came in from a port by that queue.
@@ -34,5 +34,10 @@ pub(in crate::control) fn trace(
         names: &|no| control.ports.name_of(no),
         rule,
     };
-    Ok(trace_bridge(&input, live.shared.no, frame))
+    let mut report = trace_bridge(&input, live.shared.no, frame);
+    if let Some(offload) = core.offload() {
+        let detail = offload.explain(&view, live.shared.no, queue, frame, core.now());
+        report.steps.push(TraceStep { stage: "flow table".to_owned(), detail });
+    }
+    Ok(report)
 }

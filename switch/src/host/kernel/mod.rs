@@ -26,7 +26,7 @@ use nix::errno::Errno;
 
 use self::namespaces::run;
 pub use self::pins::PinPlace;
-pub use self::programs::knows_multi_buffer;
+pub use self::programs::{knows_multi_buffer, why_no_flow_table};
 use self::watch::Watch;
 use super::{HostUse, HostWatch, Link, LinkChange, LinkStatus, Namespace, Netdev, Netdevs, Pair, PairSpec, TapPlan};
 use crate::io::socket::UmemSharers;

@@ -130,6 +130,17 @@ pub fn knows_multi_buffer() -> bool {
     *KNOWS
 }
 
+/// Why XDP can't follow a flow table on this machine, if it can't.
+pub fn why_no_flow_table() -> Option<String> {
+    if !cfg!(target_arch = "x86_64") {
+        return Some("needs a processor that keeps loads in order, as x86-64 does".to_owned());
+    }
+    if !knows_multi_buffer() || netdev_family().is_none() {
+        return Some("needs kernel 6.6 or later".to_owned());
+    }
+    xdp_prog::wait_for_programs().err().map(|error| format!("can't be kept in step: {error}"))
+}
+
 /// Numbers of the netdev family (`enum` without a name in `include/uapi/linux/netdev.h`).
 const DEV_GET: u8 = 1;
 const DEV_IFINDEX: u16 = 1;
@@ -183,14 +194,9 @@ impl Programs for KernelHost {
     }
 
     fn make_flow_table(&self, slots: u32) -> Result<Arc<FlowTable>, Error> {
-        let unsupported = |why: &str| Err(Error::new(ErrorKind::Unsupported, why));
-        if !cfg!(target_arch = "x86_64") {
-            return unsupported("the flow table needs a processor that keeps loads in order, as x86-64 does");
+        if let Some(why) = why_no_flow_table() {
+            return Err(Error::new(ErrorKind::Unsupported, format!("the flow table {why}")));
         }
-        if !knows_multi_buffer() || netdev_family().is_none() {
-            return unsupported("the flow table needs kernel 6.6 or later");
-        }
-        xdp_prog::wait_for_programs()?;
         Ok(Arc::new(FlowTable::new(slots)?))
     }
 

@@ -187,6 +187,18 @@ fn an_entry_follows_policy_stations_and_ports() {
     assert!(!offload.table().is_followed(first));
     offload.sweep(&view(&bed), 1);
     assert_eq!((slot(&offload), states(&offload)), (first, vec![OffloadState::Moving]));
+    // A policy that leaves it as it is does not interrupt it.
+    offload.left(FlowMark { slot: first, number: offload.table().sent(first) });
+    let next = View {
+        snapshot: view(&bed).snapshot.with_rules(9, Tables::new(Capacity::default(), 2).rules.current().clone()),
+        ..View::clone(&view(&bed))
+    };
+    offload.carry_over(&next, 1);
+    assert!(offload.table().is_followed(first), "by the policy that is");
+    bed.shared.publish(next);
+    bed.workers.iter_mut().for_each(Worker::refresh_view);
+    offload.begin_epoch(&view(&bed));
+    assert!(offload.table().is_followed(first), "and by the next");
     // The receiver moves to the third port.
     assert!(bed.kernels[2].receive(&super::frame(1, Some(0), 0, 60)));
     bed.settle();

@@ -69,8 +69,18 @@ pub(super) fn measure(frames: &[Frame], most: usize) -> (Count, bool) {
         // The highest bit is set by a difference below zero only: neither length nor bound has it.
         all |= most.wrapping_sub(len_of(frame));
     }
-    let is_any_chained = Chain::were_any() && frames.iter().any(Frame::is_chained);
-    (Count { packets: frames.len() as u64, bytes: u64::from(bytes) }, all >> 31 != 0 || is_any_chained)
+    (Count { packets: frames.len() as u64, bytes: u64::from(bytes) }, all >> 31 != 0 || is_any_chained(frames))
+}
+
+/// Whether a frame has several chunks. No frame is looked at while there never was one that has.
+#[inline]
+pub(super) fn is_any_chained(frames: &[Frame]) -> bool {
+    Chain::were_any() && has_chained(frames)
+}
+
+#[cold]
+fn has_chained(frames: &[Frame]) -> bool {
+    frames.iter().any(Frame::is_chained)
 }
 
 /// The frames of a burst, as on a wire.

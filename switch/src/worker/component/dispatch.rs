@@ -171,20 +171,38 @@ impl Dispatch<'_> {
             self.steering.edit(flows, frames, self.cx);
         }
         let mtu = port.mtu.load(Ordering::Relaxed) as usize;
-        let ((mut given, is_any_longer), mut left) = (measure(frames, mtu + ETH_HEADER), Left::Nothing);
-        if is_any_longer {
-            let shard = self.cx.turn.shard(port);
-            sift(frames, self.egress.cache(), |frame| match is_too_long(frame.data(), frame.packet_len(), mtu) {
-                true => Err((shard, DropReason::EgressMtu)),
-                false => Ok(()),
-            });
-            given = count(frames);
-            left = Left::of(frames);
-        }
         let egress = bridge::Egress::new(port.no, TagEdit::None, queue);
-        let run = Run { egress, color: Color::Green, frames: frames.len(), bytes: total_len(given) };
-        self.egress.send_run(run, &mut frames.drain(..), &SendContext { left, ..*self.cx });
+        let (given, is_any_longer) = measure(frames, mtu + ETH_HEADER);
+        if is_any_longer {
+            return self.give_fitting(port, egress, mtu, frames);
+        }
+        self.send_all(egress, given, frames, self.cx);
         given
+    }
+
+    /// Sends those of some frames that are short enough. Some may have several chunks.
+    #[cold]
+    fn give_fitting(
+        &mut self,
+        port: &PortShared,
+        egress: bridge::Egress,
+        mtu: usize,
+        frames: &mut Vec<Frame>,
+    ) -> Count {
+        let shard = self.cx.turn.shard(port);
+        sift(frames, self.egress.cache(), |frame| match is_too_long(frame.data(), frame.packet_len(), mtu) {
+            true => Err((shard, DropReason::EgressMtu)),
+            false => Ok(()),
+        });
+        let given = count(frames);
+        self.send_all(egress, given, frames, &SendContext { left: Left::of(frames), ..*self.cx });
+        given
+    }
+
+    #[inline]
+    fn send_all(&mut self, egress: bridge::Egress, all: Count, frames: &mut Vec<Frame>, cx: &SendContext<'_>) {
+        let run = Run { egress, color: Color::Green, frames: frames.len(), bytes: total_len(all) };
+        self.egress.send_run(run, &mut frames.drain(..), cx);
     }
 }
 

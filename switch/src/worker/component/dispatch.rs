@@ -131,17 +131,16 @@ impl Dispatch<'_> {
 
     /// Puts the first of `frames` into a ring. Returns how many had room. The rest stay there, and count as dropped.
     fn give_to_ring(&mut self, ring: &Ring, frames: &mut Vec<Frame>) -> Count {
-        let all = count(frames);
-        ring.put(frames);
-        let refused = count(frames);
-        if refused.packets > 0 {
+        let given = ring.put(frames);
+        if !frames.is_empty() {
+            let refused = count(frames);
             ring.refused(refused);
             self.cx.source.dropped_all(DropReason::RingFull, refused);
         }
         if let Some(reader) = ring.reader().filter(|reader| *reader != self.cx.turn.worker) {
             self.egress.wake(reader);
         }
-        Count { packets: all.packets - refused.packets, bytes: all.bytes - refused.bytes }
+        given
     }
 
     /// Puts copies of frames into the queue of an outside end. Returns how many had room. The rest count as dropped.

@@ -250,11 +250,17 @@ impl FrameRings {
 
     /// Takes back unsent frames if the other end is gone. Otherwise a guest that deletes its netdev could keep a
     /// ringful of packet memory for each port.
+    #[inline]
     pub fn abandon(&mut self, cache: &mut FrameCache) {
         if self.gone && self.tx_out > 0 {
-            self.umem.take_all(&mut self.tx_owner).into_iter().for_each(|frame| cache.put(frame));
-            self.tx_out = 0;
+            self.take_unsent(cache);
         }
+    }
+
+    #[cold]
+    fn take_unsent(&mut self, cache: &mut FrameCache) {
+        self.umem.take_all(&mut self.tx_owner).into_iter().for_each(|frame| cache.put(frame));
+        self.tx_out = 0;
     }
 
     /// Frames with the other end, by the rings' own count: those to be filled, and those to be sent.

@@ -73,9 +73,10 @@ impl Ring {
         self.no
     }
 
-    /// Puts the first of `frames` into it, as many as there is room for. The rest stay in `frames`.
+    /// Puts the first of `frames` into it, as many as there is room for. The rest stay in `frames`. Returns what had
+    /// room.
     #[inline]
-    pub fn put(&self, frames: &mut Vec<Frame>) {
+    pub fn put(&self, frames: &mut Vec<Frame>) -> Count {
         let limit = self.limit.load(Ordering::Relaxed);
         let allowed = if limit < self.depth { self.room_below(limit) } else { usize::MAX };
         let mut passed = Count::default();
@@ -87,6 +88,7 @@ impl Ring {
         };
         self.input.with(put);
         self.input.passed.add(passed.packets, passed.bytes);
+        passed
     }
 
     /// Frames that a ring with that limit has room for.

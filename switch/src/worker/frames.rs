@@ -47,8 +47,7 @@ pub const BURST: usize = crate::engine::rule::MAX_BATCH;
 /// once.
 #[inline]
 pub(super) fn count(frames: &[Frame]) -> Count {
-    // Asked for once a burst, so that a switch without jumbo frames looks at lengths only.
-    if Chain::were_any() { count_wire(frames) } else { count_single(frames) }
+    if is_any_chained(frames) { count_wire(frames) } else { count_single(frames) }
 }
 
 /// As [`count`], of frames of one chunk each.
@@ -69,8 +68,13 @@ pub(super) fn measure(frames: &[Frame], most: usize) -> (Count, bool) {
         // The highest bit is set by a difference below zero only: neither length nor bound has it.
         all |= most.wrapping_sub(len_of(frame));
     }
-    let is_any_chained = Chain::were_any() && frames.iter().any(Frame::is_chained);
-    (Count { packets: frames.len() as u64, bytes: u64::from(bytes) }, all >> 31 != 0 || is_any_chained)
+    (Count { packets: frames.len() as u64, bytes: u64::from(bytes) }, all >> 31 != 0 || is_any_chained(frames))
+}
+
+/// Whether a frame has several chunks. It is asked once a burst, and a switch that never had such frames looks at none.
+#[inline]
+pub(super) fn is_any_chained(frames: &[Frame]) -> bool {
+    Chain::were_any() && Frame::is_any_chained(frames)
 }
 
 /// The frames of a burst, as on a wire.

@@ -36,6 +36,7 @@ impl Inboxes {
 
     /// Sends up to a burst of each ring for each queue of this worker, as another worker has as many that fill it.
     /// Returns how many frames. What these cost was charged where they came in.
+    #[inline(always)]
     pub(super) fn send_on(&mut self, turn: &Turn<'_>, egress: &mut Egress) -> usize {
         let most = BURST * egress.queues().len().clamp(1, MOST_BURSTS);
         let mut taken = 0;

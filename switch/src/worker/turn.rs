@@ -1,8 +1,11 @@
 //! What the parts of a worker are told of the turn and of the burst that they work on.
 
+use std::sync::Arc;
+
 use super::frames::{Left, total_len, total_packets};
 use super::shared::{Shared, WorkerShared};
 use super::view::{PortShared, View};
+use crate::capture::Tap;
 use crate::counters::PortShard;
 use crate::engine::PortNo;
 use crate::engine::meter::{Color, Meter, remark};
@@ -50,12 +53,22 @@ impl<'a> Turn<'a> {
     }
 
     /// Counts a burst in from a queue, and shows it to who captures at the port.
+    #[inline(always)]
     pub(super) fn count_in(&self, burst: &[Frame], came: Count, port: &PortShared, queue: u32, umem: &Umem) {
         port.queues[queue as usize].counters.rx.add(came.packets, came.bytes);
-        for tap in self.view.taps(port.no) {
-            for frame in burst {
-                tap.offer(port.no, queue, Direction::Rx, frame.packet_len(), umem.pieces(frame));
-            }
+        let taps = self.view.taps(port.no);
+        if !taps.is_empty() {
+            show(taps, burst, port.no, queue, umem);
+        }
+    }
+}
+
+/// Shows a burst that came in by a queue of `port` to who captures there.
+#[cold]
+fn show(taps: &[Arc<Tap>], burst: &[Frame], port: PortNo, queue: u32, umem: &Umem) {
+    for tap in taps {
+        for frame in burst {
+            tap.offer(port, queue, Direction::Rx, frame.packet_len(), umem.pieces(frame));
         }
     }
 }

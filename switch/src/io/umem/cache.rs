@@ -189,7 +189,8 @@ impl FrameCache {
     #[inline(never)]
     fn spill(&mut self) {
         let keep = self.len - SLAB;
-        let slab = std::array::from_fn(|i| self.free[keep + i]);
+        let mut slab = [0; SLAB];
+        slab.copy_from_slice(&self.free[keep..][..SLAB]);
         self.len = keep;
         let pushed = self.umem.pool.push(slab);
         debug_assert!(pushed.is_ok(), "the pool has room for every frame there is");

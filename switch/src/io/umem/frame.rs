@@ -98,6 +98,12 @@ impl Frame {
         self.word & CHAINED != 0
     }
 
+    /// Whether one of these packets goes on in further chunks. It has no branch a frame.
+    #[inline(never)]
+    pub fn is_any_chained(frames: &[Frame]) -> bool {
+        frames.iter().fold(0, |all, frame| all | frame.word) & CHAINED != 0
+    }
+
     /// Notes that the packet has `further` bytes in further chunks. The kernel leaves room for that number in front.
     pub(super) fn set_chained(&mut self, further: usize) {
         let further = u32::try_from(further).unwrap_or(u32::MAX);

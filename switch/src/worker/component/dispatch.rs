@@ -131,17 +131,16 @@ impl Dispatch<'_> {
 
     /// Puts the first of `frames` into a ring. Returns how many had room. The rest stay there, and count as dropped.
     fn give_to_ring(&mut self, ring: &Ring, frames: &mut Vec<Frame>) -> Count {
-        let all = count(frames);
-        ring.put(frames);
-        let refused = count(frames);
-        if refused.packets > 0 {
+        let given = ring.put(frames);
+        if !frames.is_empty() {
+            let refused = count(frames);
             ring.refused(refused);
             self.cx.source.dropped_all(DropReason::RingFull, refused);
         }
         if let Some(reader) = ring.reader().filter(|reader| *reader != self.cx.turn.worker) {
             self.egress.wake(reader);
         }
-        Count { packets: all.packets - refused.packets, bytes: all.bytes - refused.bytes }
+        given
     }
 
     /// Puts copies of frames into the queue of an outside end. Returns how many had room. The rest count as dropped.
@@ -171,20 +170,38 @@ impl Dispatch<'_> {
             self.steering.edit(flows, frames, self.cx);
         }
         let mtu = port.mtu.load(Ordering::Relaxed) as usize;
-        let ((mut given, is_any_longer), mut left) = (measure(frames, mtu + ETH_HEADER), Left::Nothing);
-        if is_any_longer {
-            let shard = self.cx.turn.shard(port);
-            sift(frames, self.egress.cache(), |frame| match is_too_long(frame.data(), frame.packet_len(), mtu) {
-                true => Err((shard, DropReason::EgressMtu)),
-                false => Ok(()),
-            });
-            given = count(frames);
-            left = Left::of(frames);
-        }
         let egress = bridge::Egress::new(port.no, TagEdit::None, queue);
-        let run = Run { egress, color: Color::Green, frames: frames.len(), bytes: total_len(given) };
-        self.egress.send_run(run, &mut frames.drain(..), &SendContext { left, ..*self.cx });
+        let (given, is_any_longer) = measure(frames, mtu + ETH_HEADER);
+        if is_any_longer {
+            return self.give_fitting(port, egress, mtu, frames);
+        }
+        self.send_all(egress, given, frames, self.cx);
         given
+    }
+
+    /// Sends those of some frames that are short enough. Some may have several chunks.
+    #[cold]
+    fn give_fitting(
+        &mut self,
+        port: &PortShared,
+        egress: bridge::Egress,
+        mtu: usize,
+        frames: &mut Vec<Frame>,
+    ) -> Count {
+        let shard = self.cx.turn.shard(port);
+        sift(frames, self.egress.cache(), |frame| match is_too_long(frame.data(), frame.packet_len(), mtu) {
+            true => Err((shard, DropReason::EgressMtu)),
+            false => Ok(()),
+        });
+        let given = count(frames);
+        self.send_all(egress, given, frames, &SendContext { left: Left::of(frames), ..*self.cx });
+        given
+    }
+
+    #[inline]
+    fn send_all(&mut self, egress: bridge::Egress, all: Count, frames: &mut Vec<Frame>, cx: &SendContext<'_>) {
+        let run = Run { egress, color: Color::Green, frames: frames.len(), bytes: total_len(all) };
+        self.egress.send_run(run, &mut frames.drain(..), cx);
     }
 }
 

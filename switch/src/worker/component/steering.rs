@@ -6,23 +6,24 @@ use crate::engine::vlan::TagEdit;
 use crate::io::umem::Frame;
 use crate::model::DropReason;
 use crate::worker::egress::Egress;
-use crate::worker::frames::count;
+use crate::worker::frames::{count, is_any_chained};
 use crate::worker::set::{PortFlows, read_ring};
 use crate::worker::turn::{SendContext, Turn};
 
-/// An observer that counts what a worker's frames meet.
-struct Counting<'a> {
+/// An observer that counts what a worker's frames meet. `CHAINED`: some of them have several chunks.
+struct Counting<'a, const CHAINED: bool> {
     worker: usize,
     /// Where changes of tags count.
     shard: &'a PortShard,
-    /// Bytes of the frame in further chunks.
+    /// Bytes of the frame in further chunks. Only with `CHAINED`.
     further: usize,
 }
 
-impl Observer for Counting<'_> {
+impl<const CHAINED: bool> Observer for Counting<'_, CHAINED> {
     #[inline]
     fn matched(&mut self, rule: &CountedRule, len: usize) {
-        rule.matched.count(self.worker, len + self.further);
+        let further = if CHAINED { self.further } else { 0 };
+        rule.matched.count(self.worker, len + further);
     }
 
     #[inline]
@@ -31,16 +32,15 @@ impl Observer for Counting<'_> {
     }
 }
 
-impl Counting<'_> {
+impl<const CHAINED: bool> Counting<'_, CHAINED> {
     /// Carries out the rules of `table` that a frame meets. Says for which queue it is, if a rule does.
     #[inline]
     fn run(&mut self, table: &FlowTable, cache: &mut FlowRuleCache, frame: &mut Frame) -> Option<u32> {
         let (start, len) = (frame.start(), frame.len());
-        if frame.is_chained() {
+        if CHAINED {
             self.further = frame.further_len();
         }
         let fate = table.run(cache, frame.chunk_mut(), start, len, self);
-        self.further = 0;
         frame.set(fate.start, fate.len);
         fate.queue
     }
@@ -69,15 +69,15 @@ impl Steering {
         egress: &mut Egress,
     ) {
         let shard = turn.shard(&flows.port);
-        let Self { cache, sorted } = self;
-        if sorted.len() < flows.rings.len() {
-            sorted.resize_with(flows.rings.len(), Vec::new);
+        if self.sorted.len() < flows.rings.len() {
+            self.sorted.resize_with(flows.rings.len(), Vec::new);
         }
-        let mut counting = Counting { worker: turn.worker, shard, further: 0 };
-        for mut frame in burst.drain(..) {
-            let queue = counting.run(flows.ingress(), cache, &mut frame);
-            sorted[queue.unwrap_or(own) as usize].push(frame);
+        if is_any_chained(burst) {
+            self.sort::<true>(flows, own, burst, turn.worker, shard);
+        } else {
+            self.sort::<false>(flows, own, burst, turn.worker, shard);
         }
+        let sorted = &mut self.sorted;
         if is_taken {
             std::mem::swap(burst, &mut sorted[own as usize]);
         }
@@ -99,9 +99,35 @@ impl Steering {
         }
     }
 
+    /// Carries out the ingress rules of a port on a burst, and sorts it by the queues that they say.
+    #[inline]
+    fn sort<const CHAINED: bool>(
+        &mut self,
+        flows: &PortFlows,
+        own: u32,
+        burst: &mut Vec<Frame>,
+        worker: usize,
+        shard: &PortShard,
+    ) {
+        let mut counting = Counting::<CHAINED> { worker, shard, further: 0 };
+        for mut frame in burst.drain(..) {
+            let queue = counting.run(flows.ingress(), &mut self.cache, &mut frame);
+            self.sorted[queue.unwrap_or(own) as usize].push(frame);
+        }
+    }
+
     /// Carries out the egress rules of a port on frames that a component sends to it.
     pub(super) fn edit(&mut self, flows: &PortFlows, frames: &mut [Frame], cx: &SendContext<'_>) {
-        let mut counting = Counting { worker: cx.turn.worker, shard: cx.source, further: 0 };
+        if is_any_chained(frames) {
+            self.edit_each::<true>(flows, frames, cx);
+        } else {
+            self.edit_each::<false>(flows, frames, cx);
+        }
+    }
+
+    #[inline]
+    fn edit_each<const CHAINED: bool>(&mut self, flows: &PortFlows, frames: &mut [Frame], cx: &SendContext<'_>) {
+        let mut counting = Counting::<CHAINED> { worker: cx.turn.worker, shard: cx.source, further: 0 };
         for frame in frames {
             counting.run(flows.egress(), &mut self.cache, frame);
         }

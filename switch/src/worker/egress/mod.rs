@@ -250,7 +250,7 @@ impl Egress {
     }
 
     /// Takes a burst of what a queue received, as it would be on a wire. Returns how many descriptors there were.
-    #[inline]
+    #[inline(always)]
     pub(super) fn receive(&mut self, slot: usize, burst: &mut Vec<Frame>) -> usize {
         self.sender.queues.at(slot).receive_cut(burst, &mut self.sender.cache)
     }

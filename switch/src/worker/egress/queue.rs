@@ -130,7 +130,7 @@ impl Queue {
     }
 
     /// Takes a burst of received frames as they would be on a wire. Returns the number of descriptors or frames.
-    #[inline]
+    #[inline(always)]
     pub(super) fn receive_cut(&mut self, burst: &mut Vec<Frame>, cache: &mut FrameCache) -> usize {
         if self.backend.takes_offloads() {
             self.cut_received(burst, cache)

@@ -71,24 +71,24 @@ impl Sender {
     /// A copy of a frame, if enough are free.
     #[inline]
     pub(super) fn copy(&mut self, frame: &Frame) -> Option<Frame> {
-        if !frame.is_plain() {
-            return self.copy_unfinished(frame);
-        }
         let mut copy = self.cache.take()?;
+        if !frame.is_plain() {
+            return self.copy_unfinished(frame, copy);
+        }
         // It fits where the original is, also if a component has put a tag on that.
         copy.copy_from(frame);
         Some(copy)
     }
 
-    /// A copy of a frame with something left to be done, or of several chunks. All of its bytes are there.
+    /// Makes a copy of a frame with something left to be done, or of several chunks. All of its bytes are there.
     #[inline(never)]
-    fn copy_unfinished(&mut self, frame: &Frame) -> Option<Frame> {
+    fn copy_unfinished(&mut self, frame: &Frame, mut copy: Frame) -> Option<Frame> {
         let cache = &mut self.cache;
         let umem = Arc::clone(cache.umem());
         if frame.is_chained() {
+            cache.put(copy);
             return cache.copy_packet(&umem, frame);
         }
-        let mut copy = cache.take()?;
         umem.copy(frame, &mut copy);
         cache.complete(&mut copy);
         Some(copy)

@@ -7,7 +7,7 @@ use crate::worker::component::{Component, Flows, Link, PortFlows};
 /// Queues of each port.
 const QUEUES: usize = 3;
 
-fn rule(direction: FlowDirection, vid: u32, edits: &[FlowEdit], target: FlowTarget) -> FlowRule {
+pub(super) fn rule(direction: FlowDirection, vid: u32, edits: &[FlowEdit], target: FlowTarget) -> FlowRule {
     let key = FlowKey { tci: Some(Masked { value: vid, mask: 0xfff }), ..FlowKey::default() };
     FlowRule { id: vid, direction, group: 0, priority: 0, key, edits: edits.to_vec(), target }
 }
@@ -30,13 +30,13 @@ impl Bed {
         }
     }
 
-    fn flows(&self, port: usize, rules: &[FlowRule], before: Option<&PortFlows>) -> Arc<PortFlows> {
+    pub(super) fn flows(&self, port: usize, rules: &[FlowRule], before: Option<&PortFlows>) -> Arc<PortFlows> {
         let Link::Port(shared, _) = self.port(port) else { panic!("a port") };
         Arc::new(PortFlows::new(&shared, rules, before, self.workers.len()))
     }
 
     /// Puts components and the rules of ports in force, as control does.
-    fn run_flows(&mut self, components: Vec<Component>, of_ports: &[&Arc<PortFlows>]) {
+    pub(super) fn run_flows(&mut self, components: Vec<Component>, of_ports: &[&Arc<PortFlows>]) {
         let mut flows: Vec<Option<Arc<PortFlows>>> = vec![None; 2];
         for flow in of_ports {
             for (queue, _) in flow.port.queues.iter().enumerate() {

@@ -162,3 +162,25 @@ fn components_and_their_rings_carry_all_bytes() {
         bed.assert_balanced();
     }
 }
+
+#[test]
+fn flow_rules_count_all_bytes_on_the_way_in_and_out() {
+    for mut bed in beds(1, &[], 2) {
+        let rule = |direction, edits: &[FlowEdit]| super::flows::rule(direction, 7, edits, FlowTarget::Normal);
+        let ingress = bed.flows(0, &[rule(FlowDirection::Ingress, &[])], None);
+        let egress = bed.flows(1, &[rule(FlowDirection::Egress, &[FlowEdit::Pop])], None);
+        bed.run_flows(vec![super::components::forward(0, bed.port(0), bed.port(1))], &[&ingress, &egress]);
+        // Short and long ones in a burst, and a burst of short ones behind it.
+        let mut counted = Count::default();
+        for lens in [&[60, 3000, 61, LEN][..], &[62]] {
+            let sent: Vec<_> = lens.iter().map(|len| jumbo(0, Some(1), *len)).collect();
+            assert!(sent.iter().all(|packet| bed.kernels[0].receive(&tagged(packet, 7))));
+            assert_eq!(bed.settle()[1], sent);
+            // With the length that they had when they met it.
+            sent.iter().for_each(|packet| counted.add(Count { packets: 1, bytes: packet.len() as u64 + 4 }));
+            assert_eq!(ingress.counts().collect::<Vec<_>>(), [(7, counted)]);
+            assert_eq!(egress.counts().collect::<Vec<_>>(), [(7, counted)]);
+        }
+        bed.assert_balanced();
+    }
+}

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tests::gensink::{Generator, Sink};
+use tests::random::Random;
 use tests::{Daemon, Frame, Guest, Mac, Options, wait};
 
 const LEN: usize = 100;
@@ -263,4 +264,124 @@ fn tags_are_edited_and_a_guest_that_stops_to_gather_gets_its_packets_from_the_sw
     }
     assert_eq!(next, generator.sent(), "all come by way of the switch");
     daemon.finish();
+}
+
+/// Frames of a burst.
+const BURST: u64 = 300;
+
+/// What can be seen of a run: frames by receiver, and counters by port, of rules too.
+type Seen = (Vec<Vec<Frame>>, Vec<Value>);
+
+/// Random traffic under random changes, the same for each seed. Returns what was seen, and what the kernel has done.
+fn random_traffic(seed: u64, offload: &str) -> (Seen, u64) {
+    let config = format!("flow_offload = {offload:?}");
+    let daemon = Daemon::with("flowrandom", &Options { config, ..Options::default() });
+    let vlans = [
+        json!({ "mode": "access", "vid": 10 }),
+        json!({ "mode": "trunk", "tagged": "10-20" }),
+        json!({ "mode": "access", "vid": 10 }),
+        json!({ "mode": "trunk", "native": 10, "tagged": "11-12" }),
+    ];
+    let guests: Vec<Guest> = ["a", "b", "c", "d"]
+        .into_iter()
+        .zip(vlans)
+        .map(|(name, vlan)| {
+            let mtu = if name == "c" { 1000 } else { 1500 };
+            daemon.guest(
+                name,
+                json!({ "vlan": vlan, "mac_check": false, "mtu": mtu, "mac": format!("02:00:00:00:00:0{name}") }),
+            )
+        })
+        .collect();
+    let sockets: Vec<_> = guests.iter().map(Guest::raw).collect();
+    let mut random = Random(seed);
+    let mut received = vec![Vec::new(); guests.len()];
+    let (mut sent, mut step) = (0, 0);
+    while step < 60 {
+        step += 1;
+        match random.below(10) {
+            0..=5 => {
+                // Some pairs are more frequent than others, so that flows come back.
+                let from = usize::try_from(random.below(4)).expect("small");
+                let to = if random.below(3) == 0 { random.below(4) } else { (from as u64 + 1) % 4 };
+                let dst = guests[usize::try_from(to).expect("small")].mac;
+                let mut head = Frame::ethernet(guests[from].mac, dst);
+                if from == 1 || (from == 3 && random.below(2) == 0) {
+                    head = head.tag(0x8100, 3, if from == 1 { 10 } else { 11 });
+                }
+                let len = if random.below(8) == 0 { 1200 } else { LEN };
+                let port = 6000 + u16::try_from(random.below(3)).expect("small");
+                for number in 0..BURST {
+                    let mut frame = head.clone().stream(u32::from(port), number, len);
+                    let at = frame.mark_at().expect("a mark") - 6;
+                    frame.0[at..at + 2].copy_from_slice(&port.to_be_bytes());
+                    // What a guest's own MTU forbids is not sent.
+                    sent += u64::from(sockets[from].try_send(&frame).is_ok());
+                    if number % 50 == 49 {
+                        std::thread::sleep(Duration::from_millis(2));
+                    }
+                }
+            }
+            6 => {
+                let target = random.one_of(&["drop", "normal"]);
+                let rule = json!({ "key": { "dl4port": 6000 + random.below(3) }, "action": { "vid": target } });
+                daemon.ok("PUT", &format!("rules/{}", random.below(3)), rule);
+            }
+            7 => drop(daemon.call("DELETE", &format!("rules/{}", random.below(3)), &Value::Null)),
+            8 => {
+                let (src, dest) = (random.below(4), random.below(4));
+                drop(daemon.call("PUT", &format!("redirects/{src}"), &json!({ "dest": dest })));
+            }
+            _ => {
+                // A station is elsewhere for a frame.
+                let (at, of) = (random.below(4) as usize, random.below(4) as usize);
+                let mut head = Frame::ethernet(guests[of].mac, Mac::BROADCAST);
+                if at == 1 {
+                    head = head.tag(0x8100, 0, 10);
+                }
+                sockets[at].send(&head.stream(1, step, LEN));
+                sent += 1;
+            }
+        }
+        let count = |stats: &Value| {
+            let ports = stats["ports"].as_array().expect("ports");
+            ports.iter().map(|port| port["rx"]["packets"].as_u64().expect("a count")).sum::<u64>()
+        };
+        wait::expect("all came in, and went out or were dropped", SOON, || {
+            let stats = daemon.get("stats");
+            count(&stats) == sent && stats["unaccounted_packets"] == 0 && stats["unaccounted_bytes"] == 0
+        });
+        std::thread::sleep(Duration::from_millis(5));
+        for (received, socket) in received.iter_mut().zip(&sockets) {
+            received.extend(socket.drain().into_iter().filter(|frame| frame.mark().is_some()));
+        }
+    }
+    let fields = ["rx", "tx", "drops", "vlan_pushes", "vlan_pops", "redirected", "flood_copies"];
+    let ports = guests.iter().map(|guest| {
+        let stats = daemon.stats(&guest.name);
+        json!(fields.map(|field| stats[field].clone()))
+    });
+    let mut counters: Vec<Value> = ports.collect();
+    counters.extend(daemon.get("rules").as_array().expect("rules").iter().map(|rule| rule["matched"].clone()));
+    let by_kernel = daemon.get("flows")["table"]["count"]["packets"].as_u64().expect("a count");
+    daemon.assert_balanced();
+    daemon.finish();
+    ((received, counters), by_kernel)
+}
+
+#[test]
+fn random_traffic_is_the_same_with_and_without_a_table() {
+    for seed in [1, 7, 0x2545_f491_4f6c_dd1d] {
+        let (without, none) = random_traffic(seed, "off");
+        let (with, some) = random_traffic(seed, "auto");
+        assert_eq!(none, 0);
+        assert!(some > BURST, "{some} packets went on in the kernel");
+        println!("seed {seed}: {some} packets went on in the kernel");
+        assert_eq!(with.1, without.1, "seed {seed}");
+        for (port, (with, without)) in with.0.iter().zip(&without.0).enumerate() {
+            let first = with.iter().zip(without).position(|(one, other)| one != other);
+            assert_eq!(first, None, "seed {seed}, port {port}: the first frame that differs");
+            assert_eq!(with.len(), without.len(), "seed {seed}, port {port}");
+        }
+    }
 }

@@ -83,7 +83,11 @@ impl Disks {
 
     /// What all disks are to be, by name. Those that a client is still making are not among them.
     pub fn specs(&self) -> Vec<DiskSpec> {
-        let mut specs: Vec<_> = self.shown().map(|served| served.shown().spec.clone()).collect();
+        let kept = |served: &Arc<Served>| {
+            let shown = served.shown();
+            (!shown.fresh).then(|| shown.spec.clone())
+        };
+        let mut specs: Vec<_> = self.all().iter().filter_map(kept).collect();
         specs.sort_by(|one, other| one.name.cmp(&other.name));
         specs
     }
@@ -95,7 +99,7 @@ impl Disks {
 
     /// All disks, by number.
     pub fn entries(&self) -> Vec<DiskEntry> {
-        self.shown().map(|served| show::entry(&served.shown())).collect()
+        self.all().iter().map(|served| show::entry(&served.shown())).collect()
     }
 
     /// A disk, by name or number.
@@ -103,18 +107,12 @@ impl Disks {
     /// # Errors
     /// There is none.
     pub fn entry(&self, key: &str) -> Result<DiskEntry, Error> {
-        let served = self.table.find(key)?;
-        let shown = served.shown();
-        // Whether there will be one is not known yet.
-        if shown.fresh {
-            return Err(Error::not_found(format!("pvf_id: the disk `{}` is being made", shown.spec.name)));
-        }
-        Ok(show::entry(&shown))
+        Ok(show::entry(&self.table.find(key)?.shown()))
     }
 
     /// Counters of all disks, by number.
     pub fn stats(&self) -> Vec<DiskStats> {
-        self.shown().map(|served| show::stats(&served.shown())).collect()
+        self.all().iter().map(|served| show::stats(&served.shown())).collect()
     }
 
     /// Counters of a disk, by name or number.
@@ -142,11 +140,6 @@ impl Disks {
     /// Disks that are not being deleted.
     fn all(&self) -> Vec<Arc<Served>> {
         self.table.all()
-    }
-
-    /// All but those that are being made.
-    fn shown(&self) -> impl Iterator<Item = Arc<Served>> {
-        self.all().into_iter().filter(|served| !served.shown().fresh)
     }
 }
 

@@ -10,6 +10,8 @@ pub(crate) fn entry(shown: &Shown) -> DiskEntry {
     let info = shown.monitor.as_ref().map(info);
     let full = info.as_ref().is_some_and(|info| info.full);
     let (state, error) = match (shown.state, &shown.why) {
+        // What keeps it from being made is the answer to who makes it. It goes then.
+        _ if shown.fresh => (DiskState::Starting, None),
         (DiskState::Up, _) if full => {
             let text = "there was no space for a write: the guest got an error";
             (DiskState::Degraded, Some(text.to_owned()))

@@ -422,6 +422,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_flow_table_is_looked_for_if_it_is_wanted() {
+        let ask = |offload, why: Option<&str>| check_flow_table(offload, || why.map(str::to_owned));
+        assert_eq!(ask(FlowOffload::Off, Some("needs more")).status, Status::Ok);
+        assert_eq!(ask(FlowOffload::Auto, None).status, Status::Ok);
+        let without = ask(FlowOffload::Auto, Some("needs more"));
+        assert_eq!(without.status, Status::Warn);
+        assert!(without.text.ends_with("needs more"), "{}", without.text);
+    }
+
+    #[test]
     fn old_and_new_kernels_are_told_apart() {
         for (release, status) in
             [("5.9.1", Status::Fail), ("5.10.0-28-amd64", Status::Ok), ("6.18.44-x", Status::Ok), ("x", Status::Fail)]

@@ -15,7 +15,7 @@ mod sampler;
 mod state;
 mod thread;
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use xdp_prog::{FlowMark, FlowTable, wait_for_programs};
@@ -25,7 +25,7 @@ pub use self::sampler::Sampler;
 use self::state::State;
 pub use self::thread::OffloadThread;
 use crate::engine::PortNo;
-use crate::engine::bits::low_u32;
+use crate::engine::bits::{low_u16, low_u32};
 use crate::model::{Count, FlowOffloadInfo, MAX_PORTS};
 use crate::worker::view::View;
 
@@ -74,12 +74,14 @@ fn add(counter: &AtomicU64, by: u64) {
 pub struct Offload {
     table: Arc<FlowTable>,
     places: Box<[Place]>,
-    /// The worker that sends what comes to the switch of a slot's flow.
-    senders: Box<[AtomicU16]>,
+    /// Where the switch sends what comes to it of a slot's flow: the port, and in the upper half the worker.
+    ways: Box<[AtomicU32]>,
     /// Entries whose packets come to the switch still.
     moving: AtomicU32,
     /// Whether there are entries.
     any: AtomicBool,
+    /// Whether packets of one are dropped, because they wait for earlier ones.
+    hurried: AtomicBool,
     state: Mutex<State>,
     tally: Tally,
     /// Number of workers: the place of the counters of what the kernel does.
@@ -94,11 +96,12 @@ impl Offload {
         let slots = table.slots();
         Self {
             state: Mutex::new(State::new(slots)),
-            senders: (0..slots).map(|_| AtomicU16::new(0)).collect(),
+            ways: (0..slots).map(|_| AtomicU32::new(0)).collect(),
             places: (0..MAX_PORTS).map(|_| Place::default()).collect(),
             table,
             moving: AtomicU32::new(0),
             any: AtomicBool::new(false),
+            hurried: AtomicBool::new(false),
             tally: Tally::default(),
             workers,
             bell: Default::default(),
@@ -164,6 +167,10 @@ impl Offload {
         self.ring();
     }
 
+    fn is_hurried(&self) -> bool {
+        self.hurried.load(Ordering::Relaxed)
+    }
+
     fn has_ended(&self) -> bool {
         self.has_ended.load(Ordering::Acquire)
     }
@@ -174,9 +181,10 @@ impl Offload {
         self.moving.load(Ordering::Relaxed) > 0
     }
 
-    /// The worker that sends what comes to the switch of that flow.
-    pub fn sender(&self, slot: usize) -> usize {
-        self.senders[slot].load(Ordering::Relaxed).into()
+    /// The worker that sends what comes to the switch of that flow, or drops it, and the port that it is for.
+    pub fn way(&self, slot: usize) -> (usize, PortNo) {
+        let way = u64::from(self.ways[slot].load(Ordering::Relaxed));
+        (usize::from(low_u16(way >> 16)), low_u16(way))
     }
 
     /// Says that the packet of that number has left the switch, or was dropped by it.

@@ -19,7 +19,7 @@ use crate::worker::view::{PortShared, View};
 /// ones are dropped until the last has left.
 const MOVE_WAIT: Duration = Duration::from_millis(20);
 /// How long an entry may take to move into the kernel. Then its port is left alone for a while: its numbers get lost.
-const MOVE_LIMIT: Duration = Duration::from_millis(500);
+const MOVE_LIMIT: Duration = Duration::from_millis(200);
 /// How long a port is left alone.
 const PAUSE: Duration = Duration::from_secs(10);
 /// How long an entry stays without packets.
@@ -184,7 +184,7 @@ impl Offload {
     /// Writes an entry that no program is at.
     fn write(&self, flow: &mut Flow, view: &View, now: Instant) {
         flow.epoch = low_u32(view.snapshot.epoch);
-        self.set_sender(flow);
+        self.set_way(flow);
         if flow.moving.is_none() {
             self.moving.fetch_add(1, Ordering::Relaxed);
         }
@@ -195,10 +195,14 @@ impl Offload {
         self.any.store(true, Ordering::Release);
     }
 
-    /// Notes the worker that sends what comes to the switch of a flow.
-    fn set_sender(&self, flow: &Flow) {
-        let sender = flow.plan.egress.as_ref().map_or(0, |egress| egress.queues[0].worker());
-        self.senders[flow.slot].store(low_u16(sender as u64), Ordering::Relaxed);
+    /// Notes which way the switch sends what comes to it of a flow.
+    fn set_way(&self, flow: &Flow) {
+        let (queue, port) = match &flow.plan.egress {
+            Some(egress) => (&egress.queues[0], egress.no),
+            None => (&flow.ingress.queues[flow.queue as usize], PortNo::MAX),
+        };
+        let way = u32::from(low_u16(queue.worker() as u64)) << 16 | u32::from(port);
+        self.ways[flow.slot].store(way, Ordering::Relaxed);
     }
 
     /// Frees an entry that no program is at.
@@ -315,7 +319,7 @@ impl Offload {
             if let Some(plan) = self.planned(flow, next, now).filter(|plan| plan.is_as(&flow.plan)) {
                 self.count(flow);
                 (flow.plan, flow.epoch) = (plan, next_epoch);
-                self.set_sender(flow);
+                self.set_way(flow);
                 self.table.restamp(flow.slot, next_epoch);
             }
         }
@@ -348,6 +352,8 @@ impl Offload {
                 ended.push((flow.slot, flow.key, end));
             }
         }
+        let is_hurried = state.flows.iter().any(|flow| flow.moving.is_some() && flow.is_limited);
+        self.hurried.store(is_hurried, Ordering::Relaxed);
         ended
     }
 

@@ -10,6 +10,8 @@ use crate::worker::shared::Shared;
 
 /// How often it goes over all entries while there are some.
 const SWEEP: Duration = Duration::from_millis(20);
+/// How often while packets are dropped because they wait for earlier ones.
+const HURRY: Duration = Duration::from_millis(2);
 /// How long it rests at least, however often it is rung for.
 const REST: Duration = Duration::from_millis(1);
 
@@ -60,7 +62,8 @@ impl Offload {
         let mut guard = rung.lock().unwrap_or_else(PoisonError::into_inner);
         while !*guard && !self.has_ended() {
             if has_flows {
-                guard = bell.wait_timeout(guard, SWEEP).unwrap_or_else(PoisonError::into_inner).0;
+                let wait = if self.is_hurried() { HURRY } else { SWEEP };
+                guard = bell.wait_timeout(guard, wait).unwrap_or_else(PoisonError::into_inner).0;
                 break;
             }
             guard = bell.wait(guard).unwrap_or_else(PoisonError::into_inner);

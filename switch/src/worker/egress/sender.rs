@@ -11,7 +11,6 @@ use xdp_prog::FlowMark;
 use super::next_hops::{Hop, NextHops};
 use super::own_queues::OwnQueues;
 use super::peers::{Peers, Transit};
-use super::queue::Queue;
 use crate::counters::PortShard;
 use crate::engine::PortNo;
 use crate::engine::bridge::Run;
@@ -25,6 +24,9 @@ use crate::worker::frames::{BURST, Left, edit_tag};
 use crate::worker::shared::Shared;
 use crate::worker::turn::{SendContext, Turn};
 use crate::worker::view::View;
+
+/// Numbers of the flow table that are kept until their frames have left.
+const MARKS: usize = 1024;
 
 /// The frame with its tag as it is to be.
 #[inline(always)]
@@ -64,7 +66,7 @@ impl Sender {
             peers,
             segments,
             held: VecDeque::new(),
-            leaving: Vec::with_capacity(BURST),
+            leaving: Vec::with_capacity(MARKS),
         })
     }
 
@@ -184,7 +186,14 @@ impl Sender {
                 Some(slot) => self.send_one(slot, frame, turn),
                 None => self.discard(frame, &turn.me().orphans, DropReason::PortGone),
             },
-            Transit::Mark(mark) => self.leaving.push(mark),
+            Transit::Mark(mark) => self.leave(mark),
+        }
+    }
+
+    /// Keeps a number until its frame has left. Beyond [`MARKS`] it is lost, and the flow waits for a later one.
+    fn leave(&mut self, mark: FlowMark) {
+        if self.leaving.len() < MARKS {
+            self.leaving.push(mark);
         }
     }
 
@@ -192,22 +201,27 @@ impl Sender {
     #[cold]
     pub(super) fn staged(&mut self, marks: impl Iterator<Item = FlowMark>, offload: &Offload, me: usize) {
         for mark in marks {
-            match offload.sender(mark.slot) {
-                worker if worker == me => self.leaving.push(mark),
+            match offload.way(mark.slot).0 {
+                worker if worker == me => self.leave(mark),
                 // Without room the number is lost, and the flow waits for a later one.
                 worker => drop(self.peers.hand_over(worker, Transit::Mark(mark))),
             }
         }
     }
 
-    /// The end of a turn: says which numbers have left, if the kernel has taken all that was staged.
+    /// The end of a turn: says which numbers have left. Those wait whose queue has frames that the kernel has not taken.
     #[cold]
     fn say_what_left(&mut self, shared: &Shared) {
-        if !self.queues.as_slice().iter().any(Queue::is_dirty)
-            && let Some(offload) = shared.offload.get()
-        {
-            self.leaving.drain(..).for_each(|mark| offload.left(mark));
-        }
+        let Some(offload) = shared.offload.get() else { return self.leaving.clear() };
+        let queues = self.queues.as_slice();
+        self.leaving.retain(|mark| {
+            let (_, port) = offload.way(mark.slot);
+            let waits = queues.iter().any(|queue| queue.port.no == port && queue.is_dirty());
+            if !waits {
+                offload.left(*mark);
+            }
+            waits
+        });
     }
 
     /// The end of a turn: what went to queues is shown to the kernel, and workers that were sent something are woken.

@@ -164,6 +164,20 @@ fn limits_hold_apart_and_can_be_changed_while_requests_wait() {
 }
 
 #[test]
+fn requests_that_all_wait_for_limits_get_through() {
+    let place = ImagePlace::new(MIB);
+    let rate = Rate { per_second: 4, burst: 5 };
+    let _disk = place.start(|spec| spec.limits.read.operations = rate);
+    let mut guest = place.guest(GuestSpec::default());
+    // A bucket that is not empty lets one more pass.
+    read_many(&mut guest, 6);
+    end(&mut guest, 6);
+    // Nothing is in work that would end, and nothing else comes.
+    read_many(&mut guest, 4);
+    end(&mut guest, 4);
+}
+
+#[test]
 fn a_pause_does_not_wait_for_limits() {
     let place = ImagePlace::new(MIB);
     let rate = Rate { per_second: 1, burst: 1 };

@@ -13,6 +13,11 @@ use super::slot::{Step, is_full, written};
 use crate::request::{self, Command, Refused, Rules, Status};
 use crate::stats::QueueCounters;
 
+/// Shortest wait for limits: the kernel's timer is exact to some microseconds.
+const WAIT_LEAST: Duration = Duration::from_micros(10);
+/// Longest wait: limits may change meanwhile.
+const WAIT_MOST: Duration = Duration::from_millis(100);
+
 impl Engine {
     /// Takes requests of a queue, and shows what was used. Says whether there are more.
     pub(super) fn serve(&mut self, at: usize, now: u64) -> bool {
@@ -127,10 +132,12 @@ impl Engine {
             && !is_free
         {
             let waiting = &mut serving.waiting[usize::from(is_write)];
-            if !waiting.is_empty() || self.shared.limits.take(is_write, bytes, now).is_err() {
+            // Who waits already has seen to it that this thread wakes.
+            let taken = if waiting.is_empty() { self.shared.limits.take(is_write, bytes, now) } else { Err(WAIT_MOST) };
+            if let Err(wait) = taken {
                 waiting.push_back(token);
                 counters(&self.shared.counters, serving).limited.add(1);
-                return;
+                return self.wake_in(wait, now);
             }
         }
         slot.began = now;
@@ -146,16 +153,20 @@ impl Engine {
                 let (is_write, bytes) = slot.cost().unwrap_or_default();
                 slot.began = now;
                 if !is_free && let Err(wait) = self.shared.limits.take(is_write, bytes, now) {
-                    // The kernel's timer is exact to some microseconds.
-                    let wait = wait.max(Duration::from_micros(10));
-                    let until = now.saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX));
-                    self.deadline = Some(self.deadline.map_or(until, |earlier| earlier.min(until)));
+                    self.wake_in(wait, now);
                     break;
                 }
                 self.queues[at].waiting[direction].pop_front();
                 self.next(at, token, now);
             }
         }
+    }
+
+    /// Has the thread look at waiting requests when limits let one pass, or are looked at anew.
+    fn wake_in(&mut self, wait: Duration, now: u64) {
+        let wait = wait.clamp(WAIT_LEAST, WAIT_MOST);
+        let until = now.saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX));
+        self.deadline = Some(self.deadline.map_or(until, |earlier| earlier.min(until)));
     }
 
     /// Begins the next operation of a request, or ends it.

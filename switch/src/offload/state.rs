@@ -28,6 +28,8 @@ const IDLE: Duration = Duration::from_secs(2);
 const HEAD: usize = 128;
 /// Fewest slots of a port, however many ports there are.
 const LEAST_SHARE: usize = 32;
+/// Between two looks at the entries this process was stopped. What did not happen meanwhile means nothing.
+const AWAY: Duration = Duration::from_millis(150);
 /// How long a rate is counted.
 const RATE: Duration = Duration::from_millis(500);
 
@@ -79,6 +81,8 @@ pub(super) struct State {
     of_port: Box<[u32]>,
     /// The epoch that is.
     epoch: u32,
+    /// When the entries were last looked at.
+    looked_at: Instant,
     /// Ports that are left alone, and until when.
     paused: Vec<(PortNo, Instant)>,
 }
@@ -90,6 +94,7 @@ impl State {
             places: vec![None; slots].into_boxed_slice(),
             of_port: vec![0; FLOW_PORTS].into_boxed_slice(),
             epoch: 0,
+            looked_at: Instant::now(),
             paused: Vec::new(),
         }
     }
@@ -337,6 +342,12 @@ impl Offload {
         let (mut state, time) = (self.lock(), Instant::now());
         let mut ended = Vec::new();
         state.paused.retain(|(_, until)| *until > time);
+        if time.duration_since(std::mem::replace(&mut state.looked_at, time)) > AWAY {
+            for flow in &mut state.flows {
+                flow.active = time;
+                flow.moving = flow.moving.map(|_| time);
+            }
+        }
         for flow in &mut state.flows {
             if self.count(flow) {
                 flow.active = time;

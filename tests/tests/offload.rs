@@ -302,7 +302,7 @@ fn random_traffic(seed: u64, offload: &str) -> (Seen, u64) {
         match random.below(10) {
             0..=5 => {
                 // Some pairs are more frequent than others, so that flows come back.
-                let from = usize::try_from(random.below(4)).expect("small");
+                let from = *random.one_of(&[0, 1, 2, 3]);
                 let to = if random.below(3) == 0 { random.below(4) } else { (from as u64 + 1) % 4 };
                 let dst = guests[usize::try_from(to).expect("small")].mac;
                 let mut head = Frame::ethernet(guests[from].mac, dst);
@@ -334,7 +334,7 @@ fn random_traffic(seed: u64, offload: &str) -> (Seen, u64) {
             }
             _ => {
                 // A station is elsewhere for a frame.
-                let (at, of) = (random.below(4) as usize, random.below(4) as usize);
+                let (at, of) = (*random.one_of(&[0, 1, 2, 3]), *random.one_of(&[0, 1, 2, 3]));
                 let mut head = Frame::ethernet(guests[of].mac, Mac::BROADCAST);
                 if at == 1 {
                     head = head.tag(0x8100, 0, 10);

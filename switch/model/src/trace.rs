@@ -9,7 +9,8 @@ use super::EndPort;
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TraceStep {
     /// Stage: `ingress`, `meter`, `parse`, `vlan`, `anti-spoof`, `learn`, `rule`, `mirror`, `fdb`, `redirect`, `flood`,
-    /// `egress`, `verdict`, `flow table`; at components also `flow`, `component`, `classifier`, `ring`, `waiting`, `circle`, `drop`.
+    /// `egress`, `verdict`, `flow table`; at components also `flow`, `component`, `classifier`, `ring`, `waiting`,
+    /// `circle`, `drop`.
     pub stage: String,
     /// What was looked at and found.
     pub detail: String,

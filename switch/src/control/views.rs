@@ -96,8 +96,10 @@ impl Views {
         self.epoch
     }
 
-    /// Puts a view in place. No packet goes on in the kernel by an older one when this returns. Lets go of old ones that no worker has any more. The workers must not be the last
-    /// to have one: they would spend their time on freeing it.
+    /// Puts a view in place. No packet goes on in the kernel by an older one when this returns.
+    ///
+    /// Lets go of old views that no worker has any more. The workers must not be the last to have one: they would spend
+    /// their time on freeing it.
     pub fn put(&mut self, shared: &Shared, view: View) {
         let offload = shared.offload.get();
         if let Some(offload) = offload {

@@ -233,7 +233,8 @@ impl Offload {
         }
     }
 
-    /// Has entries of an older policy hold no more, but for those that were [carried over](Self::carry_over). Returns when no program follows one of them.
+    /// Has entries of an older policy hold no more, but for those that were [carried over](Self::carry_over). Returns
+    /// when no program follows one of them.
     pub fn begin_epoch(&self, view: &View) {
         self.table.begin_epoch(low_u32(view.snapshot.epoch), plan::depth(view));
         if self.note_epoch(view) {

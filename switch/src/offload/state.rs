@@ -409,7 +409,7 @@ impl Offload {
         self.count_all(&mut state);
         let time = Instant::now();
         let mut flows: Vec<_> = state.flows.iter().map(|flow| shown(flow, time)).collect();
-        flows.sort_by(|one, other| (other.rate, other.count.packets).cmp(&(one.rate, one.count.packets)));
+        flows.sort_by_key(|flow| std::cmp::Reverse((flow.rate, flow.count.packets)));
         flows
     }
 

@@ -209,7 +209,8 @@ impl Sender {
         }
     }
 
-    /// The end of a turn: says which numbers have left. Those wait whose queue has frames that the kernel has not taken.
+    /// The end of a turn: says which numbers have left. Those wait whose queue has frames that the kernel has not
+    /// taken.
     #[cold]
     fn say_what_left(&mut self, shared: &Shared) {
         let Some(offload) = shared.offload.get() else { return self.leaving.clear() };

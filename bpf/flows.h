@@ -58,7 +58,7 @@ struct {
 #define READ(place) (*(const volatile __typeof__(place) *)&(place))
 
 /* Key bits beside the bytes of the packet. They are those of the switch's own flow cache (`flow_key.rs`), but for word
- * 0: its upper half word has the queue and XSW_KEY_L2 in place of bytes that word 1 has too. */
+ * 0: its upper half word has the queue and KEY_L2 in place of bytes that word 1 has too. */
 #define KEY_QUEUE_SHIFT 48
 #define KEY_L2 (1ULL << 63)
 #define KEY_V6 (1ULL << 63)

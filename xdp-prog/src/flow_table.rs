@@ -297,8 +297,8 @@ impl FlowTable {
         self.slots as usize
     }
 
-    /// The slots that a flow may be in.
-    pub fn places(&self, key: &FlowTableKey) -> [usize; PLACES] {
+    /// The hash of a flow, which names its places.
+    pub fn hash(&self, key: &FlowTableKey) -> u64 {
         let [a, b, c, d, e, f, g] = key.0;
         let [p, q, r, s, t, u, v, last] = self.seeds;
         let product = |word: u64, seed: u64| word.wrapping_mul(seed);
@@ -308,7 +308,12 @@ impl FlowTable {
             hash = hash.wrapping_add(product(e, t)).wrapping_add(product(f, u)).wrapping_add(product(g, v));
         }
         hash ^= hash >> 32;
-        hash = hash.wrapping_mul(last);
+        hash.wrapping_mul(last)
+    }
+
+    /// The slots that a flow may be in.
+    pub fn places(&self, key: &FlowTableKey) -> [usize; PLACES] {
+        let hash = self.hash(key);
         #[expect(clippy::cast_possible_truncation, reason = "halves of a hash")]
         let [one, other] = [hash >> 32, hash].map(|half| (half as u32 & (self.slots / WAYS - 1)) as usize * 2);
         [one, one + 1, other, other + 1]

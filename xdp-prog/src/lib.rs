@@ -18,6 +18,7 @@ mod doctor;
 mod error;
 mod explain;
 mod flow_table;
+pub mod genl;
 mod guest;
 pub mod netlink;
 mod pins;
@@ -48,4 +49,4 @@ pub use flow_table::{
 pub use guest::{GuestOptions, GuestProgram, Resumed};
 pub use pins::{bpffs_at, forget_pins};
 pub use program::{LoadOptions, MAX_QUEUES, PortProgram, STATIONS, SteerKey, Steering};
-pub use query::{DriverFeatures, ForeignProgram, attached_programs, driver_features};
+pub use query::{DriverFeatures, ForeignProgram, NETDEV_IFINDEX, attached_programs, driver_features, netdev_family};

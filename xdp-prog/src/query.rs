@@ -3,8 +3,8 @@
 
 use std::ffi::CStr;
 use std::fmt;
-use std::mem::size_of;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::LazyLock;
 
 use libbpf_rs::libbpf_sys;
 use nix::errno::Errno;
@@ -13,6 +13,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType
 
 use crate::attach::{Mode, size_u32};
 use crate::error::Error;
+use crate::genl;
 use crate::netlink::attributes;
 
 /// A program on one of a netdev's hooks.
@@ -54,17 +55,35 @@ const XDP_ACT_XSK_ZEROCOPY: u64 = 8;
 const XDP_ACT_RX_SG: u64 = 32;
 const XDP_ACT_NDO_XMIT_SG: u64 = 64;
 
+/// Command, and attributes, of the netdev family (`include/uapi/linux/netdev.h`).
+const DEV_GET: u8 = 1;
+/// Attribute with the index of the netdev.
+pub const NETDEV_IFINDEX: u16 = 1;
+const NETDEV_XDP_FEATURES: u16 = 3;
+
+/// Number of the family that tells of XDP features (kernel 6.3 and later). `None` if the kernel has none.
+pub fn netdev_family() -> Option<u16> {
+    static FAMILY: LazyLock<Option<u16>> = LazyLock::new(|| {
+        genl::open().and_then(|netlink| genl::family(&netlink, "netdev")).ok().map(|family| family.id)
+    });
+    *FAMILY
+}
+
 /// Features of the netdev's driver. All are off on a kernel that does not report them.
 pub fn driver_features(ifindex: u32) -> Result<DriverFeatures, Error> {
-    let mut query =
-        libbpf_sys::bpf_xdp_query_opts { sz: size_of::<libbpf_sys::bpf_xdp_query_opts>() as _, ..Default::default() };
-    // SAFETY: `query` is a live options block of the size in its first field.
-    let result = unsafe { libbpf_sys::bpf_xdp_query(ifindex.cast_signed(), 0, &raw mut query) };
-    if result < 0 {
-        let errno = Errno::from_raw(-result);
-        return Err(Error::system(format!("asking for the XDP features of netdev #{ifindex}"), &errno));
-    }
-    let has = |wanted: u64| query.feature_flags & wanted == wanted;
+    let Some(family) = netdev_family() else { return Ok(DriverFeatures::default()) };
+    let request =
+        genl::message(family, libc::NLM_F_ACK, DEV_GET, &genl::attribute(NETDEV_IFINDEX, &ifindex.to_ne_bytes()));
+    // libbpf asks for the features of one netdev too, but gets a list of all netdevs first.
+    let mut features = 0;
+    let note = |answer: &[u8]| {
+        let found = attributes(answer).find(|(kind, _)| *kind == NETDEV_XDP_FEATURES);
+        features = found.and_then(|(_, value)| value.first_chunk()).map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+    };
+    genl::open()
+        .and_then(|netlink| genl::ask(&netlink, &request, note))
+        .map_err(|errno| Error::system(format!("asking for the XDP features of netdev #{ifindex}"), &errno))?;
+    let has = |wanted: u64| features & wanted == wanted;
     Ok(DriverFeatures {
         native: has(XDP_ACT_BASIC | XDP_ACT_REDIRECT),
         zero_copy: has(XDP_ACT_XSK_ZEROCOPY),

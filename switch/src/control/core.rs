@@ -49,6 +49,13 @@ impl Core {
         self.shared.offload.get()
     }
 
+    /// Counts what the kernel has done by the flow table up to now, so that counters are those of this moment.
+    pub fn settle_flows(&self) {
+        if let Some(offload) = self.offload() {
+            offload.settle();
+        }
+    }
+
     /// Packet memory.
     pub fn umem(&self) -> &Arc<Umem> {
         &self.shared.umem

@@ -194,11 +194,7 @@ impl Offload {
 
     /// A hash of the packet's flow, for a [`Sampler`]. `None` if the flow has no key.
     pub fn hash(&self, view: &View, port: PortNo, queue: u32, head: &[u8]) -> Option<u64> {
-        let key = plan::key_of(view, port, queue, head)?;
-        let [one, _, other, _] = self.table.places(&key);
-        // Places are parts of the hash. The words tell flows of the same places apart.
-        let words = key.0.into_iter().fold(0, |sum: u64, word| sum.rotate_left(9) ^ word);
-        Some((words ^ one as u64 ^ (other as u64) << 20).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        Some(self.table.hash(&plan::key_of(view, port, queue, head)?))
     }
 
     /// Offers the flow of a packet of `len` bytes that came in from a queue of `port`. `head` has its headers. Never
@@ -252,19 +248,19 @@ impl Offload {
 
     /// Counts what the kernel has done up to now.
     pub fn settle(&self) {
-        let mut state = self.lock();
-        self.count_all(&mut state);
+        self.count_all(&mut self.lock());
     }
 
     /// What users see of it, without its flows.
     pub fn info(&self) -> FlowOffloadInfo {
-        self.settle();
+        let mut state = self.lock();
+        self.count_all(&mut state);
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         FlowOffloadInfo {
             on: true,
             reason: None,
             slots: low_u32(self.table.slots() as u64),
-            flows: low_u32(self.lock().len() as u64),
+            flows: low_u32(state.len() as u64),
             moving: self.moving.load(Ordering::Relaxed),
             installed: load(&self.tally.installed),
             refused: load(&self.tally.refused),

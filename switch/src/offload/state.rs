@@ -418,11 +418,6 @@ impl Offload {
     pub(crate) fn slots(&self) -> Vec<usize> {
         self.lock().flows.iter().map(|flow| flow.slot).collect()
     }
-
-    /// Whether there are entries.
-    pub(super) fn has_flows(&self) -> bool {
-        !self.lock().is_empty()
-    }
 }
 
 /// Counts a flow's rate.

@@ -58,7 +58,7 @@ impl Offload {
     /// Waits until the entries are to be looked at. False at the end.
     fn wait(&self) -> bool {
         let (rung, bell) = &self.bell;
-        let has_flows = self.has_flows();
+        let has_flows = self.any.load(Ordering::Acquire);
         let mut guard = rung.lock().unwrap_or_else(PoisonError::into_inner);
         while !*guard && !self.has_ended() {
             if has_flows {

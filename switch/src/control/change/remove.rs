@@ -23,7 +23,7 @@ pub(in crate::control) fn remove_ports(control: &mut Control, numbers: &[PortNo]
     let core = &control.core;
     core.shared.quiesce();
     // What the kernel has done for them is counted before they are counted for the last time.
-    core.offload().iter().for_each(|offload| offload.settle());
+    core.settle_flows();
     for port in &ports {
         control.fdb.flush_port(port.shared.no);
     }

@@ -9,7 +9,7 @@ use crate::worker::view::QueueShared;
 
 /// All counters.
 pub(in crate::control) fn stats(control: &Control) -> StatsReport {
-    control.core.offload().iter().for_each(|offload| offload.settle());
+    control.core.settle_flows();
     let mut report = StatsReport { retired: control.retired.clone(), ..StatsReport::default() };
     control.core.shared.workers.iter().for_each(|worker| worker.orphans.add_to(&mut report.retired));
     report.ports = control.ports.iter().map(port_stats).collect();

@@ -27,7 +27,7 @@ impl Switch {
     /// Control, when what the kernel has done up to now is counted.
     fn settled(&self) -> MutexGuard<'_, Control> {
         let control = self.lock();
-        control.core.offload().iter().for_each(|offload| offload.settle());
+        control.core.settle_flows();
         control
     }
 

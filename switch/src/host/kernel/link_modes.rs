@@ -2,9 +2,9 @@
 //! calling thread (`ETHTOOL_MSG_LINKMODES_GET`, `Documentation/networking/ethtool-netlink.rst`).
 
 use nix::errno::Errno;
+use xdp_prog::genl::{self, ask, attribute, message, number};
 use xdp_prog::netlink::attributes;
 
-use super::genl::{self, ask, attribute, message, number};
 use crate::model::{Duplex, LinkMode};
 
 const ETHTOOL_MSG_LINKMODES_GET: u8 = 4;

@@ -6,7 +6,6 @@ pub mod ethtool;
 pub mod links;
 pub mod xsk_queues;
 
-mod genl;
 mod journals;
 mod link_modes;
 mod namespaces;

@@ -7,12 +7,12 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
-use nix::errno::Errno;
-use xdp_prog::netlink::attributes;
-use xdp_prog::{GuestOptions, LoadOptions, Resumed, attached_programs, bpffs_at, driver_features, forget_pins};
+use xdp_prog::{
+    GuestOptions, LoadOptions, Resumed, attached_programs, bpffs_at, driver_features, forget_pins, netdev_family,
+};
 
 use super::namespaces::run;
-use super::{KernelHost, PinPlace, ethtool, genl};
+use super::{KernelHost, PinPlace, ethtool};
 use crate::host::{
     Attached, FlowTable, GuestEndPlace, GuestProgram, Netdev, OtherProgram, PortProgram, PortSocket, Programs,
     QueueCounters, SteerKey,
@@ -141,22 +141,6 @@ pub fn why_no_flow_table() -> Option<String> {
     xdp_prog::wait_for_programs().err().map(|error| format!("can't be kept in step: {error}"))
 }
 
-/// Numbers of the netdev family (`enum` without a name in `include/uapi/linux/netdev.h`).
-const DEV_GET: u8 = 1;
-const DEV_IFINDEX: u16 = 1;
-const DEV_XDP_FEATURES: u16 = 3;
-/// Bits of `enum netdev_xdp_act`.
-const NDO_XMIT: u64 = 4;
-const NDO_XMIT_SG: u64 = 64;
-
-/// Number of the family that tells of XDP features (kernel 6.3 and later).
-fn netdev_family() -> Option<u16> {
-    static FAMILY: LazyLock<Option<u16>> = LazyLock::new(|| {
-        genl::open().and_then(|netlink| genl::family(&netlink, "netdev")).ok().map(|family| family.id)
-    });
-    *FAMILY
-}
-
 fn options(pins: &PinPlace, place: &GuestEndPlace<'_>) -> GuestOptions {
     let GuestEndPlace { port, netdev, queues } = *place;
     GuestOptions { ifname: netdev.name.clone(), ifindex: netdev.index, queues, pins: pins.of(port) }
@@ -201,24 +185,9 @@ impl Programs for KernelHost {
     }
 
     fn exit_of(&self, netdev: &Netdev) -> Exit {
-        let Some(family) = netdev_family() else { return Exit::None };
-        let features = run(&netdev.namespace, || {
-            let attribute = genl::attribute(DEV_IFINDEX, &netdev.index.to_ne_bytes());
-            let mut features = 0;
-            let mut ask = || -> Result<(), Errno> {
-                let request = genl::message(family, nix::libc::NLM_F_ACK, DEV_GET, &attribute);
-                genl::ask(&genl::open()?, &request, |answer| {
-                    let found = attributes(answer).find(|(kind, _)| *kind == DEV_XDP_FEATURES);
-                    features =
-                        found.and_then(|(_, value)| value.first_chunk()).map_or(0, |bytes| u64::from_ne_bytes(*bytes));
-                })
-            };
-            ask().map_err(|errno| Error::new(ErrorKind::System, format!("asking for XDP features: {errno}")))?;
-            Ok(features)
-        });
-        match features.unwrap_or(0) {
-            features if features & NDO_XMIT_SG != 0 && features & NDO_XMIT != 0 => Exit::Long,
-            features if features & NDO_XMIT != 0 => Exit::Short,
+        match run(&netdev.namespace, || Ok(driver_features(netdev.index)?)) {
+            Ok(features) if features.takes_long_redirects => Exit::Long,
+            Ok(features) if features.takes_redirects => Exit::Short,
             _ => Exit::None,
         }
     }

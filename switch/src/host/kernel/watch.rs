@@ -15,8 +15,9 @@ use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE};
 use rtnetlink::sys::{Socket, SocketAddr};
+use xdp_prog::{NETDEV_IFINDEX, genl};
 
-use super::{genl, namespaces};
+use super::namespaces;
 use crate::host::{HostChange, HostWatch};
 use crate::{Error, ErrorKind};
 
@@ -26,10 +27,6 @@ const RTNLGRP_TC: u32 = 4;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
 const RTNLGRP_IPV6_IFADDR: u32 = 9;
 const RTNLGRP_NSID: u32 = 28;
-/// Bytes of a generic netlink message in front of its attributes.
-const GENL_MESSAGE: usize = 20;
-/// Attribute of the netdev family (`NETDEV_A_DEV_IFINDEX` in `include/uapi/linux/netdev.h`).
-const DEV_IFINDEX: u16 = 1;
 /// Receive buffer in bytes: a thousand netdevs may change at once.
 const BUFFER: usize = 4 << 20;
 /// Largest datagram that the kernel sends.
@@ -73,9 +70,9 @@ fn subscribe_family(family: &str, group: &str) -> std::io::Result<Socket> {
 
 /// Index of the netdev that a message of the netdev family is about.
 fn netdev_of_features(message: &[u8]) -> Option<u32> {
-    let attributes = message.get(GENL_MESSAGE..)?;
+    let attributes = message.get(genl::HEADERS..)?;
     xdp_prog::netlink::attributes(attributes)
-        .find(|(kind, _)| *kind == DEV_IFINDEX)
+        .find(|(kind, _)| *kind == NETDEV_IFINDEX)
         .and_then(|(_, value)| genl::number(value))
 }
 

@@ -4,9 +4,8 @@
 //! (`queue-get`, attribute `xsk`; `Documentation/netlink/specs/netdev.yaml`). Kernels before 6.15 can't tell.
 
 use nix::errno::Errno;
+use xdp_prog::genl::{self, ask, attribute, message, number};
 use xdp_prog::netlink::attributes;
-
-use super::genl::{self, ask, attribute, message, number};
 
 const NETDEV_CMD_QUEUE_GET: u8 = 10;
 const NETDEV_A_QUEUE_ID: u16 = 1;

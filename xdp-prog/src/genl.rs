@@ -5,8 +5,10 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
-use xdp_prog::netlink::attributes;
+
+use crate::netlink::attributes;
 
 const GENL_ID_CTRL: u16 = 0x10;
 const CTRL_CMD_GETFAMILY: u8 = 3;
@@ -18,6 +20,8 @@ const CTRL_ATTR_MCAST_GRP_ID: u16 = 2;
 /// Bytes of a netlink message's header, and of the generic netlink header behind it.
 const NLMSG: usize = 16;
 const GENL: usize = 4;
+/// Bytes of a message in front of its attributes.
+pub const HEADERS: usize = NLMSG + GENL;
 
 /// A family, as the kernel has numbered it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
